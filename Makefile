@@ -1,0 +1,98 @@
+# fleet: everything a developer or a first visitor runs. `make` alone tells what there is.
+# A fresh machine needs Python 3.11 or newer, make, and (for `make test`) apt with root, or the two servers installed.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
+
+.PHONY: help install servers demo test check format bench clean
+
+help: ## this list
+	@printf 'fleet: YAML manifests in, supervised task workers out\n\n'
+	sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
+
+install: $(STAMP) ## a virtual environment in .venv with fleet and its tools: .venv/bin/fleet
+
+# Rebuilt when what is to be installed changes; otherwise this takes no time.
+$(STAMP): pyproject.toml constraints.txt
+	@usable() { "$$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+	if [[ ! -x $(BIN)/python ]] || ! usable $(BIN)/python; then
+	  python=
+	  for candidate in $${PYTHON:-} python3.11 python3.12 python3.13 python3.14 python3; do
+	    if usable "$$candidate"; then python=$$candidate; break; fi
+	  done
+	  if [[ -z $$python ]]; then
+	    echo 'fleet needs Python 3.11 or newer, and found none. Install it (Debian, Ubuntu: apt-get install python3 python3-venv)' >&2
+	    echo 'or name one: make install PYTHON=/path/to/python3' >&2
+	    exit 1
+	  fi
+	  if ! "$$python" -c 'import ensurepip, venv' 2>/dev/null; then  # Debian keeps it in a package of its own
+	    if [[ $$EUID == 0 ]] && command -v apt-get >/dev/null; then
+	      echo 'install: this Python cannot make virtual environments yet, installing python3-venv'
+	      apt-get update -qq
+	      $(APT_INSTALL) python3-venv >/dev/null
+	    else
+	      echo "$$python cannot make virtual environments. As root: apt-get install python3-venv" >&2
+	      exit 1
+	    fi
+	  fi
+	  "$$python" -m venv --clear $(VENV)
+	fi
+	echo 'install: fleet and its tools into $(VENV) (a minute or two the first time)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+servers: ## Redis and RabbitMQ for the tests (Debian packages; not started as services)
+	@missing=()
+	command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
+	[[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] || missing+=(rabbitmq-server)
+	if (($${#missing[@]} == 0)); then exit 0; fi
+	if [[ $$EUID != 0 ]] || ! command -v apt-get >/dev/null; then
+	  echo "servers: missing on this machine: $${missing[*]}" >&2
+	  echo "  as root: apt-get install --no-install-recommends $${missing[*]}" >&2
+	  exit 1
+	fi
+	echo "servers: installing $${missing[*]}"
+	# The tests start servers of their own: keep the packages from starting theirs, and leave the policy as it was.
+	policy=/usr/sbin/policy-rc.d
+	saved=$$(mktemp)
+	if [[ -e $$policy ]]; then cp -p "$$policy" "$$saved"; else rm "$$saved"; fi
+	trap 'if [[ -e $$saved ]]; then mv "$$saved" "$$policy"; else rm -f "$$policy"; fi' EXIT
+	printf '#!/bin/sh\nexit 101\n' >"$$policy"
+	chmod 755 "$$policy"
+	apt-get update -qq
+	$(APT_INSTALL) "$${missing[@]}" >/dev/null
+
+demo: install ## a fleet in about a minute: apply, real tasks, status, scale, heal, down
+	@$(BIN)/python examples/quickstart/demo.py
+
+test: install servers ## every test, with real supervisord, Redis and RabbitMQ
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: install ## lint, format, strict types and the layers; under a minute
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+format: install ## put the code into its one format
+	@$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+bench: install servers ## measure against Celery and supervisor, ten minutes; results in bench/results
+	@for part in cli_start fleet_scale worker_throughput channel; do
+	  $(BIN)/python bench/$$part.py $(BENCH_ARGS)
+	done
+	$(BIN)/python bench/picture.py
+
+clean: ## remove what make made, the virtual environment included
+	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
