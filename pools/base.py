@@ -1,0 +1,425 @@
+"""What every pool is: a number of slots, tasks that are handed to them, and a life that begins and ends."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+from pools.errors import PoolClosed, PoolError
+from pools.handle import AcceptCallback, DoneCallback, Handle
+from pools.loop import EventLoop
+from pools.traits import TRAITS, Traits
+
+SlotCallback = Callable[[int, int, str], object]
+Target = Callable[..., Any]
+
+_NO_KWARGS: Mapping[str, Any] = {}
+
+
+class PoolState(StrEnum):
+    """The life of a pool, in this order."""
+
+    NEW = "new"
+    RUNNING = "running"
+    CLOSED = "closed"
+    STOPPED = "stopped"
+
+
+_NEW = PoolState.NEW
+_RUNNING = PoolState.RUNNING
+
+
+class BasePool:
+    """The base of all pools. A pool of your own overrides ``on_apply`` and what else it needs.
+
+    The class attribute ``traits`` says what the pool can do, and the base refuses what it cannot: options, limits,
+    resizing and ending of tasks never pass silently. Untouched, a subclass runs each task at once in the calling
+    thread.
+
+    limit: number of slots.  initializer(*initargs), finalizer(): called in each process where tasks run, before the
+    first and after the last.  on_slot(index, pid, state): told of every change of a slot.  on_soft_timeout(handle),
+    on_hard_timeout(handle): told when a limit strikes; a pool whose tasks cannot be ended from inside leaves the hard
+    limit to this callback. on_terminate_job(handle, signum): the same for ``terminate_job``.
+    """
+
+    traits: ClassVar[Traits] = TRAITS["custom"]
+
+    def __init__(
+        self,
+        limit: int = 1,
+        *,
+        initializer: Callable[..., object] | None = None,
+        initargs: Sequence[Any] = (),
+        finalizer: Callable[[], object] | None = None,
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child_bytes: int | None = None,
+        start_method: str = "fork",
+        on_slot: SlotCallback | None = None,
+        on_soft_timeout: DoneCallback | None = None,
+        on_hard_timeout: DoneCallback | None = None,
+        on_terminate_job: Callable[[Handle, int], object] | None = None,
+        log: logging.Logger | None = None,
+    ) -> None:
+        self.limit = limit
+        self.initializer = initializer
+        self.initargs = tuple(initargs)
+        self.finalizer = finalizer
+        self.max_tasks_per_child = max_tasks_per_child
+        self.max_memory_per_child_bytes = max_memory_per_child_bytes
+        self.start_method = start_method
+        self.on_slot = on_slot
+        self.log = log or logging.getLogger(type(self).__module__)
+        self.loop: EventLoop | None = None
+        self.state = PoolState.NEW
+        self._soft_timeout_callback = on_soft_timeout
+        self._hard_timeout_callback = on_hard_timeout
+        self._terminate_job_callback = on_terminate_job
+        self._busy = 0
+        self._check_options()
+
+    # -- what it is
+
+    @property
+    def name(self) -> str:
+        """The kind of pool: ``solo``, ``prefork``, …"""
+        return self.traits.name
+
+    @property
+    def signal_safe(self) -> bool:
+        """Whether tasks run in the main thread of a process: they may install signal handlers."""
+        return self.traits.signal_safe
+
+    @property
+    def is_green(self) -> bool:
+        """Whether tasks are greenlets: the program must be patched before anything else is imported."""
+        return self.traits.is_green
+
+    @property
+    def busy_slots(self) -> int:
+        """How many slots run a task."""
+        return self._busy
+
+    @property
+    def free_slots(self) -> int:
+        """How many more tasks would start at once. What to fetch from a broker."""
+        return max(0, self.limit - self._busy)
+
+    @property
+    def num_processes(self) -> int:
+        """How many processes, threads or greenlets run the slots now."""
+        return self.limit
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Facts for people, with the names that Celery's ``inspect stats`` uses."""
+        return {
+            "implementation": f"{type(self).__module__}:{type(self).__qualname__}",
+            "max-concurrency": self.limit,
+            "processes": [os.getpid()],
+        }
+
+    # -- life
+
+    def register_with_event_loop(self, loop: EventLoop) -> None:
+        """Do all work in the turns of this loop, and call all callbacks in its thread. Before or after ``start``."""
+        if self.loop is not None and self.loop is not loop:
+            raise PoolError(f"the {self.name} pool is registered with another event loop already")
+        self.loop = loop
+        self.on_register(loop)
+
+    def start(self) -> None:
+        """Make the slots. ``apply_async`` does it when it was not done."""
+        if self.state is not _NEW:
+            raise PoolError(f"the {self.name} pool was started before", hint="make a new pool with get_pool()")
+        self.state = _RUNNING
+        self.on_start()
+
+    def close(self) -> None:
+        """Accept no new work. Returns at once; what was accepted goes on."""
+        if self.state in (_NEW, _RUNNING):
+            fresh = self.state is _NEW
+            self.state = PoolState.CLOSED
+            if not fresh:
+                self.on_close()
+
+    def stop(self) -> None:
+        """Accept no new work, wait until everything accepted is done, and give up the slots.
+
+        ``flush`` first when what has not started shall not be waited for.
+        """
+        self.close()
+        if self.state is not PoolState.STOPPED:
+            self.on_stop()
+            self.state = PoolState.STOPPED
+
+    def terminate(self) -> None:
+        """Give up all slots at once. Running tasks are ended where the pool can do that; see ``traits.terminate``."""
+        self.close()
+        if self.state is not PoolState.STOPPED:
+            self.on_terminate()
+            self.state = PoolState.STOPPED
+
+    def __enter__(self) -> Self:
+        if self.state is _NEW:
+            self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if kind is None:
+            self.stop()
+        else:
+            self.terminate()
+
+    # -- work
+
+    def apply_async(
+        self,
+        target: Target,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        id: str = "",
+        accept_callback: AcceptCallback | None = None,
+        callback: DoneCallback | None = None,
+        soft_timeout_seconds: float | None = None,
+        timeout_seconds: float | None = None,
+    ) -> Handle:
+        """Run ``target(*args, **kwargs)`` in a slot.
+
+        accept_callback(pid, monotonic): when a slot takes it, once.  callback(handle): when it is done.
+        soft_timeout_seconds: ``SoftTimeLimit`` is raised inside the task.  timeout_seconds: the task is ended.
+        """
+        if self.state is not _RUNNING:
+            self._wake_up()
+        if soft_timeout_seconds is not None or timeout_seconds is not None:
+            self._check_limits(soft_timeout_seconds, timeout_seconds)
+        handle = Handle(self, id, accept_callback, callback, soft_timeout_seconds, timeout_seconds)
+        self.on_apply(handle, target, args, _NO_KWARGS if kwargs is None else kwargs)
+        return handle
+
+    def terminate_job(self, which: Handle | int, signum: int = signal.SIGTERM) -> bool:
+        """End a running task, named by its handle or by the pid of its slot; whether there was one to end.
+
+        A handle that has not started is taken back.
+        """
+        if isinstance(which, Handle) and which.cancel():
+            return True
+        self._require("terminate", "end a running task")
+        return self.state is not _NEW and self.on_terminate_job(which, signum)
+
+    def grow(self, count: int = 1) -> None:
+        """Add slots. Running tasks do not notice."""
+        self._require("resize", "change its number of slots")
+        if count < 1:
+            raise ValueError(f"cannot grow by {count} slots")
+        if self._is_running():
+            self.on_grow(count)
+        else:
+            self.limit += count
+
+    def shrink(self, count: int = 1) -> None:
+        """Give up slots: free ones first, busy ones after their task. At least one slot stays."""
+        self._require("resize", "change its number of slots")
+        if not 1 <= count < self.limit:
+            raise ValueError(f"cannot shrink {self.limit} slots by {count}: at least one must stay")
+        if self._is_running():
+            self.on_shrink(count)
+        else:
+            self.limit -= count
+
+    def restart(self) -> None:
+        """Put fresh processes in the place of all slots, a few at a time, each after its task."""
+        self._require("recycle_tasks", "restart its slots")
+        if self._is_running():
+            self.on_restart()
+
+    def flush(self) -> list[Handle]:
+        """Take back all tasks that have not started; their handles, in order, now cancelled."""
+        return []
+
+    def wait(self, handle: Handle, timeout_seconds: float | None = None) -> None:
+        """Wait until the handle is done, turning the loop when called in its thread. TimeoutError: not in this time."""
+        loop = self.loop
+        if loop is None or not loop.in_thread:
+            if not handle.waiter().wait(timeout_seconds):
+                raise TimeoutError(f"{handle!r} was not done within {timeout_seconds} s")
+            return
+        end = None if timeout_seconds is None else time.monotonic() + timeout_seconds
+        handle.add_done_callback(lambda _: loop.wake())  # it may end in another thread
+        while not handle.done:
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                raise TimeoutError(f"{handle!r} was not done within {timeout_seconds} s")
+            loop.run_once(left)
+
+    # -- to override
+
+    def on_register(self, loop: EventLoop) -> None:
+        """A loop was given; ``self.loop`` is set."""
+
+    def on_start(self) -> None:
+        """Make the slots."""
+        if self.initializer is not None:
+            self.initializer(*self.initargs)
+
+    def on_close(self) -> None:
+        """No new work comes from now on."""
+
+    def on_stop(self) -> None:
+        """Wait for what was accepted, then give up the slots."""
+        if self.finalizer is not None:
+            self.finalizer()
+
+    def on_terminate(self) -> None:
+        """Give up the slots at once."""
+        self.on_stop()
+
+    def on_apply(self, handle: Handle, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Bring the task to a slot; there, ``self.run`` runs it and completes the handle. Must not raise."""
+        self.run(handle, target, args, kwargs)
+
+    def on_cancel(self, handle: Handle) -> bool:  # noqa: ARG002
+        """Take back a waiting handle (``handle.withdraw``); whether it had not started."""
+        return False
+
+    def on_terminate_job(self, which: Handle | int, signum: int) -> bool:
+        """End a running task."""
+        raise NotImplementedError
+
+    def on_grow(self, count: int) -> None:
+        """Add slots and raise ``self.limit``."""
+        raise NotImplementedError
+
+    def on_shrink(self, count: int) -> None:
+        """Give up slots and lower ``self.limit``."""
+        raise NotImplementedError
+
+    def on_restart(self) -> None:
+        """Replace what runs the slots."""
+        raise NotImplementedError
+
+    def on_soft_timeout(self, handle: Handle) -> None:
+        """A task reached its soft limit."""
+        if self._soft_timeout_callback is not None:
+            self.notify(self._soft_timeout_callback, handle)
+
+    def on_hard_timeout(self, handle: Handle) -> None:
+        """A task reached its hard limit."""
+        if self._hard_timeout_callback is not None:
+            self.notify(self._hard_timeout_callback, handle)
+
+    # -- for subclasses
+
+    def run(
+        self, handle: Handle, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any], slot: int = 0
+    ) -> None:
+        """Run a task here and now and complete its handle.
+
+        Whatever the task raises is its failure and stays in the handle, SystemExit too. Only KeyboardInterrupt also
+        goes on to the caller: it comes from outside of the task, and a worker may derive its own interruption from
+        it.
+        """
+        self._accept(handle, slot)
+        try:
+            value = target(*args, **kwargs)
+        except BaseException as error:
+            self._busy -= 1
+            handle.fail(error, time.monotonic())
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        else:
+            self._busy -= 1
+            handle.succeed(value, time.monotonic())
+        finally:
+            if self.on_slot is not None:
+                self.tell_slot(slot, handle.pid, "idle")
+
+    def _accept(self, handle: Handle, slot: int) -> None:
+        self._busy += 1
+        pid, now = os.getpid(), time.monotonic()
+        handle.begin(slot, pid, now)
+        if handle.accept_callback is not None:
+            self.accepted(handle, now)
+        if self.on_slot is not None:
+            self.tell_slot(slot, pid, "busy")
+
+    def accepted(self, handle: Handle, now: float) -> None:
+        """Call the accept callback, the first time only: a task put back after its slot died was accepted before."""
+        callback, handle.accept_callback = handle.accept_callback, None
+        if callback is not None:
+            pid = handle.pid
+            self._in_loop_thread(lambda: callback(pid, now), handle)
+
+    def notify(self, callback: DoneCallback, handle: Handle) -> None:
+        """Call back in the loop's thread. A callback that raises is logged and harms nobody else."""
+        self._in_loop_thread(lambda: callback(handle), handle)
+
+    def tell_slot(self, index: int, pid: int, state: str) -> None:
+        """Tell ``on_slot``."""
+        if self.on_slot is not None:
+            try:
+                self.on_slot(index, pid, state)
+            except Exception:
+                self.log.exception("on_slot failed for slot %d", index)
+
+    def _in_loop_thread(self, call: Callable[[], object], handle: Handle) -> None:
+        loop = self.loop
+        if loop is None or loop.closed or loop.in_thread:
+            self._call_back(call, handle)
+        else:
+            loop.call_soon_threadsafe(lambda: self._call_back(call, handle))
+
+    def _call_back(self, call: Callable[[], object], handle: Handle) -> None:
+        try:
+            call()
+        except Exception:
+            self.log.exception("a callback of %r failed", handle)
+
+    def _wake_up(self) -> None:
+        if self.state is not _NEW:
+            raise PoolClosed(f"the {self.name} pool is {self.state} and accepts no new work")
+        self.start()
+
+    def _is_running(self) -> bool:
+        """Whether there are slots yet. PoolClosed when there are none any more, or soon."""
+        if self.state not in (_NEW, _RUNNING):
+            raise PoolClosed(f"the {self.name} pool is {self.state}: its slots cannot be changed")
+        return self.state is _RUNNING
+
+    def _require(self, capability: str, what: str) -> None:
+        if not getattr(self.traits, capability):
+            able = ", ".join(sorted(row.name for row in TRAITS.values() if getattr(row, capability)))
+            raise PoolError(f"the {self.name} pool cannot {what}", hint=f"pools that can: {able}")
+
+    def _check_limits(self, soft: float | None, hard: float | None) -> None:
+        if soft is not None:
+            self._require("soft_limit", "keep a soft time limit")
+        if hard is not None:
+            self._require("hard_limit", "keep a hard time limit")
+        if (soft is not None and soft <= 0) or (hard is not None and hard <= 0):
+            raise ValueError("a time limit is more than 0 seconds")
+
+    def _check_options(self) -> None:
+        if self.limit < 1:
+            raise ValueError(f"a pool has at least one slot, not {self.limit}")
+        if self.traits.fixed_slots not in (None, self.limit):
+            raise PoolError(
+                f"the {self.name} pool has {self.traits.fixed_slots} slot, not {self.limit}",
+                hint="run more workers, or use a pool with a variable number of slots",
+            )
+        if self.max_tasks_per_child is not None:
+            self._require("recycle_tasks", "recycle its slots by number of tasks")
+            if self.max_tasks_per_child < 1:
+                raise ValueError("max_tasks_per_child is at least 1")
+        if self.max_memory_per_child_bytes is not None:
+            self._require("recycle_memory", "recycle its slots by memory")
+        if self.start_method != "fork" and not self.traits.own_processes:
+            raise PoolError(
+                f"the {self.name} pool starts no processes: start_method {self.start_method!r} means nothing"
+            )

@@ -1,0 +1,227 @@
+"""What runs inside a child: its own signals, the initializer, then task after task until the parent hangs up."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import mmap
+import multiprocessing.process
+import multiprocessing.util
+import os
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from pools.errors import SoftTimeLimit
+from pools.loop import EventLoop
+from pools.prefork.birth import Cradle
+from pools.prefork.wire import (
+    BOARD,
+    FAILURE,
+    INIT_FAILED,
+    RESULT,
+    WORKER_UP,
+    dump_failure,
+    dump_result,
+    load,
+    read_task,
+    send_report,
+)
+
+ENDED_EXIT_CODE = 143
+INIT_FAILED_EXIT_CODE = 70
+
+_OWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(slots=True)
+class Upbringing:
+    """What the pool tells its children. ``private_fds`` names the descriptors that are the parent's alone."""
+
+    initializer: Callable[..., object] | None = None
+    initargs: tuple[Any, ...] = ()
+    finalizer: Callable[[], object] | None = None
+    private_fds: Callable[[], Iterable[int]] | None = None
+    loop: EventLoop | None = None
+    title: str = ""
+    report_memory: bool = False
+
+
+class Runner:
+    """The life of one child. ``running`` is the job inside task code, 0 outside of it: only there signals may raise."""
+
+    def __init__(self, cradle: Cradle, upbringing: Upbringing) -> None:
+        self.socket: socket.socket = cradle.socket
+        self.board: mmap.mmap = cradle.board
+        self.running = 0
+        self._softened = 0
+        self._upbringing = upbringing
+        self._statm = -1
+        self._masks: dict[int, set[int | signal.Signals]] = {}
+        self._cradle = cradle
+
+    def live(self) -> None:
+        """From the fork to the exit."""
+        self._settle()
+        try:
+            self._initialize()
+        except BaseException as error:
+            self._send(INIT_FAILED, 0, 0.0, 0.0, dump_failure(error, traceback.format_exc()))
+            raise SystemExit(INIT_FAILED_EXIT_CODE) from None
+        self._send(WORKER_UP, 0, 0.0, 0.0, b"")
+        self._serve()
+        if self._upbringing.finalizer is not None:
+            self._upbringing.finalizer()
+
+    # -- birth
+
+    def _settle(self) -> None:
+        with contextlib.suppress(OSError):
+            os.setpgid(0, 0)
+        self._cradle.bind_to_parent()
+        signal.set_wakeup_fd(-1)
+        if self._upbringing.loop is not None:
+            self._upbringing.loop.close()
+        self._take_signals()
+        self._shut_descriptors()
+        os.register_at_fork(
+            before=self._hold_signals, after_in_parent=self._free_signals, after_in_child=self._leave_to_grandchild
+        )
+        _reset_multiprocessing()
+        if self._upbringing.title:
+            _set_title(self._upbringing.title)
+
+    def _take_signals(self) -> None:
+        for signum in signal.valid_signals():
+            if callable(signal.getsignal(signum)):
+                signal.signal(signum, signal.SIG_DFL)
+        # Handlers and not SIG_IGN, which programs started by a task would inherit.
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, _do_nothing)
+        signal.signal(signal.SIGUSR1, self._on_soft_limit)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+    def _shut_descriptors(self) -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        os.dup2(null, 0)
+        private = self._upbringing.private_fds
+        for fd in () if private is None else tuple(private()):
+            # Not closed but replaced: the parent's object, copied here, still believes that the number is its own.
+            os.dup2(null, fd, inheritable=False)
+        if null > 2:
+            os.close(null)
+
+    def _hold_signals(self) -> None:
+        """A task forks. A signal that is on its way already waits until the new process has handlers of its own."""
+        self._masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _OWN_SIGNALS)
+
+    def _free_signals(self) -> None:
+        mask = self._masks.pop(threading.get_ident(), None)
+        if mask is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+    def _leave_to_grandchild(self) -> None:
+        """In a process that a task forked: it is nobody's slot. With our handlers terminate() could not end it."""
+        self.socket.close()
+        with contextlib.suppress(ValueError):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self._free_signals()
+
+    def _initialize(self) -> None:
+        if self._upbringing.report_memory:
+            self._statm = os.open("/proc/self/statm", os.O_RDONLY)
+        if self._upbringing.initializer is not None:
+            self._upbringing.initializer(*self._upbringing.initargs)
+
+    # -- signals
+
+    def _on_soft_limit(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        job = self.running
+        softened_job, _, seconds = BOARD.unpack_from(self.board)
+        if job and job == softened_job and job != self._softened:
+            self._softened = job
+            raise SoftTimeLimit(f"the task reached its soft time limit of {seconds:g} s")
+
+    def _on_term(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        # A TERM to the whole group of the worker must not cut a task; one for this very job is on the board.
+        job = self.running
+        if job and BOARD.unpack_from(self.board)[1] == job:
+            self.running = 0
+            raise SystemExit(ENDED_EXIT_CODE)
+
+    # -- tasks
+
+    def _serve(self) -> None:
+        while (task := read_task(self.socket)) is not None:
+            job, body = task
+            report = self._run(job, body)
+            del task, body
+            self._send(*report)
+            del report
+
+    def _run(self, job: int, body: bytearray) -> tuple[int, int, float, float, bytes]:
+        started = time.monotonic()
+        try:
+            target, args, kwargs = load(body)
+            body.clear()
+            self.running = job
+            value = target(*args, **kwargs)
+            self.running = 0
+            ended = time.monotonic()
+            return RESULT, job, started, ended, dump_result(value)
+        except BaseException as error:
+            ended_by_parent = not self.running and isinstance(error, SystemExit)
+            self.running = 0
+            if ended_by_parent:
+                raise
+            return FAILURE, job, started, time.monotonic(), _describe(error)
+
+    def _send(self, kind: int, job: int, started: float, ended: float, body: bytes) -> None:
+        send_report(self.socket, kind, job, started, ended, self._resident_bytes(), body)
+
+    def _resident_bytes(self) -> int:
+        if self._statm < 0:
+            return 0
+        try:
+            return int(os.pread(self._statm, 128, 0).split(None, 2)[1]) * _PAGE_BYTES
+        except (OSError, IndexError, ValueError):  # the task closed it
+            return 0
+
+
+def _describe(error: BaseException) -> bytes:
+    """Without the frame of this module: the traceback begins where the task begins."""
+    inner = error.__traceback__.tb_next if error.__traceback__ is not None else None
+    try:
+        text = "".join(traceback.format_exception(type(error), error, inner))
+    except Exception:  # an exception may fail to print itself
+        text = f"{type(error).__qualname__} (its traceback cannot be made)\n"
+    return dump_failure(error, text)
+
+
+def _do_nothing(signum: int, frame: FrameType | None) -> None:
+    pass
+
+
+def _reset_multiprocessing() -> None:
+    """The standard library's own record of children and finalizers is the parent's, and not true here."""
+    process: Any = multiprocessing.process
+    process._children = set()
+    process._process_counter = itertools.count(1)
+    multiprocessing.util._finalizer_registry.clear()  # type: ignore[attr-defined]
+    multiprocessing.util._run_after_forkers()  # type: ignore[attr-defined]
+
+
+def _set_title(title: str) -> None:
+    with contextlib.suppress(ImportError):
+        from setproctitle import setproctitle
+
+        setproctitle(title)

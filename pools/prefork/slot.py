@@ -1,0 +1,127 @@
+"""A slot and the children that fill it, one after the other, as the parent sees them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pools.errors import PoolError
+from pools.handle import Handle
+from pools.loop import Timer
+from pools.prefork.birth import Ties
+from pools.prefork.wire import BOARD, TASK_HEAD, Inbox, Outbox
+
+NEVER = float("inf")
+
+
+class ChildState(StrEnum):
+    """The life of a child.
+
+    STARTING: until it says WORKER_UP.  IDLE, BUSY: without and with a task.  RETIRING: the parent hung up, it leaves by
+    itself.  KILLING: it was told to end and will be made to.  DEAD: gone and buried.
+    """
+
+    STARTING = "starting"
+    IDLE = "idle"
+    BUSY = "busy"
+    RETIRING = "retiring"
+    KILLING = "killing"
+    DEAD = "dead"
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One task on its way. ``reason``: why it is being ended, once it is."""
+
+    number: int
+    handle: Handle
+    body: bytes
+    reason: PoolError | None = None
+    tries: int = 0
+
+
+class Child:
+    """One child process. It has one deadline at a time: ``alarm`` is called when ``due`` has come."""
+
+    __slots__ = (
+        "alarm",
+        "born_at",
+        "due",
+        "gone",
+        "inbox",
+        "init_error",
+        "job",
+        "leaving",
+        "outbox",
+        "pid",
+        "slot",
+        "state",
+        "tasks_done",
+        "tasks_left",
+        "ties",
+    )
+
+    def __init__(self, slot: Slot, pid: int, ties: Ties, tasks_left: int | None) -> None:
+        self.slot = slot
+        self.pid = pid
+        self.ties = ties
+        self.inbox = Inbox(ties.socket)
+        self.outbox = Outbox(ties.socket)
+        self.state = ChildState.STARTING
+        self.job: Job | None = None
+        self.tasks_left = tasks_left
+        self.tasks_done = 0
+        self.leaving = False
+        self.gone = False
+        self.init_error = ""
+        self.born_at = time.monotonic()
+        self.due = NEVER
+        self.alarm: Callable[[], object] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Child {self.pid} in slot {self.slot.index}: {self.state}>"
+
+    @property
+    def spent(self) -> bool:
+        """Whether it has run all the tasks it may."""
+        return self.tasks_left == 0
+
+    def send(self, job: Job) -> bool:
+        """Write a job to it; whether all of it is on its way. OSError when the child is gone."""
+        return self.outbox.send(TASK_HEAD.pack(len(job.body), job.number), job.body)
+
+    def take(self, job: Job) -> None:
+        """It has this job now."""
+        self.job = job
+        if self.tasks_left is not None:
+            self.tasks_left -= 1
+
+    def give_up_job(self) -> Job:
+        """It has no job any more."""
+        job, self.job = self.job, None
+        assert job is not None
+        self.due, self.alarm = NEVER, None
+        return job
+
+    def post(self, *, soft: int = 0, end: int = 0, seconds: float = 0.0) -> None:
+        """Publish on its board which job a signal is meant for."""
+        BOARD.pack_into(self.ties.board, 0, soft, end, seconds)
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """One place for one task at a time. Its index is never changed while it exists.
+
+    child: who serves it.  spare: who will, as soon as the child leaves.  renew: the child is to be replaced by a
+    fresh one. dropped: nobody is to come after the child.  failures: starts in a row that came to nothing.
+    """
+
+    index: int
+    child: Child | None = None
+    spare: Child | None = None
+    renew: bool = False
+    dropped: bool = False
+    failures: int = 0
+    next_try: Timer | None = None

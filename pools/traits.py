@@ -1,0 +1,109 @@
+"""What each kind of pool can do: the published table, PURE and importable without any pool.
+
+The planner reads it (what a pool cannot do is refused at ``validate``, never silently ignored) and every pool class
+takes its flags from its row, so the table cannot disagree with the code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """Capabilities of one kind of pool.
+
+    blocking_calls: a task may block in C or in the kernel without stopping its neighbours.
+    engine: this version has the pool; without it a manifest may name the pool, and nothing starts.
+    own_processes: slots are processes of their own (``processes = concurrency + 1``, else 1).
+    """
+
+    name: str
+    summary: str
+    engine: bool = True
+    fixed_slots: int | None = None
+    own_processes: bool = False
+    is_green: bool = False
+    signal_safe: bool = False
+    soft_limit: bool = False
+    hard_limit: bool = False
+    terminate: bool = False
+    resize: bool = False
+    recycle_tasks: bool = False
+    recycle_memory: bool = False
+    task_children: bool = True
+    blocking_calls: bool = True
+    async_tasks: bool = False
+    parallel_cpu: bool = False
+    start_seconds: float = 0.0
+
+
+_ROWS = (
+    Traits(
+        "solo",
+        "one task at a time, inline in the main thread of its own process",
+        fixed_slots=1,
+        signal_safe=True,
+        soft_limit=True,
+        hard_limit=True,
+        terminate=True,
+        parallel_cpu=False,
+        start_seconds=3.0,
+    ),
+    Traits(
+        "prefork",
+        "one child process per slot",
+        own_processes=True,
+        signal_safe=True,
+        soft_limit=True,
+        hard_limit=True,
+        terminate=True,
+        resize=True,
+        recycle_tasks=True,
+        recycle_memory=True,
+        parallel_cpu=True,
+        start_seconds=0.2,
+    ),
+    Traits("threads", "one thread per slot", hard_limit=True, resize=True),
+    Traits(
+        "gevent",
+        "one greenlet per slot",
+        engine=False,
+        is_green=True,
+        soft_limit=True,
+        hard_limit=True,
+        terminate=True,
+        resize=True,
+        task_children=False,
+        blocking_calls=False,
+    ),
+    Traits(
+        "eventlet",
+        "one green thread per slot",
+        engine=False,
+        is_green=True,
+        soft_limit=True,
+        hard_limit=True,
+        terminate=True,
+        resize=True,
+        task_children=False,
+        blocking_calls=False,
+    ),
+    Traits(
+        "asyncio",
+        "one asyncio task per slot",
+        engine=False,
+        soft_limit=True,
+        hard_limit=True,
+        terminate=True,
+        resize=True,
+        task_children=False,
+        blocking_calls=False,
+        async_tasks=True,
+    ),
+    Traits("custom", "a pool class of yours"),
+)
+
+TRAITS = MappingProxyType({row.name: row for row in _ROWS})
+"""Name -> row, in the order people read it."""

@@ -1,0 +1,39 @@
+"""Pools that are given up at the end of each test, whatever happened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from pools import BasePool, EventLoop, PoolState, get_pool
+
+
+@pytest.fixture
+def loop() -> Iterator[EventLoop]:
+    errors: list[Exception] = []
+    loop = EventLoop(on_error=errors.append)
+    yield loop
+    loop.close()
+    assert errors == []
+
+
+@pytest.fixture
+def make_pool(loop: EventLoop) -> Iterator[Callable[..., BasePool]]:
+    """``make_pool("prefork", 2)``, or with ``+loop`` behind the name: registered with the loop of the test."""
+    made: list[BasePool] = []
+
+    def make(name: str, limit: int = 1, **options: Any) -> BasePool:
+        kind, _, driven = name.partition("+")
+        pool = get_pool(kind, limit, **options)
+        made.append(pool)
+        if driven:
+            pool.register_with_event_loop(loop)
+        pool.start()
+        return pool
+
+    yield make
+    for pool in made:
+        if pool.state is not PoolState.STOPPED:
+            pool.terminate()

@@ -1,0 +1,253 @@
+"""What the pools under test are asked to do. Functions of a module, so that they can travel to processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pools import SoftTimeLimit
+
+
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+def echo(value: Any) -> Any:
+    return value
+
+
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+def leave() -> None:
+    sys.exit(7)
+
+
+def mark(path: str, text: str = "x") -> int:
+    """Append a line to a file: seen by whoever looks, whatever process or thread wrote it."""
+    with open(path, "a") as file:
+        file.write(text + "\n")
+    return os.getpid()
+
+
+def wait_for(path: str, started: str = "") -> int:
+    """Wait until a file exists."""
+    if started:
+        mark(started, str(os.getpid()))
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return os.getpid()
+
+
+def sleep_in_kernel(seconds: float, started: str = "") -> None:
+    """One system call, with all signals blocked: nothing but KILL ends it early."""
+    if started:
+        mark(started, str(os.getpid()))
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    time.sleep(seconds)
+
+
+def die(signum: int) -> None:
+    faulthandler.disable()
+    os.kill(os.getpid(), signum)
+    time.sleep(60)
+
+
+def die_after_returning(value: Any) -> Any:
+    """The process dies when the task has returned and its result is written."""
+
+    def later() -> None:
+        time.sleep(0.1)
+        os._exit(9)
+
+    threading.Thread(target=later, daemon=True).start()
+    return value
+
+
+def until_soft_limit(cleaned: str = "") -> str:
+    try:
+        time.sleep(60)
+    except SoftTimeLimit:
+        if cleaned:
+            mark(cleaned)
+        return "cleaned up"
+    return "never"
+
+
+def busy_for(seconds: float) -> float:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+    return seconds
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def squares_in_processes(count: int) -> list[int]:
+    """The example this project began with: a task that starts processes of its own."""
+    with ProcessPoolExecutor(max_workers=4) as executor:
+        return list(executor.map(square, range(count)))
+
+
+def terminate_own_process() -> int | None:
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    process.start()
+    process.terminate()
+    process.join()
+    return process.exitcode
+
+
+def claims_to_be_daemon() -> bool:
+    return multiprocessing.current_process().daemon
+
+
+def set_signal_handler() -> str:
+    earlier = signal.signal(signal.SIGUSR2, lambda *_: None)
+    signal.signal(signal.SIGUSR2, earlier)
+    return "main thread"
+
+
+def run_asyncio() -> int:
+    async def main() -> int:
+        await asyncio.sleep(0)
+        return 42
+
+    return asyncio.run(main())
+
+
+def fork_and_wait() -> int:
+    pid = os.fork()
+    if pid == 0:
+        os._exit(5)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def leave_a_sleeper(started: str, then: str = "") -> int:
+    """Start a process and do not wait for it."""
+    pid = subprocess.Popen(["sleep", "300"]).pid
+    mark(started, str(pid))
+    if then == "wait":
+        time.sleep(300)
+    if then == "die":
+        os._exit(1)
+    return pid
+
+
+def open_descriptors() -> dict[int, str]:
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+def hoard(count: int) -> int:
+    """Keep memory for ever; the pid says who."""
+    _HOARD.append(bytearray(count))
+    return os.getpid()
+
+
+_HOARD: list[bytearray] = []
+
+
+def close_everything() -> None:
+    os.closerange(3, 100)
+    time.sleep(60)
+
+
+def swallow_everything() -> str:
+    """A task that will not be told."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        with contextlib.suppress(BaseException):
+            time.sleep(1)
+    return "never"
+
+
+def make_lambda() -> Callable[[], None]:
+    return lambda: None
+
+
+class PickyError(Exception):
+    """Pickles, and then does not load."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+
+
+def raise_picky() -> None:
+    raise PickyError(1, 2)
+
+
+def raise_local() -> None:
+    class LocalError(Exception):
+        pass
+
+    raise LocalError("nobody knows me elsewhere")
+
+
+class Bomb:
+    """Loads nowhere."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (fail, ("does not load",))
+
+
+def make_bomb() -> Bomb:
+    return Bomb()
+
+
+def nested_pool() -> int:
+    from pools import get_pool
+
+    with get_pool("prefork", 2) as pool:
+        return sum(pool.apply_async(square, (number,)).result() for number in range(5))
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+INITIALIZED: list[str] = []
+
+
+def initialize(word: str) -> None:
+    INITIALIZED.append(word)
+
+
+def initialized() -> list[str]:
+    return INITIALIZED
+
+
+def fail_unless(path: str, births: str) -> None:
+    mark(births)
+    if not os.path.exists(path):
+        raise RuntimeError("not ready yet")
+
+
+def wait_unless(path: str, births: str) -> None:
+    mark(births)
+    wait_for(path)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -1,0 +1,481 @@
+"""What every pool promises, whatever runs its slots. Capabilities are read from its traits."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pools import (
+    TRAITS,
+    BasePool,
+    EventLoop,
+    HandleState,
+    HardTimeLimit,
+    PoolClosed,
+    PoolError,
+    SoftTimeLimit,
+    Terminated,
+    Unpicklable,
+)
+from tests.conftest import eventually
+from tests.pools import tasks
+
+Make = Callable[..., BasePool]
+
+KINDS = ("solo", "prefork", "prefork+loop", "threads", "threads+loop")
+CONCURRENT = tuple(kind for kind in KINDS if not kind.startswith("solo"))
+
+every_pool = pytest.mark.parametrize("kind", KINDS)
+every_concurrent_pool = pytest.mark.parametrize("kind", CONCURRENT)
+
+
+def turn_until(pool: BasePool, check: Callable[[], object]) -> None:
+    """Wait for something while the pool's loop, if this test drives it, goes on turning."""
+
+    def turn() -> object:
+        if pool.loop is not None and pool.loop.in_thread:
+            pool.loop.run_once(0.01)
+        return check()
+
+    eventually(turn, every=0.002)
+
+
+@every_pool
+def test_returns_what_the_task_returns(make_pool: Make, kind: str) -> None:
+    handle = make_pool(kind).apply_async(tasks.add, (1,), {"b": 2}, id="sum")
+
+    assert handle.result(20) == 3
+    assert (handle.id, handle.state, handle.slot, handle.done) == ("sum", HandleState.SUCCEEDED, 0, True)
+    assert 0 < handle.started_at <= handle.ended_at
+    assert handle.error is None
+    assert handle.traceback == ""
+
+
+@every_pool
+def test_an_exception_comes_back_with_its_traceback(make_pool: Make, kind: str) -> None:
+    pool = make_pool(kind)
+    handle = pool.apply_async(tasks.fail, ("boom",))
+
+    with pytest.raises(ValueError, match="boom"):
+        handle.result(20)
+    assert handle.state is HandleState.FAILED
+    assert "raise ValueError(message)" in handle.traceback
+    assert pool.apply_async(tasks.add, (1, 1)).result(20) == 2
+
+
+@every_pool
+def test_a_task_that_exits_fails_and_the_pool_goes_on(make_pool: Make, kind: str) -> None:
+    pool = make_pool(kind)
+
+    with pytest.raises(SystemExit):
+        pool.apply_async(tasks.leave).result(20)
+    assert pool.apply_async(tasks.add, (1, 1)).result(20) == 2
+
+
+@every_pool
+def test_callbacks_come_in_order_and_in_the_thread_of_the_loop(make_pool: Make, kind: str) -> None:
+    seen: list[tuple[str, bool]] = []
+    pool = make_pool(kind)
+
+    def note(word: str) -> None:
+        seen.append((word, threading.current_thread() is threading.main_thread()))
+
+    handle = pool.apply_async(
+        tasks.add,
+        (1,),
+        accept_callback=lambda pid, now: note(f"accepted {pid > 0} {now > 0}"),
+        callback=lambda handle: note(f"done {handle.value}"),
+    )
+    handle.add_done_callback(lambda handle: note("added"))
+    handle.result(20)
+    turn_until(pool, lambda: len(seen) == 3)
+    handle.add_done_callback(lambda handle: note("late"))
+    turn_until(pool, lambda: len(seen) == 4)
+
+    assert [word for word, _ in seen] == ["accepted True True", "done 1", "added", "late"]
+    if kind.endswith("+loop"):
+        assert all(in_main for _, in_main in seen)
+
+
+@every_pool
+def test_a_callback_that_raises_harms_nobody(make_pool: Make, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    pool = make_pool(kind)
+    reached: list[bool] = []
+
+    def raises(*_: object) -> None:
+        raise RuntimeError("careless")
+
+    handle = pool.apply_async(tasks.add, (1,), accept_callback=raises, callback=raises)
+    handle.add_done_callback(lambda handle: reached.append(True))
+
+    assert handle.result(20) == 1
+    turn_until(pool, lambda: reached)
+    assert "careless" in caplog.text
+
+
+@every_pool
+def test_one_slot_runs_tasks_in_the_order_they_came(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    pool = make_pool(kind)
+    path = tmp_path / "order"
+
+    handles = [pool.apply_async(tasks.mark, (str(path), str(number))) for number in range(30)]
+    for handle in handles:
+        handle.result(20)
+
+    assert tasks.lines(path) == [str(number) for number in range(30)]
+
+
+@every_pool
+def test_a_thousand_tasks_each_end_once(make_pool: Make, kind: str) -> None:
+    pool = make_pool(kind, 1 if kind == "solo" else 3)
+    ended: list[int] = []
+
+    handles = [
+        pool.apply_async(tasks.add, (number, 1), callback=lambda handle: ended.append(handle.value))
+        for number in range(1000)
+    ]
+
+    assert [handle.result(60) for handle in handles] == list(range(1, 1001))
+    turn_until(pool, lambda: len(ended) == 1000)
+    assert sorted(ended) == list(range(1, 1001))
+    assert (pool.busy_slots, pool.free_slots) == (0, pool.limit)
+
+
+@every_concurrent_pool
+def test_slots_run_at_the_same_time_and_are_counted(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    pool = make_pool(kind, 3)
+    turn_until(pool, lambda: pool.free_slots == 3)
+    gate = tmp_path / "gate"
+
+    handles = [pool.apply_async(tasks.wait_for, (str(gate), str(tmp_path / "started"))) for _ in range(4)]
+    turn_until(pool, lambda: len(tasks.lines(tmp_path / "started")) == 3)
+
+    assert (pool.busy_slots, pool.free_slots) == (3, 0)
+    assert sorted(handle.slot for handle in handles if handle.state is HandleState.RUNNING) == [0, 1, 2]
+    gate.touch()
+    for handle in handles:
+        handle.result(20)
+    own = kind.startswith("prefork")
+    assert (os.getpid() not in {handle.value for handle in handles}) is own
+
+
+@every_concurrent_pool
+def test_what_has_not_started_can_be_taken_back(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    pool = make_pool(kind)
+    gate = tmp_path / "gate"
+    first = pool.apply_async(tasks.wait_for, (str(gate), str(tmp_path / "started")))
+    turn_until(pool, lambda: tasks.lines(tmp_path / "started"))
+    second, third, fourth = (pool.apply_async(tasks.mark, (str(tmp_path / "ran"),)) for _ in range(3))
+
+    assert second.cancel()
+    assert not second.cancel()
+    assert not first.cancel()
+    assert pool.flush() == [third, fourth]
+    gate.touch()
+    first.result(20)
+
+    assert {second.state, third.state, fourth.state} == {HandleState.CANCELLED}
+    with pytest.raises(Terminated):
+        second.result()
+    pool.stop()
+    assert tasks.lines(tmp_path / "ran") == []
+
+
+@every_pool
+def test_stop_waits_for_everything_accepted(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    pool = make_pool(kind)
+    path = tmp_path / "ran"
+    for _ in range(20):
+        pool.apply_async(tasks.mark, (str(path),))
+
+    pool.stop()
+
+    assert len(tasks.lines(path)) == 20
+    with pytest.raises(PoolClosed):
+        pool.apply_async(tasks.add, (1,))
+    pool.stop()
+    pool.terminate()
+
+
+@every_pool
+def test_close_refuses_new_work_and_finishes_the_old(make_pool: Make, kind: str) -> None:
+    pool = make_pool(kind)
+    handles = [pool.apply_async(tasks.add, (number,)) for number in range(5)]
+
+    pool.close()
+
+    with pytest.raises(PoolClosed):
+        pool.apply_async(tasks.add, (1,))
+    assert [handle.result(20) for handle in handles] == list(range(5))
+
+
+@every_pool
+def test_a_task_may_use_a_process_pool(make_pool: Make, kind: str) -> None:
+    handle = make_pool(kind).apply_async(tasks.squares_in_processes, (20,))
+
+    assert handle.result(30) == [number * number for number in range(20)]
+
+
+@every_pool
+def test_a_task_may_use_asyncio(make_pool: Make, kind: str) -> None:
+    assert make_pool(kind).apply_async(tasks.run_asyncio).result(20) == 42
+
+
+@every_pool
+def test_signal_safe_means_that_tasks_may_set_handlers(make_pool: Make, kind: str) -> None:
+    pool = make_pool(kind)
+    handle = pool.apply_async(tasks.set_signal_handler)
+
+    if pool.signal_safe:
+        assert handle.result(20) == "main thread"
+    else:
+        with pytest.raises(ValueError, match="main thread"):
+            handle.result(20)
+
+
+@every_pool
+def test_the_soft_limit_is_raised_inside_the_task(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    told: list[str] = []
+    pool = make_pool(kind, on_soft_timeout=lambda handle: told.append(handle.id))
+    if not pool.traits.soft_limit:
+        with pytest.raises(PoolError, match="soft time limit"):
+            pool.apply_async(tasks.until_soft_limit, soft_timeout_seconds=1)
+        return
+
+    cleaned = tmp_path / "cleaned"
+    assert pool.apply_async(tasks.until_soft_limit, (str(cleaned),), id="a", soft_timeout_seconds=0.1).result(20)
+    assert tasks.lines(cleaned) == ["x"]
+    uncaught = pool.apply_async(time.sleep, (60,), id="b", soft_timeout_seconds=0.1)
+    with pytest.raises(SoftTimeLimit, match=r"0\.1 s"):
+        uncaught.result(20)
+    assert told == ["a", "b"]
+
+
+@every_pool
+def test_a_limit_does_not_strike_the_next_task(make_pool: Make, kind: str) -> None:
+    pool = make_pool(kind)
+    if not pool.traits.soft_limit:
+        return
+    struck = 0
+    for _ in range(60):
+        # As long as the limit: the signal comes before, at and after the end of the task.
+        limited = pool.apply_async(tasks.busy_for, (0.01,), soft_timeout_seconds=0.01)
+        unlimited = pool.apply_async(tasks.busy_for, (0.005,))
+        try:
+            limited.result(20)
+        except SoftTimeLimit:
+            struck += 1
+        assert unlimited.result(20) == 0.005
+    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+
+
+@every_pool
+def test_the_hard_limit_is_told_and_fails_the_task(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    told: list[str] = []
+    pool = make_pool(kind, on_hard_timeout=lambda handle: (told.append(handle.id), gate.touch()))
+
+    handle = pool.apply_async(tasks.wait_for, (str(gate),), id="slow", timeout_seconds=0.1)
+
+    if kind == "solo":
+        # It cannot be ended from inside: the owner of the process is told while it still runs.
+        assert handle.result(20) == os.getpid()
+    else:
+        with pytest.raises(HardTimeLimit, match=r"0\.1 s"):
+            handle.result(20)
+    turn_until(pool, lambda: told == ["slow"])
+    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+
+
+@every_pool
+def test_a_hard_limit_below_the_soft_one_comes_first(make_pool: Make, kind: str) -> None:
+    pool = make_pool(kind)
+    if not pool.traits.soft_limit:
+        return
+
+    with pytest.raises(HardTimeLimit):
+        pool.apply_async(time.sleep, (60,), soft_timeout_seconds=30, timeout_seconds=0.1).result(20)
+
+
+@every_pool
+def test_slots_cannot_be_changed_after_the_end(make_pool: Make, kind: str) -> None:
+    pool = make_pool(kind)
+    pool.stop()
+
+    if pool.traits.resize:
+        with pytest.raises(PoolClosed):
+            pool.grow()
+    if pool.traits.recycle_tasks:
+        with pytest.raises(PoolClosed):
+            pool.restart()
+    assert pool.flush() == []
+
+
+@every_pool
+def test_a_quick_task_under_limits_is_left_alone(make_pool: Make, kind: str) -> None:
+    pool = make_pool(kind, on_hard_timeout=lambda handle: pytest.fail("struck"))
+
+    handles = [pool.apply_async(tasks.add, (number,), timeout_seconds=60) for number in range(50)]
+
+    assert [handle.result(20) for handle in handles] == list(range(50))
+
+
+@every_pool
+def test_terminate_job_ends_a_running_task_or_is_refused(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    pool = make_pool(kind)
+    if kind == "solo":
+        assert not pool.terminate_job(os.getpid())
+        return
+    handle = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"), str(tmp_path / "started")))
+    turn_until(pool, lambda: tasks.lines(tmp_path / "started"))
+
+    if not pool.traits.terminate:
+        with pytest.raises(PoolError, match="cannot end a running task"):
+            pool.terminate_job(handle)
+        (tmp_path / "gate").touch()
+        return
+    assert pool.terminate_job(handle, signal.SIGTERM)
+    with pytest.raises(Terminated):
+        handle.result(20)
+    assert not pool.terminate_job(handle)
+    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+
+
+@every_pool
+def test_grow_and_shrink_or_a_refusal(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    pool = make_pool(kind)
+    if not pool.traits.resize:
+        with pytest.raises(PoolError, match="number of slots"):
+            pool.grow()
+        return
+
+    running = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"), str(tmp_path / "started")))
+    turn_until(pool, lambda: tasks.lines(tmp_path / "started"))
+    pool.grow(2)
+    turn_until(pool, lambda: pool.free_slots == 2)
+    pool.shrink(2)
+    turn_until(pool, lambda: pool.num_processes == 1)
+
+    assert (pool.limit, pool.busy_slots, pool.free_slots) == (1, 1, 0)
+    assert not running.done
+    with pytest.raises(ValueError, match="at least one"):
+        pool.shrink(1)
+    (tmp_path / "gate").touch()
+    running.result(20)
+    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+
+
+@every_pool
+def test_ten_megabytes_go_in_and_come_out(make_pool: Make, kind: str) -> None:
+    blob = os.urandom(10 * 1024 * 1024)
+    pool = make_pool(kind)
+
+    handles = [pool.apply_async(tasks.echo, (blob,)) for _ in range(3)]
+
+    for handle in handles:
+        assert handle.result(30) == blob
+
+
+@every_pool
+@pytest.mark.parametrize("trouble", ["arguments", "target", "result", "exception", "loading exception", "loading"])
+def test_what_cannot_travel_fails_its_own_task_only(make_pool: Make, kind: str, trouble: str) -> None:
+    pool = make_pool(kind)
+    ended: list[object] = []
+    target, args = {
+        "arguments": (tasks.echo, (lambda: None,)),
+        "target": (lambda: None, ()),
+        "result": (tasks.make_lambda, ()),
+        "exception": (tasks.raise_local, ()),
+        "loading exception": (tasks.raise_picky, ()),
+        "loading": (tasks.make_bomb, ()),
+    }[trouble]
+
+    handle = pool.apply_async(target, args, callback=ended.append)
+    neighbour = pool.apply_async(tasks.add, (1,))
+
+    assert neighbour.result(20) == 1
+    turn_until(pool, lambda: ended == [handle])
+    if kind.startswith("prefork"):
+        assert isinstance(handle.error, Unpicklable)
+        if "exception" in trouble:
+            assert "raise " in handle.traceback
+
+
+@every_pool
+def test_slots_tell_what_they_do(make_pool: Make, kind: str) -> None:
+    told: list[tuple[int, int, str]] = []
+    pool = make_pool(kind, on_slot=lambda index, pid, state: told.append((index, pid, str(state))))
+
+    handle = pool.apply_async(tasks.add, (1,))
+    handle.result(20)
+    turn_until(pool, lambda: told and told[-1][2] == "idle")
+
+    assert [state for _, _, state in told][-2:] == ["busy", "idle"]
+    assert {(index, pid) for index, pid, _ in told} == {(0, handle.pid)}
+
+
+@every_pool
+def test_initializer_runs_where_the_tasks_run(make_pool: Make, kind: str) -> None:
+    tasks.INITIALIZED.clear()
+
+    assert make_pool(kind, initializer=tasks.initialize, initargs=("yes",)).apply_async(tasks.initialized).result(
+        20
+    ) == ["yes"]
+
+
+@every_pool
+def test_flags_come_from_the_published_row(make_pool: Make, kind: str) -> None:
+    pool = make_pool(kind)
+    row = TRAITS[kind.partition("+")[0]]
+
+    assert pool.traits is row
+    assert (pool.name, pool.is_green, pool.signal_safe) == (row.name, row.is_green, row.signal_safe)
+    assert {"implementation", "max-concurrency", "processes"} <= set(pool.info)
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "options"),
+    [
+        ("solo", 2, {}),
+        ("solo", 1, {"max_tasks_per_child": 5}),
+        ("solo", 1, {"max_memory_per_child_bytes": 1}),
+        ("threads", 2, {"max_tasks_per_child": 5}),
+        ("threads", 2, {"start_method": "spawn"}),
+        ("prefork", 2, {"start_method": "spawn"}),
+    ],
+)
+def test_options_that_a_pool_cannot_honour_are_refused(kind: str, limit: int, options: dict[str, object]) -> None:
+    from pools import get_pool
+
+    with pytest.raises(PoolError) as refused:
+        get_pool(kind, limit, **options)
+    assert str(refused.value)
+
+
+@every_pool
+def test_result_gives_up_after_its_timeout(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    if kind == "solo":
+        return  # the task has ended when the handle is there
+    pool = make_pool(kind)
+    handle = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"),))
+
+    with pytest.raises(TimeoutError):
+        handle.result(0.05)
+    (tmp_path / "gate").touch()
+    assert handle.result(20)
+
+
+def test_two_pools_share_one_loop(make_pool: Make, loop: EventLoop) -> None:
+    first, second = make_pool("prefork+loop", 2), make_pool("threads+loop", 2)
+
+    handles = [pool.apply_async(tasks.add, (number,)) for number in range(20) for pool in (first, second)]
+
+    assert sum(handle.result(20) for handle in handles) == 2 * sum(range(20))
+    first.stop()
+    assert second.apply_async(tasks.add, (1,)).result(20) == 1
