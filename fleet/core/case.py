@@ -1,0 +1,133 @@
+"""One replica before the planner's rules: what is wanted of it, what was seen, and what counts around it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from fleet.core.assignment import GONE, assign, leaving
+from fleet.core.desired import Desired, DesiredGroup, Replica
+from fleet.core.observed import Observed, ObservedReplica, State
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What the rules look at.
+
+    group: None when the manifest does not know it.  seen_count: replicas of the group now.  hold: it should take no
+    work.  going_down: the whole fleet is to go.
+    """
+
+    index: int
+    group_name: str
+    wanted: Replica | None = None
+    seen: ObservedReplica | None = None
+    group: DesiredGroup | None = None
+    seen_count: int = 0
+    prune: bool = False
+    going_down: bool = False
+    restart: bool = False
+    hold: bool = False
+
+    @property
+    def name(self) -> str:
+        """The replica's name."""
+        return f"{self.group_name}.{self.index}"
+
+    @property
+    def grace_seconds(self) -> float:
+        """How long it may drain: what runs drains by its own spec, which may not be the wanted one."""
+        owners = (self.seen, self.wanted, self.group)
+        specs = (owner.spec for owner in owners if owner is not None and owner.spec is not None)
+        return next((spec.drain_timeout_seconds for spec in specs), 60.0)
+
+    def is_orphan(self) -> bool:
+        """Its group is not in the manifest."""
+        return self.group is None
+
+    def is_kept_orphan(self) -> bool:
+        """Its group is not in the manifest, and nobody asked to remove such replicas."""
+        return self.group is None and not self.prune
+
+    def is_unwanted_and_gone(self) -> bool:
+        """Not wanted, and no process of it runs."""
+        return self.wanted is None and self.seen is not None and self.seen.state in GONE
+
+    def is_unwanted(self) -> bool:
+        """Not wanted."""
+        return self.wanted is None
+
+    def is_missing(self) -> bool:
+        """Wanted and not seen."""
+        return self.seen is None
+
+    def is_outdated(self) -> bool:
+        """Wanted and seen with another digest."""
+        return self.wanted is not None and self.seen is not None and self.wanted.digest != self.seen.digest
+
+    def is_parked(self) -> bool:
+        """Given up after too many crashes."""
+        return self.seen is not None and self.seen.state is State.FAILED
+
+    def is_stopped(self) -> bool:
+        """Stopped, by a person or by itself."""
+        return self.seen is not None and self.seen.state is State.STOPPED
+
+    def is_leaving(self) -> bool:
+        """On its way out: an earlier drain was cut short after it had been told."""
+        return self.seen is not None and leaving(self.seen)
+
+    def is_to_restart(self) -> bool:
+        """Somebody asked to run it anew."""
+        return self.restart
+
+    def is_to_hold(self) -> bool:
+        """It takes work and should not."""
+        return self.hold and self.seen is not None and not self.seen.held
+
+    def is_to_release(self) -> bool:
+        """It takes no work and should."""
+        return not self.hold and self.seen is not None and self.seen.held
+
+    def is_anything(self) -> bool:
+        """The last rule."""
+        return True
+
+
+def cases(desired: Desired, observed: Observed, *, prune: bool, restart: frozenset[str]) -> list[Case]:
+    """Every wanted and every seen replica exactly once, by group and index."""
+    seen_by_group: dict[str, list[ObservedReplica]] = {}
+    for replica in sorted(observed.replicas.values(), key=lambda replica: replica.index):
+        seen_by_group.setdefault(replica.group, []).append(replica)
+    found: list[Case] = []
+    for name in sorted(desired.groups.keys() | seen_by_group.keys()):
+        group, seen = desired.groups.get(name), seen_by_group.get(name, [])
+        if group is not None:
+            found += _known(group, seen, desired.drained, restart)
+        else:
+            found += _unknown(name, seen, prune=prune, going_down=not desired.groups)
+    return found
+
+
+def _unknown(name: str, seen: Sequence[ObservedReplica], *, prune: bool, going_down: bool) -> Iterator[Case]:
+    for one in seen:
+        yield Case(one.index, name, seen=one, seen_count=len(seen), prune=prune, going_down=going_down)
+
+
+def _known(
+    group: DesiredGroup, seen: Sequence[ObservedReplica], drained: frozenset[str], restart: frozenset[str]
+) -> Iterator[Case]:
+    wanted = assign(group, seen).wanted
+    by_index = {replica.index: replica for replica in seen}
+    for index in sorted(wanted.keys() | by_index.keys()):
+        name = f"{group.name}.{index}"
+        yield Case(
+            index,
+            group.name,
+            wanted=wanted.get(index),
+            seen=by_index.get(index),
+            group=group,
+            seen_count=len(seen),
+            restart=name in restart or group.name in restart,
+            hold=name in drained or group.name in drained,
+        )

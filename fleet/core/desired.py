@@ -1,0 +1,223 @@
+"""Manifest to replicas: what each replica must be, and its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+BROKER_GROUP = "fleet-broker"
+CONTROLLER_GROUP = "fleet-controller"
+RESERVED_PREFIX = "fleet-"
+PARKED_EXIT = 78
+"""The exit code of a launcher that parks its replica: the only one that supervisord does not answer with a restart."""
+
+Kind = Literal["worker", "celery", "command"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSpec:
+    """The pool of one replica. ``concurrency`` is the number of slots of this replica."""
+
+    type: str
+    concurrency: int = 1
+    class_path: str = ""
+    max_tasks_per_child: int | None = None
+    max_memory_per_child_bytes: int | None = None
+    start_method: str = "fork"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """A queue to consume, and its priority among the queues of the group (higher first)."""
+
+    name: str
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPolicy:
+    """Delivery and limits. ``acks`` and ``prefetch`` None: the app's setting, else late and as many as free slots."""
+
+    time_limit_seconds: float | None = None
+    soft_time_limit_seconds: float | None = None
+    acks: str | None = None
+    prefetch: int | None = None
+    max_attempts: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RestartPolicy:
+    """A crash waits ``initial * 2^n`` seconds up to ``max``; more than ``max_crashes`` in ``window`` park it."""
+
+    backoff_initial_seconds: float = 1.0
+    backoff_max_seconds: float = 60.0
+    max_crashes: int = 8
+    window_seconds: float = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutPolicy:
+    """How many replicas may be extra (surge) and how many may be missing while a group is replaced."""
+
+    strategy: str = "rolling"
+    max_surge: int = 1
+    max_unavailable: int = 0
+    on_failure: str = "pause"
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSpec:
+    """Where tasks come from. ``url`` is empty when it is a secret; then ``secret`` names it."""
+
+    url: str = ""
+    secret: str = ""
+    fingerprint: str = ""
+    visibility_timeout_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """What a replica must be. Everything in it forces a restart when it changes; nothing else may be in it.
+
+    ``env`` and ``secret_env`` are sorted tuples; ``secret_env`` holds (variable, secret name, keyed fingerprint), so
+    that a rotated secret changes the digest while its value stays out of plans and logs.
+    """
+
+    kind: Kind
+    fleet: str
+    group: str
+    pool: PoolSpec = PoolSpec("solo")
+    app: str = ""
+    command: tuple[str, ...] = ()
+    queues: tuple[QueueSpec, ...] = ()
+    broker: BrokerSpec = BrokerSpec()
+    env: tuple[tuple[str, str], ...] = ()
+    secret_env: tuple[tuple[str, str, str], ...] = ()
+    task: TaskPolicy = TaskPolicy()
+    restart: RestartPolicy = RestartPolicy()
+    drain_timeout_seconds: float = 60.0
+    ready_after_seconds: float = 1.0
+    workdir: str = ""
+    python: str = ""
+    revision: str = ""
+    log_level: str = "INFO"
+    log_format: str = "text"
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain JSON document; :meth:`from_json` reads it back to an equal value."""
+        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return document
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> WorkerSpec:
+        """The spec that ``to_json`` wrote. Raises KeyError or TypeError on a document of another shape."""
+        values = dict(document)
+        values["pool"] = PoolSpec(**values["pool"])
+        values["queues"] = tuple(QueueSpec(**queue) for queue in values["queues"])
+        values["broker"] = BrokerSpec(**values["broker"])
+        values["task"] = TaskPolicy(**values["task"])
+        values["restart"] = RestartPolicy(**values["restart"])
+        values["command"] = tuple(values["command"])
+        values["env"] = tuple((name, value) for name, value in values["env"])
+        values["secret_env"] = tuple((name, secret, mark) for name, secret, mark in values["secret_env"])
+        return cls(**values)
+
+
+def digest(spec: WorkerSpec) -> str:
+    """Eight hex digits over everything that forces a restart; never counts, scaling or rollout policy."""
+    text = json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a slot and a replica cost. Connections are sorted (name, count) pairs."""
+
+    memory_per_slot_bytes: int = 0
+    memory_per_replica_bytes: int = 0
+    connections_per_slot: tuple[tuple[str, int], ...] = ()
+    connections_per_replica: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredGroup:
+    """What one group must look like.
+
+    shape: slots of each wanted replica, largest first: full replicas and at most one smaller one.
+    processes_per_replica: operating system processes of a full replica, for the budget.
+    slots_per_replica: what counts against the concurrency budget (``capacity.slots`` for a command).
+    depends_on: groups whose replicas must be ready first.  system: fleet's own program (broker, controller).
+    reason: why the group has this many slots, for ``explain``.
+    """
+
+    name: str
+    spec: WorkerSpec
+    shape: tuple[int, ...]
+    rollout: RolloutPolicy = RolloutPolicy()
+    depends_on: tuple[str, ...] = ()
+    price: Price = Price()
+    capacity_slots: int | None = None
+    processes_per_replica: int = 1
+    ready_timeout_seconds: float = 60.0
+    scaling: Literal["replicas", "share", "autoscale"] = "replicas"
+    paused: bool = False
+    system: bool = False
+    reason: str = ""
+
+    @property
+    def replicas(self) -> int:
+        """How many replicas are wanted."""
+        return len(self.shape)
+
+    @property
+    def slots(self) -> int:
+        """Concurrency of the group: slots over all wanted replicas."""
+        return sum(self.shape) if self.capacity_slots is None else self.capacity_slots * len(self.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One worker process as it must be: identity ``group.index``, its spec and the digest of that spec."""
+
+    group: str
+    index: int
+    spec: WorkerSpec
+    digest: str
+    system: bool = False
+
+    @property
+    def name(self) -> str:
+        """``group.index``."""
+        return f"{self.group}.{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Budgets:
+    """Ceilings of the fleet; None and absent names mean no ceiling."""
+
+    slots: int | None = None
+    processes: int | None = None
+    memory_bytes: int | None = None
+    connections: tuple[tuple[str, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The whole fleet as it must be. ``drained`` names replicas that should run but take no work."""
+
+    fleet: str
+    groups: Mapping[str, DesiredGroup] = field(default_factory=dict)
+    budgets: Budgets = Budgets()
+    drained: frozenset[str] = frozenset()
+    notes: tuple[str, ...] = ()
+
+
+def split_name(name: str) -> tuple[str, int]:
+    """``thumbs.3`` -> ``("thumbs", 3)``. Raises ValueError for anything else."""
+    group, _, index = name.rpartition(".")
+    if not group or not index.isdigit():
+        raise ValueError(f"not a replica name: {name!r}; write it like 'thumbs.3'")
+    return group, int(index)

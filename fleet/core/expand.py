@@ -1,0 +1,128 @@
+"""Manifest to desired fleet: every group with its spec, its shape and the reason for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from fleet.core import specs
+from fleet.core.desired import BROKER_GROUP, Budgets, Desired, DesiredGroup, RolloutPolicy, WorkerSpec, split_name
+from fleet.core.facts import NO_OVERRIDES, Facts, Overrides
+from fleet.core.manifest import Capacity, Group, Health, Manifest
+from fleet.core.sizing import Rules, Shaped, Wish, divide
+from fleet.core.wording import listed
+from fleet.errors import Refused
+
+
+def expand(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRIDES) -> Desired:
+    """The whole fleet as it must be. Raises Refused, with the sums, where it cannot be.
+
+    Groups are taken as they are: :mod:`fleet.core.parse` has merged ``spec.defaults`` into them.
+    """
+    written = dict(sorted(manifest.spec.groups.items()))
+    full = {name: specs.worker_spec(manifest, name, facts) for name in written}
+    wishes = [_wish(name, group, full[name]) for name, group in written.items()]
+    shapes, notes = divide(wishes, _rules(manifest), overrides=overrides)
+    groups = {name: _group(manifest, name, full[name], shapes[name]) for name in written}
+    if manifest.spec.broker == "embedded":
+        groups[BROKER_GROUP] = specs.embedded_broker(manifest.name, facts)
+    return Desired(
+        fleet=manifest.name,
+        groups=groups,
+        budgets=_budgets(manifest),
+        drained=_drained(overrides.drained, groups),
+        notes=(*_exceptions(overrides), *notes, *_unpriced(manifest, groups.values())),
+    )
+
+
+def nothing(fleet: str) -> Desired:
+    """The empty fleet: what ``down`` wants."""
+    return Desired(fleet=fleet)
+
+
+def _wish(name: str, group: Group, spec: WorkerSpec) -> Wish:
+    if spec.kind != "command":
+        return Wish(name, group, spec.pool.concurrency, spec.pool.concurrency)
+    slots = (group.capacity or Capacity()).slots
+    return Wish(name, group, max(1, slots), slots)
+
+
+def _rules(manifest: Manifest) -> Rules:
+    said = manifest.spec.balance
+    return Rules(manifest.spec.concurrency, said.tail, moving=said.mode == "dynamic")
+
+
+def _group(manifest: Manifest, name: str, spec: WorkerSpec, shaped: Shaped) -> DesiredGroup:
+    group = manifest.spec.groups[name]
+    health = group.health or Health()
+    ready_timeout = 60.0 if health.ready_timeout is None else health.ready_timeout
+    return DesiredGroup(
+        name=name,
+        spec=spec,
+        shape=shaped.shape,
+        rollout=_rollout(name, group, len(shaped.shape)),
+        depends_on=_depends_on(manifest, group),
+        price=specs.price(group, spec.pool),
+        capacity_slots=(group.capacity or Capacity()).slots if spec.kind == "command" else None,
+        processes_per_replica=specs.processes(spec, group.capacity),
+        ready_timeout_seconds=ready_timeout,
+        scaling="autoscale" if group.autoscale else "share" if group.share else "replicas",
+        paused=shaped.paused,
+        reason=shaped.reason,
+    )
+
+
+def _rollout(name: str, group: Group, replicas: int) -> RolloutPolicy:
+    try:
+        return specs.rollout(group, replicas)
+    except Refused as error:
+        raise Refused(f"group {name!r}: {error.message}", hint=error.hint) from None
+
+
+def _depends_on(manifest: Manifest, group: Group) -> tuple[str, ...]:
+    """What must be ready first: as written, and the fleet's own broker before everything."""
+    own = (BROKER_GROUP,) if manifest.spec.broker == "embedded" else ()
+    return (*own, *sorted(group.depends_on or ()))
+
+
+def _budgets(manifest: Manifest) -> Budgets:
+    said = manifest.spec.budgets
+    return Budgets(
+        slots=manifest.spec.concurrency,
+        processes=said.processes,
+        memory_bytes=said.memory,
+        connections=tuple(sorted((said.connections or {}).items())),
+    )
+
+
+def _drained(names: Iterable[str], groups: dict[str, DesiredGroup]) -> frozenset[str]:
+    """Replicas (or whole groups) that take no work, as far as their group is still there."""
+    return frozenset(name for name in names if name in groups or _group_of(name) in groups)
+
+
+def _group_of(name: str) -> str:
+    try:
+        return split_name(name)[0]
+    except ValueError:
+        return name
+
+
+def _exceptions(overrides: Overrides) -> Iterator[str]:
+    """Live exceptions are said with every plan: nobody shall wonder why the manifest is not what comes."""
+    for target in sorted(overrides.reasons):
+        yield f"override: {overrides.reasons[target]} (`fleet resume {target}` ends it)"
+
+
+def _unpriced(manifest: Manifest, groups: Iterable[DesiredGroup]) -> tuple[str, ...]:
+    """A memory budget is only as good as the prices: say which groups count as nothing."""
+    if manifest.spec.budgets.memory is None:
+        return ()
+    silent = [
+        group.name
+        for group in groups
+        if group.replicas and not (group.price.memory_per_slot_bytes or group.price.memory_per_replica_bytes)
+        if not group.system
+    ]
+    if not silent:
+        return ()
+    names = listed(map(repr, sorted(silent)))
+    return (f"the memory budget counts {names} as nothing: no perSlot.memory or perReplica.memory",)

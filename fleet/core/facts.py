@@ -1,0 +1,55 @@
+"""What the edges found out before planning, handed to the pure core as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class AppFacts:
+    """What an app says about itself where the manifest is silent (``worker_pool``, ``worker_concurrency``)."""
+
+    pool: str | None = None
+    concurrency: int | None = None
+    custom_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Facts of this machine and moment that a spec depends on.
+
+    cpus: cores this machine lends to workers; the default concurrency of prefork, threads and processes.
+    python: the interpreter for groups whose release names none.  workdir: likewise, the folder of the first manifest.
+    real_paths: path as written -> path with symlinks resolved.  apps: ``module:attr`` -> what the app says.
+    secrets: secret name -> keyed fingerprint (never the value).
+    embedded_url: the broker URL of ``broker: embedded`` for this fleet.
+    """
+
+    cpus: int = 1
+    python: str = "python3"
+    workdir: str = "/"
+    embedded_url: str = ""
+    embedded_command: tuple[str, ...] = ()
+    custom_pool: str | None = None
+    real_paths: Mapping[str, str] = field(default_factory=dict)
+    apps: Mapping[str, AppFacts] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """Live exceptions to the manifest, kept in ``state/overrides.yaml`` until they end or an apply drops them.
+
+    replicas: group -> count (``scale --live``).  paused: groups held at zero.  drained: replicas that take no work.
+    slots: group -> slots (the controller's decision, within an autoscaled group's bounds).
+    """
+
+    replicas: Mapping[str, int] = field(default_factory=dict)
+    slots: Mapping[str, int] = field(default_factory=dict)
+    paused: frozenset[str] = frozenset()
+    drained: frozenset[str] = frozenset()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+
+NO_OVERRIDES = Overrides()

@@ -1,0 +1,83 @@
+"""What a backend saw at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from fleet.core.desired import WorkerSpec
+
+
+class State(StrEnum):
+    """The state of a replica as people and scripts see it."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningTask:
+    """A task in a slot. ``since_seconds`` is its age at the moment of observation."""
+
+    id: str
+    name: str
+    since_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ObservedReplica:
+    """One replica as seen. ``spec`` is what it was started with (None when its file is gone or unreadable)."""
+
+    group: str
+    index: int
+    digest: str
+    state: State
+    pid: int | None = None
+    spec: WorkerSpec | None = None
+    slots: int = 0
+    busy: int = 0
+    processed: int = 0
+    failed: int = 0
+    memory_bytes: int = 0
+    uptime_seconds: float = 0.0
+    tasks: tuple[RunningTask, ...] = ()
+    held: bool = False
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """``group.index``."""
+        return f"{self.group}.{self.index}"
+
+    @property
+    def running(self) -> bool:
+        """A process of it exists."""
+        return self.pid is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """A process that carries this fleet's mark and is not the one its supervisor runs: an orphan or a duplicate."""
+
+    pid: int
+    replica: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One snapshot. ``up`` False: the daemon does not run, which is an empty observation and not an error.
+
+    foreign: names the daemon runs that fleet does not own; never touched.
+    """
+
+    fleet: str
+    up: bool = False
+    replicas: Mapping[str, ObservedReplica] = field(default_factory=dict)
+    strays: tuple[Stray, ...] = ()
+    foreign: tuple[str, ...] = ()

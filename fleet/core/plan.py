@@ -1,0 +1,111 @@
+"""The plan as a value: steps with reasons, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from fleet.core.desired import Replica
+
+
+class Action(StrEnum):
+    """What a step does to one replica.
+
+    start: write its file and run it.  replace: drain the running one, forget it, start the wanted one under the
+    same name.  restart: drain and run the same spec again.  resize: change its slots in place.  drain: let it
+    finish and take nothing, then stop and forget it.  stop: the same without waiting longer than the grace.
+    forget: strike a replica that does not run from the backend.  reap: end a stray process.  hold / release: stop
+    or resume taking work.  keep: leave it alone.
+    """
+
+    START = "start"
+    REPLACE = "replace"
+    RESIZE = "resize"
+    RESTART = "restart"
+    DRAIN = "drain"
+    STOP = "stop"
+    FORGET = "forget"
+    REAP = "reap"
+    HOLD = "hold"
+    RELEASE = "release"
+    KEEP = "keep"
+
+
+GLYPHS: Mapping[Action, str] = {
+    Action.START: "+",
+    Action.REPLACE: "±",
+    Action.RESIZE: "~",
+    Action.RESTART: "↻",
+    Action.DRAIN: "-",
+    Action.STOP: "-",
+    Action.FORGET: "-",
+    Action.REAP: "!",
+    Action.HOLD: "‖",
+    Action.RELEASE: "▸",
+    Action.KEEP: "=",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One action on one replica, with a reason for people (code never branches on it).
+
+    replica: its name.  target: what it must be afterwards (start, replace, resize).  pid: of the stray, for reap.
+    after: ids of steps that must be done first.  wave: steps of one wave may run together; waves run in order.
+    grace_seconds: how long its drain may take.  ready_timeout_seconds: how long it may take to be ready.
+    """
+
+    action: Action
+    replica: str
+    reason: str
+    target: Replica | None = None
+    pid: int | None = None
+    after: tuple[str, ...] = ()
+    wave: int = 0
+    grace_seconds: float = 60.0
+    ready_timeout_seconds: float = 60.0
+
+    @property
+    def id(self) -> str:
+        """Readable identity within a plan: ``start thumbs.10``."""
+        return f"{self.action} {self.replica}" if self.pid is None else f"{self.action} {self.replica}@{self.pid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the fleet uses of each budget, at rest and at the rollout's peak. ``limit`` None: no ceiling."""
+
+    name: str
+    at_rest: int
+    at_peak: int
+    limit: int | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The ordered steps from observed to desired. ``steps`` holds every replica, kept ones included."""
+
+    fleet: str
+    steps: tuple[Step, ...] = ()
+    notes: tuple[str, ...] = ()
+    usage: tuple[Usage, ...] = ()
+    worst_case_seconds: float = 0.0
+    observed_fingerprint: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> tuple[Step, ...]:
+        """The steps that do something."""
+        return tuple(step for step in self.steps if step.action is not Action.KEEP)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing to do."""
+        return not self.changes
+
+    def count(self, *actions: Action) -> int:
+        """How many steps do one of these actions."""
+        return sum(1 for step in self.steps if step.action in actions)

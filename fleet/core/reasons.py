@@ -1,0 +1,51 @@
+"""Why a step is in the plan, in words for people. Code never branches on them."""
+
+from __future__ import annotations
+
+from fleet.core.case import Case
+from fleet.core.difference import reason as spec_difference
+from fleet.core.observed import Stray
+
+HELD = "drained by hand: takes no work"
+
+
+def leaving(case: Case) -> str:
+    """Why a replica goes."""
+    if case.group is None:
+        return "the fleet goes down" if case.going_down else "not in the manifest (prune)"
+    if case.group.paused:
+        return "the group is paused"
+    return f"scale down {case.seen_count} -> {case.group.replicas}"
+
+
+def new(case: Case) -> str:
+    """Why a replica comes."""
+    wanted = case.group.replicas if case.group is not None else 1
+    if case.seen_count == 0:
+        return "none of it runs yet" if wanted == 1 else f"none of {wanted} runs yet"
+    return f"scale up {case.seen_count} -> {wanted}"
+
+
+def outdated(case: Case) -> str:
+    """What is different in the spec."""
+    assert case.wanted is not None
+    assert case.seen is not None
+    old, new_one = case.seen, case.wanted
+    return spec_difference(old.spec, new_one.spec, old_digest=old.digest, new_digest=new_one.digest)
+
+
+def parked(case: Case) -> str:
+    """What the launcher said when it gave up."""
+    note = case.seen.note if case.seen is not None else ""
+    return f"parked after too many crashes: {note}" if note else "parked after too many crashes"
+
+
+def stopped(case: Case) -> str:
+    """What is known of why it stopped."""
+    note = case.seen.note if case.seen is not None else ""
+    return note or "stopped by hand"
+
+
+def stray(process: Stray) -> str:
+    """Why a process is ended that no supervisor runs."""
+    return f"{process.kind}: not the process its supervisor runs"

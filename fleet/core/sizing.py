@@ -1,0 +1,179 @@
+"""How many replicas of how many slots each group has: fixed groups first, the rest of the budget divided by balance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import lcm
+
+from fleet.core.balance import UNBOUNDED, Allocation, Share, Tail, balance, exact_budgets, shape
+from fleet.core.facts import Overrides
+from fleet.core.manifest import Group
+from fleet.core.manifest import Share as SaidShare
+from fleet.core.wording import counted, listed
+from fleet.errors import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one group asks for. ``size``: slots of a full replica; ``counts``: what one replica takes of the budget."""
+
+    name: str
+    group: Group
+    size: int
+    counts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """The slots of each replica of a group, and why."""
+
+    shape: tuple[int, ...]
+    reason: str
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What the manifest says about the division as a whole. ``moving``: the controller's decisions count."""
+
+    budget: int | None
+    tail: Tail
+    moving: bool
+
+
+def divide(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> tuple[dict[str, Shaped], tuple[str, ...]]:
+    """Shapes by group name, and notes. Raises Refused with the sums where the budget does not add up.
+
+    A paused group keeps its part of the budget: pausing one group must not replace workers of the others.
+    """
+    fixed = {wish.name: count for wish in wishes if (count := _fixed_replicas(wish, overrides)) is not None}
+    taken = {wish.name: fixed[wish.name] * wish.counts for wish in wishes if wish.name in fixed}
+    parts = [_share(wish) for wish in wishes if wish.name not in fixed]
+    left = _left(rules.budget, taken, parts)
+    shares, notes = _divided(left, parts, taken, rules, overrides)
+    shapes = {}
+    for wish in wishes:
+        shaped = _fixed(wish, fixed[wish.name], overrides) if wish.name in fixed else _flexible(wish, shares[wish.name])
+        shapes[wish.name] = _paused(wish, shaped, overrides)
+    return shapes, notes
+
+
+def _fixed_replicas(wish: Wish, overrides: Overrides) -> int | None:
+    """The replica count of a group that is not divided: fixed in the manifest, or held by an override."""
+    if wish.name in overrides.replicas:
+        return overrides.replicas[wish.name]
+    if wish.group.share is None and wish.group.autoscale is None:
+        return 1 if wish.group.replicas is None else wish.group.replicas
+    return None
+
+
+def _share(wish: Wish) -> Share:
+    """Its part, as asked for. A command brings its slots whole: there is no smaller replica of it."""
+    said = wish.group.autoscale or wish.group.share or SaidShare()
+    unit = said.unit if wish.group.command is None else lcm(said.unit, max(1, wish.counts))
+    return Share(wish.name, said.weight, said.min, said.max, said.tier, unit)
+
+
+def _left(budget: int | None, taken: Mapping[str, int], parts: Sequence[Share]) -> int:
+    """What fixed groups leave to the others. Without a budget everyone may have its max."""
+    if budget is None:
+        endless = [part.name for part in parts if part.max is None]
+        if endless:
+            raise Refused(
+                f"{listed(map(repr, endless))}: a share of spec.concurrency, and the manifest has none",
+                hint="set spec.concurrency, or give each of these groups a max",
+            )
+        return sum(part.max or 0 for part in parts)
+    total = sum(taken.values())
+    if total > budget:
+        most = listed(f"{name} {slots}" for name, slots in sorted(taken.items(), key=lambda item: (-item[1], item[0])))
+        sums = f"{counted(total, 'slot')} of spec.concurrency {budget}: {total - budget} too many ({most})"
+        raise Refused(
+            f"fixed groups take {sums}",
+            hint=f"raise spec.concurrency to {total}, or lower replicas or pool.concurrency of these groups",
+        )
+    return budget - total
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    slots: int
+    reason: str
+
+
+def _divided(
+    left: int, parts: Sequence[Share], taken: Mapping[str, int], rules: Rules, overrides: Overrides
+) -> tuple[dict[str, _Part], tuple[str, ...]]:
+    if not parts:
+        return {}, ()
+    allocation = _balanced(left, parts, taken, rules)
+    shares = {part.name: _Part(allocation.slots[part.name], allocation.reasons[part.name]) for part in parts}
+    decided = {part.name for part in parts if part.name in overrides.slots} if rules.moving else set()
+    if decided:
+        shares |= _moved(left, parts, shares, decided, overrides)
+    return shares, _leftover(left, parts, rules) if allocation.left and rules.budget is not None else ()
+
+
+def _balanced(left: int, parts: Sequence[Share], taken: Mapping[str, int], rules: Rules) -> Allocation:
+    try:
+        return balance(left, parts, tail=rules.tail)
+    except Refused as error:
+        if rules.budget is None or not taken:
+            raise
+        whole = f"spec.concurrency {rules.budget} less {sum(taken.values())} of fixed groups"
+        raise Refused(f"{error.message}; {left} is {whole}", hint=error.hint) from None
+
+
+def _moved(
+    left: int, parts: Sequence[Share], static: Mapping[str, _Part], decided: set[str], overrides: Overrides
+) -> dict[str, _Part]:
+    """Groups the controller decided about, within their bounds and what the others leave of the budget."""
+    movable = left - sum(static[part.name].slots for part in parts if part.name not in decided)
+    ceilings = [_capped(part, overrides.slots[part.name]) for part in parts if part.name in decided]
+    allocation = balance(movable, ceilings)
+    reasons = {
+        name: overrides.reasons.get(name) or f"moved by the controller; its static share is {static[name].slots}"
+        for name in decided
+    }
+    return {name: _Part(slots, reasons[name]) for name, slots in allocation.slots.items()}
+
+
+def _capped(part: Share, decision: int) -> Share:
+    """The share with the decision, in whole units, as its ceiling."""
+    whole = -(-max(part.min, decision) // part.unit) * part.unit
+    ceiling = (UNBOUNDED if part.max is None else part.max) // part.unit * part.unit
+    return replace(part, max=min(whole, ceiling))
+
+
+def _leftover(left: int, parts: Sequence[Share], rules: Rules) -> tuple[str, ...]:
+    """Why some of the budget is not used."""
+    allocation = balance(left, parts, tail=rules.tail)
+    rest = counted(allocation.left, "slot")
+    if allocation.next_in_line is None:
+        return (f"{rest} of spec.concurrency not used: every group is at its max",)
+    down, up = exact_budgets(left, parts)
+    base = (rules.budget or 0) - left
+    return (
+        f"{rest} of spec.concurrency not used: the next unit of {allocation.next_in_line!r} does not fit;"
+        f" {base + down} or {base + up} would leave nothing over",
+    )
+
+
+def _fixed(wish: Wish, count: int, overrides: Overrides) -> Shaped:
+    what = f"{counted(count, 'replica')} x {counted(wish.counts, 'slot')}"
+    if wish.name not in overrides.replicas:
+        return Shaped((wish.size,) * count, f"{what}, fixed in the manifest")
+    why = overrides.reasons.get(wish.name)
+    return Shaped((wish.size,) * count, f"{what}, held by scale --live" + (f": {why}" if why else ""))
+
+
+def _flexible(wish: Wish, part: _Part) -> Shaped:
+    return Shaped(shape(part.slots, wish.size), part.reason)
+
+
+def _paused(wish: Wish, shaped: Shaped, overrides: Overrides) -> Shaped:
+    if not wish.group.paused and wish.name not in overrides.paused:
+        return shaped
+    kept = counted(sum(shaped.shape) if wish.counts else 0, "slot")
+    return Shaped((), f"paused; keeps its {kept} of the budget" if wish.counts else "paused", paused=True)

@@ -1,0 +1,49 @@
+"""Numbers and values in the words people read: durations, sizes, quoted text, counted nouns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+_SIZES = ((1 << 40, "Ti"), (1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki"))
+LONGEST_VALUE = 48
+
+
+def duration(seconds: float) -> str:
+    """``90.0`` -> ``1m30s``, in the notation manifests use."""
+    if 0 < seconds < 1:
+        return f"{round(seconds * 1000)}ms"
+    whole, fraction = divmod(seconds, 60)
+    hours, minutes = divmod(int(whole), 60)
+    parts = [f"{hours}h"] if hours else []
+    parts += [f"{minutes}m"] if minutes else []
+    parts += [f"{round(fraction, 3):g}s"] if fraction or not parts else []
+    return "".join(parts)
+
+
+def size(count_bytes: int) -> str:
+    """``629145600`` -> ``600Mi``: exact where a unit allows it, else to one decimal."""
+    for unit, name in _SIZES:
+        if count_bytes >= unit:
+            return f"{count_bytes // unit}{name}" if count_bytes % unit == 0 else f"{count_bytes / unit:.1f}{name}"
+    return str(count_bytes)
+
+
+def quoted(text: str) -> str:
+    """The text in double quotes, unprintable characters escaped, cut when it is long."""
+    cut = text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 1] + "…"
+    return "".join(
+        char if char.isprintable() else f"\\u{ord(char):04x}" for char in json.dumps(cut, ensure_ascii=False)
+    )
+
+
+def counted(count: int, noun: str, nouns: str = "") -> str:
+    """``1 replica``, ``2 replicas``; the plural is given where an s does not make it."""
+    return f"{count} {noun if count == 1 else nouns or noun + 's'}"
+
+
+def listed(items: Iterable[str], *, most: int = 4, mark: str = ", ") -> str:
+    """``a, b, c and 2 more``."""
+    every = list(items)
+    shown = mark.join(every[:most])
+    return shown if len(every) <= most else f"{shown} and {len(every) - most} more"

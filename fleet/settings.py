@@ -1,0 +1,35 @@
+"""Where fleet keeps things, read from FLEET_* environment variables: where, never what."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+def default_home() -> Path:
+    """``/var/lib/fleet`` for root, else ``$XDG_STATE_HOME/fleet``."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/fleet")
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "fleet"
+
+
+class Settings(BaseSettings):
+    """Everything the environment may say. Unknown FLEET_* variables are ignored: workers carry their own."""
+
+    model_config = SettingsConfigDict(env_prefix="FLEET_", extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=default_home, description="one folder per fleet lives here, mode 0700")
+    rpc_timeout_seconds: float = Field(default=30.0, gt=0, description="longest wait for one supervisord answer")
+    ready_timeout_seconds: float = Field(default=300.0, gt=0, description="default of `apply --timeout`")
+    redis_server: str = Field(default="", description="the Redis or Valkey server binary for `broker: embedded`")
+
+
+@lru_cache(maxsize=1)
+def load() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

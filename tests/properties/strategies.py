@@ -1,0 +1,100 @@
+"""Arbitrary fleets: what is wanted, what was seen, in any state of disorder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hypothesis import strategies as st
+
+from fleet.core.assignment import Variants
+from fleet.core.desired import Desired, DesiredGroup, RolloutPolicy
+from fleet.core.observed import Observed, ObservedReplica, State, Stray
+from tests.worlds import FLEET, group
+
+NAMES = ("a", "b", "c")
+ORPHAN = "old"
+WITHOUT_PROCESS = (State.STOPPED, State.FAILED)
+
+
+@st.composite
+def rollouts(draw: st.DrawFn) -> RolloutPolicy:
+    if draw(st.integers(0, 4)) == 0:
+        return RolloutPolicy("recreate", 0, 1)
+    surge = draw(st.integers(0, 3))
+    return RolloutPolicy("rolling", surge, draw(st.integers(0 if surge else 1, 3)))
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> tuple[int, ...]:
+    size = draw(st.integers(1, 4))
+    smaller = draw(st.integers(0, size - 1))
+    return (size,) * draw(st.integers(0, 5)) + ((smaller,) if smaller else ())
+
+
+@st.composite
+def groups(draw: st.DrawFn, name: str) -> DesiredGroup:
+    depends = tuple(other for other in NAMES if other < name and draw(st.booleans()))
+    return group(
+        name,
+        *draw(shapes()),
+        pool=draw(st.sampled_from(["solo", "prefork"])),
+        env=draw(st.sampled_from([{}, {"A": "1"}, {"A": "2"}])),
+        rollout=draw(rollouts()),
+        depends_on=depends,
+    )
+
+
+@st.composite
+def fleets(draw: st.DrawFn) -> Desired:
+    wanted = {name: draw(groups(name)) for name in NAMES if draw(st.integers(0, 3))}
+    drained = frozenset(draw(st.sets(st.sampled_from(["a.0", "a.1", "b.2", "c"]), max_size=2)))
+    return Desired(FLEET, wanted, drained=drained)
+
+
+@st.composite
+def seen_replicas(draw: st.DrawFn, name: str, wanted: DesiredGroup | None) -> list[ObservedReplica]:
+    """Some replicas of a group: as wanted, older, smaller, in any state."""
+    older = draw(groups(name))
+    choices = [variants for one in (wanted, older) if one is not None and (variants := Variants(one)).specs]
+    if not choices:
+        return []
+    return [draw(_seen(name, index, choices)) for index in sorted(draw(st.sets(st.integers(0, 7), max_size=6)))]
+
+
+@st.composite
+def _seen(draw: st.DrawFn, name: str, index: int, choices: list[Variants]) -> ObservedReplica:
+    variants = draw(st.sampled_from(choices))
+    slots = draw(st.sampled_from(sorted(variants.specs)))
+    state = draw(st.sampled_from([State.READY, State.READY, State.READY, *State]))
+    return ObservedReplica(
+        name,
+        index,
+        variants.digest_of[slots],
+        state,
+        pid=None if state in WITHOUT_PROCESS else 100 + index,
+        spec=variants.specs[slots],
+        slots=slots,
+        busy=draw(st.integers(0, slots)) if state in (State.READY, State.DRAINING) else 0,
+        held=draw(st.integers(0, 5)) == 0 and state is State.READY,
+    )
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[Desired, Observed]:
+    """A wanted fleet and some other one that is there, with orphans, strays and foreign programs."""
+    desired = draw(fleets())
+    seen = [one for name in NAMES for one in draw(seen_replicas(name, desired.groups.get(name)))]
+    seen += draw(seen_replicas(ORPHAN, None)) if draw(st.booleans()) else []
+    strays = draw(st.lists(st.sampled_from(["a.0", "b.1", "old.0"]), max_size=2))
+    return desired, Observed(
+        FLEET,
+        up=True,
+        replicas={one.name: one for one in seen},
+        strays=tuple(Stray(9000 + number, name, "orphan") for number, name in enumerate(strays)),
+        foreign=("nginx", "a", "a.0x"),
+    )
+
+
+def resized(one: DesiredGroup, *shape: int) -> DesiredGroup:
+    """The same group with other replicas."""
+    return replace(one, shape=tuple(shape))

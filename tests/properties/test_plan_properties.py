@@ -1,0 +1,282 @@
+"""What must hold for every plan, whatever is wanted and whatever was seen."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fleet.backends.memory import MemoryBackend
+from fleet.core import plan_text
+from fleet.core.assignment import assign
+from fleet.core.desired import Desired, DesiredGroup, WorkerSpec, digest
+from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.plan import Action
+from fleet.core.planner import fingerprint, plan
+from tests.properties.strategies import ORPHAN, fleets, groups, resized, worlds
+from tests.worlds import apply, carry_out, fleet, planned, running
+
+World = tuple[Desired, Observed]
+REMOVALS = {Action.DRAIN, Action.STOP, Action.FORGET}
+
+
+def backend_of(observed: Observed) -> MemoryBackend:
+    backend = MemoryBackend(observed.fleet, stepwise=True)
+    backend.load(observed.replicas.values())
+    for stray in observed.strays:
+        backend.add_stray(stray.replica, kind=stray.kind)
+    return backend
+
+
+def settled_world(world: World) -> tuple[Desired, MemoryBackend]:
+    return world[0], backend_of(world[1])
+
+
+@given(worlds(), st.booleans())
+def test_it_converges(world: World, prune: bool) -> None:
+    desired, backend = settled_world(world)
+
+    apply(planned(desired, backend.observe(), prune=prune), backend)
+
+    assert plan_text.text(planned(desired, backend.observe(), prune=prune)).startswith(("Nothing to do", "note:"))
+    assert planned(desired, backend.observe(), prune=prune).is_empty
+
+
+@given(fleets())
+def test_a_converged_fleet_plans_nothing(desired: Desired) -> None:
+    seen = running(*desired.groups.values())
+
+    assert planned(replace(desired, drained=frozenset()), seen).is_empty
+
+
+@given(worlds(), st.booleans(), st.integers(0, 1 << 30))
+def test_the_text_is_stable_under_shuffling(world: World, prune: bool, seed: int) -> None:
+    desired, observed = world
+    chance = random.Random(seed)
+    wanted, seen, strays = [*desired.groups.items()], [*observed.replicas.items()], [*observed.strays]
+    for sequence in (wanted, seen, strays):
+        chance.shuffle(sequence)
+
+    first = planned(desired, observed, prune=prune)
+    second = planned(
+        replace(desired, groups=dict(wanted)),
+        replace(observed, replicas=dict(seen), strays=tuple(strays)),
+        prune=prune,
+    )
+
+    assert plan_text.text(first, verbose=True) == plan_text.text(second, verbose=True)
+    assert plan_text.document(first) == plan_text.document(second)
+
+
+@given(groups("a"), st.integers(0, 8), st.integers(0, 8))
+def test_survivors_are_untouched_when_only_counts_differ(one: DesiredGroup, before: int, after: int) -> None:
+    slots = max(one.shape, default=1)
+    old, new = resized(one, *(slots,) * before), resized(one, *(slots,) * after)
+
+    steps = planned(fleet(new), running(old)).steps
+
+    assert sum(step.action is Action.KEEP for step in steps) == min(before, after)
+    assert {step.action for step in steps} <= {Action.KEEP, Action.START, Action.DRAIN}
+
+
+@given(st.integers(0, 40), st.integers(1, 6))
+def test_one_more_slot_changes_one_replica(slots: int, size: int) -> None:
+    def shape(total: int) -> tuple[int, ...]:
+        return (size,) * (total // size) + ((total % size,) if total % size else ())
+
+    one = group_of(size)
+
+    steps = plan(fleet(resized(one, *shape(slots + 1))), running(resized(one, *shape(slots)))).changes
+
+    assert len(steps) == 1
+
+
+def group_of(size: int) -> DesiredGroup:
+    from tests.worlds import group
+
+    return group("a", size, pool="prefork")
+
+
+@given(worlds(), st.booleans())
+def test_bounds_hold_at_every_prefix_of_an_apply(world: World, prune: bool) -> None:
+    desired, backend = settled_world(world)
+    began = backend.observe()
+    todo = planned(desired, began, prune=prune)
+
+    for effect in carry_out(todo, backend):
+        now = backend.observe()
+        for group in desired.groups.values():
+            most = max(processes(began, group.name), group.replicas + group.rollout.max_surge)
+            assert processes(now, group.name) <= most, f"after {effect}"
+            if group.rollout.strategy == "rolling":
+                least = min(at_work(began, group.name), group.replicas - group.rollout.max_unavailable)
+                assert at_work(now, group.name) >= least, f"after {effect}"
+
+
+def processes(observed: Observed, group: str) -> int:
+    return sum(one.running for one in observed.replicas.values() if one.group == group)
+
+
+def at_work(observed: Observed, group: str) -> int:
+    return sum(one.running and one.state is State.READY for one in observed.replicas.values() if one.group == group)
+
+
+@given(worlds(), st.booleans(), st.integers(0, 60))
+def test_an_apply_cut_short_anywhere_is_finished_by_the_next(world: World, prune: bool, effects: int) -> None:
+    desired, backend = settled_world(world)
+    for count, _ in enumerate(carry_out(planned(desired, backend.observe(), prune=prune), backend)):
+        if count == effects:
+            break
+    backend.settle()
+    cut = backend.observe()
+
+    todo = planned(desired, cut, prune=prune)
+    wrongly = [step.id for step in todo.changes if step.action in CUTS and is_right(desired, cut, step.replica)]
+    apply(todo, backend)
+
+    assert wrongly == []
+    assert planned(desired, backend.observe(), prune=prune).is_empty
+
+
+CUTS = {Action.REPLACE, Action.RESTART}
+
+
+def is_right(desired: Desired, observed: Observed, name: str) -> bool:
+    """It is ready with a digest that its group wants as often as it is there."""
+    seen = observed.replicas[name]
+    same = [one for one in observed.replicas.values() if (one.group, one.digest) == (seen.group, seen.digest)]
+    wanted = [one for one in assign(desired.groups[seen.group], ()).wanted.values() if one.digest == seen.digest]
+    return seen.state is State.READY and len(wanted) >= len(same)
+
+
+@given(worlds(), st.booleans())
+def test_what_is_foreign_is_in_no_plan(world: World, prune: bool) -> None:
+    desired, observed = world
+
+    assert not {step.replica for step in planned(desired, observed, prune=prune).steps} & set(observed.foreign)
+
+
+@given(worlds())
+def test_no_orphan_goes_unless_prune_asks_for_it(world: World) -> None:
+    desired, observed = world
+    unknown = {name for name, one in observed.replicas.items() if one.group not in desired.groups}
+
+    todo = planned(desired, observed)
+
+    gone = {step.replica for step in todo.changes if step.action is not Action.REAP}
+    assert not gone & unknown
+    assert bool(unknown) == any("--prune" in note for note in todo.notes)
+
+
+@given(worlds())
+def test_prune_removes_every_orphan(world: World) -> None:
+    desired, observed = world
+    unknown = {name for name, one in observed.replicas.items() if one.group not in desired.groups}
+
+    todo = planned(desired, observed, prune=True)
+
+    assert {step.replica for step in todo.changes if step.action in REMOVALS} >= unknown
+
+
+@given(worlds(), st.booleans())
+def test_everything_waited_for_comes_in_an_earlier_wave(world: World, prune: bool) -> None:
+    desired, observed = world
+    todo = planned(desired, observed, prune=prune)
+    waves = {step.id: step.wave for step in todo.steps}
+
+    assert [step.wave for step in todo.steps] == sorted(step.wave for step in todo.steps)
+    assert all(waves[mark] < step.wave for step in todo.steps for mark in step.after)
+    assert {step.wave for step in todo.changes} == set(range(len({step.wave for step in todo.changes})))
+
+
+@given(worlds())
+def test_what_a_group_depends_on_is_up_before_it_starts(world: World) -> None:
+    desired, observed = world
+    comes = {Action.START, Action.REPLACE, Action.RESTART}
+    todo = planned(desired, observed)
+    spares = {step.replica for step in todo.changes if step.reason.startswith("spare while")}
+    waves: dict[str, list[int]] = {}
+    for step in todo.changes:
+        if step.action in comes and step.replica not in spares:
+            waves.setdefault(step.replica.rpartition(".")[0], []).append(step.wave)
+
+    for name, group in desired.groups.items():
+        for other in group.depends_on:
+            if name in waves and other in waves:
+                assert max(waves[other]) < min(waves[name])
+
+
+@given(worlds(), st.booleans(), st.sets(st.sampled_from(["a", "b.1", "c.0"])))
+def test_every_wanted_and_every_seen_replica_is_in_exactly_one_bucket(
+    world: World, prune: bool, restart: set[str]
+) -> None:
+    desired, observed = world
+    todo = plan(desired, observed, prune=prune, restart=frozenset(restart))
+    decided = [step.replica for step in todo.steps if step.action is not Action.REAP and not step.after]
+    seen_of = {name: [one for one in observed.replicas.values() if one.group == name] for name in desired.groups}
+    wanted = {
+        replica.name
+        for name, group in desired.groups.items()
+        for replica in assign(group, seen_of[name]).wanted.values()
+    }
+
+    assert sorted(decided) == sorted(wanted | observed.replicas.keys())
+    counts = plan_text.summary(planned(desired, observed, prune=prune, restart=frozenset(restart)))
+    assert sum(count for key, count in counts.items() if key != "reap") == len(decided)
+
+
+@given(worlds())
+def test_strays_are_reaped_before_their_replica_runs(world: World) -> None:
+    desired, observed = world
+    todo = planned(desired, observed)
+    waves = {step.replica: step.wave for step in todo.changes if step.action is Action.REAP}
+
+    assert {step.pid for step in todo.changes if step.action is Action.REAP} == {one.pid for one in observed.strays}
+    for step in todo.changes:
+        if step.action in {Action.START, Action.REPLACE, Action.RESTART} and step.replica in waves:
+            assert waves[step.replica] < step.wave
+
+
+@given(worlds())
+def test_down_leaves_nothing(world: World) -> None:
+    _, observed = world
+    backend = backend_of(observed)
+    nothing = Desired(observed.fleet)
+
+    apply(planned(nothing, backend.observe(), prune=True), backend)
+    backend.shutdown()
+
+    assert backend.observe() == Observed(observed.fleet)
+
+
+@given(worlds(), st.data())
+def test_the_fingerprint_sees_identity_and_not_counters(world: World, data: st.DataObject) -> None:
+    desired, observed = world
+    later = {name: busier(one) for name, one in observed.replicas.items()}
+    mark = fingerprint(desired, observed)
+
+    assert fingerprint(desired, replace(observed, replicas=later)) == mark
+    if observed.replicas:
+        name = data.draw(st.sampled_from(sorted(observed.replicas)))
+        other = replace(observed.replicas[name], digest="00000000")
+        assert fingerprint(desired, replace(observed, replicas={**observed.replicas, name: other})) != mark
+        fewer = {key: one for key, one in observed.replicas.items() if key != name}
+        assert fingerprint(desired, replace(observed, replicas=fewer)) != mark
+
+
+def busier(one: ObservedReplica) -> ObservedReplica:
+    return replace(one, busy=one.busy + 1, processed=77, memory_bytes=5, pid=one.pid and one.pid + 1)
+
+
+@given(fleets())
+def test_a_spec_survives_json(desired: Desired) -> None:
+    for group in desired.groups.values():
+        again = WorkerSpec.from_json(group.spec.to_json())
+        assert again == group.spec
+        assert digest(again) == digest(group.spec)
+
+
+def test_orphans_have_a_name_of_their_own() -> None:
+    assert ORPHAN not in {"a", "b", "c"}
