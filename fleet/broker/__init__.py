@@ -1,0 +1,1 @@
+"""Every touch of the broker outside the worker loop."""

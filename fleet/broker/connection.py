@@ -1,0 +1,162 @@
+"""How a broker is reached: by its URL, with the password masked and a clear error when it does not answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fleet.errors import Unreachable
+
+if TYPE_CHECKING:
+    import kombu
+
+REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket"})
+PRIORITY_STEPS = (0, 3, 6, 9)
+SEPARATOR = "\x06\x16"
+ANSWER_SECONDS = 20.0
+
+_USER_AND_PASSWORD = re.compile(r"(://[^:/@;\s]*:)[^;\s]*(?=@)")
+_PASSWORD_IN_QUERY = re.compile(r"([?&](?:[a-z_]*password)=)[^&;\s]*")
+
+
+def masked(url: str) -> str:
+    """The URL for people and logs, without its passwords."""
+    return _PASSWORD_IN_QUERY.sub(r"\1**", _USER_AND_PASSWORD.sub(r"\1**", url))
+
+
+def scheme(url: str) -> str:
+    """``redis`` of ``redis://host``; a URL without one is a host that speaks AMQP."""
+    return url.partition("://")[0] if "://" in url else "amqp"
+
+
+def is_redis(url: str) -> bool:
+    """Whether one Redis server is meant. A list of servers, and sentinels, are left to kombu, which fails over."""
+    return scheme(url) in REDIS_SCHEMES and ";" not in url
+
+
+@dataclass(frozen=True, slots=True)
+class RedisAccess:
+    """What kombu makes of a Redis URL and its options: how to connect, and how queues are laid out in keys."""
+
+    parameters: Mapping[str, Any]
+    prefix: str = ""
+    separator: str = SEPARATOR
+    steps: tuple[int, ...] = PRIORITY_STEPS
+
+    def connect(self, *, name: str = "") -> Any:
+        """A new connection that is up. Raises what redis-py raises."""
+        parameters = dict(self.parameters)
+        make = parameters.pop("connection_class")
+        connection = make(**parameters)
+        connection.connect()
+        if name:
+            _introduce(connection, name)
+        return connection
+
+    def lists(self, queue: str) -> tuple[str, ...]:
+        """The keys of one queue, urgent messages first: kombu keeps a list per priority step."""
+        name = self.prefix + queue
+        return tuple(f"{name}{self.separator}{step}" if step else name for step in self.steps)
+
+    def list_of(self, queue: str, priority: object) -> str:
+        """The key a message of that priority goes to: the highest step that is not above it, as kombu rounds."""
+        wanted = min(max(_whole(priority), 0), 9)
+        index = max((index for index, step in enumerate(self.steps) if step <= wanted), default=0)
+        return self.lists(queue)[index]
+
+
+def _introduce(connection: Any, name: str) -> None:
+    """Be seen by name in CLIENT LIST; a user who may not say so goes without."""
+    from redis.exceptions import ResponseError
+
+    with suppress(ResponseError):
+        connection.send_command("CLIENT", "SETNAME", "".join(name.split()))
+        connection.read_response()
+
+
+def _whole(priority: object) -> int:
+    try:
+        return int(priority)  # type: ignore[call-overload, no-any-return]
+    except (TypeError, ValueError):
+        return 0
+
+
+def redis_access(url: str, options: Mapping[str, Any] | None = None) -> RedisAccess:
+    """Read a Redis URL as kombu does, so that both reach the same keys. Raises Unreachable for a URL that cannot be."""
+    try:
+        channel = _unconnected_channel(url, dict(options or {}))
+        parameters = channel._connparams()
+    except Exception as error:
+        raise unreachable(url, error) from error
+    for name in ("max_connections", "retry_on_timeout", "client_name"):
+        parameters.pop(name, None)
+    parameters.update(health_check_interval=0, protocol=2)
+    parameters["socket_timeout"] = parameters.get("socket_timeout") or ANSWER_SECONDS
+    if "path" not in parameters:
+        parameters["socket_connect_timeout"] = parameters.get("socket_connect_timeout") or ANSWER_SECONDS
+        parameters["socket_keepalive"] = True
+        parameters.update({} if parameters.get("socket_keepalive_options") else {"socket_keepalive_options": {}})
+    return RedisAccess(parameters, channel.global_keyprefix, channel.sep, tuple(channel.priority_steps))
+
+
+def _unconnected_channel(url: str, options: dict[str, Any]) -> Any:
+    """kombu's Redis channel as it would be, without its connection: only its reading of URL and options is wanted."""
+    import kombu
+
+    transport = kombu.Connection(url, transport_options=options).transport
+    channel = transport.Channel.__new__(transport.Channel)
+    channel.connection = transport
+    for name in transport.Channel.from_transport_options:
+        if name in options:
+            setattr(channel, name, options[name])
+    return channel
+
+
+def kombu_connection(
+    url: str, *, options: Mapping[str, Any] | None = None, heartbeat_seconds: float | None = None
+) -> kombu.Connection:
+    """A kombu connection, not yet connected; publisher confirms are on where the transport knows them."""
+    import kombu
+
+    settings = dict(options or {})
+    if scheme(url) in ("amqp", "amqps", "pyamqp"):
+        settings.setdefault("confirm_publish", True)
+    try:
+        connection = kombu.Connection(url, transport_options=settings, connect_timeout=ANSWER_SECONDS)
+    except Exception as error:
+        raise unreachable(url, error) from error
+    if heartbeat_seconds is not None and not connection.heartbeat:
+        connection.heartbeat = heartbeat_seconds
+    return connection
+
+
+def broker_errors(connection: kombu.Connection) -> tuple[type[BaseException], ...]:
+    """Everything that means: this connection is of no more use."""
+    from kombu.exceptions import OperationalError
+
+    return (*connection.connection_errors, *connection.channel_errors, OperationalError, OSError)
+
+
+def connect_now(connection: kombu.Connection) -> None:
+    """Connect, without kombu's pauses between tries: who calls has a back-off of its own."""
+    connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+
+
+def unreachable(url: str, error: BaseException) -> Unreachable:
+    """The same failure in fleet's words."""
+    text = str(error) or type(error).__name__
+    return Unreachable(f"the broker {masked(url)} does not answer: {text}", hint=_hint(url, text))
+
+
+def _hint(url: str, text: str) -> str:
+    lowered = text.lower()
+    if any(word in lowered for word in ("auth", "access_refused", "noperm", "password", "login")):
+        return "the server refuses this user or password: check the broker URL, or the secret it comes from"
+    if "socket" in scheme(url):
+        return "is the server running, and may this user open its socket? `fleet doctor` looks at both"
+    if "no such transport" in lowered or "unsupported" in lowered:
+        return "write the URL like redis://host:6379/0 or amqp://user:password@host:5672/vhost"
+    return "is the server running, and is the address right? `fleet doctor` tries it"

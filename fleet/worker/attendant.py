@@ -1,0 +1,114 @@
+"""The second thread of a worker whose tasks run in the main thread: it keeps the world answered while a task runs.
+
+It shares one lock with the loop and never waits for it: when the lock is free, the loop is inside a task, and the
+attendant does the housekeeping (lease, heartbeat, buffered acknowledgements, signals, record). While tasks follow each
+other quickly it ticks without finding anything to do; when nothing has run for a while it sleeps until the next task or
+control message.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from fleet.worker.consumer import Consumer
+
+log = logging.getLogger("fleet.worker")
+
+TICK_SECONDS = 0.25
+DROWSY_SECONDS = 30.0
+_YIELD_SECONDS = 0.005
+
+
+class Answering(Protocol):
+    """What answers control commands."""
+
+    def fds(self) -> list[int]:
+        """Descriptors that become readable when a command has come."""
+        ...
+
+    def attend(self) -> None:
+        """Answer what has come. Never raises."""
+        ...
+
+    @property
+    def poll_seconds(self) -> float | None:
+        """How often to attend without being woken; None: not at all."""
+        ...
+
+
+class Attendant(threading.Thread):
+    """Started with the loop, closed after it."""
+
+    def __init__(self, consumer: Consumer, control: Answering | None, *, box_fd: int) -> None:
+        super().__init__(name="fleet-attendant", daemon=True)
+        self._consumer = consumer
+        self._control = control
+        self._box_fd = box_fd
+        self._read, self._write = socket.socketpair()
+        self._read.setblocking(False)
+        self._write.setblocking(False)
+        self._drowsy = False
+        self._closing = False
+
+    def look(self) -> None:
+        """From the main thread, before a task: costs one attribute read unless the attendant sleeps."""
+        if self._drowsy:
+            self._drowsy = False
+            self._wake()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closing = True
+        self._wake()
+        self.join(5.0)
+        if not self.is_alive():
+            self._read.close()
+            self._write.close()
+
+    def run(self) -> None:
+        """Tick while tasks run, sleep while none do."""
+        while not self._closing:
+            try:
+                self._tick()
+            except Exception:
+                log.exception("the attendant stumbled")
+
+    def _tick(self) -> None:
+        busy = self._consumer.inline_job is not None
+        self._wait(busy=busy)
+        if self._control is not None:
+            self._control.attend()
+        helped = self._consumer.attend()
+        if busy and not helped:
+            # Between two tasks the loop heeds signals itself; do not spin on a descriptor that it is about to read.
+            threading.Event().wait(_YIELD_SECONDS)
+
+    def _wait(self, *, busy: bool) -> None:
+        control = self._control
+        fds = [self._read.fileno(), *(control.fds() if control is not None else ())]
+        if busy:
+            fds.append(self._box_fd)
+            timeout = TICK_SECONDS
+        else:
+            timeout = DROWSY_SECONDS
+            self._drowsy = True
+            if self._consumer.inline_job is not None:  # it began in between, and saw no reason to wake anybody
+                timeout = TICK_SECONDS
+        if control is not None and control.poll_seconds is not None:
+            timeout = min(timeout, control.poll_seconds)
+        poll = select.poll()
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        if any(fd == self._read.fileno() for fd, _ in poll.poll(timeout * 1000)):
+            self._read.recv(4096)
+
+    def _wake(self) -> None:
+        try:
+            self._write.send(b"\0")
+        except OSError:
+            return

@@ -1,0 +1,5 @@
+-- Send a message and forget what it answers, together.
+-- KEYS  1 list   2 held        ARGV  1 envelope  then acknowledged tags
+redis.call('LPUSH', KEYS[1], ARGV[1])
+if #ARGV > 1 then redis.call('HDEL', KEYS[2], unpack(ARGV, 2)) end
+return #ARGV - 1

@@ -1,0 +1,83 @@
+-- One turn of a replica: forget what it acknowledged, bring back what is due, take the next messages.
+-- A message is popped and recorded in the same script, so a kill at any moment loses nothing.
+--
+-- KEYS  1 held (hash tag -> "list\nenvelope")   2 leases (sorted set)
+--       then for each queue: its lists by urgency, its delayed set, this replica's inbox
+-- ARGV  1 holder  2 lists per queue  3 how many  4 first tag  5 empty the inboxes (0/1)  6 number of acknowledged tags
+--       then those tags, then the numbers of the queues in the order they are served, each class closed by 0
+-- Gives { milliseconds to the next delayed message or -1, key number, envelope, key number, envelope, ... }
+--       or { -2 } when this replica has no lease: nobody would look for what it takes now.
+local held, holder = KEYS[1], ARGV[1]
+local steps, wanted, tag = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local acks = tonumber(ARGV[6])
+local width = steps + 2
+local order = 7 + acks
+
+if acks > 0 then redis.call('HDEL', held, unpack(ARGV, 7, 6 + acks)) end
+if not redis.call('ZSCORE', KEYS[2], holder) then return { -2 } end
+
+local function push_entry(entry)
+  local cut = string.find(entry, '\n', 1, true)
+  redis.call('RPUSH', string.sub(entry, 1, cut - 1), string.sub(entry, cut + 1))
+end
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+for base = 2, #KEYS - width, width do
+  local delayed = KEYS[base + steps + 1]
+  local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 100)
+  for i = #due, 1, -1 do
+    redis.call('ZREM', delayed, due[i])
+    push_entry(due[i])
+  end
+  if ARGV[5] == '1' then
+    local inbox = KEYS[base + width]
+    local message = redis.call('LPOP', inbox)
+    while message do
+      redis.call('RPUSH', KEYS[base + 1], message)
+      message = redis.call('LPOP', inbox)
+    end
+  end
+end
+
+local out = { -1 }
+local function take(queues, step)
+  while wanted > 0 and #queues > 0 do
+    local more = {}
+    for _, queue in ipairs(queues) do
+      if wanted == 0 then return end
+      local number = 2 + (queue - 1) * width + step
+      local message = redis.call('RPOP', KEYS[number])
+      if message then
+        redis.call('HSET', held, string.format('%.0f', tag), KEYS[number] .. '\n' .. message)
+        out[#out + 1] = number
+        out[#out + 1] = message
+        tag, wanted = tag + 1, wanted - 1
+        more[#more + 1] = queue
+      end
+    end
+    queues = more
+  end
+end
+
+local class = {}
+for i = order, #ARGV do
+  local queue = tonumber(ARGV[i])
+  if queue > 0 then
+    class[#class + 1] = queue
+  else
+    for step = 1, steps do take(class, step) end
+    class = {}
+  end
+end
+
+if wanted > 0 then
+  for base = 2, #KEYS - width, width do
+    local first = redis.call('ZRANGE', KEYS[base + steps + 1], 0, 0, 'WITHSCORES')
+    if first[2] then
+      local left = math.max(0, tonumber(first[2]) - now)
+      if out[1] == -1 or left < out[1] then out[1] = left end
+    end
+  end
+end
+return out

@@ -1,0 +1,69 @@
+"""Leaving in the middle of a task that nothing but the end of its process can end, with everything told before."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from fleet.worker.application import Ending
+from fleet.worker.lifecycle import EXIT_REPLACE
+from pools.handle import Handle
+
+if TYPE_CHECKING:
+    from fleet.worker.consumer import Consumer
+    from fleet.worker.job import Job
+
+log = logging.getLogger("fleet.worker")
+
+
+def on_hard_limit(consumer: Consumer, handle: Handle) -> None:
+    """From the pool's watchdog: the solo task is over its limit."""
+    _replace(consumer, handle, "timeout", f"hard time limit of {handle.timeout_seconds:g} s")
+
+
+def on_terminate_job(consumer: Consumer, handle: Handle) -> None:
+    """From remote control, in the attendant: the running solo task is to be ended."""
+    _replace(consumer, handle, "terminated", "terminated on request")
+
+
+def give_up_process(consumer: Consumer, code: int) -> None:
+    """Give back what runs, tell the broker, clean up, and go. Does not return."""
+    consumer.give_back_running()
+    consumer.settlement.flush()
+    consumer.channel.close()
+    consumer.record.become("stopped", "replaced" if code == EXIT_REPLACE else "cut")
+    logging.shutdown()
+    # Last: a task whose child is killed returns, and must find no time to record a second end.
+    end_descendants()
+    os._exit(code)
+
+
+def _replace(consumer: Consumer, handle: Handle, ending: Ending, detail: str) -> None:
+    with consumer.channel.lock:
+        job = consumer.inline_job
+        if job is None or handle.done:
+            return
+        job.ending, job.detail = ending, detail
+        log.error("Task %s[%s] ended: %s; this process is replaced", job.call.name, job.call.id, detail)
+        _record_end(consumer, job, ending)
+        consumer.endings.conclude(job, consumer.application.after_end(job.call, ending, detail))
+        give_up_process(consumer, EXIT_REPLACE)
+
+
+def _record_end(consumer: Consumer, job: Job, ending: Ending) -> None:
+    try:
+        consumer.application.record_end(job.call, ending, job.detail)
+    except Exception:
+        log.exception("the end of task %s[%s] could not be recorded", job.call.name, job.call.id)
+
+
+def end_descendants() -> None:
+    """Processes that a task started must not outlive it."""
+    import psutil  # not at the top: every worker would pay for it at its start, and hardly one needs it
+
+    for process in psutil.Process().children(recursive=True):
+        try:
+            process.kill()
+        except psutil.Error:
+            continue

@@ -1,0 +1,38 @@
+"""What runs in a slot: the module-level functions that a pool calls, in a child, a thread or the main thread."""
+
+from __future__ import annotations
+
+from fleet.worker import application as applications
+from fleet.worker.application import Application, Call, Ending, Outcome
+
+_bound: Application | None = None
+
+
+def bind(application: Application) -> None:
+    """Name the app of this process. Forked children inherit it."""
+    global _bound
+    _bound = application
+
+
+def bound() -> Application:
+    """The app of this process."""
+    if _bound is None:
+        raise RuntimeError("no app is bound in this process: prepare() was not called")
+    return _bound
+
+
+def prepare(path: str, node: str) -> None:
+    """Initializer of a slot's process. A spawned one inherits nothing, so it imports the app itself."""
+    if _bound is None:
+        bind(applications.load(path))
+    bound().prepare_process(node)
+
+
+def perform(call: Call) -> Outcome:
+    """Run one task."""
+    return bound().run(call)
+
+
+def record_end(call: Call, ending: Ending, detail: str) -> None:
+    """Record the end of a task that could not tell itself. Here and not in the worker's loop: a backend may be slow."""
+    bound().record_end(call, ending, detail)

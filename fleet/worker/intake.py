@@ -1,0 +1,97 @@
+"""What to do with a message that has just come: run it, keep it for later, or end it without running it. No effects."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from fleet.core.desired import TaskPolicy as Wishes
+from fleet.worker.application import Application, Call, Ending, TaskPolicy
+from fleet.worker.delivery import Delivery
+from fleet.worker.job import Job
+from fleet.worker.messages import TaskMessage
+
+Way = Literal["run", "later", "end", "bury"]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Where a message goes. ``ending`` and ``detail`` tell why it does not run."""
+
+    way: Way
+    ending: Ending | None = None
+    detail: str = ""
+
+
+RUN = Verdict("run")
+LATER = Verdict("later")
+
+
+class Intake:
+    """Knows the app and the manifest's wishes; turns deliveries into jobs."""
+
+    def __init__(self, application: Application, wishes: Wishes) -> None:
+        self._application = application
+        self._wishes = wishes
+        self._policies: dict[str, TaskPolicy] = {}
+
+    def job_of(self, delivery: Delivery) -> Job:
+        """The job in a delivery. Raises BadMessage for what is no task message."""
+        message = TaskMessage.from_delivery(delivery, accept=self._application.accept)
+        call = Call(
+            message.id,
+            message.name,
+            message.headers,
+            delivery.body,
+            delivery.content_type,
+            delivery.content_encoding,
+            delivery.properties,
+            delivery.queue,
+            delivery.redelivered,
+            delivery.attempts,
+        )
+        policy = self._policies.get(call.name) or self._policy(call.name)
+        hard, soft = message.time_limit, message.soft_time_limit
+        if hard or soft:
+            policy = replace(
+                policy,
+                time_limit_seconds=hard or policy.time_limit_seconds,
+                soft_time_limit_seconds=soft or policy.soft_time_limit_seconds,
+            )
+        due, expires = message.eta, message.expires
+        return Job(
+            delivery,
+            message,
+            call,
+            policy,
+            (call.id, message.retries),
+            due=due.timestamp() if due is not None else 0.0,
+            expires_at=expires.timestamp() if expires is not None else 0.0,
+        )
+
+    def examine(self, job: Job, *, now: float, revoked: Container[str]) -> Verdict:
+        """What to do with it at this moment (Unix time)."""
+        name = job.call.name
+        if not self._application.knows(name):
+            return Verdict("end", "unknown", f"unknown task {name!r}")
+        if job.call.id in revoked:
+            return Verdict("end", "revoked", "revoked")
+        if job.expires_at and now > job.expires_at:
+            return Verdict("end", "expired", f"expired {now - job.expires_at:.1f} s ago")
+        if job.delivery.attempts >= self._wishes.max_attempts:
+            return Verdict("end", "lost", f"its process died {job.delivery.attempts} times while it ran")
+        return LATER if job.due > now else RUN
+
+    def _policy(self, name: str) -> TaskPolicy:
+        """Message over task over manifest; for acknowledgement the manifest has the last word."""
+        own, wishes = self._application.policy(name), self._wishes
+        policy = replace(
+            own,
+            late=own.late if wishes.acks is None else wishes.acks == "late",
+            time_limit_seconds=own.time_limit_seconds or wishes.time_limit_seconds,
+            soft_time_limit_seconds=own.soft_time_limit_seconds or wishes.soft_time_limit_seconds,
+        )
+        if self._application.knows(name):
+            self._policies[name] = policy
+        return policy

@@ -1,0 +1,74 @@
+"""The line to the broker: made, watched, and made again with growing pauses when it breaks."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from fleet.errors import FleetError
+from fleet.worker.backoff import Backoff
+from fleet.worker.delivery import Channel, ChannelLost
+from pools.loop import EventLoop
+
+log = logging.getLogger("fleet.worker")
+
+RECONNECT = Backoff(1.0, 30.0, 0.3)
+
+
+class Line:
+    """``up`` while the channel is open. The loop wakes when something may have come over it: ``readable``."""
+
+    def __init__(self, channel: Channel, loop: EventLoop) -> None:
+        self.up = False
+        self.readable = False
+        self.try_at = 0.0
+        self._channel = channel
+        self._loop = loop
+        self._failed = 0
+        self._watched: tuple[int, ...] = ()
+
+    def connect(self) -> bool:
+        """Try once; whether it is up now. The next try is due at ``try_at`` (monotonic)."""
+        try:
+            self._channel.open()
+        except (ChannelLost, FleetError) as error:
+            pause = RECONNECT.seconds(self._failed)
+            self._failed += 1
+            self.try_at = time.monotonic() + pause
+            hint = getattr(error, "hint", "")
+            log.error("%s; next try in %.1f s%s", error, pause, f" (hint: {hint})" if hint else "")
+            return False
+        self.up = self.readable = True
+        self._failed = 0
+        return True
+
+    def break_off(self, error: ChannelLost) -> None:
+        """The connection is gone."""
+        log.error("the connection to the broker is lost: %s", error.__cause__ or error)
+        self.up = False
+        self.try_at = 0.0
+        self.watch()
+
+    def tend(self) -> ChannelLost | None:
+        """Heartbeat and lease; the error when the line turns out to be broken."""
+        try:
+            self._channel.tend()
+        except ChannelLost as error:
+            return error
+        return None
+
+    def watch(self) -> None:
+        """Let the loop wake when a fetch may bring something. The descriptors change with every connection."""
+        fds = tuple(self._channel.wait_fds()) if self.up else ()
+        if fds == self._watched:
+            return
+        for fd in self._watched:
+            self._loop.remove_reader(fd)
+        callback: Callable[[], object] = self._on_readable
+        for fd in fds:
+            self._loop.add_reader(fd, callback)
+        self._watched = fds
+
+    def _on_readable(self) -> None:
+        self.readable = True

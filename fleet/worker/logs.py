@@ -1,0 +1,47 @@
+"""The log of a worker: one line per event on stderr, as text for people or as JSON for collectors."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+
+def set_up(replica: str, *, level: str = "INFO", style: str = "text") -> None:
+    """Configure the root logger of this process. Forked children inherit it."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines(replica) if style == "json" else TextLines(replica))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    logging.captureWarnings(True)
+
+
+class TextLines(logging.Formatter):
+    """``2026-11-21 05:00:00,123 INFO thumbs.0[4242] message``."""
+
+    def __init__(self, replica: str) -> None:
+        super().__init__(f"%(asctime)s %(levelname)s {replica.replace('%', '%%')}[%(process)d] %(message)s")
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object per line; the time in UTC."""
+
+    def __init__(self, replica: str) -> None:
+        super().__init__()
+        self._replica = replica
+
+    def format(self, record: logging.LogRecord) -> str:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+        line = {
+            "time": f"{stamp}.{int(record.msecs):03d}Z",
+            "level": record.levelname,
+            "replica": self._replica,
+            "pid": record.process,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)

@@ -1,0 +1,57 @@
+"""``python -m fleet.worker.probe module:attr``: import an app as a worker would and say what it is, as JSON on stdout.
+
+Exit code 0: ``{"kind", "pool", "concurrency", "tasks"}``. Exit code 1: ``{"error", "hint"}``. Whatever the app prints
+while it is imported goes to stderr.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import traceback
+from typing import Any
+
+from fleet.errors import FleetError
+from fleet.worker.application import import_object, is_celery, wrap
+
+
+def probe(path: str) -> dict[str, Any]:
+    """What the app at ``module:attr`` says of itself. Raises FleetError."""
+    found = import_object(path)
+    application = wrap(found, path)
+    pool, concurrency = _celery_settings(found) if is_celery(found) else (None, None)
+    return {"kind": application.kind, "pool": pool, "concurrency": concurrency, "tasks": list(application.task_names())}
+
+
+def _celery_settings(app: Any) -> tuple[str | None, int | None]:
+    """``worker_pool`` and ``worker_concurrency``, None where they stand at Celery's defaults."""
+    app.loader.import_default_modules()
+    app.finalize()
+    pool = app.conf.worker_pool
+    concurrency = app.conf.worker_concurrency
+    return (
+        None if pool in (None, "", "prefork") else str(pool),
+        int(concurrency) if str(concurrency or "").isdigit() else None,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """The command."""
+    if len(arguments) != 1:
+        print("usage: python -m fleet.worker.probe module:attr", file=sys.stderr)
+        return 64
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            answer = probe(arguments[0])
+    except FleetError as error:
+        if error.__cause__ is not None:
+            traceback.print_exception(error.__cause__)
+        print(json.dumps({"error": error.message, "hint": error.hint}))
+        return 1
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,235 @@
+"""One worker process, put together: app, pool, channel, record, loop; and taken apart again in the right order."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fleet.errors import FleetError
+from fleet.worker import application as applications
+from fleet.worker import departure, execution, logs
+from fleet.worker.application import Application
+from fleet.worker.attendant import Attendant
+from fleet.worker.channels import open_channel
+from fleet.worker.consumer import INLINE_POOLS, Consumer
+from fleet.worker.control import POLL_SECONDS, Control
+from fleet.worker.delivery import Channel
+from fleet.worker.lifecycle import EXIT_FAILED
+from fleet.worker.options import WorkerOptions
+from fleet.worker.record import Record
+from fleet.worker.signals import SignalBox
+from pools import BasePool, EventLoop, get_pool
+from pools.errors import PoolError
+
+log = logging.getLogger("fleet.worker")
+
+
+def run(options: WorkerOptions) -> int:
+    """Live a worker's life; the exit code. Logging is set up here, and errors that end it are logged, not raised."""
+    spec = options.spec
+    logs.set_up(options.replica, level=spec.log_level, style=spec.log_format)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR2, all_threads=True)  # where does it hang? `kill -USR2` writes it to the log
+    box = SignalBox()
+    box.install()
+    try:
+        application = _load(options)
+        return Worker(options, application, box).run()
+    except (FleetError, PoolError) as error:
+        if error.__cause__ is not None:
+            text = "".join(traceback.format_exception(error.__cause__))
+            log.error("%s", text.rstrip())
+        log.error("cannot start: %s%s", error, f" (hint: {error.hint})" if error.hint else "")
+        return EXIT_FAILED
+
+
+def _load(options: WorkerOptions) -> Application:
+    application = applications.load(options.spec.app)
+    try:
+        application.prepare_worker(
+            node_name(options),
+            pool=options.spec.pool.type,
+            concurrency=options.spec.pool.concurrency,
+            broker_url=options.broker_url,
+        )
+    except Exception as error:
+        raise FleetError(f"the app {options.spec.app!r} cannot be prepared: {error!r}", hint=_ITS_OWN) from error
+    execution.bind(application)
+    return application
+
+
+_ITS_OWN = "the traceback above is the app's own: its imports, its settings, or a receiver of worker_init"
+
+
+def node_name(options: WorkerOptions) -> str:
+    """The worker's name on the broker: two fleets on one host may both have a ``thumbs.0``."""
+    return f"{options.spec.fleet}.{options.replica}@{socket.gethostname()}"
+
+
+class Worker:
+    """The parts of one worker."""
+
+    def __init__(self, options: WorkerOptions, application: Application, box: SignalBox) -> None:
+        self.options = options
+        self.application = application
+        self.node = node_name(options)
+        self.loop = EventLoop()
+        self.pool = self._make_pool()
+        self.record = _open_record(options, slots=self.pool.limit)
+        self.channel = self._make_channel()
+        self.box = box
+        self.consumer = Consumer(
+            options, application, self.pool, self.channel, record=self.record, box=box, loop=self.loop
+        )
+        self.control = self._make_control()
+        self.attendant: Attendant | None = None
+
+    def run(self) -> int:
+        """Start, feed, stop."""
+        _set_title(self.options)
+        self.pool.register_with_event_loop(self.loop)
+        gc.collect()
+        gc.freeze()  # what is there now stays: forked children then share its pages
+        self.pool.start()
+        self._start_answering()
+        try:
+            code = self.consumer.run()
+        finally:
+            self._close()
+        return code
+
+    def _make_pool(self) -> BasePool:
+        spec = self.options.spec.pool
+        options: dict[str, Any] = {
+            "initializer": execution.prepare,
+            "initargs": (self.options.spec.app, self.node),
+            "max_tasks_per_child": spec.max_tasks_per_child,
+            "max_memory_per_child_bytes": spec.max_memory_per_child_bytes,
+            "start_method": spec.start_method,
+        }
+        if spec.type == "solo":
+            options |= {"on_hard_timeout": self._on_hard_limit, "on_terminate_job": self._on_terminate_job}
+        elif spec.type == "prefork":
+            options |= {"private_fds": self._private_fds, "title": f"fleet: {self.options.replica}"}
+        return get_pool(spec.class_path or spec.type, spec.concurrency, **options)
+
+    def _on_hard_limit(self, handle: Any) -> None:
+        departure.on_hard_limit(self.consumer, handle)
+
+    def _on_terminate_job(self, handle: Any, signum: int) -> None:  # noqa: ARG002
+        departure.on_terminate_job(self.consumer, handle)
+
+    def _private_fds(self) -> list[int]:
+        """Asked for in a fresh child: connections are the parent's alone."""
+        control = self.control.fds() if self.control is not None else []
+        return [*self.channel.wait_fds(), self.box.fileno(), *control]
+
+    def _make_channel(self) -> Channel:
+        options = self.options
+        held = max(self.pool.limit, options.spec.task.prefetch or 0)
+        return open_channel(
+            options.broker_url,
+            queues=options.spec.queues,
+            replica=options.replica,
+            fleet=options.spec.fleet,
+            prefetch_hint=held,
+            options=self.application.transport_options(options.spec.broker.visibility_timeout_seconds),
+            entities=self.application.queue_entities(),
+        )
+
+    def _make_control(self) -> Control | None:
+        """For Celery apps: their tools expect it. A registry has none, and is spared two connections per replica."""
+        namespace = self.application.control_namespace()
+        if namespace is None:
+            return None
+        return Control(self.consumer, self.options.broker_url, self.node, namespace=namespace)
+
+    def _start_answering(self) -> None:
+        if self.control is not None:
+            self.control.attend()  # who is ready can be reached
+        if self.pool.name in INLINE_POOLS:
+            self.attendant = Attendant(self.consumer, self.control, box_fd=self.box.fileno())
+            self.consumer.attendant = self.attendant
+            self.attendant.start()
+        elif self.control is not None:
+            self._attend_in_loop(self.control, ())
+
+    def _attend_in_loop(self, control: Control, watched: tuple[int, ...]) -> None:
+        """Answer control commands in the loop: when a descriptor says so, and every half second in any case."""
+        control.attend()
+        fds = tuple(control.fds())
+        if fds != watched:
+            for fd in watched:
+                self.loop.remove_reader(fd)
+            for fd in fds:
+                self.loop.add_reader(fd, control.attend)
+        self.loop.call_later(POLL_SECONDS, partial(self._attend_in_loop, control, fds))
+
+    def _close(self) -> None:
+        """Whatever fails here, the rest is still done: the broker must get back what was not finished."""
+        for step in self._closing_steps():
+            try:
+                step()
+            except Exception:
+                log.exception("the worker did not close cleanly")
+
+    def _closing_steps(self) -> list[Callable[[], object]]:
+        stuck = bool(self.consumer.running) or self.pool.busy_slots > 0
+        return [
+            self.attendant.close if self.attendant is not None else _nothing,
+            self.pool.terminate if stuck else self.pool.stop,
+            self.channel.close,
+            self.control.close if self.control is not None else _nothing,
+            partial(self.application.announce, "stopped"),
+            partial(self.record.become, "stopped"),
+            partial(log.info, "stopped"),
+        ]
+
+
+def _nothing() -> None:
+    pass
+
+
+def _open_record(options: WorkerOptions, *, slots: int) -> Record:
+    """The record of this process; a worker run by hand without one gets a file that nobody reads."""
+    path = options.record_path
+    if path is None:
+        import tempfile
+
+        path = Path(tempfile.mkdtemp(prefix="fleet-")) / f"{options.replica}.rec"
+        record = Record(path, digest=options.digest, slots=slots)
+        path.unlink()
+        path.parent.rmdir()
+        return record
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Record(path, digest=options.digest, slots=slots)
+
+
+def _set_title(options: WorkerOptions) -> None:
+    with suppress(ImportError):
+        from setproctitle import setproctitle
+
+        setproctitle(f"fleet: {options.replica} ({options.spec.fleet}) {options.spec.pool.type}")
+
+
+def leave(code: int) -> None:
+    """End the process. Without the interpreter's own farewell when a thread still runs a task that cannot be ended."""
+    import threading
+
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    if any(thread.daemon and thread.name.startswith("pool-") for thread in others):
+        logging.shutdown()
+        departure.end_descendants()  # what that task started must not outlive it
+        os._exit(code)
+    sys.exit(code)

@@ -1,0 +1,144 @@
+"""A ``fleet.Tasks`` registry as an app: run the function, and decide what becomes of a message whose task raised."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fleet.worker.application import Call, Ending, Outcome, TaskPolicy, payload_of
+from fleet.worker.messages import BadMessage
+from fleet.worker.tasks import CURRENT, Current, Retry, Task, Tasks
+from pools.errors import HardTimeLimit, SoftTimeLimit, Terminated
+
+log = logging.getLogger("fleet.task")
+
+_MOST_TRACEBACK = 8_000
+"""Characters of a traceback that travel in a header: its end tells more than its beginning."""
+
+
+class RegistryApplication:
+    """Runs plain functions."""
+
+    kind = "tasks"
+    records_ends = False
+    accept = ("json", "msgpack", "yaml")  # never pickle: who may write to the broker could run code here
+
+    def __init__(self, tasks: Tasks) -> None:
+        self.tasks = tasks
+
+    def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:
+        """Nothing to do."""
+
+    def prepare_process(self, node: str) -> None:
+        """Nothing to do."""
+
+    def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
+        """Only what the manifest says."""
+        return {} if visibility_timeout_seconds is None else {"visibility_timeout": visibility_timeout_seconds}
+
+    def queue_entities(self) -> Mapping[str, Any]:
+        """None of its own."""
+        return {}
+
+    def control_namespace(self) -> str | None:
+        """Nobody sends commands: ``fleet status`` reads the record."""
+        return None
+
+    def announce(self, what: str) -> None:
+        """Nobody listens."""
+
+    def task_names(self) -> Sequence[str]:
+        """All names, sorted."""
+        return self.tasks.names()
+
+    def knows(self, name: str) -> bool:
+        """Whether a function is registered under that name."""
+        return self.tasks.get(name) is not None
+
+    def policy(self, name: str) -> TaskPolicy:
+        """Late acknowledgement unless the task says otherwise."""
+        task = self.tasks.get(name)
+        if task is None:
+            return TaskPolicy()
+        return TaskPolicy(task.acks != "early", task.time_limit_seconds, task.soft_time_limit_seconds)
+
+    def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
+        """A time limit is an error like any other; an unknown or a lost task goes to the dead letters."""
+        if ending in ("unknown", "lost", "raised"):
+            return Outcome("dead", error=detail)
+        task = self.tasks.get(call.name)
+        if ending == "timeout" and task is not None:
+            pause = task.retry.pause_seconds(HardTimeLimit(detail), retries_of(call))
+            return Outcome("dead" if pause is None else "retry", error=detail, after_seconds=pause)
+        return Outcome("ignored", error=detail)
+
+    def record_end(self, call: Call, ending: Ending, detail: str) -> None:
+        """Nobody waits for a result."""
+
+    def run(self, call: Call) -> Outcome:
+        """Call the function. What it returns is dropped."""
+        task = self.tasks.get(call.name)
+        started = time.monotonic()
+        if task is None:
+            return Outcome("dead", error=f"unknown task {call.name!r}")
+        try:
+            payload = payload_of(call, self.accept)
+        except BadMessage as error:
+            log.error("Task %s[%s] cannot be read: %s", call.name, call.id, error)
+            return Outcome("dead", error=str(error))
+        token = CURRENT.set(_current_of(call))
+        try:
+            _call(task, payload.args, payload.kwargs)
+        except (HardTimeLimit, Terminated, SystemExit, KeyboardInterrupt):
+            raise  # for the pool: it may have raised them itself, to end the task
+        except BaseException as error:
+            return _after_error(task, call, error, time.monotonic() - started)
+        finally:
+            CURRENT.reset(token)
+        runtime = time.monotonic() - started
+        log.info("Task %s[%s] succeeded in %.3fs", call.name, call.id, runtime)
+        return Outcome("success", runtime)
+
+
+def _current_of(call: Call) -> Current:
+    return Current(call.id, call.name, call.queue, retries_of(call), call.redelivered)
+
+
+def retries_of(call: Call) -> int:
+    """How often this message was retried before."""
+    retries = call.headers.get("retries")
+    return retries if isinstance(retries, int) else 0
+
+
+def _call(task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    result = task.function(*args, **kwargs)
+    if task.is_async:
+        asyncio.run(result)
+
+
+def _after_error(task: Task[..., Any], call: Call, error: BaseException, runtime: float) -> Outcome:
+    """Another try, or the dead letters."""
+    retries = retries_of(call)
+    pause = task.retry.pause_seconds(error, retries)
+    text = _describe(error)
+    if pause is None:
+        log.error(
+            "Task %s[%s] failed for good after %d tries: %s", call.name, call.id, retries + 1, text, exc_info=error
+        )
+        return Outcome("dead", runtime, text, _traceback(error))
+    log.warning("Task %s[%s] failed, retry %d in %.1fs: %s", call.name, call.id, retries + 1, pause, text)
+    return Outcome("retry", runtime, text, _traceback(error), pause)
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, (Retry, SoftTimeLimit)):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))[-_MOST_TRACEBACK:]
