@@ -1,0 +1,1 @@
+"""Where replicas live: one package or module per backend behind the door in ``base``."""

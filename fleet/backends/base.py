@@ -1,0 +1,63 @@
+"""The door to where replicas live. A backend executes and reports; it decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from fleet.core.desired import Desired, Replica
+from fleet.core.observed import Observed
+
+
+class Backend(Protocol):
+    """One fleet in one place.
+
+    Every call is idempotent: doing it twice ends where doing it once ends. Calls return as soon as the request is
+    placed; whoever wants the effect observes until it is there. Calls raise ``Unreachable`` when the daemon does not
+    answer and
+    ``FleetError`` when it refuses.
+    """
+
+    def observe(self) -> Observed:
+        """One snapshot, one moment. A daemon that does not run is ``Observed(up=False)``, strays included."""
+        ...
+
+    def prepare(self, desired: Desired) -> None:
+        """Make the daemon run, owning nothing new, with room (descriptors) for ``desired``."""
+        ...
+
+    def start(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
+        """Write the files of these replicas and run them. ``secrets``: secret name -> value.
+
+        Replicas that run already with the same digest are left alone. Raises FleetError when the daemon sees any other
+        change in its files than these, and takes its own back first.
+        """
+        ...
+
+    def stop(self, names: Sequence[str]) -> None:
+        """Ask these replicas to drain and exit, all at once. The backend kills what outlives its own grace."""
+        ...
+
+    def run_again(self, names: Sequence[str]) -> None:
+        """Run stopped replicas again as they are."""
+        ...
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Strike replicas that do not run from the backend, files included."""
+        ...
+
+    def hold(self, names: Sequence[str], *, on: bool) -> None:
+        """Tell replicas to stop taking work (on) or to take it again (off); they keep running."""
+        ...
+
+    def reap(self, pids: Sequence[int]) -> None:
+        """Ask stray processes to drain and exit."""
+        ...
+
+    def shutdown(self) -> None:
+        """End the daemon itself. Only for an empty fleet: call it when nothing runs any more."""
+        ...
+
+    def close(self) -> None:
+        """Give up connections."""
+        ...

@@ -1,0 +1,259 @@
+"""A fleet in a dictionary: the backend that tests, properties and dry runs talk to.
+
+By itself everything happens at once. With ``stepwise`` a replica starts and drains in steps of ``tick``,
+as in the world, and the methods below the line let a test be the world: crash, park, stop by hand, leave strays behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fleet.core.desired import Desired, Replica
+from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray
+from fleet.errors import FleetError, Unreachable
+
+
+@dataclass(slots=True)
+class _Cell:
+    """One replica the daemon knows."""
+
+    replica: Replica
+    state: State = State.STARTING
+    pid: int | None = None
+    held: bool = False
+    tasks: list[RunningTask] = field(default_factory=list)
+    processed: int = 0
+    failed: int = 0
+    uptime_seconds: float = 0.0
+    note: str = ""
+
+    def view(self) -> ObservedReplica:
+        """The replica as an observation shows it."""
+        replica = self.replica
+        return ObservedReplica(
+            group=replica.group,
+            index=replica.index,
+            digest=replica.digest,
+            state=self.state,
+            pid=self.pid,
+            spec=replica.spec,
+            slots=replica.spec.pool.concurrency,
+            busy=len(self.tasks),
+            processed=self.processed,
+            failed=self.failed,
+            uptime_seconds=self.uptime_seconds,
+            tasks=tuple(self.tasks),
+            held=self.held,
+            note=self.note,
+        )
+
+
+class MemoryBackend:
+    """One fleet in this process. ``calls`` tells, in order, what it was asked to do."""
+
+    def __init__(self, fleet: str, *, stepwise: bool = False) -> None:
+        self.fleet = fleet
+        self.stepwise = stepwise
+        self.up = False
+        self.reachable = True
+        self.calls: list[tuple[str, tuple[str, ...]]] = []
+        self.secrets: dict[str, str] = {}
+        self._cells: dict[str, _Cell] = {}
+        self._strays: dict[int, Stray] = {}
+        self._foreign: list[str] = []
+        self._broken: set[str] = set()
+        self._next_pid = 1000
+
+    # --- the door ---------------------------------------------------------------------------------------------------
+
+    def observe(self) -> Observed:
+        """What is there now."""
+        self._reach()
+        strays = tuple(self._strays[pid] for pid in sorted(self._strays))
+        if not self.up:
+            return Observed(self.fleet, up=False, strays=strays)
+        return Observed(
+            self.fleet,
+            up=True,
+            replicas={name: cell.view() for name, cell in self._cells.items()},
+            strays=strays,
+            foreign=tuple(self._foreign),
+        )
+
+    def prepare(self, desired: Desired) -> None:
+        """Make the daemon run."""
+        self._called("prepare", [desired.fleet])
+        self.up = True
+
+    def start(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
+        """Run these replicas; those that run already with the same digest are left alone."""
+        self._called("start", [replica.name for replica in replicas])
+        self._must_be_up()
+        self.secrets |= secrets
+        for replica in replicas:
+            cell = self._cells.get(replica.name)
+            if cell is not None and cell.pid is not None:
+                if cell.replica.digest != replica.digest:
+                    raise FleetError(f"{replica.name} runs with digest {cell.replica.digest}: stop and forget it first")
+                continue
+            fresh = _Cell(replica, held=cell.held if cell is not None else False)
+            self._cells[replica.name] = fresh
+            self._spawn(fresh)
+
+    def stop(self, names: Sequence[str]) -> None:
+        """Let these replicas drain and exit."""
+        self._called("stop", names)
+        for cell in self._known(names):
+            if cell.pid is None:
+                cell.state = State.STOPPED
+            elif self.stepwise:
+                cell.state, cell.held = State.DRAINING, False
+            else:
+                self._exit(cell)
+
+    def run_again(self, names: Sequence[str]) -> None:
+        """Run stopped replicas again as they are."""
+        self._called("run_again", names)
+        for cell in self._known(names):
+            if cell.pid is None:
+                self._spawn(cell)
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Strike replicas that do not run."""
+        self._called("forget", names)
+        for name in names:
+            cell = self._cells.get(name)
+            if cell is not None and cell.pid is not None:
+                raise FleetError(f"{name} still runs (pid {cell.pid}): stop it first")
+            self._cells.pop(name, None)
+
+    def hold(self, names: Sequence[str], *, on: bool) -> None:
+        """Stop taking work, or take it again."""
+        self._called("hold" if on else "release", names)
+        for cell in self._known(names):
+            cell.held = on
+
+    def reap(self, pids: Sequence[int]) -> None:
+        """End strays."""
+        self._called("reap", [str(pid) for pid in pids])
+        for pid in pids:
+            self._strays.pop(pid, None)
+
+    def shutdown(self) -> None:
+        """End the daemon of an empty fleet."""
+        self._called("shutdown", [])
+        running = [name for name, cell in self._cells.items() if cell.pid is not None]
+        if running:
+            raise FleetError(f"the fleet is not empty: {', '.join(sorted(running))}")
+        self._cells.clear()
+        self.up = False
+
+    def close(self) -> None:
+        """Nothing to give up."""
+
+    # --- the world --------------------------------------------------------------------------------------------------
+
+    def tick(self) -> bool:
+        """One step of time: who starts is ready, who drains and is idle has gone. False when nothing changed."""
+        before = self.observe()
+        for cell in self._cells.values():
+            coming = cell.state in {State.STARTING, State.UNKNOWN} and cell.pid is not None
+            if coming and cell.replica.digest not in self._broken:
+                cell.state = State.READY
+            elif cell.state is State.DRAINING and not cell.held and not cell.tasks:
+                self._exit(cell)
+        return self.observe() != before
+
+    def settle(self) -> None:
+        """Let time pass until nothing changes any more; tasks that run do not end by themselves."""
+        while self.tick():
+            pass
+
+    def crash(self, name: str) -> None:
+        """The process dies and its supervisor runs it again."""
+        cell = self._cells[name]
+        cell.tasks.clear()
+        self._spawn(cell)
+
+    def park(self, name: str, note: str = "exit 1, 8 times in 10m") -> None:
+        """It crashed too often and is not run again."""
+        self._exit(self._cells[name], state=State.FAILED, note=note)
+
+    def stop_by_hand(self, name: str) -> None:
+        """Somebody stopped it behind fleet's back."""
+        self._exit(self._cells[name])
+
+    def work(self, name: str, tasks: int) -> None:
+        """It runs so many tasks now."""
+        cell = self._cells[name]
+        cell.tasks = [RunningTask(f"{name}-{number}", "task", 1.0) for number in range(tasks)]
+
+    def finish(self, name: str) -> None:
+        """All its tasks end."""
+        cell = self._cells[name]
+        cell.processed += len(cell.tasks)
+        cell.tasks.clear()
+
+    def break_starts(self, digest: str) -> None:
+        """Replicas of this digest start and never get ready."""
+        self._broken.add(digest)
+
+    def add_stray(self, replica: str, *, kind: str = "orphan") -> int:
+        """A process of this fleet that no supervisor runs; returns its pid."""
+        pid = self._pid()
+        self._strays[pid] = Stray(pid, replica, kind)
+        return pid
+
+    def add_foreign(self, name: str) -> None:
+        """The daemon runs something that is not fleet's."""
+        self._foreign.append(name)
+
+    def kill_daemon(self) -> None:
+        """The daemon is gone; what ran under it is left behind."""
+        for name, cell in self._cells.items():
+            if cell.pid is not None:
+                self._strays[cell.pid] = Stray(cell.pid, name, "orphan")
+        self._cells.clear()
+        self.up = False
+
+    def load(self, replicas: Iterable[ObservedReplica]) -> None:
+        """Begin with these replicas in these states; each needs its spec."""
+        self.up = True
+        for seen in replicas:
+            assert seen.spec is not None
+            cell = _Cell(Replica(seen.group, seen.index, seen.spec, seen.digest), seen.state, held=seen.held)
+            cell.pid = self._pid() if seen.running else None
+            cell.tasks = [RunningTask(f"{seen.name}-{number}", "task", 1.0) for number in range(seen.busy)]
+            self._cells[seen.name] = cell
+
+    # --- inside -----------------------------------------------------------------------------------------------------
+
+    def _reach(self) -> None:
+        if not self.reachable:
+            raise Unreachable("the daemon does not answer", hint="it was told not to")
+
+    def _called(self, what: str, names: Iterable[str]) -> None:
+        self._reach()
+        self.calls.append((what, tuple(names)))
+
+    def _must_be_up(self) -> None:
+        if not self.up:
+            raise Unreachable("the daemon does not run", hint="prepare it first")
+
+    def _known(self, names: Iterable[str]) -> list[_Cell]:
+        return [self._cells[name] for name in names if name in self._cells]
+
+    def _spawn(self, cell: _Cell) -> None:
+        cell.pid = self._pid()
+        broken = cell.replica.digest in self._broken
+        cell.state = State.STARTING if self.stepwise or broken else State.READY
+        cell.note = ""
+
+    def _exit(self, cell: _Cell, *, state: State = State.STOPPED, note: str = "") -> None:
+        cell.pid, cell.state, cell.note = None, state, note
+        cell.tasks = []
+
+    def _pid(self) -> int:
+        self._next_pid += 1
+        return self._next_pid

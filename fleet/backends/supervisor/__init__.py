@@ -1,0 +1,1 @@
+"""supervisord as a backend."""

@@ -1,0 +1,294 @@
+"""supervisord as the place where replicas live.
+
+One daemon per fleet, one program per replica, one file per program. A replica's file is written by the step that
+starts it and removed by the step that forgets it, so the folder always mirrors what runs.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from fleet.backends.supervisor import config
+from fleet.backends.supervisor.daemon import Daemon
+from fleet.backends.supervisor.folder import Folder
+from fleet.backends.supervisor.observation import Sight, observed
+from fleet.backends.supervisor.processes import Table, read_mark, signal_marked
+from fleet.backends.supervisor.rpc import (
+    LIVE_STATES,
+    STOPPED_STATES,
+    Changes,
+    DaemonDown,
+    DaemonLeaves,
+    Process,
+    ProcessState,
+    SupervisorRpc,
+)
+from fleet.broker import embedded
+from fleet.core.desired import BROKER_GROUP, PARKED_EXIT, Desired, Replica
+from fleet.core.observed import Observed, ObservedReplica
+from fleet.errors import FleetError, Refused, Unreachable
+from fleet.places import Places
+from fleet.worker import record as records
+
+_RESPAWN_SECONDS = 3.0
+_LAST_MOMENTS_SECONDS = 1.0
+_SPAWNED_AT_ONCE = 8
+_POLL_SECONDS = 0.05
+
+
+class SupervisorBackend:
+    """One fleet under its own supervisord. Not thread-safe: it holds one connection."""
+
+    def __init__(self, places: Places, *, rpc_timeout_seconds: float = 30.0, python: str = sys.executable) -> None:
+        self.places = places
+        self._rpc = SupervisorRpc(places.socket, timeout_seconds=rpc_timeout_seconds)
+        self._rpc_timeout_seconds = rpc_timeout_seconds
+        self._python = python
+        self._folder = Folder(places)
+        self._daemon = Daemon(places, self._rpc, python=python)
+
+    # --- seeing
+
+    def observe(self) -> Observed:
+        """One snapshot: supervisord's process list, the records, the launch documents and /proc."""
+        try:
+            rows = self._rpc.processes()
+        except DaemonDown:
+            self._refuse_deaf_daemon()
+            strays = Table.read().strays(self.places.specs, supervised={})
+            return Observed(self.places.fleet, up=False, strays=strays)
+        table = Table.read()
+        owned = _owned(rows)
+        supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
+        unstarted = self._folder.programs() - owned.keys()
+        replicas = [self._seen(name, row, digest, table) for name, (row, digest) in owned.items()]
+        replicas += [found for name in unstarted if (found := self._unstarted(name)) is not None]
+        return Observed(
+            fleet=self.places.fleet,
+            up=True,
+            replicas={replica.name: replica for replica in sorted(replicas, key=lambda it: (it.group, it.index))},
+            strays=table.strays(self.places.specs, supervised=supervised),
+            foreign=tuple(sorted(row.full_name for row in rows if _identity(row) is None)),
+        )
+
+    def _seen(self, name: str, row: Process, digest: str, table: Table) -> ObservedReplica:
+        sight = Sight(
+            name=name,
+            digest=digest,
+            process=row,
+            launch=self._folder.launch(name),
+            record=records.read(self.places.record_file(name)),
+            memory_bytes=table.memory_bytes(row.pid) if row.pid else 0,
+            now=time.time(),
+            answers=self._answers(name, row),
+        )
+        return observed(sight)
+
+    def _unstarted(self, name: str) -> ObservedReplica | None:
+        """Files without a process: an apply was killed between writing and starting."""
+        launch = self._folder.launch(name)
+        if launch is None:
+            return None
+        record = records.read(self.places.record_file(name))
+        return observed(Sight(name, launch.digest, None, launch, record, memory_bytes=0, now=time.time()))
+
+    def _answers(self, name: str, row: Process) -> bool | None:
+        """The embedded broker's own word; None for what cannot be asked."""
+        if not name.startswith(f"{BROKER_GROUP}.") or not row.pid:
+            return None
+        return embedded.ping(embedded.url(self.places))
+
+    # --- the daemon
+
+    def prepare(self, desired: Desired) -> None:
+        """Make supervisord run with room for ``desired``.
+
+        A daemon that starts anew starts empty: program files of an earlier life are removed first, so that nothing runs
+        that no step asked for. Replicas of that life which still drain hold their lock, and a new one waits for it.
+        """
+        replicas = sum(group.replicas + group.rollout.max_surge for group in desired.groups.values())
+        self._folder.make()
+        if BROKER_GROUP in desired.groups:
+            embedded.prepare(self.places)
+        if self._is_up():
+            self._daemon.widen(replicas=replicas)
+            return
+        self._folder.clear()
+        self._daemon.start(replicas=replicas)
+
+    def _is_up(self) -> bool:
+        """It runs and answers. One on its way out is given the time to go."""
+        try:
+            self._rpc.ping()
+        except DaemonLeaves:
+            if not self._daemon.await_shutdown(timeout_seconds=self._rpc_timeout_seconds):
+                raise
+            return False
+        except DaemonDown:
+            if not self._daemon.await_shutdown(timeout_seconds=_LAST_MOMENTS_SECONDS):
+                self._refuse_deaf_daemon()
+            return False
+        return True
+
+    def shutdown(self) -> None:
+        """End supervisord. Refused while anything runs under it, foreign programs included."""
+        try:
+            rows = self._rpc.processes()
+        except DaemonDown:
+            self._refuse_deaf_daemon()
+            self._daemon.remove_traces()
+            return
+        alive = sorted(row.full_name for row in rows if row.state not in STOPPED_STATES)
+        if alive:
+            message = f"supervisord still runs {', '.join(alive[:5])}{' …' if len(alive) > 5 else ''}"
+            raise Refused(message, hint="stop these first; what fleet does not own is for its owner to stop")
+        self._daemon.end()
+        self._folder.clear()
+
+    def close(self) -> None:
+        """Give up the connection; supervisord keeps running."""
+        self._rpc.close()
+
+    def _refuse_deaf_daemon(self) -> None:
+        """Nobody listens, but the process lives: starting a second one would run everything twice."""
+        if pids := self._daemon.pids():
+            message = f"supervisord runs ({', '.join(map(str, pids))}) but does not listen on {self.places.socket}"
+            raise Unreachable(
+                message, hint="`fleet doctor --fix` ends it; its workers drain and start again at the next apply"
+            )
+
+    # --- replicas
+
+    def start(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
+        """Write the files of these replicas, have them read in one go, and run them."""
+        owned = _owned(self._rpc.processes())
+        here = [replica for replica in replicas if replica.name in owned and owned[replica.name][1] == replica.digest]
+        kept = {replica.name for replica in here}
+        fresh = [replica for replica in replicas if replica.name not in kept]
+        self._strike_stopped([replica.name for replica in fresh if replica.name in owned], owned)
+        self._folder.mend(set(owned) - {replica.name for replica in fresh})
+        if fresh:
+            self._add(fresh, secrets, running=owned.keys())
+        self.run_again([replica.name for replica in here if owned[replica.name][0].state in STOPPED_STATES])
+
+    def _add(self, fresh: Sequence[Replica], secrets: Mapping[str, str], *, running: Collection[str]) -> None:
+        programs = {replica: self._program(replica) for replica in fresh}
+        names = {replica.name for replica in fresh}
+        self._folder.write(programs, secrets=secrets)
+        try:
+            _check(self._rpc.reload(), written=names, running=running)
+        except FleetError:
+            self._folder.remove(names)
+            raise
+        self._spawn([replica.name for replica in fresh])
+
+    def _spawn(self, names: Sequence[str]) -> None:
+        """A few at a time: supervisord answers nobody while it forks what was added, and with dozens of workers that
+        import their apps beside it a hundred forks take longer than any call should."""
+        for first in range(0, len(names), _SPAWNED_AT_ONCE):
+            self._rpc.add(names[first : first + _SPAWNED_AT_ONCE])
+
+    def _program(self, replica: Replica) -> str:
+        program = config.Program(replica.name, replica.digest, replica.spec.drain_timeout_seconds)
+        return config.program_text(program, places=self.places, python=self._python)
+
+    def _strike_stopped(self, names: Sequence[str], owned: Mapping[str, tuple[Process, str]]) -> None:
+        """Programs of another digest make room, if they have stopped."""
+        for name in names:
+            row, digest = owned[name]
+            if row.state not in STOPPED_STATES:
+                raise FleetError(f"{name} still runs with digest {digest}", hint="stop it first")
+        self._rpc.remove(names)
+
+    def stop(self, names: Sequence[str]) -> None:
+        """Signal all of them in one call. One that has just crashed is about to be started again: it is waited for,
+        because
+        supervisord refuses to stop what does not run."""
+        end = time.monotonic() + _RESPAWN_SECONDS
+        while True:
+            rows = [row for name, (row, _) in _owned(self._rpc.processes()).items() if name in set(names)]
+            self._rpc.stop([row.full_name for row in rows if row.state in LIVE_STATES])
+            if not any(_respawns(row) for row in rows) or time.monotonic() > end:
+                return
+            time.sleep(_POLL_SECONDS)
+
+    def run_again(self, names: Sequence[str]) -> None:
+        """Start stopped replicas as they are, with a clean crash history."""
+        owned = _owned(self._rpc.processes())
+        wanted = [owned[name][0] for name in names if name in owned and owned[name][0].state not in LIVE_STATES]
+        for row in wanted:
+            if row.state is ProcessState.STOPPING:
+                raise FleetError(f"{row.group} is still stopping", hint="wait until it has stopped")
+            self._folder.starts_file(row.group).unlink(missing_ok=True)
+        for first in range(0, len(wanted), _SPAWNED_AT_ONCE):
+            self._rpc.start([row.full_name for row in wanted[first : first + _SPAWNED_AT_ONCE]])
+
+    def forget(self, names: Sequence[str]) -> None:
+        """Strike stopped replicas from supervisord and remove their files. Their logs stay."""
+        try:
+            owned = _owned(self._rpc.processes())
+        except DaemonDown:
+            owned = {}
+        for name in names:
+            if name in owned and owned[name][0].state not in STOPPED_STATES:
+                raise FleetError(f"{name} still runs", hint="stop it first")
+        self._rpc.remove([name for name in names if name in owned])
+        self._folder.remove(names)
+        self._folder.remove_records(names)
+        if owned:
+            self._rpc.reload()
+
+    def hold(self, names: Sequence[str], *, on: bool) -> None:
+        """Set the byte in their records that workers look at between two fetches."""
+        for name in names:
+            records.set_hold(self.places.record_file(name), on=on)
+
+    def reap(self, pids: Sequence[int]) -> None:
+        """Ask strays to drain and exit. One that says it drains already is left to it: a second TERM would cut it
+        short."""
+        for pid in set(pids) - self._supervised_pids():
+            if not self._drains(pid):
+                signal_marked(pid, self.places.specs, signal.SIGTERM)
+
+    def _drains(self, pid: int) -> bool:
+        mark = read_mark(pid, self.places.specs)
+        record = records.read(self.places.record_file(mark.replica)) if mark is not None else None
+        return record is not None and record.pid == pid and record.state in ("draining", "stopped")
+
+    def _supervised_pids(self) -> set[int]:
+        try:
+            return {row.pid for row in self._rpc.processes() if row.pid}
+        except DaemonDown:
+            return set()
+
+
+def _identity(row: Process) -> tuple[str, str] | None:
+    return config.parse_process_name(row.group, row.name)
+
+
+def _owned(rows: Sequence[Process]) -> dict[str, tuple[Process, str]]:
+    """Replica name -> its process and digest; foreign programs are left out."""
+    found = ((row, _identity(row)) for row in rows)
+    return {identity[0]: (row, identity[1]) for row, identity in found if identity is not None}
+
+
+def _respawns(row: Process) -> bool:
+    return row.state is ProcessState.EXITED and row.exit_status != PARKED_EXIT
+
+
+def _check(changes: Changes, *, written: Collection[str], running: Collection[str]) -> None:
+    """What the daemon read must be what was written. Files of a killed apply may be added too: they start nothing.
+
+    Foreign programs come and go as their owner likes; they are not acted upon.
+    """
+    missing = sorted(set(written) - changes.added)
+    strange = sorted((changes.changed | changes.removed) & set(running) | (changes.added & set(running)))
+    if missing:
+        message = f"supervisord did not see the new program files of {', '.join(missing)}"
+        raise FleetError(message, hint="is something else writing to conf.d? `fleet doctor` lists foreign files")
+    if strange:
+        message = f"supervisord sees other changes than this step made: {', '.join(strange)}"
+        raise FleetError(message, hint="program files were edited or removed by hand: run `fleet doctor --fix`")

@@ -1,0 +1,147 @@
+"""The supervisord process of one fleet: started detached, given room, ended for good."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from fleet.backends.supervisor import config
+from fleet.backends.supervisor.folder import write_all
+from fleet.backends.supervisor.processes import await_end, is_alive, supervisors
+from fleet.backends.supervisor.rpc import SupervisorRpc
+from fleet.errors import FleetError, Refused, Unreachable
+from fleet.places import Places
+
+START_TIMEOUT_SECONDS = 30.0
+END_TIMEOUT_SECONDS = 30.0
+_POLL_SECONDS = 0.02
+_LEAST_PER_REPLICA = 3
+_KEPT = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "PYTHONPATH"})
+_KEPT_PREFIXES = ("LC_", "SSL_CERT_")
+
+
+class Daemon:
+    """Life and death of a fleet's supervisord."""
+
+    def __init__(self, places: Places, rpc: SupervisorRpc, *, python: str = sys.executable) -> None:
+        self._places = places
+        self._rpc = rpc
+        self._python = python
+
+    def pids(self) -> list[int]:
+        """supervisord processes with this fleet's configuration: none, one, or an accident."""
+        return supervisors(self._places.supervisord_conf)
+
+    def start(self, *, replicas: int) -> None:
+        """Start it detached, in a session of its own, and wait until it answers."""
+        self._configure(replicas)
+        for stale in (self._places.socket, config.pidfile(self._places)):
+            stale.unlink(missing_ok=True)
+        self._run()
+        self._await_answer()
+
+    def widen(self, *, replicas: int) -> None:
+        """Give the running daemon room for more replicas: its limit can be raised from outside."""
+        pid = self._rpc.pid()
+        needed = config.descriptors(replicas)
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY or soft >= needed:
+            return
+        granted = _grant(replicas, hard)
+        if granted <= soft:
+            return
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (granted, max(hard, granted)))
+        self._configure(replicas)
+
+    def end(self) -> None:
+        """Ask it to end, wait until its process is gone, and leave neither socket nor pid file."""
+        pid = self._rpc.pid()
+        self._rpc.shutdown()
+        self._rpc.close()
+        if not await_end(pid, timeout_seconds=END_TIMEOUT_SECONDS):
+            message = f"supervisord ({pid}) did not end within {END_TIMEOUT_SECONDS:g} s"
+            raise Unreachable(message, hint=f"see {config.daemon_log(self._places)}")
+        self.remove_traces()
+
+    def remove_traces(self) -> None:
+        """The socket and pid file of a daemon that is gone."""
+        for trace in (self._places.socket, config.pidfile(self._places)):
+            trace.unlink(missing_ok=True)
+
+    def await_shutdown(self, *, timeout_seconds: float) -> bool:
+        """Give a daemon that is on its way out the time to go. True when none is left."""
+        return all(await_end(pid, timeout_seconds=timeout_seconds) for pid in self.pids())
+
+    def _configure(self, replicas: int) -> None:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        root = os.geteuid() == 0
+        text = config.daemon_text(self._places, descriptors=_grant(replicas, hard), as_root=root).encode()
+        conf = self._places.supervisord_conf
+        if not conf.exists() or conf.read_bytes() != text:
+            write_all({conf: text})
+
+    def _run(self) -> None:
+        """supervisord turns itself into a daemon; what it prints before that is why it did not."""
+        command = [self._python, "-P", "-m", "supervisor.supervisord", "-c", str(self._places.supervisord_conf)]
+        try:
+            done = subprocess.run(
+                command,
+                cwd="/",
+                env=daemon_environment(os.environ),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                timeout=START_TIMEOUT_SECONDS,
+                check=False,
+            )
+        except OSError as error:
+            raise FleetError(f"cannot start supervisord with {self._python}: {error.strerror}") from error
+        except subprocess.TimeoutExpired as error:
+            raise Unreachable(f"supervisord did not start within {START_TIMEOUT_SECONDS:g} s") from error
+        if done.returncode != 0:
+            said = done.stdout.decode(errors="replace").strip().splitlines()
+            reason = next((line for line in said if line.startswith("Error")), said[-1] if said else "no output")
+            raise FleetError(f"supervisord did not start: {reason}", hint="`fleet doctor` looks for what is wrong")
+
+    def _await_answer(self) -> None:
+        end = time.monotonic() + START_TIMEOUT_SECONDS
+        while not self._rpc.answers():
+            if time.monotonic() > end:
+                message = f"supervisord started but does not answer on {self._places.socket}"
+                raise Unreachable(message, hint=f"see {config.daemon_log(self._places)}")
+            time.sleep(_POLL_SECONDS)
+
+
+def daemon_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the daemon may know of the shell that happened to start it: no secrets, no virtual environment."""
+    kept = {name: value for name, value in environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
+    if "PYTHONPATH" in kept:
+        parts = [str(Path(part).absolute()) for part in kept["PYTHONPATH"].split(os.pathsep) if part]
+        kept["PYTHONPATH"] = os.pathsep.join(parts)
+    return {**kept, "PYTHONUTF8": "1"}
+
+
+def recorded_pid(places: Places) -> int | None:
+    """The living process the pid file names, or None."""
+    try:
+        pid = int(config.pidfile(places).read_text())
+    except (OSError, ValueError):
+        return None
+    return pid if is_alive(pid) else None
+
+
+def _grant(replicas: int, hard: int) -> int:
+    """How many descriptors to ask for; an ordinary user gets no more than the hard limit."""
+    needed = config.descriptors(replicas)
+    if os.geteuid() == 0 or hard == resource.RLIM_INFINITY or hard >= needed:
+        return needed
+    if hard < 64 + _LEAST_PER_REPLICA * replicas:
+        message = f"{replicas} replicas need {needed} open files and this user may have {hard}"
+        raise Refused(message, hint="raise the hard limit (`ulimit -Hn`, LimitNOFILE= under systemd)")
+    return hard

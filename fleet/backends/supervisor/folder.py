@@ -1,0 +1,225 @@
+"""The files of a fleet's replicas: written whole or not at all.
+
+Three kinds: the program file in ``conf.d`` (exists exactly while supervisord runs or has stopped the replica), the
+launch document in ``specs`` (0600: the only place on disk that holds secret values), the record and crash history in
+``records``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet.core.desired import Replica, WorkerSpec, split_name
+from fleet.errors import FleetError
+from fleet.places import Places
+
+FORMAT = 1
+HEADER = "; Written by fleet"
+_Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a launch document says, without its secrets. ``program`` is the text of the replica's program file."""
+
+    replica: str
+    digest: str
+    spec: WorkerSpec
+    program: str
+
+
+class Folder:
+    """Reads and writes the files of one fleet's replicas."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self._seen: dict[str, tuple[_Stamp, Launch | None]] = {}
+
+    def make(self) -> None:
+        """Every folder of the fleet, for its owner only."""
+        places = self.places
+        places.root.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (places.root, places.run, places.state, places.log, places.conf_d, places.specs, places.records):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.stat().st_mode & 0o077:
+                folder.chmod(0o700)
+
+    def starts_file(self, replica: str) -> Path:
+        """The crash history of a replica, kept by its launcher."""
+        return self.places.records / f"{replica}.starts"
+
+    def write(self, programs: Mapping[Replica, str], *, secrets: Mapping[str, str]) -> None:
+        """The launch documents and program files of these replicas. Documents are there before any program is."""
+        documents = {
+            self.places.spec_file(replica.name): self.document(replica, text, secrets)
+            for replica, text in programs.items()
+        }
+        write_all(documents)
+        for replica in programs:
+            self.starts_file(replica.name).unlink(missing_ok=True)
+        write_all({self.places.program_file(replica.name): text.encode() for replica, text in programs.items()})
+
+    def remove(self, replicas: Iterable[str]) -> None:
+        """The program files and launch documents of these replicas. A program file that is not fleet's stays."""
+        for replica in replicas:
+            if not is_replica(replica):
+                continue
+            program = self.places.program_file(replica)
+            if self.places.spec_file(replica).exists() or _text(program).startswith(HEADER):
+                program.unlink(missing_ok=True)
+            self.places.spec_file(replica).unlink(missing_ok=True)
+            self.starts_file(replica).unlink(missing_ok=True)
+
+    def remove_records(self, replicas: Iterable[str]) -> None:
+        """What these replicas wrote about themselves. Their logs stay, and their lock files: an orphan of an earlier
+        life may
+        still hold one, and a new file of the same name would be another lock."""
+        for replica in replicas:
+            self.places.record_file(replica).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Everything of fleet's in ``conf.d`` and ``specs``: for a daemon that does not run. Records stay."""
+        self.remove(self.programs() | self.documents())
+        for leftover in self.leftovers(older_than_seconds=0):
+            leftover.unlink(missing_ok=True)
+
+    def edited(self, replicas: Iterable[str]) -> dict[str, str]:
+        """Of these running replicas those whose program file was edited or lost, with the text it should have."""
+        known = ((name, launch) for name in replicas if (launch := self.launch(name)) is not None)
+        return {
+            name: launch.program for name, launch in known if _text(self.places.program_file(name)) != launch.program
+        }
+
+    def mend(self, replicas: Iterable[str]) -> tuple[str, ...]:
+        """Restore program files of these running replicas that were edited or lost; returns whose they were."""
+        edited = self.edited(replicas)
+        write_all({self.places.program_file(name): text.encode() for name, text in edited.items()})
+        return tuple(sorted(edited))
+
+    def launch(self, replica: str) -> Launch | None:
+        """What the launch document says; None where there is none that can be read. Unchanged files are read once."""
+        path = self.places.spec_file(replica)
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+        if (seen := self._seen.get(replica)) is None or seen[0] != stamp:
+            seen = self._seen[replica] = (stamp, _read_launch(path))
+        return seen[1]
+
+    def programs(self) -> set[str]:
+        """Replicas that have a program file of fleet's."""
+        files = self.places.conf_d.glob("*.conf")
+        return {path.stem for path in files if is_replica(path.stem) and _text(path).startswith(HEADER)}
+
+    def documents(self) -> set[str]:
+        """Replicas that have a launch document."""
+        return {path.stem for path in self.places.specs.glob("*.json") if is_replica(path.stem)}
+
+    def foreign(self) -> tuple[Path, ...]:
+        """Program files that somebody else put into ``conf.d``."""
+        own = self.programs()
+        return tuple(sorted(path for path in self.places.conf_d.glob("*.conf") if path.stem not in own))
+
+    def leftovers(self, *, older_than_seconds: float = 60.0) -> tuple[Path, ...]:
+        """Temporary files of a writer that was killed; young ones may belong to a writer at work."""
+        places, before = self.places, time.time() - older_than_seconds
+        patterns = ((places.conf_d, ".*.tmp"), (places.specs, ".*.tmp"), (places.run, ".*.tmp"), (places.records, ".*"))
+        found = (path for folder, pattern in patterns for path in folder.glob(pattern))
+        return tuple(sorted(path for path in found if path.lstat().st_mtime <= before))
+
+    def document(self, replica: Replica, program: str, secrets: Mapping[str, str]) -> bytes:
+        """The launch document of a replica as it is written."""
+        places, spec = self.places, replica.spec
+        document: dict[str, Any] = {
+            "format": FORMAT,
+            "fleet": places.fleet,
+            "replica": replica.name,
+            "digest": replica.digest,
+            "spec": spec.to_json(),
+            "secrets": {name: _secret(name, secrets, replica.name) for name in used_secrets(spec)},
+            "record": str(places.record_file(replica.name)),
+            "log": str(places.log_file(replica.name)),
+            "starts": str(self.starts_file(replica.name)),
+            "program": program,
+        }
+        return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def used_secrets(spec: WorkerSpec) -> tuple[str, ...]:
+    """Names of the secrets a spec needs."""
+    names = {secret for _, secret, _ in spec.secret_env} | {spec.broker.secret}
+    return tuple(sorted(names - {""}))
+
+
+def is_replica(name: str) -> bool:
+    """The name has the form ``group.index``."""
+    try:
+        split_name(name)
+    except ValueError:
+        return False
+    return True
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Replace these files (0600) each at once: a reader sees the old one or the new one, also after a power failure."""
+    pending = [(path, path.with_name(f".{path.name}.{os.getpid()}.tmp")) for path in files]
+    try:
+        for path, fresh in pending:
+            _write_synced(fresh, files[path])
+        for path, fresh in pending:
+            os.replace(fresh, path)
+    except OSError as error:
+        for _, fresh in pending:
+            with contextlib.suppress(OSError):
+                fresh.unlink()
+        raise FleetError(
+            f"cannot write {error.filename}: {error.strerror}", hint="check space and permissions"
+        ) from error
+    _sync_folders({path.parent for path in files})
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folders(folders: Iterable[Path]) -> None:
+    for folder in folders:
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _read_launch(path: Path) -> Launch | None:
+    try:
+        document = json.loads(path.read_bytes())
+        spec = WorkerSpec.from_json(document["spec"])
+        return Launch(document["replica"], document["digest"], spec, document.get("program", ""))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _secret(name: str, secrets: Mapping[str, str], replica: str) -> str:
+    if name not in secrets:
+        raise FleetError(f"{replica}: the value of secret {name!r} is missing", hint="declare it under spec.secrets")
+    return secrets[name]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return ""

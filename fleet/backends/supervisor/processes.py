@@ -1,0 +1,207 @@
+"""The processes of this machine as /proc tells: who is whose child, what memory they hold, whose mark they carry.
+
+The launcher marks a replica with ``FLEET_SPEC`` and ``FLEET_PID`` in its environment, and children inherit both. A
+process whose own pid is in ``FLEET_PID`` is therefore the main process of a replica, whatever its command line says.
+One pass over /proc reads one small file per process; environments are read only of those that no supervised replica
+explains.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet.core.observed import Stray
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, slots=True)
+class Proc:
+    """One process. ``started`` counts clock ticks since boot: with the pid it names a process for ever."""
+
+    pid: int
+    parent: int
+    started: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Which replica a process belongs to, and whether it is the replica itself or something it started."""
+
+    replica: str
+    main: bool
+
+
+class Table:
+    """The processes of one user at one moment."""
+
+    def __init__(self, procs: Mapping[int, Proc]) -> None:
+        self.procs = procs
+        self._children: dict[int, list[int]] = {}
+        for proc in procs.values():
+            self._children.setdefault(proc.parent, []).append(proc.pid)
+
+    @classmethod
+    def read(cls) -> Table:
+        """Every process of this user that is not a zombie."""
+        own = os.geteuid()
+        found: dict[int, Proc] = {}
+        with os.scandir(_PROC) as entries:
+            for entry in entries:
+                if entry.name.isdigit() and (proc := _read(int(entry.name), entry, own)) is not None:
+                    found[proc.pid] = proc
+        return cls(found)
+
+    def tree(self, root: int) -> list[int]:
+        """A process and everything below it."""
+        found, todo, seen = [], [root], set()
+        while todo:
+            pid = todo.pop()
+            if pid in self.procs and pid not in seen:
+                seen.add(pid)
+                found.append(pid)
+                todo.extend(self._children.get(pid, ()))
+        return found
+
+    def memory_bytes(self, root: int) -> int:
+        """Resident memory of a process and its children. Pages they share are counted once for each of them: the true
+        share (PSS) costs the kernel milliseconds per process."""
+        return sum(self.procs[pid].memory_bytes for pid in self.tree(root))
+
+    def strays(self, specs: Path, *, supervised: Mapping[str, int]) -> tuple[Stray, ...]:
+        """Processes with the mark of the fleet whose specs these are, below none of the supervised ones.
+
+        orphan: a replica's process without a supervisor.  duplicate: the same, while its supervisor runs another one.
+        leftover: what a replica of an earlier life had started. Of a tree only the root is told: the rest follows it.
+        What a running replica has set free on purpose (a daemon a task started) is its own affair and not told.
+        """
+        explained = set(self._ancestry(os.getpid()))
+        for pid in supervised.values():
+            explained.update(self.tree(pid))
+        marks = {
+            pid: mark for pid in self.procs if pid not in explained and (mark := read_mark(pid, specs)) is not None
+        }
+        roots = (pid for pid in sorted(marks) if self.procs[pid].parent not in marks)
+        found = (self._stray(pid, marks[pid], supervised.get(marks[pid].replica)) for pid in roots)
+        return tuple(stray for stray in found if stray is not None)
+
+    def _stray(self, pid: int, mark: Mark, supervised: int | None) -> Stray | None:
+        if mark.main:
+            return Stray(pid, mark.replica, "orphan" if supervised is None else "duplicate")
+        now = self.procs.get(supervised) if supervised is not None else None
+        if now is not None and self.procs[pid].started >= now.started:
+            return None
+        return Stray(pid, mark.replica, "leftover")
+
+    def _ancestry(self, pid: int) -> Iterable[int]:
+        while pid in self.procs:
+            yield pid
+            pid = self.procs[pid].parent
+
+
+def _read(pid: int, entry: os.DirEntry[str], own: int) -> Proc | None:
+    try:
+        if entry.stat().st_uid != own:
+            return None
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return None
+    if len(fields) < 22 or fields[0] in (b"Z", b"X"):
+        return None
+    return Proc(pid, int(fields[1]), int(fields[19]), int(fields[21]) * _PAGE)
+
+
+def read_mark(pid: int, specs: Path) -> Mark | None:
+    """The mark a process carries for the fleet whose launch documents are in ``specs``."""
+    folder = os.fsencode(specs) + b"/"
+    environ = _bytes(pid, "environ").split(b"\0")
+    spec = next((line[11:] for line in environ if line.startswith(b"FLEET_SPEC=" + folder)), None)
+    if spec is not None:
+        return Mark(_replica(spec, folder), main=b"FLEET_PID=%d" % pid in environ)
+    words = _bytes(pid, "cmdline").split(b"\0")
+    if b"fleet.launch" in words[:6]:
+        spec = next((word for word in words if word.startswith(folder)), None)
+        return None if spec is None else Mark(_replica(spec, folder), main=True)
+    return None
+
+
+def _replica(spec: bytes, folder: bytes) -> str:
+    return spec.removeprefix(folder).removesuffix(b".json").decode(errors="replace")
+
+
+def command_line(pid: int) -> list[str]:
+    """The words a process was started with; empty when it is gone."""
+    return [os.fsdecode(word) for word in _bytes(pid, "cmdline").split(b"\0") if word]
+
+
+def is_alive(pid: int) -> bool:
+    """The process exists and is not a zombie."""
+    fields = _bytes(pid, "stat").rpartition(b")")[2].split()
+    return bool(fields) and fields[0] not in (b"Z", b"X")
+
+
+def started_at(pid: int) -> float | None:
+    """Unix time at which a process started, or None when it is gone."""
+    fields = _bytes(pid, "stat").rpartition(b")")[2].split()
+    boot = next((line for line in (_PROC / "stat").read_bytes().splitlines() if line.startswith(b"btime")), b"")
+    if len(fields) < 20 or not boot:
+        return None
+    return int(boot.split()[1]) + int(fields[19]) / _TICKS
+
+
+def supervisors(conf: Path) -> list[int]:
+    """Running supervisord processes that were started with this configuration file."""
+    wanted = str(conf)
+    found = []
+    for pid in Table.read().procs:
+        words = command_line(pid)
+        if wanted in words and any("supervisord" in word for word in words[:-1]):
+            found.append(pid)
+    return sorted(found)
+
+
+def signal_marked(pid: int, specs: Path, signum: signal.Signals) -> bool:
+    """Signal a process, but only if it still is one of this fleet's: a pid may have been given to another meanwhile."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if read_mark(pid, specs) is None:
+            return False
+        signal.pidfd_send_signal(handle, signum)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(handle)
+    return True
+
+
+def await_end(pid: int, *, timeout_seconds: float) -> bool:
+    """Wait until a process has ended; True when it has."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(handle, select.POLLIN)
+        return bool(poll.poll(timeout_seconds * 1000))
+    finally:
+        os.close(handle)
+
+
+def _bytes(pid: int, name: str) -> bytes:
+    try:
+        return (_PROC / str(pid) / name).read_bytes()
+    except OSError:
+        return b""

@@ -1,0 +1,68 @@
+"""The crash history of a replica: when its lives began and ended, and how long to wait before the next one.
+
+supervisord has no back-off once a program has lived for ``startsecs``, and gives up for good before that. So the
+launcher keeps this small file and decides.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+from fleet.core.desired import RestartPolicy
+
+STEADY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One earlier life of a replica: when its program started and was seen dead, whether it ended cleanly, and whether
+    it had finished a task by then."""
+
+    began: float
+    ended: float
+    clean: bool = False
+    worked: bool = False
+
+    @property
+    def is_crash(self) -> bool:
+        """Ending cleanly after work or a steady life is no crash: a solo worker is replaced when a task runs into its
+        hard limit. Doing so at once, again and again, is as good as one."""
+        return not (self.clean and (self.worked or self.ended - self.began >= STEADY_SECONDS))
+
+
+def backoff_seconds(lives: Sequence[Life], policy: RestartPolicy, *, now: float) -> float | None:
+    """How long to wait before the next start; None: too many crashes, park."""
+    crashes = [life for life in lives if life.is_crash and life.ended > now - policy.window_seconds]
+    if len(crashes) > policy.max_crashes:
+        return None
+    short = 0
+    for life in reversed(crashes):
+        if life.ended - life.began > policy.backoff_max_seconds:  # it had recovered
+            break
+        short += 1
+    if not crashes or not lives[-1].is_crash:
+        return 0.0
+    return min(policy.backoff_max_seconds, policy.backoff_initial_seconds * 2.0 ** max(0, min(short - 1, 62)))
+
+
+def read_history(path: Path) -> tuple[list[Life], float | None]:
+    """Ended lives, and when the one that has not been seen ending began. An unreadable history is an empty one."""
+    try:
+        values = json.loads(path.read_bytes())
+        lives = [Life(float(began), float(ended), *map(bool, rest)) for began, ended, *rest in values["lives"]]
+        return lives, None if values["began"] is None else float(values["began"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return [], None
+
+
+def write_history(path: Path, lives: Sequence[Life], *, began: float | None) -> None:
+    """Replace the history at once. It is written often and matters little: no fsync."""
+    values = {"began": began, "lives": [list(astuple(life)) for life in lives]}
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(values, file)
+    os.replace(fresh, path)

@@ -1,0 +1,257 @@
+"""First process of a replica: reads its 0600 launch document, prepares the process, and becomes the program.
+
+``python -m fleet.launch SPEC DIGEST`` runs under supervisord. It is stdlib-only and quick, because a hundred of them
+start at once. In order: die with supervisord; open the replica's own log; wait until no earlier process of the replica
+lives; wait out the back-off of a crash loop or park; set limits; exec. The pid stays the same throughout.
+
+Exit codes: 78 parked (supervisord leaves it alone), 127 the program cannot be run, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from fleet.core.desired import PARKED_EXIT, WorkerSpec
+from fleet.crashes import Life, backoff_seconds, read_history, write_history
+from fleet.program import DEFAULT_PATH, Document, LaunchError, command, environment, read_document, with_folder_of
+from fleet.worker import record as records
+
+MISSING_EXIT = 127
+LOG_BYTES = 10 << 20
+LOGS_KEPT = 3
+MOST_DESCRIPTORS = 65_536
+_REFUSAL_PAUSE_SECONDS = 5.0
+_PR_SET_PDEATHSIG = 1
+
+
+def main(argv: list[str]) -> NoReturn:
+    """Become the replica's program, or leave one clear line in its log and exit."""
+    if len(argv) != 2:
+        sys.stderr.write("usage: python -m fleet.launch SPEC.json DIGEST\n")
+        raise SystemExit(64)
+    path = Path(argv[0])
+    try:
+        die_with_parent(path)
+        document = read_document(path, digest=argv[1])
+        open_log(document.log)
+    except (LaunchError, OSError) as error:
+        _refuse(path, str(error))
+    try:
+        _become(document)
+    except LaunchError as error:
+        say(f"{document.replica}: {error}")
+        raise SystemExit(error.exit_code) from None
+    except OSError as error:  # a full disk, a folder that is gone: the crash history cannot be relied on either
+        _refuse(path, str(error))
+
+
+def _become(document: Document) -> NoReturn:
+    """From ``wait_out`` on this life counts, so whatever fails below is a crash that is waited out."""
+    be_alone(document.record.with_suffix(".lock"))
+    wait_out(document)
+    argv = command(document)
+    environ = environment(document, os.environ)
+    program = _find(argv[0], environ, document.spec)
+    settle(document)
+    announce(document)
+    _exec(program, argv, environ)
+
+
+def _exec(program: str, argv: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
+    """The last act. Text becomes the bytes of UTF-8 whatever the locale says, so that values arrive byte for byte."""
+    try:
+        os.execve(_raw(program), [_raw(word) for word in argv], {_raw(k): _raw(v) for k, v in environ.items()})
+    except ValueError as error:
+        raise LaunchError(f"cannot run {argv[0]!r}: {error}") from error
+    except OSError as error:
+        reason = "its arguments and environment are too long" if error.errno == errno.E2BIG else error.strerror
+        raise LaunchError(f"cannot run {program!r}: {reason}", exit_code=MISSING_EXIT) from error
+
+
+def _refuse(path: Path, message: str) -> NoReturn:
+    """Too early for the document's log: say it in the log the path implies. The pause keeps supervisord from
+    spinning."""
+    with contextlib.suppress(OSError):
+        open_log(path.parent.parent.parent / "log" / f"{path.stem}.log")
+    say(f"{path.stem}: {message}")
+    time.sleep(_REFUSAL_PAUSE_SECONDS)
+    raise SystemExit(1)
+
+
+def say(message: str) -> None:
+    """One line in the replica's log."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    with contextlib.suppress(OSError):
+        os.write(2, f"{now} fleet.launch {message}\n".encode(errors="surrogateescape"))
+
+
+# --- the process
+
+
+def die_with_parent(spec_path: Path) -> None:
+    """TERM when supervisord dies, so that no orphan goes on taking work; it drains and exits.
+
+    supervisord may have died before the kernel was told: then the parent is another process by now.
+    """
+    parent = os.getppid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        raise LaunchError(f"prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}")
+    expected = _supervisor_pid(spec_path) if "SUPERVISOR_ENABLED" in os.environ else parent
+    if os.getppid() != parent or expected not in (None, parent):
+        raise SystemExit(1)
+
+
+def _supervisor_pid(spec_path: Path) -> int | None:
+    """supervisord writes its pid file before it starts anything."""
+    try:
+        return int((spec_path.parent.parent / "supervisord.pid").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def be_alone(path: Path) -> None:
+    """Wait until no earlier process of this replica lives, and keep the lock for as long as this process does.
+
+    A record lock belongs to the process: exec keeps it, fork does not pass it on, the end of the process frees it. So
+    two main processes of one replica can never run side by side, whoever started them. TERM ends the waiting at once.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        say(f"{path.stem}: an earlier process still drains; waiting for its end")
+        fcntl.lockf(descriptor, fcntl.LOCK_EX)
+    os.set_inheritable(descriptor, True)
+
+
+def open_log(path: Path) -> None:
+    """Standard output and error go to the replica's own log, standard input is empty, nothing else stays open.
+
+    With a log of its own a replica outlives supervisord without dying of a broken pipe.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    rotate(path)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    sys.stderr.flush()
+    os.dup2(nothing, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    highest = max((int(name) for name in os.listdir("/proc/self/fd")), default=2)
+    os.closerange(3, highest + 1)
+
+
+def rotate(path: Path, *, limit_bytes: int = LOG_BYTES, kept: int = LOGS_KEPT) -> None:
+    """At a start: a log over 10 MiB becomes ``.1``, older ones move up, three are kept.
+
+    A replica that runs for months is not rotated by this; its log is opened for appending, so ``copytruncate`` works.
+    """
+    try:
+        if path.stat().st_size <= limit_bytes:
+            return
+    except OSError:
+        return
+    for number in range(kept, 0, -1):
+        older = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
+        with contextlib.suppress(OSError):
+            os.replace(older, path.with_name(f"{path.name}.{number}"))
+
+
+def settle(document: Document) -> None:
+    """Limits, folder, file mode and signals as a program expects them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    workdir = document.spec.workdir or str(document.run_folder.parent)
+    try:
+        os.chdir(_raw(workdir))
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"cannot enter the working folder: {error}") from error
+    os.umask(0o022)
+    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, set())
+
+
+# --- crashes
+
+
+def wait_out(document: Document) -> None:
+    """Sleep the back-off of a crash loop, or park; then a new life begins. supervisord counts no crashes; this does."""
+    now, policy = time.time(), document.spec.restart
+    lives = _lives(document, now)
+    write_history(document.starts, lives, began=None)
+    pause = backoff_seconds(lives, policy, now=now)
+    crashes = sum(life.is_crash for life in lives)
+    if pause is None:
+        _park(document, crashes)
+    if pause:
+        note = f"crashed {crashes} {'time' if crashes == 1 else 'times'}; starts again in {pause:g} s"
+        say(f"{document.replica}: {note}")
+        with _record(document) as record:
+            record.become("starting", note)
+        time.sleep(pause)
+    write_history(document.starts, lives, began=time.time())
+
+
+def announce(document: Document) -> None:
+    """A program that keeps no record of its own is called ready by its launcher; whoever observes adds the time it must
+    have lived."""
+    with _record(document) as record:
+        record.become("starting" if document.spec.kind == "worker" else "ready")
+
+
+def _park(document: Document, crashes: int) -> NoReturn:
+    window = document.spec.restart.window_seconds
+    note = f"parked: {crashes} crashes in {window:g} s"
+    say(f"{document.replica}: {note}; `fleet restart {document.replica}` tries again")
+    with _record(document) as record:
+        record.become("failed", note)
+    raise SystemExit(PARKED_EXIT)
+
+
+def _lives(document: Document, now: float) -> list[Life]:
+    """The earlier lives within the window; the last one has just ended."""
+    lives, began = read_history(document.starts)
+    if began is not None:
+        earlier = records.read(document.record)
+        clean, worked = (False, False) if earlier is None else (earlier.state == "stopped", earlier.processed > 0)
+        lives.append(Life(min(began, now), now, clean=clean, worked=worked))
+    return [life for life in lives if life.ended > now - document.spec.restart.window_seconds]
+
+
+def _record(document: Document) -> contextlib.closing[records.Record]:
+    slots = document.spec.pool.concurrency if document.spec.kind != "command" else 0
+    return contextlib.closing(records.Record(document.record, digest=document.digest, slots=slots))
+
+
+def _find(program: str, environ: Mapping[str, str], spec: WorkerSpec) -> str:
+    if "/" in program:
+        return program
+    path = with_folder_of(spec.python, environ.get("PATH", DEFAULT_PATH))
+    if (found := shutil.which(program, path=path)) is None:
+        raise LaunchError(f"cannot run {program!r}: not found in PATH ({path})", exit_code=MISSING_EXIT)
+    return found
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

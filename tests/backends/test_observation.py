@@ -1,0 +1,139 @@
+"""From what supervisord, records and launch documents say to a state: every combination that matters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fleet.backends.supervisor.folder import Launch
+from fleet.backends.supervisor.observation import Sight, observed
+from fleet.backends.supervisor.processes import Proc, Table
+from fleet.backends.supervisor.rpc import Process, ProcessState
+from fleet.core.desired import PoolSpec, WorkerSpec
+from fleet.core.observed import RunningTask, State
+from fleet.worker.record import RecordView, SlotView
+
+NOW = 10_000.0
+DIGEST = "9f31c2ab"
+SPEC = WorkerSpec(kind="worker", fleet="shop", group="thumbs", pool=PoolSpec("prefork", 4), ready_after_seconds=5.0)
+RUNNING = Process("thumbs.0", f"thumbs.0@{DIGEST}", ProcessState.RUNNING, 42, 9_900, 0, "")
+RECORD = RecordView(
+    pid=42,
+    digest=DIGEST,
+    state="ready",
+    slots=4,
+    processed=7,
+    failed=1,
+    retried=0,
+    started_at=9_950.0,
+    heartbeat_at=9_999.0,
+    hold=False,
+    note="",
+    tasks=(SlotView(1, 43, "id-1", "shop.thumb", 9_990.0, 0.0),),
+)
+
+
+def sight(
+    *,
+    process: Process | None = RUNNING,
+    record: RecordView | None = RECORD,
+    spec: WorkerSpec = SPEC,
+    digest: str = DIGEST,
+    answers: bool | None = None,
+) -> Sight:
+    return Sight("thumbs.0", DIGEST, process, Launch("thumbs.0", digest, spec, ""), record, 1 << 20, NOW, answers)
+
+
+def test_a_ready_worker_is_told_whole() -> None:
+    seen = observed(sight())
+
+    assert (seen.name, seen.state, seen.pid, seen.digest, seen.spec) == ("thumbs.0", State.READY, 42, DIGEST, SPEC)
+    assert (seen.slots, seen.busy, seen.processed, seen.failed) == (4, 1, 7, 1)
+    assert (seen.memory_bytes, seen.uptime_seconds, seen.note) == (1 << 20, 50.0, "")
+    assert seen.tasks == (RunningTask("id-1", "shop.thumb", 10.0),)
+
+
+@pytest.mark.parametrize("stale", [replace(RECORD, pid=41), replace(RECORD, digest="00000000"), None])
+def test_a_record_of_an_earlier_life_makes_nobody_ready(stale: RecordView | None) -> None:
+    seen = observed(sight(record=stale))
+
+    assert (seen.state, seen.tasks, seen.busy) == (State.STARTING, (), 0)
+    assert seen.uptime_seconds == 100.0
+
+
+@pytest.mark.parametrize(
+    ("said", "state"),
+    [("starting", State.STARTING), ("draining", State.DRAINING), ("stopped", State.DRAINING), ("failed", State.FAILED)],
+)
+def test_a_living_worker_is_what_it_says(said: str, state: State) -> None:
+    assert observed(sight(record=replace(RECORD, state=said))).state is state
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_status", "seen"),
+    [
+        (ProcessState.STOPPED, 0, State.STOPPED),
+        (ProcessState.EXITED, 0, State.STARTING),
+        (ProcessState.EXITED, 1, State.STARTING),
+        (ProcessState.EXITED, 78, State.FAILED),
+        (ProcessState.FATAL, 0, State.FAILED),
+        (ProcessState.BACKOFF, 0, State.STARTING),
+        (ProcessState.UNKNOWN, 0, State.UNKNOWN),
+    ],
+)
+def test_a_dead_replica_is_what_supervisord_says(state: ProcessState, exit_status: int, seen: State) -> None:
+    found = observed(sight(process=replace(RUNNING, state=state, pid=0, exit_status=exit_status)))
+
+    assert (found.state, found.pid, found.uptime_seconds) == (seen, None, 0.0)
+
+
+def test_a_stopping_replica_drains_and_still_shows_its_tasks() -> None:
+    seen = observed(sight(process=replace(RUNNING, state=ProcessState.STOPPING)))
+
+    assert (seen.state, seen.pid, seen.busy) == (State.DRAINING, 42, 1)
+
+
+def test_a_parked_replica_says_why() -> None:
+    parked = replace(RUNNING, state=ProcessState.EXITED, pid=0, exit_status=78)
+
+    assert observed(sight(process=parked, record=replace(RECORD, note="parked: 9 crashes"))).note == "parked: 9 crashes"
+    assert observed(sight(process=parked, record=None)).note == "parked after too many crashes"
+
+
+def test_a_program_without_words_is_ready_when_it_has_lived_long_enough() -> None:
+    command = replace(SPEC, kind="command")
+    young = replace(RECORD, started_at=NOW - 4.0)
+
+    assert observed(sight(spec=command, record=young)).state is State.STARTING
+    assert observed(sight(spec=command)).state is State.READY
+
+
+def test_a_program_that_can_be_asked_is_ready_when_it_answers() -> None:
+    command = replace(SPEC, kind="command")
+    young = replace(RECORD, started_at=NOW)
+
+    assert observed(sight(spec=command, record=young, answers=True)).state is State.READY
+    mute = observed(sight(spec=command, answers=False))
+    assert (mute.state, mute.note) == (State.STARTING, "does not answer yet")
+
+
+def test_a_silent_worker_is_noted() -> None:
+    assert observed(sight(record=replace(RECORD, heartbeat_at=NOW - 45))).note == "no heartbeat for 45 s"
+
+
+def test_a_spec_of_another_digest_is_not_what_runs() -> None:
+    assert observed(sight(digest="00000000")).spec is None
+
+
+def test_memory_is_that_of_the_whole_tree() -> None:
+    table = Table({pid: Proc(pid, parent, 0, 100) for pid, parent in [(1, 0), (2, 1), (3, 2), (4, 2), (5, 1)]})
+
+    assert table.memory_bytes(2) == 300
+    assert table.memory_bytes(9) == 0
+
+
+def test_a_table_with_a_cycle_ends() -> None:
+    table = Table({2: Proc(2, 3, 0, 100), 3: Proc(3, 2, 0, 100)})
+
+    assert table.memory_bytes(2) == 200

@@ -1,0 +1,154 @@
+"""The XML-RPC door: what it says when the other side is not there, hangs, leaves or speaks nonsense."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from fleet.backends.supervisor.rpc import DaemonDown, Fault, Refusal, SupervisorRpc
+from fleet.errors import FleetError, Unreachable
+from tests.backends.worlds import World, desired_of, replicas_of, spec_of
+
+
+@contextmanager
+def speaking(path: Path, *answers: bytes) -> Iterator[list[bytes]]:
+    """A server that gives one answer to each connection, whatever it is asked."""
+    asked: list[bytes] = []
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen()
+
+    def serve() -> None:
+        for answer in answers:
+            try:
+                link, _ = server.accept()
+            except OSError:  # closed: nobody asked as often as answers were prepared
+                return
+            with link:
+                asked.append(whole_request(link))
+                if answer:
+                    link.sendall(answer)
+                else:
+                    link.recv(1)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield asked
+    finally:
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_RDWR)  # wakes the thread that waits in accept; close alone does not
+        server.close()
+        thread.join()
+
+
+def whole_request(link: socket.socket) -> bytes:
+    data = b""
+    while b"</methodCall>" not in data:
+        data += link.recv(65536)
+    return data
+
+
+def http(body: bytes, status: str = "200 OK") -> bytes:
+    return b"HTTP/1.1 %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (status.encode(), len(body), body)
+
+
+def fault(code: int) -> bytes:
+    struct = f"<struct><member><name>faultCode</name><value><int>{code}</int></value></member>"
+    struct += "<member><name>faultString</name><value><string>SAID</string></value></member></struct>"
+    return http(f"<methodResponse><fault><value>{struct}</value></fault></methodResponse>".encode())
+
+
+OK = http(b"<methodResponse><params><param><value><int>7</int></value></param></params></methodResponse>")
+
+
+def test_nobody_there_is_a_daemon_that_is_down(short_tmp: Path) -> None:
+    rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=1)
+
+    with pytest.raises(DaemonDown) as caught:
+        rpc.pid()
+
+    assert caught.value.exit_code == 10
+    assert "fleet apply" in caught.value.hint
+
+
+def test_a_stale_socket_is_a_daemon_that_is_down(short_tmp: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(short_tmp / "s.sock"))
+
+    with pytest.raises(DaemonDown):
+        SupervisorRpc(short_tmp / "s.sock", timeout_seconds=1).pid()
+
+
+def test_a_daemon_that_hangs_is_given_up_after_the_timeout(short_tmp: Path) -> None:
+    with speaking(short_tmp / "s.sock", b""):
+        rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=0.1)
+        with pytest.raises(Unreachable, match=r"did not answer within 0.1 s") as caught:
+            rpc.pid()
+        assert not isinstance(caught.value, DaemonDown), "it runs: nobody may start a second one"
+
+
+def test_after_a_failed_call_the_next_one_gets_a_new_connection(short_tmp: Path) -> None:
+    with speaking(short_tmp / "s.sock", b"", OK):
+        rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=0.3)
+        with pytest.raises(Unreachable):
+            rpc.pid()
+        assert rpc.pid() == 7
+        rpc.close()
+
+
+def test_a_connection_the_daemon_closed_is_made_anew_without_a_word(short_tmp: Path) -> None:
+    with speaking(short_tmp / "s.sock", OK, OK):
+        rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=1)
+        assert [rpc.pid(), rpc.pid()] == [7, 7]
+        rpc.close()
+
+
+@pytest.mark.parametrize("answer", [b"SSH-2.0-OpenSSH\r\n", http(b"<nonsense"), http(b"", "500 Internal")])
+def test_nonsense_is_an_error_of_ours(short_tmp: Path, answer: bytes) -> None:
+    with speaking(short_tmp / "s.sock", answer, answer):
+        rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=1)
+        with pytest.raises(FleetError) as caught:
+            rpc.pid()
+        assert caught.value.hint
+
+
+def test_faults_become_errors_with_hints(short_tmp: Path) -> None:
+    with speaking(short_tmp / "s.sock", fault(Fault.CANT_REREAD), fault(Fault.SHUTDOWN_STATE)):
+        rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=1)
+        with pytest.raises(Refusal, match="SAID") as refused:
+            rpc.reload()
+        assert "a file in conf.d is broken" in refused.value.hint
+        rpc.close()
+        with pytest.raises(Unreachable, match="is shutting down"):
+            rpc.pid()
+        rpc.close()
+
+
+@pytest.mark.system
+def test_the_first_unforgiven_fault_of_many_calls_is_raised_after_all_were_made(world: World) -> None:
+    world.run(replicas_of(spec_of(), 2))
+    rpc = SupervisorRpc(world.places.socket, timeout_seconds=5)
+    names = [row.full_name for row in rpc.processes()]
+
+    with pytest.raises(Refusal, match="startProcess nobody:nobody"):
+        rpc.start(["nobody:nobody", *names])
+    rpc.stop(["nobody:nobody", *names])
+
+    world.until_stopped(["thumbs.0", "thumbs.1"])
+    rpc.close()
+
+
+@pytest.mark.system
+def test_one_backend_outlives_its_daemons(world: World) -> None:
+    for _ in range(2):
+        world.run(replicas_of(spec_of(), 1))
+        world.remove(["thumbs.0"])
+        world.backend.shutdown()
+    world.backend.prepare(desired_of(spec_of()))
+    assert world.backend.observe().up
