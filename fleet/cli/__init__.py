@@ -1,0 +1,81 @@
+"""The command line. ``main`` holds the only ``except`` that prints; everything is imported when its verb runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+from fleet.errors import FleetError, Interrupted, ManifestError
+
+BROKEN_PIPE = 128 + signal.SIGPIPE
+RESUME = "interrupted: run the same command again to resume"
+
+
+def console() -> NoReturn:
+    """The ``fleet`` command."""
+    signal.signal(signal.SIGTERM, _terminated)
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code. What nobody expected keeps its traceback."""
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except ManifestError as error:
+        _tell(_problems(error))
+        return error.exit_code
+    except Interrupted as error:
+        if error.hint:  # a change was under way
+            _tell(f"fleet: {error.message}\n{RESUME}")
+        return error.exit_code
+    except FleetError as error:
+        _tell(f"fleet: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""))
+        return error.exit_code
+    except KeyboardInterrupt:
+        _tell("")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        _silence(sys.stdout)
+        return BROKEN_PIPE
+
+
+def _run(argv: Sequence[str]) -> int:
+    from fleet.cli.parser import parse
+
+    call = parse(argv)
+    return call.run()
+
+
+def _problems(error: ManifestError) -> str:
+    count = len(error.problems)
+    lines = [str(problem) for problem in error.problems]
+    return "\n".join([*lines, "", f"{count} problem{'s' if count != 1 else ''}; nothing was touched"])
+
+
+def _tell(text: str) -> None:
+    """Errors go to stderr; when nobody reads that either, the exit code has to do."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _silence(sys.stdout)
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        _silence(sys.stderr)
+
+
+def _silence(stream: object) -> None:
+    """Nobody reads any more: let the interpreter's last flush go nowhere instead of complaining."""
+    fileno = getattr(stream, "fileno", None)
+    if fileno is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), fileno())
+
+
+def _terminated(signum: int, _frame: FrameType | None) -> None:
+    raise Interrupted(signum=signum)

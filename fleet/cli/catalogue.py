@@ -1,0 +1,82 @@
+"""Every verb with one line of help and the module that does it; nothing else, so ``fleet --help`` costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """``module`` below fleet.cli.verbs has two functions: ``<name>_flags(parser)`` and ``<name>(args, out) -> int``."""
+
+    name: str
+    help: str
+    module: str
+
+
+CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
+    (
+        "write",
+        (
+            Verb("init", "write a commented manifest and a tasks module to start from", "writing"),
+            Verb("validate", "check a manifest: schema, capabilities, budgets; touches nothing", "writing"),
+            Verb("explain", "why each group has its slots, replicas and concurrency", "writing"),
+            Verb("render", "the exact bytes that apply would write", "writing"),
+            Verb("schema", "the JSON Schema of a manifest, for editors", "writing"),
+        ),
+    ),
+    (
+        "change",
+        (
+            Verb("plan", "what apply would do, replica by replica, with reasons", "planning"),
+            Verb("apply", "plan, confirm, execute, wait until ready", "changing"),
+            Verb("scale", "another replica count: in the manifest, or --live for a while", "scaling"),
+            Verb("restart", "run replicas anew, a few at a time", "steering"),
+            Verb("drain", "let groups or replicas stop taking work; they stay", "steering"),
+            Verb("pause", "hold groups at zero replicas", "steering"),
+            Verb("resume", "undo drain, pause and scale --live", "steering"),
+            Verb("rollback", "an earlier revision, as an ordinary plan", "changing"),
+            Verb("down", "drain and remove everything this fleet owns", "changing"),
+        ),
+    ),
+    (
+        "see",
+        (
+            Verb("status", "groups and replicas, what they do, and what drifted", "watching"),
+            Verb("top", "a live view of the same", "watching"),
+            Verb("logs", "the logs of all replicas as one", "reading"),
+            Verb("history", "the revisions that were applied", "reading"),
+            Verb("events", "what happened, by whom and why", "reading"),
+            Verb("doctor", "look for what is broken around a fleet, and mend it with --fix", "mending"),
+        ),
+    ),
+    (
+        "work",
+        (
+            Verb("send", "enqueue tasks, with a progress bar", "sending"),
+            Verb("worker", "run one worker by hand, without a manifest", "working"),
+        ),
+    ),
+    (
+        "shell",
+        (
+            Verb("completion", "a completion script for a shell", "shell"),
+            Verb("version", "the version of fleet", "shell"),
+        ),
+    ),
+)
+
+VERBS = MappingProxyType({verb.name: verb for _, verbs in CHAPTERS for verb in verbs})
+
+
+def overview() -> str:
+    """What ``fleet --help`` prints."""
+    width = max(map(len, VERBS)) + 2
+    lines = ["usage: fleet VERB [MANIFEST…] [flags]      fleet VERB --help tells more", ""]
+    lines += ["A running fleet may be named with --fleet NAME instead of a manifest.", ""]
+    for title, verbs in CHAPTERS:
+        lines += [f"{title}:", *(f"  {verb.name:<{width}}{verb.help}" for verb in verbs), ""]
+    lines += ["exit codes: 0 done, 1 error, 2 changes (plan --detailed-exitcode), 3 manifest invalid, 4 not ready,"]
+    lines += ["  5 rolled back, 6 paused, 7 stale plan, 8 locked, 9 refused by a guard, 10 unreachable, 64 usage"]
+    return "\n".join(lines)

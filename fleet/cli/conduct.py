@@ -1,0 +1,212 @@
+"""The way every change takes: look, show, guard, ask, lock, look again, carry out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from fleet import logs, machine
+from fleet.apply import Report, StepsFailed, Terms
+from fleet.change import Change, carry_out
+from fleet.cli.output import Output
+from fleet.cli.progress import Progress
+from fleet.cli.signals import Signals
+from fleet.cli.target import duration
+from fleet.core import budget, plan_text
+from fleet.core.desired import RESERVED_PREFIX
+from fleet.core.plan import Plan
+from fleet.errors import Refused
+from fleet.session import Outlook, Session, leaving
+from fleet.wanted import Wanted
+from pools.traits import TRAITS
+
+DECLINED = 1
+STARTS_PER_CORE = 4
+LAST_WORDS = 5
+_MARGIN_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look: the outlook, what its replicas need to start, and what to do just before the first step."""
+
+    outlook: Outlook
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    wanted: Wanted | None = None
+    before: Callable[[], None] = lambda: None
+
+    @property
+    def plan(self) -> Plan:
+        """The steps."""
+        return self.outlook.plan
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a change is to be made, from the flags of its verb."""
+
+    yes: bool = False
+    dry_run: bool = False
+    wait: bool = True
+    timeout_seconds: float | None = None
+    max_destroy: str = ""
+    reason: str = ""
+
+    @classmethod
+    def of(cls, args: argparse.Namespace) -> Manner:
+        """The flags that a verb has; the others keep their defaults."""
+        given = vars(args)
+        return cls(
+            yes=given.get("yes", False),
+            dry_run=given.get("dry_run", False),
+            wait=not given.get("no_wait", False),
+            timeout_seconds=given.get("timeout"),
+            max_destroy=given.get("max_destroy") or "",
+            reason=given.get("reason") or "",
+        )
+
+
+def change_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of every verb that changes a fleet."""
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and do nothing")
+    parser.add_argument(
+        "--timeout", type=duration, metavar="TIME", help="longest wait (default: as long as the plan may take)"
+    )
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until what was started is ready")
+    parser.add_argument("--reason", metavar="TEXT", help="why, for the audit")
+
+
+def share(text: str) -> str:
+    """argparse type: ``3`` or ``20%``."""
+    if text.removesuffix("%").isdigit():
+        return text
+    raise argparse.ArgumentTypeError(f"not a number or a share of replicas: {text!r}; write it like '3' or '20%'")
+
+
+def conduct(session: Session, out: Output, verb: str, look: Callable[[], Look], manner: Manner) -> int:
+    """Do what a verb plans; its exit code. ``look`` is called anew whenever the world may have moved."""
+    if manner.dry_run:
+        seen = look()
+        out.either(plan_text.document(seen.plan), _shown(seen.plan, out))
+        return 0
+    asked: Plan | None = None
+    if out.can_ask() and not manner.yes:
+        asked = look().plan
+        if not _agreed(asked, out):
+            return DECLINED
+    with session.lock():
+        seen = look()
+        if asked is None:
+            _show(seen.plan, out)
+        elif _steps(seen.plan) != _steps(asked):
+            out.say("the fleet has changed meanwhile; the plan is now:")
+            if not _agreed(seen.plan, out):
+                return DECLINED
+        guard(seen.outlook, manner)
+        report = walk(session, out, verb, seen, manner)
+    finished(session, out, seen.plan, report)
+    return 0
+
+
+def walk(session: Session, out: Output, verb: str, seen: Look, manner: Manner) -> Report:
+    """Carry out what was seen, with the lock held."""
+    seen.before()
+    change = Change(verb, seen.outlook, seen.secrets, seen.wanted, manner.reason)
+    try:
+        with Signals(out) as signals, Progress(out, seen.plan) as progress:
+            terms = Terms(
+                _patience_seconds(session, seen.plan, manner),
+                wait=manner.wait,
+                starts_at_once=STARTS_PER_CORE * machine.cpus(),
+                interrupted=signals.number,
+            )
+            return carry_out(session, change, tell=progress.tell, terms=terms)
+    except StepsFailed as error:
+        _last_words(session, out, error.failures[0][0].replica)
+        raise
+
+
+def _last_words(session: Session, out: Output, replica: str) -> None:
+    """What a failed replica wrote last: most often the reason stands there."""
+    lines = logs.merged({replica: session.places.log_file(replica)}, last=LAST_WORDS)
+    if lines:
+        out.say(f"the end of the log of {replica}:")
+        for line in lines:
+            out.say(f"  | {line.text}")
+
+
+def _refuse_missing_pools(plan: Plan) -> None:
+    """A worker whose pool this version lacks would only crash until it is parked."""
+    targets = [step.target for step in plan.changes if step.target is not None and step.target.spec.kind == "worker"]
+    missing = {one.group: one.spec.pool.type for one in targets if not TRAITS[one.spec.pool.type].engine}
+    if missing:
+        groups = ", ".join(f"{group} ({pool})" for group, pool in sorted(missing.items()))
+        present = ", ".join(name for name, row in TRAITS.items() if row.engine)
+        raise Refused(
+            f"the pools of these groups are not part of this version: {groups}",
+            hint=f"take one of {present}, or run them with `worker: celery`",
+        )
+
+
+def guard(outlook: Outlook, manner: Manner) -> None:
+    """Raise Refused for what breaks a budget or removes more than is allowed."""
+    budget.check(outlook.desired, outlook.plan, outlook.observed)
+    _refuse_missing_pools(outlook.plan)
+    if not manner.max_destroy:
+        return
+    gone = leaving(outlook.plan)
+    running = [one for one in outlook.observed.replicas.values() if not one.group.startswith(RESERVED_PREFIX)]
+    number = int(manner.max_destroy.removesuffix("%"))
+    allowed = len(running) * number // 100 if manner.max_destroy.endswith("%") else number
+    if len(gone) > allowed:
+        raise Refused(
+            f"the plan removes {len(gone)} of {len(running)} replicas, and --max-destroy allows {allowed}",
+            hint=f"look at `fleet plan`; if it is meant, --max-destroy {len(gone)}",
+        )
+
+
+def _agreed(plan: Plan, out: Output) -> bool:
+    """Show a plan and ask; a plan without steps needs no answer."""
+    _show(plan, out)
+    if plan.is_empty or out.confirmed("Do this?"):
+        return True
+    out.say("nothing was done")
+    return False
+
+
+def _show(plan: Plan, out: Output) -> None:
+    text = _shown(plan, out)
+    if out.is_json:
+        out.say(text.rstrip("\n"))
+    else:
+        out.facts(text)
+
+
+def _shown(plan: Plan, out: Output) -> str:
+    return plan_text.text(plan, colour=out.colour)
+
+
+def _steps(plan: Plan) -> list[tuple[str, ...]]:
+    return [(step.id, step.target.digest if step.target else "") for step in plan.changes]
+
+
+def _patience_seconds(session: Session, plan: Plan, manner: Manner) -> float:
+    if manner.timeout_seconds is not None:
+        return manner.timeout_seconds
+    return max(session.settings.ready_timeout_seconds, plan.worst_case_seconds + _MARGIN_SECONDS)
+
+
+def finished(session: Session, out: Output, plan: Plan, report: Report) -> None:
+    """Say how it ended."""
+    standing = session.standing()
+    revision = standing.revision if standing is not None else 0
+    if out.is_json:
+        document: dict[str, Any] = plan_text.document(plan)
+        out.document({**document, "revision": revision, "outcome": "done", "seconds": round(report.seconds, 3)})
+    elif plan.changes:
+        count = len(report.done)
+        steps = f"{count} step{'s' if count != 1 else ''}"
+        out.say(f"fleet {plan.fleet}, revision {revision}: done, {steps} in {report.seconds:.1f} s")

@@ -1,0 +1,109 @@
+"""From words to a call: only the parser of the verb that was named is built."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from fleet.cli.catalogue import VERBS, Verb, overview
+from fleet.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A verb with its arguments."""
+
+    verb: Verb | None
+    args: argparse.Namespace
+    text: str = ""
+
+    def run(self) -> int:
+        """Do it; the exit code."""
+        if self.verb is None:
+            print(self.text)
+            return 0
+        from fleet.cli.output import Output
+
+        module = importlib.import_module(f"fleet.cli.verbs.{self.verb.module}")
+        code: int = getattr(module, self.verb.name)(self.args, Output.of(self.args))
+        return code
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with our exit code for mistakes, and a guess at what was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, hint=f"see `{self.prog} --help`")
+
+    def understood(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments. Raises UsageError with a guess for a flag that is not known."""
+        args, unknown = self.parse_known_intermixed_args(list(words))
+        if unknown:
+            first = unknown[0]
+            flags = [flag for action in self._actions for flag in action.option_strings]
+            raise UsageError(f"{self.prog} does not know {first}", hint=_guess(first, flags, self.prog))
+        return args
+
+
+def parse(argv: Sequence[str]) -> Call:
+    """The call that a command line means. Raises UsageError."""
+    if not argv or argv[0] in {"-h", "--help", "help"}:
+        wanted = argv[1] if len(argv) > 1 and argv[0] == "help" else ""
+        if not wanted:
+            return Call(None, argparse.Namespace(), overview())
+        argv = [wanted, "--help"]
+    if argv[0] in {"-V", "--version"}:
+        argv = ["version", *argv[1:]]
+    verb = _verb(argv[0])
+    return Call(verb, parser_of(verb).understood(argv[1:]))
+
+
+def _verb(word: str) -> Verb:
+    if word in VERBS:
+        return VERBS[word]
+    what, known = ("flag", ("--help", "--version")) if word.startswith("-") else ("verb", tuple(VERBS))
+    raise UsageError(f"there is no {what} {word!r}", hint=_guess(word, known, "fleet"))
+
+
+def parser_of(verb: Verb) -> Parser:
+    """The parser of one verb."""
+    parser = Parser(
+        prog=f"fleet {verb.name}",
+        description=verb.help[0].upper() + verb.help[1:] + ".",
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_flags(verb, parser)
+    return parser
+
+
+def add_flags(verb: Verb, parser: argparse.ArgumentParser) -> None:
+    """Give a parser the flags of a verb."""
+    module = importlib.import_module(f"fleet.cli.verbs.{verb.module}")
+    getattr(module, f"{verb.name}_flags")(parser)
+
+
+def whole() -> argparse.ArgumentParser:
+    """One parser with every verb, for completion scripts."""
+    parser = argparse.ArgumentParser(prog="fleet", allow_abbrev=False)
+    below: Any = parser.add_subparsers(dest="verb", metavar="VERB")
+    for verb in VERBS.values():
+        add_flags(verb, below.add_parser(verb.name, help=verb.help, description=verb.help, allow_abbrev=False))
+    return parser
+
+
+def _guess(word: str, known: Iterable[str], prog: str) -> str:
+    close = difflib.get_close_matches(word.partition("=")[0], list(known), n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"see `{prog} --help`"
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """A hint for a name that is not known: the closest one, and all of them where they are few."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    guess = [f"did you mean {close[0]!r}?"] if close else []
+    names = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
+    return " ".join([*guess, f"known: {names}" if known else "there are none"])

@@ -1,0 +1,93 @@
+"""How far a walk is: a bar on a terminal, a line per step elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from fleet.cli.output import Output, painted, wants_colour
+from fleet.core.plan import GLYPHS, Plan
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+
+    from fleet.apply import Event
+
+_NAMED = 3
+
+
+class Progress:
+    """Listens to the events of one walk."""
+
+    def __init__(self, out: Output, plan: Plan) -> None:
+        self._out = out
+        self._total = len(plan.changes)
+        self._done = 0
+        self._going: dict[str, str] = {}
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> Self:
+        if self._out.is_live and self._total:
+            self._bar = _bar(self._out)
+            self._bar.add_task("", total=self._total, going="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def tell(self, events: Sequence[Event]) -> None:
+        """Show what happened."""
+        for event in events:
+            self._count(event)
+        if self._bar is not None:
+            names = list(self._going.values())
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            going = f"{', '.join(names[:_NAMED])}{more}" if names else ""
+            self._bar.update(self._bar.task_ids[0], completed=self._done, going=going)
+
+    def _count(self, event: Event) -> None:
+        match event.phase:
+            case "started":
+                self._going[event.step.id] = event.step.id
+            case "done":
+                self._going.pop(event.step.id, None)
+                self._done += 1
+                self._print(event, "✓", "good")
+            case "failed":
+                self._going.pop(event.step.id, None)
+                self._print(event, "✗", "bad")
+
+    def _print(self, event: Event, mark: str, style: str) -> None:
+        """On a terminal only failures leave a line; elsewhere each end of a step does."""
+        if self._bar is not None and event.phase == "done":
+            return
+        colour = wants_colour(self._out.stderr)
+        glyph = painted(mark, style, colour=colour)
+        width = len(str(self._total))
+        count = f"[{self._done:>{width}}/{self._total}]"
+        step = f"{GLYPHS[event.step.action]} {event.step.id}"
+        why = f": {event.reason}" if event.phase == "failed" else ""
+        line = f"{glyph} {count} {event.seconds:6.1f}s  {step}{why}"
+        if self._bar is not None:
+            self._bar.print(line, markup=False, highlight=False)
+        else:
+            self._out.say(line)
+
+
+def _bar(out: Output) -> Bar:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[going]}", markup=False),
+        console=Console(file=out.stderr),
+    )

@@ -1,0 +1,175 @@
+"""Which fleet a command line means: manifests, or ``--fleet NAME``; and which of its groups and replicas."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleet.cli.parser import did_you_mean
+from fleet.errors import UsageError
+
+if TYPE_CHECKING:
+    from fleet.core.desired import Desired
+    from fleet.session import Session
+    from fleet.wanted import Wanted
+
+DEFAULT_MANIFEST = "fleet.yaml"
+_SUFFIXES = (".yaml", ".yml", ".json")
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # as fleet.core.manifest has it, without importing pydantic
+
+
+def target_flags(parser: argparse.ArgumentParser, *, names: str = "", required: bool = False) -> None:
+    """MANIFEST… and --fleet; ``names``: what else may stand among the words, for the help."""
+    what = "manifest files, merged left to right" + (f"; {names}" if names else "")
+    metavar = "WORD" if names else "MANIFEST"
+    parser.add_argument("words", nargs="+" if required else "*", metavar=metavar, help=what)
+    parser.add_argument("--fleet", metavar="NAME", default="", help="a fleet that was applied before, by its name")
+
+
+def output_flag(parser: argparse.ArgumentParser) -> None:
+    """-o json."""
+    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print facts")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the words of a command line name."""
+
+    manifests: tuple[str, ...]
+    names: tuple[str, ...]
+    fleet: str = ""
+
+    def sources(self) -> tuple[str, ...]:
+        """The manifest files; the one in this folder where none is named."""
+        if self.manifests or self.fleet:
+            return self.manifests
+        return (DEFAULT_MANIFEST,) if Path(DEFAULT_MANIFEST).is_file() else ()
+
+
+def target_of(args: argparse.Namespace) -> Target:
+    """Manifests and names apart; a manifest and --fleet together make no sense."""
+    manifests = tuple(word for word in args.words if is_manifest(word))
+    names = tuple(word for word in args.words if not is_manifest(word))
+    if manifests and args.fleet:
+        raise UsageError("a manifest and --fleet at once", hint="name the fleet one way or the other")
+    return Target(manifests, names, args.fleet)
+
+
+def is_manifest(word: str) -> bool:
+    """A file, by its looks."""
+    return word == "-" or word.endswith(_SUFFIXES) or os.sep in word
+
+
+def no_names(target: Target) -> None:
+    """For verbs that take manifests only."""
+    if target.names:
+        hint = "a manifest's name ends with .yaml; a running fleet is named with --fleet NAME"
+        raise UsageError(f"{target.names[0]!r} is no manifest", hint=hint)
+
+
+def session_of(target: Target) -> Session:
+    """The fleet that is meant, without reading more of a manifest than its name."""
+    from fleet import settings
+    from fleet.session import Session, known_fleets
+
+    loaded = settings.load()
+    if target.fleet:
+        known = known_fleets(loaded.home)
+        if target.fleet not in known:
+            raise UsageError(
+                f"there is no fleet {target.fleet!r} in {loaded.home}", hint=did_you_mean(target.fleet, known)
+            )
+        return Session(target.fleet, settings=loaded)
+    if sources := target.sources():
+        return Session(_name_in(sources), settings=loaded)
+    known = known_fleets(loaded.home)
+    if len(known) == 1:
+        return Session(known[0], settings=loaded)
+    hint = (
+        f"known fleets in {loaded.home}: {', '.join(known)}"
+        if known
+        else "`fleet init` writes a manifest to start from"
+    )
+    raise UsageError("which fleet? Name a manifest, or use --fleet NAME", hint=hint)
+
+
+def session_for(wanted: Wanted) -> Session:
+    """The fleet a manifest describes."""
+    from fleet import settings
+    from fleet.session import Session
+
+    return Session(wanted.name, settings=settings.load())
+
+
+def wanted_of(target: Target) -> Wanted:
+    """The manifest that is meant: the files, else what was applied last."""
+    from fleet.wanted import from_files
+
+    if sources := target.sources():
+        return from_files(sources)
+    return session_of(target).last_applied()
+
+
+def _name_in(paths: Sequence[str]) -> str:
+    """The fleet's name as plainly written; where it is not, the whole manifest is read, and its problems told."""
+    import yaml
+
+    from fleet.files import read_named
+
+    loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    name = ""
+    for path in paths:
+        try:
+            document = yaml.load(read_named(path), loader)
+            name = document["metadata"]["name"]
+        except (yaml.YAMLError, KeyError, TypeError, ValueError):
+            continue
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return name
+    from fleet.wanted import from_files
+
+    return from_files(paths).name
+
+
+def checked_names(names: Sequence[str], desired: Desired, *, groups_only: bool = False) -> tuple[str, ...]:
+    """Names of groups or replicas, each known. Raises UsageError with a guess."""
+    groups = [name for name, group in desired.groups.items() if not group.system]
+    for name in names:
+        group, _, index = name.rpartition(".")
+        is_replica = group in groups and index.isdigit() and not groups_only
+        if name not in groups and not is_replica:
+            what = "group" if groups_only else "group or replica"
+            raise UsageError(f"there is no {what} {name!r} in fleet {desired.fleet!r}", hint=did_you_mean(name, groups))
+    return tuple(names)
+
+
+def groups_of(names: Sequence[str], desired: Desired) -> set[str]:
+    """The groups that names of groups and replicas belong to."""
+    return {name if name in desired.groups else name.rpartition(".")[0] for name in names}
+
+
+def duration(text: str) -> float:
+    """argparse type: ``90``, ``30s``, ``5m``, ``2h``."""
+    if text.isdigit():
+        return float(text)
+    found = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+    if not found or "".join(number + unit for number, unit in found) != text:
+        raise argparse.ArgumentTypeError(f"not a duration: {text!r}; write it like '30s', '5m' or '2h'")
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    return sum(float(number) * units[unit] for number, unit in found)
+
+
+def since(text: str) -> float:
+    """argparse type: a duration back from now, or a moment like ``2026-11-21T05:00``; as Unix seconds."""
+    import time
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except ValueError:
+        return time.time() - duration(text)

@@ -1,0 +1,1 @@
+"""What each verb does: its flags, and one short function."""

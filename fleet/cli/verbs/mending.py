@@ -1,0 +1,95 @@
+"""doctor: what is broken around a fleet."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fleet import settings
+from fleet.cli.output import Output, painted
+from fleet.cli.target import no_names, output_flag, session_of, target_flags, target_of
+from fleet.core.desired import BROKER_GROUP
+
+if TYPE_CHECKING:
+    from fleet.doctor import Finding
+
+_MARKS = {"error": ("✗", "bad"), "warning": ("!", "wait"), "info": ("·", "dim")}
+
+
+def doctor_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of doctor."""
+    target_flags(parser)
+    parser.add_argument("--fix", action="store_true", help="put right what can be put right without losing work")
+    output_flag(parser)
+
+
+def doctor(args: argparse.Namespace, out: Output) -> int:
+    """Look, mend where that is asked, and exit 1 while an error is left."""
+    from fleet.doctor import examine, fix
+
+    target = target_of(args)
+    no_names(target)
+    session = session_of(target)
+    standing = session.standing()
+    embedded = standing is not None and BROKER_GROUP in standing.desired.groups
+    found = examine(session.places, session.settings, embedded_wanted=embedded)
+    mended: list[str] = []
+    if args.fix and any(finding.fixable for finding in found):
+        with session.lock():
+            mended = fix(examine(session.places, session.settings, embedded_wanted=embedded))
+        session.audit.write(*({"event": "doctor.fixed", "reason": text} for text in mended))
+        found = examine(session.places, session.settings, embedded_wanted=embedded)
+    out.either(_document(session.name, found, mended), _text(found, mended, colour=out.colour))
+    return 1 if any(finding.severity == "error" for finding in found) else 0
+
+
+def _document(fleet: str, found: Sequence[Finding], mended: Sequence[str]) -> dict[str, Any]:
+    return {
+        "fleet": fleet,
+        "findings": [
+            {
+                "severity": one.severity,
+                "subject": one.subject,
+                "message": one.message,
+                "hint": one.hint,
+                "fixable": one.fixable,
+            }
+            for one in found
+        ],
+        "fixed": list(mended),
+        "settings": _settings(),
+    }
+
+
+def _settings() -> dict[str, Any]:
+    """Every FLEET_* setting with its value now."""
+    loaded = settings.load()
+    return {
+        f"FLEET_{name.upper()}": {
+            "value": str(getattr(loaded, name)),
+            "set": f"FLEET_{name.upper()}" in os.environ,
+            "description": field.description or "",
+        }
+        for name, field in settings.Settings.model_fields.items()
+    }
+
+
+def _text(found: Sequence[Finding], mended: Sequence[str], *, colour: bool) -> str:
+    lines = [f"{painted('✓', 'good', colour=colour)} fixed  {text}" for text in mended]
+    for one in found:
+        mark, style = _MARKS[one.severity]
+        lines.append(f"{painted(mark, style, colour=colour)} {one.subject}: {one.message}")
+        hint = one.hint or ("`fleet doctor --fix` puts it right" if one.fixable else "")
+        lines += [f"    hint: {hint}"] if hint else []
+    if not any(one.severity != "info" for one in found):
+        lines.append(f"{painted('✓', 'good', colour=colour)} nothing is wrong")
+    rows = _settings()
+    width = max(map(len, rows))
+    lines += ["", "settings:"]
+    lines += [
+        f"  {name:<{width}}  {row['value'] or '-'}{'' if row['set'] else ' (default)'}  {row['description']}"
+        for name, row in rows.items()
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""scale: another replica count, in the manifest or as a live exception to it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from fleet.audit import who
+from fleet.cli.conduct import Look, Manner, change_flags, conduct, share
+from fleet.cli.output import Output
+from fleet.cli.target import (
+    Target,
+    checked_names,
+    duration,
+    output_flag,
+    session_for,
+    session_of,
+    target_flags,
+    target_of,
+)
+from fleet.core.parse import Source
+from fleet.editor import edit_replicas
+from fleet.errors import UsageError
+from fleet.files import STDIN, rewrite
+from fleet.overrides import Kind, Override, added, ended
+from fleet.session import Session
+from fleet.wanted import from_sources, read_sources
+
+
+def scale_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of scale."""
+    target_flags(parser, names="GROUP=N: the wanted count", required=True)
+    parser.add_argument("--live", action="store_true", help="leave the manifest alone and override it")
+    parser.add_argument("--for", dest="lasting", type=duration, metavar="TIME", help="end of a --live override")
+    parser.add_argument(
+        "--max-destroy", type=share, metavar="COUNT", help="refuse to remove more replicas than 3, or than 20%%"
+    )
+    change_flags(parser)
+    output_flag(parser)
+
+
+def scale(args: argparse.Namespace, out: Output) -> int:
+    """Edit and apply, or override and apply."""
+    target = target_of(args)
+    counts = _counts(target.names)
+    if args.lasting is not None and not args.live:
+        raise UsageError("--for needs --live", hint="a count in the manifest has no end")
+    if args.live:
+        return _live(session_of(target), counts, args, out)
+    return _edit(target, counts, args, out)
+
+
+def _counts(words: Sequence[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for word in words:
+        group, sign, number = word.partition("=")
+        if not sign or not group or not number.isdigit():
+            raise UsageError(f"{word!r} is not GROUP=N", hint="like `fleet scale thumbs=12`")
+        counts[group] = int(number)
+    if not counts:
+        raise UsageError("no group to scale", hint="like `fleet scale thumbs=12`")
+    return counts
+
+
+def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, out: Output) -> int:
+    before = read_sources(_files(target))
+    texts = edit_replicas(before, counts)
+    wanted = from_sources([Source(source.name, texts.get(source.name, source.text)) for source in before])
+    session = session_for(wanted)
+
+    def look() -> Look:
+        overrides = ended(session.overrides(), counts.keys(), kinds=frozenset[Kind]({"replicas"}))
+        aim = session.aim(wanted, overrides=overrides)
+
+        def write() -> None:
+            if read_sources([source.name for source in before]) != before:
+                raise UsageError("the manifest was changed meanwhile", hint="run the command again")
+            for name, text in texts.items():
+                rewrite(Path(name), text)
+                out.say(f"edited {name}")
+            session.keep_overrides(overrides)
+
+        return Look(session.outlook(aim.desired), aim.secrets, wanted, before=write)
+
+    return conduct(session, out, "scale", look, _manner(args, counts))
+
+
+def _files(target: Target) -> tuple[str, ...]:
+    files = target.sources()
+    if not files:
+        revision = session_of(target).history.latest()
+        files = revision.origin.sources if revision is not None else ()
+    missing = [file for file in files if file == STDIN or not Path(file).is_file()]
+    if not files or missing:
+        which = f"{missing[0]} is no file" if missing else "no manifest file is known"
+        raise UsageError(f"{which}, so there is nothing to edit", hint="name the manifest, or override it with --live")
+    return files
+
+
+def _live(session: Session, counts: Mapping[str, int], args: argparse.Namespace, out: Output) -> int:
+    wanted = session.last_applied()
+    now = session.now()
+    until = now + args.lasting if args.lasting is not None else None
+    new = [Override("replicas", group, now, who(), args.reason or "", until, count) for group, count in counts.items()]
+
+    def look() -> Look:
+        overrides = added(session.overrides(), *new)
+        aim = session.aim(wanted, overrides=overrides)
+        checked_names(tuple(counts), aim.desired, groups_only=True)
+        outlook = session.outlook(aim.desired, only=counts.keys())
+
+        def write() -> None:
+            session.keep_overrides(overrides)
+            session.audit.write(*({"event": "override", "override": str(one)} for one in new))
+
+        return Look(outlook, aim.secrets, before=write)
+
+    return conduct(session, out, "scale", look, _manner(args, counts))
+
+
+def _manner(args: argparse.Namespace, counts: Mapping[str, int]) -> Manner:
+    words = ", ".join(f"{group}={count}" for group, count in counts.items())
+    manner = Manner.of(args)
+    return replace(manner, reason=manner.reason or f"scale {words}")

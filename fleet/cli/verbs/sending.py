@@ -1,0 +1,147 @@
+"""send: enqueue tasks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from fleet.broker.publisher import Outgoing, Publisher, depths
+from fleet.cli.output import Output
+from fleet.cli.target import duration, output_flag, session_for, session_of, target_flags, target_of, wanted_of
+from fleet.core.desired import BrokerSpec, Desired
+from fleet.errors import NotReady, UsageError
+from fleet.session import Session
+from fleet.wanted import Aim
+from fleet.worker.messages import build
+
+WAIT_TIMEOUT_SECONDS = 3600.0
+_POLL_SECONDS = 0.3
+_QUIET_LOOKS = 3
+
+
+def send_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of send."""
+    target_flags(parser, names="TASK: its name, like shop.thumb", required=True)
+    parser.add_argument("--queue", metavar="NAME", help="default: the only queue of the fleet")
+    parser.add_argument("--args", default="[]", metavar="JSON", help="positional arguments, a JSON list")
+    parser.add_argument("--kwargs", default="{}", metavar="JSON", help="keyword arguments, a JSON object")
+    parser.add_argument("--count", type=int, default=1, metavar="N", help="how many of the same")
+    parser.add_argument("--wait", action="store_true", help="until the fleet has done as many")
+    parser.add_argument("--timeout", type=duration, default=WAIT_TIMEOUT_SECONDS, metavar="TIME", help="for --wait")
+    output_flag(parser)
+
+
+def send(args: argparse.Namespace, out: Output) -> int:
+    """Enqueue, and wait where that is asked."""
+    target = target_of(args)
+    if len(target.names) != 1:
+        raise UsageError("name one task", hint="like `fleet send fleet.yaml shop.thumb --args '[\"a.jpg\"]'`")
+    if args.count < 1:
+        raise UsageError(f"--count {args.count}: nothing to send")
+    wanted = wanted_of(target)
+    session = session_of(target) if target.fleet else session_for(wanted)
+    aim = session.aim(wanted)
+    queue = args.queue or _only_queue(aim.desired)
+    url = _broker_url(aim)
+    call = (target.names[0], _json(args.args, list, "--args"), _json(args.kwargs, dict, "--kwargs"))
+    before = _counted(session, queue) if args.wait else (0, 0)
+    began = time.monotonic()
+    with _bar(out, "sending", args.count) as progress, Publisher(url) as publisher:
+        publisher.send_many((_message(queue, *call) for _ in range(args.count)), progress=progress)
+    sent = time.monotonic() - began
+    document: dict[str, Any] = {"task": target.names[0], "queue": queue, "sent": args.count, "seconds": round(sent, 3)}
+    text = f"sent {args.count} x {target.names[0]} to {queue} in {sent:.1f} s"
+    if args.wait:
+        _wait(session, queue, url, before[0], args, out)
+        failed = max(0, _counted(session, queue)[1] - before[1])
+        waited = time.monotonic() - began
+        document |= {"failed": failed, "waited": round(waited, 3)}
+        text += f"; done after {waited:.1f} s, {failed} failed"
+    out.either(document, text)
+    return 1 if document.get("failed") else 0
+
+
+def _message(queue: str, name: str, arguments: list[Any], keywords: Mapping[str, Any]) -> Outgoing:
+    built = build(name, arguments, keywords)
+    return Outgoing(queue, built.body, built.headers, built.properties, built.content_type, built.content_encoding)
+
+
+def _json(text: str, kind: type[Any], flag: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{flag} is not JSON: {error}", hint="""like --args '[1, "two"]' --kwargs '{"size": 3}'"""
+        ) from error
+    if not isinstance(value, kind):
+        what = "list" if kind is list else "object"
+        raise UsageError(f"{flag} must be a JSON {what}")
+    return value
+
+
+def _only_queue(desired: Desired) -> str:
+    queues = sorted({queue.name for group in desired.groups.values() for queue in group.spec.queues})
+    if len(queues) != 1:
+        hint = f"one of: {', '.join(queues)}" if queues else "no group names a queue"
+        raise UsageError("which queue? Say --queue NAME", hint=hint)
+    return queues[0]
+
+
+def _broker_url(aim: Aim) -> str:
+    brokers: set[BrokerSpec] = {group.spec.broker for group in aim.desired.groups.values()} - {BrokerSpec()}
+    for broker in brokers:
+        return aim.secrets[broker.secret] if broker.secret else broker.url
+    raise UsageError("the manifest names no broker", hint="write spec.broker")
+
+
+def _consumers(session: Session, queue: str) -> list[Any]:
+    """Replicas that take from the queue."""
+    replicas = session.backend.observe().replicas.values()
+    return [one for one in replicas if one.spec and any(own.name == queue for own in one.spec.queues)]
+
+
+def _counted(session: Session, queue: str) -> tuple[int, int]:
+    """Done and failed so far, in the workers that are there now."""
+    replicas = _consumers(session, queue)
+    return sum(replica.processed for replica in replicas), sum(replica.failed for replica in replicas)
+
+
+def _wait(session: Session, queue: str, url: str, before: int, args: argparse.Namespace, out: Output) -> None:
+    """Until as many were done, or nothing waits and nothing runs for a few looks (a worker was restarted meanwhile)."""
+    end = time.monotonic() + args.timeout
+    quiet = 0
+    with _bar(out, "done", args.count) as progress:
+        while True:
+            replicas = _consumers(session, queue)
+            done = max(0, sum(replica.processed for replica in replicas) - before)
+            progress(min(done, args.count))
+            idle = not depths(url, [queue])[queue] and not any(replica.busy for replica in replicas)
+            quiet = quiet + 1 if idle else 0
+            if done >= args.count or (quiet >= _QUIET_LOOKS and replicas):
+                return
+            if time.monotonic() > end:
+                raise NotReady(f"{done} of {args.count} tasks were done within {args.timeout:g} s")
+            time.sleep(_POLL_SECONDS)
+
+
+@contextmanager
+def _bar(out: Output, title: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on a terminal, else nothing."""
+    if not out.is_live:
+        yield _unseen
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(file=out.stderr)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+def _unseen(_done: int) -> None:
+    """Nobody watches."""

@@ -1,0 +1,94 @@
+"""worker: one worker by hand, exactly as a supervised one would run, without a manifest."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from typing import NoReturn
+
+from fleet import machine
+from fleet.cli.output import Output
+from fleet.cli.target import duration
+from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
+from fleet.core.specs import GREEN_SLOTS
+from fleet.errors import UsageError
+from fleet.worker.options import DOCUMENT_FORMAT
+from pools.traits import TRAITS
+
+BROKER_VARIABLE = "FLEET_BROKER_URL"
+_FLEET = "by-hand"
+_SECRET = "broker"
+
+
+def worker_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of worker."""
+    parser.add_argument("--app", "-A", required=True, metavar="MODULE:ATTR", help="a Celery app or a fleet.Tasks")
+    parser.add_argument("--pool", "-P", default="solo", metavar="POOL", help=f"{', '.join(TRAITS)}, or module:Class")
+    parser.add_argument("--concurrency", "-c", type=int, metavar="N", help="slots (default: the cores, solo: 1)")
+    parser.add_argument("--queues", "-Q", default="celery", metavar="A,B", help="queues to take from (default: celery)")
+    parser.add_argument("--broker", "-b", metavar="URL", help=f"default: ${BROKER_VARIABLE}")
+    parser.add_argument("--acks", choices=("early", "late"), help="default: as the app says")
+    parser.add_argument("--time-limit", type=duration, metavar="TIME", help="hard limit of a task")
+    parser.add_argument("--drain-timeout", type=duration, default=60.0, metavar="TIME", help="default: 60s")
+    parser.add_argument("--loglevel", "-l", default="INFO", type=str.upper, metavar="LEVEL", help="default: INFO")
+    parser.add_argument("--workdir", metavar="DIR", help="default: this folder")
+
+
+def worker(args: argparse.Namespace, out: Output) -> NoReturn:
+    """Become the worker: the launch document lies in memory, so that the broker's password is in no file."""
+    broker = args.broker or os.environ.get(BROKER_VARIABLE, "")
+    if not broker:
+        raise UsageError("no broker to take tasks from", hint=f"give --broker URL, or set {BROKER_VARIABLE}")
+    spec = spec_of(args)
+    document = {
+        "format": DOCUMENT_FORMAT,
+        "fleet": _FLEET,
+        "replica": f"worker.{os.getpid()}",  # several by hand on one broker must not share what they hold
+        "digest": digest(spec),
+        "spec": spec.to_json(),
+        "secrets": {_SECRET: broker},
+        "record": None,
+    }
+    if args.workdir:
+        try:
+            os.chdir(args.workdir)
+        except OSError as error:
+            raise UsageError(f"--workdir {args.workdir}: {error.strerror}") from error
+    what = f"{spec.pool.type} x {spec.pool.concurrency}, from {', '.join(queue.name for queue in spec.queues)}"
+    out.say(f"worker of {spec.app}: {what}; Ctrl-C drains")
+    _become(document, {**os.environ, BROKER_VARIABLE: broker})
+
+
+def spec_of(args: argparse.Namespace) -> WorkerSpec:
+    """What the flags say, as a spec."""
+    kind, class_path = ("custom", args.pool) if ":" in args.pool else (args.pool, "")
+    if kind not in TRAITS or (kind == "custom" and not class_path):
+        raise UsageError(f"unknown pool {args.pool!r}", hint=f"known: {', '.join(TRAITS)}; a class is module:Class")
+    if args.concurrency is not None and args.concurrency < 1:
+        raise UsageError(f"--concurrency {args.concurrency}: at least 1")
+    traits = TRAITS[kind]
+    usual = GREEN_SLOTS if traits.is_green or traits.async_tasks else machine.cpus()
+    return WorkerSpec(
+        kind="worker",
+        fleet=_FLEET,
+        group="worker",
+        pool=PoolSpec(kind, traits.fixed_slots or args.concurrency or usual, class_path),
+        app=args.app,
+        queues=tuple(QueueSpec(name) for name in args.queues.split(",") if name),
+        broker=BrokerSpec(secret=_SECRET),
+        task=TaskPolicy(time_limit_seconds=args.time_limit, acks=args.acks),
+        drain_timeout_seconds=args.drain_timeout,
+        workdir=os.path.abspath(args.workdir or "."),
+        python=sys.executable,
+        log_level=args.loglevel,
+    )
+
+
+def _become(document: dict[str, object], environ: dict[str, str]) -> NoReturn:
+    descriptor = os.memfd_create("fleet-worker", 0)
+    os.write(descriptor, json.dumps(document).encode())
+    sys.stdout.flush()
+    command = [sys.executable, "-P", "-m", "fleet.worker", f"/proc/self/fd/{descriptor}"]
+    os.execve(sys.executable, command, environ)

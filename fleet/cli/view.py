@@ -1,0 +1,145 @@
+"""A status as a table for people: PURE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from fleet.cli.output import Cell, Row, painted, table
+from fleet.core.observed import RunningTask
+from fleet.core.status import GroupStatus, Status, WorkerStatus
+from fleet.core.wording import listed
+
+HEAD = ("NAME", "POOL", "PID", "STATE", "DIGEST", "SLOTS", "DONE", "FAILED", "MEMORY", "UPTIME", "RUNS")
+_STATE_STYLES = {
+    "ready": "good",
+    "starting": "wait",
+    "draining": "wait",
+    "stopped": "dim",
+    "failed": "bad",
+    "unknown": "bad",
+}
+_SHOWN_TASKS = 2
+_MI = 1 << 20
+
+
+def status_text(status: Status, *, footer: Sequence[str] = (), colour: bool = False) -> str:
+    """The table, then what is missing and what should not be there."""
+    rows = [row for group in status.groups.values() for row in _group_rows(group)]
+    parts = [table(HEAD, rows, colour=colour)] if rows else []
+    lines = [_headline(status, colour), *_problems(status), *footer]
+    return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def _group_rows(group: GroupStatus) -> Iterator[Row]:
+    ready = f"{group.ready_replicas}/{group.desired_replicas}"
+    state = "paused" if group.paused else f"{ready} ready"
+    yield [
+        Cell(group.name, "bold"),
+        Cell(group.pool),
+        Cell("", right=True),
+        Cell(state, "good" if group.ready else "wait"),
+        Cell(""),
+        Cell(f"{group.busy}/{group.desired_slots}", right=True),
+        Cell(str(group.processed), right=True),
+        Cell(str(group.failed), "bad" if group.failed else "", right=True),
+        Cell(megabytes(sum(worker.memory_bytes for worker in group.workers)), right=True),
+        Cell("", right=True),
+        Cell(""),
+    ]
+    for worker in group.workers:
+        yield _worker_row(worker)
+    for name in group.missing:
+        yield [Cell(f"  {name}"), Cell(""), Cell("", right=True), Cell("missing", "bad"), *_blanks()]
+
+
+def _blanks() -> list[Cell]:
+    return [Cell(""), *(Cell("", right=True) for _ in range(5)), Cell("")]
+
+
+def _worker_row(worker: WorkerStatus) -> Row:
+    state = f"{worker.state}, held" if worker.held else str(worker.state)
+    return [
+        Cell(f"  {worker.name}"),
+        Cell(""),
+        Cell(str(worker.pid) if worker.pid else "", right=True),
+        Cell(state, "wait" if worker.held else _STATE_STYLES[worker.state]),
+        Cell(worker.digest, "dim"),
+        Cell(f"{worker.busy}/{worker.slots}", right=True),
+        Cell(str(worker.processed), right=True),
+        Cell(str(worker.failed), "bad" if worker.failed else "", right=True),
+        Cell(megabytes(worker.memory_bytes), right=True),
+        Cell(age(worker.uptime_seconds) if worker.pid else "", right=True),
+        Cell(_runs(worker), "bad" if worker.drift and not worker.tasks else ""),
+    ]
+
+
+def _runs(worker: WorkerStatus) -> str:
+    tasks = sorted(worker.tasks, key=lambda task: -task.since_seconds)
+    shown = [_task(task) for task in tasks[:_SHOWN_TASKS]]
+    more = [f"and {len(tasks) - _SHOWN_TASKS} more"] if len(tasks) > _SHOWN_TASKS else []
+    words = [*([", ".join(shown)] if shown else []), *more, *([f"[{worker.drift}]"] if worker.drift else [])]
+    return " ".join([*words, *([f"({worker.note})"] if worker.note else [])])
+
+
+def _task(task: RunningTask) -> str:
+    return f"{task.name} {age(task.since_seconds)}"
+
+
+def _headline(status: Status, colour: bool) -> str:
+    if not status.up:
+        return painted(f"fleet {status.fleet} is down", "dim", colour=colour)
+    word = "ready" if status.ready else "not ready"
+    drift = ", differs from what was applied" if status.drifted else ""
+    text = f"fleet {status.fleet}, revision {status.revision}: {word}{drift}"
+    return painted(text, "good" if status.ready and not drift else "wait", colour=colour)
+
+
+def _problems(status: Status) -> Iterator[str]:
+    for group in status.groups.values():
+        if not group.ready:
+            short = [worker.name for worker in group.workers if worker.state != "ready" and not worker.drift]
+            names = listed([*group.missing, *short])
+            what = f": {names}" if names else ""
+            yield f"{group.name}: {group.ready_replicas} of {group.desired_replicas} ready{what}"
+    if status.strays:
+        pids = listed(f"{stray.pid} ({stray.replica})" for stray in status.strays)
+        yield f"processes without a supervisor: {pids}; `fleet apply` or `fleet doctor --fix` ends them"
+
+
+def megabytes(count_bytes: int) -> str:
+    """Memory in one unit, so that a column can be compared at a glance."""
+    return f"{count_bytes / _MI:.0f}Mi" if count_bytes else ""
+
+
+def age(seconds: float) -> str:
+    """The two largest units: ``3.2s``, ``4m10s``, ``2h05m``, ``3d4h``."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours < 24 else f"{hours // 24}d{hours % 24}h"
+
+
+def top_text(status: Status, *, per_second: float | None, height: int, colour: bool) -> str:
+    """Totals, then busy replicas by the age of their oldest task, then idle ones by memory."""
+    workers = [worker for group in status.groups.values() for worker in group.workers]
+    rows = [_worker_row(worker) for worker in sorted(workers, key=_effort)]
+    lines = table(HEAD, rows, colour=colour).splitlines() if rows else []
+    rest = [f"… {len(lines) - height + 3} more"] if len(lines) > height - 3 else []
+    return "\n".join([_totals(status, per_second), "", *lines[: max(1, height - 3)], *rest])
+
+
+def _effort(worker: WorkerStatus) -> tuple[float, float, str]:
+    oldest = max((task.since_seconds for task in worker.tasks), default=-1.0)
+    return -oldest, -float(worker.memory_bytes), worker.name
+
+
+def _totals(status: Status, per_second: float | None) -> str:
+    groups = list(status.groups.values())
+    busy, slots = sum(group.busy for group in groups), sum(group.desired_slots for group in groups)
+    memory = sum(worker.memory_bytes for group in groups for worker in group.workers)
+    rate = f"{per_second:.1f} tasks/s" if per_second is not None else "… tasks/s"
+    ready = f"{sum(group.ready_replicas for group in groups)}/{sum(group.desired_replicas for group in groups)} ready"
+    return f"fleet {status.fleet}  {ready}  slots {busy}/{slots}  {rate}  {megabytes(memory) or '0Mi'}"

@@ -1,0 +1,173 @@
+"""The logs of many replicas as one: merged by time, from a moment on, followed as they grow."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+FOLLOW_SECONDS = 0.25
+_BLOCK_BYTES = 1 << 16
+_LONGEST_LINE_BYTES = 1 << 20
+_STAMP = re.compile(r"[\[(]?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?\s?(Z|[+-]\d\d:?\d\d)?")
+_JSON_KEYS = ("time", "at", "timestamp", "ts")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Line:
+    """One line of one replica's log. ``at`` is its own time, else that of the line before it, else 0."""
+
+    at: float
+    replica: str
+    number: int
+    text: str = field(compare=False)
+
+
+def files(folder: Path) -> dict[str, Path]:
+    """Replica name -> its log; the supervisor's own is left out."""
+    return {path.stem: path for path in sorted(folder.glob("*.*.log"))}
+
+
+def chosen(known: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The replicas that names (of groups or replicas) stand for; all of them where none is named."""
+    return [one for one in known if not names or one in names or one.rpartition(".")[0] in names]
+
+
+def merged(logs: dict[str, Path], *, since: float = 0.0, last: int | None = None) -> list[Line]:
+    """Lines of all logs by time, from ``since`` on, at most the ``last`` of them."""
+    parts = [_of_one(replica, path, since=since, last=last) for replica, path in logs.items()]
+    lines = list(heapq.merge(*parts))
+    return lines if last is None else lines[max(0, len(lines) - last) :]
+
+
+def follow(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    from_sizes: dict[Path, int],
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Line]:
+    """Lines as they are written, for ever; replicas that appear later are followed too."""
+    tails: dict[str, _Tail] = {}
+    while True:
+        known = files(folder)
+        for replica in chosen(list(known), names):
+            if replica not in tails:
+                tails[replica] = _Tail(replica, known[replica], from_sizes.get(known[replica], 0))
+        fresh = sorted(line for tail in tails.values() for line in tail.read())
+        yield from fresh
+        if not fresh:
+            sleep(FOLLOW_SECONDS)
+
+
+def sizes(logs: dict[str, Path]) -> dict[Path, int]:
+    """How long each log is now: where following begins."""
+    return {path: path.stat().st_size for path in logs.values() if path.exists()}
+
+
+class _Tail:
+    """The growing end of one log; a log that was cut or replaced is read from its beginning."""
+
+    def __init__(self, replica: str, path: Path, offset: int) -> None:
+        self.replica, self.path, self.offset = replica, path, offset
+        self._inode = self._inode_now()
+        self._rest = b""
+        self._at = 0.0
+        self._number = 0
+
+    def read(self) -> list[Line]:
+        try:
+            size = self.path.stat().st_size
+        except OSError:
+            return []
+        if size < self.offset or self._inode_now() != self._inode:
+            self.offset, self._rest, self._inode = 0, b"", self._inode_now()
+        if size == self.offset:
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            chunk = file.read(_LONGEST_LINE_BYTES)
+        self.offset += len(chunk)
+        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        return [self._line(raw) for raw in whole]
+
+    def _line(self, raw: bytes) -> Line:
+        text = raw.decode(errors="replace")
+        self._at = moment(text) or self._at or time.time()
+        self._number += 1
+        return Line(self._at, self.replica, self._number, text)
+
+    def _inode_now(self) -> int:
+        try:
+            return self.path.stat().st_ino
+        except OSError:
+            return 0
+
+
+def _of_one(replica: str, path: Path, *, since: float, last: int | None) -> list[Line]:
+    raw = _last_lines(path, last) if last is not None and not since else _all_lines(path)
+    lines, at = [], 0.0
+    for number, text in enumerate(raw):
+        at = moment(text) or at
+        if at >= since:
+            lines.append(Line(at, replica, number, text))
+    return lines
+
+
+def _all_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(errors="replace").splitlines()
+    except OSError:
+        return []
+
+
+def _last_lines(path: Path, count: int) -> list[str]:
+    """The end of a file, read backwards in blocks: a log may be long."""
+    try:
+        with path.open("rb") as file:
+            offset = file.seek(0, os.SEEK_END)
+            data = b""
+            while offset > 0 and data.count(b"\n") <= count:
+                step = min(_BLOCK_BYTES, offset)
+                offset -= step
+                file.seek(offset)
+                data = file.read(step) + data
+    except OSError:
+        return []
+    lines = data.decode(errors="replace").splitlines()
+    return lines[max(0, len(lines) - count) :]
+
+
+def moment(text: str) -> float | None:
+    """The time a line begins with (or says in a JSON field), as Unix seconds. Without a zone it is local time."""
+    if text.startswith("{"):
+        return _json_moment(text)
+    found = _STAMP.match(text)
+    if found is None:
+        return None
+    return _seconds(found[1].replace(" ", "T"), found[2] or "", found[3] or "")
+
+
+def _seconds(stamp: str, fraction: str, zone: str) -> float | None:
+    try:
+        when = datetime.fromisoformat(f"{stamp}{zone.replace('Z', '+00:00')}")
+    except ValueError:
+        return None
+    return when.timestamp() + (float(f"0.{fraction}") if fraction else 0.0)
+
+
+def _json_moment(text: str) -> float | None:
+    try:
+        document = json.loads(text)
+    except ValueError:
+        return None
+    value = next((document[key] for key in _JSON_KEYS if key in document), None)
+    if isinstance(value, int | float):
+        return float(value)
+    return moment(value) if isinstance(value, str) else None

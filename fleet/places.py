@@ -1,0 +1,126 @@
+"""Where the files of one fleet are: names of paths, nothing is read or made here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fleet.errors import FleetError
+
+SOCKET_PATH_BYTES = 107
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The folder of one fleet under FLEET_HOME, and the paths in it."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, home: Path, fleet: str) -> Places:
+        """The places of the named fleet."""
+        return cls(home.absolute() / fleet)
+
+    @property
+    def fleet(self) -> str:
+        """The fleet's name."""
+        return self.root.name
+
+    @property
+    def run(self) -> Path:
+        """What a reboot may lose: configuration of the running daemon, specs, records, socket, lock."""
+        return self.root / "run"
+
+    @property
+    def state(self) -> Path:
+        """What must last: revisions, audit, overrides, the data of the embedded broker."""
+        return self.root / "state"
+
+    @property
+    def log(self) -> Path:
+        """Log files, one per replica."""
+        return self.root / "log"
+
+    @property
+    def supervisord_conf(self) -> Path:
+        """The daemon's own configuration."""
+        return self.run / "supervisord.conf"
+
+    @property
+    def conf_d(self) -> Path:
+        """One program file per replica that is to run."""
+        return self.run / "conf.d"
+
+    @property
+    def specs(self) -> Path:
+        """One launch document per replica, mode 0600."""
+        return self.run / "specs"
+
+    @property
+    def records(self) -> Path:
+        """One record per replica."""
+        return self.run / "records"
+
+    @property
+    def socket(self) -> Path:
+        """supervisord's socket."""
+        return self.run / "s.sock"
+
+    @property
+    def broker_socket(self) -> Path:
+        """The embedded broker's socket."""
+        return self.run / "broker.sock"
+
+    @property
+    def broker_data(self) -> Path:
+        """The embedded broker's data."""
+        return self.state / "broker"
+
+    @property
+    def lock(self) -> Path:
+        """Held by whoever changes the fleet."""
+        return self.run / "lock"
+
+    @property
+    def revisions(self) -> Path:
+        """One applied manifest per file."""
+        return self.state / "revisions"
+
+    @property
+    def audit(self) -> Path:
+        """What happened, by whom, why: append-only."""
+        return self.state / "audit.ndjson"
+
+    @property
+    def overrides(self) -> Path:
+        """Live exceptions to the manifest."""
+        return self.state / "overrides.yaml"
+
+    def spec_file(self, replica: str) -> Path:
+        """The launch document of a replica."""
+        return self.specs / f"{replica}.json"
+
+    def program_file(self, replica: str) -> Path:
+        """The supervisord program file of a replica."""
+        return self.conf_d / f"{replica}.conf"
+
+    def record_file(self, replica: str) -> Path:
+        """The record of a replica."""
+        return self.records / f"{replica}.rec"
+
+    def log_file(self, replica: str) -> Path:
+        """The log of a replica."""
+        return self.log / f"{replica}.log"
+
+
+def check_socket_path(path: Path, *, suffix_bytes: int = 0) -> None:
+    """Refuse a path the kernel would refuse to bind, with ``suffix_bytes`` more that somebody adds to it.
+
+    supervisord binds ``<path>.<pid>`` first.
+    """
+    length = len(str(path).encode(errors="surrogateescape")) + suffix_bytes
+    if length > SOCKET_PATH_BYTES:
+        raise FleetError(
+            f"{path}: too long for a unix socket by {length - SOCKET_PATH_BYTES} bytes",
+            hint="set FLEET_HOME to a shorter path, for example /run/fleet or ~/.fleet",
+        )
