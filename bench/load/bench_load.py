@@ -1,0 +1,51 @@
+"""The load: a task that does nothing but count itself, once as a Celery app and once as a fleet registry.
+
+Counting costs about a microsecond: each process that runs tasks owns a small mapped file in $BENCH_COUNTS.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from pathlib import Path
+
+from celery import Celery
+
+from fleet import Tasks
+
+app = Celery("bench_load", broker=os.environ.get("BENCH_BROKER"))
+app.conf.update(
+    task_acks_late=True,
+    task_ignore_result=True,
+    worker_prefetch_multiplier=int(os.environ.get("BENCH_PREFETCH", "4")),
+    worker_hijack_root_logger=False,
+    broker_connection_retry_on_startup=True,
+)
+tasks = Tasks("bench")
+
+_counter: tuple[int, mmap.mmap] | None = None
+
+
+def count() -> None:
+    """One more task of this process."""
+    global _counter
+    if _counter is None or _counter[0] != os.getpid():
+        path = Path(os.environ["BENCH_COUNTS"]) / str(os.getpid())
+        with path.open("w+b") as file:
+            file.truncate(8)
+            _counter = (os.getpid(), mmap.mmap(file.fileno(), 8))
+    done = _counter[1]
+    struct.pack_into("<Q", done, 0, struct.unpack_from("<Q", done)[0] + 1)
+
+
+@app.task(name="bench.noop")
+def celery_noop() -> None:
+    """Nothing, through Celery."""
+    count()
+
+
+@tasks.task(name="bench.noop")
+def noop() -> None:
+    """Nothing, as a plain function."""
+    count()

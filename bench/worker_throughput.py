@@ -1,0 +1,201 @@
+"""What one task costs: fleet's workers and Celery's on the same queues, interleaved in one run.
+
+A queue is filled first, then the worker starts: no producer takes part of the processors. Rate and processor time are
+taken between the end of the warm-up (a tenth of the tasks) and the last task; memory afterwards, idle.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import figures
+import servers
+
+LOAD = Path(__file__).resolve().parent / "load"
+QUEUE = "bench"
+PREFORK_SLOTS = 10
+LEAN = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-O", "fair", "-l", "WARNING"]
+
+sys.path.insert(0, str(LOAD))
+
+
+@dataclass(frozen=True, slots=True)
+class Contender:
+    """One worker to be measured: whose it is, how it runs tasks, what it is handed."""
+
+    name: str
+    pool: str
+    command: Callable[[str, str], list[str]]
+
+    def argv(self, broker: str) -> list[str]:
+        """Its command line for a broker."""
+        return self.command(self.pool, broker)
+
+
+def celery_worker(pool: str, broker: str) -> list[str]:
+    """Celery's worker, without what costs and is not needed here."""
+    slots = "1" if pool == "solo" else str(PREFORK_SLOTS)
+    command = [str(figures.BIN / "celery"), "-A", "bench_load", "-b", broker, "worker", "-Q", QUEUE, "-P", pool]
+    return [*command, "-c", slots, *LEAN]
+
+
+def fleet_worker(app: str) -> Callable[[str, str], list[str]]:
+    """Fleet's worker, on a Celery app or on a registry."""
+
+    def command(pool: str, broker: str) -> list[str]:
+        slots = "1" if pool == "solo" else str(PREFORK_SLOTS)
+        words = [str(figures.BIN / "fleet"), "worker", "--app", app, "--pool", pool, "--concurrency", slots]
+        return [*words, "--queues", QUEUE, "--broker", broker, "--loglevel", "WARNING"]
+
+    return command
+
+
+CONTENDERS = [
+    Contender(f"{whose} {pool}", pool, command)
+    for pool in ("solo", "prefork")
+    for whose, command in (
+        ("celery", celery_worker),
+        ("fleet, Celery app", fleet_worker("bench_load:app")),
+        ("fleet, registry", fleet_worker("bench_load:tasks")),
+    )
+]
+
+
+class Broker:
+    """A queue that can be filled with the same tasks again and again."""
+
+    def __init__(self, url: str, tasks: int) -> None:
+        from bench_load import app
+
+        self.url = url
+        self.tasks = tasks
+        self.app = app
+        self._template = url.replace("/0", "/1") if url.startswith("redis") else None
+        if self._template:
+            self._publish()
+            self._redis().copy(QUEUE, "template", destination_db=1)
+
+    def refill(self) -> None:
+        """Forget what a worker left, and put the tasks in."""
+        if self._template:
+            redis = self._redis()
+            redis.flushdb()
+            self._redis(1).copy("template", QUEUE, destination_db=0)
+            return
+        with self.app.connection_for_write(self.url) as connection:
+            connection.default_channel.queue_delete(QUEUE)
+        self._publish()
+
+    def _redis(self, database: int = 0) -> Any:
+        from redis import Redis
+
+        return Redis.from_url(f"{self.url.removesuffix('/0')}/{database}")
+
+    def _publish(self) -> None:
+        from kombu import uuid
+
+        with self.app.connection_for_write(self.url) as connection, connection.Producer() as producer:
+            for _ in range(self.tasks):
+                message = self.app.amqp.as_task_v2(uuid(), "bench.noop")
+                self.app.amqp.send_task_message(producer, "bench.noop", message, queue=QUEUE)
+
+
+def counted(folder: Path) -> int:
+    """Tasks done so far, over all processes."""
+    total = 0
+    for path in folder.iterdir():
+        data = path.read_bytes()
+        total += struct.unpack("<Q", data)[0] if len(data) == 8 else 0
+    return total
+
+
+def measure(contender: Contender, broker: Broker) -> dict[str, float]:
+    """One worker, one full queue, from exec until it is idle again."""
+    broker.refill()
+    warm = broker.tasks // 10
+    with tempfile.TemporaryDirectory(prefix="fb-") as folder, ExitStack() as stack:
+        counts = Path(folder) / "counts"
+        counts.mkdir()
+        log = stack.enter_context((Path(folder) / "log").open("w+b"))
+        env = {**os.environ, "PYTHONPATH": str(LOAD), "BENCH_COUNTS": str(counts), "FLEET_HOME": folder}
+        began = time.perf_counter()
+        worker = subprocess.Popen(contender.argv(broker.url), env=env, cwd=folder, stdout=log, stderr=log)
+        try:
+
+            def reach(number: int, every: float = 0.005) -> float:
+                def enough() -> bool:
+                    if worker.poll() is not None:
+                        log.seek(0)
+                        raise SystemExit(f"bench: {contender.name} ended early:\n{log.read().decode()[-4000:]}")
+                    return counted(counts) >= number
+
+                figures.wait_until(enough, what=f"{contender.name}: {number} tasks", every=every)
+                return time.perf_counter()
+
+            first_task = reach(1, every=0.002) - began
+            warm_at, warm_cpu, warm_done = reach(warm), figures.cpu_seconds(worker.pid), counted(counts)
+            ended = reach(broker.tasks)
+            cpu = figures.cpu_seconds(worker.pid) - warm_cpu
+            time.sleep(1.0)  # not a synchronisation: lets the worker become idle
+            memory = figures.tree_pss_bytes(worker.pid)
+        finally:
+            stop(worker)
+    done = broker.tasks - warm_done
+    return {
+        "tasksPerSecond": done / (ended - warm_at),
+        "cpuMicrosecondsPerTask": cpu / done * 1e6,
+        "idlePssMiB": memory / 2**20,
+        "execToFirstTaskSeconds": first_task,
+    }
+
+
+def stop(worker: subprocess.Popen[bytes]) -> None:
+    """Ask it to end, then insist."""
+    worker.send_signal(signal.SIGTERM)
+    try:
+        worker.wait(15)
+    except subprocess.TimeoutExpired:
+        for process in figures.tree(worker.pid):
+            process.kill()
+        worker.wait()
+
+
+def main() -> None:
+    """All workers on both brokers, in turns."""
+    given = figures.arguments(__doc__, runs=3)
+    tasks = 1000 if given.quick else 6000
+    rows: list[dict[str, Any]] = []
+    for kind, server in (("redis", servers.redis), ("rabbitmq", servers.rabbitmq)):
+        with server() as url:
+            broker = Broker(url, tasks)
+            runs: dict[str, list[dict[str, float]]] = {contender.name: [] for contender in CONTENDERS}
+            for run in range(given.runs):
+                turn = CONTENDERS[run % len(CONTENDERS) :] + CONTENDERS[: run % len(CONTENDERS)]
+                for contender in turn:
+                    runs[contender.name].append(measure(contender, broker))
+        for contender in CONTENDERS:
+            measured = runs[contender.name]
+            row = {key: figures.spread([one[key] for one in measured], digits=3) for key in measured[0]}
+            rows.append({"broker": kind, "worker": contender.name, "pool": contender.pool, **row})
+            print(
+                f"{kind:9} {contender.name:26} {row['tasksPerSecond']['median']:7.0f} tasks/s"
+                f" {row['cpuMicrosecondsPerTask']['median']:6.0f} µs/task {row['idlePssMiB']['median']:6.0f} MiB"
+                f" {row['execToFirstTaskSeconds']['median']:6.2f} s to the first task",
+                flush=True,
+            )
+    print(figures.write("worker_throughput", {"tasks": tasks, "preforkSlots": PREFORK_SLOTS, "rows": rows}))
+
+
+if __name__ == "__main__":
+    main()
