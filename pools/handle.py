@@ -53,12 +53,14 @@ class Handle:
 
     id: as given by the caller.  slot, pid: where it runs or ran (-1 and 0 before that).  started_at, ended_at:
     ``time.monotonic()``, 0.0 before.  value: what the task returned.  error: what ended it instead.
+    abandoned: its end was told, but its code still occupies the slot, and only the end of the process ends it.
     """
 
     __slots__ = (
         "_callbacks",
         "_event",
         "_remote_traceback",
+        "abandoned",
         "accept_callback",
         "ended_at",
         "error",
@@ -89,6 +91,7 @@ class Handle:
         self.timeout_seconds = timeout_seconds
         self.slot = -1
         self.pid = 0
+        self.abandoned = False
         self.state = _WAITING
         self.started_at = self.ended_at = 0.0
         self.value: Any = None

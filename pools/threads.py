@@ -184,6 +184,7 @@ class ThreadsPool(BasePool):
 
     def _on_deadline(self, handle: Handle) -> None:
         if self._claim(handle):
+            handle.abandoned = True
             limit = handle.timeout_seconds
             handle.fail(HardTimeLimit(f"the task ran into its hard time limit of {limit} s"), time.monotonic())
             self.on_hard_timeout(handle)

@@ -68,7 +68,7 @@ class Endings:
             if self._is_ours(job):
                 self._settlement.after_crash(job, attempts=job.delivery.attempts + 1)
         else:
-            self._end_by(job, error, pool=handle.pool.name)
+            self._end_by(job, error, abandoned=handle.abandoned)
 
     def end_untold(self, job: Job) -> None:
         """A task that cannot tell its end itself (``job.ending``): recorded in a slot where somebody waits for it."""
@@ -96,7 +96,7 @@ class Endings:
     def _may_crash_again(self, job: Job) -> bool:
         return not job.acked and job.delivery.attempts + 1 < self._wishes.max_attempts
 
-    def _end_by(self, job: Job, error: BaseException, *, pool: str) -> None:
+    def _end_by(self, job: Job, error: BaseException, *, abandoned: bool) -> None:
         job.detail = str(error)
         if isinstance(error, HardTimeLimit):
             job.ending = "timeout"
@@ -107,8 +107,8 @@ class Endings:
         else:
             job.ending, job.detail = "raised", f"{type(error).__name__}: {error}"
         log.error("Task %s[%s] ended: %s", job.call.name, job.call.id, job.detail)
-        if job.ending == "timeout" and pool == "threads":
-            self._on_stuck(f"{job.call.name} ran into its time limit and cannot be ended in a thread")
+        if abandoned:
+            self._on_stuck(f"{job.call.name} cannot be ended and still holds its slot")
         self.end_untold(job)
 
     def _count(self, outcome: Outcome) -> None:
