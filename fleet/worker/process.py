@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import traceback
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -207,10 +208,9 @@ def _open_record(options: WorkerOptions, *, slots: int) -> Record:
     if path is None:
         import tempfile
 
-        path = Path(tempfile.mkdtemp(prefix="fleet-")) / f"{options.replica}.rec"
-        record = Record(path, digest=options.digest, slots=slots)
-        path.unlink()
-        path.parent.rmdir()
+        folder = tempfile.TemporaryDirectory(prefix="fleet-")
+        record = Record(Path(folder.name) / f"{options.replica}.rec", digest=options.digest, slots=slots)
+        weakref.finalize(record, folder.cleanup)
         return record
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return Record(path, digest=options.digest, slots=slots)

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any
 
 MAGIC = b"FLTREC1\0"
-_HEADER = struct.Struct("<8sQIIIIQQQdd16s16s96s")
+_HEADER = struct.Struct("<8sQIIIIQQQdd16s16s96sd")
 _SLOT = struct.Struct("<QIIdd64s144s")
 _PART = 256
 _HOLD_OFFSET = 250
+_LINE_UP = 1
 _STATES = ("starting", "ready", "draining", "stopped", "failed")
 
 
@@ -40,7 +41,11 @@ class SlotView:
 
 @dataclass(frozen=True, slots=True)
 class RecordView:
-    """One reading of a record. ``slots`` counts all slots, ``tasks`` holds the busy ones. Times are Unix seconds."""
+    """One reading of a record. ``slots`` counts all slots, ``tasks`` holds the busy ones. Times are Unix seconds.
+
+    live: digest of the settings in force that change without a restart.  line_up: the broker can be reached.
+    consumed_at: when the broker last answered a fetch for free slots; 0.0 before the first.
+    """
 
     pid: int
     digest: str
@@ -54,6 +59,9 @@ class RecordView:
     hold: bool
     note: str
     tasks: tuple[SlotView, ...]
+    live: str = ""
+    line_up: bool = False
+    consumed_at: float = 0.0
 
     @property
     def busy(self) -> int:
@@ -75,15 +83,44 @@ class Record:
         self._version = 0
         self._slot_versions = [0] * slots
         self.processed = self.failed = self.retried = 0
+        self.live = ""
+        self.line_up = False
+        self.consumed_at = 0.0
         self._started_at = self._heartbeat_at = time.time()
-        size = _PART * (1 + slots)
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
-            file.truncate(size)
-            self._map = mmap.mmap(file.fileno(), size)
+        fresh = self._fresh_file(slots)
         self._map[_HOLD_OFFSET] = 1 if earlier is not None and earlier.hold else 0
         self._write_header()
         os.replace(fresh, path)
+
+    def _fresh_file(self, capacity: int) -> Path:
+        """Map a new file with room for these slots, not yet in its place."""
+        size = _PART * (1 + capacity)
+        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with open(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
+            file.truncate(size)
+            self._map = mmap.mmap(file.fileno(), size)
+        return fresh
+
+    @property
+    def capacity(self) -> int:
+        """Slots that there is room for: after a shrink, tasks may still run in slots beyond ``slots``."""
+        return len(self._slot_versions)
+
+    def resize(self, slots: int) -> None:
+        """Publish another number of slots; where there is no room for so many, in a larger file."""
+        if slots > self.capacity:
+            self._move(slots)
+        self.slots = slots
+        self._write_header()
+
+    def _move(self, capacity: int) -> None:
+        before = self._map
+        fresh = self._fresh_file(capacity)
+        self._map[: len(before)] = before[:]
+        self._slot_versions += [0] * (capacity - self.capacity)
+        os.replace(fresh, self.path)
+        self._map[_HOLD_OFFSET] = before[_HOLD_OFFSET]  # again: an operator may have written it in between
+        before.close()
 
     @property
     def state(self) -> str:
@@ -132,15 +169,16 @@ class Record:
             os.getpid(),
             self.slots,
             _STATES.index(self._state),
-            0,
+            _LINE_UP if self.line_up else 0,
             self.processed,
             self.failed,
             self.retried,
             self._started_at,
             self._heartbeat_at,
             self._digest,
-            b"",
+            self.live.encode()[:16],
             self._note,
+            self.consumed_at,
         )
         self._map[_HOLD_OFFSET] = hold
         self._version += 1
@@ -166,10 +204,12 @@ def read(path: Path) -> RecordView | None:
     header = _settled(path, data, 0, _HEADER)
     if header is None:
         return None
-    _, _, pid, slots, state, _, processed, failed, retried, started_at, heartbeat_at, digest, _, note = header
-    if state >= len(_STATES) or len(data) < _PART * (1 + slots):
+    _, _, pid, slots, state, flags, processed, failed, retried, *more = header
+    started_at, heartbeat_at, digest, live, note, consumed_at = more
+    if state >= len(_STATES):
         return None
-    tasks = tuple(view for index in range(slots) if (view := _slot_view(path, data, index)) is not None)
+    capacity = len(data) // _PART - 1
+    tasks = tuple(view for index in range(capacity) if (view := _slot_view(path, data, index)) is not None)
     return RecordView(
         pid=pid,
         digest=_text(digest),
@@ -183,6 +223,9 @@ def read(path: Path) -> RecordView | None:
         hold=data[_HOLD_OFFSET] == 1,
         note=_text(note),
         tasks=tasks,
+        live=_text(live),
+        line_up=bool(flags & _LINE_UP),
+        consumed_at=consumed_at,
     )
 
 
