@@ -31,6 +31,8 @@ class Call(NamedTuple):
     queue: str = ""
     redelivered: bool = False
     attempts: int = 0
+    report: bool = False
+    """Whether somebody wants to see what the task returns: the outcome then carries its representation."""
 
 
 State = Literal["success", "failure", "retry", "requeue", "dead", "ignored"]
@@ -48,6 +50,7 @@ class Outcome(NamedTuple):
     error: str = ""
     traceback: str = ""
     after_seconds: float | None = None
+    result: str = ""
 
 
 Ending = Literal["unknown", "expired", "revoked", "terminated", "timeout", "lost", "raised"]

@@ -12,7 +12,7 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ from fleet.worker.options import WorkerOptions
 from fleet.worker.revoked import Revoked
 from fleet.worker.settlement import Settlement
 from fleet.worker.signals import SignalBox
+from fleet.worker.tuning import Tuning
+from fleet.worker.witness import Gate, Happening, Witness
 from pools.base import BasePool
 from pools.errors import PoolError
 from pools.handle import Handle
@@ -44,6 +46,8 @@ MOST_DELAYED = 10_000
 """Messages with a date that wait in this process, where the broker cannot keep them. Beyond that nothing is fetched."""
 REPORT_LIMIT_SECONDS = 60.0
 INLINE_POOLS = frozenset({"solo", "custom"})
+Chore = Callable[[float], object]
+"""Something to see to once a second. Gets ``time.monotonic()``; holds the channel's lock."""
 
 
 class Consumer:
@@ -75,6 +79,10 @@ class Consumer:
         self.exit_code = EXIT_DONE
         self.line = Line(channel, loop)
         self.settlement = Settlement(channel, replica=options.replica)
+        self.witnesses: list[Witness] = []
+        self.chores: list[Chore] = []
+        self.gate: Gate | None = None
+        self.got_at = time.monotonic()
         self._untold: deque[Job] = deque()
         self.endings = Endings(
             application,
@@ -84,16 +92,17 @@ class Consumer:
             wishes=options.spec.task,
             untold=self._untold,
             on_stuck=self._replace_soon,
+            witnesses=self.witnesses,
         )
+        self.intake = Intake(application, options.spec.task)
+        self.tuning = Tuning(self)
         self._box = box
         self._loop = loop
         self._lock = channel.lock
         self._inline = pool.name in INLINE_POOLS
-        self._intake = Intake(application, options.spec.task)
         self._done: deque[tuple[Job, Handle]] = deque()
         self._order = itertools.count()
         self._record_slots = list(range(record.slots - 1, -1, -1))
-        self._extra = max(0, (options.spec.task.prefetch or 0) - pool.limit)
         self._care_at = 0.0
         self._fetch_at = 0.0
         self._asked = -1
@@ -172,22 +181,27 @@ class Consumer:
         return self._start_waiting() or moved or bool(deliveries)
 
     def _wanted(self) -> int:
-        if not self.life.takes_work or len(self.delayed) >= MOST_DELAYED:
+        if not self.life.takes_work or len(self.delayed) >= MOST_DELAYED or (self.gate is not None and self.gate.full):
             return 0
-        return max(0, self.pool.free_slots + self._extra - len(self.waiting) - len(self._untold))
+        extra = max(0, (self.intake.wishes.prefetch or 0) - self.pool.limit)
+        return max(0, self.pool.free_slots + extra - len(self.waiting) - len(self._untold))
 
     def _note_fetch(self, now: float, wanted: int, got: int) -> None:
         """A fetch that brought all it wanted is repeated at once; else the channel says when to look again."""
         self.settlement.unflushed = False
         self.line.readable = False
         self._asked = -1 if got and got >= wanted else wanted
+        if got:
+            self.got_at = now
+        if wanted:
+            self.record.consumed_at = time.time()
         poll = self.channel.poll_seconds
         self._fetch_at = now + (TEND_SECONDS if poll is None else min(poll, TEND_SECONDS))
 
     def _take(self, delivery: Delivery) -> None:
         """A message has come."""
         try:
-            job = self._intake.job_of(delivery)
+            job = self.intake.job_of(delivery)
         except BadMessage as error:
             log.error("a message in queue %s is no task: %s", delivery.queue, error)
             job = _junk(delivery)
@@ -199,6 +213,8 @@ class Consumer:
             return
         if log.isEnabledFor(logging.DEBUG):
             log.debug("Task %s[%s] received", job.call.name, job.call.id)
+        if self.witnesses and self.application.knows(job.call.name):
+            self._witness(Happening.RECEIVED, job)
         self._place(job)
 
     def _is_running(self, job: Job) -> bool:
@@ -214,7 +230,7 @@ class Consumer:
 
     def _place(self, job: Job) -> None:
         """Let it run, wait or end."""
-        verdict = self._intake.examine(job, now=time.time(), revoked=self.revoked)
+        verdict = self.intake.examine(job, now=time.time(), revoked=self.revoked)
         if verdict.way == "run":
             self.waiting.append(job)
         elif verdict.way == "later":
@@ -241,7 +257,12 @@ class Consumer:
             self._submit(job, execution.record_end, (job.call, job.ending, job.detail), None, REPORT_LIMIT_SECONDS)
             started = True
         while self.waiting and self.life.takes_work and self.pool.free_slots > 0:
-            self._start(self.waiting.popleft())
+            job = self.waiting.popleft()
+            pause = self.gate.pause_seconds(job) if self.gate is not None else 0.0
+            if pause > 0:
+                heapq.heappush(self.delayed, (time.time() + pause, next(self._order), job))
+                continue
+            self._start(job)
             started = True
         return started
 
@@ -253,6 +274,8 @@ class Consumer:
         if not job.policy.late:
             self.settlement.ack(job)
         soft, hard = self._limits(job)
+        if self.witnesses:
+            self._witness(Happening.STARTED, job)
         self._submit(job, execution.perform, (job.call,), soft, hard)
 
     def _submit(self, job: Job, target: Any, args: tuple[Any, ...], soft: float | None, hard: float | None) -> None:
@@ -378,7 +401,15 @@ class Consumer:
             self._deadline = None
             log.warning("the drain timeout of %g s is over", self.options.spec.drain_timeout_seconds)
             self.tell(Event.DEADLINE)
+        self._do_chores(now)
         self._publish_state()
+
+    def _do_chores(self, now: float) -> None:
+        for chore in self.chores:
+            try:
+                chore(now)
+            except Exception:
+                log.exception("a chore of the worker failed")
 
     def _connect(self) -> None:
         if not self.line.connect():
@@ -402,6 +433,7 @@ class Consumer:
         self._hand_back()
 
     def _publish_state(self) -> None:
+        self.record.line_up = self.line.up
         self.record.become(RECORD_STATES[self.life.state], self._note())
 
     def _note(self) -> str:
@@ -433,7 +465,7 @@ class Consumer:
         notify.tell("READY=1", "STATUS=consuming")
         if not self._announced:
             self._announced = True
-            queues = ", ".join(self.options.queues) or "no queue"
+            queues = ", ".join(self.queues()) or "no queue"
             log.info("ready: %s pool with %d slots on %s", self.pool.name, self.pool.limit, queues)
             self.application.announce("ready")
 
@@ -485,8 +517,38 @@ class Consumer:
         return iter([*self.running, *self.waiting, *(entry[2] for entry in list(self.delayed))])
 
     def queues(self) -> Sequence[str]:
-        """The consumed queues."""
-        return self.options.queues
+        """The consumed queues, those of a higher priority first."""
+        return [queue.name for queue in sorted(self.tuning.queues, key=lambda queue: -queue.priority)]
+
+    def rebuild_line(self, why: str) -> None:
+        """The connection seems to be of no use: make a new one. What runs goes on."""
+        self._on_lost(ChannelLost(why))
+
+    # -- changed while it runs
+
+    def on_resized(self) -> None:
+        """The pool has another number of slots."""
+        before = self.record.capacity
+        self.record.resize(self.pool.limit)
+        self._record_slots += range(self.record.capacity - 1, before - 1, -1)
+        self._asked = -1
+
+    def on_requeued(self, names: Container[str]) -> None:
+        """Only queues of these names are consumed from now on."""
+        others = [job for job in self.waiting if job.delivery.queue not in names]
+        for job in others:
+            self.waiting.remove(job)
+        self.settlement.give_back(others)
+        if self.line.up:
+            try:
+                self.channel.consume(self.tuning.queues)
+            except ChannelLost as error:
+                self._on_lost(error)
+        self._asked = -1
+
+    def _witness(self, happening: Happening, job: Job) -> None:
+        for witness in self.witnesses:
+            witness.tell(happening, job)
 
 
 _ACTIONS = {

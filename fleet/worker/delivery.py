@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from fleet.core.desired import QueueSpec
+
 
 @dataclass(slots=True)
 class Delivery:
@@ -48,6 +50,14 @@ class Channel(Protocol):
 
     def open(self) -> None:
         """Connect, declare the queues, take back what an earlier life of this replica still held."""
+        ...
+
+    def consume(self, queues: Sequence[QueueSpec]) -> None:
+        """From now on fetch from these queues and no others, also after a new connection."""
+        ...
+
+    def backlog(self) -> int | None:
+        """How many messages wait in the consumed queues, asked of the broker now; None where it cannot tell."""
         ...
 
     def fetch(self, count: int) -> list[Delivery]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from fleet.core.desired import TaskPolicy as Wishes
 from fleet.worker.application import Application, Outcome
@@ -12,6 +12,7 @@ from fleet.worker.delivery import Channel
 from fleet.worker.job import Job, Key
 from fleet.worker.record import Record
 from fleet.worker.settlement import Settlement
+from fleet.worker.witness import Witness, end_of
 from pools.errors import HardTimeLimit, SlotLost, Terminated
 from pools.handle import Handle
 
@@ -37,6 +38,7 @@ class Endings:
         wishes: Wishes,
         untold: deque[Job],
         on_stuck: Callable[[str], None],
+        witnesses: Sequence[Witness] = (),
     ) -> None:
         self._application = application
         self._settlement = settlement
@@ -45,6 +47,7 @@ class Endings:
         self._wishes = wishes
         self._untold = untold
         self._on_stuck = on_stuck
+        self._witnesses = witnesses
         self._recent: OrderedDict[Key, Outcome] = OrderedDict()
         self._doubtful: OrderedDict[Key, Outcome] = OrderedDict()
         self.line = 0
@@ -82,6 +85,9 @@ class Endings:
         """Count it, remember it, and tell the broker."""
         job.settled = True
         self._count(outcome)
+        if self._witnesses and (happening := end_of(job, outcome)) is not None:
+            for witness in self._witnesses:
+                witness.tell(happening, job, outcome)
         if outcome.state == "requeue":
             self._settlement.give_back([job])
             return

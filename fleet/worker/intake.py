@@ -33,8 +33,20 @@ class Intake:
 
     def __init__(self, application: Application, wishes: Wishes) -> None:
         self._application = application
-        self._wishes = wishes
+        self.wishes = wishes
         self._policies: dict[str, TaskPolicy] = {}
+        self._limits: dict[str, tuple[float | None, float | None]] = {}
+        self.report = False
+
+    def wish(self, wishes: Wishes) -> None:
+        """Other wishes of the manifest from now on."""
+        self.wishes = wishes
+        self._policies.clear()
+
+    def limit(self, name: str, soft_seconds: float | None, hard_seconds: float | None) -> None:
+        """Other time limits for one task from now on."""
+        self._limits[name] = (soft_seconds, hard_seconds)
+        self._policies.pop(name, None)
 
     def job_of(self, delivery: Delivery) -> Job:
         """The job in a delivery. Raises BadMessage for what is no task message."""
@@ -50,6 +62,7 @@ class Intake:
             delivery.queue,
             delivery.redelivered,
             delivery.attempts,
+            self.report,
         )
         policy = self._policies.get(call.name) or self._policy(call.name)
         hard, soft = message.time_limit, message.soft_time_limit
@@ -79,19 +92,22 @@ class Intake:
             return Verdict("end", "revoked", "revoked")
         if job.expires_at and now > job.expires_at:
             return Verdict("end", "expired", f"expired {now - job.expires_at:.1f} s ago")
-        if job.delivery.attempts >= self._wishes.max_attempts:
+        if job.delivery.attempts >= self.wishes.max_attempts:
             return Verdict("end", "lost", f"its process died {job.delivery.attempts} times while it ran")
         return LATER if job.due > now else RUN
 
     def _policy(self, name: str) -> TaskPolicy:
         """Message over task over manifest; for acknowledgement the manifest has the last word."""
-        own, wishes = self._application.policy(name), self._wishes
+        own, wishes = self._application.policy(name), self.wishes
         policy = replace(
             own,
             late=own.late if wishes.acks is None else wishes.acks == "late",
             time_limit_seconds=own.time_limit_seconds or wishes.time_limit_seconds,
             soft_time_limit_seconds=own.soft_time_limit_seconds or wishes.soft_time_limit_seconds,
         )
+        if name in self._limits:
+            soft, hard = self._limits[name]
+            policy = replace(policy, time_limit_seconds=hard, soft_time_limit_seconds=soft)
         if self._application.knows(name):
             self._policies[name] = policy
         return policy

@@ -1,0 +1,61 @@
+"""Who is told what happens to tasks: events for monitors, signals for apps. The worker works without any of them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Protocol
+
+from fleet.worker.application import Outcome
+from fleet.worker.job import Job
+
+
+class Happening(Enum):
+    """What can happen to one task, in the words of Celery's events."""
+
+    RECEIVED = "received"
+    STARTED = "started"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    RETRIED = "retried"
+    REJECTED = "rejected"
+    REVOKED = "revoked"
+    UNKNOWN = "unknown"
+
+
+class Witness(Protocol):
+    """Told in the worker's process, by whoever holds the channel's lock. Must be quick and must not raise."""
+
+    def tell(self, happening: Happening, job: Job, outcome: Outcome | None = None) -> None:
+        """``outcome`` comes with the ends."""
+        ...
+
+
+class Gate(Protocol):
+    """Decides whether a task may start now: rate limits."""
+
+    @property
+    def full(self) -> bool:
+        """So many tasks wait for this gate that no more should be fetched."""
+        ...
+
+    def pause_seconds(self, job: Job) -> float:
+        """How long this task must still wait; 0.0: it may start, and is counted."""
+        ...
+
+
+_ENDS = {
+    "success": Happening.SUCCEEDED,
+    "failure": Happening.FAILED,
+    "dead": Happening.FAILED,
+    "retry": Happening.RETRIED,
+    "requeue": Happening.REJECTED,
+}
+
+
+def end_of(job: Job, outcome: Outcome) -> Happening | None:
+    """How a task ended, for witnesses; None for one that asked to be ignored."""
+    if job.ending in ("revoked", "expired", "terminated"):
+        return Happening.REVOKED
+    if job.ending == "unknown":
+        return Happening.UNKNOWN
+    return _ENDS.get(outcome.state)
