@@ -18,7 +18,8 @@ from fleet.broker.publisher import Outgoing, Publisher, depths
 from fleet.core.desired import QueueSpec
 from fleet.worker.channels.redis import RedisChannel
 from fleet.worker.delivery import ChannelLost
-from tests.conftest import eventually, free_port, redis_binary
+from tests.conftest import eventually
+from tests.servers import free_port, redis_binary
 from tests.worker.brokers import Broker, values
 from tests.worker.holder import holder
 

@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from fleet.core.desired import TaskPolicy
-from tests.conftest import eventually, free_port
+from tests.conftest import eventually
+from tests.servers import free_port
 from tests.worker.workers import Shop
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]

@@ -13,7 +13,8 @@ import redis
 from fleet.broker.connection import is_redis, masked
 from fleet.broker.publisher import Outgoing, Publisher, depths
 from fleet.errors import Unreachable
-from tests.conftest import eventually, free_port
+from tests.conftest import eventually
+from tests.servers import free_port
 from tests.worker.brokers import Broker, filesystem, gather, values
 
 SERVERS = [pytest.param("redis", marks=pytest.mark.system), pytest.param("rabbitmq", marks=pytest.mark.system)]
