@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -34,6 +34,20 @@ def declare(connection: Any, queue: kombu.Queue) -> None:
     except connection.channel_errors:
         with _scratch(connection) as channel:
             queue(channel).queue_declare(passive=True)
+
+
+def backlog(connection: Any, names: Iterable[str]) -> int | None:
+    """How many messages are ready in these queues; None where none of them can tell."""
+    counts = [count for name in names if (count := _depth(connection, name)) is not None]
+    return sum(counts) if counts else None
+
+
+def _depth(connection: Any, name: str) -> int | None:
+    try:
+        with _scratch(connection) as channel:
+            return int(kombu.Queue(name)(channel).queue_declare(passive=True).message_count)
+    except connection.channel_errors:
+        return None
 
 
 class _scratch:  # noqa: N801

@@ -539,11 +539,10 @@ class Consumer:
         for job in others:
             self.waiting.remove(job)
         self.settlement.give_back(others)
-        if self.line.up:
-            try:
-                self.channel.consume(self.tuning.queues)
-            except ChannelLost as error:
-                self._on_lost(error)
+        try:
+            self.channel.consume(self.tuning.queues)  # without a connection too: the next one is told
+        except ChannelLost as error:
+            self._on_lost(error)
         self._asked = -1
 
     def _witness(self, happening: Happening, job: Job) -> None:

@@ -243,3 +243,84 @@ def test_acknowledging_twice_or_after_giving_back_is_harmless(broker: Broker) ->
     channel.flush()
     assert values(gather(channel, 1)) == values([two])
     channel.close()
+
+
+def test_queue_that_is_added_is_served_and_one_that_is_taken_away_is_not(broker: Broker) -> None:
+    old, kept, new = (QueueSpec(f"{broker.queue}-{name}") for name in ("old", "kept", "new"))
+    channel = broker.channel(old, kept)
+    assert not channel.fetch(1)
+    broker.send("held", queue=old.name)
+    [held] = gather(channel, 1)
+    assert not channel.fetch(1)
+    broker.send("there", queue=kept.name)
+    broker.send("left behind", queue=old.name)
+    channel.consume([kept, new])
+    broker.send("fresh", queue=new.name)
+    taken = gather(channel, 2)
+    assert sorted(values(taken)) == ["fresh", "there"]
+    assert stays_empty(channel)
+    assert channel.holds(held)
+    channel.ack([held, *taken])
+    other = broker.channel(old, kept, new, replica="g.1")
+    assert values(gather(other, 1)) == ["left behind"]
+    assert stays_empty(other)
+    other.close()
+    channel.close()
+
+
+def test_queues_may_change_again_and_again_without_losing_or_doubling_a_message(broker: Broker) -> None:
+    specs = [QueueSpec(f"{broker.queue}-{letter}") for letter in "abc"]
+    channel = broker.channel(specs[0])
+    found: list[int] = []
+    for turn in range(9):
+        broker.send(3 * turn, 3 * turn + 1, 3 * turn + 2, queue=specs[turn % 3].name)
+        channel.consume([specs[turn % 3], specs[(turn + 1) % 3]])
+        taken = channel.fetch(2)
+        found += values(taken)
+        channel.ack(taken)
+    channel.consume(specs)
+    rest = gather(channel, 27 - len(found))
+    assert sorted(found + values(rest)) == list(range(27))
+    assert stays_empty(channel)
+    channel.close()
+
+
+def test_changed_queues_and_priorities_hold_after_a_new_connection(broker: Broker) -> None:
+    first, low, high = (QueueSpec(f"{broker.queue}-{name}", rank) for rank, name in enumerate(("first", "low", "high")))
+    channel = broker.channel(first)
+    channel.close()
+    channel.consume([low, high])
+    channel.open()
+    for spec in (first, low, high):
+        broker.send(spec.name, queue=spec.name)
+    assert sorted(values(gather(channel, 2))) == sorted([low.name, high.name])
+    assert stays_empty(channel)
+    channel.close()
+
+
+def test_channel_without_queues_fetches_nothing_and_stays_up(broker: Broker) -> None:
+    channel = broker.channel()
+    assert not channel.fetch(1)
+    channel.consume([])
+    broker.send(1)
+    assert stays_empty(channel)
+    channel.tend()
+    channel.consume([QueueSpec(broker.queue)])
+    assert values(gather(channel, 1)) == [1]
+    channel.close()
+
+
+def test_backlog_counts_what_waits_in_the_consumed_queues(broker: Broker) -> None:
+    other = QueueSpec(f"{broker.queue}-other")
+    channel = broker.channel()
+    assert channel.backlog() == 0
+    broker.send(1, 2, 3)
+    broker.send(4, queue=other.name)
+    assert eventually(lambda: channel.backlog() == 3)
+    channel.consume([QueueSpec(broker.queue), other])
+    assert eventually(lambda: channel.backlog() == 4)
+    channel.ack(gather(channel, 4))
+    assert eventually(lambda: channel.backlog() == 0)
+    channel.close()
+    with pytest.raises(ChannelLost):
+        channel.backlog()

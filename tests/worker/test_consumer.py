@@ -72,6 +72,7 @@ class MemoryChannel:
         self.delays = delays
         self.number = 0
         self.asked: list[int] = []
+        self.consumed: list[str] = []
 
     def put(self, name: str, *args: Any, redelivered: bool = False, attempts: int = 0, **how: Any) -> str:
         built = build(name, args, how.pop("kwargs", None), **how)
@@ -103,6 +104,14 @@ class MemoryChannel:
                 self.number += 1
                 self.queue.appendleft(replace(delivery, tag=str(self.number), redelivered=True))
             self.held.clear()
+
+    def consume(self, queues: Sequence[QueueSpec]) -> None:
+        self.consumed = [spec.name for spec in queues]
+        self._speak()
+
+    def backlog(self) -> int | None:
+        self._speak()
+        return len(self.queue)
 
     def fetch(self, count: int) -> list[Delivery]:
         self._speak()
@@ -437,3 +446,15 @@ def test_a_hold_from_before_the_start_is_kept(make: Make, tmp_path: Path) -> Non
     world.consumer.tell(Event.RESUME)
     set_hold(world.record_path, on=False)
     world.until(lambda: ran == [1])
+
+
+def test_changed_queues_reach_the_channel_with_and_without_a_line(make: Make) -> None:
+    world = make()
+    world.until(lambda: world.consumer.line.up)
+    world.consumer.tuning.set_queues([QueueSpec("q"), QueueSpec("r")])
+    assert world.channel.consumed == ["q", "r"]
+    world.channel.lose()
+    world.until(lambda: not world.consumer.line.up)
+    world.consumer.tuning.set_queues([QueueSpec("r")])
+    assert world.channel.consumed == ["r"]
+    assert list(world.consumer.queues()) == ["r"]

@@ -25,7 +25,7 @@ from kombu.transport import virtual
 
 from fleet.broker.connection import broker_errors, connect_now, kombu_connection
 from fleet.broker.envelope import ATTEMPTS_HEADER
-from fleet.broker.queues import declare, entity, sendable
+from fleet.broker.queues import backlog, declare, entity, sendable
 from fleet.core.desired import QueueSpec
 from fleet.worker.delivery import ChannelLost, Delivery
 
@@ -102,6 +102,27 @@ class KombuChannel:
         self._channel = connection.channel()
         for spec in self._queues:
             self._ensure_declared(spec.name)
+
+    @_speaks
+    def consume(self, queues: Sequence[QueueSpec]) -> None:
+        """From now on fetch from these queues and no others. What others pushed goes back."""
+        self._queues = tuple(sorted(queues, key=lambda spec: -spec.priority))
+        for spec in queues:
+            self._buffers.setdefault(spec.name, deque())
+        gone = sorted(self._buffers.keys() - {spec.name for spec in queues})
+        if self._channel is not None:
+            self._cancel()
+            self._return([message for name in gone for message in self._buffers[name]])
+            for spec in queues:
+                self._ensure_declared(spec.name)
+        for name in gone:
+            del self._buffers[name]
+
+    @_speaks
+    def backlog(self) -> int | None:
+        """How many messages wait in the consumed queues, as far as the transport can count them."""
+        self._require_open()
+        return backlog(self._connection, [spec.name for spec in self._queues])
 
     @_speaks
     def fetch(self, count: int) -> list[Delivery]:

@@ -75,6 +75,7 @@ class RedisChannel:
         self._url = url
         self._options = dict(options or {})
         self._queues = tuple(queues)
+        self._left: dict[str, None] = {}
         self._replica = replica
         self._fleet = fleet
         self._entities = dict(entities or {})
@@ -101,9 +102,10 @@ class RedisChannel:
         now_us = _server_time_us(link)
         if not again:
             self._next_tag = now_us
-            self._lay_out(access, now_us)
+            self._keys = Keys(access.prefix, holder_name(self._fleet, self._replica, now_us))
+        self._lay_out(access)
         registry = self._own(self._registry)
-        self._waiting = Waiting(access, self._inbox_pairs(), name=f"fleet-wait:{self._fleet}/{self._replica}")
+        self._wait_anew()
         self._declare()
         given_away = self._renew(link, look=False)
         self._look_at = time.monotonic() + self._patience(link, again=again)
@@ -111,6 +113,36 @@ class RedisChannel:
         if again:
             self._resume(link, given_away=given_away)
         registry.restore_siblings(link, self._fleet, self._replica)
+
+    @_speaks
+    def consume(self, queues: Sequence[QueueSpec]) -> None:
+        """From now on fetch from these queues and no others. What arrived from others goes back."""
+        before, self._queues = self._queues, tuple(queues)
+        names = {spec.name for spec in queues}
+        self._left.update(dict.fromkeys(spec.name for spec in before if spec.name not in names))
+        for name in names:
+            self._left.pop(name, None)
+        if self._link is None:
+            return
+        link, waiting = self._link, self._own(self._waiting)
+        self._inbox_may_hold |= waiting.disarm(link)
+        self._stop_waiting()
+        self._declare()
+        self._lay_out(self._access)
+        self._wait_anew()
+        if self._renew(link, look=False):  # the new inboxes are known to others before anything can be in them
+            self._forget_given_away(link)
+
+    @_speaks
+    def backlog(self) -> int | None:
+        """How many messages wait in the consumed queues, due ones among the delayed and arrived ones included."""
+        link = self._own(self._link)
+        commands: list[tuple[Any, ...]] = []
+        now_ms = _server_time_us(link) // 1000
+        for spec in self._queues:
+            commands += [("LLEN", name) for name in (*self._access.lists(spec.name), self._keys.inbox(spec.name))]
+            commands.append(("ZCOUNT", self._keys.delayed(spec.name), "-inf", now_ms))
+        return sum(int(count) for count in link.call_many(commands))
 
     @_speaks
     def fetch(self, count: int) -> list[Delivery]:
@@ -287,10 +319,10 @@ class RedisChannel:
 
     # ---- pieces
 
-    def _lay_out(self, access: RedisAccess, born: int) -> None:
-        """Fix the keys of this holder: once per process, so that a new connection finds what the last one held."""
+    def _lay_out(self, access: RedisAccess) -> None:
+        """Write down one turn over the queues. The holder stays who it is: its next life finds what this one held."""
         self._access = access
-        self._keys = keys = Keys(access.prefix, holder_name(self._fleet, self._replica, born))
+        keys = self._keys
         take_keys = [keys.held, keys.leases]
         self._sources: dict[int, tuple[str, bytes]] = {}
         for spec in self._queues:
@@ -304,11 +336,17 @@ class RedisChannel:
         self._classes = [[number for number, spec in numbered if spec.priority == rank] for rank in ranks]
         self._rotates = any(len(members) > 1 for members in self._classes)
         self._order = [number for members in self._classes for number in (*members, 0)]
-        inboxes = {inbox: source for source, inbox in self._inbox_pairs()}
+        inboxes = {inbox: source for source, inbox in self._inbox_pairs(*self._left)}
         self._registry = Registry(access, keys, inboxes, lease_seconds=self._lease_seconds)
 
-    def _inbox_pairs(self) -> list[tuple[str, str]]:
-        return [(self._access.list_of(spec.name, 0), self._keys.inbox(spec.name)) for spec in self._queues]
+    def _inbox_pairs(self, *more: str) -> list[tuple[str, str]]:
+        names = [*(spec.name for spec in self._queues), *more]
+        return [(self._access.list_of(name, 0), self._keys.inbox(name)) for name in names]
+
+    def _wait_anew(self) -> None:
+        """Waiting connections for the queues there are now; they are made when they are first needed."""
+        pairs, name = self._inbox_pairs(), f"fleet-wait:{self._fleet}/{self._replica}"
+        self._waiting = Waiting(self._access, pairs, name=name)
 
     def _declare(self) -> None:
         """Bind the queues as kombu's consumers do: a producer that publishes to the exchange finds them."""
@@ -328,6 +366,7 @@ class RedisChannel:
     def _renew(self, link: Link, *, look: bool) -> bool:
         registry = self._own(self._registry)
         self._renew_at = time.monotonic() + registry.renew_seconds
+        self._empty_inboxes(link, self._inbox_pairs(*self._left)[len(self._queues) :])
         return registry.renew(link, look=look)
 
     def _patience(self, link: Link, *, again: bool) -> float:
@@ -378,9 +417,13 @@ class RedisChannel:
         waiting.disarm(link)
         self._restore(link, sorted(self._held, key=int))
         self._held.clear()
-        link.run("empty_inbox", [key for source, inbox in self._inbox_pairs() for key in (inbox, source)], ())
+        self._empty_inboxes(link, self._inbox_pairs(*self._left))
         if waiting.certain and time.monotonic() >= self._late_until:
             registry.leave(link)
+
+    def _empty_inboxes(self, link: Link, pairs: Sequence[tuple[str, str]]) -> None:
+        if pairs:
+            link.run("empty_inbox", [key for source, inbox in pairs for key in (inbox, source)], ())
 
     def _own(self, part: _Part | None) -> _Part:
         if part is None:
@@ -389,13 +432,17 @@ class RedisChannel:
 
     def _hang_up(self) -> None:
         """Let go of all connections. The server may not know yet, and still move a message into an inbox."""
-        if self._waiting is not None:
-            self._waiting.close()
-            if not self._waiting.certain:
-                self._late_until = time.monotonic() + BLOCK_SECONDS + 10
+        self._stop_waiting()
         if self._link is not None:
             self._link.close()
-        self._link = self._waiting = None
+        self._link = None
+
+    def _stop_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.close()
+            if not waiting.certain:
+                self._late_until = time.monotonic() + BLOCK_SECONDS + 10
 
 
 _Part = TypeVar("_Part")

@@ -63,6 +63,11 @@ class Link:
         self._connection.send_command(*command)
         return self._connection.read_response()
 
+    def call_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send several commands at once, then wait for their answers."""
+        self._connection.send_packed_command(self._connection.pack_commands(commands))
+        return [self._connection.read_response() for _ in commands]
+
     def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """Run a script; a server that does not know it (any more) is told."""
         lua = script(name)
