@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fleet.core.balance import Share, balance, exact_budgets, shape
+from fleet.core.prices import Prices
 from fleet.errors import Refused
 
 
@@ -91,3 +92,37 @@ def test_a_hundred_thousand_slots_over_a_thousand_groups() -> None:
     found = balance(100_000, [Share(f"g{number}", weight=number % 9 + 1) for number in range(1000)])
 
     assert sum(found.slots.values()) == 100_000
+
+
+def test_a_group_stops_where_a_resource_is_used_up_and_the_others_have_its_share() -> None:
+    memory = Prices(replica={"memory": 100}, slot={"memory": 50})
+    shares = [Share("etl", weight=3, size=4, prices=memory), Share("mail")]
+
+    found = balance(40, shares, capacity={"memory": 650})
+
+    assert found.slots == {"etl": 8, "mail": 32}
+    assert found.stopped == {"etl": "memory"}
+    assert found.reasons["etl"] == "memory is used up; its share went to the others"
+    assert found.next_in_line == "mail"
+
+
+def test_a_replica_never_uses_more_than_its_most() -> None:
+    """Slots under the GIL share one core: the third and the thirtieth cost nothing more."""
+    threads = Prices(slot={"cores": 1}, most={"cores": 1})
+
+    found = balance(30, [Share("mail", size=10, prices=threads)], capacity={"cores": 2})
+
+    assert found.slots == {"mail": 20}
+
+
+def test_every_sum_that_does_not_add_up_is_told_at_once() -> None:
+    dear = Prices(replica={"memory": 300}, slot={"postgres": 2})
+
+    with pytest.raises(Refused) as refused:
+        balance(3, [Share("a", min=4, size=2, prices=dear), Share("b")], capacity={"memory": 500, "postgres": 100})
+
+    assert refused.value.message == (
+        "the groups' minimums need 5 slots and 3 are there: 2 short (a 4, b 1);"
+        " the groups' minimums need 600 memory and 500 are there: 100 short (a 600)"
+    )
+    assert refused.value.hint.startswith("raise the budget by 2 and memory by 100, lower a min")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Mapping
 from dataclasses import replace
 from fractions import Fraction
 
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fleet.core.balance import Share, balance, shape
+from fleet.core.prices import Prices
+from fleet.errors import Refused
 
 Problem = tuple[int, list[Share]]
 
@@ -32,27 +36,38 @@ def floors(shares: list[Share]) -> int:
     return sum(share.min for share in shares)
 
 
-def one_by_one(budget: int, shares: list[Share], tail: str) -> dict[str, int]:
-    """The definition, unit by unit, in its slowest and plainest form."""
+def one_by_one(
+    budget: int, shares: list[Share], tail: str, capacity: dict[str, int] | None = None
+) -> tuple[dict[str, int], set[str]]:
+    """The definition, unit by unit, in its slowest and plainest form: the slots, and who was stopped by a resource."""
     slots = {share.name: share.min for share in shares}
     left = budget - sum(slots.values())
-    stuck: set[str] = set()
-    while True:
+    skipped: set[str] = set()
+    stopped: set[str] = set()
+    while left > 0:
         open_ones = [
             share
             for share in shares
-            if share.name not in stuck and (share.max is None or slots[share.name] + share.unit <= share.max)
+            if share.name not in skipped | stopped
+            and (share.max is None or slots[share.name] + share.unit <= share.max)
         ]
         if not open_ones:
-            return slots
+            break
         share = min(open_ones, key=lambda one: (one.tier, -priority(one, slots[one.name]), one.name))
-        if share.unit > left:
+        more = {**slots, share.name: slots[share.name] + share.unit}
+        if any(used(shares, more, resource) > there for resource, there in (capacity or {}).items()):
+            stopped.add(share.name)
+        elif share.unit > left:
             if tail == "hold":
-                return slots
-            stuck.add(share.name)
-            continue
-        slots[share.name] += share.unit
-        left -= share.unit
+                break
+            skipped.add(share.name)
+        else:
+            slots, left = more, left - share.unit
+    return slots, stopped
+
+
+def used(shares: list[Share], slots: Mapping[str, int], resource: str) -> int:
+    return sum(share.used(resource, slots[share.name]) for share in shares)
 
 
 def priority(share: Share, slots: int) -> Fraction:
@@ -63,7 +78,7 @@ def priority(share: Share, slots: int) -> Fraction:
 def test_it_is_the_definition(problem: Problem, tail: str) -> None:
     budget, shares = problem
 
-    assert balance(budget, shares, tail=tail).slots == one_by_one(budget, shares, tail)  # type: ignore[arg-type]
+    assert balance(budget, shares, tail=tail).slots == one_by_one(budget, shares, tail)[0]  # type: ignore[arg-type]
 
 
 @given(problems())
@@ -203,3 +218,79 @@ def test_a_shape_is_exact_and_one_more_slot_changes_one_replica(slots: int, size
     assert sum(before) == slots
     assert all(1 <= count <= size for count in before)
     assert sum(one != other for one, other in itertools.zip_longest(before, after)) == 1
+
+
+RESOURCES = ("cores", "memory")
+Priced = tuple[int, list[Share], dict[str, int]]
+
+
+@st.composite
+def priced(draw: st.DrawFn, units: tuple[int, ...] = (1, 2, 3)) -> Priced:
+    """A problem where slots cost other things too, of which there is enough for the floors at least."""
+    budget, shares = draw(problems(units=units, tiers=(0, 1)))
+    amounts = st.fixed_dictionaries({name: st.integers(0, 6) for name in RESOURCES})
+    shares = [
+        replace(
+            share,
+            size=draw(st.sampled_from([1, 3, 8])),
+            prices=Prices(draw(amounts), draw(amounts), {"cores": draw(st.integers(0, 9))}),
+        )
+        for share in shares
+    ]
+    low = {share.name: share.min for share in shares}
+    return budget, shares, {name: used(shares, low, name) + draw(st.integers(0, 300)) for name in RESOURCES}
+
+
+@given(priced(), st.sampled_from(["hold", "fill"]))
+def test_it_is_the_definition_with_other_resources_too(problem: Priced, tail: str) -> None:
+    budget, shares, capacity = problem
+
+    found = balance(budget, shares, tail=tail, capacity=capacity)  # type: ignore[arg-type]
+
+    assert (found.slots, set(found.stopped)) == one_by_one(budget, shares, tail, capacity)
+
+
+@given(priced(units=(1,)))
+def test_no_resource_is_overdrawn_and_nothing_that_fits_is_left(problem: Priced) -> None:
+    budget, shares, capacity = problem
+    found = balance(budget, shares, capacity=capacity)
+
+    assert all(used(shares, found.slots, name) <= there for name, there in capacity.items())
+    for share in shares if found.left else ():
+        more = {**found.slots, share.name: found.slots[share.name] + 1}
+        full = share.max is not None and more[share.name] > share.max
+        assert full or any(used(shares, more, name) > there for name, there in capacity.items())
+
+
+@given(priced(), st.integers(1, 10))
+def test_more_slots_take_from_no_one_whatever_the_other_resources(problem: Priced, more: int) -> None:
+    budget, shares, capacity = problem
+    before = balance(budget, shares, capacity=capacity).slots
+    after = balance(budget + more, shares, capacity=capacity).slots
+
+    assert all(after[name] >= before[name] for name in before)
+
+
+@given(priced(), st.integers(1, 50), st.integers(1, 50))
+def test_a_refusal_says_what_is_missing_and_what_helps(problem: Priced, slots: int, cores: int) -> None:
+    _, shares, capacity = problem
+    need, floor = floors(shares), used(shares, {share.name: share.min for share in shares}, "cores")
+    assume(need >= slots and floor >= cores)
+
+    with pytest.raises(Refused) as refused:
+        balance(need - slots, shares, capacity={**capacity, "cores": floor - cores})
+
+    assert f"{need - slots} are there: {slots} short" in refused.value.message
+    assert f"need {floor} cores and {floor - cores} are there: {cores} short" in refused.value.message
+    assert refused.value.hint.startswith(f"raise the budget by {slots} and cores by {cores}, lower a min")
+    balance(need, shares, capacity={**capacity, "cores": floor})
+
+
+@given(priced(), st.data())
+def test_a_removed_group_only_gives(problem: Priced, data: st.DataObject) -> None:
+    budget, shares, _ = problem
+    gone = data.draw(st.sampled_from(shares))
+    before = balance(budget, shares).slots
+    after = balance(budget, [share for share in shares if share is not gone]).slots
+
+    assert all(after[name] >= before[name] for name in after)
