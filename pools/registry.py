@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from pools import patching
 from pools.base import BasePool
 from pools.errors import PoolUnavailable
 from pools.traits import TRAITS
@@ -19,6 +20,8 @@ _CLASSES: Mapping[str, str] = {
     "solo": "pools.solo:SoloPool",
     "prefork": "pools.prefork:PreforkPool",
     "threads": "pools.threads:ThreadsPool",
+    "gevent": "pools.gevent:GeventPool",
+    "eventlet": "pools.eventlet:EventletPool",
 }
 _ALIASES: Mapping[str, str] = {"processes": "prefork"}
 
@@ -51,6 +54,8 @@ def available() -> tuple[str, ...]:
 
 
 def _is_available(name: str) -> bool:
+    if name in patching.GREEN and not patching.is_patched(name):
+        return False
     try:
         pool_class(name)
     except PoolUnavailable:

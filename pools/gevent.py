@@ -1,0 +1,51 @@
+"""One greenlet of gevent per task: thousands of waiting tasks in one thread.
+
+How limits and ends work, and where they stop, is told in :mod:`pools.green`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import gevent.pool
+from gevent.monkey import get_original
+
+from pools.green import Cancel, GreenPool
+from pools.traits import TRAITS
+
+
+class GeventPool(GreenPool):
+    """Runs tasks in a ``gevent.pool.Pool``."""
+
+    traits = TRAITS["gevent"]
+
+    def __init__(self, limit: int = 1, **options: Any) -> None:
+        super().__init__(limit, **options)
+        # Without a size of its own: a full gevent pool makes the caller wait, and the caller is the worker's loop.
+        self._pool = gevent.pool.Pool()
+
+    def _spawn(self, function: Callable[..., object], *args: Any) -> None:
+        self._pool.spawn(function, *args)
+
+    def _in_hub_after(self, seconds: float, function: Callable[[], object]) -> Cancel:
+        loop = gevent.get_hub().loop
+        if seconds <= 0:
+            callback = loop.run_callback(function)
+            return lambda: callback.stop()
+        timer = loop.timer(seconds)
+        timer.start(function)
+        return lambda: (timer.stop(), timer.close())
+
+    def _is_hub(self) -> bool:
+        return gevent.getcurrent() is gevent.get_hub()
+
+    def _join(self, timeout_seconds: float) -> None:
+        gevent.sleep(0)
+        self._pool.join(timeout_seconds)
+
+    def _thread(self) -> Any:
+        names = ("start_new_thread", "allocate_lock", "get_ident")
+        return SimpleNamespace(**{name: get_original("_thread", name) for name in names})
