@@ -21,11 +21,12 @@ from fleet.backends.supervisor import config
 from fleet.backends.supervisor.backend import SupervisorBackend
 from fleet.backends.supervisor.daemon import Daemon, recorded_pid
 from fleet.backends.supervisor.folder import Folder
-from fleet.backends.supervisor.observation import SILENCE_SECONDS, UNSTARTED
+from fleet.backends.supervisor.observation import UNSTARTED
 from fleet.backends.supervisor.processes import await_end, signal_marked
 from fleet.backends.supervisor.rpc import DaemonDown, SupervisorRpc
 from fleet.broker import embedded
 from fleet.core.desired import BROKER_GROUP, split_name
+from fleet.core.health import Condition, judge
 from fleet.core.observed import Observed, State, Stray
 from fleet.errors import FleetError, Unreachable
 from fleet.lock import holder
@@ -215,10 +216,12 @@ def _replicas(patient: _Patient) -> Iterator[Finding]:
             hint = f"`fleet logs {name}` says why; `fleet restart {name}` tries again"
             yield Finding("error", name, replica.note or "failed", hint)
         elif replica.state is State.READY and replica.spec is not None and replica.spec.kind == "worker" and record:
-            silence = time.time() - record.heartbeat_at
-            if silence > SILENCE_SECONDS:
-                hint = f"it may hang: `fleet logs {name}`, then `fleet restart {name}`"
-                yield Finding("warning", name, f"no heartbeat for {silence:.0f} s", hint)
+            health = judge(record, lives=True, now=time.time())
+            if health.condition is Condition.STUCK:
+                hint = f"`kill -USR1 {replica.pid}` writes its stacks to its log; then `fleet restart {name}`"
+                yield Finding("warning", name, health.reason, hint)
+            elif health.condition is Condition.NOT_CONSUMING:
+                yield Finding("warning", name, f"takes no tasks: {health.reason}", f"`fleet logs {name}` may say why")
 
 
 # --- files

@@ -42,6 +42,7 @@ def main(argv: list[str]) -> NoReturn:
         sys.stderr.write("usage: python -m fleet.launch SPEC.json DIGEST\n")
         raise SystemExit(64)
     path = Path(argv[0])
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a worker is asked for its stacks with it; too early kills nobody
     try:
         die_with_parent(path)
         document = read_document(path, digest=argv[1])
@@ -182,7 +183,8 @@ def settle(document: Document) -> None:
     except (OSError, ValueError) as error:
         raise LaunchError(f"cannot enter the working folder: {error}") from error
     os.umask(0o022)
-    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    kept = {signal.SIGUSR1} if document.spec.kind == "worker" else set()
+    for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - kept:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(signum, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
@@ -237,7 +239,8 @@ def _lives(document: Document, now: float) -> list[Life]:
 
 def _record(document: Document) -> contextlib.closing[records.Record]:
     slots = document.spec.pool.concurrency if document.spec.kind != "command" else 0
-    return contextlib.closing(records.Record(document.record, digest=document.digest, slots=slots))
+    foreign = document.spec.kind != "worker"
+    return contextlib.closing(records.Record(document.record, digest=document.digest, slots=slots, foreign=foreign))
 
 
 def _find(program: str, environ: Mapping[str, str], spec: WorkerSpec) -> str:

@@ -181,10 +181,14 @@ class Consumer:
         return self._start_waiting() or moved or bool(deliveries)
 
     def _wanted(self) -> int:
-        if not self.life.takes_work or len(self.delayed) >= MOST_DELAYED or (self.gate is not None and self.gate.full):
+        if not self.life.takes_work or self._is_sated():
             return 0
         extra = max(0, (self.intake.wishes.prefetch or 0) - self.pool.limit)
         return max(0, self.pool.free_slots + extra - len(self.waiting) - len(self._untold))
+
+    def _is_sated(self) -> bool:
+        """What waits here for its date or its rate is enough."""
+        return len(self.delayed) >= MOST_DELAYED or (self.gate is not None and self.gate.full)
 
     def _note_fetch(self, now: float, wanted: int, got: int) -> None:
         """A fetch that brought all it wanted is repeated at once; else the channel says when to look again."""
@@ -433,7 +437,7 @@ class Consumer:
         self._hand_back()
 
     def _publish_state(self) -> None:
-        self.record.line_up = self.line.up
+        self.record.line_up, self.record.sated = self.line.up, self._is_sated()
         self.record.become(RECORD_STATES[self.life.state], self._note())
 
     def _note(self) -> str:

@@ -18,12 +18,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fleet.worker.alive import started_ticks
+
 MAGIC = b"FLTREC1\0"
-_HEADER = struct.Struct("<8sQIIIIQQQdd16s16s96sd")
+_HEADER = struct.Struct("<8sQIIIIQQQdd16s16s96sddQ")
 _SLOT = struct.Struct("<QIIdd64s144s")
 _PART = 256
 _HOLD_OFFSET = 250
-_LINE_UP = 1
+_LINE_UP, _SATED, _FOREIGN = 1, 2, 4
 _STATES = ("starting", "ready", "draining", "stopped", "failed")
 
 
@@ -44,7 +46,10 @@ class RecordView:
     """One reading of a record. ``slots`` counts all slots, ``tasks`` holds the busy ones. Times are Unix seconds.
 
     live: digest of the settings in force that change without a restart.  line_up: the broker can be reached.
-    consumed_at: when the broker last answered a fetch for free slots; 0.0 before the first.
+    consumed_at: when the broker last answered a fetch for free slots; 0.0 before the first.  freed_at: when a slot
+    became free last.  state_at: since when it is in its state.  sated: it fetches nothing on purpose, because of what
+    it holds already.  foreign: the program keeps no record, this is its launcher's word.  started_ticks: start of the
+    process in clock ticks since boot, which with the pid names it for ever; 0 when not known.
     """
 
     pid: int
@@ -62,6 +67,11 @@ class RecordView:
     live: str = ""
     line_up: bool = False
     consumed_at: float = 0.0
+    freed_at: float = 0.0
+    state_at: float = 0.0
+    sated: bool = False
+    foreign: bool = False
+    started_ticks: int = 0
 
     @property
     def busy(self) -> int:
@@ -72,7 +82,7 @@ class RecordView:
 class Record:
     """The writer's side. Cheap enough for the hot path: one ``pack_into`` per change."""
 
-    def __init__(self, path: Path, *, digest: str, slots: int) -> None:
+    def __init__(self, path: Path, *, digest: str, slots: int, foreign: bool = False) -> None:
         """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over."""
         self.path = path
         self.slots = slots
@@ -86,7 +96,10 @@ class Record:
         self.live = ""
         self.line_up = False
         self.consumed_at = 0.0
-        self._started_at = self._heartbeat_at = time.time()
+        self.sated = False
+        self._foreign = foreign
+        self._started_ticks = started_ticks(os.getpid()) or 0
+        self._started_at = self._heartbeat_at = self._state_at = time.time()
         fresh = self._fresh_file(slots)
         self._map[_HOLD_OFFSET] = 1 if earlier is not None and earlier.hold else 0
         self._write_header()
@@ -136,6 +149,8 @@ class Record:
         """Change the state, with a note for people."""
         if state not in _STATES:
             raise ValueError(f"unknown state {state!r}")
+        if state != self._state:
+            self._state_at = time.time()
         self._state = state
         self._note = note.encode()[:96]
         self.beat()
@@ -147,11 +162,11 @@ class Record:
 
     def begin(self, slot: int, *, task_id: str, task_name: str, until: float = 0.0, pid: int = 0) -> None:
         """A task runs in this slot now."""
-        self._write_slot(slot, pid, time.time(), until, task_id.encode()[:64], task_name.encode()[:144])
+        self._write_slot(slot, pid, 1, time.time(), until, task_id.encode()[:64], task_name.encode()[:144])
 
     def end(self, slot: int) -> None:
         """The slot is free again."""
-        self._write_slot(slot, 0, 0.0, 0.0, b"", b"")
+        self._write_slot(slot, 0, 0, time.time(), 0.0, b"", b"")
 
     def close(self) -> None:
         """Let go of the map; the file stays."""
@@ -169,7 +184,7 @@ class Record:
             os.getpid(),
             self.slots,
             _STATES.index(self._state),
-            _LINE_UP if self.line_up else 0,
+            self._flags(),
             self.processed,
             self.failed,
             self.retried,
@@ -179,17 +194,24 @@ class Record:
             self.live.encode()[:16],
             self._note,
             self.consumed_at,
+            self._state_at,
+            self._started_ticks,
         )
         self._map[_HOLD_OFFSET] = hold
         self._version += 1
         struct.pack_into("<Q", self._map, 8, self._version)
 
-    def _write_slot(self, slot: int, pid: int, since: float, until: float, task_id: bytes, name: bytes) -> None:
+    def _flags(self) -> int:
+        return (_LINE_UP if self.line_up else 0) | (_SATED if self.sated else 0) | (_FOREIGN if self._foreign else 0)
+
+    def _write_slot(
+        self, slot: int, pid: int, busy: int, since: float, until: float, task_id: bytes, name: bytes
+    ) -> None:
         offset = _PART * (1 + slot)
         version = self._slot_versions[slot] + 2
         self._slot_versions[slot] = version
         struct.pack_into("<Q", self._map, offset, version - 1)
-        _SLOT.pack_into(self._map, offset, version - 1, pid, 1 if since else 0, since, until, task_id, name)
+        _SLOT.pack_into(self._map, offset, version - 1, pid, busy, since, until, task_id, name)
         struct.pack_into("<Q", self._map, offset, version)
 
 
@@ -205,11 +227,11 @@ def read(path: Path) -> RecordView | None:
     if header is None:
         return None
     _, _, pid, slots, state, flags, processed, failed, retried, *more = header
-    started_at, heartbeat_at, digest, live, note, consumed_at = more
+    started_at, heartbeat_at, digest, live, note, consumed_at, state_at, ticks = more
     if state >= len(_STATES):
         return None
     capacity = len(data) // _PART - 1
-    tasks = tuple(view for index in range(capacity) if (view := _slot_view(path, data, index)) is not None)
+    parts = [_settled(path, data, _PART * (1 + index), _SLOT) for index in range(capacity)]
     return RecordView(
         pid=pid,
         digest=_text(digest),
@@ -222,10 +244,15 @@ def read(path: Path) -> RecordView | None:
         heartbeat_at=heartbeat_at,
         hold=data[_HOLD_OFFSET] == 1,
         note=_text(note),
-        tasks=tasks,
+        tasks=tuple(_slot_view(index, part) for index, part in enumerate(parts) if part and part[2]),
         live=_text(live),
         line_up=bool(flags & _LINE_UP),
         consumed_at=consumed_at,
+        freed_at=max((part[3] for part in parts if part and not part[2]), default=0.0),
+        state_at=state_at,
+        sated=bool(flags & _SATED),
+        foreign=bool(flags & _FOREIGN),
+        started_ticks=ticks,
     )
 
 
@@ -242,11 +269,8 @@ def set_hold(path: Path, *, on: bool) -> bool:
     return True
 
 
-def _slot_view(path: Path, data: bytes, index: int) -> SlotView | None:
-    values = _settled(path, data, _PART * (1 + index), _SLOT)
-    if values is None or not values[2]:
-        return None
-    _, pid, _, since, until, task_id, name = values
+def _slot_view(index: int, part: tuple[Any, ...]) -> SlotView:
+    _, pid, _, since, until, task_id, name = part
     return SlotView(index, pid, _text(task_id), _text(name), since, until)
 
 

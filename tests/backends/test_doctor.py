@@ -234,4 +234,4 @@ signal.pause()
     path = world.places.spec_file("thumbs.0")
     path.write_text(path.read_text().replace('"kind": "command"', '"kind": "worker"'))
 
-    assert "warning thumbs.0: no heartbeat for 10" in said(problems(world))
+    assert "warning thumbs.0: no heartbeat for 1m" in said(problems(world))

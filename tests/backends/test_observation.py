@@ -31,6 +31,8 @@ RECORD = RecordView(
     hold=False,
     note="",
     tasks=(SlotView(1, 43, "id-1", "shop.thumb", 9_990.0, 0.0),),
+    line_up=True,
+    consumed_at=9_999.0,
 )
 
 
@@ -119,7 +121,10 @@ def test_a_program_that_can_be_asked_is_ready_when_it_answers() -> None:
 
 
 def test_a_silent_worker_is_noted() -> None:
-    assert observed(sight(record=replace(RECORD, heartbeat_at=NOW - 45))).note == "no heartbeat for 45 s"
+    assert (
+        observed(sight(record=replace(RECORD, heartbeat_at=NOW - 45))).note
+        == "stuck: no heartbeat for 45s; runs shop.thumb"
+    )
 
 
 def test_a_spec_of_another_digest_is_not_what_runs() -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from fleet.backends.supervisor.folder import Launch
 from fleet.backends.supervisor.rpc import LIVE_STATES, Process, ProcessState
 from fleet.core.desired import PARKED_EXIT, WorkerSpec, split_name
+from fleet.core.health import Condition, judge
 from fleet.core.observed import ObservedReplica, RunningTask, State
 from fleet.worker.record import RecordView
 
-SILENCE_SECONDS = 30.0
 UNSTARTED = "has files but was never started"
 
 
@@ -99,9 +99,9 @@ def _living_state(sight: Sight) -> tuple[State, str]:
         return State.STARTING, ""
     if record.state == "ready" and spec is not None and spec.kind != "worker":
         return _foreign_state(sight, record, spec)
-    note = record.note
-    if record.state == "ready" and sight.now - record.heartbeat_at > SILENCE_SECONDS:
-        note = f"no heartbeat for {sight.now - record.heartbeat_at:.0f} s"
+    health = judge(record, lives=True, now=sight.now)
+    amiss = health.condition in (Condition.STUCK, Condition.NOT_CONSUMING)
+    note = f"{health.condition}: {health.reason}" if amiss else record.note
     return (State.DRAINING if record.state == "stopped" else State(record.state)), note
 
 

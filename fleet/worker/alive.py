@@ -1,0 +1,45 @@
+"""Whether a process is still the one it was: pids are given out again, a pid with its start time is not."""
+
+from __future__ import annotations
+
+import os
+
+_STATE, _START = 0, 19
+_ENDED = (b"Z", b"X")
+
+
+def started_ticks(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot. None when it has ended or nothing may be known of it."""
+    try:
+        descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        # The name of the program stands in parentheses and may hold anything.
+        fields = os.read(descriptor, 4096).rpartition(b")")[2].split()
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return None if len(fields) <= _START or fields[_STATE] in _ENDED else int(fields[_START])
+
+
+def lives(pid: int, ticks: int = 0) -> bool:
+    """Whether this very process runs. ``ticks`` 0: its start is not known, and the pid alone has to do."""
+    if pid <= 0:
+        return False
+    found = started_ticks(pid)
+    if found is not None:
+        return not ticks or found == ticks
+    return not os.path.exists(f"/proc/{pid}/stat") and _can_be_signalled(pid)
+
+
+def _can_be_signalled(pid: int) -> bool:
+    """Where /proc hides the processes of others."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
