@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,6 +113,19 @@ class Places:
     def log_file(self, replica: str) -> Path:
         """The log of a replica."""
         return self.log / f"{replica}.log"
+
+
+def default_home() -> Path:
+    """``/var/lib/fleet`` for root, else ``$XDG_STATE_HOME/fleet``."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/fleet")
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "fleet"
+
+
+def home_of(environ: Mapping[str, str]) -> Path:
+    """The same folder as ``settings.load().home``, for who must answer before pydantic is imported."""
+    return Path(environ["FLEET_HOME"]) if "FLEET_HOME" in environ else default_home()
 
 
 def check_socket_path(path: Path, *, suffix_bytes: int = 0) -> None:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from functools import lru_cache
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-
-def default_home() -> Path:
-    """``/var/lib/fleet`` for root, else ``$XDG_STATE_HOME/fleet``."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/fleet")
-    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
-    return Path(state) / "fleet"
+from fleet.places import default_home
 
 
 class Settings(BaseSettings):

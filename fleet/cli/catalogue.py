@@ -44,6 +44,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "see",
         (
             Verb("status", "groups and replicas, what they do, and what drifted", "watching"),
+            Verb("health", "whether replicas live, are ready, make progress: reads their records only", "health"),
             Verb("top", "a live view of the same", "watching"),
             Verb("logs", "the logs of all replicas as one", "reading"),
             Verb("history", "the revisions that were applied", "reading"),

@@ -1,0 +1,170 @@
+"""health: a probe that costs milliseconds. It reads records and /proc, and needs neither a broker nor the app."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet.cli.output import Cell, Output, table
+from fleet.cli.parser import did_you_mean
+from fleet.cli.target import Target, duration, output_flag, session_of, target_flags, target_of
+from fleet.core.health import PATIENCE, Condition, Health, Patience, Probe, judge
+from fleet.core.wording import duration as in_words
+from fleet.errors import UsageError
+from fleet.places import Places, home_of
+from fleet.worker.alive import lives
+from fleet.worker.record import RecordView, read
+
+RECORD_VARIABLE = "FLEET_RECORD"
+_HEAD = ("NAME", "PID", "CONDITION", "BUSY", "HEARTBEAT", "WHY")
+_STYLES = {
+    **dict.fromkeys((Condition.ALIVE, Condition.READY, Condition.BUSY), "good"),
+    **dict.fromkeys((Condition.STARTING, Condition.DRAINING, Condition.HELD), "wait"),
+    Condition.STOPPED: "dim",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Patient:
+    """One replica, examined."""
+
+    name: str
+    record: RecordView | None
+    health: Health
+
+
+def health_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of health."""
+    target_flags(parser, names=f"groups or replicas; without any word the replica of ${RECORD_VARIABLE}, else all")
+    parser.add_argument("--record", metavar="PATH", help="the record of one replica, wherever it lies")
+    probes = [probe.value for probe in Probe]
+    parser.add_argument("--probe", choices=probes, default="live", help="what decides the exit code (default: live)")
+    parser.add_argument(
+        "--patience",
+        type=duration,
+        metavar="TIME",
+        help=f"how long without a heartbeat, a fetch, or past a time limit (default {PATIENCE.silence_seconds:g}s)",
+    )
+    output_flag(parser)
+
+
+def health(args: argparse.Namespace, out: Output) -> int:
+    """Exit 0 when every replica that was asked about passes the probe, 1 when one does not."""
+    now, probe = time.time(), Probe(args.probe)
+    patience = PATIENCE if args.patience is None else Patience(args.patience, args.patience, args.patience)
+    patients = [_examined(name, path, now, patience) for name, path in sorted(_records(args).items())]
+    healthy = bool(patients) and all(patient.health.passes(probe) for patient in patients)
+    document = {
+        "probe": probe.value,
+        "healthy": healthy,
+        "replicas": [_document(patient, probe, now) for patient in patients],
+    }
+    rows = [_row(patient, now) for patient in patients]
+    out.either(document, table(_HEAD, rows, colour=out.colour) if rows else "nothing runs")
+    return 0 if healthy else 1
+
+
+def _examined(name: str, path: Path, now: float, patience: Patience) -> _Patient:
+    record = read(path)
+    living = record is not None and lives(record.pid, record.started_ticks)
+    return _Patient(name, record, judge(record, lives=living, now=now, patience=patience))
+
+
+# --- which records
+
+
+def _records(args: argparse.Namespace) -> Mapping[str, Path]:
+    """Name of a replica -> where its record should be."""
+    if args.record:
+        if args.words or args.fleet:
+            raise UsageError("--record and a fleet at once", hint="a record names its replica already")
+        return _one(Path(args.record))
+    own = os.environ.get(RECORD_VARIABLE)
+    if own and not args.words and not args.fleet:
+        return _one(Path(own))
+    target = target_of(args)
+    places = _places(target)
+    running = sorted(path.stem for path in places.conf_d.glob("*.conf"))
+    return {name: places.record_file(name) for name in _chosen(target, running)}
+
+
+def _one(path: Path) -> Mapping[str, Path]:
+    return {path.stem: path}
+
+
+def _places(target: Target) -> Places:
+    """Of a fleet that is named by --fleet, without importing what reads manifests and settings."""
+    places = Places.of(home_of(os.environ), target.fleet) if target.fleet else None
+    return places if places is not None and places.run.is_dir() else session_of(target).places
+
+
+def _chosen(target: Target, running: list[str]) -> Iterator[str]:
+    if not target.names:
+        yield from running
+    for word in target.names:
+        group = [name for name in running if name.rpartition(".")[0] == word]
+        if not group and not word.rpartition(".")[2].isdigit():
+            known = sorted({*(name.rpartition(".")[0] for name in running), *running})
+            raise UsageError(f"no replica of {word!r} is to run", hint=did_you_mean(word, known))
+        yield from group or [word]
+
+
+# --- how they are shown
+
+
+def _row(patient: _Patient, now: float) -> list[Cell]:
+    record, health = patient.record, patient.health
+    own = record if record is not None and not record.foreign else None
+    return [
+        Cell(patient.name),
+        Cell(str(record.pid) if record else "", right=True),
+        Cell(_condition(health), _STYLES.get(health.condition, "bad")),
+        Cell(f"{own.busy}/{own.slots}" if own else "", right=True),
+        Cell(f"{in_words(max(0, round(now - own.heartbeat_at)))} ago" if own else "", right=True),
+        Cell(health.reason),
+    ]
+
+
+def _condition(health: Health) -> str:
+    if health.condition is not Condition.BUSY or health.busy_until is None:
+        return str(health.condition)
+    return f"busy until {time.strftime('%H:%M:%S', time.localtime(health.busy_until))}"
+
+
+def _document(patient: _Patient, probe: Probe, now: float) -> dict[str, Any]:
+    record, health = patient.record, patient.health
+    known: dict[str, Any] = {} if record is None else _facts(record, now)
+    return {
+        "name": patient.name,
+        "condition": health.condition.value,
+        "healthy": health.passes(probe),
+        "reason": health.reason,
+        "busyUntil": health.busy_until,
+        **known,
+    }
+
+
+def _facts(record: RecordView, now: float) -> dict[str, Any]:
+    """A launcher's record knows the process and nothing of what it does."""
+    if record.foreign:
+        return {"pid": record.pid}
+    return {
+        "pid": record.pid,
+        "slots": record.slots,
+        "busy": record.busy,
+        "heartbeat": round(now - record.heartbeat_at, 3),
+        "tasks": [
+            {
+                "id": task.task_id,
+                "name": task.task_name,
+                "since": round(now - task.since, 3),
+                "until": task.until or None,
+            }
+            for task in record.tasks
+        ],
+    }
