@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from fleet.core.desired import RestartPolicy
 
 STEADY_SECONDS = 10.0
+MOST_DEATHS = 1_000
+"""Tasks remembered for having run when their worker died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +51,42 @@ def backoff_seconds(lives: Sequence[Life], policy: RestartPolicy, *, now: float)
     return min(policy.backoff_max_seconds, policy.backoff_initial_seconds * 2.0 ** max(0, min(short - 1, 62)))
 
 
-def read_history(path: Path) -> tuple[list[Life], float | None]:
-    """Ended lives, and when the one that has not been seen ending began. An unreadable history is an empty one."""
+@dataclass(frozen=True, slots=True)
+class History:
+    """What is kept of a replica's earlier lives.
+
+    lives: the ended ones.  began: when the one began that has not been seen ending.  deaths: task id -> how many lives
+    ended while that task ran; for brokers that do not count deliveries, so that a task that kills its worker is not
+    tried for ever.
+    """
+
+    lives: tuple[Life, ...] = ()
+    began: float | None = None
+    deaths: Mapping[str, int] = field(default_factory=dict)
+
+    def after_crash(self, task_ids: Iterable[str]) -> History:
+        """These tasks ran when a life ended. Those that were seen last are kept when there are too many."""
+        deaths = dict(self.deaths)
+        for task_id in task_ids:
+            deaths[task_id] = deaths.pop(task_id, 0) + 1
+        return replace(self, deaths=dict(list(deaths.items())[-MOST_DEATHS:]))
+
+
+def read_history(path: Path) -> History:
+    """The history at ``path``. An unreadable one is an empty one."""
     try:
         values = json.loads(path.read_bytes())
-        lives = [Life(float(began), float(ended), *map(bool, rest)) for began, ended, *rest in values["lives"]]
-        return lives, None if values["began"] is None else float(values["began"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return [], None
+        lives = tuple(Life(float(began), float(ended), *map(bool, rest)) for began, ended, *rest in values["lives"])
+        deaths = {str(task_id): int(count) for task_id, count in values.get("deaths", {}).items()}
+        return History(lives, None if values["began"] is None else float(values["began"]), deaths)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return History()
 
 
-def write_history(path: Path, lives: Sequence[Life], *, began: float | None) -> None:
+def write_history(path: Path, history: History) -> None:
     """Replace the history at once. It is written often and matters little: no fsync."""
-    values = {"began": began, "lives": [list(astuple(life)) for life in lives]}
+    lives = [list(astuple(life)) for life in history.lives]
+    values = {"began": history.began, "lives": lives, "deaths": dict(history.deaths)}
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
         json.dump(values, file)

@@ -20,11 +20,12 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from fleet.core.desired import PARKED_EXIT, WorkerSpec
-from fleet.crashes import Life, backoff_seconds, read_history, write_history
+from fleet.crashes import History, Life, backoff_seconds, read_history, write_history
 from fleet.program import DEFAULT_PATH, Document, LaunchError, command, environment, read_document, with_folder_of
 from fleet.worker import record as records
 
@@ -196,10 +197,10 @@ def settle(document: Document) -> None:
 def wait_out(document: Document) -> None:
     """Sleep the back-off of a crash loop, or park; then a new life begins. supervisord counts no crashes; this does."""
     now, policy = time.time(), document.spec.restart
-    lives = _lives(document, now)
-    write_history(document.starts, lives, began=None)
-    pause = backoff_seconds(lives, policy, now=now)
-    crashes = sum(life.is_crash for life in lives)
+    history = _history(document, now)
+    write_history(document.starts, history)
+    pause = backoff_seconds(history.lives, policy, now=now)
+    crashes = sum(life.is_crash for life in history.lives)
     if pause is None:
         _park(document, crashes)
     if pause:
@@ -208,7 +209,7 @@ def wait_out(document: Document) -> None:
         with _record(document) as record:
             record.become("starting", note)
         time.sleep(pause)
-    write_history(document.starts, lives, began=time.time())
+    write_history(document.starts, replace(history, began=time.time()))
 
 
 def announce(document: Document) -> None:
@@ -227,14 +228,18 @@ def _park(document: Document, crashes: int) -> NoReturn:
     raise SystemExit(PARKED_EXIT)
 
 
-def _lives(document: Document, now: float) -> list[Life]:
-    """The earlier lives within the window; the last one has just ended."""
-    lives, began = read_history(document.starts)
-    if began is not None:
+def _history(document: Document, now: float) -> History:
+    """The earlier lives within the window; the last one has just ended, and its record is the black box."""
+    history = read_history(document.starts)
+    lives = list(history.lives)
+    if history.began is not None:
         earlier = records.read(document.record)
         clean, worked = (False, False) if earlier is None else (earlier.state == "stopped", earlier.processed > 0)
-        lives.append(Life(min(began, now), now, clean=clean, worked=worked))
-    return [life for life in lives if life.ended > now - document.spec.restart.window_seconds]
+        lives.append(Life(min(history.began, now), now, clean=clean, worked=worked))
+        if earlier is not None and not clean:
+            history = history.after_crash(task.task_id for task in earlier.tasks)
+    recent = tuple(life for life in lives if life.ended > now - document.spec.restart.window_seconds)
+    return replace(history, lives=recent, began=None)
 
 
 def _record(document: Document) -> contextlib.closing[records.Record]:

@@ -12,11 +12,12 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fleet.worker import departure, execution, notify
+from fleet.crashes import read_history
+from fleet.worker import departure, execution, notify, stacks
 from fleet.worker.application import Application, Call, Outcome, TaskPolicy
 from fleet.worker.delivery import TEND_SECONDS, Channel, ChannelLost, Delivery
 from fleet.worker.endings import Endings
@@ -28,7 +29,7 @@ from fleet.worker.messages import BadMessage
 from fleet.worker.options import WorkerOptions
 from fleet.worker.revoked import Revoked
 from fleet.worker.settlement import Settlement
-from fleet.worker.signals import SignalBox
+from fleet.worker.signals import STACKS, SignalBox
 from fleet.worker.tuning import Tuning
 from fleet.worker.witness import Gate, Happening, Witness
 from pools.base import BasePool
@@ -94,7 +95,7 @@ class Consumer:
             on_stuck=self._replace_soon,
             witnesses=self.witnesses,
         )
-        self.intake = Intake(application, options.spec.task)
+        self.intake = Intake(application, options.spec.task, deaths=_deaths(options))
         self.tuning = Tuning(self)
         self._box = box
         self._loop = loop
@@ -389,6 +390,9 @@ class Consumer:
     def heed(self) -> None:
         """Signals that have come."""
         for signum in self._box.take():
+            if signum == STACKS:
+                stacks.write(self)
+                continue
             log.info("%s received", signal.Signals(signum).name)
             self.tell(Event.QUIT if signum == signal.SIGQUIT else Event.TERM)
 
@@ -562,6 +566,10 @@ _ACTIONS = {
     Action.CUT: Consumer._cut,
     Action.LEAVE: Consumer._leave,
 }
+
+
+def _deaths(options: WorkerOptions) -> Mapping[str, int]:
+    return read_history(options.history_path).deaths if options.history_path is not None else {}
 
 
 def _junk(delivery: Delivery) -> Job:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,7 +31,9 @@ LATER = Verdict("later")
 class Intake:
     """Knows the app and the manifest's wishes; turns deliveries into jobs."""
 
-    def __init__(self, application: Application, wishes: Wishes) -> None:
+    def __init__(self, application: Application, wishes: Wishes, *, deaths: Mapping[str, int] | None = None) -> None:
+        """deaths: task id -> how often this replica died while it ran, where the broker does not count."""
+        self._deaths = deaths or {}
         self._application = application
         self.wishes = wishes
         self._policies: dict[str, TaskPolicy] = {}
@@ -51,6 +53,8 @@ class Intake:
     def job_of(self, delivery: Delivery) -> Job:
         """The job in a delivery. Raises BadMessage for what is no task message."""
         message = TaskMessage.from_delivery(delivery, accept=self._application.accept)
+        if self._deaths:
+            delivery.attempts = max(delivery.attempts, self._deaths.get(message.id, 0))
         call = Call(
             message.id,
             message.name,

@@ -23,6 +23,7 @@ class WorkerOptions:
     digest: str
     broker_url: str
     record_path: Path | None = None
+    history_path: Path | None = None
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -49,13 +50,14 @@ def from_document(document: Mapping[str, Any]) -> WorkerOptions:
     if document["format"] != DOCUMENT_FORMAT:
         raise ValueError(f"format {document['format']!r}, expected {DOCUMENT_FORMAT}")
     spec = WorkerSpec.from_json(document["spec"])
-    record = document.get("record")
+    record, history = document.get("record"), document.get("starts")
     return WorkerOptions(
         spec=spec,
         replica=document["replica"],
         digest=document["digest"],
         broker_url=_broker_url(spec, document.get("secrets") or {}),
         record_path=Path(record) if record else None,
+        history_path=Path(history) if history else None,
     )
 
 

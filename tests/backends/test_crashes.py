@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.core.desired import RestartPolicy
-from fleet.crashes import Life, backoff_seconds, read_history, write_history
+from fleet.crashes import MOST_DEATHS, History, Life, backoff_seconds, read_history, write_history
 
 POLICY = RestartPolicy(backoff_initial_seconds=1.0, backoff_max_seconds=60.0, max_crashes=8, window_seconds=600.0)
 
@@ -78,9 +78,10 @@ def test_a_pause_is_never_longer_than_the_longest(
 
 def test_the_history_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "thumbs.0.starts"
-    write_history(path, [Life(1.0, 2.0), Life(3.0, 4.0, clean=True, worked=True)], began=5.0)
+    history = History((Life(1.0, 2.0), Life(3.0, 4.0, clean=True, worked=True)), 5.0, {"poison": 2})
+    write_history(path, history)
 
-    assert read_history(path) == ([Life(1.0, 2.0), Life(3.0, 4.0, clean=True, worked=True)], 5.0)
+    assert read_history(path) == history
     assert path.stat().st_mode & 0o777 == 0o600
 
 
@@ -88,5 +89,15 @@ def test_a_torn_history_is_an_empty_one(tmp_path: Path) -> None:
     path = tmp_path / "thumbs.0.starts"
     for text in ("", "{", "[]", '{"began": "x", "lives": []}', '{"began": null, "lives": [[1]]}', "\x00\xff"):
         path.write_text(text)
-        assert read_history(path) == ([], None)
-    assert read_history(tmp_path / "absent") == ([], None)
+        assert read_history(path) == History()
+    assert read_history(tmp_path / "absent") == History()
+
+
+def test_deaths_are_counted_by_task_and_the_latest_are_kept() -> None:
+    history = History().after_crash(["poison", "neighbour"]).after_crash(["poison"])
+    assert history.deaths == {"neighbour": 1, "poison": 2}
+
+    later = history.after_crash(f"t{number}" for number in range(MOST_DEATHS - 1))
+    assert len(later.deaths) == MOST_DEATHS
+    assert "neighbour" not in later.deaths
+    assert later.deaths["poison"] == 2
