@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fleet.worker import application as applications
 from fleet.worker.application import Application, Call, Ending, Outcome
+from fleet.worker.signals import answer_bare
 
 _bound: Application | None = None
 
@@ -23,6 +24,7 @@ def bound() -> Application:
 
 def prepare(path: str, node: str) -> None:
     """Initializer of a slot's process. A spawned one inherits nothing, so it imports the app itself."""
+    answer_bare()
     if _bound is None:
         bind(applications.load(path))
     bound().prepare_process(node)

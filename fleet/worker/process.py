@@ -6,7 +6,6 @@ import faulthandler
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import traceback
@@ -19,7 +18,7 @@ from typing import Any
 
 from fleet.errors import FleetError
 from fleet.worker import application as applications
-from fleet.worker import departure, execution, logs
+from fleet.worker import departure, execution, logs, stacks
 from fleet.worker.application import Application
 from fleet.worker.attendant import Attendant
 from fleet.worker.channels import open_channel
@@ -41,9 +40,9 @@ def run(options: WorkerOptions) -> int:
     spec = options.spec
     logs.set_up(options.replica, level=spec.log_level, style=spec.log_format)
     faulthandler.enable()
-    faulthandler.register(signal.SIGUSR2, all_threads=True)  # where does it hang? `kill -USR2` writes it to the log
     box = SignalBox()
     box.install()
+    stacks.answer()
     try:
         application = _load(options)
         return Worker(options, application, box).run()

@@ -7,16 +7,19 @@ Python handlers do nothing.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import socket
 from types import FrameType
 
-HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+STACKS = signal.SIGUSR1
+BARE_STACKS = signal.SIGUSR2
+HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, STACKS)
 
 
 class SignalBox:
-    """Collects TERM, INT, QUIT and HUP. ``fileno`` is readable when there is something to ``take``."""
+    """Collects TERM, INT, QUIT, HUP and USR1. ``fileno`` is readable when there is something to ``take``."""
 
     def __init__(self) -> None:
         self._read, self._write = socket.socketpair()
@@ -52,6 +55,11 @@ class SignalBox:
     def post(self, signum: int) -> None:
         """As if that signal had come."""
         self._write.send(bytes([signum]))
+
+
+def answer_bare() -> None:
+    """USR2 writes the stacks of all threads to stderr, at once and from C. A forked child has it from its parent."""
+    faulthandler.register(BARE_STACKS, all_threads=True)
 
 
 def _leave_to_the_box(signum: int, frame: FrameType | None) -> None:

@@ -1,0 +1,150 @@
+"""A worker that hangs, waits or loses its broker: what its record tells, and what it writes about its stacks."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fleet.core.desired import TaskPolicy
+from fleet.core.health import Condition, Health, Patience, judge
+from fleet.worker.alive import lives
+from fleet.worker.record import read
+from tests.conftest import eventually
+from tests.system.test_worker_connection import Line
+from tests.worker.workers import RunningWorker, Shop
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
+
+HASTY = Patience(silence_seconds=3.0, overrun_seconds=1.0, idle_seconds=3.0)
+POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]
+
+
+@pytest.fixture
+def shop(redis_url: str, short_tmp: Path) -> Iterator[Shop]:
+    made = Shop(short_tmp, redis_url)
+    yield made
+    made.close()
+
+
+def health(worker: RunningWorker, patience: Patience = HASTY) -> Health:
+    record = read(worker.record_path)
+    living = record is not None and lives(record.pid, record.started_ticks)
+    return judge(record, lives=living, now=time.time(), patience=patience)
+
+
+def becomes(worker: RunningWorker, condition: Condition) -> Health:
+    def there() -> Health | None:
+        found = health(worker)
+        return found if found.condition is condition else None
+
+    return eventually(there, within=30)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(("pool", "slots"), POOLS)
+def test_a_frozen_process_is_stuck_until_it_goes_on(shop: Shop, pool: str, slots: int) -> None:
+    worker = shop.worker(pool, slots)
+    becomes(worker, Condition.READY)
+    worker.signal(signal.SIGSTOP)
+    assert "no heartbeat for" in becomes(worker, Condition.STUCK).reason
+    worker.signal(signal.SIGCONT)
+    becomes(worker, Condition.READY)
+    worker.kill()
+    becomes(worker, Condition.DEAD)
+
+
+def test_a_solo_worker_in_a_blocking_call_is_busy_and_not_stuck(shop: Shop) -> None:
+    worker = shop.worker(task=TaskPolicy(time_limit_seconds=600))
+    shop.send("blocked", 1, 5)
+    busy = becomes(worker, Condition.BUSY)
+    assert busy.busy_until is not None
+    assert busy.busy_until > time.time() + 500
+    seen = set()
+
+    def over() -> bool:
+        seen.add(health(worker).condition)
+        return bool(shop.done())
+
+    eventually(over)
+    assert seen <= {Condition.BUSY, Condition.READY}
+    assert worker.term() == 0
+    assert health(worker).condition is Condition.STOPPED
+
+
+def test_a_worker_without_its_broker_is_not_consuming(redis_url: str, short_tmp: Path) -> None:
+    line = Line(redis_url)
+    shop = Shop(short_tmp, line.url)
+    try:
+        worker = shop.worker("threads", 2)
+        line.cut()
+        assert "no connection to the broker" in becomes(worker, Condition.NOT_CONSUMING).reason
+        line.mend()
+        becomes(worker, Condition.READY)
+    finally:
+        shop.close()
+        line.cut()
+
+
+def test_the_probe_of_a_real_worker(shop: Shop) -> None:
+    worker = shop.worker()
+    command = [sys.executable, "-m", "fleet", "health", "--probe", "progress"]
+    environ = {**os.environ, "FLEET_RECORD": str(worker.record_path)}
+
+    def probe() -> int:
+        return subprocess.run(command, env=environ, cwd=Path(__file__).parents[2], capture_output=True).returncode
+
+    assert probe() == 0
+    worker.kill()
+    assert probe() == 1
+
+
+# --- stacks
+
+
+def test_usr1_tells_the_threads_and_their_tasks(shop: Shop) -> None:
+    worker = shop.worker("threads", 2)
+    task = shop.send("note", 1, 60.0)
+    eventually(lambda: shop.started()[1] == 1)
+    worker.signal(signal.SIGUSR1)
+    eventually(lambda: f"runs shop_tasks.note[{task}]:" in worker.log())
+    log = worker.log()
+    assert "thread pool-" in log
+    assert "time.sleep(seconds)" in log
+    assert "most recent call first" in log, "the bare stacks are missing"
+    assert worker.process is not None
+    assert worker.process.poll() is None, "asking killed it"
+
+
+def test_usr1_reaches_a_solo_worker_in_c_code(shop: Shop) -> None:
+    worker = shop.worker()
+    task = shop.send("blocked", 1, 60)
+    eventually(lambda: shop.started()[1] == 1)
+    worker.signal(signal.SIGUSR1)
+    eventually(lambda: f"thread MainThread runs shop_tasks.blocked[{task}]:" in worker.log())
+    assert "most recent call first" in worker.log()
+    worker.signal(signal.SIGQUIT)
+    assert worker.wait() == 0
+
+
+def test_usr1_reaches_every_child(shop: Shop) -> None:
+    worker = shop.worker("prefork", 3)
+    blocked, sleeping = shop.send("blocked", 1, 60), shop.send("note", 2, 60.0)
+    eventually(lambda: shop.started().total() == 2)
+    children = [child.pid for child in worker.children()]
+    worker.signal(signal.SIGUSR1)
+    eventually(lambda: all(f"child {pid} runs " in worker.log() for pid in children))
+    eventually(lambda: worker.log().count("most recent call first") == 4, within=10)
+    log = worker.log()
+    assert f"runs shop_tasks.blocked[{blocked}]" in log
+    assert f"runs shop_tasks.note[{sleeping}]" in log
+    assert log.count("runs no task") == 1
+    assert "in blocked" in log
+    assert [child.pid for child in worker.children()] == children, "asking killed a child"
+    worker.signal(signal.SIGQUIT)
+    assert worker.wait() == 0
