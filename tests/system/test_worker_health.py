@@ -107,13 +107,18 @@ def test_the_probe_of_a_real_worker(shop: Shop) -> None:
 # --- stacks
 
 
+def log_of(worker: RunningWorker) -> str:
+    """All of it: stacks are long."""
+    return worker.log_path.read_text()
+
+
 def test_usr1_tells_the_threads_and_their_tasks(shop: Shop) -> None:
     worker = shop.worker("threads", 2)
     task = shop.send("note", 1, 60.0)
     eventually(lambda: shop.started()[1] == 1)
     worker.signal(signal.SIGUSR1)
-    eventually(lambda: f"runs shop_tasks.note[{task}]:" in worker.log())
-    log = worker.log()
+    eventually(lambda: f"runs shop_tasks.note[{task}]:" in log_of(worker))
+    log = log_of(worker)
     assert "thread pool-" in log
     assert "time.sleep(seconds)" in log
     assert "most recent call first" in log, "the bare stacks are missing"
@@ -126,8 +131,8 @@ def test_usr1_reaches_a_solo_worker_in_c_code(shop: Shop) -> None:
     task = shop.send("blocked", 1, 60)
     eventually(lambda: shop.started()[1] == 1)
     worker.signal(signal.SIGUSR1)
-    eventually(lambda: f"thread MainThread runs shop_tasks.blocked[{task}]:" in worker.log())
-    assert "most recent call first" in worker.log()
+    eventually(lambda: f"thread MainThread runs shop_tasks.blocked[{task}]:" in log_of(worker))
+    assert "most recent call first" in log_of(worker)
     worker.signal(signal.SIGQUIT)
     assert worker.wait() == 0
 
@@ -138,9 +143,9 @@ def test_usr1_reaches_every_child(shop: Shop) -> None:
     eventually(lambda: shop.started().total() == 2)
     children = [child.pid for child in worker.children()]
     worker.signal(signal.SIGUSR1)
-    eventually(lambda: all(f"child {pid} runs " in worker.log() for pid in children))
-    eventually(lambda: worker.log().count("most recent call first") == 4, within=10)
-    log = worker.log()
+    eventually(lambda: all(f"child {pid} runs " in log_of(worker) for pid in children))
+    eventually(lambda: log_of(worker).count("most recent call first") == 4, within=10)
+    log = log_of(worker)
     assert f"runs shop_tasks.blocked[{blocked}]" in log
     assert f"runs shop_tasks.note[{sleeping}]" in log
     assert log.count("runs no task") == 1

@@ -90,8 +90,8 @@ def test_a_greenlet_is_told_with_its_task(app: Waiting) -> None:
 
 def test_objects_that_lie_about_their_class_do_no_harm() -> None:
     class Proxy:
-        @property
-        def __class__(self) -> Any:  # type: ignore[misc]
+        @property  # type: ignore[misc]
+        def __class__(self) -> Any:
             raise RuntimeError("unbound")
 
     unbound = [Proxy()]
