@@ -1,0 +1,154 @@
+"""How fast the tasks of a group come and how long they take, from counters alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+from fleet.core.samples import Sample
+from fleet.core.scaling import Scaled, Tuning
+
+_SPARSE_EVERY_SECONDS = 10.0
+_SPARSE_KEPT_SECONDS = 600.0
+_TASKS_OF_PRIOR = 3.0
+_TASKS_OF_RUNTIME = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The counters of a group at a moment. Arrivals need no counter of their own: they are done, running or waiting."""
+
+    at: float
+    arrivals: int
+    completions: int
+    busy_seconds: float
+
+    def is_before(self, later: Reading) -> bool:
+        """Whether nothing went back in between."""
+        return (
+            self.at <= later.at
+            and self.arrivals <= later.arrivals
+            and self.completions <= later.completions
+            and self.busy_seconds <= later.busy_seconds
+        )
+
+    @classmethod
+    def of(cls, sample: Sample, now: float) -> Reading:
+        """The counters of a sample from which nothing is missing."""
+        queue, done = sample.queue or 0, sample.completions or 0
+        return cls(now, done + sample.busy + queue, done, sample.busy_seconds or 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Earlier readings: every one of the last minute, one in ten seconds of the last ten minutes."""
+
+    recent: tuple[Reading, ...] = ()
+    sparse: tuple[Reading, ...] = ()
+
+    def then(self, reading: Reading, *, window_seconds: float) -> Track:
+        """With one more. Counters that went back (their source restarted) make everything before worthless."""
+        if self.recent and not self.recent[-1].is_before(reading):
+            return Track((reading,), (reading,))
+        recent = _since(reading.at - window_seconds, (*self.recent, reading))
+        if self.sparse and reading.at - self.sparse[-1].at < _SPARSE_EVERY_SECONDS:
+            return Track(recent, self.sparse)
+        return Track(recent, _since(reading.at - _SPARSE_KEPT_SECONDS, (*self.sparse, reading)))
+
+    @property
+    def just_came(self) -> bool:
+        """Whether something arrived since the reading before."""
+        return len(self.recent) > 1 and self.recent[-1].arrivals > self.recent[-2].arrivals
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain document."""
+        return {name: [_row(one) for one in getattr(self, name)] for name in ("recent", "sparse")}
+
+    @classmethod
+    def from_json(cls, document: dict[str, Any]) -> Track:
+        """What ``to_json`` wrote."""
+        return cls(*(tuple(Reading(*row) for row in document[name]) for name in ("recent", "sparse")))
+
+
+def _row(reading: Reading) -> list[float]:
+    return [reading.at, reading.arrivals, reading.completions, reading.busy_seconds]
+
+
+def _since(start: float, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
+    """All from ``start`` on, and the last one before, so that they span the whole time."""
+    first = 0
+    while first + 2 < len(readings) and readings[first + 1].at <= start:
+        first += 1
+    return readings[first:]
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast tasks come, how long one takes, and whether more come than chance explains."""
+
+    rate: float
+    task_seconds: float
+    is_burst: bool = False
+
+    @property
+    def load(self) -> float:
+        """Slots that are busy on average."""
+        return self.rate * self.task_seconds
+
+    def __str__(self) -> str:
+        return f"{self.rate:.2f} tasks/s x {self.task_seconds:.2f} s"
+
+
+def pace(track: Track, group: Scaled, tuning: Tuning) -> Pace:
+    """The pace at the last reading."""
+    calm = _calm_rate(track, tuning)
+    rate = max(calm, _burst_rate(track, calm, tuning))
+    return Pace(rate, _task_seconds(track, group, tuning), is_burst=rate > calm)
+
+
+def _calm_rate(track: Track, tuning: Tuning) -> float:
+    """Arrivals per second over the last minute, or over longer where so few tell little and nothing has changed."""
+    now, first = track.recent[-1], track.recent[0]
+    seconds = now.at - first.at
+    if seconds <= 0:
+        return 0.0
+    count = now.arrivals - first.arrivals
+    if count >= tuning.window_arrivals:
+        return count / seconds
+    enough = (old for old in reversed(track.sparse) if now.arrivals - old.arrivals >= tuning.window_arrivals)
+    old = next(enough, track.sparse[0])
+    if now.at - old.at <= seconds:
+        return count / seconds
+    wide = (now.arrivals - old.arrivals) / (now.at - old.at)
+    expected = wide * seconds
+    has_shifted = abs(count - expected) > tuning.shift_sigma * sqrt(expected + 1.0)
+    return count / seconds if has_shifted else wide
+
+
+def _burst_rate(track: Track, calm: float, tuning: Tuning) -> float:
+    """The rate of the last tick or the last seconds where it is beyond chance; else 0.
+
+    Beyond chance is counted in standard deviations, so that it fits 0.3 and 300 tasks a second alike.
+    """
+    now, rates = track.recent[-1], [0.0]
+    for window in (tuning.tick_seconds, tuning.burst_seconds):
+        old = next(one for one in track.recent if one.at >= now.at - window - 1e-9)
+        seconds, count = now.at - old.at, now.arrivals - old.arrivals
+        expected = calm * seconds
+        if seconds > 0 and count > expected + tuning.burst_sigma * sqrt(expected + 1.0):
+            rates.append(count / seconds)
+    return max(rates)
+
+
+def _task_seconds(track: Track, group: Scaled, tuning: Tuning) -> float:
+    """Busy time per completion, which counts tasks still running too. The expected time weighs as much as three."""
+    now = track.recent[-1]
+    told = (
+        old
+        for old in reversed(track.sparse)
+        if now.at - old.at >= tuning.runtime_window_seconds and now.completions - old.completions >= _TASKS_OF_RUNTIME
+    )
+    old = next(told, track.sparse[0])
+    prior = group.expected_runtime_seconds * _TASKS_OF_PRIOR
+    return (prior + now.busy_seconds - old.busy_seconds) / (_TASKS_OF_PRIOR + now.completions - old.completions)

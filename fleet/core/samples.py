@@ -1,0 +1,70 @@
+"""What is known of one group at one moment. A metric that could not be measured is a value: None."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One group, seen once. Counters only grow, except that they start anew when their source does.
+
+    queue: tasks waiting, not yet with a worker.  oldest_age_seconds: how long the first of them has waited.
+    completions, busy_seconds: counters.  busy, ready, starting, draining: slots; those that drain may be busy.
+    age_is_estimated: the age was worked out, not measured; nothing drastic is decided on it.
+    """
+
+    queue: int | None = None
+    oldest_age_seconds: float | None = None
+    completions: int | None = None
+    busy_seconds: float | None = None
+    busy: int = 0
+    ready: int = 0
+    starting: int = 0
+    draining: int = 0
+    age_is_estimated: bool = False
+
+    @property
+    def has(self) -> int:
+        """Slots that take work, now or soon."""
+        return self.ready + self.starting
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Metrics without which nobody can say what the group needs."""
+        needed = {"queue": self.queue, "completions": self.completions, "busySeconds": self.busy_seconds}
+        return tuple(name for name, value in needed.items() if value is None)
+
+    @property
+    def measured_age_seconds(self) -> float | None:
+        """The age of the oldest waiting task, where it was measured."""
+        return None if self.age_is_estimated else self.oldest_age_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What one process has counted since it began."""
+
+    completions: int
+    busy_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """Counters of a group made of those of its replicas: it never goes back when replicas come, restart and leave."""
+
+    completions: int = 0
+    busy_seconds: float = 0.0
+    last: Mapping[str, Count] = field(default_factory=dict)
+
+    def read(self, counts: Mapping[str, Count]) -> Meter:
+        """With what the replicas say now. A counter that went back belongs to a new process and counts whole."""
+        completions, busy_seconds = self.completions, self.busy_seconds
+        for name, count in counts.items():
+            before = self.last.get(name)
+            if before is None or count.completions < before.completions or count.busy_seconds < before.busy_seconds:
+                before = Count(0, 0.0)
+            completions += count.completions - before.completions
+            busy_seconds += count.busy_seconds - before.busy_seconds
+        return Meter(completions, busy_seconds, dict(counts))

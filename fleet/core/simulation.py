@@ -1,0 +1,380 @@
+"""A world of queues, tasks and slots that runs in no time: what a policy would do to waits, event by event."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fleet.core.crew import Crew, LiveCrew, ReplicaCrew, Token
+from fleet.core.samples import Sample
+from fleet.core.scaling import Scaled
+
+Arrival = tuple[float, float]
+"""When a task comes, and how long it runs."""
+
+Seen = Callable[[float, str, Sample], Sample]
+_LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Station:
+    """One group of the world. ``is_live``: its pool changes its slots without a restart. ``pool`` is for people."""
+
+    group: Scaled
+    is_live: bool = False
+    pool: str = ""
+
+    @property
+    def name(self) -> str:
+        """The group's name."""
+        return self.group.name
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """Slots that groups shall have; those not named stay. ``order``: who is given free slots first."""
+
+    slots: Mapping[str, int]
+    order: Sequence[str]
+
+
+class Policy(Protocol):
+    """Who decides about slots."""
+
+    tick_seconds: float
+
+    def start(self) -> Mapping[str, int]:
+        """Slots at the beginning, already running."""
+
+    def decide(self, now: float, samples: Mapping[str, Sample]) -> Orders:
+        """Slots from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One group at one moment."""
+
+    ready: int
+    starting: int
+    draining: int
+    busy: int
+    queue: int
+    oldest_age_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class GroupOutcome:
+    """What became of the tasks of one group, and of its slots.
+
+    late: the part that waited longer than the target.  over: the part of the time the oldest task was past it.
+    unserved: still waiting at the end; they count with the time they have waited.
+    """
+
+    tasks: int
+    p50_seconds: float
+    p99_seconds: float
+    mean_seconds: float
+    late: float
+    over: float
+    unserved: int
+    slots_mean: float
+    slots_most: int
+    busy_mean: float
+    started: int
+    stopped: int
+    start_seconds: float
+
+    @property
+    def moves(self) -> int:
+        """Slots started and stopped."""
+        return self.started + self.stopped
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All groups together; ``timeline`` where it was asked for. ``slots_most``: never more than the budget."""
+
+    groups: Mapping[str, GroupOutcome]
+    tasks: int
+    p50_seconds: float
+    p99_seconds: float
+    late: float
+    slot_hours: float
+    slots_most: int
+    timeline: Sequence[tuple[float, Mapping[str, Look]]] = ()
+
+    @property
+    def worst_over(self) -> float:
+        """The part of the time the worst group's oldest task was past its target."""
+        return max((one.over for one in self.groups.values()), default=0.0)
+
+    @property
+    def moves(self) -> int:
+        """Slots started and stopped."""
+        return sum(one.moves for one in self.groups.values())
+
+    @property
+    def start_seconds(self) -> float:
+        """Time spent starting slots: what the moves cost."""
+        return sum(one.start_seconds for one in self.groups.values())
+
+
+def quantile(ordered: Sequence[float], part: float) -> float:
+    """The value below which this part of the ordered values lies; 0 without any."""
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is played. ``warmup_seconds``: tasks that come before do not count. ``watch_seconds``: 0 for no timeline.
+
+    fixed: slots of groups that the policy does not move.  seen: what a policy sees of a sample, to spoil metrics.
+    """
+
+    stations: Sequence[Station]
+    budget: int
+    duration_seconds: float
+    warmup_seconds: float = 0.0
+    watch_seconds: float = 0.0
+    fixed: Mapping[str, int] = field(default_factory=dict)
+    seen: Seen | None = None
+
+
+def simulate(
+    setting: Setting,
+    arrivals: Mapping[str, Iterator[Arrival]],
+    policy: Policy,
+    *,
+    tell: Callable[[float], None] | None = None,
+) -> Outcome:
+    """Play it to the end. ``arrivals`` come in the order of time; ``tell`` hears how far it is."""
+    world = _World(setting, policy)
+    world.begin(arrivals)
+    return world.run(tell)
+
+
+class _Place:
+    """A station at work: its line of tasks, its crew, and what is counted."""
+
+    def __init__(self, station: Station) -> None:
+        self.station = station
+        self.name = station.name
+        self.unit = station.group.share.unit
+        self.target = station.group.target_wait_seconds
+        self.start_seconds = station.group.start_seconds
+        self.crew: Crew = LiveCrew() if station.is_live else ReplicaCrew(self.unit)
+        self.line: deque[Arrival] = deque()
+        self.waits = array("d")
+        self.completions = self.started = self.stopped = self.slots_most = 0
+        self.busy_seconds = self.slot_seconds = self.over_seconds = self._touched = 0.0
+
+    @property
+    def committed(self) -> int:
+        return self.crew.ready + self.crew.starting + self.crew.draining
+
+    def touch(self, now: float) -> None:
+        """Add up what was so far, before something changes."""
+        seconds = now - self._touched
+        self._touched = now
+        self.busy_seconds += self.crew.busy * seconds
+        self.slot_seconds += self.committed * seconds
+
+    def sample(self, now: float) -> Sample:
+        crew = self.crew
+        return Sample(
+            queue=len(self.line),
+            oldest_age_seconds=self.age(now),
+            completions=self.completions,
+            busy_seconds=self.busy_seconds,
+            busy=crew.busy,
+            ready=crew.ready,
+            starting=crew.starting,
+            draining=crew.draining,
+        )
+
+    def age(self, now: float) -> float:
+        return now - self.line[0][0] if self.line else 0.0
+
+    def look(self, now: float) -> Look:
+        crew = self.crew
+        return Look(crew.ready, crew.starting, crew.draining, crew.busy, len(self.line), self.age(now))
+
+    def outcome(self, setting: Setting) -> GroupOutcome:
+        counted = sorted(self.waits)
+        late = sum(1 for wait in counted if wait > self.target)
+        seconds = setting.duration_seconds
+        return GroupOutcome(
+            tasks=len(counted),
+            p50_seconds=quantile(counted, 0.5),
+            p99_seconds=quantile(counted, 0.99),
+            mean_seconds=sum(counted) / len(counted) if counted else 0.0,
+            late=late / len(counted) if counted else 0.0,
+            over=self.over_seconds / (seconds - setting.warmup_seconds),
+            unserved=len(self.line),
+            slots_mean=self.slot_seconds / seconds,
+            slots_most=self.slots_most,
+            busy_mean=self.busy_seconds / seconds,
+            started=self.started,
+            stopped=self.stopped,
+            start_seconds=self.started * self.start_seconds,
+        )
+
+
+_Event = tuple[float, int, Callable[..., None], tuple[object, ...]]
+
+
+class _World:
+    def __init__(self, setting: Setting, policy: Policy) -> None:
+        self._setting = setting
+        self._policy = policy
+        self._places = {station.name: _Place(station) for station in setting.stations}
+        self._events: list[_Event] = []
+        self._number = 0
+        self._slots_most = 0
+        self._timeline: list[tuple[float, Mapping[str, Look]]] = []
+
+    def begin(self, arrivals: Mapping[str, Iterator[Arrival]]) -> None:
+        """Everything warm: the first slots have started already."""
+        for name, slots in {**self._setting.fixed, **self._policy.start()}.items():
+            place = self._places[name]
+            for token in place.crew.grow(slots // place.unit * place.unit):
+                place.crew.started(token)
+        self._check_budget(0.0)
+        for name, coming in arrivals.items():
+            self._expect(self._places[name], coming)
+        self._at(self._policy.tick_seconds, self._tick)
+        self._at(_LOOK_SECONDS, self._look)
+        if self._setting.watch_seconds:
+            self._at(0.0, self._watch)
+
+    def run(self, tell: Callable[[float], None] | None) -> Outcome:
+        """Event by event."""
+        end, told = self._setting.duration_seconds, 0.0
+        while self._events:
+            now, _, act, args = heapq.heappop(self._events)
+            if now > end:
+                break
+            act(now, *args)
+            if tell is not None and now >= told:
+                tell(now)
+                told = now + end / 200
+        return self._outcome(end)
+
+    def _at(self, when: float, act: Callable[..., None], *args: object) -> None:
+        self._number += 1
+        heapq.heappush(self._events, (when, self._number, act, args))
+
+    def _expect(self, place: _Place, coming: Iterator[Arrival]) -> None:
+        arrival = next(coming, None)
+        if arrival is not None:
+            self._at(arrival[0], self._arrive, place, arrival, coming)
+
+    def _arrive(self, now: float, place: _Place, arrival: Arrival, coming: Iterator[Arrival]) -> None:
+        place.line.append(arrival)
+        self._serve(now, place)
+        self._expect(place, coming)
+
+    def _serve(self, now: float, place: _Place) -> None:
+        """Free slots take what waits."""
+        if place.line:
+            place.touch(now)
+        while place.line and (token := place.crew.take()) is not None:
+            came, seconds = place.line.popleft()
+            if came >= self._setting.warmup_seconds:
+                place.waits.append(now - came)
+            self._at(now + seconds, self._finish, place, token)
+
+    def _finish(self, now: float, place: _Place, token: Token) -> None:
+        place.touch(now)
+        place.completions += 1
+        place.crew.give_back(token)
+        self._serve(now, place)
+
+    def _ready(self, now: float, place: _Place, token: Token) -> None:
+        place.touch(now)
+        place.crew.started(token)
+        self._serve(now, place)
+
+    def _tick(self, now: float) -> None:
+        orders = self._policy.decide(now, self._samples(now))
+        for name in orders.order:
+            self._shrink(now, self._places[name], orders.slots[name])
+        for name in orders.order:
+            self._grow(now, self._places[name], orders.slots[name])
+        self._check_budget(now)
+        self._at(now + self._policy.tick_seconds, self._tick)
+
+    def _samples(self, now: float) -> dict[str, Sample]:
+        samples = {}
+        for name, place in self._places.items():
+            place.touch(now)
+            sample = place.sample(now)
+            samples[name] = sample if self._setting.seen is None else self._setting.seen(now, name, sample)
+        return samples
+
+    def _shrink(self, now: float, place: _Place, wanted: int) -> None:
+        less = (place.crew.ready + place.crew.starting - wanted) // place.unit * place.unit
+        if less > 0:
+            place.touch(now)
+            place.stopped += place.crew.shrink(less)
+
+    def _grow(self, now: float, place: _Place, wanted: int) -> None:
+        """As far as slots are free; a live pool may also raise its limit over slots that drain."""
+        crew = place.crew
+        more = wanted - crew.ready - crew.starting
+        back = min(more, crew.draining) if place.station.is_live else 0
+        free = self._setting.budget - sum(one.committed for one in self._places.values()) + back
+        more = min(more, free) // place.unit * place.unit
+        if more <= 0:
+            return
+        place.touch(now)
+        for token in crew.grow(more):
+            place.started += token.slots
+            self._start(now, place, token)
+        self._serve(now, place)
+
+    def _start(self, now: float, place: _Place, token: Token) -> None:
+        if place.start_seconds > 0:
+            self._at(now + place.start_seconds, self._ready, place, token)
+        else:
+            place.crew.started(token)
+
+    def _check_budget(self, now: float) -> None:
+        for place in self._places.values():
+            place.slots_most = max(place.slots_most, place.committed)
+        total = sum(place.committed for place in self._places.values())
+        if total > self._setting.budget:
+            raise AssertionError(f"{total} slots of {self._setting.budget} at {now:.1f} s")
+        self._slots_most = max(self._slots_most, total)
+
+    def _look(self, now: float) -> None:
+        for place in self._places.values():
+            if now > self._setting.warmup_seconds and place.age(now) > place.target:
+                place.over_seconds += _LOOK_SECONDS
+        self._at(now + _LOOK_SECONDS, self._look)
+
+    def _watch(self, now: float) -> None:
+        self._timeline.append((now, {name: place.look(now) for name, place in self._places.items()}))
+        self._at(now + self._setting.watch_seconds, self._watch)
+
+    def _outcome(self, end: float) -> Outcome:
+        for place in self._places.values():
+            place.touch(end)
+            place.waits.extend(end - came for came, _ in place.line if came >= self._setting.warmup_seconds)
+        groups = {name: place.outcome(self._setting) for name, place in self._places.items()}
+        waits = sorted(wait for place in self._places.values() for wait in place.waits)
+        late = sum(one.late * one.tasks for one in groups.values())
+        return Outcome(
+            groups=groups,
+            tasks=len(waits),
+            p50_seconds=quantile(waits, 0.5),
+            p99_seconds=quantile(waits, 0.99),
+            late=late / len(waits) if waits else 0.0,
+            slot_hours=sum(place.slot_seconds for place in self._places.values()) / 3600,
+            slots_most=self._slots_most,
+            timeline=self._timeline,
+        )
