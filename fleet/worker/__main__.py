@@ -5,26 +5,51 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fleet.errors import FleetError
-from fleet.worker.options import read_document
+from pools.errors import PoolUnavailable
+from pools.patching import GREEN, patch
 
 
 def main(arguments: list[str]) -> int:
-    """Read the launch document and run."""
+    """Read the launch document and run. For a green pool the process is patched before anything else is imported."""
     if len(arguments) != 1:
         print("usage: python -m fleet.worker <launch document>", file=sys.stderr)
         return 64
+    path = Path(arguments[0])
     try:
-        options = read_document(Path(arguments[0]))
+        _patch_for(path)
+    except PoolUnavailable as error:
+        return _refuse(str(error), error.hint, 1)
+    from fleet.errors import FleetError
+    from fleet.worker.options import read_document
+
+    try:
+        options = read_document(path)
     except FleetError as error:
-        print(f"{error.message}\n  hint: {error.hint}", file=sys.stderr)
-        return error.exit_code
+        return _refuse(error.message, error.hint, error.exit_code)
     from fleet.worker.process import run
 
     return run(options)
 
 
+def _patch_for(path: Path) -> None:
+    """Whatever is wrong with the document is told by whoever reads it in earnest."""
+    import json
+
+    try:
+        kind = json.loads(path.read_bytes())["spec"]["pool"]["type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if kind in GREEN:
+        patch(kind)
+
+
+def _refuse(message: str, hint: str, exit_code: int) -> int:
+    print(f"{message}\n  hint: {hint}", file=sys.stderr)
+    return exit_code
+
+
 if __name__ == "__main__":
+    code = main(sys.argv[1:])
     from fleet.worker.process import leave
 
-    leave(main(sys.argv[1:]))
+    leave(code)

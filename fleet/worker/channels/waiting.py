@@ -93,6 +93,8 @@ class Waiting:
         fds = self.fds()
         if not fds:
             return set()
+        if not hasattr(select, "poll"):  # eventlet takes it away and leaves a green select
+            return set(select.select(fds, [], [], 0)[0])
         poll = select.poll()
         for fd in fds:
             poll.register(fd, select.POLLIN)
