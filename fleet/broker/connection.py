@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import kombu
 
 REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket"})
+AMQP_SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
 PRIORITY_STEPS = (0, 3, 6, 9)
 SEPARATOR = "\x06\x16"
 ANSWER_SECONDS = 20.0
@@ -35,6 +36,11 @@ def scheme(url: str) -> str:
 def is_redis(url: str) -> bool:
     """Whether one Redis server is meant. A list of servers, and sentinels, are left to kombu, which fails over."""
     return scheme(url) in REDIS_SCHEMES and ";" not in url
+
+
+def is_rabbitmq(url: str) -> bool:
+    """Whether an AMQP 0-9-1 broker is meant, or a list of them."""
+    return scheme(url) in AMQP_SCHEMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,7 @@ def kombu_connection(
     import kombu
 
     settings = dict(options or {})
-    if scheme(url) in ("amqp", "amqps", "pyamqp"):
+    if is_rabbitmq(url):
         settings.setdefault("confirm_publish", True)
     try:
         connection = kombu.Connection(url, transport_options=settings, connect_timeout=ANSWER_SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fleet.broker.connection import is_redis
+from fleet.broker.connection import is_rabbitmq, is_redis
 from fleet.core.desired import QueueSpec
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ def open_channel(
         from fleet.worker.channels.redis import RedisChannel
 
         return RedisChannel(url, queues=queues, replica=replica, fleet=fleet, options=options, entities=entities)
+    if is_rabbitmq(url):
+        from fleet.worker.channels.rabbitmq import RabbitChannel
+
+        return RabbitChannel(url, queues=queues, prefetch_hint=prefetch_hint, options=options, entities=entities)
     from fleet.worker.channels.kombu import KombuChannel
 
-    return KombuChannel(url, queues=queues, prefetch_hint=prefetch_hint, options=options, entities=entities)
+    return KombuChannel(url, queues=queues, options=options, entities=entities)

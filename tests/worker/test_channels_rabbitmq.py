@@ -1,4 +1,4 @@
-"""What only the kombu channel promises, on RabbitMQ: windows, hoarding, heartbeats, foreign declarations."""
+"""What only the RabbitMQ channel promises: windows, hoarding, batches, dates, heartbeats, foreign declarations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import kombu
 import pytest
 
 from fleet.core.desired import QueueSpec
-from fleet.worker.channels import kombu as module
+from fleet.worker.channels import rabbitmq as module
 from fleet.worker.channels import open_channel
 from fleet.worker.delivery import ChannelLost
 from tests.conftest import eventually

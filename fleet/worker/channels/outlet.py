@@ -1,0 +1,116 @@
+"""Sending on RabbitMQ with publisher confirms, many at a time; and the queues in which messages wait for a date.
+
+A message that is to wait goes to a queue without consumers whose messages expire: RabbitMQ then moves them to the queue
+they are for, by its dead-letter rule. There is one such queue per target and power of two of seconds, because messages
+expire in order only where all have the same time to live. A message that is back too early is simply put off again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fleet.broker.queues import sendable
+
+CONFIRM_SECONDS = 20.0
+LONGEST_DELAY_SECONDS = 1 << 21
+IDLE_SECONDS = 3600
+DECLARED_SECONDS = 600.0
+_LONGEST_NAME = 255
+
+
+class Refused(OSError):
+    """The broker did not take a message."""
+
+
+class Outlet:
+    """One channel that only sends. What is to happen once the broker has a message is done when its word comes."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._channel = connection.channel()
+        self._sent = 0
+        self._open: dict[int, Callable[[], object]] = {}
+        self._refused = False
+        self._declared: dict[str, float] = {}
+        self._channel.confirm_select()
+        self._channel.events["basic_ack"].add(self._on_ack)
+        self._channel.events["basic_nack"].add(self._on_nack)
+
+    def send(
+        self,
+        queue: str,
+        body: bytes | str,
+        *,
+        headers: Mapping[str, Any],
+        properties: Mapping[str, Any],
+        content_type: str,
+        content_encoding: str,
+        then: Callable[[], object],
+    ) -> None:
+        """Send; ``then`` is called when the broker has it, out of some later reading of the connection."""
+        channel = self._channel
+        without_priority = {name: value for name, value in sendable(properties).items() if name != "priority"}
+        message = channel.prepare_message(
+            body.encode() if isinstance(body, str) else body,
+            priority=properties.get("priority"),
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers=dict(headers),
+            properties={"delivery_mode": 2, **without_priority},
+        )
+        self._sent += 1
+        self._open[self._sent] = then
+        channel.basic_publish(message, exchange="", routing_key=queue)
+
+    def wait(self, seconds: float = CONFIRM_SECONDS) -> None:
+        """Until all is confirmed. Raises Refused or, after a while, TimeoutError."""
+        end = time.monotonic() + seconds
+        while self._open and not self._refused:
+            self._connection.drain_events(timeout=max(0.01, end - time.monotonic()))
+        self.check()
+
+    def check(self) -> None:
+        """Raises Refused when the broker has refused something."""
+        if self._refused:
+            raise Refused("the broker refused a message: is a queue full, or the broker out of memory or disk?")
+
+    def delay_queue(self, queue: str, seconds: float) -> str | None:
+        """The queue in which a message waits for the greater part of that time, declared; None where there is none."""
+        bucket = min(1 << (int(seconds).bit_length() - 1), LONGEST_DELAY_SECONDS)
+        name = delay_queue_name(queue, bucket)
+        if len(name.encode()) > _LONGEST_NAME:
+            return None
+        now = time.monotonic()
+        if now - self._declared.get(name, -DECLARED_SECONDS) >= DECLARED_SECONDS:
+            self._declared[name] = now
+            self._channel.queue_declare(
+                name, durable=True, auto_delete=False, arguments=delay_queue_arguments(queue, bucket)
+            )
+        return name
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        tags = [known for known in self._open if known <= tag] if multiple else [tag]
+        for known in tags:
+            then = self._open.pop(known, None)
+            if then is not None:
+                then()
+
+    def _on_nack(self, *_: object) -> None:
+        self._refused = True
+
+
+def delay_queue_name(queue: str, seconds: int) -> str:
+    """Where messages for a queue wait that many seconds."""
+    return f"fleet.delay.{queue}.{seconds}"
+
+
+def delay_queue_arguments(queue: str, seconds: int) -> dict[str, Any]:
+    """It goes away when nobody has declared it for long after its last message must have left."""
+    return {
+        "x-message-ttl": seconds * 1000,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": queue,
+        "x-expires": int(seconds + DECLARED_SECONDS + IDLE_SECONDS) * 1000,
+    }
