@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Literal
 
 from fleet.backends.base import Backend
-from fleet.core.desired import Desired
+from fleet.core.desired import Desired, Replica
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.plan import Action, Plan, Step
 from fleet.errors import FleetError, Interrupted, NotReady, RolloutFailed, Unreachable
@@ -41,6 +41,7 @@ class Request(StrEnum):
 
     STOP = "stop"
     FORGET = "forget"
+    RESIZE = "resize"
     AGAIN = "again"
     START = "start"
     HOLD = "hold"
@@ -51,7 +52,8 @@ class Request(StrEnum):
 REQUESTS: Mapping[Action, tuple[Request, ...]] = {
     Action.START: (Request.START,),
     Action.REPLACE: (Request.STOP, Request.FORGET, Request.START),
-    Action.RESTART: (Request.STOP, Request.AGAIN),
+    Action.RESTART: (Request.STOP, Request.RESIZE, Request.AGAIN),
+    Action.RESIZE: (Request.RESIZE,),
     Action.DRAIN: (Request.STOP, Request.FORGET),
     Action.STOP: (Request.STOP, Request.FORGET),
     Action.FORGET: (Request.FORGET,),
@@ -62,6 +64,7 @@ REQUESTS: Mapping[Action, tuple[Request, ...]] = {
 
 
 RUNS = frozenset({Action.START, Action.REPLACE, Action.RESTART})
+RUNS_ON = frozenset({Action.KEEP, Action.RESIZE})
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +170,7 @@ class _Walk:
             if self.failures:
                 raise self._failed()
         if self.terms.wait:
-            self._wait_for_kept([step for step in self.plan.steps if step.action is Action.KEEP and step.target])
+            self._wait_for_kept([step for step in self.plan.steps if step.action in RUNS_ON and step.target])
         finished = tuple(step for step in changes if step.id in self.done)
         return Report(finished, self._elapsed(), self.seen)
 
@@ -193,9 +196,16 @@ class _Walk:
             return waiting
         ready = self._paced(ready)
         self._tell("started", ((step, step.reason) for step in ready))
-        self.going += [_Going(step, list(_requests(step))) for step in ready]
+        self.going += [_Going(step, self._requests(step)) for step in ready]
         begun = {step.id for step in ready}
         return [step for step in waiting if step.id not in begun]
+
+    def _requests(self, step: Step) -> list[Request]:
+        """What an action is made of. What is run again gets its settings anew only where they changed."""
+        known = self.seen.replicas.get(step.replica)
+        same = step.target is None or (known is not None and known.spec == step.target.spec)
+        skipped = {Request.RESIZE} if step.action is Action.RESTART and same else set()
+        return [request for request in REQUESTS[step.action] if request not in skipped]
 
     def _paced(self, ready: list[Step]) -> list[Step]:
         """Those that may begin now without too many workers being on their way up."""
@@ -236,7 +246,9 @@ class _Walk:
             case Request.AGAIN:
                 self.backend.run_again(names)
             case Request.START:
-                self.backend.start([step.target for step in steps if step.target is not None], secrets=self.secrets)
+                self.backend.start(_targets(steps), secrets=self.secrets)
+            case Request.RESIZE:
+                self.backend.resize(_targets(steps), secrets=self.secrets)
             case Request.HOLD | Request.RELEASE:
                 self.backend.hold(names, on=request is Request.HOLD)
             case Request.REAP:
@@ -268,11 +280,23 @@ class _Walk:
                 return replica is None
             case Request.START | Request.AGAIN:
                 return not self.terms.wait or is_ready(replica, one.step.target.digest if one.step.target else "")
+            case Request.RESIZE:
+                return self._has_resized(one, replica)
             case Request.HOLD:
                 return replica is None or replica.held
             case Request.RELEASE:
                 return replica is None or not replica.held
         return all(stray.pid != one.step.pid for stray in self.seen.strays)
+
+    def _has_resized(self, one: _Going, replica: ObservedReplica | None) -> bool:
+        """It goes by its new settings. What runs in slots it gave up may finish within the grace, as in a drain."""
+        if replica is None or one.step.target is None:
+            return False
+        if not self.terms.wait or one.step.action is Action.RESTART:
+            return replica.spec == one.step.target.spec
+        waited = self.terms.now() - one.asked_at
+        fits = replica.busy <= replica.slots or waited > one.step.grace_seconds
+        return fits and replica.goes_by(one.step.target.spec) and is_ready(replica, one.step.target.digest)
 
     def _problem(self, one: _Going) -> str:
         """Why this step cannot succeed any more, or nothing."""
@@ -280,10 +304,11 @@ class _Walk:
             return ""
         replica = self.seen.replicas.get(one.step.replica)
         waited = self.terms.now() - one.asked_at
-        if one.request in {Request.START, Request.AGAIN}:
+        if one.request in {Request.START, Request.AGAIN, Request.RESIZE}:
             if not self.seen.up:
+                doing = "changing its settings" if one.request is Request.RESIZE else "starting"
                 raise Unreachable(
-                    f"fleet {self.plan.fleet}: the supervisor went away while {one.step.replica} was starting",
+                    f"fleet {self.plan.fleet}: the supervisor went away while {one.step.replica} was {doing}",
                     hint="run the same command again to resume",
                 )
             if (
@@ -294,6 +319,8 @@ class _Walk:
                 return f"parked after too many crashes{_note(replica)}"
         if waited <= _patience_seconds(one):
             return ""
+        if one.request is Request.RESIZE and replica is not None and is_ready(replica, ""):
+            return f"did not take up within {_patience_seconds(one):g} s: {one.step.reason}{_has(replica)}"
         return f"{_UNMET[one.request]} within {_patience_seconds(one):g} s{_condition(replica)}"
 
     def _finish(self, one: _Going) -> None:
@@ -375,6 +402,7 @@ class _Walk:
 
 _UNMET: Mapping[Request, str] = {
     Request.STOP: "did not stop",
+    Request.RESIZE: "not ready",
     Request.FORGET: "was not struck from the supervisor",
     Request.AGAIN: "not ready",
     Request.START: "not ready",
@@ -395,11 +423,8 @@ def _is_heavy(step: Step) -> bool:
     return step.action in RUNS and step.target is not None and step.target.spec.kind != "command"
 
 
-def _requests(step: Step) -> tuple[Request, ...]:
-    try:
-        return REQUESTS[step.action]
-    except KeyError:
-        raise FleetError(f"{step.id}: no backend can {step.action} a replica in place yet") from None
+def _targets(steps: Sequence[Step]) -> list[Replica]:
+    return [step.target for step in steps if step.target is not None]
 
 
 def _patience_seconds(one: _Going) -> float:
@@ -408,11 +433,17 @@ def _patience_seconds(one: _Going) -> float:
             return one.step.grace_seconds + MARGIN_SECONDS
         case Request.START | Request.AGAIN:
             return one.step.ready_timeout_seconds
+        case Request.RESIZE:
+            return one.step.grace_seconds + one.step.ready_timeout_seconds
     return MARGIN_SECONDS
 
 
 def _condition(replica: ObservedReplica | None) -> str:
     return ": it is gone" if replica is None else f": {replica.state}{_note(replica)}"
+
+
+def _has(replica: ObservedReplica) -> str:
+    return f" (it has {replica.slots} slots, {replica.busy} busy; its log says why)"
 
 
 def _note(replica: ObservedReplica | None) -> str:

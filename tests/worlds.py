@@ -46,6 +46,7 @@ def running(*groups: DesiredGroup) -> Observed:
                 pid=100 + wanted.index,
                 spec=wanted.spec,
                 slots=wanted.spec.pool.concurrency,
+                live=wanted.live if wanted.spec.kind == "worker" else "",
             )
     return Observed(FLEET, up=True, replicas=replicas)
 
@@ -93,6 +94,9 @@ def _first_half(step: Step, backend: MemoryBackend) -> Iterator[str]:
         backend.reap([step.pid])
     elif step.action in {Action.HOLD, Action.RELEASE}:
         backend.hold([step.replica], on=step.action is Action.HOLD)
+    elif step.action is Action.RESIZE:
+        assert step.target is not None
+        backend.resize([step.target], secrets={})
     else:
         backend.work(step.replica, 0)
         backend.stop([step.replica])
@@ -103,6 +107,8 @@ def _second_half(step: Step, backend: MemoryBackend) -> Iterator[str]:
     if step.action in {Action.DRAIN, Action.STOP, Action.FORGET}:
         backend.forget([step.replica])
     elif step.action is Action.RESTART:
+        assert step.target is not None
+        backend.resize([step.target], secrets={})
         backend.run_again([step.replica])
     elif step.action is Action.REPLACE:
         assert step.target is not None

@@ -29,8 +29,15 @@ class Backend(Protocol):
     def start(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
         """Write the files of these replicas and run them. ``secrets``: secret name -> value.
 
-        Replicas that run already with the same digest are left alone. Raises FleetError when the daemon sees any other
-        change in its files than these, and takes its own back first.
+        Replicas that run already with the same digest are left alone; stopped ones run with these settings. Raises
+        FleetError when the daemon sees any other change in its files than these, and takes its own back first.
+        """
+        ...
+
+    def resize(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
+        """Give replicas of the same digest other slots and settings; what runs takes them up by itself.
+
+        Only a launch document that was lost needs ``secrets`` again. Raises FleetError for one of another digest.
         """
         ...
 

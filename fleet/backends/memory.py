@@ -7,16 +7,16 @@ as in the world, and the methods below the line let a test be the world: crash, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from fleet.core.desired import Desired, Replica
+from fleet.core.desired import Desired, Replica, WorkerSpec, live_digest
 from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray
 from fleet.errors import FleetError, Unreachable
 
 
 @dataclass(slots=True)
 class _Cell:
-    """One replica the daemon knows."""
+    """One replica the daemon knows. ``in_force``: what its worker goes by, which may not be what it was told last."""
 
     replica: Replica
     state: State = State.STARTING
@@ -27,6 +27,8 @@ class _Cell:
     failed: int = 0
     uptime_seconds: float = 0.0
     note: str = ""
+    in_force: WorkerSpec | None = None
+    told: bool = False
 
     def view(self) -> ObservedReplica:
         """The replica as an observation shows it."""
@@ -38,7 +40,7 @@ class _Cell:
             state=self.state,
             pid=self.pid,
             spec=replica.spec,
-            slots=replica.spec.pool.concurrency,
+            slots=(self.in_force or replica.spec).pool.concurrency,
             busy=len(self.tasks),
             processed=self.processed,
             failed=self.failed,
@@ -46,7 +48,12 @@ class _Cell:
             tasks=tuple(self.tasks),
             held=self.held,
             note=self.note,
+            live=live_digest(self.in_force) if self.in_force is not None and replica.spec.kind == "worker" else "",
         )
+
+    def adopt(self) -> None:
+        """The worker takes up what it was told."""
+        self.in_force, self.told = self.replica.spec, False
 
 
 class MemoryBackend:
@@ -63,6 +70,7 @@ class MemoryBackend:
         self._strays: dict[int, Stray] = {}
         self._foreign: list[str] = []
         self._broken: set[str] = set()
+        self._deaf: set[str] = set()
         self._next_pid = 1000
 
     # --- the door ---------------------------------------------------------------------------------------------------
@@ -100,6 +108,18 @@ class MemoryBackend:
             fresh = _Cell(replica, held=cell.held if cell is not None else False)
             self._cells[replica.name] = fresh
             self._spawn(fresh)
+
+    def resize(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
+        """Tell these replicas their settings."""
+        self._called("resize", [replica.name for replica in replicas])
+        self.secrets |= secrets
+        for replica in replicas:
+            cell = self._cells.get(replica.name)
+            if cell is None or cell.replica.digest != replica.digest:
+                raise FleetError(f"{replica.name} has not the digest {replica.digest}: replace it")
+            cell.replica, cell.told = replica, cell.pid is not None
+            if not self.stepwise and cell.told:
+                cell.adopt()
 
     def stop(self, names: Sequence[str]) -> None:
         """Let these replicas drain and exit."""
@@ -157,7 +177,9 @@ class MemoryBackend:
     def tick(self) -> bool:
         """One step of time: who starts is ready, who drains and is idle has gone. False when nothing changed."""
         before = self.observe()
-        for cell in self._cells.values():
+        for name, cell in self._cells.items():
+            if cell.told and name not in self._deaf:
+                cell.adopt()
             coming = cell.state in {State.STARTING, State.UNKNOWN} and cell.pid is not None
             if coming and cell.replica.digest not in self._broken:
                 cell.state = State.READY
@@ -195,6 +217,16 @@ class MemoryBackend:
         cell.processed += len(cell.tasks)
         cell.tasks.clear()
 
+    def resize_by_hand(self, name: str, slots: int) -> None:
+        """Somebody asked the worker itself for so many slots."""
+        cell = self._cells[name]
+        assert cell.in_force is not None
+        cell.in_force = replace(cell.in_force, pool=replace(cell.in_force.pool, concurrency=slots))
+
+    def deafen(self, name: str) -> None:
+        """Its worker takes up nothing that it is told while it runs."""
+        self._deaf.add(name)
+
     def break_starts(self, digest: str) -> None:
         """Replicas of this digest start and never get ready."""
         self._broken.add(digest)
@@ -224,6 +256,9 @@ class MemoryBackend:
             assert seen.spec is not None
             cell = _Cell(Replica(seen.group, seen.index, seen.spec, seen.digest), seen.state, held=seen.held)
             cell.pid = self._pid() if seen.running else None
+            if seen.running:
+                size = seen.slots or seen.spec.pool.concurrency
+                cell.in_force = replace(seen.spec, pool=replace(seen.spec.pool, concurrency=size))
             cell.tasks = [RunningTask(f"{seen.name}-{number}", "task", 1.0) for number in range(seen.busy)]
             self._cells[seen.name] = cell
 
@@ -246,12 +281,13 @@ class MemoryBackend:
 
     def _spawn(self, cell: _Cell) -> None:
         cell.pid = self._pid()
+        cell.adopt()
         broken = cell.replica.digest in self._broken
         cell.state = State.STARTING if self.stepwise or broken else State.READY
         cell.note = ""
 
     def _exit(self, cell: _Cell, *, state: State = State.STOPPED, note: str = "") -> None:
-        cell.pid, cell.state, cell.note = None, state, note
+        cell.pid, cell.state, cell.note, cell.in_force, cell.told = None, state, note, None, False
         cell.tasks = []
 
     def _pid(self) -> int:

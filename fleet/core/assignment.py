@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fleet.core.desired import DesiredGroup, Replica, WorkerSpec, digest
+from fleet.core.desired import DesiredGroup, Replica, WorkerSpec, digest, resizes
 from fleet.core.observed import ObservedReplica, State
 
 GONE = frozenset({State.STOPPED, State.FAILED})
@@ -21,22 +21,21 @@ class Assignment:
 
 
 def assign(group: DesiredGroup, seen: Sequence[ObservedReplica]) -> Assignment:
-    """Give every wanted spec of the group an index, so that as little as possible changes."""
+    """Give every wanted spec of the group an index, so that as little as possible changes.
+
+    Who has the right size keeps it; who can be resized is; the others are replaced.
+    """
     variants = Variants(group)
-    staying, leaving = _parted(seen, variants.counts())
-    left = variants.counts()
-    wanted: dict[int, Replica] = {}
-    for replica in staying:
-        if left[replica.digest] > 0:
-            left[replica.digest] -= 1
-            wanted[replica.index] = variants.replica(replica.index, variants.slots_of[replica.digest])
-    indices = [replica.index for replica in staying if replica.index not in wanted]
+    staying, leaving = _parted(seen, variants)
+    left = Counter(group.shape)
+    sizes = _kept(staying, left, variants)
+    sizes |= _resized([replica for replica in staying if replica.index not in sizes], left, variants)
+    indices = [replica.index for replica in staying if replica.index not in sizes]
     free = free_indices(replica.index for replica in seen)
-    rest = [slots for slots in group.shape if _take(left, variants.digest_of[slots])]
-    for slots in rest:
-        index = indices.pop(0) if indices else next(free)
-        wanted[index] = variants.replica(index, slots)
-    return Assignment(dict(sorted(wanted.items())), tuple(sorted(leaving, key=lambda replica: replica.index)))
+    for slots in sorted(left.elements(), reverse=True):
+        sizes[indices.pop(0) if indices else next(free)] = slots
+    wanted = {index: variants.replica(index, slots) for index, slots in sorted(sizes.items())}
+    return Assignment(wanted, tuple(sorted(leaving, key=lambda replica: replica.index)))
 
 
 class Variants:
@@ -46,16 +45,23 @@ class Variants:
         self.group = group
         self.specs = {slots: sized(group, slots) for slots in sorted(set(group.shape), reverse=True)}
         self.digest_of = {slots: digest(spec) for slots, spec in self.specs.items()}
-        self.slots_of = {mark: slots for slots, mark in self.digest_of.items()}
-
-    def counts(self) -> Counter[str]:
-        """How many replicas of each digest are wanted."""
-        return Counter(self.digest_of[slots] for slots in self.group.shape)
+        self._resizes = resizes(group.spec)
 
     def replica(self, index: int, slots: int) -> Replica:
         """The replica with this index and this many slots."""
         group = self.group
         return Replica(group.name, index, self.specs[slots], self.digest_of[slots], group.system)
+
+    def size(self, replica: ObservedReplica, left: Counter[int]) -> int | None:
+        """Which of the sizes that are left this replica has already."""
+        return next((slots for slots in self.specs if left[slots] > 0 and self._has(replica, slots)), None)
+
+    def is_akin(self, replica: ObservedReplica) -> bool:
+        """It need not be replaced to become one of these, whatever its size."""
+        return self._resizes and replica.digest in self.digest_of.values()
+
+    def _has(self, replica: ObservedReplica, slots: int) -> bool:
+        return self.digest_of[slots] == replica.digest and (not self._resizes or replica.size == slots)
 
 
 def sized(group: DesiredGroup, slots: int) -> WorkerSpec:
@@ -76,29 +82,41 @@ def free_indices(taken: Iterable[int]) -> Iterator[int]:
         index += 1
 
 
-def _take(left: Counter[str], mark: str) -> bool:
-    left[mark] -= 1
-    return left[mark] >= 0
+def _kept(replicas: Iterable[ObservedReplica], left: Counter[int], variants: Variants) -> dict[int, int]:
+    """Index -> slots of those that have a wanted size already; ``left`` loses these sizes."""
+    sizes = {}
+    for replica in replicas:
+        if (slots := variants.size(replica, left)) is not None:
+            left[slots] -= 1
+            sizes[replica.index] = slots
+    return sizes
 
 
-def _parted(
-    seen: Sequence[ObservedReplica], counts: Counter[str]
-) -> tuple[list[ObservedReplica], list[ObservedReplica]]:
+def _resized(replicas: Iterable[ObservedReplica], left: Counter[int], variants: Variants) -> dict[int, int]:
+    """Index -> slots of those that can be resized, the large ones to the large sizes; ``left`` loses these sizes."""
+    akin = [replica for replica in replicas if variants.is_akin(replica)]
+    akin.sort(key=lambda replica: (-replica.size, replica.index))
+    sizes = dict(zip((replica.index for replica in akin), sorted(left.elements(), reverse=True), strict=False))
+    left.subtract(sizes.values())
+    return sizes
+
+
+def _parted(seen: Sequence[ObservedReplica], variants: Variants) -> tuple[list[ObservedReplica], list[ObservedReplica]]:
     """Who stays (best first) and who leaves when there are more than wanted.
 
-    Leave first: what does not run; what is on its way out; what takes no work; what has another spec; what is not
-    ready yet; the least busy; the highest index.
+    Leave first: what does not run; what is on its way out; what takes no work; what must be replaced; what must be
+    resized; what is not ready yet; the least busy; the highest index.
     """
     best_first = sorted(seen, key=lambda replica: (-replica.busy, replica.index))
-    left = Counter(counts)
-    right = {replica.index for replica in best_first if replica.state not in GONE and _take(left, replica.digest)}
-    ranked = sorted(best_first, key=lambda replica: _rank(replica, right), reverse=True)
-    size = counts.total()
+    right = _kept((one for one in best_first if one.state not in GONE), Counter(variants.group.shape), variants)
+    worth = {one.index: 2 if one.index in right else int(variants.is_akin(one)) for one in best_first}
+    ranked = sorted(best_first, key=lambda replica: _rank(replica, worth[replica.index]), reverse=True)
+    size = len(variants.group.shape)
     return ranked[:size], ranked[size:]
 
 
-def _rank(replica: ObservedReplica, right: set[int]) -> tuple[int, bool]:
-    """How much a replica is worth keeping; the sort around it is stable."""
+def _rank(replica: ObservedReplica, worth: int) -> tuple[int, bool]:
+    """How much a replica is worth keeping; the sort around it is stable. ``worth``: how close it is to a wanted one."""
     ready = replica.state is State.READY
     if replica.state in GONE:
         return 0, ready
@@ -106,7 +124,7 @@ def _rank(replica: ObservedReplica, right: set[int]) -> tuple[int, bool]:
         return 1, ready
     if replica.held:
         return 2, ready
-    return 4 if replica.index in right else 3, ready
+    return 3 + worth, ready
 
 
 def leaving(replica: ObservedReplica) -> bool:

@@ -15,7 +15,7 @@ from pools.traits import TRAITS
 
 SLOTS, PROCESSES, MEMORY = "slots", "processes", "memory"
 BYTES = "bytes"
-_COMES = frozenset({Action.START, Action.REPLACE, Action.RESTART})
+_COMES = frozenset({Action.START, Action.REPLACE, Action.RESTART, Action.RESIZE})
 _GOES = frozenset({Action.DRAIN, Action.STOP, Action.FORGET})
 
 Cost = Counter[str]
@@ -116,7 +116,7 @@ def _seen_cost(desired: Desired, replica: ObservedReplica) -> Cost:
         return Cost({SLOTS: replica.slots, PROCESSES: 1, MEMORY: replica.memory_bytes})
     spec = replica.spec or (group.spec if group else None)
     assert spec is not None
-    used = cost(group, spec, spec.pool.concurrency)
+    used = cost(group, spec, replica.slots if replica.live else spec.pool.concurrency)
     return used if group is not None else used | Cost({MEMORY: replica.memory_bytes})
 
 

@@ -41,6 +41,11 @@ class Case:
         specs = (owner.spec for owner in owners if owner is not None and owner.spec is not None)
         return next((spec.drain_timeout_seconds for spec in specs), 60.0)
 
+    @property
+    def gives_up_slots(self) -> bool:
+        """It has more slots than it should."""
+        return self.wanted is not None and self.seen is not None and self.seen.slots > self.wanted.spec.pool.concurrency
+
     def is_orphan(self) -> bool:
         """Its group is not in the manifest."""
         return self.group is None
@@ -80,6 +85,10 @@ class Case:
     def is_to_restart(self) -> bool:
         """Somebody asked to run it anew."""
         return self.restart
+
+    def is_to_resize(self) -> bool:
+        """It runs, and goes by other settings than it should."""
+        return self.wanted is not None and self.seen is not None and not self.seen.goes_by(self.wanted.spec)
 
     def is_to_hold(self) -> bool:
         """It takes work and should not."""

@@ -1,12 +1,15 @@
-"""Manifest to replicas: what each replica must be, and its digest."""
+"""Manifest to replicas: what each replica must be, and its digests."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
+
+from pools.traits import TRAITS
 
 BROKER_GROUP = "fleet-broker"
 CONTROLLER_GROUP = "fleet-controller"
@@ -39,13 +42,17 @@ class QueueSpec:
 
 @dataclass(frozen=True, slots=True)
 class TaskPolicy:
-    """Delivery and limits. ``acks`` and ``prefetch`` None: the app's setting, else late and as many as free slots."""
+    """Delivery and limits. ``acks`` and ``prefetch`` None: the app's setting, else late and as many as free slots.
+
+    rate_limits: sorted pairs of a task's name and its rate, as ``("shop.thumb", "10/s")``.
+    """
 
     time_limit_seconds: float | None = None
     soft_time_limit_seconds: float | None = None
     acks: str | None = None
     prefetch: int | None = None
     max_attempts: int = 5
+    rate_limits: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +87,9 @@ class BrokerSpec:
 
 @dataclass(frozen=True, slots=True)
 class WorkerSpec:
-    """What a replica must be. Everything in it forces a restart when it changes; nothing else may be in it.
+    """What a replica must be. Nothing else may be in it: no replica counts, scaling or rollout policy.
 
+    What forces a restart when it changes is in :func:`digest`; the rest is taken up in place.
     ``env`` and ``secret_env`` are sorted tuples; ``secret_env`` holds (variable, secret name, keyed fingerprint), so
     that a rotated secret changes the digest while its value stays out of plans and logs.
     """
@@ -118,7 +126,7 @@ class WorkerSpec:
         values["pool"] = PoolSpec(**values["pool"])
         values["queues"] = tuple(QueueSpec(**queue) for queue in values["queues"])
         values["broker"] = BrokerSpec(**values["broker"])
-        values["task"] = TaskPolicy(**values["task"])
+        values["task"] = _task_policy(values["task"])
         values["restart"] = RestartPolicy(**values["restart"])
         values["command"] = tuple(values["command"])
         values["env"] = tuple((name, value) for name, value in values["env"])
@@ -126,10 +134,55 @@ class WorkerSpec:
         return cls(**values)
 
 
+def _task_policy(document: Mapping[str, Any]) -> TaskPolicy:
+    values = dict(document)
+    values["rate_limits"] = tuple((name, rate) for name, rate in values.get("rate_limits", ()))
+    return TaskPolicy(**values)
+
+
+def resizes(spec: WorkerSpec) -> bool:
+    """A running replica of it can have another number of slots."""
+    return spec.kind == "worker" and TRAITS[spec.pool.type].resize
+
+
+def lasting(spec: WorkerSpec) -> WorkerSpec:
+    """The spec with everything that can change in place as in a bare one: what is left forces a restart.
+
+    ``restart`` and ``ready_after_seconds`` are read by the launcher and by whoever observes, never by what runs. A
+    worker of fleet's own takes up queues, delivery, limits and log level while it runs, and slots if its pool can.
+    The drain timeout lasts: supervisord kills by the one that it read when the replica was started.
+    """
+    bare = WorkerSpec(spec.kind, spec.fleet, spec.group)
+    fixed = replace(spec, restart=bare.restart, ready_after_seconds=bare.ready_after_seconds)
+    if spec.kind != "worker":
+        return fixed
+    pool = replace(spec.pool, concurrency=1) if resizes(spec) else spec.pool
+    return replace(fixed, pool=pool, queues=bare.queues, task=bare.task, log_level=bare.log_level)
+
+
+@lru_cache(maxsize=4096)
 def digest(spec: WorkerSpec) -> str:
     """Eight hex digits over everything that forces a restart; never counts, scaling or rollout policy."""
-    text = json.dumps(spec.to_json(), sort_keys=True, separators=(",", ":"))
+    return live_digest(lasting(spec))
+
+
+@lru_cache(maxsize=4096)
+def live_digest(spec: WorkerSpec) -> str:
+    """Eight hex digits over the whole spec: of replicas with one digest, it tells which settings are in force.
+
+    Fields at their default are left out, so that a version that adds a field restarts nothing.
+    """
+    bare = WorkerSpec(spec.kind, spec.fleet, spec.group).to_json()
+    said = {name: _said(value, bare[name]) for name, value in spec.to_json().items() if value != bare[name]}
+    text = json.dumps([spec.kind, spec.fleet, spec.group, said], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _said(value: Any, default: Any) -> Any:
+    """Of a nested document, what differs from its default."""
+    if not isinstance(value, dict):
+        return value
+    return {name: one for name, one in value.items() if one != default[name]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +245,11 @@ class Replica:
     def name(self) -> str:
         """``group.index``."""
         return f"{self.group}.{self.index}"
+
+    @property
+    def live(self) -> str:
+        """The digest of its settings."""
+        return live_digest(self.spec)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,14 @@ _FIELDS = (
 
 def changes(old: WorkerSpec, new: WorkerSpec) -> tuple[str, ...]:
     """Every difference, one sentence part each, environment first."""
-    return (*_env(old, new), *_secret_env(old, new), *_plain(old, new), *_queues(old, new), *_broker(old, new))
+    return (
+        *_env(old, new),
+        *_secret_env(old, new),
+        *_plain(old, new),
+        *_rate_limits(old, new),
+        *_queues(old, new),
+        *_broker(old, new),
+    )
 
 
 def reason(old: WorkerSpec | None, new: WorkerSpec, *, old_digest: str, new_digest: str) -> str:
@@ -98,6 +105,13 @@ def _secret(before: tuple[str, str] | None, after: tuple[str, str] | None) -> st
     if before is None or after is None:
         return "added" if before is None else "removed"
     return f"secret '{before[0]}' changed" if before[0] == after[0] else f"secret '{before[0]}' -> '{after[0]}'"
+
+
+def _rate_limits(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
+    before, after = dict(old.task.rate_limits), dict(new.task.rate_limits)
+    for name in sorted(before.keys() | after.keys()):
+        if before.get(name) != after.get(name):
+            yield f"task.rateLimits.{name} {before.get(name, NONE)} -> {after.get(name, NONE)}"
 
 
 def _queues(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:

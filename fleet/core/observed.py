@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fleet.core.desired import WorkerSpec
+from fleet.core.desired import WorkerSpec, live_digest, resizes
 
 
 class State(StrEnum):
@@ -31,7 +31,10 @@ class RunningTask:
 
 @dataclass(frozen=True, slots=True)
 class ObservedReplica:
-    """One replica as seen. ``spec`` is what it was started with (None when its file is gone or unreadable)."""
+    """One replica as seen. ``spec`` is what its launch document says (None when that is gone or unreadable).
+
+    live: digest of the settings a running worker goes by; empty where nothing tells.
+    """
 
     group: str
     index: int
@@ -48,6 +51,7 @@ class ObservedReplica:
     tasks: tuple[RunningTask, ...] = ()
     held: bool = False
     note: str = ""
+    live: str = ""
 
     @property
     def name(self) -> str:
@@ -58,6 +62,17 @@ class ObservedReplica:
     def running(self) -> bool:
         """A process of it exists."""
         return self.pid is not None
+
+    @property
+    def size(self) -> int:
+        """How many slots it is meant to have."""
+        return self.spec.pool.concurrency if self.spec is not None else self.slots
+
+    def goes_by(self, spec: WorkerSpec) -> bool:
+        """Its launch document says this, and what runs, if it tells, has taken it up."""
+        if self.spec != spec or not self.live:
+            return self.spec == spec
+        return self.live == live_digest(spec) and (self.slots == spec.pool.concurrency or not resizes(spec))
 
 
 @dataclass(frozen=True, slots=True)

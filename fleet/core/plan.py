@@ -14,7 +14,8 @@ class Action(StrEnum):
     """What a step does to one replica.
 
     start: write its file and run it.  replace: drain the running one, forget it, start the wanted one under the
-    same name.  restart: drain and run the same spec again.  resize: change its slots in place.  drain: let it
+    same name.  restart: drain and run the same spec again.  resize: change its slots and
+    settings in place.  drain: let it
     finish and take nothing, then stop and forget it.  stop: the same without waiting longer than the grace.
     forget: strike a replica that does not run from the backend.  reap: end a stray process.  hold / release: stop
     or resume taking work.  keep: leave it alone.

@@ -80,6 +80,8 @@ def _kind(actions: Sequence[Action]) -> str:
     first, last = actions[0], actions[-1]
     if first is Action.START and last in _LEAVES:
         return ""
+    if Action.RESIZE in actions:
+        return str(Action.RESIZE)
     if first in _LEAVES:
         return "replace" if last not in _LEAVES else "stop"
     return str(first)

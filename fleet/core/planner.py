@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from fleet.core import reasons
 from fleet.core.assignment import Variants
 from fleet.core.case import Case, cases
-from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.desired import Desired, DesiredGroup, live_digest
 from fleet.core.observed import Observed, ObservedReplica, State, Stray
 from fleet.core.plan import Action, Plan, Step
 from fleet.core.wording import counted
@@ -43,8 +43,9 @@ RULES = (
     Rule(Case.is_stopped, Action.START, reasons.stopped),
     Rule(Case.is_leaving, Action.RESTART, "it is on its way out, and wanted"),
     Rule(Case.is_to_restart, Action.RESTART, "restart asked for"),
+    Rule(Case.is_to_resize, Action.RESIZE, reasons.resized),
     Rule(Case.is_to_hold, Action.HOLD, reasons.HELD),
-    Rule(Case.is_to_release, Action.RELEASE, "takes work again"),
+    Rule(Case.is_to_release, Action.RELEASE, reasons.RELEASED),
     Rule(Case.is_anything, Action.KEEP, "up to date"),
 )
 
@@ -60,6 +61,7 @@ def plan(desired: Desired, observed: Observed, *, prune: bool = False, restart: 
     strays = sorted(observed.strays, key=lambda stray: (stray.replica, stray.pid))
     steps = [*(_reap(stray) for stray in strays), *(_decided(case) for case in every)]
     steps += [_hold(case) for case in every if case.hold and _rule(case).action in RUNS_ANEW]
+    steps += [step for case in every if _rule(case).action is Action.RESIZE for step in _held_or_not(case)]
     return Plan(
         fleet=desired.fleet,
         steps=tuple(steps),
@@ -80,12 +82,15 @@ def fingerprint(desired: Desired, observed: Observed) -> str:
 
 
 def _group_facts(group: DesiredGroup) -> list[object]:
-    digests = sorted(Variants(group).digest_of.items())
+    variants = Variants(group)
+    digests = [[slots, mark, live_digest(variants.specs[slots])] for slots, mark in sorted(variants.digest_of.items())]
     return [digests, list(group.shape), asdict(group.rollout), list(group.depends_on)]
 
 
 def _seen_facts(replica: ObservedReplica) -> list[object]:
-    return [replica.name, replica.digest, replica.running, replica.state is State.FAILED, replica.held]
+    said = live_digest(replica.spec) if replica.spec is not None else ""
+    marks = [replica.digest, said, replica.live or said]
+    return [replica.name, *marks, replica.running, replica.state is State.FAILED, replica.held]
 
 
 def _rule(case: Case) -> Rule:
@@ -99,7 +104,7 @@ def _decided(case: Case) -> Step:
         replica=case.name,
         reason=rule.why(case),
         target=case.wanted,
-        grace_seconds=case.grace_seconds,
+        grace_seconds=0.0 if rule.action is Action.RESIZE and not case.gives_up_slots else case.grace_seconds,
         ready_timeout_seconds=case.group.ready_timeout_seconds if case.group else 0.0,
     )
 
@@ -107,6 +112,14 @@ def _decided(case: Case) -> Step:
 def _hold(case: Case) -> Step:
     """A replica that should take no work is told so again once it runs anew."""
     return Step(Action.HOLD, case.name, reasons.HELD, target=case.wanted, after=(f"{_rule(case).action} {case.name}",))
+
+
+def _held_or_not(case: Case) -> Iterator[Step]:
+    """What is resized may be about to take work, or none, as well: neither waits for the other."""
+    if case.is_to_hold():
+        yield Step(Action.HOLD, case.name, reasons.HELD, target=case.wanted)
+    if case.is_to_release():
+        yield Step(Action.RELEASE, case.name, reasons.RELEASED, target=case.wanted)
 
 
 def _reap(stray: Stray) -> Step:

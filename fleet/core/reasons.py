@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from fleet.core.case import Case
+from fleet.core.difference import changes
 from fleet.core.difference import reason as spec_difference
 from fleet.core.observed import Stray
+from fleet.core.wording import listed
 
 HELD = "drained by hand: takes no work"
+RELEASED = "takes work again"
 
 
 def leaving(case: Case) -> str:
@@ -32,6 +35,19 @@ def outdated(case: Case) -> str:
     assert case.seen is not None
     old, new_one = case.seen, case.wanted
     return spec_difference(old.spec, new_one.spec, old_digest=old.digest, new_digest=new_one.digest)
+
+
+def resized(case: Case) -> str:
+    """Which settings are to change in place."""
+    assert case.wanted is not None
+    assert case.seen is not None
+    if case.seen.spec is None:
+        return "its launch document is lost"
+    if said := changes(case.seen.spec, case.wanted.spec):
+        return listed(said)
+    slots, wanted = case.seen.slots, case.wanted.spec.pool.concurrency
+    what = f"pool.concurrency {slots} -> {wanted}" if slots != wanted else "its settings"
+    return f"{what}: changed by hand, or not taken up yet"
 
 
 def parked(case: Case) -> str:

@@ -41,7 +41,7 @@ def worst_case_seconds(steps: Iterable[Step]) -> float:
 def _longest_seconds(step: Step) -> float:
     if step.action is Action.START:
         return step.ready_timeout_seconds
-    if step.action in CYCLES:
+    if step.action in CYCLES or step.action is Action.RESIZE:
         return step.grace_seconds + step.ready_timeout_seconds
     return step.grace_seconds if step.action in {Action.DRAIN, Action.STOP, Action.REAP} else 0.0
 
@@ -82,16 +82,19 @@ def _linked(
     """All stages, linked: strays before their replicas, dependencies up first and down last, room first if need be."""
     _up_after_dependencies(groups, desired)
     strays = _before_their_replicas(groups, reaps)
+    shrinks = [group.shrink for group in groups.values() if group.shrink is not None]
+    _all_after((group.grow for group in groups.values() if group.grow is not None), shrinks)
     leaving = [group for group in groups.values() if group.only_leaves and group.name != BROKER_GROUP]
     if room_first:
-        rooms = [group.down for group in leaving if group.down is not None]
+        rooms = [*shrinks, *(group.down for group in leaving if group.down is not None)]
         _all_after([group.up[0] for group in groups.values() if group.up], rooms)
     else:
         ups = [group.up[-1] for group in groups.values() if group.up]
         _all_after([group.down for group in groups.values() if group.orphan and group.down is not None], ups)
     _down_before_dependencies(leaving if room_first else list(groups.values()), groups, desired)
     _broker_last(groups)
-    return [*strays, *(stage for group in groups.values() for stage in (*group.up, group.down) if stage is not None)]
+    every = (stage for group in groups.values() for stage in (group.shrink, *group.up, group.down))
+    return [*strays, *(stage for stage in every if stage is not None)]
 
 
 def _up_after_dependencies(groups: Mapping[str, GroupStages], desired: Desired) -> None:
@@ -140,9 +143,8 @@ def _broker_last(groups: Mapping[str, GroupStages]) -> None:
     if broker is None or broker.down is None:
         return
     others = [group for group in groups.values() if group is not broker]
-    _all_after(
-        [broker.down], [stage for group in others for stage in (*group.up[-1:], group.down) if stage is not None]
-    )
+    ends = (stage for group in others for stage in (group.shrink, *group.up[-1:], group.down))
+    _all_after([broker.down], [stage for stage in ends if stage is not None])
 
 
 def _all_after(stages: Iterable[Stage], before: Sequence[Stage]) -> None:

@@ -4,7 +4,11 @@
    starting gets ready;
 2. spares, as far as ``maxSurge`` goes and replicas that leave later cannot stand in for them;
 3. the outdated ones that work, so many at a time that never more than ``maxUnavailable`` are missing;
-4. what is not wanted any more leaves, spares too.
+4. those that get more slots;
+5. what is not wanted any more leaves, spares too.
+
+Who gives up slots waits for nobody, and whoever gets more waits for all of them: so the ceilings hold all the way.
+Other settings are changed with the first stage. Nothing of this is missed, so none of it needs a spare.
 
 With the strategy ``recreate`` everything that is outdated stops before anything starts.
 """
@@ -27,12 +31,17 @@ HOLDS = frozenset({Action.HOLD, Action.RELEASE})
 
 @dataclass(slots=True)
 class GroupStages:
-    """The stages of one group: ``up`` one after another, then ``down``."""
+    """The stages of one group: ``up`` one after another, then ``down``.
+
+    shrink: replicas give up slots, whenever they like.  grow: the one of ``up`` that needs slots others gave up.
+    """
 
     name: str
     up: list[Stage]
     down: Stage | None
     orphan: bool = False
+    shrink: Stage | None = None
+    grow: Stage | None = None
 
     @property
     def only_leaves(self) -> bool:
@@ -54,12 +63,28 @@ def _staged(name: str, steps: Sequence[Step], group: DesiredGroup | None, observ
     if group is None:
         gone = [step for step in steps if step.action in LEAVES]
         return GroupStages(name, [], Stage(gone) if gone else None, orphan=True)
+    resizes = [step for step in steps if step.action is Action.RESIZE and _works(step, observed)]
+    shrinks = [step for step in resizes if _extra_slots(step, observed) < 0]
+    grows = [step for step in resizes if _extra_slots(step, observed) > 0]
     recreate = group.rollout.strategy == "recreate" and any(step.action is Action.REPLACE for step in steps)
     ups, downs = _recreated(steps, observed) if recreate else _rolled(group, steps, observed)
     at_once = [step for step in steps if step.action in HOLDS and not step.after]
+    at_once += [step for step in steps if step.action is Action.RESIZE and step not in (*shrinks, *grows)]
     afterwards = [step for step in steps if step.action in HOLDS and step.after]
-    up = chained([[*ups[0], *at_once], *ups[1:], afterwards])
-    return GroupStages(name, up, Stage(downs, up[-1:]) if downs else None)
+    up = chained([[*ups[0], *at_once], *ups[1:], grows, afterwards])
+    return GroupStages(
+        name,
+        up,
+        Stage(downs, up[-1:]) if downs else None,
+        shrink=Stage(shrinks) if shrinks else None,
+        grow=next((stage for stage in up if stage.steps == grows), None) if grows else None,
+    )
+
+
+def _extra_slots(step: Step, observed: Observed) -> int:
+    """How many more slots the replica will have."""
+    seen = observed.replicas[step.replica]
+    return 0 if step.target is None else step.target.spec.pool.concurrency - max(seen.slots, seen.size)
 
 
 def _recreated(steps: Sequence[Step], observed: Observed) -> tuple[list[list[Step]], list[Step]]:

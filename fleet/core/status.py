@@ -11,6 +11,7 @@ from fleet.core.desired import RESERVED_PREFIX, Desired, DesiredGroup, Replica
 from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray
 
 OUTDATED = "outdated"
+UNSETTLED = "to resize"
 UNWANTED = "not wanted"
 ORPHANED = "not in manifest"
 
@@ -161,7 +162,9 @@ def _unknown(name: str, seen: Sequence[ObservedReplica], desired: Desired | None
 def _drift(wanted: Replica | None, seen: ObservedReplica) -> str:
     if wanted is None:
         return UNWANTED
-    return "" if wanted.digest == seen.digest else OUTDATED
+    if wanted.digest != seen.digest:
+        return OUTDATED
+    return "" if seen.goes_by(wanted.spec) else UNSETTLED
 
 
 def _ready(worker: WorkerStatus) -> bool:

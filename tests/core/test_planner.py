@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,13 @@ from fleet.core.desired import (
     Desired,
     DesiredGroup,
     QueueSpec,
+    RestartPolicy,
     RolloutPolicy,
     TaskPolicy,
     WorkerSpec,
+    live_digest,
 )
-from fleet.core.observed import Observed, State, Stray
+from fleet.core.observed import Observed, ObservedReplica, State, Stray
 from fleet.core.plan import Action, Plan
 from fleet.core.planner import plan
 from tests.worlds import FLEET, but, fleet, group, planned, running, without
@@ -149,7 +152,7 @@ def test_a_rollout_cut_short_goes_on_with_its_spare() -> None:
     spare = next(step.target for step in planned(fleet(new), running(old)).changes if step.action is Action.START)
     assert spare is not None
     both = running(old)
-    starting = replace(both.replicas["reports.0"], index=1, digest=spare.digest, spec=spare.spec, state=State.STARTING)
+    starting = ObservedReplica("reports", 1, spare.digest, State.STARTING, pid=101, spec=spare.spec)
 
     is_text(
         planned(fleet(new), replace(both, replicas={**both.replicas, "reports.1": starting})),
@@ -386,14 +389,136 @@ def test_a_smaller_last_replica_changes_least() -> None:
     is_text(
         planned(fleet(wanted), but(seen, "mail.1", busy=3)),
         """
-        = mail.0, mail.1  keep     up to date
-        + mail.3          start    spare while mail rolls
-        ± mail.2          replace  pool.concurrency 8 -> 4  (after mail.3)
-        - mail.3          drain    the spare is not needed any more  (after mail.2)
+        = mail.0, mail.1  keep    up to date
+        ~ mail.2          resize  pool.concurrency 8 -> 4
 
-        Plan: 1 to replace, 2 untouched.
+        Plan: 1 to resize, 2 untouched.
         """,
     )
+
+
+def test_another_concurrency_is_one_resize_where_the_pool_allows_it_and_a_replacement_elsewhere() -> None:
+    def plan_of(pool: str) -> list[str]:
+        seen = running(group("reports", 10, pool=pool))
+        return [step.id for step in planned(fleet(group("reports", 12, pool=pool)), seen).changes]
+
+    assert plan_of("prefork") == ["resize reports.0"]
+    assert plan_of("custom") == ["start reports.1", "replace reports.0", "drain reports.1"]
+
+
+def test_a_celery_worker_is_replaced_whatever_changes() -> None:
+    def celery(size: int) -> DesiredGroup:
+        one = group("shop", size, pool="prefork")
+        return replace(one, spec=replace(one.spec, kind="celery"))
+
+    todo = planned(fleet(celery(12)), running(celery(10)))
+
+    assert [step.id for step in todo.changes] == ["start shop.1", "replace shop.0", "drain shop.1"]
+
+
+def test_slots_are_given_up_before_others_take_them() -> None:
+    old = [group(name, size, pool="prefork") for name, size in (("a", 4), ("b", 8), ("c", 3))]
+    new = [group(name, size, pool="prefork") for name, size in (("a", 8), ("b", 4), ("c", 3))]
+
+    is_text(
+        planned(fleet(*new), running(*old)),
+        """
+        ~ b.0  resize  pool.concurrency 8 -> 4
+        = c.0  keep    up to date
+        ~ a.0  resize  pool.concurrency 4 -> 8  (after b.0)
+
+        Plan: 2 to resize, 1 untouched.
+        """,
+    )
+
+
+def test_settings_of_what_runs_change_in_place() -> None:
+    old = group("mail", 8, pool="threads")
+    settings: dict[str, Any] = {
+        "queues": (QueueSpec("b"),),
+        "task": TaskPolicy(60.0, rate_limits=(("t", "1/s"),)),
+        "log_level": "DEBUG",
+    }
+    new = replace(old, spec=replace(old.spec, **settings))
+
+    is_text(
+        planned(fleet(new), running(old)),
+        """
+        ~ mail.0  resize  task.timeLimit none -> 1m, logging.level INFO -> DEBUG, task.rateLimits.t none -> 1/s, \
+queues +b
+
+        Plan: 1 to resize.
+        """.replace("\\\n", ""),
+    )
+
+
+def test_the_restart_policy_of_a_command_needs_no_restart() -> None:
+    spec = WorkerSpec("command", FLEET, "beat", command=("beat",))
+    old, new = (DesiredGroup("beat", replace(spec, restart=RestartPolicy(max_crashes=n)), (1,)) for n in (8, 3))
+
+    (step,) = planned(fleet(new), running(old)).changes
+
+    assert (step.id, step.reason) == ("resize beat.0", "restart.maxCrashes 8 -> 3")
+
+
+def test_slots_changed_by_hand_are_drift() -> None:
+    one = group("mail", 2, pool="prefork")
+    by_hand = replace(one.spec, pool=replace(one.spec.pool, concurrency=5))
+
+    (step,) = planned(fleet(one), but(running(one), "mail.0", slots=5, live=live_digest(by_hand))).changes
+
+    assert (step.id, step.reason) == (
+        "resize mail.0",
+        "pool.concurrency 5 -> 2: changed by hand, or not taken up yet",
+    )
+
+
+def test_a_lost_launch_document_is_written_again_without_a_restart() -> None:
+    one = group("mail", 2, pool="prefork")
+
+    (step,) = planned(fleet(one), but(running(one), "mail.0", spec=None)).changes
+
+    assert (step.id, step.reason) == ("resize mail.0", "its launch document is lost")
+
+
+def test_what_is_replaced_anyway_is_not_resized_too() -> None:
+    old, new = group("mail", 2, pool="prefork"), group("mail", 5, pool="prefork", env={"A": "1"})
+
+    todo = planned(fleet(new), running(old))
+
+    assert [step.id for step in todo.changes] == ["start mail.1", "replace mail.0", "drain mail.1"]
+    assert todo.changes[1].reason == 'env.A none -> "1", pool.concurrency 2 -> 5'
+
+
+def test_a_stopped_or_parked_replica_is_run_with_its_new_size() -> None:
+    old, new = group("mail", 2, pool="prefork"), group("mail", 5, pool="prefork")
+    for state, step_id in ((State.STOPPED, "start mail.0"), (State.FAILED, "restart mail.0")):
+        seen = but(running(old), "mail.0", state=state, pid=None, live="")
+        (step,) = planned(fleet(new), seen).changes
+        assert step.id == step_id
+        assert step.target is not None
+        assert step.target.spec.pool.concurrency == 5
+
+
+def test_a_replica_is_resized_and_held_in_one_plan() -> None:
+    old, new = group("mail", 2, pool="prefork"), group("mail", 5, pool="prefork")
+
+    todo = planned(fleet(new, drained=frozenset({"mail"})), running(old))
+
+    assert {step.id for step in todo.changes} == {"resize mail.0", "hold mail.0"}
+    assert plan_text.summary(todo)["resize"] == 1
+
+
+def test_a_group_grows_when_what_it_depends_on_is_up() -> None:
+    old = group("late", 2, pool="prefork", depends_on=("base",))
+    new = group("late", 5, pool="prefork", depends_on=("base",))
+
+    todo = planned(fleet(new, group("base", 1)), running(old))
+
+    assert [(step.id, step.after) for step in todo.changes] == [
+        ("start base.0", ()),
+        ("resize late.0", ("start base.0",)),
+    ]
 
 
 def test_a_smaller_replica_leaves_when_its_size_is_not_wanted_any_more() -> None:

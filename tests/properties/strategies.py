@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import strategies as st
 
 from fleet.core.assignment import Variants
-from fleet.core.desired import Desired, DesiredGroup, RolloutPolicy
+from fleet.core.desired import (
+    Desired,
+    DesiredGroup,
+    QueueSpec,
+    RestartPolicy,
+    RolloutPolicy,
+    TaskPolicy,
+    WorkerSpec,
+    live_digest,
+    resizes,
+)
 from fleet.core.observed import Observed, ObservedReplica, State, Stray
 from tests.worlds import FLEET, group
 
@@ -34,7 +45,7 @@ def shapes(draw: st.DrawFn) -> tuple[int, ...]:
 @st.composite
 def groups(draw: st.DrawFn, name: str) -> DesiredGroup:
     depends = tuple(other for other in NAMES if other < name and draw(st.booleans()))
-    return group(
+    made = group(
         name,
         *draw(shapes()),
         pool=draw(st.sampled_from(["solo", "prefork"])),
@@ -42,6 +53,18 @@ def groups(draw: st.DrawFn, name: str) -> DesiredGroup:
         rollout=draw(rollouts()),
         depends_on=depends,
     )
+    return replace(made, spec=replace(made.spec, **draw(settings())))
+
+
+@st.composite
+def settings(draw: st.DrawFn) -> dict[str, Any]:
+    """What of a spec can change in place, slots apart."""
+    return {
+        "queues": draw(st.sampled_from([(), (QueueSpec("x"),), (QueueSpec("x"), QueueSpec("y", 3))])),
+        "task": draw(st.sampled_from([TaskPolicy(), TaskPolicy(prefetch=2), TaskPolicy(rate_limits=(("t", "1/s"),))])),
+        "log_level": draw(st.sampled_from(["INFO", "DEBUG"])),
+        "restart": draw(st.sampled_from([RestartPolicy(), RestartPolicy(max_crashes=3)])),
+    }
 
 
 @st.composite
@@ -66,17 +89,28 @@ def _seen(draw: st.DrawFn, name: str, index: int, choices: list[Variants]) -> Ob
     variants = draw(st.sampled_from(choices))
     slots = draw(st.sampled_from(sorted(variants.specs)))
     state = draw(st.sampled_from([State.READY, State.READY, State.READY, *State]))
+    spec = variants.specs[slots]
+    in_force = draw(_in_force(spec)) if state not in WITHOUT_PROCESS else spec
     return ObservedReplica(
         name,
         index,
         variants.digest_of[slots],
         state,
         pid=None if state in WITHOUT_PROCESS else 100 + index,
-        spec=variants.specs[slots],
-        slots=slots,
+        spec=spec,
+        slots=in_force.pool.concurrency,
         busy=draw(st.integers(0, slots)) if state in (State.READY, State.DRAINING) else 0,
         held=draw(st.integers(0, 5)) == 0 and state is State.READY,
+        live="" if state in WITHOUT_PROCESS else live_digest(in_force),
     )
+
+
+@st.composite
+def _in_force(draw: st.DrawFn, spec: WorkerSpec) -> WorkerSpec:
+    """What a worker with this launch document goes by: mostly this, now and then what somebody told it by hand."""
+    if not resizes(spec) or draw(st.integers(0, 3)):
+        return spec
+    return replace(spec, pool=replace(spec.pool, concurrency=draw(st.integers(1, 5))))
 
 
 @st.composite

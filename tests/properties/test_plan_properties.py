@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,14 +12,15 @@ from hypothesis import strategies as st
 from fleet.backends.memory import MemoryBackend
 from fleet.core import plan_text
 from fleet.core.assignment import assign
-from fleet.core.desired import Desired, DesiredGroup, WorkerSpec, digest
+from fleet.core.desired import Desired, DesiredGroup, PoolSpec, WorkerSpec, digest, live_digest
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.plan import Action
 from fleet.core.planner import fingerprint, plan
-from tests.properties.strategies import ORPHAN, fleets, groups, resized, worlds
+from tests.properties.strategies import ORPHAN, fleets, groups, resized, settings, worlds
 from tests.worlds import apply, carry_out, fleet, planned, running
 
 World = tuple[Desired, Observed]
+HOLDS = {Action.HOLD, Action.RELEASE}
 REMOVALS = {Action.DRAIN, Action.STOP, Action.FORGET}
 
 
@@ -97,6 +99,58 @@ def group_of(size: int) -> DesiredGroup:
     from tests.worlds import group
 
     return group("a", size, pool="prefork")
+
+
+@given(groups("a"), settings(), st.lists(st.integers(1, 6), min_size=1, max_size=5))
+def test_what_can_change_in_place_keeps_its_process(one: DesiredGroup, other: dict[str, Any], sizes: list[int]) -> None:
+    old = replace(resized(one, *sorted(sizes, reverse=True)), spec=replace(one.spec, pool=PoolSpec("threads", 6)))
+    new = replace(old, shape=(6,) * len(sizes), spec=replace(old.spec, **other))
+    backend = backend_of(running(old))
+    before = pids(backend.observe())
+
+    todo = planned(fleet(new), backend.observe())
+    apply(todo, backend)
+
+    assert {step.action for step in todo.changes} <= {Action.RESIZE}
+    assert pids(backend.observe()) == before
+    assert all(seen.goes_by(new.spec) for seen in backend.observe().replicas.values())
+
+
+def pids(observed: Observed) -> dict[str, int | None]:
+    return {name: one.pid for name, one in observed.replicas.items()}
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=6))
+def test_slots_that_move_are_given_up_before_they_are_taken(sizes: list[tuple[int, int]]) -> None:
+    names = [f"g{number}" for number in range(len(sizes))]
+    old = [sized_group(name, before) for name, (before, _) in zip(names, sizes, strict=True)]
+    new = [sized_group(name, after) for name, (_, after) in zip(names, sizes, strict=True)]
+    backend = backend_of(running(*old))
+    most = max(slots(backend.observe()), sum(after for _, after in sizes))
+
+    todo = planned(fleet(*new), backend.observe())
+
+    for effect in carry_out(todo, backend):
+        assert slots(backend.observe()) <= most, f"after {effect}"
+    assert {used.name: used.at_peak for used in todo.usage}["slots"] <= most
+
+
+def slots(observed: Observed) -> int:
+    return sum(one.slots for one in observed.replicas.values())
+
+
+def sized_group(name: str, size: int) -> DesiredGroup:
+    from tests.worlds import group
+
+    return group(name, size, pool="prefork")
+
+
+@given(groups("a"), settings())
+def test_every_field_is_in_one_digest_or_the_other(one: DesiredGroup, other: dict[str, Any]) -> None:
+    changed = replace(one.spec, **other)
+
+    assert digest(changed) == digest(one.spec)
+    assert (live_digest(changed) == live_digest(one.spec)) == (changed == one.spec)
 
 
 @given(worlds(), st.booleans())
@@ -214,7 +268,9 @@ def test_every_wanted_and_every_seen_replica_is_in_exactly_one_bucket(
 ) -> None:
     desired, observed = world
     todo = plan(desired, observed, prune=prune, restart=frozenset(restart))
-    decided = [step.replica for step in todo.steps if step.action is not Action.REAP and not step.after]
+    resized = {step.replica for step in todo.steps if step.action is Action.RESIZE}
+    main = [step for step in todo.steps if step.action is not Action.REAP and not step.after]
+    decided = [step.replica for step in main if step.action not in HOLDS or step.replica not in resized]
     seen_of = {name: [one for one in observed.replicas.values() if one.group == name] for name in desired.groups}
     wanted = {
         replica.name

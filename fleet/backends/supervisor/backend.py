@@ -172,7 +172,9 @@ class SupervisorBackend:
         self._folder.mend(set(owned) - {replica.name for replica in fresh})
         if fresh:
             self._add(fresh, secrets, running=owned.keys())
-        self.run_again([replica.name for replica in here if owned[replica.name][0].state in STOPPED_STATES])
+        stopped = [replica for replica in here if owned[replica.name][0].state in STOPPED_STATES]
+        self._settle(stopped, secrets)
+        self.run_again([replica.name for replica in stopped])
 
     def _add(self, fresh: Sequence[Replica], secrets: Mapping[str, str], *, running: Collection[str]) -> None:
         programs = {replica: self._program(replica) for replica in fresh}
@@ -202,6 +204,24 @@ class SupervisorBackend:
             if row.state not in STOPPED_STATES:
                 raise FleetError(f"{name} still runs with digest {digest}", hint="stop it first")
         self._rpc.remove(names)
+
+    def resize(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
+        """Write their settings into their launch documents, which running workers look at; supervisord sees nothing.
+
+        What is written again though it says the same makes a worker go by it again.
+        """
+        owned = _owned(self._rpc.processes())
+        for replica in replicas:
+            digest = owned[replica.name][1] if replica.name in owned else "none"
+            if digest != replica.digest:
+                raise FleetError(f"{replica.name} has digest {digest}, not {replica.digest}", hint="run `fleet apply`")
+        self._folder.rewrite({replica: self._program(replica) for replica in replicas}, secrets=secrets)
+
+    def _settle(self, replicas: Sequence[Replica], secrets: Mapping[str, str]) -> None:
+        """Those that are about to run again run with these settings."""
+        known = {replica.name: self._folder.launch(replica.name) for replica in replicas}
+        stale = [one for one in replicas if (launch := known[one.name]) is None or launch.spec != one.spec]
+        self._folder.rewrite({replica: self._program(replica) for replica in stale}, secrets=secrets)
 
     def stop(self, names: Sequence[str]) -> None:
         """Signal all of them in one call. One that has just crashed is about to be started again: it is waited for,

@@ -66,6 +66,22 @@ class Folder:
             self.starts_file(replica.name).unlink(missing_ok=True)
         write_all({self.places.program_file(replica.name): text.encode() for replica, text in programs.items()})
 
+    def rewrite(self, programs: Mapping[Replica, str], *, secrets: Mapping[str, str]) -> None:
+        """Put these specs into the launch documents of replicas that are there already; all else in them stays.
+
+        A document that was lost is written anew, as the one of the program that is there.
+        """
+        documents = {}
+        for replica, text in programs.items():
+            path = self.places.spec_file(replica.name)
+            kept = _read_document(path)
+            if kept.get("digest") == replica.digest:
+                documents[path] = _bytes(kept | {"spec": replica.spec.to_json()})
+            else:
+                program = _text(self.places.program_file(replica.name)) or text
+                documents[path] = self.document(replica, program, secrets)
+        write_all(documents)
+
     def remove(self, replicas: Iterable[str]) -> None:
         """The program files and launch documents of these replicas. A program file that is not fleet's stays."""
         for replica in replicas:
@@ -151,7 +167,7 @@ class Folder:
             "starts": str(self.starts_file(replica.name)),
             "program": program,
         }
-        return (json.dumps(document, indent=1) + "\n").encode()
+        return _bytes(document)
 
 
 def used_secrets(spec: WorkerSpec) -> tuple[str, ...]:
@@ -201,6 +217,19 @@ def _sync_folders(folders: Iterable[Path]) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _bytes(document: Mapping[str, Any]) -> bytes:
+    return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    """A launch document with its secrets; empty where there is none that can be read."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return document if isinstance(document, dict) and document.get("format") == FORMAT else {}
 
 
 def _read_launch(path: Path) -> Launch | None:

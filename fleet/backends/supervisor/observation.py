@@ -34,7 +34,7 @@ class Sight:
 
     @property
     def spec(self) -> WorkerSpec | None:
-        """What the replica was started with."""
+        """What the replica's launch document says."""
         return self.launch.spec if self.launch is not None and self.launch.digest == self.digest else None
 
     @property
@@ -67,6 +67,7 @@ def observed(sight: Sight) -> ObservedReplica:
         tasks=_tasks(record, sight.now),
         held=sight.record.hold if sight.record else False,
         note=note,
+        live=record.live if record else "",
     )
 
 
