@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pools.base import BasePool, PoolState
     from pools.errors import (
         HardTimeLimit,
+        Killed,
+        MemoryLimit,
         PoolClosed,
         PoolError,
         PoolUnavailable,
@@ -35,6 +37,8 @@ _HOMES = {
     "pools.base": ("BasePool", "PoolState"),
     "pools.errors": (
         "HardTimeLimit",
+        "Killed",
+        "MemoryLimit",
         "PoolClosed",
         "PoolError",
         "PoolUnavailable",
@@ -57,6 +61,8 @@ __all__ = [
     "Handle",
     "HandleState",
     "HardTimeLimit",
+    "Killed",
+    "MemoryLimit",
     "PoolClosed",
     "PoolError",
     "PoolState",

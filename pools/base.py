@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 from pools.errors import PoolClosed, PoolError
 from pools.handle import AcceptCallback, DoneCallback, Handle
@@ -48,7 +49,7 @@ class BasePool:
     limit to this callback. on_terminate_job(handle, signum): the same for ``terminate_job``.
     """
 
-    traits: ClassVar[Traits] = TRAITS["custom"]
+    traits: Traits = TRAITS["custom"]
 
     def __init__(
         self,
@@ -59,6 +60,7 @@ class BasePool:
         finalizer: Callable[[], object] | None = None,
         max_tasks_per_child: int | None = None,
         max_memory_per_child_bytes: int | None = None,
+        max_age_per_child_seconds: float | None = None,
         start_method: str = "fork",
         on_slot: SlotCallback | None = None,
         on_soft_timeout: DoneCallback | None = None,
@@ -72,6 +74,7 @@ class BasePool:
         self.finalizer = finalizer
         self.max_tasks_per_child = max_tasks_per_child
         self.max_memory_per_child_bytes = max_memory_per_child_bytes
+        self.max_age_per_child_seconds = max_age_per_child_seconds
         self.start_method = start_method
         self.on_slot = on_slot
         self.log = log or logging.getLogger(type(self).__module__)
@@ -81,6 +84,7 @@ class BasePool:
         self._hard_timeout_callback = on_hard_timeout
         self._terminate_job_callback = on_terminate_job
         self._busy = 0
+        self._counting = threading.Lock()
         self._check_options()
 
     # -- what it is
@@ -329,19 +333,23 @@ class BasePool:
         try:
             value = target(*args, **kwargs)
         except BaseException as error:
-            self._busy -= 1
+            self._count(-1)
             handle.fail(error, time.monotonic())
             if isinstance(error, KeyboardInterrupt):
                 raise
         else:
-            self._busy -= 1
+            self._count(-1)
             handle.succeed(value, time.monotonic())
         finally:
             if self.on_slot is not None:
                 self.tell_slot(slot, handle.pid, "idle")
 
+    def _count(self, change: int) -> None:
+        with self._counting:  # a subclass may run its tasks in threads
+            self._busy += change
+
     def _accept(self, handle: Handle, slot: int) -> None:
-        self._busy += 1
+        self._count(1)
         pid, now = os.getpid(), time.monotonic()
         handle.begin(slot, pid, now)
         if handle.accept_callback is not None:
@@ -419,6 +427,10 @@ class BasePool:
                 raise ValueError("max_tasks_per_child is at least 1")
         if self.max_memory_per_child_bytes is not None:
             self._require("recycle_memory", "recycle its slots by memory")
+        if self.max_age_per_child_seconds is not None:
+            self._require("recycle_age", "recycle its slots by age")
+            if self.max_age_per_child_seconds <= 0:
+                raise ValueError("max_age_per_child_seconds is more than 0")
         if self.start_method != "fork" and not self.traits.own_processes:
             raise PoolError(
                 f"the {self.name} pool starts no processes: start_method {self.start_method!r} means nothing"

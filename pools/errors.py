@@ -5,9 +5,12 @@ PoolError
 ├── PoolClosed            no new work is accepted
 ├── SlotLost              the process of a slot died while it ran a task (exit status in the message)
 ├── HardTimeLimit         the task ran into its hard limit and was ended
+├── MemoryLimit           the process of a slot grew far beyond its memory limit and was killed
 ├── SoftTimeLimit         raised inside the task when its soft limit is reached
 ├── Terminated            the task was ended on request, or taken back before it started
 └── Unpicklable           arguments, result or exception of a task cannot travel between processes
+
+Killed                    raised inside a task to end it; its handle gets HardTimeLimit or Terminated
 """
 
 from __future__ import annotations
@@ -41,6 +44,10 @@ class HardTimeLimit(PoolError):
     """The task ran into its hard time limit and was ended."""
 
 
+class MemoryLimit(PoolError):
+    """The process of a slot grew far beyond its memory limit while it ran the task, and was killed."""
+
+
 class SoftTimeLimit(PoolError):
     """The task reached its soft time limit."""
 
@@ -51,3 +58,7 @@ class Terminated(PoolError):
 
 class Unpicklable(PoolError):
     """The arguments, the result or the exception of a task cannot travel between processes."""
+
+
+class Killed(SystemExit):
+    """Raised inside a task that is to end now. No ``Exception``, so that ``except Exception`` lets it pass."""

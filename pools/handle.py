@@ -132,7 +132,12 @@ class Handle:
         """Call ``callback(handle)`` at the end, in the loop's thread when the pool is registered with a loop."""
         self._callbacks.append(callback)
         if self.done:
-            self._notify()
+            # Behind what another thread has handed to the loop already: the accept callback, say.
+            loop = self.pool.loop
+            if loop is None or loop.closed:
+                self._call_all()
+            else:
+                loop.call_soon_threadsafe(self._call_all)
 
     # -- for pools
 
@@ -182,9 +187,9 @@ class Handle:
         if self._event is not None:
             self._event.set()
         if self._callbacks:
-            self._notify()
+            self.pool.notify(Handle._call_all, self)
 
-    def _notify(self) -> None:
+    def _call_all(self) -> None:
         # Taking each callback off the list is atomic, so each one is called once whatever thread is faster.
         while self._callbacks:
             try:

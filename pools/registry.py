@@ -8,7 +8,6 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from pools import patching
 from pools.base import BasePool
 from pools.errors import PoolUnavailable
 from pools.traits import TRAITS
@@ -22,6 +21,7 @@ _CLASSES: Mapping[str, str] = {
     "threads": "pools.threads:ThreadsPool",
     "gevent": "pools.gevent:GeventPool",
     "eventlet": "pools.eventlet:EventletPool",
+    "asyncio": "pools.asyncio:AsyncioPool",
 }
 _ALIASES: Mapping[str, str] = {"processes": "prefork"}
 
@@ -49,13 +49,11 @@ def pool_class(name: str) -> type[BasePool]:
 
 
 def available() -> tuple[str, ...]:
-    """The names that ``get_pool`` can make here and now, in the order people read them."""
+    """The names whose pools are installed, in the order people read them. A green one also needs a patched process."""
     return tuple(name for name in TRAITS if _is_available(name))
 
 
 def _is_available(name: str) -> bool:
-    if name in patching.GREEN and not patching.is_patched(name):
-        return False
     try:
         pool_class(name)
     except PoolUnavailable:
@@ -83,9 +81,13 @@ def _load(path: str) -> type[BasePool]:
         raise PoolUnavailable(
             f"cannot import the pool {path!r}: {error}", hint="is its library installed, and the path spelled right?"
         ) from error
-    if not (isinstance(found, type) and issubclass(found, BasePool)):
-        raise PoolUnavailable(f"{path!r} is not a pool class", hint="derive it from pools.BasePool")
-    return found
+    if isinstance(found, type) and issubclass(found, BasePool):
+        return found
+    from pools import foreign
+
+    if foreign.is_foreign(found):
+        return foreign.adapt(found)
+    raise PoolUnavailable(f"{path!r} is not a pool class", hint="derive it from pools.BasePool, or from Celery's")
 
 
 def _suggestion(name: str) -> str:

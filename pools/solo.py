@@ -72,12 +72,12 @@ class SoloPool(BasePool):
         hard = handle.timeout_seconds
         by_owner = hard is not None and self._hard_timeout_callback is not None
         if hard is not None and by_owner:
-            self._watchdog.watch(id(handle), handle, time.monotonic() + hard)
+            self._watchdog.watch(handle, time.monotonic() + hard)
         try:
             with self._alarm(handle, handle.soft_timeout_seconds, None if by_owner else hard):
                 self.run(handle, within_task, (), {})
         finally:
-            self._watchdog.forget(id(handle))
+            self._watchdog.forget(handle)
 
     def _on_deadline(self, handle: Handle) -> None:
         # Not through notify: the loop's thread is the one that runs the task.

@@ -1,8 +1,10 @@
 """One thread per slot. Tasks share the process: good for waiting, no gain for computing.
 
-A thread cannot be ended from outside. At the hard limit the handle fails at once with ``HardTimeLimit`` and
-``on_hard_timeout`` is called, so that the owner can replace the process; the slot stays busy until the task returns,
-and what it returns is dropped.
+Limits and ``terminate_job`` raise an exception in the thread of the task, at its next bytecode. A task that sits in C
+code meets it when it comes back from there; see ``pools.inprocess`` for what becomes of one that does not come back.
+
+The threads are this pool's own: those of ``concurrent.futures`` cannot become fewer, belong to no slot, and keep the
+process alive when one of them is stuck.
 """
 
 from __future__ import annotations
@@ -10,37 +12,28 @@ from __future__ import annotations
 import os
 import queue
 import threading
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
-from pools.base import BasePool, Target
-from pools.errors import HardTimeLimit
+from pools.base import Target
 from pools.handle import Handle
+from pools.inprocess import InProcessPool, Job, Run
+from pools.interruption import Interruptible
 from pools.traits import TRAITS
-from pools.watchdog import Watchdog
-
-_Job = tuple[Handle, Target, Sequence[Any], Mapping[str, Any]]
 
 
-class ThreadsPool(BasePool):
+class ThreadsPool(InProcessPool):
     """Hands tasks to ``limit`` threads through one queue. The threads are daemons: they never keep a process alive."""
 
     traits = TRAITS["threads"]
 
     def __init__(self, limit: int = 1, **options: Any) -> None:
         super().__init__(limit, **options)
-        self._lock = threading.Lock()
         self._wanted = 0
-        self._waiting: dict[Handle, bool] = {}
-        self._running: set[Handle] = set()
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[Handle | None] = queue.SimpleQueue()
         self._threads: dict[int, threading.Thread] = {}
-        self._watchdog = Watchdog(self._on_deadline, name="pool-threads-watchdog")
-
-    @property
-    def free_slots(self) -> int:
-        return max(0, self.limit - self._busy - len(self._waiting))
+        self._stuck: set[int] = set()
 
     @property
     def num_processes(self) -> int:
@@ -57,19 +50,8 @@ class ThreadsPool(BasePool):
 
     def on_apply(self, handle: Handle, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         with self._lock:
-            self._waiting[handle] = True
-        self._jobs.put((handle, target, args, kwargs))
-
-    def on_cancel(self, handle: Handle) -> bool:
-        with self._lock:
-            if handle not in self._waiting:
-                return False
-            del self._waiting[handle]
-        handle.withdraw(time.monotonic())
-        return True
-
-    def flush(self) -> list[Handle]:
-        return [handle for handle in list(self._waiting) if self.on_cancel(handle)]
+            self._waiting[handle] = (target, args, kwargs)
+        self._queue.put(handle)
 
     def on_grow(self, count: int) -> None:
         self.limit += count
@@ -80,20 +62,22 @@ class ThreadsPool(BasePool):
         with self._lock:
             self._wanted = self.limit
         for _ in range(count):
-            self._jobs.put(None)
+            self._queue.put(None)
 
     def on_stop(self) -> None:
         self._dismiss()
-        for thread in list(self._threads.values()):
-            self._join(thread)
+        for index, thread in list(self._threads.items()):
+            self._join(index, thread)
         self._watchdog.close()
         if self.finalizer is not None:
             self.finalizer()
 
     def on_terminate(self) -> None:
-        self.flush()
+        super().on_terminate()
         self._dismiss()
-        self._watchdog.close()
+
+    def on_abandon(self, handle: Handle) -> None:
+        self._stuck.add(handle.slot)
 
     # -- the slots
 
@@ -113,24 +97,28 @@ class ThreadsPool(BasePool):
             self._wanted = 0
             leaving = len(self._threads)
         for _ in range(leaving):
-            self._jobs.put(None)
+            self._queue.put(None)
 
-    def _join(self, thread: threading.Thread) -> None:
+    def _join(self, index: int, thread: threading.Thread) -> None:
+        """Wait for a thread to leave, but not for one whose task was abandoned."""
         # What a task waits for may be done by the loop of this thread, so it must go on turning.
         loop = self.loop
-        while loop is not None and loop.in_thread and not loop.closed and thread.is_alive():
-            loop.run_once(0.05)
-        thread.join()
-        if loop is not None and loop.in_thread and not loop.closed:
-            loop.run_once(0)
+        turning = loop is not None and loop.in_thread and not loop.closed
+        while thread.is_alive() and index not in self._stuck:
+            if turning and loop is not None:
+                loop.run_once(0.05)
+            else:
+                thread.join(0.05)
+        self._turn_loop()
 
     def _serve(self, index: int) -> None:
         self.tell_slot(index, os.getpid(), "idle")
+        thread = Interruptible()
         while True:
-            job = self._jobs.get()
-            if job is not None:
-                self._run(index, *job)
-                del job
+            handle = self._queue.get()
+            if handle is not None:
+                self._run(index, thread, handle)
+                del handle
             elif self._leaves(index):
                 break
         self.tell_slot(index, os.getpid(), "dead")
@@ -145,54 +133,21 @@ class ThreadsPool(BasePool):
 
     # -- one task, in its thread
 
-    def _run(self, index: int, handle: Handle, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        if not self._begin(index, handle):
+    def _run(self, index: int, thread: Interruptible, handle: Handle) -> None:
+        run = Run(handle, partial(thread.interrupt, handle))
+        job = self._take(run)
+        if job is None:
             return
-        value, failure = None, None
-        try:
-            value = target(*args, **kwargs)
-        except BaseException as error:
-            failure = error
-        self._end(index, handle, value, failure)
-
-    def _begin(self, index: int, handle: Handle) -> bool:
-        with self._lock:
-            if self._waiting.pop(handle, False) is False:
-                return False
-            self._busy += 1
-            self._running.add(handle)
-        now = time.monotonic()
-        handle.begin(index, os.getpid(), now)
-        if handle.timeout_seconds is not None:
-            self._watchdog.watch(index, handle, now + handle.timeout_seconds)
-        if handle.accept_callback is not None:
-            self.accepted(handle, now)
-        self.tell_slot(index, os.getpid(), "busy")
-        return True
-
-    def _end(self, index: int, handle: Handle, value: Any, failure: BaseException | None) -> None:
-        self._watchdog.forget(index)
-        with self._lock:
-            self._busy -= 1
-        if not self._claim(handle):
-            self.log.warning("%r returned after its hard time limit; its result is dropped", handle)
-        elif failure is None:
-            handle.succeed(value, time.monotonic())
-        else:
-            handle.fail(failure, time.monotonic())
+        self._begin(index, run)
+        self._end(run, *thread.call(handle, *job))
+        self._stuck.discard(index)
         self.tell_slot(index, os.getpid(), "idle")
 
-    def _on_deadline(self, handle: Handle) -> None:
-        if self._claim(handle):
-            handle.abandoned = True
-            limit = handle.timeout_seconds
-            handle.fail(HardTimeLimit(f"the task ran into its hard time limit of {limit} s"), time.monotonic())
-            self.on_hard_timeout(handle)
-
-    def _claim(self, handle: Handle) -> bool:
-        """The thread of the task and the watchdog may both want to end it; the first one does."""
+    def _take(self, run: Run) -> Job | None:
+        """The task is taken out of the queue, unless it was taken back."""
         with self._lock:
-            if handle not in self._running:
-                return False
-            self._running.discard(handle)
-            return True
+            job = self._waiting.pop(run.handle, None)
+            if job is not None:
+                self._busy += 1
+                self._runs[run.handle] = run
+            return job

@@ -17,6 +17,8 @@ class Traits:
     blocking_calls: a task may block in C or in the kernel without stopping its neighbours.
     engine: this version has the pool; without it a manifest may name the pool, and nothing starts.
     own_processes: slots are processes of their own (``processes = concurrency + 1``, else 1).
+    reaches_waiting, reaches_computing: limits and ``terminate_job`` end a task that waits in a blocking call, or
+    computes without a pause. Where they do not, the hard limit gives the task up and asks for another process.
     """
 
     name: str
@@ -29,9 +31,12 @@ class Traits:
     soft_limit: bool = False
     hard_limit: bool = False
     terminate: bool = False
+    reaches_waiting: bool = True
+    reaches_computing: bool = True
     resize: bool = False
     recycle_tasks: bool = False
     recycle_memory: bool = False
+    recycle_age: bool = False
     task_children: bool = True
     blocking_calls: bool = True
     async_tasks: bool = False
@@ -62,26 +67,32 @@ _ROWS = (
         resize=True,
         recycle_tasks=True,
         recycle_memory=True,
+        recycle_age=True,
         parallel_cpu=True,
         start_seconds=0.2,
     ),
-    Traits("threads", "one thread per slot", hard_limit=True, resize=True),
+    Traits(
+        "threads",
+        "one thread per slot",
+        soft_limit=True,
+        hard_limit=True,
+        terminate=True,
+        reaches_waiting=False,
+        resize=True,
+    ),
     Traits(
         "gevent",
         "one greenlet per slot",
-        engine=False,
         is_green=True,
         soft_limit=True,
         hard_limit=True,
         terminate=True,
         resize=True,
-        task_children=False,
         blocking_calls=False,
     ),
     Traits(
         "eventlet",
-        "one green thread per slot",
-        engine=False,
+        "one green thread per slot (its project calls eventlet deprecated: prefer gevent)",
         is_green=True,
         soft_limit=True,
         hard_limit=True,
@@ -93,12 +104,12 @@ _ROWS = (
     Traits(
         "asyncio",
         "one asyncio task per slot",
-        engine=False,
         soft_limit=True,
         hard_limit=True,
         terminate=True,
+        reaches_waiting=True,
+        reaches_computing=False,
         resize=True,
-        task_children=False,
         blocking_calls=False,
         async_tasks=True,
     ),

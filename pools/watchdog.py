@@ -21,24 +21,24 @@ class Watchdog:
     def __init__(self, ring: Callable[[Handle], object], *, name: str) -> None:
         self._ring = ring
         self._name = name
-        self._watched: dict[int, tuple[float, Handle]] = {}
+        self._watched: dict[Handle, float] = {}
         self._bell = threading.Event()
         self._sleeps_until = _FOREVER
         self._thread: threading.Thread | None = None
         self._closed = False
 
-    def watch(self, slot: int, handle: Handle, deadline: float) -> None:
-        """Ring for this handle unless ``forget(slot)`` comes first."""
-        self._watched[slot] = (deadline, handle)
+    def watch(self, handle: Handle, deadline: float) -> None:
+        """Ring for this handle unless ``forget`` comes first. ``ring`` may watch it again, for a later deadline."""
+        self._watched[handle] = deadline
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         elif deadline < self._sleeps_until:
             self._bell.set()
 
-    def forget(self, slot: int) -> None:
-        """The task of this slot has ended."""
-        self._watched.pop(slot, None)
+    def forget(self, handle: Handle) -> None:
+        """Its task has ended."""
+        self._watched.pop(handle, None)
 
     def close(self) -> None:
         """End the thread."""
@@ -58,11 +58,9 @@ class Watchdog:
 
     def _ring_due(self, now: float) -> float:
         earliest = _FOREVER
-        for slot, entry in list(self._watched.items()):
-            deadline, handle = entry
+        for handle, deadline in list(self._watched.items()):
             if deadline > now:
                 earliest = min(earliest, deadline)
-            elif self._watched.get(slot) is entry:
-                self._watched.pop(slot, None)
+            elif self._watched.pop(handle, None) is not None:
                 self._ring(handle)
         return earliest

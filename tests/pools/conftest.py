@@ -9,6 +9,14 @@ import pytest
 
 from pools import BasePool, EventLoop, PoolState, get_pool
 
+PATHS = {
+    "own": "tests.pools.own:ExecutorPool",
+    "celery": "tests.pools.own:CeleryStyle",
+    "celery-threads": "celery.concurrency.thread:TaskPool",
+    "celery-solo": "celery.concurrency.solo:TaskPool",
+}
+"""Pools of other people, under the names that the tests use for them."""
+
 
 @pytest.fixture
 def loop() -> Iterator[EventLoop]:
@@ -26,7 +34,7 @@ def make_pool(loop: EventLoop) -> Iterator[Callable[..., BasePool]]:
 
     def make(name: str, limit: int = 1, **options: Any) -> BasePool:
         kind, _, driven = name.partition("+")
-        pool = get_pool(kind, limit, **options)
+        pool = get_pool(PATHS.get(kind, kind), limit, **options)
         made.append(pool)
         if driven:
             pool.register_with_event_loop(loop)

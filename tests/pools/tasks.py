@@ -43,6 +43,11 @@ def mark(path: str, text: str = "x") -> int:
     return os.getpid()
 
 
+def mark_pid(path: str) -> None:
+    """Say who was here."""
+    mark(path, str(os.getpid()))
+
+
 def wait_for(path: str, started: str = "") -> int:
     """Wait until a file exists."""
     if started:
@@ -77,9 +82,31 @@ def die_after_returning(value: Any) -> Any:
     return value
 
 
+def nap(seconds: float) -> None:
+    """Wait in small pieces: a thread can be interrupted between them."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(0.002)
+
+
+async def sleep_awaiting(seconds: float) -> None:
+    await asyncio.sleep(seconds)
+
+
+async def compute_until(path: str) -> None:
+    """Never awaits: nothing else runs on the loop until the file exists."""
+    while not os.path.exists(path):
+        pass
+
+
+def compute_until_there(path: str) -> None:
+    while not os.path.exists(path):
+        pass
+
+
 def until_soft_limit(cleaned: str = "") -> str:
     try:
-        time.sleep(60)
+        nap(60)
     except SoftTimeLimit:
         if cleaned:
             mark(cleaned)

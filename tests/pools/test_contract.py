@@ -15,6 +15,7 @@ from pools import (
     TRAITS,
     BasePool,
     EventLoop,
+    Handle,
     HandleState,
     HardTimeLimit,
     PoolClosed,
@@ -29,8 +30,11 @@ from tests.pools import patched, tasks
 Make = Callable[..., BasePool]
 
 GREEN = os.environ.get(patched.VARIABLE)
-KINDS = (GREEN, f"{GREEN}+loop") if GREEN else ("solo", "prefork", "prefork+loop", "threads", "threads+loop")
-CONCURRENT = tuple(kind for kind in KINDS if not kind.startswith("solo"))
+OURS = ("solo", "prefork", "prefork+loop", "threads", "threads+loop", "asyncio", "asyncio+loop")
+THEIRS = ("own", "own+loop", "celery", "celery+loop", "celery-threads", "celery-solo")
+INLINE = ("solo", "celery-solo")
+KINDS = (GREEN, f"{GREEN}+loop") if GREEN else (*OURS, *THEIRS)
+CONCURRENT = tuple(kind for kind in KINDS if kind not in INLINE)
 
 every_pool = pytest.mark.parametrize("kind", KINDS)
 every_concurrent_pool = pytest.mark.parametrize("kind", CONCURRENT)
@@ -135,7 +139,7 @@ def test_one_slot_runs_tasks_in_the_order_they_came(make_pool: Make, kind: str, 
 
 @every_pool
 def test_a_thousand_tasks_each_end_once(make_pool: Make, kind: str) -> None:
-    pool = make_pool(kind, 1 if kind == "solo" else 3)
+    pool = make_pool(kind, 1 if kind in INLINE else 3)
     ended: list[int] = []
 
     handles = [
@@ -146,7 +150,7 @@ def test_a_thousand_tasks_each_end_once(make_pool: Make, kind: str) -> None:
     assert [handle.result(60) for handle in handles] == list(range(1, 1001))
     turn_until(pool, lambda: len(ended) == 1000)
     assert sorted(ended) == list(range(1, 1001))
-    assert (pool.busy_slots, pool.free_slots) == (0, pool.limit)
+    turn_until(pool, lambda: (pool.busy_slots, pool.free_slots) == (0, pool.limit))
 
 
 @every_concurrent_pool
@@ -256,7 +260,7 @@ def test_the_soft_limit_is_raised_inside_the_task(make_pool: Make, kind: str, tm
     cleaned = tmp_path / "cleaned"
     assert pool.apply_async(tasks.until_soft_limit, (str(cleaned),), id="a", soft_timeout_seconds=0.1).result(20)
     assert tasks.lines(cleaned) == ["x"]
-    uncaught = pool.apply_async(time.sleep, (60,), id="b", soft_timeout_seconds=0.1)
+    uncaught = pool.apply_async(tasks.nap, (60,), id="b", soft_timeout_seconds=0.1)
     with pytest.raises(SoftTimeLimit, match=r"0\.1 s"):
         uncaught.result(20)
     assert told == ["a", "b"]
@@ -285,6 +289,10 @@ def test_the_hard_limit_is_told_and_fails_the_task(make_pool: Make, kind: str, t
     gate = tmp_path / "gate"
     told: list[str] = []
     pool = make_pool(kind, on_hard_timeout=lambda handle: (told.append(handle.id), gate.touch()))
+    if not pool.traits.hard_limit:
+        with pytest.raises(PoolError, match="hard time limit"):
+            pool.apply_async(tasks.add, (1,), timeout_seconds=1)
+        return
 
     handle = pool.apply_async(tasks.wait_for, (str(gate),), id="slow", timeout_seconds=0.1)
 
@@ -305,7 +313,7 @@ def test_a_hard_limit_below_the_soft_one_comes_first(make_pool: Make, kind: str)
         return
 
     with pytest.raises(HardTimeLimit):
-        pool.apply_async(time.sleep, (60,), soft_timeout_seconds=30, timeout_seconds=0.1).result(20)
+        pool.apply_async(tasks.nap, (60,), soft_timeout_seconds=30, timeout_seconds=0.1).result(20)
 
 
 @every_pool
@@ -325,6 +333,8 @@ def test_slots_cannot_be_changed_after_the_end(make_pool: Make, kind: str) -> No
 @every_pool
 def test_a_quick_task_under_limits_is_left_alone(make_pool: Make, kind: str) -> None:
     pool = make_pool(kind, on_hard_timeout=lambda handle: pytest.fail("struck"))
+    if not pool.traits.hard_limit:
+        return
 
     handles = [pool.apply_async(tasks.add, (number,), timeout_seconds=60) for number in range(50)]
 
@@ -336,6 +346,9 @@ def test_terminate_job_ends_a_running_task_or_is_refused(make_pool: Make, kind: 
     pool = make_pool(kind)
     if kind == "solo":
         assert not pool.terminate_job(os.getpid())
+        return
+    if kind in INLINE:
+        assert not pool.traits.terminate
         return
     handle = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"), str(tmp_path / "started")))
     turn_until(pool, lambda: tasks.lines(tmp_path / "started"))
@@ -437,9 +450,10 @@ def test_initializer_runs_where_the_tasks_run(make_pool: Make, kind: str) -> Non
 @every_pool
 def test_flags_come_from_the_published_row(make_pool: Make, kind: str) -> None:
     pool = make_pool(kind)
-    row = TRAITS[kind.partition("+")[0]]
+    row = pool.traits if kind in THEIRS else TRAITS[kind.partition("+")[0]]
 
     assert pool.traits is row
+    assert row.name in TRAITS
     assert (pool.name, pool.is_green, pool.signal_safe) == (row.name, row.is_green, row.signal_safe)
     assert {"implementation", "max-concurrency", "processes"} <= set(pool.info)
 
@@ -465,7 +479,7 @@ def test_options_that_a_pool_cannot_honour_are_refused(kind: str, limit: int, op
 
 @every_pool
 def test_result_gives_up_after_its_timeout(make_pool: Make, kind: str, tmp_path: Path) -> None:
-    if kind == "solo":
+    if kind in INLINE:
         return  # the task has ended when the handle is there
     pool = make_pool(kind)
     handle = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"),))
@@ -484,3 +498,114 @@ def test_two_pools_share_one_loop(make_pool: Make, loop: EventLoop) -> None:
     assert sum(handle.result(20) for handle in handles) == 2 * sum(range(20))
     first.stop()
     assert second.apply_async(tasks.add, (1,)).result(20) == 1
+
+
+# --- limits and ends, on tasks that wait and on tasks that compute ------------------------------------------------
+
+
+def sleeping(pool: BasePool) -> Callable[[float], object]:
+    """A task that waits in one blocking call, in the way that suits the pool."""
+    return tasks.sleep_awaiting if pool.traits.async_tasks else time.sleep
+
+
+def computing(pool: BasePool) -> Callable[[str], object]:
+    return tasks.compute_until if pool.traits.async_tasks else tasks.compute_until_there
+
+
+@every_pool
+def test_a_soft_limit_reaches_what_the_table_says(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    pool = make_pool(kind)
+    if not pool.traits.soft_limit:
+        return
+
+    if pool.traits.reaches_waiting:
+        with pytest.raises(SoftTimeLimit):
+            pool.apply_async(sleeping(pool), (60,), soft_timeout_seconds=0.1).result(20)
+    if pool.traits.reaches_computing:
+        with pytest.raises(SoftTimeLimit):
+            pool.apply_async(computing(pool), (str(tmp_path / "never"),), soft_timeout_seconds=0.1).result(20)
+    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+
+
+@every_pool
+@pytest.mark.parametrize("what", ["waiting", "computing"])
+def test_a_hard_limit_ends_the_task_or_gives_it_up(make_pool: Make, kind: str, what: str, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    pool = make_pool(kind)
+    if not pool.traits.hard_limit:
+        return
+    reached = pool.traits.reaches_waiting if what == "waiting" else pool.traits.reaches_computing
+    if what == "waiting":
+        target, args = sleeping(pool), (60 if reached else 2,)
+    else:
+        target, args = computing(pool), (str(gate),)
+
+    handle = pool.apply_async(target, args, timeout_seconds=0.1)
+
+    with pytest.raises(HardTimeLimit):
+        handle.result(20)
+    assert handle.abandoned is not reached
+    gate.touch()
+    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+
+
+@every_concurrent_pool
+def test_ending_one_task_leaves_its_neighbours_alone(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    pool = make_pool(kind, 3)
+    if not pool.traits.terminate:
+        return
+    gate, started = tmp_path / "gate", tmp_path / "started"
+    handles = [pool.apply_async(tasks.wait_for, (str(gate), str(started))) for _ in range(3)]
+    turn_until(pool, lambda: len(tasks.lines(started)) == 3)
+
+    assert pool.terminate_job(handles[1])
+    with pytest.raises(Terminated):
+        handles[1].result(20)
+    gate.touch()
+
+    assert handles[0].result(20)
+    assert handles[2].result(20)
+    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+
+
+@every_concurrent_pool
+def test_slots_come_and_go_under_load(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    pool = make_pool(kind, 2)
+    if not pool.traits.resize:
+        return
+    path, handles = tmp_path / "ran", []
+
+    for number in range(40):
+        handles += [pool.apply_async(tasks.mark, (str(path), f"{number}-{which}")) for which in range(5)]
+        if number % 4 == 0:
+            pool.grow(2)
+        elif number % 4 == 2:
+            pool.shrink(2)
+
+    for handle in handles:
+        handle.result(30)
+    assert sorted(tasks.lines(path)) == sorted(f"{number}-{which}" for number in range(40) for which in range(5))
+    assert pool.limit == 2
+    turn_until(pool, lambda: (pool.busy_slots, pool.free_slots) == (0, 2))
+
+
+@every_pool
+def test_every_end_is_told_once_at_the_very_limit(make_pool: Make, kind: str) -> None:
+    pool = make_pool(kind, 1 if kind in INLINE else 3)
+    if not pool.traits.hard_limit:
+        return
+    told: dict[str, int] = {}
+
+    def note(handle: Handle) -> None:
+        told[handle.id] = told.get(handle.id, 0) + 1
+
+    handles = [
+        pool.apply_async(tasks.busy_for, (0.02,), id=str(number), callback=note, timeout_seconds=0.02)
+        for number in range(40)
+    ]
+    turn_until(pool, lambda: all(handle.done for handle in handles) and len(told) == 40)
+
+    assert set(told.values()) == {1}
+    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+    turn_until(pool, lambda: pool.busy_slots == 0)
+    assert set(told.values()) == {1}

@@ -3,29 +3,180 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from pools import HardTimeLimit, get_pool
+from pools import Handle, HardTimeLimit, Killed, SoftTimeLimit, Terminated, get_pool
+from pools.interruption import Interruptible
 from tests.conftest import eventually
 from tests.pools import tasks
 
 
-def test_a_slot_past_its_hard_limit_stays_taken_until_the_task_returns(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    pool = get_pool("threads", 1)
-    stuck = pool.apply_async(tasks.wait_for, (str(gate),), timeout_seconds=0.05)
+def test_a_slot_past_its_hard_limit_stays_taken_until_the_task_returns() -> None:
+    """A task in C code cannot be interrupted: it is given up, and what it returns later is dropped."""
+    gate = threading.Lock()
+    gate.acquire()
+    told: list[Handle] = []
+    pool = get_pool("threads", 1, on_hard_timeout=told.append)
+    stuck = pool.apply_async(gate.acquire, timeout_seconds=0.05)
     next_one = pool.apply_async(tasks.add, (1,))
 
     with pytest.raises(HardTimeLimit):
         stuck.result(20)
+    assert stuck.abandoned
+    eventually(lambda: told == [stuck])
     assert (pool.busy_slots, next_one.done) == (1, False)
-    gate.touch()
+    gate.release()
 
     assert next_one.result(20) == 1
     assert isinstance(stuck.error, HardTimeLimit)
     pool.stop()
+
+
+def test_stop_does_not_wait_for_a_task_that_was_given_up() -> None:
+    gate = threading.Lock()
+    gate.acquire()
+    pool = get_pool("threads", 2)
+    stuck = pool.apply_async(gate.acquire, timeout_seconds=0.05)
+    other = pool.apply_async(tasks.nap, (0.1,))
+
+    pool.stop()
+
+    assert stuck.abandoned
+    assert other.done
+    gate.release()
+
+
+def test_a_task_at_its_hard_limit_is_interrupted_and_its_slot_is_free_again() -> None:
+    told: list[Handle] = []
+    pool = get_pool("threads", 1, on_hard_timeout=told.append)
+
+    handle = pool.apply_async(tasks.nap, (60,), timeout_seconds=0.05)
+
+    with pytest.raises(HardTimeLimit, match=r"0\.05 s"):
+        handle.result(20)
+    assert not handle.abandoned
+    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+    assert told == [handle]
+    pool.stop()
+
+
+def test_except_exception_does_not_stop_an_end() -> None:
+    def stubborn() -> None:
+        while True:
+            try:
+                tasks.nap(60)
+            except Exception:
+                continue
+
+    pool = get_pool("threads", 1)
+    handle = pool.apply_async(stubborn, timeout_seconds=0.05)
+
+    with pytest.raises(HardTimeLimit):
+        handle.result(20)
+    assert not handle.abandoned
+    pool.stop()
+
+
+def test_a_task_that_swallows_its_end_is_given_up(tmp_path: Path) -> None:
+    def swallow() -> None:
+        while not (tmp_path / "gate").exists():
+            try:
+                tasks.nap(60)
+            except BaseException:
+                tasks.mark(str(tmp_path / "swallowed"))
+
+    pool = get_pool("threads", 1)
+    handle = pool.apply_async(swallow)
+    eventually(lambda: pool.busy_slots == 1)
+    assert pool.terminate_job(handle)
+
+    with pytest.raises(Terminated):
+        handle.result(20)
+    assert tasks.lines(tmp_path / "swallowed") == ["x"]
+    assert handle.abandoned
+    pool.terminate()
+
+
+def test_both_limits_strike_one_after_the_other() -> None:
+    seen: list[str] = []
+
+    def task() -> None:
+        try:
+            tasks.nap(60)
+        except SoftTimeLimit:
+            seen.append("soft")
+        try:
+            tasks.nap(60)
+        except Killed:
+            seen.append("killed")
+            raise
+
+    pool = get_pool("threads", 1)
+    handle = pool.apply_async(task, soft_timeout_seconds=0.05, timeout_seconds=0.2)
+
+    with pytest.raises(HardTimeLimit):
+        handle.result(20)
+    assert seen == ["soft", "killed"]
+    pool.stop()
+
+
+def test_thousands_of_quick_tasks_at_their_limit_never_harm_the_next() -> None:
+    """The limit strikes before, at and after the end of its task; what runs next in that thread never sees it."""
+    struck: list[Handle] = []
+    pool = get_pool("threads", 2, on_soft_timeout=struck.append)
+    limited, innocent = [], []
+
+    for _ in range(2000):
+        limited.append(pool.apply_async(tasks.busy_for, (0.001,), soft_timeout_seconds=0.001))
+        innocent.append(pool.apply_async(tasks.busy_for, (0.0005,)))
+
+    assert [handle.result(60) for handle in innocent] == [0.0005] * 2000
+    for handle in limited:
+        pool.wait(handle, 60)
+    assert {type(handle.error) for handle in limited} <= {type(None), SoftTimeLimit}
+    assert pool.num_processes == 2
+    pool.stop()
+    assert struck
+
+
+def test_an_interruption_stays_within_its_task() -> None:
+    """The mechanism alone, with a stranger who interrupts at every moment there is."""
+    ready, over = threading.Event(), threading.Event()
+    current: list[int] = [-1]
+    made: list[Interruptible] = []
+    ends: list[BaseException | None] = []
+    escaped: list[BaseException] = []
+
+    def work() -> None:
+        thread = Interruptible()
+        made.append(thread)
+        ready.set()
+        try:
+            for number in range(3000):
+                current[0] = number
+                _, failure = thread.call(number, tasks.busy_for, (0.0001,), {})
+                ends.append(failure)
+        except BaseException as error:
+            escaped.append(error)
+        over.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert ready.wait(20)
+    hits = 0
+    while not over.is_set():
+        for error in (SoftTimeLimit(), Killed()):
+            hits += made[0].interrupt(current[0], error)
+        time.sleep(0.0002)
+    worker.join()
+
+    assert escaped == []
+    assert len(ends) == 3000
+    assert hits > 0
+    assert {type(failure) for failure in ends} <= {type(None), SoftTimeLimit, Killed}
 
 
 def test_growing_right_after_shrinking_keeps_every_slot() -> None:
@@ -44,16 +195,31 @@ def test_growing_right_after_shrinking_keeps_every_slot() -> None:
     eventually(lambda: pool.num_processes == 0)
 
 
-def test_terminate_does_not_wait_for_a_task(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+def test_terminate_ends_what_runs_and_takes_back_what_waits(tmp_path: Path) -> None:
     pool = get_pool("threads", 1)
-    running = pool.apply_async(tasks.wait_for, (str(gate),))
+    running = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"),))
     waiting = pool.apply_async(tasks.add, (1,))
     eventually(lambda: pool.busy_slots == 1)
 
     pool.terminate()
 
-    assert waiting.done
-    assert not running.done
-    gate.touch()
-    assert running.result(20)
+    for handle in (running, waiting):
+        with pytest.raises(Terminated):
+            handle.result()
+    assert not running.abandoned
+    eventually(lambda: pool.num_processes == 0)
+
+
+def test_terminate_gives_up_a_task_that_cannot_be_ended() -> None:
+    gate = threading.Lock()
+    gate.acquire()
+    pool = get_pool("threads", 1)
+    stuck = pool.apply_async(gate.acquire)
+    eventually(lambda: pool.busy_slots == 1)
+
+    pool.terminate()
+
+    assert stuck.abandoned
+    with pytest.raises(Terminated):
+        stuck.result()
+    gate.release()

@@ -1,0 +1,75 @@
+"""Raising an exception in a thread from outside, and nowhere in it but inside the task it runs.
+
+CPython raises such an exception at the thread's next bytecode. A thread that sits in C code (a sleep, a socket, a long
+computation of a library) meets it when it comes back from there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pools.errors import Killed, SoftTimeLimit
+
+INTERRUPTIONS = (SoftTimeLimit, Killed)
+"""All that is ever raised in this way."""
+
+# A prototype of its own: argument types set on ctypes.pythonapi would be set for the whole program.
+_raise_in_thread = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
+    ("PyThreadState_SetAsyncExc", ctypes.pythonapi)
+)
+_NOTHING: Any = ctypes.py_object()
+
+
+class Interruptible:
+    """One thread that runs tasks through ``call``, which may be interrupted from other threads.
+
+    An interruption is set only while ``_inside`` names its task, and ``_inside`` is cleared by the first thing that
+    happens after the task. So at most one interruption can still be on its way when a task has ended, and it lands
+    within ``call``, which waits for whoever is setting it, takes it back, or swallows it. The next task never sees it.
+    """
+
+    __slots__ = ("_inside", "_lock", "_struck", "ident")
+
+    def __init__(self) -> None:
+        self.ident = threading.get_ident()
+        self._lock = threading.Lock()
+        self._inside: object = None
+        self._struck = False
+
+    def call(
+        self, task: object, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Any, BaseException | None]:
+        """In the thread itself: run the target as the task of this name; what it returned, and what it raised."""
+        value: Any = None
+        failure: BaseException | None = None
+        try:
+            try:
+                self._inside = task
+                value = target(*args, **kwargs)
+                self._inside = None
+            except BaseException as error:
+                self._inside = None
+                failure = error
+            if self._struck:
+                self._take_back()
+        except INTERRUPTIONS:
+            pass  # it came when the task had ended
+        return value, failure
+
+    def interrupt(self, task: object, error: BaseException) -> bool:
+        """From another thread: raise an exception of this type in the task; False when it does not run any more."""
+        with self._lock:
+            earlier, self._struck = self._struck, True  # first: `call` must see it, should the task end just now
+            if self._inside is not task:
+                self._struck = earlier
+                return False
+            _raise_in_thread(self.ident, type(error))
+            return True
+
+    def _take_back(self) -> None:
+        with self._lock:
+            self._struck = False
+            _raise_in_thread(self.ident, _NOTHING)
