@@ -20,7 +20,7 @@ from typing import Any
 
 from pools.errors import SoftTimeLimit
 from pools.loop import EventLoop
-from pools.prefork.birth import Cradle
+from pools.prefork.ties import Cradle
 from pools.prefork.wire import (
     BOARD,
     FAILURE,
@@ -43,42 +43,64 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(slots=True)
 class Upbringing:
-    """What the pool tells its children. ``private_fds`` names the descriptors that are the parent's alone."""
+    """What the pool tells its children, whichever way they come into being.
+
+    preload: called once in each process that starts from nothing, before the initializer: in the zygote, or in each
+    spawned child.
+    """
 
     initializer: Callable[..., object] | None = None
     initargs: tuple[Any, ...] = ()
     finalizer: Callable[[], object] | None = None
-    private_fds: Callable[[], Iterable[int]] | None = None
-    loop: EventLoop | None = None
+    preload: Callable[[], object] | None = None
     title: str = ""
     report_memory: bool = False
+
+
+@dataclass(slots=True)
+class Inheritance:
+    """What a forked child has of its parent and must let go. ``private_fds`` names descriptors of the parent alone."""
+
+    loop: EventLoop | None = None
+    private_fds: Callable[[], Iterable[int]] | None = None
 
 
 class Runner:
     """The life of one child. ``running`` is the job inside task code, 0 outside of it: only there signals may raise."""
 
-    def __init__(self, cradle: Cradle, upbringing: Upbringing) -> None:
+    def __init__(
+        self,
+        cradle: Cradle,
+        index: int,
+        learn: Callable[[], Upbringing],
+        inheritance: Inheritance | None = None,
+    ) -> None:
         self.socket: socket.socket = cradle.socket
-        self.board: mmap.mmap = cradle.board
+        self.board: mmap.mmap = cradle.open_board()
         self.running = 0
         self._softened = 0
-        self._upbringing = upbringing
+        self._learn = learn
+        self._index = index
+        self._inheritance = inheritance or Inheritance()
         self._statm = -1
         self._masks: dict[int, set[int | signal.Signals]] = {}
         self._cradle = cradle
 
     def live(self) -> None:
-        """From the fork to the exit."""
+        """From the birth to the exit."""
         self._settle()
         try:
-            self._initialize()
+            upbringing = self._learn()
+            self._initialize(upbringing)
         except BaseException as error:
             self._send(INIT_FAILED, 0, 0.0, 0.0, dump_failure(error, traceback.format_exc()))
             raise SystemExit(INIT_FAILED_EXIT_CODE) from None
         self._send(WORKER_UP, 0, 0.0, 0.0, b"")
-        self._serve()
-        if self._upbringing.finalizer is not None:
-            self._upbringing.finalizer()
+        try:
+            self._serve()
+        finally:  # also when its task was told to end
+            if upbringing.finalizer is not None:
+                upbringing.finalizer()
 
     # -- birth
 
@@ -87,16 +109,14 @@ class Runner:
             os.setpgid(0, 0)
         self._cradle.bind_to_parent()
         signal.set_wakeup_fd(-1)
-        if self._upbringing.loop is not None:
-            self._upbringing.loop.close()
+        if self._inheritance.loop is not None:
+            self._inheritance.loop.close()
         self._take_signals()
         self._shut_descriptors()
         os.register_at_fork(
             before=self._hold_signals, after_in_parent=self._free_signals, after_in_child=self._leave_to_grandchild
         )
         _reset_multiprocessing()
-        if self._upbringing.title:
-            _set_title(self._upbringing.title)
 
     def _take_signals(self) -> None:
         for signum in signal.valid_signals():
@@ -111,7 +131,7 @@ class Runner:
     def _shut_descriptors(self) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
-        private = self._upbringing.private_fds
+        private = self._inheritance.private_fds
         for fd in () if private is None else tuple(private()):
             # Not closed but replaced: the parent's object, copied here, still believes that the number is its own.
             os.dup2(null, fd, inheritable=False)
@@ -136,11 +156,13 @@ class Runner:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self._free_signals()
 
-    def _initialize(self) -> None:
-        if self._upbringing.report_memory:
+    def _initialize(self, upbringing: Upbringing) -> None:
+        if upbringing.title:
+            set_title(f"{upbringing.title} slot {self._index}")
+        if upbringing.report_memory:
             self._statm = os.open("/proc/self/statm", os.O_RDONLY)
-        if self._upbringing.initializer is not None:
-            self._upbringing.initializer(*self._upbringing.initargs)
+        if upbringing.initializer is not None:
+            upbringing.initializer(*upbringing.initargs)
 
     # -- signals
 
@@ -220,7 +242,8 @@ def _reset_multiprocessing() -> None:
     multiprocessing.util._run_after_forkers()  # type: ignore[attr-defined]
 
 
-def _set_title(title: str) -> None:
+def set_title(title: str) -> None:
+    """Name this process, where setproctitle is installed."""
     with contextlib.suppress(ImportError):
         from setproctitle import setproctitle
 

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import random
 import signal
 import socket
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
-from pools.loop import EventLoop, Timer
-from pools.prefork.birth import Cradle, fork_child, has_exited, reap, signal_group, signal_process
-from pools.prefork.child import Runner, Upbringing
-from pools.prefork.slot import NEVER, Child, ChildState, Job, Slot
+from pools.loop import EventLoop
+from pools.prefork import backoff
+from pools.prefork.alarms import Alarms
+from pools.prefork.allowance import Allowance
+from pools.prefork.child import Inheritance, Upbringing
+from pools.prefork.death import await_exit, exit_text, has_exited, signal_group, signal_process
+from pools.prefork.nursery import make_nursery
+from pools.prefork.seed import letter_head
+from pools.prefork.slot import Child, ChildState, Job, Slot
 from pools.prefork.wire import INIT_FAILED, WORKER_UP, Report, load
 
 SLOW_START_SECONDS = 10.0
-BACK_OFF_FIRST_SECONDS = 0.1
-BACK_OFF_MOST_SECONDS = 30.0
-SHORT_LIFE_SECONDS = 10.0
 LEAVE_SECONDS = 5.0
 """How long a child that was let go may take, with its finalizer, before it is killed."""
 END_SECONDS = 1.0
@@ -58,19 +58,35 @@ class Crew:
     """All slots and all children of one pool. Everything happens in the thread of ``loop``."""
 
     def __init__(
-        self, hooks: CrewHooks, upbringing: Upbringing, *, title: str, max_tasks: int | None, log: logging.Logger
+        self,
+        hooks: CrewHooks,
+        upbringing: Upbringing,
+        inheritance: Inheritance,
+        *,
+        start_method: str,
+        allowance: Allowance,
+        log: logging.Logger,
     ) -> None:
         self._hooks = hooks
-        self._upbringing = upbringing
-        self._title = title
-        self._max_tasks = max_tasks
+        self._nursery = make_nursery(start_method, self, upbringing, inheritance)
+        self._allowance = allowance
         self._log = log
-        self._timer: Timer | None = None
         self._abandoned: set[int] = set()
         self.loop: EventLoop | None = None
         self.slots: dict[int, Slot] = {}
         self.children: set[Child] = set()
+        self.alarms = Alarms(self.children)
         self.filling = True
+
+    def open(self, count: int) -> None:
+        """The first slots."""
+        assert self.loop is not None
+        self._nursery.open(self.loop)
+        self.add_slots(count)
+
+    def close(self) -> None:
+        """All children are gone."""
+        self._nursery.close()
 
     # -- slots
 
@@ -117,17 +133,19 @@ class Crew:
 
     def _fill(self, slot: Slot) -> None:
         """Give the slot the children it lacks; after failures, later."""
-        if slot.dropped or not self.filling or slot.next_try is not None:
+        if slot.dropped or not self.filling or not self._nursery.ready or slot.next_try is not None:
             return
         if slot.failures:
             assert self.loop is not None
-            slot.next_try = self.loop.call_later(_back_off(slot.failures), partial(self._try_again, slot))
+            pause_seconds = backoff.pause_seconds(slot.failures)
+            slot.next_try = self.loop.call_later(pause_seconds, partial(self._try_again, slot))
             return
         self._bear_missing(slot)
 
     def _try_again(self, slot: Slot) -> None:
         slot.next_try = None
-        self._bear_missing(slot)
+        if self._nursery.ready:
+            self._bear_missing(slot)
 
     def _bear_missing(self, slot: Slot) -> None:
         if slot.child is None:
@@ -137,38 +155,43 @@ class Crew:
 
     def _bear(self, slot: Slot) -> Child | None:
         try:
-            pid, ties = fork_child(partial(self._raise_child, slot.index), f"slot-{slot.index}")
+            pid, ties, letter = self._nursery.bear(slot.index)
         except OSError as error:
-            self._on_failed_start(slot, f"no process could be started: {error}")
-            self._fill(slot)
+            if self._nursery.ready:
+                self._on_failed_start(slot, f"no process could be started: {error}")
+                self._fill(slot)
             return None
-        child = Child(slot, pid, ties, self._task_allowance())
+        child = Child(slot, pid, ties, self._allowance.of_a_child())
         self.children.add(child)
+        if letter:
+            with contextlib.suppress(OSError):  # its death is told elsewhere
+                child.outbox.send(letter_head(letter), letter)
         self._watch(child)
+        self._let_age(child, child.allowance.seconds)
         self.become(child, ChildState.STARTING)
-        self.set_alarm(child, SLOW_START_SECONDS, partial(self._on_slow_start, child))
+        self.alarms.set(child, SLOW_START_SECONDS, partial(self._on_slow_start, child))
         return child
 
-    def _raise_child(self, index: int, cradle: Cradle) -> None:
-        self._upbringing.loop = self.loop
-        self._upbringing.title = f"{self._title} slot {index}" if self._title else ""
-        Runner(cradle, self._upbringing).live()
+    def on_nursery_ready(self) -> None:
+        """Fill what could not be filled."""
+        for slot in list(self.slots.values()):
+            self._fill(slot)
 
-    def _task_allowance(self) -> int | None:
-        """Up to a tenth less than asked for, so that the children of a pool do not all leave together."""
-        most = self._max_tasks
-        return None if most is None else most - random.randint(0, most // 10)
+    def on_nursery_failed(self, problem: str, *, again_in_seconds: float) -> None:
+        """The children there are go on; new ones have to wait."""
+        self._log.error("%s; next try in %.1f s", problem, again_in_seconds)
+        self._hooks.on_start_failed(problem)
 
     def _on_slow_start(self, child: Child) -> None:
         seconds = time.monotonic() - child.born_at
         self._log.warning("slot %d: child %d is still starting after %.0f s", child.slot.index, child.pid, seconds)
-        self.set_alarm(child, seconds, partial(self._on_slow_start, child))
+        self.alarms.set(child, seconds, partial(self._on_slow_start, child))
 
     def _on_up(self, child: Child) -> None:
         slot = child.slot
         if child.state is not ChildState.STARTING:  # let go while it started
             return
-        self.clear_alarm(child)
+        self.alarms.clear(child)
         self.become(child, ChildState.IDLE)
         if slot.child is child:
             self._hooks.on_ready(child)
@@ -194,6 +217,17 @@ class Crew:
         """Its child goes on, until a fresh one is there."""
         slot.renew = True
         self._renew_some()
+
+    def _let_age(self, child: Child, seconds: float | None) -> None:
+        if seconds is not None:
+            assert self.loop is not None
+            child.aging = self.loop.call_later(seconds, partial(self._on_old, child))
+
+    def _on_old(self, child: Child) -> None:
+        if child.slot.child is child:
+            self.replace_soon(child.slot)
+        else:  # a spare that has grown old: its turn may come yet
+            self._let_age(child, SLOW_START_SECONDS)
 
     def _renew_some(self) -> None:
         # A quarter at a time: starts cost memory and processors. A spare that only waits for its turn does not count.
@@ -231,11 +265,12 @@ class Crew:
     def move_to(self, loop: EventLoop) -> None:
         """Be driven by another loop from now on."""
         self.loop = loop
-        self._timer = None
+        self._nursery.move_to(loop)
+        self.alarms.move_to(loop)
         for child in self.children:
             self._watch(child)
-            if child.due < NEVER:
-                self._arm(child.due)
+            if child.aging is not None and child.aging.pending:
+                child.aging = loop.call_at(child.aging.when, partial(self._on_old, child))
         for slot in self.slots.values():
             if slot.next_try is not None:
                 slot.next_try = loop.call_at(slot.next_try.when, partial(self._try_again, slot))
@@ -254,7 +289,7 @@ class Crew:
         self._hooks.on_unready(child)
         if child.state is not ChildState.KILLING:
             # It is on its way out, or its task closed the socket and nothing can be heard of it any more.
-            self.set_alarm(child, END_SECONDS, partial(self._kill, child))
+            self.alarms.set(child, END_SECONDS, partial(self._kill, child))
 
     def _on_report(self, child: Child, report: Report) -> None:
         if report.kind == WORKER_UP:
@@ -291,7 +326,7 @@ class Crew:
         slot = child.slot
         self._hooks.on_unready(child)
         self.become(child, ChildState.RETIRING)
-        self.set_alarm(child, LEAVE_SECONDS, partial(self._kill, child))
+        self.alarms.set(child, LEAVE_SECONDS, partial(self._kill, child))
         self._hang_up(child)
         self._vacate(slot, child)
 
@@ -306,7 +341,7 @@ class Crew:
         if not busy:
             self._hang_up(child)
         signal_group(child.pid, signum)
-        self.set_alarm(child, END_SECONDS, partial(self._kill, child))
+        self.alarms.set(child, END_SECONDS, partial(self._kill, child))
         if child.slot.child is child:
             self.prepare_spare(child.slot)
 
@@ -314,7 +349,7 @@ class Crew:
         self.become(child, ChildState.KILLING)
         signal_group(child.pid, signal.SIGKILL)
         signal_process(child.pid, signal.SIGKILL)
-        self.set_alarm(child, ABANDON_SECONDS, partial(self._abandon, child))
+        self.alarms.set(child, ABANDON_SECONDS, partial(self._abandon, child))
 
     def _abandon(self, child: Child) -> None:
         self._log.error("slot %d: child %d does not die; it is left alone", child.slot.index, child.pid)
@@ -325,9 +360,12 @@ class Crew:
         """Without a loop, and without ceremony: for the end of a program."""
         for child in list(self.children):
             signal_group(child.pid, signal.SIGKILL)
+            if child.ties.pidfd >= 0:
+                await_exit(child.ties.pidfd, ABANDON_SECONDS)
             child.ties.close()
-            reap(child.pid, wait=True)
+            self._nursery.reap(child.pid, wait=True)
         self.children.clear()
+        self._nursery.close()
 
     def _hang_up(self, child: Child) -> None:
         with contextlib.suppress(OSError):
@@ -372,17 +410,19 @@ class Crew:
     def _take_leave(self, child: Child) -> int | None:
         assert self.loop is not None
         self.children.discard(child)
-        child.due, child.alarm = NEVER, None
+        self.alarms.clear(child)
+        if child.aging is not None:
+            child.aging.cancel()
         self.loop.remove_reader(child.ties.socket.fileno())
         self.loop.remove_writer(child.ties.socket.fileno())
         if child.ties.pidfd >= 0:
             self.loop.remove_reader(child.ties.pidfd)
         # Before reaping: while it is a zombie no other process can have its number. Its tasks' processes go with it.
-        if has_exited(child.pid):
+        if has_exited(child.pid, child.ties.pidfd):
             signal_group(child.pid, signal.SIGKILL)
-        _, exit_code = reap(child.pid)
+        _, exit_code = self._nursery.reap(child.pid)
         child.ties.close()
-        self._abandoned = {pid for pid in self._abandoned if not reap(pid)[0]}
+        self._abandoned = {pid for pid in self._abandoned if not self._nursery.reap(pid)[0]}
         return exit_code
 
     def _learn_from(self, child: Child, state: ChildState, exit_code: int | None) -> None:
@@ -390,7 +430,7 @@ class Crew:
         slot = child.slot
         if child.tasks_done:
             return
-        if time.monotonic() - child.born_at > SHORT_LIFE_SECONDS:
+        if time.monotonic() - child.born_at > backoff.SHORT_LIFE_SECONDS:
             slot.failures = 0
         elif state is ChildState.STARTING:
             cause = child.init_error or "it said nothing"
@@ -401,41 +441,9 @@ class Crew:
 
     def _on_failed_start(self, slot: Slot, problem: str) -> None:
         slot.failures += 1
-        again = f"; next try in about {_most_back_off(slot.failures):.1f} s" if self.filling else ""
+        again = f"; next try in about {backoff.most_pause_seconds(slot.failures):.1f} s" if self.filling else ""
         self._log.error("slot %d: %s%s", slot.index, problem, again)
         self._hooks.on_start_failed(problem)
-
-    # -- clock
-
-    def set_alarm(self, child: Child, seconds: float, alarm: Callable[[], object]) -> None:
-        """Call ``alarm`` this long from now, unless the child gets another alarm before."""
-        child.due = time.monotonic() + seconds
-        child.alarm = alarm
-        self._arm(child.due)
-
-    def clear_alarm(self, child: Child) -> None:
-        """No deadline."""
-        child.due, child.alarm = NEVER, None
-
-    def _arm(self, due: float) -> None:
-        # One timer for the nearest deadline. A deadline that is taken back leaves it alone: it rings once for nothing.
-        assert self.loop is not None
-        if self._timer is not None:
-            if self._timer.pending and self._timer.when <= due:
-                return
-            self._timer.cancel()
-        self._timer = self.loop.call_at(due, self._on_timer)
-
-    def _on_timer(self) -> None:
-        now = time.monotonic()
-        for child in list(self.children):
-            if child.due <= now and child.alarm is not None:
-                alarm = child.alarm
-                child.due, child.alarm = NEVER, None
-                alarm()
-        nearest = min((child.due for child in self.children), default=NEVER)
-        if nearest < NEVER:
-            self._arm(nearest)
 
     # -- words
 
@@ -455,21 +463,3 @@ def _ease_of_dropping(slot: Slot) -> tuple[int, int]:
     if child is not None and child.job is not None:
         return 2, -slot.index
     return int(child is None or child.state is ChildState.STARTING), -slot.index
-
-
-def _most_back_off(failures: int) -> float:
-    return float(min(BACK_OFF_MOST_SECONDS, BACK_OFF_FIRST_SECONDS * 2 ** min(failures - 1, 20)))
-
-
-def _back_off(failures: int) -> float:
-    return _most_back_off(failures) * random.uniform(0.75, 1.0)
-
-
-def exit_text(exit_code: int | None) -> str:
-    """An exit code for people."""
-    if exit_code is None:
-        return "exit code unknown"
-    if exit_code < 0:
-        with contextlib.suppress(ValueError):
-            return f"killed by {signal.Signals(-exit_code).name}"
-    return f"exit code {exit_code}"

@@ -19,13 +19,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 from pools.base import BasePool, PoolState, Target
-from pools.errors import HardTimeLimit, PoolError, PoolUnavailable, SlotLost, Terminated
+from pools.errors import HardTimeLimit, MemoryLimit, PoolError, SlotLost, Terminated
 from pools.handle import Handle
 from pools.loop import EventLoop
-from pools.prefork.birth import signal_process
-from pools.prefork.child import Upbringing
-from pools.prefork.crew import Crew, exit_text
+from pools.prefork.allowance import Allowance
+from pools.prefork.child import Inheritance, Upbringing
+from pools.prefork.crew import Crew
+from pools.prefork.death import exit_text, signal_process
 from pools.prefork.driver import Driver
+from pools.prefork.memory import MemoryWatch
 from pools.prefork.slot import Child, ChildState, Job
 from pools.prefork.wire import RESULT, Report, dump_task, load
 from pools.traits import TRAITS
@@ -39,8 +41,10 @@ MOST_TRIES = 3
 class PreforkPool(BasePool):
     """One child process per slot.
 
-    private_fds: names descriptors that children must not share with the parent; asked for in each child.  title: of the
-    children's processes, with ``slot N`` behind it.
+    start_method: ``fork``, ``spawn`` (each child a fresh interpreter) or ``forkserver`` (children forked from one fresh
+    interpreter that has run nothing).  preload: what such an interpreter imports, once; with the last two, it and the
+    initializer travel.  private_fds: names descriptors that forked children must not share with the parent; asked for
+    in each child.  title: of the children's processes, with ``slot N`` behind it.
     """
 
     traits = TRAITS["prefork"]
@@ -49,24 +53,32 @@ class PreforkPool(BasePool):
         self,
         limit: int = 1,
         *,
+        preload: Callable[[], object] | None = None,
         private_fds: Callable[[], Iterable[int]] | None = None,
         title: str = "",
         **options: Any,
     ) -> None:
         super().__init__(limit, **options)
-        if self.start_method != "fork":
-            raise PoolUnavailable(
-                f"the prefork pool cannot start its children by {self.start_method!r}",
-                hint="leave start_method at 'fork'",
-            )
+        allowance = Allowance(self.max_tasks_per_child, self.max_age_per_child_seconds, self.max_memory_per_child_bytes)
         upbringing = Upbringing(
             initializer=self.initializer,
             initargs=self.initargs,
             finalizer=self.finalizer,
-            private_fds=private_fds,
-            report_memory=self.max_memory_per_child_bytes is not None,
+            preload=preload,
+            title=title,
+            report_memory=allowance.memory_bytes is not None,
         )
-        self._crew = Crew(self, upbringing, title=title, max_tasks=self.max_tasks_per_child, log=self.log)
+        self._crew = Crew(
+            self,
+            upbringing,
+            Inheritance(private_fds=private_fds),
+            start_method=self.start_method,
+            allowance=allowance,
+            log=self.log,
+        )
+        self._memory: MemoryWatch | None = None
+        if allowance.ceiling_bytes is not None:
+            self._memory = MemoryWatch(self._crew.children, allowance.ceiling_bytes, self._on_greedy_child)
         self._driver: Driver | None = None
         self._numbers = itertools.count(1)
         self._waiting: deque[Job] = deque()
@@ -92,6 +104,8 @@ class PreforkPool(BasePool):
             "processes": [child.pid for child in children],
             "max-tasks-per-child": self.max_tasks_per_child or "N/A",
             "max-memory-per-child": self.max_memory_per_child_bytes or "N/A",
+            "max-age-per-child": self.max_age_per_child_seconds or "N/A",
+            "start-method": self.start_method,
             "slots": [
                 {"index": child.slot.index, "pid": child.pid, "state": str(child.state), "tasks": child.tasks_done}
                 for child in children
@@ -105,16 +119,19 @@ class PreforkPool(BasePool):
             self._driver.stop()
             self._driver = None
         self._crew.move_to(loop)
+        if self._memory is not None:
+            self._memory.wake(loop)
         self._dispatch()
 
     def on_start(self) -> None:
         if self.loop is None:
             self._driver = Driver(name="pool-prefork")
-            self.loop = self._crew.loop = self._driver.loop
+            self.loop = self._driver.loop
+            self._crew.move_to(self.loop)
             self._driver.start()
         _LIVING.add(self)
         gc.collect()  # children must not inherit garbage
-        self._in_loop(partial(self._crew.add_slots, self.limit))
+        self._in_loop(partial(self._crew.open, self.limit))
 
     def register_with_event_loop(self, loop: EventLoop) -> None:
         if self._driver is not None:
@@ -167,6 +184,7 @@ class PreforkPool(BasePool):
         else:
             self._post(self._leave_if_done)
             self._empty.wait()
+        self._in_loop(self._crew.close)
         if self._driver is not None:
             self._driver.stop()
         _LIVING.discard(self)
@@ -223,11 +241,13 @@ class PreforkPool(BasePool):
         self._busy += 1
         handle.begin(child.slot.index, child.pid, now)
         self._crew.become(child, ChildState.BUSY)
+        if self._memory is not None and self.loop is not None:
+            self._memory.wake(self.loop)
         soft, hard = handle.soft_timeout_seconds, handle.timeout_seconds
         if soft is not None and (hard is None or soft < hard):
-            self._crew.set_alarm(child, soft, partial(self._soften, child))
+            self._crew.alarms.set(child, soft, partial(self._soften, child))
         elif hard is not None:
-            self._crew.set_alarm(child, hard, partial(self._expire, child))
+            self._crew.alarms.set(child, hard, partial(self._expire, child))
         if handle.accept_callback is not None:
             self.accepted(handle, now)
         if child.spent:
@@ -263,7 +283,7 @@ class PreforkPool(BasePool):
         signal_process(child.pid, signal.SIGUSR1)
         if handle.timeout_seconds is not None:
             left = handle.started_at + handle.timeout_seconds - time.monotonic()
-            self._crew.set_alarm(child, max(left, 0.0), partial(self._expire, child))
+            self._crew.alarms.set(child, max(left, 0.0), partial(self._expire, child))
         self.on_soft_timeout(handle)
 
     def _expire(self, child: Child) -> None:
@@ -304,7 +324,7 @@ class PreforkPool(BasePool):
             return
         job = child.give_up_job()
         self._busy -= 1
-        limit = self.max_memory_per_child_bytes
+        limit = child.allowance.memory_bytes
         if limit is not None and report.rss > limit and not child.leaving:
             self._on_fat_child(child, report.rss, limit)
         self._crew.settle(child)  # first the next task, then the news of this one
@@ -323,6 +343,7 @@ class PreforkPool(BasePool):
             now = time.monotonic()
             while self._waiting:
                 self._waiting.popleft().handle.withdraw(now, SlotLost(f"no slot could be started: {problem}"))
+            self._leave_if_done()
 
     def _complete(self, job: Job, report: Report) -> None:
         handle = job.handle
@@ -348,7 +369,8 @@ class PreforkPool(BasePool):
             self._dispatch()
             return
         died = f"slot {child.slot.index} (pid {child.pid}) died while it ran the task: {exit_text(exit_code)}"
-        handle.fail(job.reason or SlotLost(died, exit_code=exit_code), time.monotonic())
+        hint = "nobody here killed it: ask the kernel's log for an out-of-memory kill" if exit_code == -9 else ""
+        handle.fail(job.reason or SlotLost(died, hint=hint, exit_code=exit_code), time.monotonic())
 
     def _on_fat_child(self, child: Child, rss: int, limit: int) -> None:
         if child.tasks_done == 1 and not self._memory_warned:
@@ -359,6 +381,12 @@ class PreforkPool(BasePool):
                 limit >> 20,
             )
         self._crew.replace_soon(child.slot)
+
+    def _on_greedy_child(self, child: Child, found: int) -> None:
+        limit = self.max_memory_per_child_bytes or 0
+        text = f"the task's process grew to {found >> 20} MiB, its limit is {limit >> 20} MiB; it was killed"
+        self.log.error("slot %d: %s (pid %d)", child.slot.index, text, child.pid)
+        self._end_task(child, MemoryLimit(text), signal.SIGKILL)
 
     def _leave_if_closing(self) -> None:
         if self.state is not PoolState.RUNNING:

@@ -10,7 +10,8 @@ from enum import StrEnum
 from pools.errors import PoolError
 from pools.handle import Handle
 from pools.loop import Timer
-from pools.prefork.birth import Ties
+from pools.prefork.allowance import Allowance
+from pools.prefork.ties import Ties
 from pools.prefork.wire import BOARD, TASK_HEAD, Inbox, Outbox
 
 NEVER = float("inf")
@@ -46,7 +47,9 @@ class Child:
     """One child process. It has one deadline at a time: ``alarm`` is called when ``due`` has come."""
 
     __slots__ = (
+        "aging",
         "alarm",
+        "allowance",
         "born_at",
         "due",
         "gone",
@@ -63,7 +66,7 @@ class Child:
         "ties",
     )
 
-    def __init__(self, slot: Slot, pid: int, ties: Ties, tasks_left: int | None) -> None:
+    def __init__(self, slot: Slot, pid: int, ties: Ties, allowance: Allowance) -> None:
         self.slot = slot
         self.pid = pid
         self.ties = ties
@@ -71,7 +74,8 @@ class Child:
         self.outbox = Outbox(ties.socket)
         self.state = ChildState.STARTING
         self.job: Job | None = None
-        self.tasks_left = tasks_left
+        self.allowance = allowance
+        self.tasks_left = allowance.tasks
         self.tasks_done = 0
         self.leaving = False
         self.gone = False
@@ -79,6 +83,7 @@ class Child:
         self.born_at = time.monotonic()
         self.due = NEVER
         self.alarm: Callable[[], object] | None = None
+        self.aging: Timer | None = None
 
     def __repr__(self) -> str:
         return f"<Child {self.pid} in slot {self.slot.index}: {self.state}>"

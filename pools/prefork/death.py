@@ -1,0 +1,60 @@
+"""The end of a process: brought about, noticed, waited for and put in words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+
+
+def reap(pid: int, *, wait: bool = False) -> tuple[bool, int | None]:
+    """Whether the child is gone, and its exit code: negative for a signal, None when somebody else took it."""
+    try:
+        found, status = os.waitpid(pid, 0 if wait else os.WNOHANG)
+    except ChildProcessError:
+        return True, None
+    return found == pid, os.waitstatus_to_exitcode(status) if found == pid else None
+
+
+def has_exited(pid: int, pidfd: int = -1) -> bool:
+    """Whether it is gone, leaving it to be reaped: as a zombie it still owns its number and its group."""
+    if pidfd >= 0:
+        return await_exit(pidfd, 0)
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
+
+
+def await_exit(pidfd: int, seconds: float) -> bool:
+    """Whether the process ends within this time."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(seconds * 1000))
+
+
+def signal_group(pid: int, signum: int) -> None:
+    """Send a signal to the process group that a child leads, or to the child alone while it does not lead one yet."""
+    try:
+        os.killpg(pid, signum)
+    except ProcessLookupError:
+        signal_process(pid, signum)
+    except PermissionError:  # somebody in the group changed its user
+        signal_process(pid, signum)
+
+
+def signal_process(pid: int, signum: int) -> None:
+    """Send a signal to a child."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signum)
+
+
+def exit_text(exit_code: int | None) -> str:
+    """An exit code for people."""
+    if exit_code is None:
+        return "exit code unknown"
+    if exit_code < 0:
+        with contextlib.suppress(ValueError):
+            return f"killed by {signal.Signals(-exit_code).name}"
+    return f"exit code {exit_code}"
