@@ -108,7 +108,7 @@ class GreenPool(BasePool):
         self._runs: dict[Handle, _Run] = {}
         self._by_greenlet: dict[Any, _Run] = {}
         self._free = list(range(limit))
-        self._pids = itertools.count(FIRST_PID)
+        self._started = itertools.count()
         self._lookout: Lookout | None = None
 
     # -- what it is
@@ -218,7 +218,7 @@ class GreenPool(BasePool):
     def _begin(self, run: _Run) -> None:
         handle, now = run.handle, time.monotonic()
         run.greenlet = getcurrent()
-        run.pid = next(self._pids)
+        run.pid = FIRST_PID + next(self._started) % FIRST_PID
         self._by_greenlet[run.greenlet] = run
         handle.begin(run.slot, run.pid, now)
         if handle.accept_callback is not None:

@@ -134,6 +134,10 @@ class Application(Protocol):
         """``ready``, ``stopping`` or ``stopped``: for the app's own signals."""
         ...
 
+    def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
+        """``started``, ``preshutdown``, ``postshutdown`` or ``apply`` of an eventlet pool: for the app's signals."""
+        ...
+
 
 def import_object(path: str) -> object:
     """The object that ``module:attr`` (or ``module``) names. Raises FleetError with what to do about it."""

@@ -22,6 +22,7 @@ from celery.exceptions import InvalidTaskError, NotRegistered, Reject
 from fleet.worker.application import Call, Ending, Outcome, TaskPolicy, payload_of
 from fleet.worker.messages import BadMessage, Payload
 from pools.errors import SoftTimeLimit
+from pools.traits import TRAITS
 
 log = logging.getLogger("fleet.task")
 
@@ -38,6 +39,7 @@ class CeleryApplication:
         self.app = app
         self._node = ""
         self._worker_pid = 0
+        self._green = False
         self._worker: Any = None
         self.accept: tuple[str, ...] = tuple(app.conf.accept_content)
 
@@ -46,6 +48,7 @@ class CeleryApplication:
     def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:
         """As ``celery worker`` does before it makes its pool: import the tasks, send ``worker_init``, finalize."""
         self._node, self._worker_pid = node, os.getpid()
+        self._green = pool in TRAITS and TRAITS[pool].is_green
         app = self.app
         # As `celery -b` does: what tasks send (retries, chains, chords) must go to the broker this worker consumes.
         os.environ["CELERY_BROKER_URL"] = app.conf.broker_url = broker_url
@@ -80,6 +83,10 @@ class CeleryApplication:
             signals.worker_shutting_down.send(sender=self._node, sig="TERM", how="Warm", exitcode=0)
         elif what == "stopped":
             signals.worker_shutdown.send(sender=self._worker)
+
+    def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
+        """Celery's signals for the life of an eventlet pool."""
+        getattr(signals, f"eventlet_pool_{what}").send(sender=pool, **facts)
 
     def task_names(self) -> Sequence[str]:
         """All names, sorted."""
@@ -121,7 +128,7 @@ class CeleryApplication:
         if os.getpid() != self._worker_pid:
             app._after_fork()
             app.loader.init_worker()
-        _set_task_join_will_block(True)
+        _set_task_join_will_block(not self._green)
         app.loader.init_worker_process()
         setup_worker_optimizations(app, node)
         set_default_app(app)

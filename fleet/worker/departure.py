@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
+import time
 from typing import TYPE_CHECKING
 
 from fleet.worker.application import Ending
@@ -25,6 +27,24 @@ def on_hard_limit(consumer: Consumer, handle: Handle) -> None:
 def on_terminate_job(consumer: Consumer, handle: Handle) -> None:
     """From remote control, in the attendant: the running solo task is to be ended."""
     _replace(consumer, handle, "terminated", "terminated on request")
+
+
+def on_blocked(consumer: Consumer, handle: Handle) -> None:
+    """From a green pool's native thread: the process stands still inside a task that nothing can end. Does not return.
+
+    Nothing of the patched library may be used here: no socket, no lock, no logging. So the broker is told nothing and
+    finds out by itself. RabbitMQ delivers again what this process held, on Redis the next process of this replica
+    takes it back, and each such delivery counts as an attempt. What was acknowledged early is lost, as in a crash.
+    """
+    names = [f"{job.call.name}[{job.call.id}]" for job in list(consumer.running) if job.handle is handle]
+    name, others = names[0] if names else handle.id, max(0, len(consumer.running) - 1)
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    text = f"Task {name} blocks the whole process past its limits; it is replaced, with {others} other tasks in it"
+    os.write(2, f"{now} ERROR {consumer.options.replica}[{os.getpid()}] {text}\n".encode())
+    faulthandler.dump_traceback(file=2, all_threads=True)
+    consumer.record.become("stopped", f"replaced: {name} blocked it")
+    end_descendants()
+    os._exit(EXIT_REPLACE)
 
 
 def give_up_process(consumer: Consumer, code: int) -> None:

@@ -31,6 +31,7 @@ from fleet.worker.record import Record
 from fleet.worker.signals import SignalBox
 from pools import BasePool, EventLoop, get_pool
 from pools.errors import PoolError
+from pools.patching import GREEN
 
 log = logging.getLogger("fleet.worker")
 
@@ -122,7 +123,18 @@ class Worker:
             options |= {"on_hard_timeout": self._on_hard_limit, "on_terminate_job": self._on_terminate_job}
         elif spec.type == "prefork":
             options |= {"private_fds": self._private_fds, "title": f"fleet: {self.options.replica}"}
+        elif spec.type in GREEN:
+            options |= self._green_options(spec.type)
         return get_pool(spec.class_path or spec.type, spec.concurrency, **options)
+
+    def _green_options(self, kind: str) -> dict[str, Any]:
+        import psutil  # noqa: F401  (for `on_blocked`: a process that stands still cannot import any more)
+
+        options: dict[str, Any] = {"on_blocked": self._on_blocked}
+        return options if kind == "gevent" else {**options, "on_lifecycle": self.application.on_pool_lifecycle}
+
+    def _on_blocked(self, handle: Any) -> None:
+        departure.on_blocked(self.consumer, handle)
 
     def _on_hard_limit(self, handle: Any) -> None:
         departure.on_hard_limit(self.consumer, handle)

@@ -13,6 +13,7 @@ from fleet.worker.application import Call, Ending, Outcome, TaskPolicy, payload_
 from fleet.worker.messages import BadMessage
 from fleet.worker.tasks import CURRENT, Current, Retry, Task, Tasks
 from pools.errors import HardTimeLimit, SoftTimeLimit, Terminated
+from pools.traits import TRAITS
 
 log = logging.getLogger("fleet.task")
 
@@ -29,9 +30,11 @@ class RegistryApplication:
 
     def __init__(self, tasks: Tasks) -> None:
         self.tasks = tasks
+        self._green_pool = ""
 
-    def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:
-        """Nothing to do."""
+    def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:  # noqa: ARG002
+        """Only to know what cannot run here."""
+        self._green_pool = pool if pool in TRAITS and TRAITS[pool].is_green else ""
 
     def prepare_process(self, node: str) -> None:
         """Nothing to do."""
@@ -49,6 +52,9 @@ class RegistryApplication:
         return None
 
     def announce(self, what: str) -> None:
+        """Nobody listens."""
+
+    def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
         """Nobody listens."""
 
     def task_names(self) -> Sequence[str]:
@@ -85,6 +91,11 @@ class RegistryApplication:
         started = time.monotonic()
         if task is None:
             return Outcome("dead", error=f"unknown task {call.name!r}")
+        if task.is_async and self._green_pool:
+            # asyncio allows one running loop per thread, and all greenlets share theirs: two such tasks would collide.
+            error = f"an async def task cannot run in a {self._green_pool} pool; asyncio, threads or prefork run it"
+            log.error("Task %s[%s] is refused: %s", call.name, call.id, error)
+            return Outcome("dead", error=error)
         try:
             payload = payload_of(call, self.accept)
         except BadMessage as error:
