@@ -11,11 +11,14 @@ import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from fleet.errors import FleetError
 from fleet.worker.delivery import Delivery
 from fleet.worker.messages import Payload, TaskMessage
+
+if TYPE_CHECKING:
+    from fleet.worker.witness import Witness
 
 
 class Call(NamedTuple):
@@ -57,6 +60,15 @@ Ending = Literal["unknown", "expired", "revoked", "terminated", "timeout", "lost
 """The ends of a task that its own process cannot tell."""
 
 
+Stage = Literal["ready", "stopping", "cutting", "stopped"]
+"""Of a worker's life. stopping: it drains.  cutting: what runs is ended at once."""
+SHUTDOWNS: Mapping[str, Mapping[str, Any]] = {
+    "stopping": {"sig": "SIGTERM", "how": "Warm", "exitcode": 0},
+    "cutting": {"sig": "SIGQUIT", "how": "Cold", "exitcode": 0},
+}
+"""Stage -> the arguments of the signal ``worker_shutting_down``, as Celery names them."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskPolicy:
     """What an app says about one of its tasks where message and manifest are silent."""
@@ -72,6 +84,55 @@ def payload_of(call: Call, accept: Collection[str]) -> Payload:
     """The arguments of a call, decoded: once, in the process that runs the task. Raises BadMessage."""
     # A call has what reading needs of a delivery, under the same names.
     return TaskMessage(cast(Delivery, call), call.headers, accept).payload
+
+
+class Remote(Protocol):
+    """The side of an app that faces remote control and monitors."""
+
+    @property
+    def namespace(self) -> str:
+        """Commands come to the exchange ``<namespace>.pidbox``."""
+        ...
+
+    @property
+    def event_exchange(self) -> str:
+        """Where events go."""
+        ...
+
+    @property
+    def sends_task_events(self) -> bool:
+        """Whether events about tasks are on from the start."""
+        ...
+
+    @property
+    def clock(self) -> Any:
+        """Lamport's clock, shared with what the app itself sends."""
+        ...
+
+    @property
+    def queue_options(self) -> Mapping[str, Any]:
+        """Of the worker's own queue for commands, in the words of kombu's mailbox."""
+        ...
+
+    def settings(self, *, with_defaults: bool) -> dict[str, Any]:
+        """The app's settings as JSON can carry them, secrets hidden."""
+        ...
+
+    def report(self) -> str:
+        """Versions and settings, for bug reports."""
+        ...
+
+    def task_details(self, name: str, items: Sequence[str]) -> dict[str, str]:
+        """These attributes of a task, as far as they are set."""
+        ...
+
+    def rate_limits(self) -> dict[str, object]:
+        """The rates that the app sets, by task."""
+        ...
+
+    def set_rate_limit(self, name: str, rate: object) -> None:
+        """A task has another rate now; None: no limit."""
+        ...
 
 
 class Application(Protocol):
@@ -126,12 +187,20 @@ class Application(Protocol):
         """kombu queues that the app defines itself, by name."""
         ...
 
-    def control_namespace(self) -> str | None:
-        """Where remote control commands for this app are sent; None: nobody sends any."""
+    def remote(self) -> Remote | None:
+        """What remote control and events need of the app; None: nobody sends commands, nobody listens."""
         ...
 
-    def announce(self, what: str) -> None:
-        """``ready``, ``stopping`` or ``stopped``: for the app's own signals."""
+    def finish_process(self) -> None:
+        """Once in every process that ran tasks, after the last one."""
+        ...
+
+    def announce(self, what: Stage) -> None:
+        """How far the worker's life has come: for the app's own signals."""
+        ...
+
+    def witness(self) -> Witness:
+        """Who sends the app's signals about tasks that only the worker's process knows of. After ``prepare_worker``."""
         ...
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:

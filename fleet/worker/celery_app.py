@@ -19,8 +19,12 @@ from celery.app.task import Context
 from celery.app.trace import TraceInfo, build_tracer, setup_worker_optimizations
 from celery.exceptions import InvalidTaskError, NotRegistered, Reject
 
-from fleet.worker.application import Call, Ending, Outcome, TaskPolicy, payload_of
+from fleet.worker.application import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy, payload_of
+from fleet.worker.celery_remote import CeleryRemote
+from fleet.worker.job import Job
 from fleet.worker.messages import BadMessage, Payload
+from fleet.worker.request import Request
+from fleet.worker.witness import Happening, Witness
 from pools.errors import SoftTimeLimit
 from pools.traits import TRAITS
 
@@ -59,6 +63,7 @@ class CeleryApplication:
         signals.worker_init.send(sender=self._worker)
         _let_the_app_log()
         app.finalize()
+        signals.celeryd_after_setup.send(sender=node, instance=self._worker, conf=app.conf)
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
         """The app's own; the manifest's visibility timeout wins."""
@@ -71,18 +76,22 @@ class CeleryApplication:
         """What ``task_queues`` defines."""
         return dict(self.app.amqp.queues) if self.app.conf.task_queues else {}
 
-    def control_namespace(self) -> str | None:
-        """The exchange of ``celery inspect``; None where the app switched remote control off."""
-        return str(self.app.conf.control_exchange) if self.app.conf.worker_enable_remote_control else None
+    def remote(self) -> CeleryRemote | None:
+        """What ``celery inspect`` and monitors ask for; None where the app switched remote control off."""
+        return CeleryRemote(self.app) if self.app.conf.worker_enable_remote_control else None
 
-    def announce(self, what: str) -> None:
+    def announce(self, what: Stage) -> None:
         """Celery's signals for the life of a worker."""
         if what == "ready":
             signals.worker_ready.send(sender=self._worker)
-        elif what == "stopping":
-            signals.worker_shutting_down.send(sender=self._node, sig="TERM", how="Warm", exitcode=0)
         elif what == "stopped":
             signals.worker_shutdown.send(sender=self._worker)
+        else:
+            signals.worker_shutting_down.send(sender=self._node, **SHUTDOWNS[what])
+
+    def witness(self) -> Witness:
+        """Celery's signals about tasks that its worker sends from the worker's process."""
+        return _SignalWitness(self.app, self._worker, self._node)
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
         """Celery's signals for the life of an eventlet pool."""
@@ -136,6 +145,10 @@ class CeleryApplication:
         for name, task in app.tasks.items():
             task.__trace__ = build_tracer(name, task, app.loader, node, Info=_TraceInfo, app=app)
         signals.worker_process_init.send(sender=node)
+
+    def finish_process(self) -> None:
+        """As Celery's prefork pool does in its children; here for every pool."""
+        signals.worker_process_shutdown.send(sender=self._node, pid=os.getpid(), exitcode=0)
 
     def run(self, call: Call) -> Outcome:
         """Trace the task. Its result is stored, its callbacks are sent, before this returns."""
@@ -206,16 +219,12 @@ class CeleryApplication:
             return NOTHING
 
     def _mark_unknown(self, call: Call, body: Payload) -> None:
-        error = NotRegistered(call.name)
-        self.app.backend.mark_as_failure(call.id, error, request=Context(_request(call, body, self._node)))
-        signals.task_unknown.send(sender=self._worker, message=None, exc=error, name=call.name, id=call.id)
+        context = Context(_request(call, body, self._node))
+        self.app.backend.mark_as_failure(call.id, NotRegistered(call.name), request=context)
 
     def _mark_revoked(self, task: Any, call: Call, body: Payload, ending: Ending) -> None:
         context = Context(_request(call, body, self._node))
         task.backend.mark_as_revoked(call.id, ending, request=context, store_result=_stores_errors(task, call))
-        signals.task_revoked.send(
-            sender=task, request=context, terminated=ending == "terminated", signum=None, expired=ending == "expired"
-        )
 
     def _mark_failure(self, task: Any, call: Call, body: Payload, error: BaseException) -> None:
         context = Context(_request(call, body, self._node))
@@ -260,6 +269,41 @@ class _Sender:
         self.hostname = hostname
         self.pool_cls = pool
         self.concurrency = concurrency
+
+
+class _SignalWitness:
+    """Sends the signals that Celery's consumer sends. What the tracer sends from the slot is not repeated."""
+
+    def __init__(self, app: Any, worker: _Sender, node: str) -> None:
+        self._app = app
+        self._worker = worker
+        self._node = node
+
+    def tell(self, happening: Happening, job: Job, outcome: Outcome | None = None) -> None:
+        """One thing happened to one task."""
+        if happening is Happening.RECEIVED:
+            if signals.task_received.receivers:
+                signals.task_received.send(sender=self._worker, request=self._request(job))
+        elif happening is Happening.REVOKED:
+            self._revoked(job)
+        elif happening is Happening.UNKNOWN:
+            name, error = job.call.name, NotRegistered(job.call.name)
+            signals.task_unknown.send(sender=self._worker, message=job.delivery, exc=error, name=name, id=job.call.id)
+        elif happening is Happening.FAILED and job.message is None:
+            error = InvalidTaskError(outcome.error if outcome is not None else "")
+            signals.task_rejected.send(sender=self._worker, message=job.delivery, exc=error)
+
+    def _request(self, job: Job) -> Request:
+        return Request(job, hostname=self._node, task=self._app.tasks.get(job.call.name))
+
+    def _revoked(self, job: Job) -> None:
+        signals.task_revoked.send(
+            sender=self._app.tasks.get(job.call.name),
+            request=self._request(job),
+            terminated=job.ending == "terminated",
+            signum=None,
+            expired=job.ending == "expired",
+        )
 
 
 class _TraceInfo(TraceInfo):  # type: ignore[misc]

@@ -11,7 +11,7 @@ import itertools
 import logging
 import signal
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -71,7 +71,7 @@ class Consumer:
         self.channel = channel
         self.record = record
         self.life = Lifecycle()
-        self.revoked = Revoked()
+        self.revoked = Revoked(options.record_path and options.record_path.with_suffix(".revoked"))
         self.waiting: deque[Job] = deque()
         self.delayed: list[tuple[float, int, Job]] = []
         self.running: dict[Job, None] = {}
@@ -82,6 +82,8 @@ class Consumer:
         self.settlement = Settlement(channel, replica=options.replica)
         self.witnesses: list[Witness] = []
         self.chores: list[Chore] = []
+        self.farewells: list[Callable[[], object]] = []
+        self.totals: Counter[str] = Counter()
         self.gate: Gate | None = None
         self.got_at = time.monotonic()
         self._untold: deque[Job] = deque()
@@ -279,6 +281,7 @@ class Consumer:
         if not job.policy.late:
             self.settlement.ack(job)
         soft, hard = self._limits(job)
+        self.totals[job.call.name] += 1
         if self.witnesses:
             self._witness(Happening.STARTED, job)
         self._submit(job, execution.perform, (job.call,), soft, hard)
@@ -482,6 +485,8 @@ class Consumer:
         unstarted = [*self.waiting, *(entry[2] for entry in sorted(self.delayed))]
         self.waiting.clear()
         self.delayed.clear()
+        if self.gate is not None:
+            self.gate.forget_waiting()
         self.settlement.give_back(unstarted)
         self._asked = -1
 
@@ -498,6 +503,7 @@ class Consumer:
         """End what runs, so that it goes back to its queue at once."""
         self._hand_back()
         self._deadline = None
+        self.application.announce("cutting")
         if self.running:
             log.warning("cold stop: %d running tasks go back to their queues", len(self.running))
         if self.inline_job is not None:
@@ -544,8 +550,10 @@ class Consumer:
     def on_requeued(self, names: Container[str]) -> None:
         """Only queues of these names are consumed from now on."""
         others = [job for job in self.waiting if job.delivery.queue not in names]
-        for job in others:
-            self.waiting.remove(job)
+        others += [entry[2] for entry in sorted(self.delayed) if entry[2].delivery.queue not in names]
+        self.waiting = deque(job for job in self.waiting if job.delivery.queue in names)
+        self.delayed = [entry for entry in self.delayed if entry[2].delivery.queue in names]
+        heapq.heapify(self.delayed)
         self.settlement.give_back(others)
         try:
             self.channel.consume(self.tuning.queues)  # without a connection too: the next one is told

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fleet.worker import application as applications
 from fleet.worker.application import Application, Call, Ending, Outcome
+from fleet.worker.logs import heed_level
 from fleet.worker.signals import answer_bare
 
 _bound: Application | None = None
@@ -30,8 +31,14 @@ def prepare(path: str, node: str) -> None:
     bound().prepare_process(node)
 
 
+def finish() -> None:
+    """Finalizer of a slot's process."""
+    bound().finish_process()
+
+
 def perform(call: Call) -> Outcome:
     """Run one task."""
+    heed_level()
     return bound().run(call)
 
 

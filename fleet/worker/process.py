@@ -93,6 +93,7 @@ class Worker:
         self.consumer = Consumer(
             options, application, self.pool, self.channel, record=self.record, box=box, loop=self.loop
         )
+        self.consumer.witnesses.append(application.witness())
         self.control = self._make_control()
         self.attendant: Attendant | None = None
 
@@ -115,6 +116,7 @@ class Worker:
         options: dict[str, Any] = {
             "initializer": execution.prepare,
             "initargs": (self.options.spec.app, self.node),
+            "finalizer": execution.finish,
             "max_tasks_per_child": spec.max_tasks_per_child,
             "max_memory_per_child_bytes": spec.max_memory_per_child_bytes,
             "start_method": spec.start_method,
@@ -162,10 +164,16 @@ class Worker:
 
     def _make_control(self) -> Control | None:
         """For Celery apps: their tools expect it. A registry has none, and is spared two connections per replica."""
-        namespace = self.application.control_namespace()
-        if namespace is None:
+        remote = self.application.remote()
+        if remote is None:
             return None
-        return Control(self.consumer, self.options.broker_url, self.node, namespace=namespace)
+        options = self.application.transport_options(None)
+        control = Control(
+            self.consumer, self.options.broker_url, self.node, remote=remote, loop=self.loop, options=options
+        )
+        self.consumer.farewells.append(control.farewell)
+        self.consumer.tuning.set_rate_limits(remote.rate_limits())
+        return control
 
     def _start_answering(self) -> None:
         if self.control is not None:
@@ -186,7 +194,7 @@ class Worker:
                 self.loop.remove_reader(fd)
             for fd in fds:
                 self.loop.add_reader(fd, control.attend)
-        self.loop.call_later(POLL_SECONDS, partial(self._attend_in_loop, control, fds))
+        self.loop.call_later(control.poll_seconds or POLL_SECONDS, partial(self._attend_in_loop, control, fds))
 
     def _close(self) -> None:
         """Whatever fails here, the rest is still done: the broker must get back what was not finished."""

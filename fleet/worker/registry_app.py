@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fleet.worker.application import Call, Ending, Outcome, TaskPolicy, payload_of
-from fleet.worker.messages import BadMessage
+from fleet import signals
+from fleet.worker import registry_signals
+from fleet.worker.application import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy, payload_of
+from fleet.worker.messages import BadMessage, Payload
 from fleet.worker.tasks import CURRENT, Current, Retry, Task, Tasks
+from fleet.worker.witness import Witness
 from pools.errors import HardTimeLimit, SoftTimeLimit, Terminated
 from pools.traits import TRAITS
 
@@ -31,13 +35,22 @@ class RegistryApplication:
     def __init__(self, tasks: Tasks) -> None:
         self.tasks = tasks
         self._green_pool = ""
+        self._node = ""
 
     def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:  # noqa: ARG002
-        """Only to know what cannot run here."""
+        """Remember what it must know later, and say that the worker begins."""
+        self._node = node
         self._green_pool = pool if pool in TRAITS and TRAITS[pool].is_green else ""
+        signals.worker_init.send(node)
 
     def prepare_process(self, node: str) -> None:
-        """Nothing to do."""
+        """Say that tasks will run here."""
+        self._node = node
+        signals.worker_process_init.send(node)
+
+    def finish_process(self) -> None:
+        """Say that no task will run here any more."""
+        signals.worker_process_shutdown.send(self._node, pid=os.getpid(), exitcode=0)
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
         """Only what the manifest says."""
@@ -47,12 +60,22 @@ class RegistryApplication:
         """None of its own."""
         return {}
 
-    def control_namespace(self) -> str | None:
+    def remote(self) -> None:
         """Nobody sends commands: ``fleet status`` reads the record."""
         return None
 
-    def announce(self, what: str) -> None:
-        """Nobody listens."""
+    def announce(self, what: Stage) -> None:
+        """Signals for the life of a worker."""
+        if what == "ready":
+            signals.worker_ready.send(self._node)
+        elif what == "stopped":
+            signals.worker_shutdown.send(self._node)
+        else:
+            signals.worker_shutting_down.send(self._node, **SHUTDOWNS[what])
+
+    def witness(self) -> Witness:
+        """Signals for what only the worker's process knows."""
+        return registry_signals.SignalWitness(self.tasks, self._node)
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
         """Nobody listens."""
@@ -103,16 +126,26 @@ class RegistryApplication:
             return Outcome("dead", error=str(error))
         token = CURRENT.set(_current_of(call))
         try:
-            _call(task, payload.args, payload.kwargs)
-        except (HardTimeLimit, Terminated, SystemExit, KeyboardInterrupt):
-            raise  # for the pool: it may have raised them itself, to end the task
-        except BaseException as error:
-            return _after_error(task, call, error, time.monotonic() - started)
+            return _run(task, call, payload, started)
         finally:
             CURRENT.reset(token)
-        runtime = time.monotonic() - started
-        log.info("Task %s[%s] succeeded in %.3fs", call.name, call.id, runtime)
-        return Outcome("success", runtime)
+
+
+def _run(task: Task[..., Any], call: Call, payload: Payload, started: float) -> Outcome:
+    registry_signals.before(task, call, payload)
+    result: object = None
+    failure: BaseException | None = None
+    try:
+        result = _call(task, payload.args, payload.kwargs)
+    except (HardTimeLimit, Terminated, SystemExit, KeyboardInterrupt):
+        raise  # for the pool: it may have raised them itself, to end the task
+    except BaseException as error:
+        failure = error
+        outcome = _after_error(task, call, error, time.monotonic() - started)
+    else:
+        outcome = _after_success(call, time.monotonic() - started)
+    registry_signals.after(task, call, payload, outcome, result=result, error=failure)
+    return outcome
 
 
 def _current_of(call: Call) -> Current:
@@ -125,10 +158,14 @@ def retries_of(call: Call) -> int:
     return retries if isinstance(retries, int) else 0
 
 
-def _call(task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-    result = task.function(*args, **kwargs)
-    if task.is_async:
-        asyncio.run(result)
+def _call(task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:
+    result: Any = task.function(*args, **kwargs)
+    return asyncio.run(result) if task.is_async else result
+
+
+def _after_success(call: Call, runtime: float) -> Outcome:
+    log.info("Task %s[%s] succeeded in %.3fs", call.name, call.id, runtime)
+    return Outcome("success", runtime)
 
 
 def _after_error(task: Task[..., Any], call: Call, error: BaseException, runtime: float) -> Outcome:
