@@ -1,137 +1,155 @@
 """Remote control with Celery's names: ``celery inspect`` and ``celery control`` find a fleet worker like any other.
 
-kombu's pidbox (a fanout exchange and a queue per worker) on a connection of its own, so that an answer never waits for
-the tasks' connection. Transports without fanout have no remote control; the record tells the same facts without a
-broker.
+A fanout exchange and a queue per worker, on a connection of its own, so that an answer never waits for the tasks'
+connection; events leave over the same one. Transports without fanout have no remote control; the record tells the same
+facts without a broker.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import resource
-import signal as signals
-import socket
+import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from fleet.broker.connection import kombu_connection, masked
+from fleet.broker.connection import masked
 from fleet.worker.backoff import Backoff
-from pools.errors import PoolError
+from fleet.worker.commands import Commands, answered, table
+from fleet.worker.events import FLUSH_SECONDS, Events
+from fleet.worker.handover import Handover
+from fleet.worker.inspection import Inspection
 
 if TYPE_CHECKING:
+    from fleet.worker.application import Remote
     from fleet.worker.consumer import Consumer
+    from fleet.worker.mailbox import Mailbox
+    from pools.loop import EventLoop
 
 log = logging.getLogger("fleet.worker")
 
 POLL_SECONDS = 0.5
-HEARTBEAT_SECONDS = 60.0
+BEAT_SECONDS = 15.0
+FAREWELL_SECONDS = 1.0
 RECONNECT = Backoff(2.0, 60.0, 0.3)
+_NOT_FOR_US = frozenset({"hello", "election"})
+"""What Celery's workers say to each other. Silence is the right answer: fleet's workers do not gossip."""
 
 
 class Control:
-    """One worker's mailbox. Used by one thread: the attendant, or the loop."""
+    """Listens and answers for one worker. Used by one thread, the attendant's or the loop's, until ``close``."""
 
     def __init__(
-        self, consumer: Consumer, url: str, node: str, *, namespace: str = "celery", options: Any = None
+        self,
+        consumer: Consumer,
+        url: str,
+        node: str,
+        *,
+        remote: Remote,
+        loop: EventLoop,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         self._consumer = consumer
         self._url = url
-        self._node_name = node
-        self._namespace = namespace
-        self._options = options
-        self._connection: Any = None
-        self._node: Any = None
+        self._node = node
+        self._remote = remote
+        self._options = options or {}
+        self.events = Events(consumer, node, remote.clock)
+        self.inspection = Inspection(consumer, remote, node)
+        self.commands = Commands(consumer, remote, self.events, Handover(consumer.channel.lock, loop))
+        self._table = table(self.inspection, self.commands)
+        self._mailbox: Mailbox | None = None
+        self._mutex = threading.RLock()
         self._failed = 0
         self._connect_at = 0.0
+        self._beat_at = 0.0
+        self._flush_at = 0.0
         self._off = self._tried = False
-        self._started = time.time()
-        self._heartbeat_at = 0.0
+        self.events.switch(on=remote.sends_task_events)
 
     @property
     def poll_seconds(self) -> float | None:
-        """Never rely on descriptors alone: some transports have none."""
-        return None if self._off else POLL_SECONDS
+        """Never rely on descriptors alone: some transports have none, and events leave by the clock."""
+        if self._off:
+            return None
+        return FLUSH_SECONDS if self.events.on else POLL_SECONDS
 
     def fds(self) -> list[int]:
         """Sockets on which a command may come, as far as the transport has such a thing."""
-        if self._connection is None:
-            return []
-        with suppress(Exception):
-            return _sockets(self._connection)
-        return []
+        mailbox = self._mailbox
+        return mailbox.fds() if mailbox is not None else []
 
     def attend(self) -> None:
-        """Answer what has come. Never raises."""
+        """Answer what has come, send what has happened. Never raises."""
         if self._off:
             return
+        with self._mutex:
+            try:
+                self._attend()
+            except Exception as error:
+                self._on_error(error)
+            afterwards, self.commands.afterwards[:] = list(self.commands.afterwards), []
+        for work in afterwards:
+            work()
+
+    def farewell(self) -> None:
+        """The last events, from any thread, when the process is about to go. Never raises, never waits for long."""
+        if not self._mutex.acquire(timeout=FAREWELL_SECONDS):
+            return
         try:
-            if self._connection is None:
-                self._open()
-            else:
-                self._drain()
+            if self._mailbox is not None and not self._off:
+                self._off = True
+                self.events.farewell(self._mailbox.publish)
         except Exception as error:
-            self._on_error(error)
+            log.debug("no farewell: %r", error)
+        finally:
+            self._mutex.release()
 
     def close(self) -> None:
         """Leave. Never raises."""
+        self.farewell()
         self._off = True
         self._hang_up()
 
-    # -- connection
+    def answer(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        """The reply to one command."""
+        found = self._table.get(method)
+        if found is not None:
+            return answered(found, arguments)
+        return {"error": f"no command {method!r}; there are {', '.join(sorted(self._table))}"}
+
+    def _attend(self) -> None:
+        mailbox = self._mailbox
+        if mailbox is None:
+            self._open()
+            return
+        now = time.monotonic()
+        if now >= self._beat_at:
+            self._beat_at = now + BEAT_SECONDS
+            mailbox.beat()
+        mailbox.drain()
+        if now >= self._flush_at:
+            self._flush_at = now + FLUSH_SECONDS * 0.9
+            self.events.flush(mailbox.publish)
 
     def _open(self) -> None:
         if time.monotonic() < self._connect_at or (self._tried and not self._consumer.line.up):
             return  # while the broker is away, the tasks' line finds out when it is back
         self._tried = True
-        connection = kombu_connection(self._url, options=self._options, heartbeat_seconds=HEARTBEAT_SECONDS)
-        if not connection.transport.implements.exchange_type >= {"fanout"}:
-            log.info("no remote control: %s has no fanout", masked(self._url))
+        from fleet.worker.mailbox import Mailbox, NoFanout
+
+        try:
+            self._mailbox = Mailbox(self._url, self._node, self._remote, options=self._options, dispatch=self._dispatch)
+        except NoFanout:
+            log.info("no remote control and no events: %s has no fanout", masked(self._url))
             self._off = True
             return
-        connection.connect()
-        self._connection = connection
-        self._node = self._make_node(connection)
-        self._node.listen(callback=self._on_message)
+        self.inspection.broker = self._mailbox.facts
+        self.events.flush(self._mailbox.publish)
         self._failed = 0
 
-    def _make_node(self, connection: Any) -> Any:
-        from kombu.pidbox import Mailbox
-
-        mailbox = Mailbox(
-            self._namespace,
-            type="fanout",
-            connection=connection,
-            accept=["json"],
-            serializer="json",
-            queue_ttl=300.0,
-            queue_expires=10.0,
-            queue_exclusive=False,
-            reply_queue_expires=10.0,
-        )
-        handlers = {name: _without_state(handler, self) for name, handler in COMMANDS.items()}
-        return mailbox.Node(self._node_name, channel=connection.channel(), handlers=handlers)
-
-    def _drain(self) -> None:
-        connection = self._connection
-        now = time.monotonic()
-        if now >= self._heartbeat_at and connection.supports_heartbeats:
-            self._heartbeat_at = now + HEARTBEAT_SECONDS / 4
-            connection.heartbeat_check(rate=2)
-        with suppress(TimeoutError, socket.timeout):
-            while True:
-                connection.drain_events(timeout=0)
-
-    def _on_message(self, body: Any, message: Any) -> None:
-        try:
-            if isinstance(body, dict) and body.get("method") in COMMANDS:
-                self._node.handle_message(body, message)
-        except self._connection.connection_errors:
-            raise
-        except Exception as error:
-            log.warning("control command %r failed: %r", body.get("method"), error)
+    def _dispatch(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        return self.answer(method, arguments)
 
     def _on_error(self, error: Exception) -> None:
         pause = RECONNECT.seconds(self._failed)
@@ -142,134 +160,7 @@ class Control:
         self._hang_up()
 
     def _hang_up(self) -> None:
-        connection, self._connection, self._node = self._connection, None, None
-        if connection is not None:
-            with suppress(Exception):
-                connection.release()
-
-    # -- commands
-
-    def ping(self, **_: Any) -> Any:
-        """Are you there?"""
-        return {"ok": "pong"}
-
-    def active(self, **_: Any) -> Any:
-        """What runs."""
-        return [job.describe() for job in self._consumer.jobs() if job.slot >= 0]
-
-    def reserved(self, **_: Any) -> Any:
-        """What is here and has not started."""
-        return [job.describe() for job in self._consumer.jobs() if job.slot < 0 and not job.due]
-
-    def scheduled(self, **_: Any) -> Any:
-        """What waits here for its date."""
-        waiting = [job for job in self._consumer.jobs() if job.slot < 0 and job.due]
-        return [{"eta": job.due, "priority": 6, "request": job.describe()} for job in waiting]
-
-    def registered(self, **_: Any) -> Any:
-        """Names of tasks, Celery's own left out."""
-        return [name for name in self._consumer.application.task_names() if not name.startswith("celery.")]
-
-    def revoked(self, **_: Any) -> Any:
-        """Ids that must not run."""
-        return self._consumer.revoked.ids()
-
-    def active_queues(self, **_: Any) -> Any:
-        """What is consumed."""
-        return [{"name": name, "routing_key": name} for name in self._consumer.queues()]
-
-    def stats(self, **_: Any) -> Any:
-        """Facts about this worker."""
-        consumer = self._consumer
-        return {
-            "pid": os.getpid(),
-            "uptime": int(time.time() - self._started),
-            "clock": "0",
-            "prefetch_count": consumer.pool.limit,
-            "total": {"all": consumer.record.processed},
-            "pool": consumer.pool.info,
-            "broker": {"uri": masked(self._url)},
-            "rusage": {"maxrss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss},
-            "replica": consumer.options.replica,
-        }
-
-    def revoke(self, task_id: Any = (), terminate: bool = False, signal: Any = None, **_: Any) -> Any:
-        """These must not run; with ``terminate`` a running one is ended."""
-        ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
-        self._consumer.revoked.add(ids)
-        log.info("revoked: %s", ", ".join(ids))
-        if not terminate:
-            return {"ok": f"tasks {', '.join(ids)} flagged as revoked"}
-        ended = [task_id for task_id in ids if self._terminate(task_id, _signal_number(signal))]
-        return {"ok": f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown"}
-
-    def terminate(self, task_id: Any = (), signal: Any = None, **more: Any) -> Any:
-        """``revoke`` with ``terminate``; the signal comes first in Celery's own call."""
-        return self.revoke(task_id=task_id, terminate=True, signal=signal, **more)
-
-    def shutdown(self, **_: Any) -> Any:
-        """A warm stop. The supervisor starts the replica again unless the manifest says otherwise."""
-        log.warning("shutdown asked for by remote control")
-        os.kill(os.getpid(), signals.SIGTERM)
-        return {"ok": "stopping"}
-
-    def _terminate(self, task_id: str, signum: int) -> bool:
-        for job in self._consumer.jobs():
-            if job.call.id == task_id and job.slot >= 0 and job.ending is None:
-                job.revoked = True
-                handle = job.handle or getattr(self._consumer.pool, "current", None)
-                try:
-                    return handle is not None and self._consumer.pool.terminate_job(handle, signum)
-                except PoolError as error:
-                    log.warning("task %s cannot be ended: %s", task_id, error)
-                    job.revoked = False
-                    return False
-        return False
-
-
-COMMANDS: Mapping[str, Callable[..., Any]] = {
-    "ping": Control.ping,
-    "active": Control.active,
-    "dump_active": Control.active,
-    "reserved": Control.reserved,
-    "dump_reserved": Control.reserved,
-    "scheduled": Control.scheduled,
-    "dump_schedule": Control.scheduled,
-    "registered": Control.registered,
-    "dump_tasks": Control.registered,
-    "revoked": Control.revoked,
-    "dump_revoked": Control.revoked,
-    "active_queues": Control.active_queues,
-    "stats": Control.stats,
-    "revoke": Control.revoke,
-    "terminate": Control.terminate,
-    "shutdown": Control.shutdown,
-}
-
-
-def _without_state(handler: Callable[..., Any], control: Control) -> Callable[..., Any]:
-    def handle(state: Any, **arguments: Any) -> Any:  # noqa: ARG001
-        return handler(control, **arguments)
-
-    return handle
-
-
-def _signal_number(value: Any) -> int:
-    """``KILL``, ``SIGKILL`` or 9."""
-    if isinstance(value, int):
-        return value
-    name = str(value or "TERM").upper()
-    found = getattr(signals, name if name.startswith("SIG") else f"SIG{name}", signals.SIGTERM)
-    return int(found)
-
-
-def _sockets(connection: Any) -> list[int]:
-    transport = connection.transport
-    if transport.driver_type == "amqp" and hasattr(connection.connection, "sock"):
-        return [connection.connection.sock.fileno()]
-    found = []
-    for channel in getattr(connection.connection, "channels", ()) or ():
-        link = getattr(getattr(channel, "subclient", None), "connection", None)
-        if link is not None and link._sock is not None:
-            found.append(link._sock.fileno())
-    return found
+        mailbox, self._mailbox = self._mailbox, None
+        if mailbox is not None:
+            mailbox.close()
+            self.events.line_lost()

@@ -53,6 +53,8 @@ def give_up_process(consumer: Consumer, code: int) -> None:
     consumer.settlement.flush()
     consumer.channel.close()
     consumer.record.become("stopped", "replaced" if code == EXIT_REPLACE else "cut")
+    for farewell in consumer.farewells:
+        farewell()
     logging.shutdown()
     # Last: a task whose child is killed returns, and must find no time to record a second end.
     end_descendants()

@@ -42,6 +42,10 @@ class Gate(Protocol):
         """How long this task must still wait; 0.0: it may start, and is counted."""
         ...
 
+    def forget_waiting(self) -> None:
+        """The tasks that waited have been given back."""
+        ...
+
 
 _ENDS = {
     "success": Happening.SUCCEEDED,

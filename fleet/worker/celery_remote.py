@@ -1,0 +1,70 @@
+"""What remote control and events need of a Celery app: names, settings with their secrets hidden, tasks, clock."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fleet.broker.connection import masked
+
+_SECRET = re.compile(r"api|token|key|secret|pass|signature|credential|dburi", re.IGNORECASE)
+_HIDDEN = "********"
+
+
+class CeleryRemote:
+    """The side of a Celery app that faces ``celery inspect``, ``celery control`` and monitors."""
+
+    def __init__(self, app: Any) -> None:
+        conf = app.conf
+        self._app = app
+        self.namespace = str(conf.control_exchange)
+        self.event_exchange = str(conf.event_exchange)
+        self.sends_task_events = bool(conf.worker_send_task_events)
+        self.clock: Any = app.clock
+        self.queue_options: Mapping[str, Any] = {
+            "queue_ttl": conf.control_queue_ttl,
+            "queue_expires": conf.control_queue_expires,
+            "queue_exclusive": conf.control_queue_exclusive,
+            "queue_durable": conf.control_queue_durable,
+        }
+
+    def settings(self, *, with_defaults: bool) -> dict[str, Any]:
+        """The app's settings as JSON can carry them. Secrets are hidden, in URLs and in options too."""
+        table = self._app.conf.table(with_defaults=with_defaults)
+        return {str(name): _shown(str(name), value) for name, value in sorted(table.items())}
+
+    def report(self) -> str:
+        """What Celery's bug reports want."""
+        return masked(str(self._app.bugreport()))
+
+    def task_details(self, name: str, items: Sequence[str]) -> dict[str, str]:
+        """These attributes of a task, as far as they are set."""
+        task = self._app.tasks[name]
+        found = {item: getattr(task, item, None) for item in items if not item.startswith("_")}
+        return {item: str(value) for item, value in found.items() if value is not None}
+
+    def set_rate_limit(self, name: str, rate: object) -> None:
+        """So that ``inspect registered`` shows it."""
+        self._app.tasks[name].rate_limit = rate
+
+    def rate_limits(self) -> dict[str, object]:
+        """The rates that the app sets, by task."""
+        if self._app.conf.worker_disable_rate_limits:
+            return {}
+        found = {name: getattr(task, "rate_limit", None) for name, task in self._app.tasks.items()}
+        return {name: rate for name, rate in found.items() if rate}
+
+
+def _shown(name: str, value: Any) -> Any:
+    if _SECRET.search(name) and isinstance(value, str):
+        return _HIDDEN
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str):
+        return masked(value)
+    if isinstance(value, Mapping):
+        return {str(key): _shown(str(key), entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_shown(name, entry) for entry in value]
+    return masked(repr(value))
