@@ -134,7 +134,7 @@ def _afterwards(desired: Desired, step: Step, now: Mapping[str, Cost]) -> Cost:
 def _processes(group: DesiredGroup, spec: WorkerSpec, slots: int) -> int:
     if spec.kind == "command":
         return group.processes_per_replica
-    return slots + 1 if TRAITS[spec.pool.type].own_processes else 1
+    return slots + spec.pool.processes_beside_slots if TRAITS[spec.pool.type].own_processes else 1
 
 
 def _summed(costs: Iterable[Cost]) -> Cost:

@@ -20,6 +20,7 @@ def pool_refusals(pool: Pool, task: Task, kind: str) -> list[tuple[Path, str, st
     asked = {
         ("pool", "maxTasksPerChild"): (pool.max_tasks_per_child, "recycle_tasks"),
         ("pool", "maxMemoryPerChild"): (pool.max_memory_per_child, "recycle_memory"),
+        ("pool", "maxAgePerChild"): (pool.max_age_per_child, "recycle_age"),
         ("pool", "startMethod"): (pool.start_method, "own_processes"),
         ("task", "timeLimit"): (task.time_limit, "hard_limit"),
         ("task", "softTimeLimit"): (task.soft_time_limit, "soft_limit"),

@@ -29,7 +29,13 @@ class PoolSpec:
     class_path: str = ""
     max_tasks_per_child: int | None = None
     max_memory_per_child_bytes: int | None = None
+    max_age_per_child_seconds: float | None = None
     start_method: str = "fork"
+
+    @property
+    def processes_beside_slots(self) -> int:
+        """The worker itself, and the process that its children are forked from if that is another one."""
+        return 2 if self.start_method == "forkserver" else 1
 
 
 @dataclass(frozen=True, slots=True)

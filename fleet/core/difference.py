@@ -32,6 +32,7 @@ _FIELDS = (
     _Field("pool.concurrency", lambda spec: spec.pool.concurrency),
     _Field("pool.maxTasksPerChild", lambda spec: spec.pool.max_tasks_per_child),
     _Field("pool.maxMemoryPerChild", lambda spec: spec.pool.max_memory_per_child_bytes, size),
+    _Field("pool.maxAgePerChild", lambda spec: spec.pool.max_age_per_child_seconds, duration),
     _Field("pool.startMethod", lambda spec: spec.pool.start_method),
     _Field("task.timeLimit", lambda spec: spec.task.time_limit_seconds, duration),
     _Field("task.softTimeLimit", lambda spec: spec.task.soft_time_limit_seconds, duration),

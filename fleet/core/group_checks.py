@@ -92,6 +92,7 @@ def _celery(scope: Scope, path: Path, group: Group) -> None:
     pool, task, logs = group.pool or Pool(), group.task or Task(), group.logging
     unable: dict[Path, object] = {
         ("pool", "type"): pool.type if pool.type == "asyncio" else None,
+        ("pool", "maxAgePerChild"): None if pool.max_age_per_child is None else _span(pool.max_age_per_child),
         ("pool", "startMethod"): pool.start_method,
         ("task", "maxAttempts"): task.max_attempts,
         ("logging", "format"): logs.format if logs and logs.format == "json" else None,

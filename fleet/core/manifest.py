@@ -139,10 +139,17 @@ class Pool(Model):
         default=None, description="tasks after which a child process is replaced"
     )
     max_memory_per_child: Bytes | None = Field(
-        default=None, description="resident memory after which a child is replaced"
+        default=None,
+        description="resident memory after which a child is replaced, when its task is done; at twice as much it is"
+        " killed and the task fails",
+    )
+    max_age_per_child: Limit | None = Field(
+        default=None, description="age at which a child is replaced, when its task is done"
     )
     start_method: Literal["fork", "forkserver", "spawn"] | None = Field(
-        default=None, description="how child processes are made; silent: fork"
+        default=None,
+        description="how child processes are made: copies of the worker, copies of a process that only imported the"
+        " app, or fresh interpreters; silent: fork",
     )
 
 

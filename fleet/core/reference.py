@@ -160,6 +160,7 @@ def _capabilities() -> str:
         "soft_limit": "`softTimeLimit`",
         "recycle_tasks": "`maxTasksPerChild`",
         "recycle_memory": "`maxMemoryPerChild`",
+        "recycle_age": "`maxAgePerChild`",
         "own_processes": "`startMethod`",
     }
     rows = ["| pool | slots | " + " | ".join(columns.values()) + " |", "|---|---|" + "---|" * len(columns)]

@@ -101,7 +101,7 @@ def processes(spec: WorkerSpec, capacity: text.Capacity | None) -> int:
     """Operating system processes of one replica."""
     if spec.kind == "command":
         return (capacity or text.Capacity()).processes
-    return spec.pool.concurrency + 1 if TRAITS[spec.pool.type].own_processes else 1
+    return spec.pool.concurrency + spec.pool.processes_beside_slots if TRAITS[spec.pool.type].own_processes else 1
 
 
 def embedded_broker(fleet: str, facts: Facts) -> DesiredGroup:
@@ -143,6 +143,7 @@ def _pool(name: str, group: text.Group, app: str, facts: Facts) -> PoolSpec:
         class_path=class_path,
         max_tasks_per_child=said.max_tasks_per_child,
         max_memory_per_child_bytes=said.max_memory_per_child,
+        max_age_per_child_seconds=said.max_age_per_child,
         start_method=said.start_method or "fork",
     )
 

@@ -27,6 +27,15 @@ def test_ten_solos_and_one_prefork_differ_in_processes() -> None:
     assert planned(wanted, NOTHING).usage == (Usage("slots", 20, 20), Usage("processes", 21, 21))
 
 
+def test_a_fork_server_is_a_process_too() -> None:
+    plain = group("reports", 10, pool="prefork")
+    pool = replace(plain.spec.pool, start_method="forkserver")
+
+    wanted = fleet(replace(plain, spec=replace(plain.spec, pool=pool)))
+
+    assert planned(wanted, NOTHING).usage == (Usage("slots", 10, 10), Usage("processes", 12, 12))
+
+
 def test_a_rollout_counts_its_spare_at_the_peak() -> None:
     price = Price(memory_per_slot_bytes=100 * MI, connections_per_slot=(("postgres", 2),))
     old, new = (group("reports", 10, pool="prefork", env={"A": value}, price=price) for value in "12")

@@ -346,6 +346,7 @@ BY_HAND: dict[str, str | bytes] = {
     "recycling solo": changed((*GROUP, "pool"), {"type": "solo", "maxTasksPerChild": 10}),
     "recycling threads": changed((*GROUP, "pool"), {"type": "threads", "maxTasksPerChild": 10}),
     "memory of threads": changed((*GROUP, "pool"), {"type": "threads", "maxMemoryPerChild": "1Gi"}),
+    "age of threads": changed((*GROUP, "pool"), {"type": "threads", "maxAgePerChild": "1h"}),
     "start method of gevent": changed((*GROUP, "pool"), {"type": "gevent", "startMethod": "fork"}),
     "soft limit of threads": changed(("spec", "groups", "mail", "task"), {"softTimeLimit": "5s"}),
     "class of prefork": changed((*GROUP, "pool"), {"type": "prefork", "class": "a:B"}),

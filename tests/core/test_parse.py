@@ -41,6 +41,7 @@ def test_a_manifest_becomes_values() -> None:
     reports = manifest.effective_group("reports")
     assert reports.pool is not None
     assert reports.pool.max_memory_per_child == 600 << 20
+    assert reports.pool.max_age_per_child == 3600.0
     assert reports.task is not None
     assert (reports.task.time_limit, reports.task.soft_time_limit) == (600.0, 540.0)
 
