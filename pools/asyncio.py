@@ -24,23 +24,36 @@ from typing import Any, TypeVar
 from pools.base import Target
 from pools.errors import Killed, SoftTimeLimit
 from pools.handle import Handle
-from pools.inprocess import GRACE_SECONDS, InProcessPool, Job, Run
+from pools.inprocess import GRACE_SECONDS, HERE, InProcessPool, Job, Run
 from pools.interruption import Interruptible
 from pools.traits import TRAITS
 
 R = TypeVar("R")
 
-_HERE = threading.local()
-
 
 def complete(coroutine: Coroutine[Any, Any, R]) -> R:
-    """Run a coroutine to its end for a caller that cannot await it.
+    """Run a coroutine to its end for a task that cannot await it.
 
-    In a thread of an asyncio pool it runs on the loop of the pool, and the limits of the task reach it there; anywhere
-    else it gets a loop of its own.
+    In a thread of an asyncio pool it runs on the loop of the pool, anywhere else on a loop of its own. In an asyncio
+    and in a threads pool, limits reach it where it awaits.
     """
-    run: _AsyncioRun | None = getattr(_HERE, "run", None)
-    return asyncio.run(coroutine) if run is None else run.complete(coroutine)
+    run: Run | None = getattr(HERE, "run", None)
+    if isinstance(run, _AsyncioRun):
+        return run.complete(coroutine)
+    return asyncio.run(coroutine) if run is None else _complete_in_thread(run, coroutine)
+
+
+def _complete_in_thread(run: Run, coroutine: Coroutine[Any, Any, R]) -> R:
+    async def attend() -> R:
+        guest = _Guest(asyncio.get_running_loop())
+        run.interrupt = guest.interrupt
+        return await guest.attend(coroutine)
+
+    into_thread = run.interrupt
+    try:
+        return asyncio.run(attend())
+    finally:
+        run.interrupt = into_thread
 
 
 class AsyncioPool(InProcessPool):
@@ -202,13 +215,13 @@ class AsyncioPool(InProcessPool):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> tuple[Any, BaseException | None]:
-        _HERE.run = run
+        HERE.run = run
         try:
             if (missed := run.enter_thread(thread)) is not None:
                 return None, missed
             return thread.call(run.handle, self._context.copy().run, (target, *args), kwargs)
         finally:
-            _HERE.run = None
+            HERE.run = None
 
 
 class _AsyncioRun(Run):

@@ -29,6 +29,9 @@ Interrupt = Callable[[SoftTimeLimit | Killed], object]
 GRACE_SECONDS = 1.0
 """What a task may take to end by itself, once its end is decided."""
 
+HERE = threading.local()
+"""``HERE.run``: the run that this thread is in, where it is in one."""
+
 
 class Run:
     """A task in its slot.

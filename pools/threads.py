@@ -18,7 +18,7 @@ from typing import Any
 
 from pools.base import Target
 from pools.handle import Handle
-from pools.inprocess import InProcessPool, Job, Run
+from pools.inprocess import HERE, InProcessPool, Job, Run
 from pools.interruption import Interruptible
 from pools.traits import TRAITS
 
@@ -139,7 +139,10 @@ class ThreadsPool(InProcessPool):
         if job is None:
             return
         self._begin(index, run)
-        self._end(run, *thread.call(handle, *job))
+        HERE.run = run
+        value, failure = thread.call(handle, *job)
+        HERE.run = None
+        self._end(run, value, failure)
         self._stuck.discard(index)
         self.tell_slot(index, os.getpid(), "idle")
 

@@ -151,6 +151,10 @@ class Application(Protocol):
         """Once, in the worker's process, before any slot exists. ``node`` is the worker's name on the broker."""
         ...
 
+    def import_tasks(self) -> None:
+        """Import all that tasks need, in a process that inherited nothing. Nothing is sent, opened or run."""
+        ...
+
     def prepare_process(self, node: str) -> None:
         """Once in every process that runs tasks."""
         ...
@@ -169,6 +173,14 @@ class Application(Protocol):
 
     def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
         """What becomes of a message whose task ended in a way its own process could not tell."""
+        ...
+
+    def is_async(self, name: str) -> bool:
+        """Whether ``run_async`` can await this task, where the pool has a loop."""
+        ...
+
+    async def run_async(self, call: Call) -> Outcome:
+        """Run the task on the running loop. Raises what ``run`` raises."""
         ...
 
     def run(self, call: Call) -> Outcome:

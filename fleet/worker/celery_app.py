@@ -20,6 +20,7 @@ from celery.app.trace import TraceInfo, build_tracer, setup_worker_optimizations
 from celery.exceptions import InvalidTaskError, NotRegistered, Reject
 
 from fleet.worker.application import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy, payload_of
+from fleet.worker.celery_coroutines import let_body_finish
 from fleet.worker.celery_remote import CeleryRemote
 from fleet.worker.job import Job
 from fleet.worker.messages import BadMessage, Payload
@@ -130,6 +131,12 @@ class CeleryApplication:
 
     # -- the slot's side
 
+    def import_tasks(self) -> None:
+        """What ``imports`` and autodiscovery name; and the app's wishes about logging."""
+        self.app.loader.init_worker()
+        _let_the_app_log()
+        self.app.finalize()
+
     def prepare_process(self, node: str) -> None:
         """As Celery's pool does in a fresh process: no inherited connections, this app the default, tracers built."""
         app = self.app
@@ -143,12 +150,21 @@ class CeleryApplication:
         set_default_app(app)
         _make_soft_limits_catchable()
         for name, task in app.tasks.items():
+            let_body_finish(task, green=self._green)
             task.__trace__ = build_tracer(name, task, app.loader, node, Info=_TraceInfo, app=app)
         signals.worker_process_init.send(sender=node)
 
     def finish_process(self) -> None:
         """As Celery's prefork pool does in its children; here for every pool."""
         signals.worker_process_shutdown.send(sender=self._node, pid=os.getpid(), exitcode=0)
+
+    def is_async(self, name: str) -> bool:  # noqa: ARG002
+        """Never: the tracer is called, also around an ``async def`` task."""
+        return False
+
+    async def run_async(self, call: Call) -> Outcome:
+        """As ``run``."""
+        return self.run(call)
 
     def run(self, call: Call) -> Outcome:
         """Trace the task. Its result is stored, its callbacks are sent, before this returns."""
@@ -166,7 +182,7 @@ class CeleryApplication:
     def _trace(self, call: Call, task: Any, body: Payload, started: float) -> Outcome:
         request = _request(call, body, self._node)
         try:
-            _, info, runtime, _ = task.__trace__(call.id, body.args, body.kwargs, request)
+            value, info, runtime, shown = task.__trace__(call.id, body.args, body.kwargs, request)
         except Reject as error:
             return _after_reject(error)
         except MemoryError as error:
@@ -174,8 +190,9 @@ class CeleryApplication:
             return self._fail(call, task, body, error)
         seconds = runtime if runtime is not None else time.monotonic() - started
         if info is None:
-            return Outcome("success", seconds)
-        return self._after(call, task, body, info, seconds)
+            return Outcome("success", seconds, result=shown if call.report else "")
+        outcome = self._after(call, task, body, info, seconds)
+        return outcome._replace(traceback=str(getattr(value, "traceback", "") or "")) if call.report else outcome
 
     def _after(self, call: Call, task: Any, body: Payload, info: Any, seconds: float) -> Outcome:
         error = info.retval

@@ -220,9 +220,9 @@ class Consumer:
             return
         if log.isEnabledFor(logging.DEBUG):
             log.debug("Task %s[%s] received", job.call.name, job.call.id)
-        if self.witnesses and self.application.knows(job.call.name):
-            self._witness(Happening.RECEIVED, job)
         self._place(job)
+        if self.witnesses and job.ending is None and self.application.knows(job.call.name):
+            self._witness(Happening.RECEIVED, job)
 
     def _is_running(self, job: Job) -> bool:
         """Whether a broken line brought the message of a running task again; that one then belongs to the task."""
@@ -284,7 +284,9 @@ class Consumer:
         self.totals[job.call.name] += 1
         if self.witnesses:
             self._witness(Happening.STARTED, job)
-        self._submit(job, execution.perform, (job.call,), soft, hard)
+        awaited = self.pool.traits.async_tasks and self.application.is_async(job.call.name)
+        perform = execution.perform_async if awaited else execution.perform
+        self._submit(job, perform, (job.call,), soft, hard)
 
     def _submit(self, job: Job, target: Any, args: tuple[Any, ...], soft: float | None, hard: float | None) -> None:
         self.running[job] = None
@@ -334,11 +336,14 @@ class Consumer:
 
     def _limits(self, job: Job) -> tuple[float | None, float | None]:
         soft, hard = job.policy.soft_time_limit_seconds, job.policy.time_limit_seconds
-        if soft is not None and not self.pool.traits.soft_limit:
+        traits = self.pool.traits
+        if (soft is not None and not traits.soft_limit) or (hard is not None and not traits.hard_limit):
+            # Only a pool class of the user's: for our own kinds a manifest that asks for this is refused.
             if job.call.name not in self._warned_limits:
                 self._warned_limits.add(job.call.name)
-                log.warning("the %s pool has no soft time limits; %s runs without", self.pool.name, job.call.name)
-            soft = None
+                log.warning("the %s pool cannot keep all time limits; %s runs without", self.pool.name, job.call.name)
+            soft = soft if traits.soft_limit else None
+            hard = hard if traits.hard_limit else None
         return soft, hard
 
     # -- ends
@@ -559,6 +564,12 @@ class Consumer:
             self.channel.consume(self.tuning.queues)  # without a connection too: the next one is told
         except ChannelLost as error:
             self._on_lost(error)
+        self._asked = -1
+
+    def on_regated(self) -> None:
+        """Rate limits have changed: what waits for one is to be looked at anew."""
+        self.delayed = [(job.due, order, job) for _, order, job in self.delayed]
+        heapq.heapify(self.delayed)
         self._asked = -1
 
     def _witness(self, happening: Happening, job: Job) -> None:

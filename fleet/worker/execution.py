@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
+
 from fleet.worker import application as applications
+from fleet.worker import logs
 from fleet.worker.application import Application, Call, Ending, Outcome
 from fleet.worker.logs import heed_level
 from fleet.worker.signals import answer_bare
@@ -23,6 +26,15 @@ def bound() -> Application:
     return _bound
 
 
+def preload(path: str, replica: str, *, level: str, style: str) -> None:
+    """Once in a process that inherited nothing, before its slots or itself are prepared: a log, and the app's code."""
+    logs.set_up(replica, level=level, style=style)
+    faulthandler.enable()
+    application = applications.load(path)
+    application.import_tasks()
+    bind(application)
+
+
 def prepare(path: str, node: str) -> None:
     """Initializer of a slot's process. A spawned one inherits nothing, so it imports the app itself."""
     answer_bare()
@@ -40,6 +52,11 @@ def perform(call: Call) -> Outcome:
     """Run one task."""
     heed_level()
     return bound().run(call)
+
+
+async def perform_async(call: Call) -> Outcome:
+    """Run one task on the loop of the pool."""
+    return await bound().run_async(call)
 
 
 def record_end(call: Call, ending: Ending, detail: str) -> None:

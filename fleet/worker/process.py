@@ -29,7 +29,7 @@ from fleet.worker.lifecycle import EXIT_FAILED
 from fleet.worker.options import WorkerOptions
 from fleet.worker.record import Record
 from fleet.worker.signals import SignalBox
-from pools import BasePool, EventLoop, get_pool
+from pools import BasePool, EventLoop, pool_class
 from pools.errors import PoolError
 from pools.patching import GREEN
 
@@ -119,21 +119,30 @@ class Worker:
             "finalizer": execution.finish,
             "max_tasks_per_child": spec.max_tasks_per_child,
             "max_memory_per_child_bytes": spec.max_memory_per_child_bytes,
+            "max_age_per_child_seconds": spec.max_age_per_child_seconds,
             "start_method": spec.start_method,
         }
         if spec.type == "solo":
             options |= {"on_hard_timeout": self._on_hard_limit, "on_terminate_job": self._on_terminate_job}
         elif spec.type == "prefork":
             options |= {"private_fds": self._private_fds, "title": f"fleet: {self.options.replica}"}
+            options["preload"] = self._preload()
         elif spec.type in GREEN:
             options |= self._green_options(spec.type)
-        return get_pool(spec.class_path or spec.type, spec.concurrency, **options)
+        kind = pool_class(spec.class_path or spec.type)
+        if hasattr(kind, "foreign_class"):  # written for Celery, whose pools are given these
+            options |= {"app": getattr(self.application, "app", None), "hostname": self.node}
+        return kind(spec.concurrency, **options)
 
     def _green_options(self, kind: str) -> dict[str, Any]:
         import psutil  # noqa: F401  (for `on_blocked`: a process that stands still cannot import any more)
 
         options: dict[str, Any] = {"on_blocked": self._on_blocked}
         return options if kind == "gevent" else {**options, "on_lifecycle": self.application.on_pool_lifecycle}
+
+    def _preload(self) -> Callable[[], None]:
+        spec, replica = self.options.spec, self.options.replica
+        return partial(execution.preload, spec.app, replica, level=spec.log_level, style=spec.log_format)
 
     def _on_blocked(self, handle: Any) -> None:
         departure.on_blocked(self.consumer, handle)
@@ -203,6 +212,8 @@ class Worker:
                 step()
             except Exception:
                 log.exception("the worker did not close cleanly")
+        global _occupied
+        _occupied = self.pool.busy_slots > 0
 
     def _closing_steps(self) -> list[Callable[[], object]]:
         stuck = bool(self.consumer.running) or self.pool.busy_slots > 0
@@ -215,6 +226,10 @@ class Worker:
             partial(self.record.become, "stopped"),
             partial(log.info, "stopped"),
         ]
+
+
+_occupied = False
+"""Whether a task still had a slot when its pool was given up: its thread may keep the interpreter from ending."""
 
 
 def _nothing() -> None:
@@ -247,7 +262,7 @@ def leave(code: int) -> None:
     import threading
 
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
-    if any(thread.daemon and thread.name.startswith("pool-") for thread in others):
+    if _occupied or any(thread.daemon and thread.name.startswith("pool-") for thread in others):
         logging.shutdown()
         departure.end_descendants()  # what that task started must not outlive it
         os._exit(code)

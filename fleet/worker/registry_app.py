@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 from fleet import signals
@@ -23,6 +23,8 @@ log = logging.getLogger("fleet.task")
 
 _MOST_TRACEBACK = 8_000
 """Characters of a traceback that travel in a header: its end tells more than its beginning."""
+_FOR_THE_POOL = (HardTimeLimit, Terminated, SystemExit, KeyboardInterrupt)
+"""Goes on to the pool, which may have raised it itself, to end the task."""
 
 
 class RegistryApplication:
@@ -43,6 +45,9 @@ class RegistryApplication:
         self._green_pool = pool if pool in TRAITS and TRAITS[pool].is_green else ""
         signals.worker_init.send(node)
 
+    def import_tasks(self) -> None:
+        """Done with the module that was named."""
+
     def prepare_process(self, node: str) -> None:
         """Say that tasks will run here."""
         self._node = node
@@ -62,7 +67,6 @@ class RegistryApplication:
 
     def remote(self) -> None:
         """Nobody sends commands: ``fleet status`` reads the record."""
-        return None
 
     def announce(self, what: Stage) -> None:
         """Signals for the life of a worker."""
@@ -108,10 +112,32 @@ class RegistryApplication:
     def record_end(self, call: Call, ending: Ending, detail: str) -> None:
         """Nobody waits for a result."""
 
+    def is_async(self, name: str) -> bool:
+        """Whether it is an ``async def`` function."""
+        task = self.tasks.get(name)
+        return task is not None and task.is_async
+
     def run(self, call: Call) -> Outcome:
         """Call the function. What it returns is dropped."""
+        attempt = self._attempt(call)
+        if isinstance(attempt, Outcome):
+            return attempt
+        with attempt:
+            attempt.result = attempt.call_function()
+        return attempt.outcome
+
+    async def run_async(self, call: Call) -> Outcome:
+        """Await the function. What it returns is dropped."""
+        attempt = self._attempt(call)
+        if isinstance(attempt, Outcome):
+            return attempt
+        with attempt:
+            attempt.result = await attempt.start_function()
+        return attempt.outcome
+
+    def _attempt(self, call: Call) -> _Attempt | Outcome:
+        """What is about to run, or why nothing can."""
         task = self.tasks.get(call.name)
-        started = time.monotonic()
         if task is None:
             return Outcome("dead", error=f"unknown task {call.name!r}")
         if task.is_async and self._green_pool:
@@ -120,32 +146,52 @@ class RegistryApplication:
             log.error("Task %s[%s] is refused: %s", call.name, call.id, error)
             return Outcome("dead", error=error)
         try:
-            payload = payload_of(call, self.accept)
+            return _Attempt(task, call, payload_of(call, self.accept))
         except BadMessage as error:
             log.error("Task %s[%s] cannot be read: %s", call.name, call.id, error)
             return Outcome("dead", error=str(error))
-        token = CURRENT.set(_current_of(call))
+
+
+class _Attempt:
+    """One run of a function, as a context around it that decides what becomes of the message."""
+
+    def __init__(self, task: Task[..., Any], call: Call, payload: Payload) -> None:
+        self.task = task
+        self.call = call
+        self.payload = payload
+        self.result: object = None
+        self.outcome = Outcome("ignored")
+        self._started = time.monotonic()
+
+    def start_function(self) -> Any:
+        """What the function returns: of an ``async def`` one, a coroutine."""
+        return self.task.function(*self.payload.args, **self.payload.kwargs)
+
+    def call_function(self) -> object:
+        """What it returns in the end, where nothing can be awaited."""
+        if not self.task.is_async:
+            return self.start_function()
+        from pools.asyncio import complete
+
+        return complete(self.start_function())
+
+    def __enter__(self) -> None:
+        self._token = CURRENT.set(_current_of(self.call))
+        registry_signals.before(self.task, self.call, self.payload)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> bool:
         try:
-            return _run(task, call, payload, started)
+            if isinstance(error, _FOR_THE_POOL):
+                return False
+            runtime = time.monotonic() - self._started
+            if error is None:
+                self.outcome = _after_success(self.call, runtime)
+            else:
+                self.outcome = _after_error(self.task, self.call, error, runtime)
+            registry_signals.after(self.task, self.call, self.payload, self.outcome, result=self.result, error=error)
+            return True
         finally:
-            CURRENT.reset(token)
-
-
-def _run(task: Task[..., Any], call: Call, payload: Payload, started: float) -> Outcome:
-    registry_signals.before(task, call, payload)
-    result: object = None
-    failure: BaseException | None = None
-    try:
-        result = _call(task, payload.args, payload.kwargs)
-    except (HardTimeLimit, Terminated, SystemExit, KeyboardInterrupt):
-        raise  # for the pool: it may have raised them itself, to end the task
-    except BaseException as error:
-        failure = error
-        outcome = _after_error(task, call, error, time.monotonic() - started)
-    else:
-        outcome = _after_success(call, time.monotonic() - started)
-    registry_signals.after(task, call, payload, outcome, result=result, error=failure)
-    return outcome
+            CURRENT.reset(self._token)
 
 
 def _current_of(call: Call) -> Current:
@@ -156,11 +202,6 @@ def retries_of(call: Call) -> int:
     """How often this message was retried before."""
     retries = call.headers.get("retries")
     return retries if isinstance(retries, int) else 0
-
-
-def _call(task: Task[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> object:
-    result: Any = task.function(*args, **kwargs)
-    return asyncio.run(result) if task.is_async else result
 
 
 def _after_success(call: Call, runtime: float) -> Outcome:
