@@ -10,8 +10,8 @@ import kombu
 import pytest
 
 from fleet.core.desired import QueueSpec
-from fleet.worker.channels import rabbitmq as module
 from fleet.worker.channels import open_channel
+from fleet.worker.channels import rabbitmq as module
 from fleet.worker.delivery import ChannelLost
 from tests.conftest import eventually
 from tests.worker.brokers import Broker, gather, stays_empty, values

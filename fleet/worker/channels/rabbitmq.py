@@ -42,6 +42,7 @@ HEARTBEAT_SECONDS = 10.0
 ANSWER_SECONDS = 20.0
 HOARD_SECONDS = 1.0
 PACE_SECONDS = 0.9
+QUICK_TASKS, QUICK_SECONDS = 20, 0.1
 AHEAD_SECONDS = 0.05
 MOST_AHEAD = 100
 CALM_SECONDS = 30.0
@@ -147,11 +148,14 @@ class RabbitChannel(Connected):
             found += self._unbuffered(count - len(found))
             if len(found) < count:
                 self._widen(count - len(found))
-        self._full_since = time.monotonic() if len(found) >= count else None
+        now = time.monotonic()
+        self._full_since = now if len(found) >= count else None
         self._taken += len(found)
+        if self._taken >= QUICK_TASKS and not self._buffered:
+            self._find_pace(now, after_seconds=QUICK_SECONDS)
         if len(self._queues) > 1:
             self._rotate()
-        return [self._delivered(pushed) for pushed in found]
+        return [self._delivered(pushed, now) for pushed in found]
 
     def wait_fds(self) -> Sequence[int]:
         """Descriptors that become readable when a fetch may bring something."""
@@ -254,7 +258,7 @@ class RabbitChannel(Connected):
         if self._outlet is not None:
             self._outlet.check()
         now = time.monotonic()
-        self._find_pace(now)
+        self._find_pace(now, after_seconds=PACE_SECONDS)
         if self._full_since is not None and now - self._full_since >= HOARD_SECONDS and self._buffered:
             self._park([])
             self._calm_until = now + CALM_SECONDS
@@ -332,10 +336,10 @@ class RabbitChannel(Connected):
         made = self._sources[tag] = _Subscription(self._names[int(tag.partition(".")[2])], tag)
         return made
 
-    def _find_pace(self, now: float) -> None:
+    def _find_pace(self, now: float, *, after_seconds: float) -> None:
         """How much to take ahead: by how quickly tasks went since the last look."""
         seconds = now - self._paced_at
-        if seconds < PACE_SECONDS:
+        if seconds < after_seconds:
             return
         self._paced_at = now
         ahead = 0 if now < self._calm_until else min(MOST_AHEAD, int(self._taken / seconds * AHEAD_SECONDS))
@@ -347,7 +351,7 @@ class RabbitChannel(Connected):
             self._park([])
             self._ahead = ahead
 
-    def _delivered(self, pushed: Pushed) -> Delivery:
+    def _delivered(self, pushed: Pushed, now: float) -> Delivery:
         tag = f"{self._life}:{pushed.tag}"
         self._held[tag] = pushed.tag
         properties = pushed.properties()
@@ -372,7 +376,7 @@ class RabbitChannel(Connected):
             content_encoding=properties.get("content_encoding") or "utf-8",
             redelivered=pushed.redelivered,
             attempts=_attempts(headers, redelivered=pushed.redelivered),
-            received_at=time.monotonic(),
+            received_at=now,
         )
 
     # ---- settling
