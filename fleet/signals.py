@@ -56,9 +56,9 @@ class Signal:
     def connect(
         self, receiver: Receiver | None = None, *, sender: object = None
     ) -> Receiver | Callable[[Receiver], Receiver]:
-        """Call ``receiver(sender=…, **arguments)`` from now on: ``@signal.connect``, ``@signal.connect(sender=task)``.
+        """Call ``receiver(sender=…, signal=…, **arguments)`` from now on: ``@signal.connect``.
 
-        With a ``sender``, only when the signal comes from it. Connecting the same twice is connecting it once.
+        ``@signal.connect(sender=task)``: only when it comes from there. Connecting the same twice is connecting once.
         """
 
         def connect(receiver: Receiver) -> Receiver:
@@ -79,7 +79,7 @@ class Signal:
         for receiver, wanted in self._connected:
             if wanted is None or wanted is sender:
                 try:
-                    receiver(sender=sender, **arguments)
+                    receiver(sender=sender, signal=self, **arguments)
                 except Exception:
                     log.exception("a receiver of %s failed: %r", self.name, receiver)
 
