@@ -7,6 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
 from fleet.core.desired import TaskPolicy as Wishes
+from fleet.worker import postmortem
 from fleet.worker.application import Application, Outcome
 from fleet.worker.delivery import Channel
 from fleet.worker.job import Job, Key
@@ -53,6 +54,10 @@ class Endings:
         self.line = 0
         self.counted = False
 
+    def wish(self, wishes: Wishes) -> None:
+        """Other wishes of the manifest from now on."""
+        self._wishes = wishes
+
     # -- from the pool
 
     def settle(self, job: Job, handle: Handle) -> None:
@@ -71,6 +76,7 @@ class Endings:
             if self._is_ours(job):
                 self._settlement.after_crash(job, attempts=job.delivery.attempts + 1)
         else:
+            job.story = postmortem.story(error, handle.pid)
             self._end_by(job, error, abandoned=handle.abandoned)
 
     def end_untold(self, job: Job) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ class Job:
     due, expires_at: Unix time, 0.0 for none.  ending: set when the task must not run (any more) and its end is to be
     told. slot: its place in the record, -1 while it does not run.  acked: the broker need not be told any more.
     settled: nothing is left to do; a late word of the pool about it is ignored.
-    line: number of the connection it came over.
+    line: number of the connection it came over.  story: headers about its end, should it be buried.
     """
 
     delivery: Delivery
@@ -41,6 +42,7 @@ class Job:
     settled: bool = False
     revoked: bool = False
     line: int = 0
+    story: Mapping[str, str] | None = None
 
     def describe(self) -> dict[str, Any]:
         """As ``celery inspect`` shows a task."""

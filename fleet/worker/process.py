@@ -26,6 +26,7 @@ from fleet.worker.consumer import INLINE_POOLS, Consumer
 from fleet.worker.control import POLL_SECONDS, Control
 from fleet.worker.delivery import Channel
 from fleet.worker.lifecycle import EXIT_FAILED
+from fleet.worker.live import LiveDocument
 from fleet.worker.options import WorkerOptions
 from fleet.worker.record import Record
 from fleet.worker.signals import SignalBox
@@ -93,6 +94,8 @@ class Worker:
         self.consumer = Consumer(
             options, application, self.pool, self.channel, record=self.record, box=box, loop=self.loop
         )
+        if options.document_path is not None:
+            self.consumer.chores.append(LiveDocument(options.document_path, options.digest, self.consumer.tuning).look)
         self.consumer.witnesses.append(application.witness())
         self.control = self._make_control()
         self.attendant: Attendant | None = None

@@ -80,6 +80,7 @@ class Settlement:
             ATTEMPTS_HEADER: job.delivery.attempts,
             "x-fleet-died-at": datetime.now(UTC).isoformat(),
             "x-fleet-replica": self._replica,
+            **(job.story or {}),
         }
         self._send(job, job.delivery.queue + DEAD_SUFFIX, _copy(job.delivery, story))
 
