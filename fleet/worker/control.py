@@ -144,6 +144,7 @@ class Control:
             log.info("no remote control and no events: %s has no fanout", masked(self._url))
             self._off = True
             return
+        self._mailbox.drain()  # on Redis this subscribes: who is told ready can be reached
         self.inspection.broker = self._mailbox.facts
         self.events.flush(self._mailbox.publish)
         self._failed = 0
