@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
+import mmap
 import sys
 import time
+
+_STEP = 10  # between two of the levels that logging names
+
+_said: mmap.mmap | None = None
+"""One byte that this process and its forked children share: the level, in steps."""
+_heard = 0
 
 
 def set_up(replica: str, *, level: str = "INFO", style: str = "text") -> None:
@@ -14,8 +21,26 @@ def set_up(replica: str, *, level: str = "INFO", style: str = "text") -> None:
     handler.setFormatter(JsonLines(replica) if style == "json" else TextLines(replica))
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
     logging.captureWarnings(True)
+    global _said, _heard
+    _said = mmap.mmap(-1, 1)
+    set_level(level)
+    _heard = _said[0]
+
+
+def set_level(level: str) -> None:
+    """Another level from now on: here at once, in children that were forked before when they run their next task."""
+    logging.getLogger().setLevel(level)
+    if _said is not None:
+        _said[0] = logging.getLogger().level // _STEP
+
+
+def heed_level() -> None:
+    """For a slot, before a task: the worker may have another level since. Costs one comparison as a rule."""
+    global _heard
+    if _said is not None and _said[0] != _heard:
+        _heard = _said[0]
+        logging.getLogger().setLevel(_heard * _STEP)
 
 
 class TextLines(logging.Formatter):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,10 @@ DOCUMENT_FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """Everything a worker needs to know. ``broker_url`` is resolved: it may hold a password and is not for logs."""
+    """Everything a worker needs to know. ``broker_url`` is resolved: it may hold a password and is not for logs.
+
+    document_path: the launch document it was read from.
+    """
 
     spec: WorkerSpec
     replica: str
@@ -24,6 +27,7 @@ class WorkerOptions:
     broker_url: str
     record_path: Path | None = None
     history_path: Path | None = None
+    document_path: Path | None = None
 
     @property
     def queues(self) -> tuple[str, ...]:
@@ -38,7 +42,7 @@ def read_document(path: Path) -> WorkerOptions:
     except (OSError, ValueError) as error:
         raise FleetError(f"the launch document {path} cannot be read: {error}", hint=_APPLY_AGAIN) from error
     try:
-        return from_document(document)
+        return replace(from_document(document), document_path=path)
     except (KeyError, TypeError, ValueError) as error:
         raise FleetError(
             f"the launch document {path} is not one of this version: {error!r}", hint=_APPLY_AGAIN

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
-from fleet.core.desired import QueueSpec
+from fleet.core.desired import QueueSpec, WorkerSpec, live_digest, resizes
 from fleet.core.desired import TaskPolicy as Wishes
+from fleet.worker import logs
+from fleet.worker.autoscaler import Autoscaler, Bounds
+from fleet.worker.delivery import ChannelLost
+from fleet.worker.rates import RateLimits, per_second
 
 if TYPE_CHECKING:
     from fleet.worker.consumer import Consumer
@@ -16,11 +21,35 @@ log = logging.getLogger("fleet.worker")
 
 
 class Tuning:
-    """Changes one running worker. Every call is idempotent; the caller holds the channel's lock."""
+    """Changes one running worker. Every call is idempotent; the caller holds the channel's lock.
+
+    ``spec`` is what the worker goes by now, and the record publishes its digest: what somebody changes by hand is no
+    longer what the manifest says, and the next plan shows it.
+    """
 
     def __init__(self, consumer: Consumer) -> None:
         self._consumer = consumer
-        self.queues: tuple[QueueSpec, ...] = consumer.options.spec.queues
+        self._rates: dict[str, str] = {}
+        self._rates_of_app: dict[str, object] = {}
+        self.autoscaler: Autoscaler | None = None
+        consumer.chores.append(self.follow_work)
+        self.spec: WorkerSpec = consumer.options.spec
+        consumer.record.live = live_digest(self.spec)
+
+    @property
+    def queues(self) -> tuple[QueueSpec, ...]:
+        """The consumed queues."""
+        return self.spec.queues
+
+    def adopt(self, spec: WorkerSpec) -> None:
+        """Go by this spec, in all that can change in place. PoolError where the pool cannot follow."""
+        self.set_wishes(spec.task)
+        self.set_log_level(spec.log_level)
+        self.set_queues(spec.queues)
+        self.autoscale(None)
+        if resizes(spec):
+            self.set_slots(spec.pool.concurrency)
+        self._go_by(restart=spec.restart, ready_after_seconds=spec.ready_after_seconds)
 
     def set_slots(self, count: int) -> None:
         """So many slots. PoolError where the pool cannot change them."""
@@ -32,6 +61,7 @@ class Tuning:
         else:
             return
         self._consumer.on_resized()
+        self._go_by(pool=replace(self.spec.pool, concurrency=pool.limit))
         log.info("%d slots", count)
 
     def set_queues(self, queues: Sequence[QueueSpec]) -> None:
@@ -39,18 +69,84 @@ class Tuning:
         wanted = tuple(queues)
         if wanted == self.queues:
             return
-        self.queues = wanted
+        self._go_by(queues=wanted)
         self._consumer.on_requeued({queue.name for queue in wanted})
         log.info("consuming %s", ", ".join(queue.name for queue in wanted) or "no queue")
 
     def set_wishes(self, wishes: Wishes) -> None:
         """The manifest's delivery and limits, for tasks that start from now on."""
-        self._consumer.intake.wish(wishes)
+        self._set_rates(dict(wishes.rate_limits))
+        if wishes != self.spec.task:
+            self._consumer.intake.wish(wishes)
+            self._consumer.endings.wish(wishes)
+            self._go_by(task=wishes)
+
+    def _set_rates(self, rates: dict[str, str]) -> None:
+        """Only what the manifest changes: a rate somebody set by hand holds until then."""
+        for name in sorted(rates.keys() | self._rates.keys()):
+            if rates.get(name) != self._rates.get(name):
+                self.set_rate_limit(name, rates.get(name, self._rates_of_app.get(name)))
+        self._rates = rates
 
     def set_time_limits(self, task_name: str, *, soft_seconds: float | None, hard_seconds: float | None) -> None:
         """Limits of one task, over what the app and the manifest say; a message's own still win."""
         self._consumer.intake.limit(task_name, soft_seconds, hard_seconds)
 
+    def set_rate_limit(self, task_name: str, rate: object) -> None:
+        """How often one task may start, like ``10/m``; None: as often as there are slots. ValueError for no rate."""
+        limit = per_second(rate)
+        gate = self._consumer.gate
+        if not isinstance(gate, RateLimits):
+            if limit is None:
+                return
+            gate = self._consumer.gate = RateLimits()
+        gate.limit(task_name, limit)
+        self._consumer.on_regated()
+
+    def set_rate_limits(self, written: Mapping[str, object]) -> None:
+        """The rates that an app sets, by task, as people write them. One that cannot be read is told of and ignored."""
+        for task_name, text in written.items():
+            try:
+                self.set_rate_limit(task_name, text)
+            except ValueError as error:
+                log.warning("the rate limit of %s is ignored: %s", task_name, error)
+            else:
+                self._rates_of_app[task_name] = text
+
+    def autoscale(self, bounds: Bounds | None) -> None:
+        """Let the slots follow the work between these bounds; None: let them be."""
+        self.autoscaler = Autoscaler(bounds) if bounds is not None else None
+        if bounds is not None:
+            self.set_slots(bounds.clamp(self._consumer.pool.limit))
+
+    def follow_work(self, now: float) -> None:
+        """Once a second: what the autoscaler wants, if there is one."""
+        consumer, scaler = self._consumer, self.autoscaler
+        if scaler is None or not consumer.life.takes_work:
+            return
+        slots, busy = consumer.pool.limit, consumer.pool.busy_slots
+        waiting = self._waiting() if busy >= slots else 0
+        self.set_slots(scaler.wanted(now, slots=slots, busy=busy, waiting=waiting))
+
+    def _waiting(self) -> int:
+        """How much waits for a slot. Where the broker cannot tell, one more is assumed."""
+        consumer = self._consumer
+        if consumer.waiting or not consumer.line.up:
+            return len(consumer.waiting)
+        try:
+            backlog = consumer.channel.backlog()
+        except ChannelLost:
+            return 0  # the loop notices by itself
+        return 1 if backlog is None else backlog
+
     def set_log_level(self, level: str) -> None:
         """From DEBUG to CRITICAL."""
-        logging.getLogger().setLevel(level)
+        logs.set_level(level)
+        if level != self.spec.log_level:
+            self._go_by(log_level=level)
+            log.info("log level %s", level)
+
+    def _go_by(self, **changes: Any) -> None:
+        self.spec = replace(self.spec, **changes)
+        self._consumer.record.live = live_digest(self.spec)
+        self._consumer.record.beat()
