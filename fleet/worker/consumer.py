@@ -94,7 +94,7 @@ class Consumer:
             record=record,
             wishes=options.spec.task,
             untold=self._untold,
-            on_stuck=self._replace_soon,
+            on_stuck=self.replace_soon,
             witnesses=self.witnesses,
         )
         self.intake = Intake(application, options.spec.task, deaths=_deaths(options))
@@ -183,6 +183,11 @@ class Consumer:
             return False
         return self._start_waiting() or moved or bool(deliveries)
 
+    @property
+    def wants(self) -> bool:
+        """Whether a message that came now would start now."""
+        return self.line.up and self.pool.free_slots > 0 and self._wanted() > 0
+
     def _wanted(self) -> int:
         if not self.life.takes_work or self._is_sated():
             return 0
@@ -264,22 +269,38 @@ class Consumer:
             self._submit(job, execution.record_end, (job.call, job.ending, job.detail), None, REPORT_LIMIT_SECONDS)
             started = True
         while self.waiting and self.life.takes_work and self.pool.free_slots > 0:
-            job = self.waiting.popleft()
-            pause = self.gate.pause_seconds(job) if self.gate is not None else 0.0
-            if pause > 0:
-                heapq.heappush(self.delayed, (time.time() + pause, next(self._order), job))
-                continue
-            self._start(job)
-            started = True
+            started |= self._start_batch()
         return started
 
-    def _start(self, job: Job) -> None:
+    def _start_batch(self) -> bool:
+        """Start as many as there are free slots. Early acknowledgements reach the broker before: what starts after
+        that and dies must not come again."""
+        room = 1 if self._inline else self.pool.free_slots
+        batch: list[Job] = []
+        while self.waiting and len(batch) < room:
+            job = self.waiting.popleft()
+            if self._may_start(job):
+                batch.append(job)
+        early = [job for job in batch if not job.policy.late]
+        for job in early:
+            self.settlement.ack(job)
+        if early:
+            self.settlement.flush()
+        for job in batch:
+            self._start(job)
+        return bool(batch)
+
+    def _may_start(self, job: Job) -> bool:
         if job.call.id in self.revoked:
             job.ending, job.detail = "revoked", "revoked"
             self.endings.end_untold(job)
-            return
-        if not job.policy.late:
-            self.settlement.ack(job)
+            return False
+        pause = self.gate.pause_seconds(job) if self.gate is not None else 0.0
+        if pause > 0:
+            heapq.heappush(self.delayed, (time.time() + pause, next(self._order), job))
+        return pause <= 0
+
+    def _start(self, job: Job) -> None:
         soft, hard = self._limits(job)
         self.totals[job.call.name] += 1
         if self.witnesses:
@@ -523,7 +544,8 @@ class Consumer:
     def _leave(self) -> None:
         self.settlement.flush()
 
-    def _replace_soon(self, why: str) -> None:
+    def replace_soon(self, why: str) -> None:
+        """Drain, and let the supervisor start another process."""
         log.error("%s; this process drains and is replaced", why)
         self.exit_code = EXIT_REPLACE
         if not self.life.leaving:
