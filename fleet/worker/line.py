@@ -14,6 +14,8 @@ from pools.loop import EventLoop
 log = logging.getLogger("fleet.worker")
 
 RECONNECT = Backoff(1.0, 30.0, 0.3)
+STEADY_SECONDS = 10.0
+"""A connection that held for less is another failure: what breaks at once again is not tried without a pause."""
 
 
 class Line:
@@ -26,6 +28,7 @@ class Line:
         self._channel = channel
         self._loop = loop
         self._failed = 0
+        self._up_since = 0.0
         self._watched: tuple[int, ...] = ()
 
     def connect(self) -> bool:
@@ -40,14 +43,19 @@ class Line:
             log.error("%s; next try in %.1f s%s", error, pause, f" (hint: {hint})" if hint else "")
             return False
         self.up = self.readable = True
-        self._failed = 0
+        self._up_since = time.monotonic()
         return True
 
     def break_off(self, error: ChannelLost) -> None:
         """The connection is gone."""
         log.error("the connection to the broker is lost: %s", error.__cause__ or error)
         self.up = False
-        self.try_at = 0.0
+        self.try_at = now = time.monotonic()
+        if now - self._up_since >= STEADY_SECONDS:
+            self._failed = 0
+        else:
+            self.try_at += RECONNECT.seconds(self._failed)
+            self._failed += 1
         self.watch()
 
     def tend(self) -> ChannelLost | None:

@@ -28,6 +28,7 @@ from fleet.worker.delivery import Channel
 from fleet.worker.lifecycle import EXIT_FAILED
 from fleet.worker.live import LiveDocument
 from fleet.worker.options import WorkerOptions
+from fleet.worker.progress import Watchdog
 from fleet.worker.record import Record
 from fleet.worker.signals import SignalBox
 from pools import BasePool, EventLoop, pool_class
@@ -97,6 +98,7 @@ class Worker:
         if options.document_path is not None:
             self.consumer.chores.append(LiveDocument(options.document_path, options.digest, self.consumer.tuning).look)
         self.consumer.witnesses.append(application.witness())
+        self.consumer.chores.append(Watchdog(self.consumer))
         self.control = self._make_control()
         self.attendant: Attendant | None = None
 
@@ -159,7 +161,7 @@ class Worker:
     def _private_fds(self) -> list[int]:
         """Asked for in a fresh child: connections are the parent's alone."""
         control = self.control.fds() if self.control is not None else []
-        return [*self.channel.wait_fds(), self.box.fileno(), *control]
+        return [*self.channel.fds(), self.box.fileno(), *control]
 
     def _make_channel(self) -> Channel:
         options = self.options

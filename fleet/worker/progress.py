@@ -1,0 +1,129 @@
+"""A watch over progress: messages wait, slots are free, and yet nothing comes. Then the connection is made anew.
+
+A worker that looks healthy and consumes nothing is the worst kind of failure: nothing restarts it. So the broker is
+asked what waits when a worker that wants work has got none for a while. Messages twice in a row: the connection is
+rebuilt. Still none after that: one plain fetch decides. What it brings should have come by itself, so the process is at
+fault and is replaced. When it brings nothing, the broker withholds the messages (a single active consumer elsewhere, an
+exclusive queue, an ordering guarantee), which no other process would change: that is said once, and tried again later.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+from fleet.worker.delivery import ChannelLost
+
+if TYPE_CHECKING:
+    from fleet.worker.consumer import Consumer
+
+log = logging.getLogger("fleet.worker")
+
+PATIENCE_SECONDS = 30.0
+REST_SECONDS = 600.0
+_PATIENCE_VARIABLE = "FLEET_STALL_SECONDS"
+
+
+class Step(Enum):
+    """What to do about it now."""
+
+    NOTHING = auto()
+    ASK = auto()
+    """Ask the broker how many messages wait; tell :meth:`Progress.waits`."""
+    REBUILD = auto()
+    PROBE = auto()
+    """Fetch one message, past the loop; tell :meth:`Progress.probed`."""
+    REPLACE = auto()
+    REST = auto()
+
+
+class Progress:
+    """Decides, from what it is told. Times are monotonic seconds."""
+
+    def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self.patience_seconds = patience_seconds
+        self._got_at = 0.0
+        self._since: float | None = None
+        self._seen_waiting = False
+        self._rebuilt = False
+        self._rest_until = 0.0
+
+    def look(self, now: float, *, wants: bool, got_at: float) -> Step:
+        """Once a second. wants: it would start a message now.  got_at: when a fetch last brought something."""
+        if got_at != self._got_at:
+            self._got_at = got_at
+            self._rebuilt = False
+            self._rest_until = 0.0
+            self._since = None
+        if not wants or now < self._rest_until:
+            self._since = None
+        if self._since is None:
+            self._since = now
+            self._seen_waiting = False
+        return Step.ASK if now - self._since >= self.patience_seconds else Step.NOTHING
+
+    def waits(self, now: float, backlog: int | None) -> Step:
+        """The broker's answer to ASK. Twice in a row some, and half the patience between: no accident."""
+        seen, self._seen_waiting = self._seen_waiting, bool(backlog)
+        self._since = now - self.patience_seconds / 2 if backlog else now
+        if not (backlog and seen):
+            return Step.NOTHING
+        self._since = None
+        if self._rebuilt:
+            return Step.PROBE
+        self._rebuilt = True
+        return Step.REBUILD
+
+    def probed(self, now: float, *, found: bool) -> Step:
+        """What the plain fetch brought."""
+        self._rebuilt = False
+        if found:
+            return Step.REPLACE
+        self._rest_until = now + REST_SECONDS
+        return Step.REST
+
+
+class Watchdog:
+    """Asks and acts for one worker: a chore of its loop."""
+
+    def __init__(self, consumer: Consumer, environ: Mapping[str, str] = os.environ) -> None:
+        self._consumer = consumer
+        self._progress = Progress(float(environ.get(_PATIENCE_VARIABLE) or PATIENCE_SECONDS))
+        self._waiting = 0
+
+    def __call__(self, now: float) -> None:
+        """Look, and do what is to be done."""
+        consumer = self._consumer
+        step = self._progress.look(now, wants=consumer.wants, got_at=consumer.got_at)
+        if step is not Step.ASK:
+            return
+        try:
+            self._waiting = consumer.channel.backlog() or 0
+            self._act(self._progress.waits(now, self._waiting), now)
+        except ChannelLost as error:
+            consumer.rebuild_line(f"no answer about the queues: {error.__cause__ or error}")
+
+    def _act(self, step: Step, now: float) -> None:
+        idle = f"{self._waiting} messages wait, slots are free, and nothing came"
+        if step is Step.REBUILD:
+            self._consumer.rebuild_line(f"{idle} for {now - self._consumer.got_at:.0f} s")
+        elif step is Step.PROBE:
+            self._act(self._progress.probed(now, found=self._probe()), now)
+        elif step is Step.REPLACE:
+            self._consumer.replace_soon(f"{idle} over a new connection either, but a plain fetch brings one")
+        elif step is Step.REST:
+            log.warning(
+                "%s over a new connection either: the broker keeps them for somebody else (a single active consumer,"
+                " an exclusive queue?); looking again in %.0f s",
+                idle,
+                REST_SECONDS,
+            )
+
+    def _probe(self) -> bool:
+        channel = self._consumer.channel
+        found = channel.fetch(1)
+        channel.give_back(found)
+        return bool(found)
