@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import hashlib
 import multiprocessing
 import os
 import signal
@@ -190,6 +191,32 @@ def hoard(count: int) -> int:
 
 
 _HOARD: list[bytearray] = []
+
+
+def hoard_a_while(count: int, seconds: float) -> int:
+    hoard(count)
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def borrow(count: int) -> int:
+    """Use memory, and give it back."""
+    return len(bytearray(count)) and os.getpid()
+
+
+def eat(gate: str = "") -> None:
+    """Ever more memory, until somebody does something about it."""
+    if gate:
+        wait_for(gate)
+    for _ in range(200):  # even where nobody does, the machine survives
+        hoard(8 << 20)
+        time.sleep(0.01)
+
+
+def compute_in_c(started: str) -> None:
+    """Minutes in C code that no signal ends: Python's own handlers wait until it returns."""
+    mark(started)
+    hashlib.pbkdf2_hmac("sha256", b"password", b"salt", 2**30)
 
 
 def close_everything() -> None:
