@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fleet.worker import execution
@@ -60,13 +60,19 @@ def current() -> Iterator[Stack]:
     """Threads, then greenlets and coroutines that wait. The one that runs in a thread is seen as the thread's stack."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, top in sys._current_frames().items():
-        yield _stack(f"thread {names.get(ident, '?')}", _frames_below(top))
+        # gevent and eventlet know their threads by other numbers; the one that asks is known all the same.
+        name = threading.current_thread().name if top is sys._getframe() else names.get(ident, f"{ident:#x}")
+        yield _stack(f"thread {name}", _frames_below(top))
     greenlet: Any = getattr(sys.modules.get("greenlet"), "greenlet", ())
-    coroutine: Any = getattr(sys.modules.get("asyncio"), "Task", ())
+    asyncio_task: Any = getattr(sys.modules.get("asyncio"), "Task", ())
     for thing in gc.get_objects():
         kind = type(thing)  # and not isinstance, which asks the object itself: proxies may answer with an error
-        if issubclass(kind, coroutine) and not thing.done():
-            yield _stack(f"asyncio task {thing.get_name()}", list(_frames_of(thing.get_coro())))
+        if kind is CoroutineType:
+            if thing.cr_code.co_filename == execution.__file__:  # the pool steps through it, no Task knows it
+                yield _stack(f"coroutine {thing.__qualname__}", list(_frames_of(thing)))
+        elif issubclass(kind, asyncio_task):
+            if not thing.done():
+                yield _stack(f"asyncio task {thing.get_name()}", list(_frames_of(thing.get_coro())))
         elif issubclass(kind, greenlet) and (frame := thing.gr_frame) is not None:
             yield _stack(f"greenlet {kind.__name__} {getattr(thing, 'name', '')}".rstrip(), _frames_below(frame))
 

@@ -18,12 +18,21 @@ from fleet.worker.alive import lives
 from fleet.worker.record import read
 from tests.conftest import eventually
 from tests.system.test_worker_connection import Line
-from tests.worker.workers import RunningWorker, Shop
+from tests.worker.workers import TASKS, RunningWorker, Shop
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
 
 HASTY = Patience(silence_seconds=3.0, overrun_seconds=1.0, idle_seconds=3.0)
 POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]
+
+
+WAITING = """
+
+@tasks.task
+async def waits(path, number):
+    write(path + ".started", number)
+    await asyncio.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -77,6 +86,16 @@ def test_a_solo_worker_in_a_blocking_call_is_busy_and_not_stuck(shop: Shop) -> N
     assert health(worker).condition is Condition.STOPPED
 
 
+def test_a_greenlet_that_blocks_all_others_makes_the_worker_stuck(shop: Shop) -> None:
+    worker = shop.worker("gevent", 4)
+    shop.send("note", 1, 60.0)
+    eventually(lambda: shop.started()[1] == 1)
+    assert health(worker).condition is Condition.READY
+    shop.send("blocked", 2, 6)
+    assert "runs shop_tasks.blocked, shop_tasks.note" in becomes(worker, Condition.STUCK).reason
+    becomes(worker, Condition.READY)
+
+
 def test_a_worker_without_its_broker_is_not_consuming(redis_url: str, short_tmp: Path) -> None:
     line = Line(redis_url)
     shop = Shop(short_tmp, line.url)
@@ -124,6 +143,26 @@ def test_usr1_tells_the_threads_and_their_tasks(shop: Shop) -> None:
     assert "most recent call first" in log, "the bare stacks are missing"
     assert worker.process is not None
     assert worker.process.poll() is None, "asking killed it"
+
+
+def test_usr1_tells_the_greenlets_and_their_tasks(shop: Shop) -> None:
+    worker = shop.worker("gevent", 4)
+    tasks = [shop.send("note", number, 60.0) for number in range(3)]
+    eventually(lambda: shop.started().total() == 3)
+    worker.signal(signal.SIGUSR1)
+    eventually(lambda: all(f"runs shop_tasks.note[{task}]:" in log_of(worker) for task in tasks))
+    assert "greenlet Greenlet" in log_of(worker)
+    assert "thread MainThread:" in log_of(worker)
+
+
+def test_usr1_tells_coroutines_and_their_tasks(shop: Shop) -> None:
+    (shop.folder / "shop_tasks.py").write_text(TASKS + WAITING)
+    worker = shop.worker("asyncio", 4)
+    task = shop.send("waits", 1)
+    eventually(lambda: shop.started()[1] == 1)
+    worker.signal(signal.SIGUSR1)
+    eventually(lambda: f"runs shop_tasks.waits[{task}]:" in log_of(worker))
+    assert "await asyncio.sleep(60)" in log_of(worker)
 
 
 def test_usr1_reaches_a_solo_worker_in_c_code(shop: Shop) -> None:

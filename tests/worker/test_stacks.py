@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -73,6 +73,27 @@ def test_a_coroutine_is_told_down_to_what_it_waits_for() -> None:
 
     assert stack.task == ""
     assert stack.text.index("in outer") < stack.text.index("in inner") < stack.text.index("in sleep")
+
+
+def test_a_task_is_found_behind_a_pool_that_steps_through_its_coroutine(
+    app: Waiting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Steps:
+        def __await__(self) -> Generator[None, None, None]:
+            yield
+
+    async def run_async(call: Call) -> Outcome:
+        await Steps()
+        return Outcome("success")
+
+    monkeypatch.setattr(app, "run_async", run_async, raising=False)
+    coroutine = execution.perform_async(CALL)
+    coroutine.send(None)
+    [stack] = found("coroutine perform_async")
+    coroutine.close()
+
+    assert stack.task == "shop.thumb[id-1]"
+    assert "await Steps()" in stack.text
 
 
 def test_a_greenlet_is_told_with_its_task(app: Waiting) -> None:
