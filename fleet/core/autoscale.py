@@ -103,7 +103,7 @@ def decide(
     began_at = now if memory.began_at is None else memory.began_at
     moment = Moment(now, tuning, is_starting=now - began_at < tuning.window_seconds)
     pot = Pot(budget, capacity)
-    bids = _bids(memory, samples, groups, pot, moment, fresh=GroupMemory(worked_at=began_at))
+    bids = _bids(memory, samples, groups, pot, moment)
     is_squeezed = any(_is_short_lately(one, moment) for one in bids)
     gets, recalled = divided(bids, pot, moment, is_squeezed=is_squeezed)
     verdicts = {one.name: _verdict(one, gets[one.name], tuning) for one in bids}
@@ -133,17 +133,21 @@ def _bids(
     groups: Sequence[Scaled],
     pot: Pot,
     moment: Moment,
-    *,
-    fresh: GroupMemory,
 ) -> list[Bid]:
     """Every group's bid, by name."""
     fair = pot.fair(groups)
     bids = []
     for group in sorted(groups, key=lambda group: group.name):
-        past = memory.groups.get(group.name, fresh)
+        sample = samples[group.name]
+        past = memory.groups.get(group.name) or _first_memory(group, sample, moment)
         top = _top(group, fair[group.name], pot.budget)
-        bids.append(bid(group, samples[group.name], past, moment, fair=fair[group.name], top=top))
+        bids.append(bid(group, sample, past, moment, fair=fair[group.name], top=top))
     return bids
+
+
+def _first_memory(group: Scaled, sample: Sample, moment: Moment) -> GroupMemory:
+    """Nothing is known: a group that runs may just have worked; one that is at zero went there for a reason."""
+    return GroupMemory(worked_at=moment.now if sample.has else moment.now - group.idle_after_seconds)
 
 
 def _top(group: Scaled, fair: int, budget: int) -> int:

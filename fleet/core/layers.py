@@ -116,9 +116,11 @@ def _with_loans_limited(bids: Sequence[Bid], gets: Slots, floors: Slots, within_
 
 
 def _with_surplus_kept(bids: Sequence[Bid], gets: Slots, pot: Pot) -> Slots:
-    """What nobody needs stays where it is; what is nowhere yet goes by weight."""
-    held = pot.filled(bids, gets, {one.name: _whole(one, min(one.has, one.top)) for one in bids})
-    return pot.filled(bids, held, {one.name: one.top for one in bids})
+    """What nobody needs stays where it is, the dearest to start first; what is nowhere yet goes by weight."""
+    for start_seconds in sorted({one.group.start_seconds for one in bids}, reverse=True):
+        dear = [one for one in bids if one.group.start_seconds == start_seconds]
+        gets = pot.filled(bids, gets, {**gets, **{one.name: _whole(one, min(one.has, one.top)) for one in dear}})
+    return pot.filled(bids, gets, {one.name: one.top for one in bids})
 
 
 def _whole(one: Bid, slots: int) -> int:

@@ -170,16 +170,16 @@ class _Place:
         self.line: deque[Arrival] = deque()
         self.waits = array("d")
         self.completions = self.started = self.stopped = self.slots_most = 0
-        self.busy_seconds = self.slot_seconds = self.over_seconds = self._touched = 0.0
+        self.busy_seconds = self.slot_seconds = self.over_seconds = self._added_up_at = 0.0
 
     @property
     def committed(self) -> int:
         return self.crew.ready + self.crew.starting + self.crew.draining
 
-    def touch(self, now: float) -> None:
+    def add_up(self, now: float) -> None:
         """Add up what was so far, before something changes."""
-        seconds = now - self._touched
-        self._touched = now
+        seconds = now - self._added_up_at
+        self._added_up_at = now
         self.busy_seconds += self.crew.busy * seconds
         self.slot_seconds += self.committed * seconds
 
@@ -281,7 +281,7 @@ class _World:
     def _serve(self, now: float, place: _Place) -> None:
         """Free slots take what waits."""
         if place.line:
-            place.touch(now)
+            place.add_up(now)
         while place.line and (token := place.crew.take()) is not None:
             came, seconds = place.line.popleft()
             if came >= self._setting.warmup_seconds:
@@ -289,13 +289,13 @@ class _World:
             self._at(now + seconds, self._finish, place, token)
 
     def _finish(self, now: float, place: _Place, token: Token) -> None:
-        place.touch(now)
+        place.add_up(now)
         place.completions += 1
         place.crew.give_back(token)
         self._serve(now, place)
 
     def _ready(self, now: float, place: _Place, token: Token) -> None:
-        place.touch(now)
+        place.add_up(now)
         place.crew.started(token)
         self._serve(now, place)
 
@@ -311,7 +311,7 @@ class _World:
     def _samples(self, now: float) -> dict[str, Sample]:
         samples = {}
         for name, place in self._places.items():
-            place.touch(now)
+            place.add_up(now)
             sample = place.sample(now)
             samples[name] = sample if self._setting.seen is None else self._setting.seen(now, name, sample)
         return samples
@@ -319,7 +319,7 @@ class _World:
     def _shrink(self, now: float, place: _Place, wanted: int) -> None:
         less = (place.crew.ready + place.crew.starting - wanted) // place.unit * place.unit
         if less > 0:
-            place.touch(now)
+            place.add_up(now)
             place.stopped += place.crew.shrink(less)
 
     def _grow(self, now: float, place: _Place, wanted: int) -> None:
@@ -331,7 +331,7 @@ class _World:
         more = min(more, free) // place.unit * place.unit
         if more <= 0:
             return
-        place.touch(now)
+        place.add_up(now)
         for token in crew.grow(more):
             place.started += token.slots
             self._start(now, place, token)
@@ -363,7 +363,7 @@ class _World:
 
     def _outcome(self, end: float) -> Outcome:
         for place in self._places.values():
-            place.touch(end)
+            place.add_up(end)
             place.waits.extend(end - came for came, _ in place.line if came >= self._setting.warmup_seconds)
         groups = {name: place.outcome(self._setting) for name, place in self._places.items()}
         waits = sorted(wait for place in self._places.values() for wait in place.waits)
