@@ -89,8 +89,8 @@ def test_a_custom_pool_is_named_by_the_environment_when_the_manifest_is_silent()
 def test_a_pool_of_the_app_that_cannot_honour_a_field_is_refused() -> None:
     facts = replace(FACTS, apps={"shop.worker:app": AppFacts(pool="threads")})
 
-    with pytest.raises(Refused, match="threads cannot honour softTimeLimit"):
-        desired("groups: {g: {replicas: 1, task: {softTimeLimit: 5s}}}", facts=facts)
+    with pytest.raises(Refused, match="threads cannot honour maxTasksPerChild"):
+        desired("groups: {g: {replicas: 1, pool: {maxTasksPerChild: 5}}}", facts=facts)
 
 
 def test_shares_divide_what_fixed_groups_leave() -> None:
@@ -275,6 +275,24 @@ def test_release_paths_secrets_and_environment_are_in_the_digest() -> None:
     assert spec.broker == BrokerSpec("", "url", "f2", 3600.0)
     digests = {digest(desired(body, facts=one).groups["a"].spec) for one in (facts, later, rotated)}
     assert len(digests) == 3
+
+
+def test_what_can_change_in_place_is_not_in_the_digest() -> None:
+    def spec_of(said: str) -> WorkerSpec:
+        return desired(f"groups: {{a: {{replicas: 1, {said}}}}}").groups["a"].spec
+
+    first = spec_of("pool: {type: prefork, concurrency: 2}, queues: [x]")
+    other = spec_of(
+        "pool: {type: prefork, concurrency: 5}, queues: {x: {priority: 3}, y: {}}, logging: {level: DEBUG},"
+        " task: {timeLimit: 5s, softTimeLimit: 4s, acks: early, prefetch: 9, maxAttempts: 2, rateLimits: {t: 10/m}},"
+        " restart: {maxCrashes: 2}, health: {readyAfter: 3s}"
+    )
+
+    assert other.task.rate_limits == (("t", "10/m"),)
+    assert digest(other) == digest(first)
+    assert live_digest(other) != live_digest(first)
+    for lasting in ("drain: {timeout: 5s}", "logging: {format: json}", "env: {A: '1'}", "app: 'other:app'"):
+        assert digest(spec_of(f"pool: {{type: prefork, concurrency: 2}}, queues: [x], {lasting}")) != digest(first)
 
 
 def test_rollouts_default_to_one_spare_and_a_quarter_missing() -> None:

@@ -348,7 +348,6 @@ BY_HAND: dict[str, str | bytes] = {
     "memory of threads": changed((*GROUP, "pool"), {"type": "threads", "maxMemoryPerChild": "1Gi"}),
     "age of threads": changed((*GROUP, "pool"), {"type": "threads", "maxAgePerChild": "1h"}),
     "start method of gevent": changed((*GROUP, "pool"), {"type": "gevent", "startMethod": "fork"}),
-    "soft limit of threads": changed(("spec", "groups", "mail", "task"), {"softTimeLimit": "5s"}),
     "class of prefork": changed((*GROUP, "pool"), {"type": "prefork", "class": "a:B"}),
     "soft limit not below hard limit": changed(("spec", "groups", "reports", "task", "softTimeLimit"), "10m"),
     "limit longer than redelivery": changed(("spec", "groups", "reports", "task", "timeLimit"), "60m"),

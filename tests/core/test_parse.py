@@ -298,6 +298,10 @@ spec:
         ("a: {replicas: 1, pool: {type: solo, queues: [x]}}", "it belongs further out: spec.groups.a.queues"),
         ("a: {numprocs: 4}", "fleet says replicas"),
         ("a: {replicas: '4'}", "write 4 without quotes"),
+        ("a: {replicas: 1, task: {rateLimits: {t: 10}}}", ""),
+        ("a: {replicas: 1, task: {rateLimits: {t: 0/s}}}", "write it like 10/s, 100/m or 5/h"),
+        ("a: {replicas: 1, task: {rateLimits: {'a b': 1/s}}}", "use no spaces, at most 200 characters"),
+        ("a: {replicas: 1, worker: celery, task: {rateLimits: {t: 1/s}}}", "use fleet's own worker"),
         ("a: {replicas: 1, drain: {timeout: 60}}", 'write "60s" for seconds'),
         ("a: {replicas: 1, env: {PORT: 80}}", 'write "80" in quotes'),
         ("a: {replicas: 1, queues: mail}", "write [mail]"),
@@ -353,7 +357,9 @@ def test_many_dependencies_without_a_circle_are_fine() -> None:
 @pytest.mark.parametrize(
     ("kind", "limits", "message"),
     [
-        ("threads", "softTimeLimit: 5s", "threads cannot honour softTimeLimit"),
+        ("{type: threads, maxTasksPerChild: 5}", "", "threads cannot honour maxTasksPerChild"),
+        ("threads", "softTimeLimit: 5s", ""),
+        ("asyncio", "softTimeLimit: 5s, timeLimit: 9s", ""),
         ("solo", "softTimeLimit: 5s, timeLimit: 9s", ""),
         ("threads", "timeLimit: 5s", ""),
         ("custom", "softTimeLimit: 5s", ""),

@@ -1,0 +1,403 @@
+"""What only the asyncio pool promises: coroutines on one loop, and limits that come at an await."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from pools import EventLoop, Handle, HardTimeLimit, Killed, SoftTimeLimit, Terminated, get_pool
+from pools.asyncio import complete
+from tests.conftest import eventually
+from tests.pools import tasks
+
+WORD = contextvars.ContextVar("word", default="nothing")
+
+
+async def add(a: int, b: int = 0) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+async def meet(arrived: list[int], number: int, gate: threading.Event) -> int:
+    arrived.append(number)
+    while not gate.is_set():
+        await asyncio.sleep(0.005)
+    return number
+
+
+async def where() -> tuple[str, int]:
+    return threading.current_thread().name, id(asyncio.get_running_loop())
+
+
+def test_coroutines_share_one_loop_in_a_thread_of_its_own() -> None:
+    with get_pool("asyncio", 4) as pool:
+        places = {pool.apply_async(where).result(20) for _ in range(10)}
+
+        assert len(places) == 1
+        assert places.pop()[0] == "pool-asyncio"
+        assert pool.apply_async(add, (1,), {"b": 2}).result(20) == 3
+        assert pool.apply_async(functools.partial(add, 1), (2,)).result(20) == 3
+        assert pool.apply_async(threading.get_ident).result(20) != threading.get_ident()
+
+
+def test_as_many_run_at_once_as_there_are_slots() -> None:
+    gate = threading.Event()
+    arrived: list[int] = []
+    with get_pool("asyncio", 300) as pool:
+        handles = [pool.apply_async(meet, (arrived, number, gate)) for number in range(400)]
+        eventually(lambda: len(arrived) == 300)
+        assert (pool.busy_slots, pool.free_slots) == (300, 0)
+        assert arrived == list(range(300)), "they did not start in the order they came"
+        gate.set()
+        assert [handle.result(20) for handle in handles] == list(range(400))
+    assert {handle.slot for handle in handles} == set(range(300))
+
+
+def test_sync_and_async_tasks_share_the_slots(tmp_path: Path) -> None:
+    gate, path = threading.Event(), tmp_path / "gate"
+    arrived: list[int] = []
+    with get_pool("asyncio", 2) as pool:
+        waiting = pool.apply_async(meet, (arrived, 1, gate))
+        blocked = pool.apply_async(tasks.wait_for, (str(path), str(tmp_path / "started")))
+        third = pool.apply_async(add, (1,))
+        eventually(lambda: arrived and tasks.lines(tmp_path / "started"))
+        assert pool.free_slots == 0
+        assert not third.done
+        path.touch()
+        assert third.result(20) == 1
+        gate.set()
+        assert (waiting.result(20), blocked.result(20)) == (1, os.getpid())
+        assert pool.info["threads"] == 1
+
+
+def test_each_task_has_context_variables_of_its_own() -> None:
+    async def speak(word: str) -> tuple[str, str]:
+        before = WORD.get()
+        WORD.set(word)
+        await asyncio.sleep(0.01)
+        return before, WORD.get()
+
+    def say(word: str) -> tuple[str, str]:
+        before = WORD.get()
+        WORD.set(word)
+        return before, WORD.get()
+
+    with get_pool("asyncio", 3, initializer=WORD.set, initargs=("start",)) as pool:
+        handles = [pool.apply_async(speak, (str(number),)) for number in range(9)]
+        handles += [pool.apply_async(say, (str(number),)) for number in range(9, 18)]
+
+        assert [handle.result(20) for handle in handles] == [("start", str(number)) for number in range(18)]
+
+
+def test_the_initializer_runs_once() -> None:
+    tasks.INITIALIZED.clear()
+    with get_pool("asyncio", 5, initializer=tasks.initialize, initargs=("yes",)) as pool:
+        for _ in range(5):
+            pool.apply_async(add, (1,)).result(20)
+            pool.apply_async(tasks.add, (1,)).result(20)
+    assert tasks.INITIALIZED == ["yes"]
+
+
+async def caught(seconds: float = 60) -> tuple[str, int]:
+    try:
+        await asyncio.sleep(seconds)
+    except SoftTimeLimit as error:
+        text = str(error)
+        await asyncio.sleep(0.01)  # it may go on awaiting
+        task = asyncio.current_task()
+        assert task is not None
+        return text, task.cancelling()
+    return "never", -1
+
+
+async def in_a_group() -> tuple[list[str], int]:
+    ended: list[str] = []
+
+    async def child(name: str) -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            ended.append(name)
+            raise
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(child("a"))
+            group.create_task(child("b"))
+    except SoftTimeLimit:
+        task = asyncio.current_task()
+        assert task is not None
+        return sorted(ended), task.cancelling()
+    return ended, -1
+
+
+async def in_wait_for() -> str:
+    inner = asyncio.ensure_future(asyncio.sleep(60))
+    try:
+        await asyncio.wait_for(inner, 60)
+    except SoftTimeLimit:
+        return f"soft, inner cancelled: {inner.cancelled()}"
+    return "never"
+
+
+async def within_its_own_timeout(seconds: float) -> list[str]:
+    """Its own timeout still works after, and together with, the limit."""
+    seen: list[str] = []
+    try:
+        async with asyncio.timeout(seconds):
+            try:
+                await asyncio.sleep(60)
+            except SoftTimeLimit:
+                seen.append("soft")
+            await asyncio.sleep(60)
+    except TimeoutError:
+        seen.append("timeout")
+    task = asyncio.current_task()
+    assert task is not None
+    return [*seen, str(task.cancelling())]
+
+
+def test_the_soft_limit_is_raised_where_the_coroutine_awaits() -> None:
+    told: list[Handle] = []
+    with get_pool("asyncio", 2, on_soft_timeout=told.append) as pool:
+        handle = pool.apply_async(caught, soft_timeout_seconds=0.05)
+        assert handle.result(20) == ("the task reached its soft time limit of 0.05 s", 0)
+        assert pool.apply_async(in_a_group, soft_timeout_seconds=0.05).result(20) == (["a", "b"], 0)
+        assert pool.apply_async(in_wait_for, soft_timeout_seconds=0.05).result(20) == "soft, inner cancelled: True"
+        uncaught = pool.apply_async(asyncio.sleep, (60,), soft_timeout_seconds=0.05)
+        with pytest.raises(SoftTimeLimit):
+            uncaught.result(20)
+    assert told[0] is handle
+    assert len(told) == 4
+
+
+def test_a_timeout_of_the_task_itself_is_not_taken_for_the_limit() -> None:
+    with get_pool("asyncio", 2) as pool:
+        assert pool.apply_async(within_its_own_timeout, (0.05,), soft_timeout_seconds=60).result(20) == ["timeout", "0"]
+        assert pool.apply_async(within_its_own_timeout, (0.2,), soft_timeout_seconds=0.05).result(20) == [
+            "soft",
+            "timeout",
+            "0",
+        ]
+
+
+def test_a_timeout_at_the_moment_of_the_limit_is_not_lost() -> None:
+    """Both ask for a cancellation while the task waits; one exception arrives, and the other follows."""
+    with get_pool("asyncio", 20) as pool:
+        handles = [
+            pool.apply_async(within_its_own_timeout, (0.05,), soft_timeout_seconds=0.05 + 0.0002 * (number % 5))
+            for number in range(60)
+        ]
+        ends = [handle.result(30) for handle in handles]
+
+    assert {tuple(end) for end in ends} <= {("soft", "timeout", "0"), ("timeout", "0")}
+
+
+def test_a_task_that_cancels_itself_fails_alone() -> None:
+    async def gives_up() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(1)
+
+    with get_pool("asyncio", 1) as pool:
+        handle = pool.apply_async(gives_up, soft_timeout_seconds=60)
+        with pytest.raises(asyncio.CancelledError):
+            handle.result(20)
+        assert not isinstance(handle.error, SoftTimeLimit)
+        assert pool.apply_async(add, (1, 1)).result(20) == 2
+
+
+def test_the_hard_limit_and_an_end_pass_except_exception_and_run_cleanup() -> None:
+    cleaned: list[str] = []
+
+    async def stubborn() -> None:
+        try:
+            while True:
+                try:
+                    await asyncio.sleep(60)
+                except Exception:
+                    continue
+        except Killed:
+            await asyncio.sleep(0)
+            cleaned.append("x")
+            raise
+
+    with get_pool("asyncio", 2) as pool:
+        hard = pool.apply_async(stubborn, timeout_seconds=0.05)
+        with pytest.raises(HardTimeLimit, match=r"0\.05 s"):
+            hard.result(20)
+        ended = pool.apply_async(stubborn)
+        neighbour = pool.apply_async(asyncio.sleep, (0.2, "fine"))
+        assert pool.terminate_job(ended)
+        with pytest.raises(Terminated):
+            ended.result(20)
+        assert neighbour.result(20) == "fine"
+        assert not hard.abandoned
+        assert not ended.abandoned
+    assert cleaned == ["x"] * 2
+
+
+def test_a_task_that_ignores_its_end_is_given_up() -> None:
+    gate = threading.Event()
+
+    async def ignores() -> None:
+        while not gate.is_set():
+            try:
+                await asyncio.sleep(0.01)
+            except BaseException:
+                continue
+
+    told: list[tuple[Handle, str]] = []
+    pool = get_pool("asyncio", 2, on_hard_timeout=lambda handle: told.append((handle, threading.current_thread().name)))
+    handle = pool.apply_async(ignores, timeout_seconds=0.05)
+    with pytest.raises(HardTimeLimit):
+        handle.result(20)
+    assert handle.abandoned
+    eventually(lambda: told)
+    assert told == [(handle, "pool-asyncio-watchdog")]
+    assert pool.busy_slots == 1
+    assert pool.apply_async(add, (1,)).result(20) == 1
+    gate.set()
+    eventually(lambda: pool.busy_slots == 0)
+    pool.stop()
+
+
+def test_a_task_that_blocks_the_loop_is_given_up_and_the_pool_ends_all_the_same(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    told = threading.Event()
+    pool = get_pool("asyncio", 3, on_hard_timeout=lambda handle: told.set())
+    neighbour = pool.apply_async(asyncio.sleep, (60,))
+    handle = pool.apply_async(tasks.compute_until, (str(gate),), timeout_seconds=0.05)
+    with pytest.raises(HardTimeLimit):
+        handle.result(20)
+    assert handle.abandoned
+    assert told.wait(20)
+
+    pool.terminate()
+
+    with pytest.raises(Terminated):
+        neighbour.result()
+    gate.touch()
+
+
+def test_soft_limits_reach_sync_tasks_and_what_they_wait_for_on_the_loop() -> None:
+    def sync() -> str:
+        try:
+            tasks.nap(60)
+        except SoftTimeLimit:
+            return "in its thread"
+        return "never"
+
+    def bridge() -> tuple[str, int]:
+        return complete(caught())
+
+    with get_pool("asyncio", 2) as pool:
+        assert pool.apply_async(sync, soft_timeout_seconds=0.05).result(20) == "in its thread"
+        text, cancelling = pool.apply_async(bridge, soft_timeout_seconds=0.05).result(20)
+        assert "0.05 s" in text
+        assert cancelling == 0
+        assert pool.apply_async(complete, (add(1, 1),)).result(20) == 2
+        ended = pool.apply_async(bridge)
+        eventually(lambda: pool.busy_slots == 1)
+        assert pool.terminate_job(ended)
+        with pytest.raises(Terminated):
+            ended.result(20)
+        assert not ended.abandoned
+    assert complete(add(1, 1)) == 2
+
+
+def test_limits_reach_a_coroutine_that_a_threads_pool_completes() -> None:
+    with get_pool("threads", 2) as pool:
+        text, _ = pool.apply_async(lambda: complete(caught()), soft_timeout_seconds=0.05).result(20)
+        assert "0.05 s" in text
+        hard = pool.apply_async(lambda: complete(asyncio.sleep(60)), timeout_seconds=0.05)
+        with pytest.raises(HardTimeLimit):
+            hard.result(20)
+        assert not hard.abandoned
+
+
+def test_slots_come_and_go_while_coroutines_run() -> None:
+    gate = threading.Event()
+    arrived: list[int] = []
+    with get_pool("asyncio", 2) as pool:
+        handles = [pool.apply_async(meet, (arrived, number, gate)) for number in range(6)]
+        eventually(lambda: len(arrived) == 2)
+        pool.grow(3)
+        eventually(lambda: len(arrived) == 5)
+        pool.shrink(4)
+        assert (pool.limit, pool.busy_slots, pool.free_slots) == (1, 5, 0)
+        gate.set()
+        assert [handle.result(20) for handle in handles] == list(range(6))
+        assert pool.free_slots == 1
+
+
+def test_what_tasks_leave_behind_is_cancelled_at_the_end() -> None:
+    ended: list[str] = []
+
+    async def leaves_something() -> None:
+        async def background() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.append("background")
+
+        globals()["_kept"] = asyncio.ensure_future(background())
+        await asyncio.sleep(0)
+
+    pool = get_pool("asyncio", 1)
+    pool.apply_async(leaves_something).result(20)
+    pool.stop()
+
+    assert ended == ["background"]
+
+
+def test_callbacks_come_in_the_thread_of_the_workers_loop(loop: EventLoop) -> None:
+    seen: list[bool] = []
+    pool = get_pool("asyncio", 10)
+    pool.register_with_event_loop(loop)
+
+    handles = [
+        pool.apply_async(
+            add, (number,), callback=lambda _: seen.append(threading.current_thread() is threading.main_thread())
+        )
+        for number in range(100)
+    ]
+    assert [handle.result(20) for handle in handles] == list(range(100))
+    pool.stop()
+
+    assert seen == [True] * 100
+
+
+def test_thousands_of_coroutines_at_their_limit_end_once_each() -> None:
+    told: dict[int, int] = {}
+
+    def note(handle: Handle) -> None:
+        told[int(handle.id)] = told.get(int(handle.id), 0) + 1
+
+    async def just_so_long() -> None:
+        await asyncio.sleep(0.01)
+
+    with get_pool("asyncio", 200) as pool:
+        handles = [
+            pool.apply_async(
+                just_so_long, id=str(number), callback=note, soft_timeout_seconds=0.01, timeout_seconds=0.0102
+            )
+            for number in range(3000)
+        ]
+        for handle in handles:
+            pool.wait(handle, 60)
+        assert {type(handle.error) for handle in handles if not isinstance(handle.error, SoftTimeLimit)} <= {
+            type(None),
+            HardTimeLimit,
+        }
+        assert pool.busy_slots == 0
+        assert pool.apply_async(add, (1,)).result(20) == 1
+    eventually(lambda: len(told) == 3000)
+    assert set(told.values()) == {1}
