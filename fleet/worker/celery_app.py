@@ -32,6 +32,7 @@ from pools.traits import TRAITS
 log = logging.getLogger("fleet.task")
 
 NOTHING = Payload((), {}, {})
+_STARTED, _SUCCEEDED = Happening.STARTED, Happening.SUCCEEDED
 
 
 class CeleryApplication:
@@ -298,6 +299,8 @@ class _SignalWitness:
 
     def tell(self, happening: Happening, job: Job, outcome: Outcome | None = None) -> None:
         """One thing happened to one task."""
+        if happening is _SUCCEEDED or happening is _STARTED:  # first: most of what is told
+            return
         if happening is Happening.RECEIVED:
             if signals.task_received.receivers:
                 signals.task_received.send(sender=self._worker, request=self._request(job))

@@ -14,6 +14,7 @@ from fleet.worker.witness import Happening
 from pools.errors import HardTimeLimit, PoolError, SlotLost
 
 _ERRORS: dict[str, type[PoolError]] = {"timeout": HardTimeLimit, "lost": SlotLost}
+_STARTED, _SUCCEEDED = Happening.STARTED, Happening.SUCCEEDED
 _STATES = {"success": "SUCCESS", "retry": "RETRY", "dead": "FAILURE"}
 
 
@@ -28,7 +29,8 @@ def after(
 ) -> None:
     """In the slot, when it is known what becomes of the task."""
     if outcome.state == "success":
-        signals.task_success.send(task, result=result, runtime=outcome.runtime_seconds)
+        if signals.task_success.heard:
+            signals.task_success.send(task, result=result, runtime=outcome.runtime_seconds)
     elif outcome.state == "retry":
         signals.task_retry.send(task, request=CURRENT.get(), reason=error, einfo=None)
     elif error is not None:
@@ -62,6 +64,8 @@ class SignalWitness:
 
     def tell(self, happening: Happening, job: Job, outcome: Outcome | None = None) -> None:
         """One thing happened to one task."""
+        if happening is _SUCCEEDED or happening is _STARTED:  # first: most of what is told
+            return
         if happening is Happening.RECEIVED:
             if signals.task_received.heard:
                 signals.task_received.send(self._node, request=self._request(job))
