@@ -95,6 +95,7 @@ def _celery(scope: Scope, path: Path, group: Group) -> None:
         ("pool", "maxAgePerChild"): None if pool.max_age_per_child is None else _span(pool.max_age_per_child),
         ("pool", "startMethod"): pool.start_method,
         ("task", "maxAttempts"): task.max_attempts,
+        ("task", "rateLimits"): ", ".join(task.rate_limits) if task.rate_limits else None,
         ("logging", "format"): logs.format if logs and logs.format == "json" else None,
     }
     for below, value in unable.items():

@@ -27,6 +27,8 @@ KIND = "Fleet"
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
 ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 QUEUE_PATTERN = r"^[A-Za-z0-9_.:@/-]{1,200}$"
+TASK_PATTERN = r"^\S{1,200}$"
+RATE_PATTERN = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)/[smh]$"
 IMPORT_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$"
 DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?$"
@@ -106,6 +108,8 @@ Tick = Annotated[
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "string", "pattern": DURATION_PATTERN}]}),
 ]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+TaskName = Annotated[str, StringConstraints(pattern=TASK_PATTERN)]
+Rate = Annotated[str, StringConstraints(pattern=RATE_PATTERN), Field(examples=["10/s", "100/m"])]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN, max_length=255)]
 EnvValue = Annotated[str, StringConstraints(max_length=131_072)]
 Argument = Annotated[str, StringConstraints(max_length=131_071)]
@@ -202,6 +206,11 @@ class Task(Model):
         default=None, description="messages a replica holds in all; silent: as many as it has free slots"
     )
     max_attempts: Positive | None = Field(default=None, description="deliveries of one task before it is dead-lettered")
+    rate_limits: dict[TaskName, Rate] | None = Field(
+        default=None,
+        description="how often a replica may start a task, by the task's name, such as `shop.mail: 10/s`;"
+        " silent: the app's own setting",
+    )
 
 
 class Drain(Model):

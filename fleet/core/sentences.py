@@ -16,6 +16,8 @@ PATTERN_HINTS = {
     models.NAME_PATTERN: "use lower-case letters, digits and hyphens, a letter first, at most 31 in all",
     models.ENV_PATTERN: "use letters, digits and underscores, no digit first",
     models.QUEUE_PATTERN: "use letters, digits and any of _ . : @ / -, at most 200 in all",
+    models.TASK_PATTERN: "use no spaces, at most 200 characters",
+    models.RATE_PATTERN: "write it like 10/s, 100/m or 5/h",
     models.IMPORT_PATTERN: "write it like package.module:attribute",
 }
 
@@ -72,9 +74,12 @@ def _unknown_word(fault: Fault) -> tuple[str, str]:
     return f"unknown {name} {shown(value)}", did_you_mean(value, known)
 
 
+_PATTERN_KINDS = {models.IMPORT_PATTERN: "a module with an attribute", models.RATE_PATTERN: "a rate"}
+
+
 def _pattern(fault: Fault) -> tuple[str, str]:
     pattern = str(fault.context["pattern"])
-    what = "a module with an attribute" if pattern == models.IMPORT_PATTERN else "a valid name"
+    what = _PATTERN_KINDS.get(pattern, "a valid name")
     return f"{shown(fault.value)} is not {what}", PATTERN_HINTS.get(pattern, "")
 
 

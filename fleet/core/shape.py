@@ -136,6 +136,7 @@ _NAME_KINDS = {
     "groups": "name of a group",
     "secrets": "name of a secret",
     "queues": "name of a queue",
+    "rateLimits": "name of a task",
     "env": "name of an environment variable",
     "secretEnv": "name of an environment variable",
     "dependsOn": "name of a group",

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 from fleet.core import explain
-from fleet.core.desired import BROKER_GROUP, BrokerSpec, Desired, PoolSpec, RolloutPolicy, digest
+from fleet.core.desired import (
+    BROKER_GROUP,
+    BrokerSpec,
+    Desired,
+    PoolSpec,
+    RolloutPolicy,
+    WorkerSpec,
+    digest,
+    live_digest,
+)
 from fleet.core.expand import expand
 from fleet.core.facts import AppFacts, Facts, Overrides
 from fleet.core.parse import parse

@@ -298,7 +298,6 @@ spec:
         ("a: {replicas: 1, pool: {type: solo, queues: [x]}}", "it belongs further out: spec.groups.a.queues"),
         ("a: {numprocs: 4}", "fleet says replicas"),
         ("a: {replicas: '4'}", "write 4 without quotes"),
-        ("a: {replicas: 1, task: {rateLimits: {t: 10}}}", ""),
         ("a: {replicas: 1, task: {rateLimits: {t: 0/s}}}", "write it like 10/s, 100/m or 5/h"),
         ("a: {replicas: 1, task: {rateLimits: {'a b': 1/s}}}", "use no spaces, at most 200 characters"),
         ("a: {replicas: 1, worker: celery, task: {rateLimits: {t: 1/s}}}", "use fleet's own worker"),
