@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +19,9 @@ AMQP_SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
 PRIORITY_STEPS = (0, 3, 6, 9)
 SEPARATOR = "\x06\x16"
 ANSWER_SECONDS = 20.0
+_SQL_SCHEMES = ("sqla", "sqlalchemy")
+_NOT_FOR_ENGINES = frozenset({"confirm_publish", "visibility_timeout"})
+"""SQLAlchemy refuses options that it does not know; these are set without a look at the transport."""
 
 _USER_AND_PASSWORD = re.compile(r"(://[^:/@;\s]*:)[^;\s]*(?=@)")
 _PASSWORD_IN_QUERY = re.compile(r"([?&](?:[a-z_]*password)=)[^&;\s]*")
@@ -127,7 +131,9 @@ def kombu_connection(
     """A kombu connection, not yet connected; publisher confirms are on where the transport knows them."""
     import kombu
 
-    settings = dict(options or {})
+    settings = {**_options_in(url), **(options or {})}
+    if scheme(url).startswith(_SQL_SCHEMES):
+        settings = {name: value for name, value in settings.items() if name not in _NOT_FOR_ENGINES}
     if is_rabbitmq(url):
         settings.setdefault("confirm_publish", True)
     try:
@@ -137,6 +143,20 @@ def kombu_connection(
     if heartbeat_seconds is not None and not connection.heartbeat:
         connection.heartbeat = heartbeat_seconds
     return connection
+
+
+def _options_in(url: str) -> dict[str, Any]:
+    """What kombu wants as options and people rather write in the URL, or not at all.
+
+    ``filesystem:///srv/queue``: one folder for both directions, made where it is missing.
+    """
+    if scheme(url) == "filesystem" and (path := url.partition("://")[2].partition("?")[0]):
+        control = os.path.join(path, "control")
+        os.makedirs(control, mode=0o700, exist_ok=True)
+        return {"data_folder_in": path, "data_folder_out": path, "control_folder": control}
+    if scheme(url) in ("sqla+sqlite", "sqlalchemy+sqlite"):
+        return {"connect_args": {"timeout": ANSWER_SECONDS}}  # for the lock that another worker holds
+    return {}
 
 
 def broker_errors(connection: kombu.Connection) -> tuple[type[BaseException], ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import kombu
 import pytest
+from kombu.transport.sqlalchemy import Channel
 
 from fleet.core.desired import QueueSpec
 from fleet.worker.delivery import ChannelLost
@@ -20,6 +21,7 @@ KINDS = [
     pytest.param("rabbitmq", marks=pytest.mark.system),
     "memory",
     "filesystem",
+    "sqlalchemy",
 ]
 
 
@@ -28,6 +30,11 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     kind = request.param
     if kind in ("redis", "rabbitmq"):
         yield Broker(kind, request.getfixturevalue(f"{kind}_url"))
+    elif kind == "sqlalchemy":
+        yield Broker(kind, f"sqla+sqlite:///{tmp_path}/broker.db")
+        for engine, _ in Channel._engines.values():
+            engine.dispose()
+        Channel._engines.clear()
     else:
         yield Broker(kind, f"{kind}://", filesystem(tmp_path) if kind == "filesystem" else {})
 

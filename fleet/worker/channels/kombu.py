@@ -1,13 +1,15 @@
 """The kombu channel: every transport but Redis and RabbitMQ, by kombu's own means; asked for messages, and polled.
 
-What it can promise is what the transport does. In the SQLAlchemy and filesystem transports a message leaves its queue
-when it is fetched, and is put back by a worker that gives it back or stops; a worker that is killed takes what it held
-with it. So do its acknowledgements mean little there: late ones too come after the message has been deleted.
-Transports without a head of the queue put what is given back at the end.
+What it can promise is what the transport does. ``filesystem`` and ``sqlalchemy`` take a message out of its queue when
+it is fetched. A worker that gives it back or stops puts it back; a worker that is killed loses what it held, and late
+acknowledgement does not help there. (SQLAlchemy's row stays in its table, invisible to everybody.) ``memory`` is within
+one process: nobody else can send anything to the worker. Transports without a head of the queue put what is given
+back at the end.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,8 +24,16 @@ from fleet.core.desired import QueueSpec
 from fleet.worker.channels.connected import Connected, by_priority, speaks
 from fleet.worker.delivery import Delivery
 
+log = logging.getLogger("fleet.worker")
+
 POLL_SECONDS = 0.2
 _RESTORE_SECONDS = 10.0
+_LOSES = "a message leaves its queue when it is fetched: a worker that is killed loses what it held, late acks or not"
+_CAVEATS = {
+    "filesystem": f"the filesystem transport is for development: {_LOSES}",
+    "sqlalchemy": f"the SQLAlchemy transport is for development: {_LOSES}",
+    "memory": "the memory transport is within this process: nobody else can send it a task",
+}
 
 
 class KombuChannel(Connected):
@@ -49,7 +59,10 @@ class KombuChannel(Connected):
         """Connect and declare the queues."""
         self._hang_up()
         self._life += 1
-        self._channel = self._connect(self._options).channel()
+        connection = self._connect(self._options)
+        if self._life == 1 and (caveat := _CAVEATS.get(connection.transport.driver_name)):
+            log.warning("%s", caveat)
+        self._channel = connection.channel()
         self._declare_all()
 
     @speaks
