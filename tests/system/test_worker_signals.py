@@ -211,7 +211,9 @@ def celerys(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> set[tup
     return hall.told()
 
 
-@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("prefork", 2), ("threads", 2)])
+@pytest.mark.parametrize(
+    ("pool", "slots"), [("solo", 1), ("prefork", 2), ("threads", 2), ("gevent", 4), ("asyncio", 2)]
+)
 def test_everything_that_celery_tells_is_told_in_every_pool(
     hall: Hall, celerys: set[tuple[str, ...]], pool: str, slots: int, request: pytest.FixtureRequest
 ) -> None:
