@@ -175,19 +175,10 @@ def _delivery_info(job: Job) -> dict[str, Any]:
 
 
 def _queue(name: str, entity: Any) -> dict[str, Any]:
-    if entity is not None:
-        return dict(_plain(entity.as_dict(recurse=True)))
-    return {
-        "name": name,
-        "exchange": {"name": "", "type": "direct", "durable": True, "auto_delete": False, "delivery_mode": 2},
-        "routing_key": name,
-        "durable": True,
-        "exclusive": False,
-        "auto_delete": False,
-        "no_ack": False,
-        "alias": None,
-        "bindings": [],
-    }
+    from kombu import Exchange, Queue  # not at the top: for whoever asks, and nobody else
+
+    found = entity if entity is not None else Queue(name, Exchange("", type="direct"), routing_key=name)
+    return dict(_plain(found.as_dict(recurse=True)))
 
 
 def _plain(value: Any) -> Any:
