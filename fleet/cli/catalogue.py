@@ -47,6 +47,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("health", "whether replicas live, are ready, make progress: reads their records only", "health"),
             Verb("top", "a live view of the same", "watching"),
             Verb("logs", "the logs of all replicas as one", "reading"),
+            Verb("stacks", "what every thread, greenlet, coroutine and child of a worker does now", "stacks"),
             Verb("history", "the revisions that were applied", "reading"),
             Verb("events", "what happened, by whom and why", "reading"),
             Verb("doctor", "look for what is broken around a fleet, and mend it with --fix", "mending"),

@@ -38,10 +38,15 @@ class _Patient:
     health: Health
 
 
-def health_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of health."""
+def record_flags(parser: argparse.ArgumentParser) -> None:
+    """Which replicas are meant, for a verb that reads records."""
     target_flags(parser, names=f"groups or replicas; without any word the replica of ${RECORD_VARIABLE}, else all")
     parser.add_argument("--record", metavar="PATH", help="the record of one replica, wherever it lies")
+
+
+def health_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of health."""
+    record_flags(parser)
     probes = [probe.value for probe in Probe]
     parser.add_argument("--probe", choices=probes, default="live", help="what decides the exit code (default: live)")
     parser.add_argument(
@@ -57,7 +62,7 @@ def health(args: argparse.Namespace, out: Output) -> int:
     """Exit 0 when every replica that was asked about passes the probe, 1 when one does not."""
     now, probe = time.time(), Probe(args.probe)
     patience = PATIENCE if args.patience is None else Patience(args.patience, args.patience, args.patience)
-    patients = [_examined(name, path, now, patience) for name, path in sorted(_records(args).items())]
+    patients = [_examined(name, path, now, patience) for name, path in sorted(records_of(args).items())]
     healthy = bool(patients) and all(patient.health.passes(probe) for patient in patients)
     document = {
         "probe": probe.value,
@@ -78,7 +83,7 @@ def _examined(name: str, path: Path, now: float, patience: Patience) -> _Patient
 # --- which records
 
 
-def _records(args: argparse.Namespace) -> Mapping[str, Path]:
+def records_of(args: argparse.Namespace) -> Mapping[str, Path]:
     """Name of a replica -> where its record should be."""
     if args.record:
         if args.words or args.fleet:

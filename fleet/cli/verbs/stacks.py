@@ -1,0 +1,103 @@
+"""stacks: ask workers where they are, and print what they write about it into their logs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from fleet.cli.output import Output, painted
+from fleet.cli.target import duration, output_flag
+from fleet.cli.verbs.health import record_flags, records_of
+from fleet.errors import FleetError, Refused
+from fleet.worker.alive import lives
+from fleet.worker.record import RecordView, read
+
+WAIT_SECONDS = 5.0
+_QUIET_SECONDS = 0.5
+_LOOK_SECONDS = 0.05
+
+
+def stacks_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of stacks."""
+    record_flags(parser)
+    parser.add_argument(
+        "--wait", type=duration, default=WAIT_SECONDS, metavar="TIME", help=f"for answers (default {WAIT_SECONDS:g}s)"
+    )
+    output_flag(parser)
+
+
+def stacks(args: argparse.Namespace, out: Output) -> int:
+    """Signal them all, then wait until their logs are quiet. Exit 1 when one of them wrote nothing."""
+    paths = records_of(args)
+    workers = {name: _worker(name, path) for name, path in sorted(paths.items())}
+    if not workers:
+        raise FleetError("nothing runs", hint="`fleet status` tells what should")
+    logs = {name: _log_of(paths[name]) for name in workers}
+    before = {name: _size(log) for name, log in logs.items()}
+    for name, worker in workers.items():
+        _ask(name, worker.pid)
+    _await_quiet(logs, before, wait_seconds=args.wait)
+    texts = {name: _added(log, before[name]) for name, log in logs.items()}
+    out.either([{"replica": name, "stacks": text} for name, text in texts.items()], "\n".join(_shown(texts, out)))
+    return 0 if all(texts.values()) else 1
+
+
+def _worker(name: str, path: Path) -> RecordView:
+    """Only fleet's own worker is signalled: anything else may die of it."""
+    record = read(path)
+    if record is None or not lives(record.pid, record.started_ticks):
+        raise FleetError(f"{name} does not run", hint="`fleet health` and `fleet logs` may say why")
+    if record.foreign:
+        raise Refused(f"{name} is not fleet's worker", hint="USR1 means something else to it, or ends it")
+    return record
+
+
+def _ask(name: str, pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGUSR1)
+    except OSError as error:
+        raise FleetError(f"{name} (pid {pid}) cannot be asked: {error.strerror}") from error
+
+
+def _log_of(record: Path) -> Path:
+    """``<fleet>/run/records/x.rec`` -> ``<fleet>/log/x.log``."""
+    return record.absolute().parents[2] / "log" / f"{record.stem}.log"
+
+
+def _await_quiet(logs: Mapping[str, Path], before: Mapping[str, int], *, wait_seconds: float) -> None:
+    """Until each log has grown, and none of them for a moment."""
+    end = time.monotonic() + wait_seconds
+    sizes, since = dict(before), time.monotonic()
+    while time.monotonic() < end:
+        now = {name: _size(log) for name, log in logs.items()}
+        if now != sizes:
+            sizes, since = now, time.monotonic()
+        elif time.monotonic() - since >= _QUIET_SECONDS and all(now[name] > before[name] for name in now):
+            return
+        time.sleep(_LOOK_SECONDS)
+
+
+def _size(log: Path) -> int:
+    try:
+        return log.stat().st_size
+    except OSError:
+        return 0
+
+
+def _added(log: Path, offset: int) -> str:
+    try:
+        with log.open("rb") as file:
+            file.seek(offset)
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def _shown(texts: Mapping[str, str], out: Output) -> Iterator[str]:
+    for name, text in texts.items():
+        yield painted(f"== {name}", "bold", colour=out.colour)
+        yield text.rstrip("\n") or "(nothing in its log: is it stopped, or does it log elsewhere?)"
