@@ -23,7 +23,7 @@ from fractions import Fraction
 from math import lcm
 from typing import Literal
 
-from fleet.core.prices import FREE, Prices, overdrawn
+from fleet.core.prices import FREE, Prices, overdrawn, told
 from fleet.core.wording import counted, listed
 from fleet.errors import Refused
 
@@ -174,7 +174,7 @@ def _check_floors(budget: int, parts: Sequence[_Part], capacity: Mapping[str, in
     if not problems:
         return
     raised = [f"the budget by {need - budget}"] if need > budget else []
-    raised += [f"{resource} by {used[resource] - capacity[resource]}" for resource in overdrawn(used, capacity)]
+    raised += [f"{name} by {told(name, used[name] - capacity[name])}" for name in overdrawn(used, capacity)]
     hint = f"raise {' and '.join(raised)}, lower a min, or let a group go to zero with min: 0"
     raise Refused("; ".join(problems), hint=hint)
 
@@ -189,8 +189,9 @@ def _too_little(resource: str, need: int, capacity: Mapping[str, int], parts: Se
     there = capacity[resource]
     costs = {part.share.name: part.share.used(resource, part.floor) for part in parts}
     largest = sorted(costs.items(), key=lambda item: (-item[1], item[0]))
-    names = listed((f"{name} {cost}" for name, cost in largest if cost), most=3)
-    return f"the groups' minimums need {need} {resource} and {there} are there: {need - there} short ({names})"
+    names = listed((f"{name} {told(resource, cost)}" for name, cost in largest if cost), most=3)
+    wanted, short = f"{told(resource, need)} {resource}", told(resource, need - there)
+    return f"the groups' minimums need {wanted} and {told(resource, there)} are there: {short} short ({names})"
 
 
 class _Stores:
@@ -342,7 +343,7 @@ def _reasons(budget: int, parts: Sequence[_Part], last: _Part | None, following:
             case "max":
                 text = f"capped at max {share.max}; its share went to the others"
             case "stopped":
-                text = f"{part.stopped} is used up; its share went to the others"
+                text = f"no {part.stopped} left; its share went to the others"
             case _:
                 ideal = float(weights[share.name] * budget / total)
                 text = f"raised to min {share.min}; its share alone is {ideal:.1f}"

@@ -8,9 +8,11 @@ from fleet.core import specs
 from fleet.core.desired import BROKER_GROUP, Budgets, Desired, DesiredGroup, RolloutPolicy, WorkerSpec, split_name
 from fleet.core.facts import NO_OVERRIDES, Facts, Overrides
 from fleet.core.manifest import Capacity, Group, Health, Manifest
-from fleet.core.sizing import Rules, Shaped, Wish, divide
+from fleet.core.prices import MEMORY, PROCESSES, Prices
+from fleet.core.sizing import Movable, Rules, Shaped, Wish, divide, movable
 from fleet.core.wording import listed
 from fleet.errors import Refused
+from pools.traits import TRAITS
 
 
 def expand(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRIDES) -> Desired:
@@ -19,7 +21,7 @@ def expand(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRI
     Groups are taken as they are: :mod:`fleet.core.parse` has merged ``spec.defaults`` into them.
     """
     written = dict(sorted(manifest.spec.groups.items()))
-    full = {name: specs.worker_spec(manifest, name, facts) for name in written}
+    full = full_specs(manifest, facts)
     wishes = [_wish(name, group, full[name]) for name, group in written.items()]
     shapes, notes = divide(wishes, _rules(manifest), overrides=overrides)
     groups = {name: _group(manifest, name, full[name], shapes[name]) for name in written}
@@ -34,6 +36,17 @@ def expand(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRI
     )
 
 
+def full_specs(manifest: Manifest, facts: Facts) -> dict[str, WorkerSpec]:
+    """The spec of a full replica of each group."""
+    return {name: specs.worker_spec(manifest, name, facts) for name in sorted(manifest.spec.groups)}
+
+
+def what_moves(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRIDES) -> Movable:
+    """What a controller divides among the groups that autoscale."""
+    wishes = [_wish(name, manifest.spec.groups[name], spec) for name, spec in full_specs(manifest, facts).items()]
+    return movable(wishes, _rules(manifest), overrides=overrides)
+
+
 def nothing(fleet: str) -> Desired:
     """The empty fleet: what ``down`` wants."""
     return Desired(fleet=fleet)
@@ -41,14 +54,34 @@ def nothing(fleet: str) -> Desired:
 
 def _wish(name: str, group: Group, spec: WorkerSpec) -> Wish:
     if spec.kind != "command":
-        return Wish(name, group, spec.pool.concurrency, spec.pool.concurrency)
+        return Wish(name, group, spec.pool.concurrency, spec.pool.concurrency, _prices(group, spec))
     slots = (group.capacity or Capacity()).slots
-    return Wish(name, group, max(1, slots), slots)
+    return Wish(name, group, max(1, slots), slots, _prices(group, spec))
+
+
+def _prices(group: Group, spec: WorkerSpec) -> Prices:
+    """What replicas and slots take of the other budgets, as :mod:`fleet.core.budget` counts them."""
+    price = specs.price(group, spec.pool)
+    own = spec.kind != "command" and TRAITS[spec.pool.type].own_processes
+    whole = (group.capacity or Capacity()).processes if spec.kind == "command" else 1
+    return Prices(
+        replica={PROCESSES: whole, MEMORY: price.memory_per_replica_bytes, **_links(price.connections_per_replica)},
+        slot={PROCESSES: int(own), MEMORY: price.memory_per_slot_bytes, **_links(price.connections_per_slot)},
+    )
+
+
+def _links(connections: Iterable[tuple[str, int]]) -> dict[str, int]:
+    return {f"{name} connections": count for name, count in connections}
 
 
 def _rules(manifest: Manifest) -> Rules:
-    said = manifest.spec.balance
-    return Rules(manifest.spec.concurrency, said.tail, moving=said.mode == "dynamic")
+    balance, limits = manifest.spec.balance, manifest.spec.budgets
+    capacity = _links((limits.connections or {}).items())
+    if limits.processes is not None:
+        capacity[PROCESSES] = limits.processes - (1 if manifest.spec.broker == "embedded" else 0)
+    if limits.memory is not None:
+        capacity[MEMORY] = limits.memory
+    return Rules(manifest.spec.concurrency, balance.tail, moving=balance.mode == "dynamic", capacity=capacity)
 
 
 def _group(manifest: Manifest, name: str, spec: WorkerSpec, shaped: Shaped) -> DesiredGroup:

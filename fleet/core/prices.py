@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fleet.core.wording import size
+
+PROCESSES, MEMORY = "processes", "memory"
+"""Resources by the names people read; memory is in bytes, everything else is counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prices:
@@ -35,3 +40,8 @@ FREE = Prices()
 def overdrawn(used: Mapping[str, int], capacity: Mapping[str, int]) -> list[str]:
     """Resources of which more is used than is there, sorted."""
     return sorted(resource for resource, there in capacity.items() if used.get(resource, 0) > there)
+
+
+def told(resource: str, count: int) -> str:
+    """An amount of a resource, for people."""
+    return size(count) if resource == MEMORY else str(count)

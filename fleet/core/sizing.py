@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import lcm
 
 from fleet.core.balance import UNBOUNDED, Allocation, Share, Tail, balance, exact_budgets, shape
 from fleet.core.facts import Overrides
 from fleet.core.manifest import Group
 from fleet.core.manifest import Share as SaidShare
+from fleet.core.prices import FREE, Prices
 from fleet.core.wording import counted, listed
 from fleet.errors import Refused
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What one group asks for. ``size``: slots of a full replica; ``counts``: what one replica takes of the budget."""
+    """What one group asks for. ``size``: slots of a full replica; ``counts``: what one replica takes of the budget.
+
+    prices: what its replicas and slots take of the other budgets.
+    """
 
     name: str
     group: Group
     size: int
     counts: int
+    prices: Prices = FREE
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +40,24 @@ class Shaped:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the manifest says about the division as a whole. ``moving``: the controller's decisions count."""
+    """What the manifest says about the division as a whole. ``moving``: the controller's decisions count.
+
+    capacity: the other budgets, as far as the manifest sets them.
+    """
 
     budget: int | None
     tail: Tail
     moving: bool
+    capacity: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Movable:
+    """What the controller divides: shares, the slots they have together, and what there is of the other budgets."""
+
+    shares: tuple[Share, ...]
+    slots: int
+    capacity: Mapping[str, int]
 
 
 def divide(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> tuple[dict[str, Shaped], tuple[str, ...]]:
@@ -51,12 +69,47 @@ def divide(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> tup
     taken = {wish.name: fixed[wish.name] * wish.counts for wish in wishes if wish.name in fixed}
     parts = [_share(wish) for wish in wishes if wish.name not in fixed]
     left = _left(rules.budget, taken, parts)
+    rules = replace(rules, capacity=_capacity_left(rules.capacity, wishes, fixed))
     shares, notes = _divided(left, parts, taken, rules, overrides)
     shapes = {}
     for wish in wishes:
         shaped = _fixed(wish, fixed[wish.name], overrides) if wish.name in fixed else _flexible(wish, shares[wish.name])
         shapes[wish.name] = _paused(wish, shaped, overrides)
     return shapes, notes
+
+
+def movable(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> Movable:
+    """The groups that autoscale, with what fixed groups and static shares leave them."""
+    fixed = {wish.name: count for wish in wishes if (count := _fixed_replicas(wish, overrides)) is not None}
+    moving = {wish.name for wish in wishes if wish.name not in fixed and wish.group.autoscale is not None}
+    taken = {wish.name: fixed[wish.name] * wish.counts for wish in wishes if wish.name in fixed}
+    parts = [_share(wish) for wish in wishes if wish.name not in fixed]
+    left = _left(rules.budget, taken, parts)
+    capacity = _capacity_left(rules.capacity, wishes, fixed)
+    static = _balanced(left, parts, taken, replace(rules, capacity=capacity)).slots if parts else {}
+    standing = [part for part in parts if part.name not in moving]
+    return Movable(
+        shares=tuple(part for part in parts if part.name in moving),
+        slots=left - sum(static[part.name] for part in standing),
+        capacity={
+            name: there - sum(part.used(name, static[part.name]) for part in standing)
+            for name, there in capacity.items()
+        },
+    )
+
+
+def _capacity_left(capacity: Mapping[str, int], wishes: Sequence[Wish], fixed: Mapping[str, int]) -> dict[str, int]:
+    """What fixed groups leave of the other budgets. One that they alone overdraw is refused with the whole plan."""
+    left = {
+        name: there
+        - sum(
+            fixed[wish.name] * wish.prices.used(name, wish.size, size=wish.size)
+            for wish in wishes
+            if wish.name in fixed
+        )
+        for name, there in capacity.items()
+    }
+    return {name: there for name, there in left.items() if there >= 0}
 
 
 def _fixed_replicas(wish: Wish, overrides: Overrides) -> int | None:
@@ -72,7 +125,7 @@ def _share(wish: Wish) -> Share:
     """Its part, as asked for. A command brings its slots whole: there is no smaller replica of it."""
     said = wish.group.autoscale or wish.group.share or SaidShare()
     unit = said.unit if wish.group.command is None else lcm(said.unit, max(1, wish.counts))
-    return Share(wish.name, said.weight, said.min, said.max, said.tier, unit)
+    return Share(wish.name, said.weight, said.min, said.max, said.tier, unit, wish.size, wish.prices)
 
 
 def _left(budget: int | None, taken: Mapping[str, int], parts: Sequence[Share]) -> int:
@@ -111,13 +164,13 @@ def _divided(
     shares = {part.name: _Part(allocation.slots[part.name], allocation.reasons[part.name]) for part in parts}
     decided = {part.name for part in parts if part.name in overrides.slots} if rules.moving else set()
     if decided:
-        shares |= _moved(left, parts, shares, decided, overrides)
+        shares |= _moved(left, parts, shares, decided, rules, overrides)
     return shares, _leftover(left, parts, rules) if allocation.left and rules.budget is not None else ()
 
 
 def _balanced(left: int, parts: Sequence[Share], taken: Mapping[str, int], rules: Rules) -> Allocation:
     try:
-        return balance(left, parts, tail=rules.tail)
+        return balance(left, parts, tail=rules.tail, capacity=rules.capacity)
     except Refused as error:
         if rules.budget is None or not taken:
             raise
@@ -126,12 +179,22 @@ def _balanced(left: int, parts: Sequence[Share], taken: Mapping[str, int], rules
 
 
 def _moved(
-    left: int, parts: Sequence[Share], static: Mapping[str, _Part], decided: set[str], overrides: Overrides
+    left: int,
+    parts: Sequence[Share],
+    static: Mapping[str, _Part],
+    decided: set[str],
+    rules: Rules,
+    overrides: Overrides,
 ) -> dict[str, _Part]:
     """Groups the controller decided about, within their bounds and what the others leave of the budget."""
-    movable = left - sum(static[part.name].slots for part in parts if part.name not in decided)
+    standing = [part for part in parts if part.name not in decided]
+    slots = left - sum(static[part.name].slots for part in standing)
+    capacity = {
+        name: there - sum(part.used(name, static[part.name].slots) for part in standing)
+        for name, there in rules.capacity.items()
+    }
     ceilings = [_capped(part, overrides.slots[part.name]) for part in parts if part.name in decided]
-    allocation = balance(movable, ceilings)
+    allocation = balance(slots, ceilings, capacity=capacity)
     reasons = {
         name: overrides.reasons.get(name) or f"moved by the controller; its static share is {static[name].slots}"
         for name in decided
@@ -148,11 +211,12 @@ def _capped(part: Share, decision: int) -> Share:
 
 def _leftover(left: int, parts: Sequence[Share], rules: Rules) -> tuple[str, ...]:
     """Why some of the budget is not used."""
-    allocation = balance(left, parts, tail=rules.tail)
+    allocation = balance(left, parts, tail=rules.tail, capacity=rules.capacity)
     rest = counted(allocation.left, "slot")
     if allocation.next_in_line is None:
-        return (f"{rest} of spec.concurrency not used: every group is at its max",)
-    down, up = exact_budgets(left, parts)
+        used_up = f", or stopped by {listed(sorted(set(allocation.stopped.values())))}" if allocation.stopped else ""
+        return (f"{rest} of spec.concurrency not used: every group is at its max{used_up}",)
+    down, up = exact_budgets(left, parts, capacity=rules.capacity)
     base = (rules.budget or 0) - left
     return (
         f"{rest} of spec.concurrency not used: the next unit of {allocation.next_in_line!r} does not fit;"

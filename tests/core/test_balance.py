@@ -102,7 +102,7 @@ def test_a_group_stops_where_a_resource_is_used_up_and_the_others_have_its_share
 
     assert found.slots == {"etl": 8, "mail": 32}
     assert found.stopped == {"etl": "memory"}
-    assert found.reasons["etl"] == "memory is used up; its share went to the others"
+    assert found.reasons["etl"] == "no memory left; its share went to the others"
     assert found.next_in_line == "mail"
 
 

@@ -1,0 +1,76 @@
+"""Manifest to what moves: the groups that autoscale as the decision knows them, and the slots they divide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fleet.core.balance import Share
+from fleet.core.desired import WorkerSpec
+from fleet.core.expand import full_specs, what_moves
+from fleet.core.facts import NO_OVERRIDES, Facts, Overrides
+from fleet.core.manifest import Autoscale, Group, Manifest
+from fleet.core.scaling import (
+    DEFAULT_IDLE_AFTER_SECONDS,
+    DEFAULT_RUNTIME_SECONDS,
+    DEFAULT_TARGET_WAIT_SECONDS,
+    Scaled,
+    Tuning,
+    tick_seconds,
+)
+from pools.traits import TRAITS
+
+REPLICA_START_SECONDS = 3.0
+"""How long a new replica takes where its pool does not say."""
+
+_SHORTEST_TICK_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """What one decision is about, apart from the samples.
+
+    budget: the slots these groups have together; fixed groups and static shares are taken off.
+    """
+
+    groups: tuple[Scaled, ...]
+    budget: int
+    capacity: Mapping[str, int]
+    tuning: Tuning
+
+
+def moving(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRIDES) -> Moving:
+    """The groups that a controller of this manifest moves. Raises Refused where the budget does not add up."""
+    specs = full_specs(manifest, facts)
+    found = what_moves(manifest, facts=facts, overrides=overrides)
+    groups = tuple(scaled(manifest.spec.groups[share.name], share, specs[share.name]) for share in found.shares)
+    said = manifest.spec.balance
+    tick = tick_seconds(groups) if said.tick == "auto" else max(_SHORTEST_TICK_SECONDS, float(said.tick))
+    tuning = Tuning(tick_seconds=tick, surplus=said.surplus, squeeze_seconds=said.squeeze)
+    return Moving(groups, found.slots, found.capacity, tuning)
+
+
+def scaled(group: Group, share: Share, spec: WorkerSpec) -> Scaled:
+    """A group with what it promises and what its slots cost to start; what the manifest leaves out has a default."""
+    said = group.autoscale or Autoscale()
+    return Scaled(
+        share,
+        target_wait_seconds=said.target_wait or DEFAULT_TARGET_WAIT_SECONDS,
+        expected_runtime_seconds=said.expected_runtime or DEFAULT_RUNTIME_SECONDS,
+        start_seconds=start_seconds(spec),
+        idle_after_seconds=said.idle_after or DEFAULT_IDLE_AFTER_SECONDS,
+        loans=said.loans is not False,
+        on_missing_metrics=said.on_missing_metrics,
+    )
+
+
+def is_live(spec: WorkerSpec) -> bool:
+    """Whether slots of these replicas change without a restart: the pool can, and fleet's own worker tells it to."""
+    return spec.kind == "worker" and TRAITS[spec.pool.type].resize
+
+
+def start_seconds(spec: WorkerSpec) -> float:
+    """Until one more slot takes its first task."""
+    if spec.kind == "command":
+        return max(REPLICA_START_SECONDS, spec.ready_after_seconds)
+    return TRAITS[spec.pool.type].start_seconds if is_live(spec) else REPLICA_START_SECONDS
