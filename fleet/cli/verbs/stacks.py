@@ -33,9 +33,9 @@ def stacks_flags(parser: argparse.ArgumentParser) -> None:
 def stacks(args: argparse.Namespace, out: Output) -> int:
     """Signal them all, then wait until their logs are quiet. Exit 1 when one of them wrote nothing."""
     paths = records_of(args)
-    workers = {name: _worker(name, path) for name, path in sorted(paths.items())}
+    workers = _workers(paths, picky=bool(args.words or args.record))
     if not workers:
-        raise FleetError("nothing runs", hint="`fleet status` tells what should")
+        raise FleetError("no worker of fleet's runs", hint="`fleet health` tells what does")
     logs = {name: _log_of(paths[name]) for name in workers}
     before = {name: _size(log) for name, log in logs.items()}
     for name, worker in workers.items():
@@ -46,14 +46,19 @@ def stacks(args: argparse.Namespace, out: Output) -> int:
     return 0 if all(texts.values()) else 1
 
 
-def _worker(name: str, path: Path) -> RecordView:
-    """Only fleet's own worker is signalled: anything else may die of it."""
-    record = read(path)
-    if record is None or not lives(record.pid, record.started_ticks):
-        raise FleetError(f"{name} does not run", hint="`fleet health` and `fleet logs` may say why")
-    if record.foreign:
-        raise Refused(f"{name} is not fleet's worker", hint="USR1 means something else to it, or ends it")
-    return record
+def _workers(paths: Mapping[str, Path], *, picky: bool) -> dict[str, RecordView]:
+    """Only fleet's own workers are signalled: anything else may die of it. ``picky``: whoever is meant must be one."""
+    found = {}
+    for name, path in sorted(paths.items()):
+        record = read(path)
+        if record is None or not lives(record.pid, record.started_ticks):
+            if picky:
+                raise FleetError(f"{name} does not run", hint="`fleet health` and `fleet logs` may say why")
+        elif not record.foreign:
+            found[name] = record
+        elif picky:
+            raise Refused(f"{name} is not fleet's worker", hint="USR1 means something else to it, or ends it")
+    return found
 
 
 def _ask(name: str, pid: int) -> None:
