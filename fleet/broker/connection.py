@@ -140,8 +140,8 @@ def kombu_connection(
         connection = kombu.Connection(url, transport_options=settings, connect_timeout=ANSWER_SECONDS)
     except Exception as error:
         raise unreachable(url, error) from error
-    if heartbeat_seconds is not None and not connection.heartbeat:
-        connection.heartbeat = heartbeat_seconds
+    if heartbeat_seconds is not None:
+        connection.heartbeat = float(connection.heartbeat or heartbeat_seconds)  # of a URL's query it is text
     return connection
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import select
 import time
+from struct import pack
 from typing import Any
 
 import kombu
 import pytest
+from amqp.basic_message import Message
 
 from fleet.core.desired import QueueSpec
 from fleet.worker.channels import open_channel
 from fleet.worker.channels import rabbitmq as module
+from fleet.worker.channels.frames import Pushed
+from fleet.worker.channels.outlet import DECLARED_SECONDS, delay_bucket_seconds, delay_queue_arguments
 from fleet.worker.delivery import ChannelLost
 from tests.conftest import eventually
 from tests.worker.brokers import Broker, gather, stays_empty, values
@@ -183,4 +188,192 @@ def test_compressed_message_arrives_plain(broker: Broker) -> None:
     [got] = gather(channel, 1)
     assert values([got]) == [{"a": 1}]
     assert "compression" not in got.headers
+    channel.close()
+
+
+def test_messages_with_a_date_wait_in_the_broker_and_outlive_the_worker(broker: Broker) -> None:
+    broker.send(*range(5000))
+    channel = broker.channel(slots=2)
+    due = time.time() + 7.0
+    put_off = 0
+    while put_off < 5000:
+        for delivery in channel.fetch(2):
+            assert channel.delay(delivery, due=due)
+            put_off += 1
+        channel.flush()
+    eventually(lambda: channel.tend() or unacknowledged(channel) == 0)
+    channel.close()
+    assert broker.depth() == 0
+    other = broker.channel(replica="g.1", slots=500)
+    found: list[Any] = []
+
+    def all_are_back() -> bool:
+        taken = other.fetch(500)
+        other.tend()
+        found.extend(delivery for delivery in taken if not other.delay(delivery, due=due))
+        return len(found) == 5000
+
+    eventually(all_are_back, within=60, every=0.01)
+    assert sorted(values(found)) == list(range(5000))
+    other.ack(found)
+    other.close()
+
+
+def test_message_that_waited_in_the_broker_is_the_same_but_for_its_death_there(broker: Broker) -> None:
+    headers = {"text": "naïve ☃", "none": None, "list": [1, "b"], "table": {"a": {"b": 2}}, "big": 2**40, "yes": True}
+    channel = broker.channel()
+    channel.publish(
+        broker.queue,
+        bytes(range(256)),
+        headers=headers,
+        properties={"reply_to": "there", "correlation_id": "abc", "priority": 3},
+        content_type="application/x-python-serialize",
+        content_encoding="binary",
+    )
+    [before] = gather(channel, 1)
+    assert channel.delay(before, due=time.time() + 4.5)
+    [after] = gather(channel, 1)
+    assert {name: value for name, value in after.headers.items() if "death" not in name} == headers
+    assert after.body == before.body
+    for name in ("reply_to", "correlation_id", "priority", "content_type", "content_encoding", "delivery_mode"):
+        assert after.properties[name] == before.properties[name]
+    assert after.properties["delivery_info"]["routing_key"] == broker.queue
+    assert not after.redelivered
+    assert stays_empty(channel)
+    channel.close()
+
+
+def test_message_that_is_due_soon_is_left_to_the_worker(broker: Broker) -> None:
+    broker.send(1)
+    channel = broker.channel()
+    [taken] = gather(channel, 1)
+    assert not channel.delay(taken, due=time.time() + 1)
+    assert channel.holds(taken)
+    channel.close()
+
+
+@pytest.mark.parametrize(("seconds", "bucket"), [(4.0, 4), (7.9, 4), (8.0, 8), (100.0, 64), (10**8, 1 << 21)])
+def test_a_wait_is_never_longer_than_what_is_left(seconds: float, bucket: int) -> None:
+    assert delay_bucket_seconds(seconds) == bucket
+
+
+def test_delay_queue_outlives_every_message_in_it() -> None:
+    arguments = delay_queue_arguments("q", 64)
+    assert arguments["x-message-ttl"] == 64_000
+    assert arguments["x-expires"] > (64 + DECLARED_SECONDS) * 1000
+    assert arguments["x-dead-letter-routing-key"] == "q"
+
+
+def test_window_follows_the_slots_up_and_down(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HOARD_SECONDS", 0.05)
+    broker.send(*range(60))
+    channel = broker.channel(slots=2)
+    taken = gather(channel, 2)
+    taken += gather(channel, 10)  # ten slots more
+    assert unacknowledged(channel) == 12
+    channel.ack(taken)
+    assert not channel.fetch(0)
+    one = gather(channel, 1)  # only one is left
+
+    def only_the_running_one() -> bool:
+        channel.tend()
+        return unacknowledged(channel) == 1 and broker.depth() == 47
+
+    eventually(only_the_running_one)
+    channel.ack(one)
+    assert len(gather(channel, 1)) == 1
+    assert unacknowledged(channel) <= 2
+    channel.close()
+
+
+def test_quick_tasks_are_taken_ahead_and_slow_ones_are_not(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HOARD_SECONDS", 0.05)
+    broker.send(*range(3000))
+    channel = broker.channel(slots=1)
+    done = 0
+    while unacknowledged(channel) < 10:
+        for delivery in gather(channel, 1):
+            channel.ack([delivery])
+            done += 1
+    assert done < 2900
+    [slow] = gather(channel, 1)
+
+    def only_the_slow_one() -> bool:
+        channel.tend()
+        return unacknowledged(channel) == 1 and broker.depth() == 3000 - done - 1
+
+    eventually(only_the_slow_one)
+    for _ in range(50):  # calm for a while: what was given back must not come and go
+        channel.ack([slow])
+        [slow] = gather(channel, 1)
+        assert unacknowledged(channel) <= 2
+    channel.close()
+
+
+def test_acknowledgements_of_tasks_that_end_in_any_order_reach_the_broker(broker: Broker) -> None:
+    broker.send(*range(30))
+    channel = broker.channel(slots=30)
+    taken = gather(channel, 30)
+    order = random.Random(5).sample(taken, 30)
+    for delivery in order[:20]:
+        channel.ack([delivery])
+        if random.Random(delivery.tag).random() < 0.3:
+            channel.flush()
+    channel.close()
+    other = broker.channel(replica="g.1")
+    assert sorted(values(gather(other, 10))) == sorted(values(order[20:]))
+    assert stays_empty(other)
+    other.close()
+
+
+def test_message_that_arrives_while_something_else_is_waited_for_wakes_the_worker(broker: Broker) -> None:
+    channel = broker.channel(slots=5)
+    assert not channel.fetch(1)
+    channel.publish(
+        broker.queue, b"1", headers={}, properties={}, content_type="application/json", content_encoding="utf-8"
+    )
+    eventually(lambda: channel.backlog() == 0)
+    assert select.select(channel.wait_fds(), [], [], 20)[0]
+    assert values(gather(channel, 1)) == [1]
+    channel.close()
+
+
+def test_properties_are_read_as_py_amqp_reads_them() -> None:
+    made = Message(
+        b"",
+        content_type="a",
+        content_encoding="b",
+        correlation_id="c",
+        reply_to="d",
+        priority=4,
+        delivery_mode=2,
+        expiration="60000",
+        message_id="e",
+        application_headers={"s": "ü" * 300, "i": -5, "l": 2**40, "n": None, "t": True, "f": {"x": {"y": 1}}},
+    )
+    unusual = Message(b"", app_id="z", application_headers={"f": 1.5, "a": [1, {"b": 2}]})
+    for message in (made, unusual, Message(b"")):
+        head = pack(">HHQ", 60, 0, 0) + message._serialize_properties()
+        pushed = Pushed("1.0", 1, False, "", "q", head, b"")
+        assert pushed.properties() == message.properties
+
+
+def test_large_message_arrives_whole(broker: Broker) -> None:
+    text = "x" * 3_000_000
+    broker.send(text, 1)
+    channel = broker.channel()
+    assert values(gather(channel, 2)) == [text, 1]
+    channel.close()
+
+
+def test_deleted_queue_is_a_lost_connection_and_made_again(broker: Broker) -> None:
+    channel = broker.channel()
+    assert not channel.fetch(1)
+    with kombu.Connection(broker.url) as connection:
+        connection.default_channel.queue_delete(broker.queue)
+    with pytest.raises(ChannelLost):
+        eventually(lambda: channel.fetch(1) or channel.tend())
+    channel.open()
+    broker.send(1)
+    assert values(gather(channel, 1)) == [1]
     channel.close()

@@ -7,11 +7,16 @@ expire in order only where all have the same time to live. A message that is bac
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fleet.broker.queues import sendable
+import kombu
+
+from fleet.broker.queues import declare, sendable
+
+log = logging.getLogger("fleet.worker")
 
 CONFIRM_SECONDS = 20.0
 LONGEST_DELAY_SECONDS = 1 << 21
@@ -34,6 +39,7 @@ class Outlet:
         self._open: dict[int, Callable[[], object]] = {}
         self._refused = False
         self._declared: dict[str, float] = {}
+        self._undeclarable: set[str] = set()
         self._channel.confirm_select()
         self._channel.events["basic_ack"].add(self._on_ack)
         self._channel.events["basic_nack"].add(self._on_nack)
@@ -78,16 +84,21 @@ class Outlet:
 
     def delay_queue(self, queue: str, seconds: float) -> str | None:
         """The queue in which a message waits for the greater part of that time, declared; None where there is none."""
-        bucket = min(1 << (int(seconds).bit_length() - 1), LONGEST_DELAY_SECONDS)
+        bucket = delay_bucket_seconds(seconds)
         name = delay_queue_name(queue, bucket)
         if len(name.encode()) > _LONGEST_NAME:
             return None
+        if name in self._undeclarable:
+            return None
         now = time.monotonic()
         if now - self._declared.get(name, -DECLARED_SECONDS) >= DECLARED_SECONDS:
+            try:
+                declare(self._connection, kombu.Queue(name, queue_arguments=delay_queue_arguments(queue, bucket)))
+            except self._connection.channel_errors as error:
+                self._undeclarable.add(name)
+                log.warning("tasks with a date are kept in this worker: queue %s cannot be declared: %s", name, error)
+                return None
             self._declared[name] = now
-            self._channel.queue_declare(
-                name, durable=True, auto_delete=False, arguments=delay_queue_arguments(queue, bucket)
-            )
         return name
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
@@ -99,6 +110,11 @@ class Outlet:
 
     def _on_nack(self, *_: object) -> None:
         self._refused = True
+
+
+def delay_bucket_seconds(seconds: float) -> int:
+    """The greatest power of two that is not above a time of at least a second."""
+    return min(1 << (int(seconds).bit_length() - 1), LONGEST_DELAY_SECONDS)
 
 
 def delay_queue_name(queue: str, seconds: int) -> str:

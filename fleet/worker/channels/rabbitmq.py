@@ -22,7 +22,6 @@ import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -152,7 +151,7 @@ class RabbitChannel(Connected):
         self._full_since = now if len(found) >= count else None
         self._taken += len(found)
         if self._taken >= QUICK_TASKS and not self._buffered:
-            self._find_pace(now, after_seconds=QUICK_SECONDS)
+            self._quicken(now, after_seconds=QUICK_SECONDS)
         if len(self._queues) > 1:
             self._rotate()
         return [self._delivered(pushed, now) for pushed in found]
@@ -258,7 +257,7 @@ class RabbitChannel(Connected):
         if self._outlet is not None:
             self._outlet.check()
         now = time.monotonic()
-        self._find_pace(now, after_seconds=PACE_SECONDS)
+        self._find_pace(now)
         if self._full_since is not None and now - self._full_since >= HOARD_SECONDS and self._buffered:
             self._park([])
             self._calm_until = now + CALM_SECONDS
@@ -266,10 +265,13 @@ class RabbitChannel(Connected):
     def close(self) -> None:
         """Give back what is held and not acknowledged, disconnect. Never raises."""
         with self.lock:
+            lost = False
             if self._channel is not None:
-                with suppress(Exception):
+                try:
                     self._say_farewell()
-            self._hang_up()
+                except Exception:  # whatever is left, the broker puts back when the connection is gone
+                    lost = True
+            self._hang_up(lost=lost)
 
     # ---- taking
 
@@ -336,20 +338,28 @@ class RabbitChannel(Connected):
         made = self._sources[tag] = _Subscription(self._names[int(tag.partition(".")[2])], tag)
         return made
 
-    def _find_pace(self, now: float, *, after_seconds: float) -> None:
+    def _find_pace(self, now: float) -> None:
         """How much to take ahead: by how quickly tasks went since the last look."""
+        ahead = self._quicken(now, after_seconds=PACE_SECONDS)
+        if ahead is None or 2 * ahead >= self._ahead:
+            return
+        if self._buffered:
+            self._park([])
+        self._ahead = ahead
+        if self._subscribed:
+            self._subscribe(self._room)
+
+    def _quicken(self, now: float, *, after_seconds: float) -> int | None:
+        """Take more ahead where tasks have become quicker; gives how much is right, None before that time."""
         seconds = now - self._paced_at
         if seconds < after_seconds:
-            return
-        self._paced_at = now
+            return None
         ahead = 0 if now < self._calm_until else min(MOST_AHEAD, int(self._taken / seconds * AHEAD_SECONDS))
-        self._taken = 0
+        self._paced_at, self._taken = now, 0
         if ahead > 2 * self._ahead and self._subscribed:
             self._ahead = ahead
             self._subscribe(self._room)
-        elif 2 * ahead < self._ahead:
-            self._park([])
-            self._ahead = ahead
+        return ahead
 
     def _delivered(self, pushed: Pushed, now: float) -> Delivery:
         tag = f"{self._life}:{pushed.tag}"
