@@ -215,6 +215,7 @@ def test_waiting_out_a_crash_is_seen_and_ends_at_once_on_term(pad: Launchpad) ->
         eventually(lambda: pad.record.pid == process.pid)
         assert pad.record.state == "starting"
         assert pad.record.note == "crashed 1 time; starts again in 600 s"
+        process.send_signal(signal.SIGUSR1)  # somebody asks for stacks too early; that must not be its end
         process.terminate()
         assert process.wait(10) == -signal.SIGTERM
 
@@ -302,6 +303,7 @@ def test_a_held_replica_is_still_held_after_its_launcher_wrote_the_record(pad: L
     pad.run(spec_of(("true",)))
 
     assert pad.record.hold
+    assert pad.record.foreign, "nobody but the launcher writes the record of a command"
 
 
 def test_a_big_log_is_rotated_at_a_start(tmp_path: Path) -> None:

@@ -176,6 +176,16 @@ def test_usr1_reaches_a_solo_worker_in_c_code(shop: Shop) -> None:
     assert worker.wait() == 0
 
 
+def test_usr1_tells_where_an_import_hangs(shop: Shop) -> None:
+    (shop.folder / "hangs.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(60)\n")
+    worker = shop.worker(app="hangs:app", ready=False)
+    eventually(lambda: "importing" in log_of(worker))
+    worker.signal(signal.SIGUSR1)
+    eventually(lambda: 'hangs.py", line 3 in <module>' in log_of(worker))
+    assert worker.process is not None
+    assert worker.process.poll() is None, "asking killed it"
+
+
 def slots_of(worker: RunningWorker) -> list[int]:
     """The pids of its slots; there may be a helper process beside them."""
     return [child.pid for child in worker.children() if " slot " in " ".join(child.cmdline())]
