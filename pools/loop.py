@@ -3,6 +3,10 @@
 Not asyncio on purpose. While an asyncio loop runs in the main thread, ``asyncio.run()`` in a solo task fails with
 "cannot be called from a running event loop"; and a pool needs to be driven turn by turn by whoever waits for it
 (``run_once``).
+
+In a process patched for gevent or eventlet it still watches its descriptors with the kernel's own epoll, and waits
+cooperatively for that one descriptor alone: a turn costs the hub one registration and not one per descriptor, and a
+descriptor that was closed while it was watched is forgotten, where a cooperative ``select`` fails for all of them.
 """
 
 from __future__ import annotations
@@ -11,12 +15,16 @@ import contextlib
 import heapq
 import itertools
 import logging
+import select
 import selectors
 import socket
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any
+
+from pools.patching import BLOCKING_SELECTOR, is_green
 
 Callback = Callable[[], object]
 
@@ -72,7 +80,8 @@ class EventLoop:
 
     def __init__(self, *, on_error: Callable[[Exception], object] | None = None) -> None:
         self.on_error = on_error
-        self._selector = selectors.DefaultSelector()
+        self._selector = BLOCKING_SELECTOR()
+        self._yields = is_green() and hasattr(self._selector, "fileno")
         self._watches: dict[int, _Watch] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._cancelled = 0
@@ -206,7 +215,7 @@ class EventLoop:
     def run_once(self, timeout_seconds: float | None = None) -> None:
         """One turn: wait for something to do, at most this long (None: for ever; 0: look only), and do it."""
         self._thread = threading.get_ident()
-        for key, mask in self._selector.select(self._patience(timeout_seconds)):
+        for key, mask in self._ready(self._patience(timeout_seconds)):
             watch: _Watch = key.data
             if mask & selectors.EVENT_READ and watch.reader is not None:
                 self._call(watch.reader)
@@ -214,6 +223,16 @@ class EventLoop:
                 self._call(watch.writer)
         self._run_timers()
         self._run_soon()
+
+    def _ready(self, patience: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+        if not self._yields:
+            return self._selector.select(patience)
+        if patience is not None and patience <= 0:
+            time.sleep(0)
+        else:
+            epoll: Any = self._selector
+            select.select([epoll.fileno()], [], [], patience)
+        return self._selector.select(0)
 
     def _patience(self, timeout_seconds: float | None) -> float | None:
         if self._soon:

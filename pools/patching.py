@@ -8,6 +8,7 @@ a process that is not patched.
 from __future__ import annotations
 
 import _thread
+import selectors
 import sys
 import warnings
 from importlib import import_module
@@ -35,6 +36,12 @@ _MUST_BE_GREEN = {
     "gevent": ("socket", "select", "time", "_thread"),
     "eventlet": ("socket", "select", "time", "thread"),
 }
+
+BLOCKING_SELECTOR = selectors.DefaultSelector
+"""The selector that does not yield to other greenlets, taken before a patch put another in its place.
+
+A program that was patched before it imported this module has only the cooperative one.
+"""
 
 INSTALL = {"gevent": "pip install gevent", "eventlet": "pip install 'workerfleet[eventlet]'"}
 
@@ -65,6 +72,11 @@ def is_patched(name: str) -> bool:
         return monkey is not None and all(map(monkey.is_module_patched, _MUST_BE_GREEN[name]))
     patcher = sys.modules.get("eventlet.patcher")
     return patcher is not None and all(map(patcher.is_monkey_patched, _MUST_BE_GREEN[name]))
+
+
+def is_green() -> bool:
+    """Whether waiting in this process lets other greenlets run."""
+    return any(map(is_patched, GREEN))
 
 
 def require_patched(name: str) -> None:

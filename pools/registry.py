@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import importlib.util
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -23,6 +24,7 @@ _CLASSES: Mapping[str, str] = {
     "eventlet": "pools.eventlet:EventletPool",
     "asyncio": "pools.asyncio:AsyncioPool",
 }
+_LIBRARIES: Mapping[str, str] = {"prefork": "billiard", "gevent": "gevent", "eventlet": "eventlet"}
 _ALIASES: Mapping[str, str] = {"processes": "prefork"}
 
 
@@ -49,16 +51,18 @@ def pool_class(name: str) -> type[BasePool]:
 
 
 def available() -> tuple[str, ...]:
-    """The names whose pools are installed, in the order people read them. A green one also needs a patched process."""
+    """The names whose pools are installed, in the order people read them; none of their libraries is imported.
+
+    A green one also needs a patched process.
+    """
     return tuple(name for name in TRAITS if _is_available(name))
 
 
 def _is_available(name: str) -> bool:
-    try:
-        pool_class(name)
-    except PoolUnavailable:
-        return False
-    return True
+    if name == "custom":
+        return any(os.environ.get(variable) for variable in CUSTOM_POOL_VARIABLES)
+    library = _LIBRARIES.get(name)
+    return name in _CLASSES and (library is None or importlib.util.find_spec(library) is not None)
 
 
 def _custom_path() -> str:

@@ -100,3 +100,11 @@ def test_the_table_says_which_pools_this_version_has() -> None:
     for name, row in TRAITS.items():
         if name != "custom":
             assert (name in available()) == row.engine, name
+
+
+def test_asking_what_is_available_imports_no_library() -> None:
+    code = "import sys, pools; pools.available(); print([n for n in ('gevent', 'eventlet', 'billiard') if n in sys.modules])"
+
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert out.stdout.strip() == "[]"
