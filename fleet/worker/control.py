@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fleet.broker.connection import masked
@@ -60,6 +60,7 @@ class Control:
         self._table = table(self.inspection, self.commands)
         self._mailbox: Mailbox | None = None
         self._mutex = threading.RLock()
+        self.before_hanging_up: Callable[[], object] | None = None
         self._failed = 0
         self._connect_at = 0.0
         self._beat_at = 0.0
@@ -163,5 +164,7 @@ class Control:
     def _hang_up(self) -> None:
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is not None:
+            if self.before_hanging_up is not None:
+                self.before_hanging_up()
             mailbox.close()
             self.events.line_lost()

@@ -101,6 +101,7 @@ class Worker:
         self.consumer.chores.append(Watchdog(self.consumer))
         self.control = self._make_control()
         self.attendant: Attendant | None = None
+        self._control_fds: list[int] = []
 
     def run(self) -> int:
         """Start, feed, stop."""
@@ -197,18 +198,25 @@ class Worker:
             self.consumer.attendant = self.attendant
             self.attendant.start()
         elif self.control is not None:
-            self._attend_in_loop(self.control, ())
+            self.control.before_hanging_up = self._unwatch_control
+            self._attend_in_loop(self.control)
 
-    def _attend_in_loop(self, control: Control, watched: tuple[int, ...]) -> None:
+    def _attend_in_loop(self, control: Control) -> None:
         """Answer control commands in the loop: when a descriptor says so, and every half second in any case."""
         control.attend()
-        fds = tuple(control.fds())
-        if fds != watched:
-            for fd in watched:
-                self.loop.remove_reader(fd)
+        fds = control.fds()
+        if fds != self._control_fds:
+            self._unwatch_control()
             for fd in fds:
                 self.loop.add_reader(fd, control.attend)
-        self.loop.call_later(control.poll_seconds or POLL_SECONDS, partial(self._attend_in_loop, control, fds))
+            self._control_fds = fds
+        self.loop.call_later(control.poll_seconds or POLL_SECONDS, partial(self._attend_in_loop, control))
+
+    def _unwatch_control(self) -> None:
+        """Before its descriptors are closed: their numbers may come again for something else."""
+        for fd in self._control_fds:
+            self.loop.remove_reader(fd)
+        self._control_fds = []
 
     def _close(self) -> None:
         """Whatever fails here, the rest is still done: the broker must get back what was not finished."""
