@@ -82,6 +82,97 @@ def test_a_restart_runs_the_same_files_again() -> None:
     assert world.observe().replicas["a.0"].pid != before
 
 
+def test_a_resize_is_one_call_and_keeps_the_process() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    walk(fleet(group("a", 2, pool="prefork"), group("b", 4, pool="prefork")), world)
+    before = {name: one.pid for name, one in world.observe().replicas.items()}
+    world.calls.clear()
+
+    story = walk(fleet(group("a", 5, pool="prefork"), group("b", 1, pool="prefork")), world)
+
+    assert story == [
+        "planned resize b.0",
+        "planned resize a.0",
+        "started resize b.0",
+        "done resize b.0",
+        "started resize a.0",
+        "done resize a.0",
+    ]
+    assert world.calls == [("resize", ("b.0",)), ("resize", ("a.0",))]
+    assert {name: one.slots for name, one in world.observe().replicas.items()} == {"a.0": 5, "b.0": 1}
+    assert {name: one.pid for name, one in world.observe().replicas.items()} == before
+
+
+def test_tasks_in_slots_that_go_may_finish_and_are_not_waited_for_for_ever() -> None:
+    def shrink(finished_after: float) -> float:
+        world = MemoryBackend(FLEET, stepwise=True)
+        walk(fleet(group("a", 4, pool="prefork")), world)
+        world.work("a.0", 3)
+        clock = Clock(world)
+        clock.each = lambda: world.finish("a.0") if clock.seconds > finished_after else None
+        walk(fleet(group("a", 1, pool="prefork")), world, clock=clock)
+        assert world.observe().replicas["a.0"].slots == 1
+        return clock.seconds
+
+    assert 10 < shrink(finished_after=10) < 12
+    assert 60 < shrink(finished_after=1000) < 62, "the grace is over: what follows need not wait"
+
+
+def test_a_worker_that_takes_nothing_up_fails_its_step_and_says_what() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    walk(fleet(group("a", 2, pool="prefork", ready_timeout_seconds=30.0)), world)
+    world.deafen("a.0")
+
+    with pytest.raises(StepsFailed, match=r"did not take up within 30 s: pool\.concurrency 2 -> 5 \(it has 2 slots"):
+        walk(fleet(group("a", 5, pool="prefork", ready_timeout_seconds=30.0)), world)
+
+
+def test_without_waiting_a_resize_is_only_told() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    walk(fleet(group("a", 2, pool="prefork")), world)
+
+    walk(fleet(group("a", 5, pool="prefork")), world, wait=False)
+
+    assert world.observe().replicas["a.0"].slots == 2
+    world.tick()
+    assert world.observe().replicas["a.0"].slots == 5
+
+
+def test_a_worker_that_dies_while_it_is_resized_comes_back_resized() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    walk(fleet(group("a", 2, pool="prefork")), world)
+    world.deafen("a.0")
+    clock = Clock(world)
+    clock.each = lambda: world.crash("a.0") if clock.seconds < 0.1 else None
+
+    walk(fleet(group("a", 5, pool="prefork")), world, clock=clock)
+
+    assert world.observe().replicas["a.0"].slots == 5
+
+
+def test_a_parked_replica_is_run_again_with_its_new_size() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    walk(fleet(group("a", 2, pool="prefork")), world)
+    world.park("a.0")
+    world.calls.clear()
+
+    walk(fleet(group("a", 5, pool="prefork")), world)
+
+    assert [name for name, _ in world.calls] == ["prepare", "stop", "resize", "run_again"]
+    assert world.observe().replicas["a.0"].slots == 5
+
+
+def test_what_was_resized_by_hand_is_as_wanted_after_the_next_apply() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    desired = fleet(group("a", 2, pool="prefork"))
+    walk(desired, world)
+    world.resize_by_hand("a.0", 7)
+
+    walk(desired, world)
+
+    assert world.observe().replicas["a.0"].slots == 2
+
+
 def test_a_busy_replica_is_waited_for_and_others_leave_meanwhile() -> None:
     world = MemoryBackend(FLEET, stepwise=True)
     walk(fleet(group("a", 1, 1, 1)), world)
@@ -233,7 +324,7 @@ class Mortal:
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(self.world, name)
-        if name not in {"prepare", "start", "stop", "run_again", "forget", "hold", "reap", "observe"}:
+        if name not in {"prepare", "start", "stop", "run_again", "forget", "hold", "reap", "observe", "resize"}:
             return real
 
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -248,10 +339,17 @@ class Mortal:
         return call
 
 
-OLD = (group("a", 1, 1, 1), group("b", 4), group("gone", 1), group(BROKER_GROUP, 1, system=True))
+OLD = (
+    group("a", 1, 1, 1),
+    group("b", 4),
+    group("c", 3, 3, pool="prefork"),
+    group("gone", 1),
+    group(BROKER_GROUP, 1, system=True),
+)
 NEW = (
     group("a", 1, 1, 1, 1, env={"NEW": "1"}),
     group("b", 4, depends_on=("a",)),
+    group("c", 6, 1, pool="prefork"),
     group("late", 1, 1, depends_on=("a", BROKER_GROUP)),
     group(BROKER_GROUP, 1, system=True),
 )
@@ -264,7 +362,8 @@ def test_a_client_killed_at_any_call_is_finished_by_the_next_one(after: bool) ->
         at += 1
         world = MemoryBackend(FLEET, stepwise=True)
         walk(fleet(*OLD), world)
-        untouched = {name: world.observe().replicas[name].pid for name in ("b.0", f"{BROKER_GROUP}.0")}
+        names = ("b.0", "c.0", "c.1", f"{BROKER_GROUP}.0")
+        untouched = {name: world.observe().replicas[name].pid for name in names}
         if not _dies(world, at, after):
             assert at > 10, "the plan is long enough to be worth killing"
             return
@@ -289,7 +388,7 @@ def _dies(world: MemoryBackend, at: int, after: bool) -> bool:
 def _as_wanted(seen: Observed) -> bool:
     """A spare that was not taken away may have become one of the four: names are free, counts are not."""
     counts = Counter(one.group for one in seen.replicas.values())
-    return counts == {"a": 4, "b": 1, "late": 2, BROKER_GROUP: 1} and len(ready_in(seen)) == 8
+    return counts == {"a": 4, "b": 1, "c": 2, "late": 2, BROKER_GROUP: 1} and len(ready_in(seen)) == 10
 
 
 def ready_in(seen: Observed) -> list[str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from fleet.backends.base import Backend
 from fleet.backends.memory import MemoryBackend
-from fleet.core.desired import Replica
+from fleet.core.desired import Replica, RestartPolicy
 from fleet.core.observed import Observed, State
 from fleet.errors import FleetError
 from tests.backends.worlds import World, desired_of, drains_for, replicas_of, spec_of
@@ -158,6 +158,50 @@ def test_a_replica_that_runs_another_spec_is_not_started_over(site: Site) -> Non
     seen = site.backend.observe()
     assert pids(seen) == before
     assert seen.replicas["thumbs.0"].spec == SPEC
+
+
+def resized(replicas: list[Replica]) -> list[Replica]:
+    """The same replicas with settings that need no restart."""
+    return [replace(one, spec=replace(one.spec, restart=RestartPolicy(max_crashes=77))) for one in replicas]
+
+
+def test_a_resized_replica_keeps_its_process_and_says_its_new_settings(site: Site) -> None:
+    replicas = replicas_of(SPEC, 2)
+    before = pids(site.run(replicas))
+    wanted = resized(replicas[:1])
+
+    for _ in range(2):
+        site.backend.resize(wanted, secrets={})
+
+    seen = site.until(lambda seen: seen.replicas["thumbs.0"].goes_by(wanted[0].spec))
+    assert pids(seen) == before
+    assert seen.replicas["thumbs.1"].spec == SPEC
+    site.run(replicas_of(SPEC, 1, first=2))
+    assert {**before, **pids(site.backend.observe())} == pids(site.backend.observe()), "the daemon saw a change"
+
+
+def test_a_stopped_replica_runs_again_with_its_new_settings(site: Site) -> None:
+    replicas = replicas_of(SPEC, 2)
+    site.run(replicas)
+    site.stop("thumbs.0", "thumbs.1")
+    started, resumed = resized(replicas)
+
+    site.backend.start([started], secrets={})
+    site.backend.resize([resumed], secrets={})
+    site.backend.run_again(["thumbs.1"])
+
+    seen = site.until(lambda seen: ready(seen, "thumbs.0") and ready(seen, "thumbs.1"))
+    assert [one.spec for one in seen.replicas.values()] == [started.spec, resumed.spec]
+
+
+def test_what_needs_a_restart_is_no_resize(site: Site) -> None:
+    site.run(replicas_of(SPEC, 1))
+
+    for wanted in (replicas_of(OTHER, 1), replicas_of(SPEC, 1, first=7)):
+        with pytest.raises(FleetError, match=r"thumbs\.[07]"):
+            site.backend.resize(wanted, secrets={})
+
+    assert site.backend.observe().replicas["thumbs.0"].spec == SPEC
 
 
 def test_a_replaced_replica_keeps_its_name(site: Site) -> None:

@@ -22,7 +22,7 @@ from fleet.core.desired import (
 from fleet.core.expand import expand
 from fleet.core.facts import AppFacts, Facts, Overrides
 from fleet.core.parse import parse
-from fleet.core.yaml_text import Source
+from fleet.core.tree import Source
 from fleet.errors import Refused
 
 FACTS = Facts(
