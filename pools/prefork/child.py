@@ -166,7 +166,7 @@ class Runner:
 
     # -- signals
 
-    def _on_soft_limit(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _on_soft_limit(self, signum: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002
         job = self.running
         softened_job, _, seconds = BOARD.unpack_from(self.board)
         if job and job == softened_job and job != self._softened:
@@ -196,6 +196,7 @@ class Runner:
             target, args, kwargs = load(body)
             body.clear()
             self.running = job
+            self._on_soft_limit()  # it may have struck while the arguments were loaded
             value = target(*args, **kwargs)
             self.running = 0
             ended = time.monotonic()

@@ -10,16 +10,18 @@ import time
 from functools import partial
 from typing import Protocol
 
+from pools.errors import PoolUnavailable
 from pools.loop import EventLoop
 from pools.prefork import backoff
 from pools.prefork.alarms import Alarms
 from pools.prefork.allowance import Allowance
 from pools.prefork.child import Inheritance, Upbringing
 from pools.prefork.death import await_exit, exit_text, has_exited, signal_group, signal_process
-from pools.prefork.nursery import make_nursery
+from pools.prefork.nursery import ForkNursery, Nursery, SpawnNursery
 from pools.prefork.seed import letter_head
 from pools.prefork.slot import Child, ChildState, Job, Slot
 from pools.prefork.wire import INIT_FAILED, WORKER_UP, Report, load
+from pools.prefork.zygote import ZygoteNursery
 
 SLOW_START_SECONDS = 10.0
 LEAVE_SECONDS = 5.0
@@ -68,7 +70,7 @@ class Crew:
         log: logging.Logger,
     ) -> None:
         self._hooks = hooks
-        self._nursery = make_nursery(start_method, self, upbringing, inheritance)
+        self._nursery = self._make_nursery(start_method, upbringing, inheritance)
         self._allowance = allowance
         self._log = log
         self._abandoned: set[int] = set()
@@ -77,6 +79,17 @@ class Crew:
         self.children: set[Child] = set()
         self.alarms = Alarms(self.children)
         self.filling = True
+
+    def _make_nursery(self, start_method: str, upbringing: Upbringing, inheritance: Inheritance) -> Nursery:
+        if start_method == "fork":
+            return ForkNursery(upbringing, inheritance)
+        if start_method == "spawn":
+            return SpawnNursery(upbringing)
+        if start_method == "forkserver":
+            return ZygoteNursery(self, upbringing)
+        raise PoolUnavailable(
+            f"the prefork pool knows no start method {start_method!r}", hint="known: fork, forkserver, spawn"
+        )
 
     def open(self, count: int) -> None:
         """The first slots."""

@@ -1,35 +1,17 @@
-"""Where children come from: forked from this process, spawned as fresh interpreters, or forked from a zygote.
-
-A zygote is one small process that has imported the app and run nothing. This process then never forks: it may have
-threads, may have grown, and its locks, connections and memory are nobody's inheritance. Children of the zygote are not
-children of this process, so the zygote says how they ended; they outlive it, and a new one is started in its place.
-"""
+"""Where children come from: forked from this process, or spawned as fresh interpreters. The zygote is elsewhere."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import select
-import signal
-import socket
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from pools.errors import PoolUnavailable
-from pools.loop import EventLoop, Timer
-from pools.prefork import backoff
+from pools.loop import EventLoop
 from pools.prefork.birth import exec_child, fork_child
 from pools.prefork.child import Inheritance, Runner, Upbringing
-from pools.prefork.death import await_exit, exit_text, reap, signal_process
-from pools.prefork.seed import ANSWER, BIRTH, REAP, REQUEST, SLOT, ZYGOTE, letter_head, write_letter
+from pools.prefork.death import reap
+from pools.prefork.seed import SLOT, write_letter
 from pools.prefork.ties import Cradle, Ties, make_ties
-from pools.prefork.wire import WORKER_UP, Inbox, Outbox, Report, load
-
-ANSWER_SECONDS = 10.0
-"""How long the zygote may take for a fork. It does nothing else, so one that takes longer is stopped or broken."""
-_KILLED_SECONDS = 1.0
 
 
 class NewBorn(NamedTuple):
@@ -38,16 +20,6 @@ class NewBorn(NamedTuple):
     pid: int
     ties: Ties
     letter: bytes = b""
-
-
-class NurseryHooks(Protocol):
-    """What a nursery tells."""
-
-    def on_nursery_ready(self) -> None:
-        """Children can be had from now on."""
-
-    def on_nursery_failed(self, problem: str, *, again_in_seconds: float) -> None:
-        """No children can be had until it is ready again; it tries by itself."""
 
 
 class Nursery(Protocol):
@@ -71,17 +43,18 @@ class Nursery(Protocol):
         """No more children."""
 
 
-def make_nursery(start_method: str, hooks: NurseryHooks, upbringing: Upbringing, inheritance: Inheritance) -> Nursery:
-    """The nursery of a start method. PoolUnavailable for an unknown one."""
-    if start_method == "fork":
-        return ForkNursery(upbringing, inheritance)
-    if start_method == "spawn":
-        return SpawnNursery(upbringing)
-    if start_method == "forkserver":
-        return ZygoteNursery(hooks, upbringing)
-    raise PoolUnavailable(
-        f"the prefork pool knows no start method {start_method!r}", hint="known: fork, forkserver, spawn"
-    )
+def bear(birth: Callable[[Cradle], int], *, inherited: bool) -> NewBorn:
+    """Both ends of the ties, and the process that ``birth`` makes of the child's ends; its pid."""
+    ties, cradle = make_ties(inherited=inherited)
+    try:
+        pid = birth(cradle)
+    except BaseException:
+        ties.close()
+        raise
+    finally:
+        cradle.close()
+    ties.hold(pid)
+    return NewBorn(pid, ties)
 
 
 class ForkNursery:
@@ -100,7 +73,7 @@ class ForkNursery:
         self._inheritance.loop = loop
 
     def bear(self, index: int) -> NewBorn:
-        return _bear(partial(self._fork, index), inherited=True)
+        return bear(partial(self._fork, index), inherited=True)
 
     def reap(self, pid: int, *, wait: bool = False) -> tuple[bool, int | None]:
         return reap(pid, wait=wait)
@@ -131,182 +104,10 @@ class SpawnNursery:
         pass
 
     def bear(self, index: int) -> NewBorn:
-        return _bear(lambda cradle: exec_child(SLOT, cradle, index), inherited=False)._replace(letter=self._letter)
+        return bear(lambda cradle: exec_child(SLOT, cradle, index), inherited=False)._replace(letter=self._letter)
 
     def reap(self, pid: int, *, wait: bool = False) -> tuple[bool, int | None]:
         return reap(pid, wait=wait)
 
     def close(self) -> None:
         pass
-
-
-class ZygoteNursery:
-    """Children are forked from one fresh interpreter that has imported the app."""
-
-    def __init__(self, hooks: NurseryHooks, upbringing: Upbringing) -> None:
-        self.ready = False
-        self._hooks = hooks
-        self._upbringing = upbringing
-        self._letter = b""
-        self._loop: EventLoop | None = None
-        self._zygote: NewBorn | None = None
-        self._born_at = 0.0
-        self._failures = 0
-        self._next_try: Timer | None = None
-        self._closed = False
-
-    @property
-    def pid(self) -> int:
-        """Of the zygote; 0 while there is none."""
-        return self._zygote.pid if self._zygote is not None else 0
-
-    def open(self, loop: EventLoop) -> None:
-        self._loop = loop
-        self._letter = write_letter(self._upbringing)
-        self._start()
-
-    def move_to(self, loop: EventLoop) -> None:
-        if self._loop is None:
-            return
-        self._loop = loop
-        if self._zygote is not None:
-            self._watch(self._zygote)
-        elif self._next_try is not None:
-            self._next_try = loop.call_at(self._next_try.when, self._start)
-
-    def close(self) -> None:
-        self._closed = True
-        if self._next_try is not None:
-            self._next_try.cancel()
-        if self._zygote is not None:
-            self._end()
-
-    # -- the zygote
-
-    def _start(self) -> None:
-        self._next_try = None
-        self._born_at = time.monotonic()
-        try:
-            self._zygote = _bear(lambda cradle: exec_child(ZYGOTE, cradle, 0), inherited=False)
-        except OSError as error:
-            self._try_later(f"no zygote could be started: {error}")
-            return
-        self._inbox, self._outbox = Inbox(self._zygote.ties.socket), Outbox(self._zygote.ties.socket)
-        with contextlib.suppress(OSError):  # its death is told by its socket
-            self._outbox.send(letter_head(self._letter), self._letter)
-        self._watch(self._zygote)
-
-    def _watch(self, zygote: NewBorn) -> None:
-        assert self._loop is not None
-        self._loop.add_reader(zygote.ties.socket.fileno(), self._on_readable)
-        if self._outbox.pending:
-            self._loop.add_writer(zygote.ties.socket.fileno(), partial(self._on_writable, zygote, self._outbox))
-
-    def _on_writable(self, zygote: NewBorn, outbox: Outbox) -> None:
-        assert self._loop is not None
-        with contextlib.suppress(OSError):
-            if not outbox.flush():
-                return
-        self._loop.remove_writer(zygote.ties.socket.fileno())
-
-    def _on_readable(self) -> None:
-        """Before it is ready: its report. Afterwards it speaks only when asked, so this is its end."""
-        reports = self._inbox.receive() if not self.ready else []
-        if self.ready or self._inbox.ended or any(report.kind != WORKER_UP for report in reports):
-            self._lose(_cause(reports))
-        elif reports:
-            self.ready = True
-            self._hooks.on_nursery_ready()
-
-    def _lose(self, cause: str = "") -> None:
-        was_ready, lived = self.ready, time.monotonic() - self._born_at
-        pid, code = self.pid, self._end()
-        if was_ready and lived > backoff.SHORT_LIFE_SECONDS:
-            self._failures = 0
-        what = "died" if was_ready else "could not be made ready"
-        self._try_later(f"zygote {pid} {what} ({exit_text(code)}){cause}")
-
-    def _end(self) -> int | None:
-        """Whatever it is doing, it owns nothing."""
-        zygote = self._zygote
-        assert zygote is not None
-        self._zygote, self.ready = None, False
-        if self._loop is not None and not self._loop.closed:
-            self._loop.remove_reader(zygote.ties.socket.fileno())
-            self._loop.remove_writer(zygote.ties.socket.fileno())
-        if zygote.ties.pidfd < 0 or not await_exit(zygote.ties.pidfd, 0.1 if not self._closed else 0):
-            signal_process(zygote.pid, signal.SIGKILL)
-        if zygote.ties.pidfd >= 0:
-            await_exit(zygote.ties.pidfd, _KILLED_SECONDS)
-        _, code = reap(zygote.pid)
-        zygote.ties.close()
-        return code
-
-    def _try_later(self, problem: str) -> None:
-        if self._closed or self._loop is None:
-            return
-        self._failures += 1
-        seconds = backoff.pause_seconds(self._failures)
-        self._next_try = self._loop.call_later(seconds, self._start)
-        self._hooks.on_nursery_failed(problem, again_in_seconds=seconds)
-
-    # -- its children
-
-    def bear(self, index: int) -> NewBorn:
-        return _bear(lambda cradle: self._ask(BIRTH, index, cradle.fds)[0], inherited=False)
-
-    def reap(self, pid: int, *, wait: bool = False) -> tuple[bool, int | None]:  # noqa: ARG002
-        if not self.ready:
-            return True, None
-        try:
-            gone, code = self._ask(REAP, pid)
-        except OSError:  # of an earlier zygote: init has reaped it
-            return True, None
-        return gone == pid, code if gone else None
-
-    def _ask(self, kind: int, number: int, fds: list[int] | None = None) -> tuple[int, int]:
-        """Ask the zygote and wait for the answer: a fork takes it no longer than it would take this process."""
-        zygote = self._zygote
-        if zygote is None or not self.ready:
-            raise ConnectionError("there is no zygote")
-        try:
-            socket.send_fds(zygote.ties.socket, [REQUEST.pack(kind, number)], fds or [])
-            pid, code, problem = ANSWER.unpack(_receive_answer(zygote.ties.socket))
-        except OSError as error:
-            self._lose(f": {error}")
-            raise
-        if problem:
-            raise OSError(problem, os.strerror(problem))
-        return pid, code
-
-
-def _bear(birth: Callable[[Cradle], int], *, inherited: bool) -> NewBorn:
-    ties, cradle = make_ties(inherited=inherited)
-    try:
-        pid = birth(cradle)
-    except BaseException:
-        ties.close()
-        raise
-    finally:
-        cradle.close()
-    ties.hold(pid)
-    return NewBorn(pid, ties)
-
-
-def _receive_answer(sock: socket.socket) -> bytes:
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    if not poll.poll(ANSWER_SECONDS * 1000):
-        raise TimeoutError(f"it did not answer within {ANSWER_SECONDS:g} s")
-    answer = sock.recv(ANSWER.size)
-    if len(answer) < ANSWER.size:
-        raise ConnectionError("it hung up")
-    return answer
-
-
-def _cause(reports: list[Report]) -> str:
-    for report in reports:
-        if report.kind != WORKER_UP:
-            error, text = load(report.body)
-            return f": {type(error).__name__}: {error}\n{text}"
-    return ""

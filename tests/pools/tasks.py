@@ -255,6 +255,13 @@ def raise_local() -> None:
     raise LocalError("nobody knows me elsewhere")
 
 
+class SlowToLoad:
+    """Takes its time to arrive in another process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (time.sleep, (0.5,))
+
+
 class Bomb:
     """Loads nowhere."""
 

@@ -163,9 +163,10 @@ def test_memory_is_watched_under_another_loop_too(make_pool: Make, loop: EventLo
 
 @every_method
 def test_a_task_stuck_in_c_ends_at_its_hard_limit(make_pool: Make, method: str, tmp_path: Path) -> None:
-    pool = make_pool("prefork+loop", 1, start_method=method)
+    pool = make_pool("prefork+loop", 1, start_method=method, initializer=tasks.initialize, initargs=("imported",))
+    ready(pool)
     started = tmp_path / "started"
-    handle = pool.apply_async(tasks.compute_in_c, (str(started),), soft_timeout_seconds=0.1, timeout_seconds=1.0)
+    handle = pool.apply_async(tasks.compute_in_c, (str(started),), soft_timeout_seconds=0.5, timeout_seconds=1.0)
 
     with pytest.raises(HardTimeLimit):
         handle.result(PATIENCE)

@@ -17,7 +17,7 @@ import pytest
 from pools import BasePool, EventLoop, HandleState, HardTimeLimit, PoolUnavailable, SlotLost, Terminated, Unpicklable
 from pools.errors import SoftTimeLimit
 from pools.prefork import PreforkPool
-from pools.prefork.nursery import ZygoteNursery
+from pools.prefork.zygote import ZygoteNursery
 from tests.conftest import eventually
 from tests.pools import tasks
 from tests.pools.test_contract import turn_until
@@ -58,7 +58,8 @@ def test_tasks_run_in_children_that_were_prepared(make_pool: Make, method: str) 
 
 @every_method
 def test_limits_and_terminate_reach_the_task(make_pool: Make, method: str, tmp_path: Path) -> None:
-    pool = make_pool("prefork+loop", 3, start_method=method)
+    # The initializer also imports the module, so that no limit strikes while that goes on.
+    pool = make_pool("prefork+loop", 3, start_method=method, initializer=tasks.initialize, initargs=("ready",))
     ready(pool)
 
     soft = pool.apply_async(tasks.until_soft_limit, soft_timeout_seconds=0.2)
@@ -73,6 +74,18 @@ def test_limits_and_terminate_reach_the_task(make_pool: Make, method: str, tmp_p
     with pytest.raises(Terminated):
         ended.result(PATIENCE)
     assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
+
+
+def test_a_soft_limit_that_strikes_while_arguments_are_loaded_is_not_lost(make_pool: Make, tmp_path: Path) -> None:
+    pool = make_pool("prefork+loop")
+    ready(pool)
+    path = tmp_path / "ran"
+
+    handle = pool.apply_async(tasks.mark, (str(path), tasks.SlowToLoad()), soft_timeout_seconds=0.1)
+
+    with pytest.raises(SoftTimeLimit):
+        handle.result(PATIENCE)
+    assert tasks.lines(path) == []
 
 
 @every_method
@@ -339,7 +352,7 @@ def test_a_crash_while_there_is_no_zygote_waits_for_the_next(make_pool: Make) ->
 
 
 def test_a_zygote_that_hangs_is_killed_and_replaced(make_pool: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pools.prefork.nursery.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("pools.prefork.zygote.ANSWER_SECONDS", 0.2)
     pool = make_pool("prefork+loop", 1, start_method="forkserver")
     ready(pool)
     first = zygote_of(pool).pid
