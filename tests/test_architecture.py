@@ -184,6 +184,7 @@ def private(name: str) -> bool:
         ("eventlet", ("pools.eventlet", "fleet.launch", "fleet.worker.__main__")),
         ("kubernetes", ("fleet.backends.kubernetes.client",)),
         ("rich", ("fleet.cli",)),
+        ("matplotlib", ("fleet.picture",)),
     ],
 )
 def test_a_foreign_system_has_one_door(system: str, doors: tuple[str, ...]) -> None:
@@ -207,6 +208,7 @@ def test_pydantic_stays_at_the_edges() -> None:
 
 DECIDING = (
     "desired observed plan planner rollout waves assignment case reasons difference budget balance status plan_text"
+    " prices samples queueing scaling pace need bid layers autoscale crew simulation policies workloads"
 )
 
 
@@ -301,6 +303,7 @@ HEAVY = (
     "ruamel",
     "rich",
     "supervisor",
+    "matplotlib",
 )
 
 
@@ -319,7 +322,8 @@ def test_importing_is_cheap(module: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["fleet.core.planner", "fleet.core.rollout", "fleet.core.status", "fleet.core.budget"]
+    "module",
+    ["fleet.core.planner", "fleet.core.rollout", "fleet.core.status", "fleet.core.budget", "fleet.core.autoscale"],
 )
 def test_deciding_needs_neither_pydantic_nor_a_broker(module: str) -> None:
     assert loaded_by(f"import {module}") & set(HEAVY) == set()

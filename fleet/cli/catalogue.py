@@ -22,6 +22,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("init", "write a commented manifest and a tasks module to start from", "writing"),
             Verb("validate", "check a manifest: schema, capabilities, budgets; touches nothing", "writing"),
             Verb("explain", "why each group has its slots, replicas and concurrency", "writing"),
+            Verb("simulate", "what a load would do to waits and slots, before anything runs", "simulating"),
             Verb("render", "the exact bytes that apply would write", "writing"),
             Verb("schema", "the JSON Schema of a manifest, for editors", "writing"),
         ),

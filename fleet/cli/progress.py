@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -77,6 +78,21 @@ class Progress:
             self._bar.print(line, markup=False, highlight=False)
         else:
             self._out.say(line)
+
+
+@contextmanager
+def portion(out: Output, title: str, total: float) -> Iterator[Callable[[float], None] | None]:
+    """A bar for something whose end is known, told how far it is; nothing where nobody watches."""
+    if not out.is_live:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=out.stderr), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)
 
 
 def _bar(out: Output) -> Bar:

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil, sqrt
+from types import MappingProxyType
 
-from fleet.core.autoscale import EMPTY, Decision, Memory, decide
+from fleet.core.autoscale import EMPTY, Memory, decide
 from fleet.core.balance import Share, balance
 from fleet.core.samples import Sample
 from fleet.core.scaling import Scaled, Tuning
@@ -20,24 +21,47 @@ from fleet.core.simulation import Orders, Policy
 _SELDOM_SECONDS = 15.0
 
 
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What a policy is made for.
+
+    loads: busy slots per group that will come on average, for hindsight.  capacity: other resources, which only fleet
+    and the static split know.
+    """
+
+    groups: Sequence[Scaled]
+    budget: int
+    tuning: Tuning
+    loads: Mapping[str, float]
+    capacity: Mapping[str, int] = field(default_factory=dict)
+
+
 class Fleet:
     """The decision of the controller itself."""
 
-    def __init__(self, groups: Sequence[Scaled], budget: int, tuning: Tuning) -> None:
-        self.tick_seconds = tuning.tick_seconds
-        self.decision: Decision | None = None
-        self._groups, self._budget, self._tuning = groups, budget, tuning
+    def __init__(self, case: Case) -> None:
+        self.tick_seconds = case.tuning.tick_seconds
+        self._case = case
         self._memory: Memory = EMPTY
 
     def start(self) -> Mapping[str, int]:
         """The static shares."""
-        return _static_shares(self._groups, self._budget)
+        return _static_shares(self._case.groups, self._case.budget, self._case.capacity)
 
     def decide(self, now: float, samples: Mapping[str, Sample]) -> Orders:
         """One tick."""
-        self.decision = decide(self._memory, samples, self._groups, budget=self._budget, now=now, tuning=self._tuning)
-        self._memory = self.decision.memory
-        return Orders(self.decision.slots, self.decision.order)
+        case = self._case
+        decision = decide(
+            self._memory,
+            samples,
+            case.groups,
+            budget=case.budget,
+            now=now,
+            tuning=case.tuning,
+            capacity=case.capacity,
+        )
+        self._memory = decision.memory
+        return Orders(decision.slots, decision.order)
 
 
 class Split:
@@ -201,8 +225,10 @@ def _bounded(group: Scaled, slots: int, budget: int) -> int:
     return max(group.floor, min(-(-slots // unit) * unit, most))
 
 
-def _static_shares(groups: Sequence[Scaled], budget: int) -> Mapping[str, int]:
-    return balance(budget, [group.share for group in groups], tail="fill").slots
+def _static_shares(
+    groups: Sequence[Scaled], budget: int, capacity: Mapping[str, int] = MappingProxyType({})
+) -> Mapping[str, int]:
+    return balance(budget, [group.share for group in groups], tail="fill", capacity=capacity).slots
 
 
 def _equal_shares(groups: Sequence[Scaled], budget: int) -> Mapping[str, int]:
@@ -219,19 +245,9 @@ def _hindsight(groups: Sequence[Scaled], budget: int, loads: Mapping[str, float]
     return balance(budget, shares, tail="fill").slots
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    """What a policy is made for. ``loads``: busy slots per group that will come on average, for hindsight."""
-
-    groups: Sequence[Scaled]
-    budget: int
-    tuning: Tuning
-    loads: Mapping[str, float]
-
-
 POLICIES: Mapping[str, Callable[[Case], Policy]] = {
-    "fleet": lambda case: Fleet(case.groups, case.budget, case.tuning),
-    "static": lambda case: Split(_static_shares(case.groups, case.budget)),
+    "fleet": Fleet,
+    "static": lambda case: Split(_static_shares(case.groups, case.budget, case.capacity)),
     "equal": lambda case: Split(_equal_shares(case.groups, case.budget)),
     "hindsight": lambda case: Split(_hindsight(case.groups, case.budget, case.loads)),
     "celery": lambda case: Celery(case.groups, case.budget),

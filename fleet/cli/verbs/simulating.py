@@ -1,0 +1,194 @@
+"""simulate: a manifest's balance under a load, in no time and without anything that runs."""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fleet.cli.output import Cell, Output, painted, table
+from fleet.cli.progress import portion
+from fleet.cli.target import duration, no_names, output_flag, target_flags, target_of, wanted_of
+from fleet.core.wording import counted
+from fleet.core.wording import duration as told
+from fleet.errors import UsageError
+
+if TYPE_CHECKING:
+    from fleet.core.rehearsal import Play, Stage
+    from fleet.core.simulation import GroupOutcome, Outcome
+    from fleet.wanted import Wanted
+
+HOUR_SECONDS = 3600.0
+SHORTEST_SECONDS = 10.0
+LONGEST_SECONDS = 7 * 86_400.0
+WORKLOADS = ("steady", "diurnal", "spike", "starvation", "mixed")
+POLICIES = (
+    *("fleet", "static", "equal", "hindsight"),
+    *("celery", "celery-shared", "keda", "keda-backlog", "keda-tuned", "knative"),
+)
+HEAD = ("GROUP", "POOL", "TASKS", "P50", "P99", "TARGET", "LATE", "SLOTS", "MOST", "MOVES")
+_MANY_LATE = 0.05
+
+
+def simulate_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of simulate."""
+    target_flags(parser)
+    load = parser.add_mutually_exclusive_group()
+    load.add_argument("--workload", choices=WORKLOADS, help="what comes, made from the manifest (default: diurnal)")
+    load.add_argument("--arrivals", metavar="FILE.csv", help="what comes, as lines of time,queue[,runtime] in seconds")
+    parser.add_argument("--duration", type=duration, metavar="TIME", help="like 30m (default: 1h, or the whole file)")
+    parser.add_argument("--seed", type=int, default=1, help="another number, other tasks of the same kind (default 1)")
+    parser.add_argument(
+        "--policy",
+        choices=POLICIES,
+        help="who moves the groups that autoscale (default: fleet; static where the manifest's balance is not dynamic)",
+    )
+    parser.add_argument("--picture", metavar="FILE", help="draw slots and waits over time, as .png or .svg")
+    output_flag(parser)
+
+
+def simulate(args: argparse.Namespace, out: Output) -> int:
+    """Play the load against the manifest, and say what became of every group's tasks."""
+    from fleet.core.rehearsal import rehearse
+
+    target = target_of(args)
+    no_names(target)
+    _check_duration(args.duration)
+    if args.picture:
+        from fleet import picture
+
+        picture.check(args.picture)
+    wanted = wanted_of(target)
+    stage = _stage(wanted)
+    play = _play(args, stage)
+    policy = args.policy or ("fleet" if wanted.manifest.spec.balance.mode == "dynamic" else "static")
+    with portion(out, f"{told(play.duration_seconds)} of {wanted.name}", play.duration_seconds) as tell:
+        outcome = rehearse(stage, play, policy, watch=bool(args.picture), tell=tell)
+    what = args.arrivals or args.workload or WORKLOADS[1]
+    head = {"fleet": wanted.name, "policy": policy, "workload": what, "seed": args.seed}
+    out.either({**head, **_document(stage, play, outcome)}, _text(head, stage, play, outcome, colour=out.colour))
+    for note in stage.notes if not out.is_json else ():
+        out.say(f"note: {note}")
+    if args.picture:
+        targets = {one.name: one.group.target_wait_seconds for one in stage.stations}
+        picture.draw(outcome, args.picture, title=_title(head, play), budget=stage.budget, targets=targets)
+        out.say(f"drew {args.picture}")
+    return 0
+
+
+def _check_duration(seconds: float | None) -> None:
+    if seconds is not None and not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
+        raise UsageError(f"--duration {told(seconds)} makes no sense", hint="from 10s to 7d")
+
+
+def _stage(wanted: Wanted) -> Stage:
+    """Without secrets, apps or anything that runs: what is unknown counts as the default."""
+    from fleet.core.facts import Facts
+    from fleet.core.rehearsal import stage
+    from fleet.machine import cpus
+
+    found = stage(wanted.manifest, facts=Facts(cpus=cpus(), embedded_url="redis+socket:///"))
+    if not found.stations:
+        raise UsageError(f"fleet {wanted.name!r} has no group with slots", hint="there is nothing to simulate")
+    return found
+
+
+def _play(args: argparse.Namespace, stage: Stage) -> Play:
+    """What comes: drawn from the seed, or read."""
+    from fleet.core.rehearsal import file_play, workload_play
+
+    def chance(name: str) -> random.Random:
+        return random.Random(f"{args.seed}/{name}")
+
+    if args.arrivals is None:
+        seconds = args.duration or HOUR_SECONDS
+        return workload_play(stage, args.workload or WORKLOADS[1], duration_seconds=seconds, chance=chance)
+    from fleet.core.workloads import read_arrivals
+    from fleet.files import read_named
+
+    try:
+        text = read_named(args.arrivals).decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{args.arrivals} is not UTF-8 text") from error
+    lines = read_arrivals(text, source=args.arrivals)
+    return file_play(stage, lines, source=args.arrivals, duration_seconds=args.duration, chance=chance)
+
+
+def _document(stage: Stage, play: Play, outcome: Outcome) -> dict[str, Any]:
+    return {
+        "duration": play.duration_seconds,
+        "budget": stage.budget,
+        "totals": {
+            "tasks": outcome.tasks,
+            "p50": round(outcome.p50_seconds, 3),
+            "p99": round(outcome.p99_seconds, 3),
+            "late": round(outcome.late, 5),
+            "slotHours": round(outcome.slot_hours, 3),
+            "mostSlots": outcome.slots_most,
+            "moves": outcome.moves,
+            "startSeconds": round(outcome.start_seconds, 1),
+        },
+        "groups": {one.name: _group_document(stage, one.name, outcome.groups[one.name]) for one in stage.stations},
+        "notes": list(stage.notes),
+    }
+
+
+def _group_document(stage: Stage, name: str, found: GroupOutcome) -> dict[str, Any]:
+    station = next(one for one in stage.stations if one.name == name)
+    return {
+        "pool": station.pool,
+        "tasks": found.tasks,
+        "p50": round(found.p50_seconds, 3),
+        "p99": round(found.p99_seconds, 3),
+        "targetWait": station.group.target_wait_seconds,
+        "late": round(found.late, 5),
+        "timeOver": round(found.over, 5),
+        "unserved": found.unserved,
+        "slots": {"mean": round(found.slots_mean, 2), "most": found.slots_most},
+        "busy": round(found.busy_mean, 2),
+        "moves": found.moves,
+    }
+
+
+def _title(head: dict[str, Any], play: Play) -> str:
+    return f"{head['fleet']}, {head['workload']} for {told(play.duration_seconds)}, policy {head['policy']}"
+
+
+def _text(head: dict[str, Any], stage: Stage, play: Play, outcome: Outcome, *, colour: bool) -> str:
+    rows = [_row(stage, one.name, one.pool, outcome.groups[one.name]) for one in stage.stations]
+    lines = [painted(_title(head, play), "bold", colour=colour), "", table(HEAD, rows, colour=colour), ""]
+    lines.append(
+        f"{counted(outcome.tasks, 'task')}: waits p50 {_seconds(outcome.p50_seconds)}, p99"
+        f" {_seconds(outcome.p99_seconds)}, {_percent(outcome.late)} late"
+    )
+    lines.append(
+        f"slots: {outcome.slot_hours:.1f} slot-hours, never more than {outcome.slots_most} of {stage.budget};"
+        f" {counted(outcome.moves, 'move')}, {outcome.start_seconds:.0f} s of starting"
+    )
+    return "\n".join(lines)
+
+
+def _row(stage: Stage, name: str, pool: str, found: GroupOutcome) -> Sequence[Cell]:
+    target = next(one.group.target_wait_seconds for one in stage.stations if one.name == name)
+    style = "good" if found.late <= _MANY_LATE else "bad"
+    return (
+        Cell(name),
+        Cell(pool),
+        Cell(str(found.tasks), right=True),
+        Cell(_seconds(found.p50_seconds), right=True),
+        Cell(_seconds(found.p99_seconds), right=True),
+        Cell(told(target), right=True),
+        Cell(_percent(found.late), style, right=True),
+        Cell(f"{found.slots_mean:.1f}", right=True),
+        Cell(str(found.slots_most), right=True),
+        Cell(str(found.moves), right=True),
+    )
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f}s" if seconds < 1000 else f"{seconds:.0f}s"
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.1f}%"
