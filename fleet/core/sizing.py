@@ -172,7 +172,7 @@ def _balanced(left: int, parts: Sequence[Share], taken: Mapping[str, int], rules
     try:
         return balance(left, parts, tail=rules.tail, capacity=rules.capacity)
     except Refused as error:
-        if rules.budget is None or not taken:
+        if rules.budget is None or not taken or sum(part.min for part in parts) <= left:
             raise
         whole = f"spec.concurrency {rules.budget} less {sum(taken.values())} of fixed groups"
         raise Refused(f"{error.message}; {left} is {whole}", hint=error.hint) from None
