@@ -190,7 +190,7 @@ def _shown(plan: Plan, out: Output) -> str:
 
 
 def _steps(plan: Plan) -> list[tuple[str, ...]]:
-    return [(step.id, step.target.digest if step.target else "") for step in plan.changes]
+    return [(step.id, step.target.live if step.target else "") for step in plan.changes]
 
 
 def _patience_seconds(session: Session, plan: Plan, manner: Manner) -> float:
