@@ -461,3 +461,12 @@ def test_envelope_is_the_one_kombu_writes(broker: Broker, server: Any) -> None:
     assert ours.keys() == theirs.keys()
     assert ours["properties"].keys() >= theirs["properties"].keys()
     channel.close()
+
+
+def test_waiting_that_ends_as_soon_as_it_began_holds_nobody_up(broker: Broker) -> None:
+    """The server may read the command to wait after the command to stop waiting: they come over two connections."""
+    channel = broker.channel(*(QueueSpec(f"{broker.queue}-{number}") for number in range(4)))
+    for _ in range(300):
+        assert not channel.fetch(1)
+        assert not channel.fetch(0)
+    channel.close()

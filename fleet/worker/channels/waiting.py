@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import redis
 
-from fleet.broker.connection import RedisAccess
+from fleet.broker.connection import ANSWER_SECONDS, RedisAccess
 from fleet.worker.channels.scripts import Link
 
 BLOCK_SECONDS = 30
@@ -91,14 +91,7 @@ class Waiting:
 
     def _ready(self) -> set[int]:
         fds = self.fds()
-        if not fds:
-            return set()
-        if not hasattr(select, "poll"):  # eventlet takes it away and leaves a green select
-            return set(select.select(fds, [], [], 0)[0])
-        poll = select.poll()
-        for fd in fds:
-            poll.register(fd, select.POLLIN)
-        return {fd for fd, _ in poll.poll(0)}
+        return _readable(fds, seconds=0) if fds else set()
 
     def _answers(self, waiters: Sequence[_Waiter]) -> bool:
         """Read one answer of each. True when one of them is a message."""
@@ -118,10 +111,20 @@ class Waiting:
     def _unblock(self, main: Link, armed: Sequence[_Waiter]) -> bool:
         try:
             for waiter in armed:
-                main.call("CLIENT", "UNBLOCK", waiter.client_id)
+                self._unblock_one(main, waiter)
         except redis.ResponseError:
             return self._hang_up(armed)
         return self._answers(armed)
+
+    def _unblock_one(self, main: Link, waiter: _Waiter) -> None:
+        """Again until it works or there is an answer: what we sent first may be read by the server last."""
+        assert waiter.link is not None
+        end = time.monotonic() + ANSWER_SECONDS
+        while not main.call("CLIENT", "UNBLOCK", waiter.client_id):
+            if _readable([waiter.link.fileno()], seconds=0.005):
+                return
+            if time.monotonic() > end:
+                raise redis.ConnectionError("no answer on a waiting connection")
 
     def _hang_up(self, armed: Sequence[_Waiter]) -> bool:
         """The server does not let us use CLIENT: close instead, and expect a late message in the inbox."""
@@ -131,3 +134,12 @@ class Waiting:
             waiter.link = waiter.since = None
         self.certain = False
         return True
+
+
+def _readable(fds: Sequence[int], *, seconds: float) -> set[int]:
+    if not hasattr(select, "poll"):  # eventlet takes it away and leaves a green select
+        return set(select.select(fds, [], [], seconds)[0])
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(seconds * 1000)}
