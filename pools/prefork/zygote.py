@@ -8,6 +8,7 @@ outlive it, and a new one is started in its place.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ import time
 from functools import partial
 from typing import Protocol
 
+from pools.errors import PoolUnavailable
 from pools.loop import EventLoop, Timer
 from pools.prefork import backoff
 from pools.prefork.birth import exec_child
@@ -62,6 +64,7 @@ class ZygoteNursery:
         return self._zygote.pid if self._zygote is not None else 0
 
     def open(self, loop: EventLoop) -> None:
+        _check_system()
         self._loop = loop
         self._letter = write_letter(self._upbringing)
         self._start()
@@ -154,7 +157,11 @@ class ZygoteNursery:
     # -- its children
 
     def bear(self, index: int) -> NewBorn:
-        return bear(lambda cradle: self._ask(BIRTH, index, cradle.fds)[0], inherited=False)
+        born = bear(lambda cradle: self._ask(BIRTH, index, cradle.fds)[0], inherited=False)
+        if born.ties.pidfd < 0:  # nothing else tells when it dies; without its lifeline it ends at once
+            born.ties.close()
+            raise OSError(errno.EMFILE, "no descriptor is left to watch a child with")
+        return born
 
     def reap(self, pid: int, *, wait: bool = False) -> tuple[bool, int | None]:  # noqa: ARG002
         if not self.ready:
@@ -179,6 +186,15 @@ class ZygoteNursery:
         if problem:
             raise OSError(problem, os.strerror(problem))
         return pid, code
+
+
+def _check_system() -> None:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError) as error:
+        raise PoolUnavailable(
+            f"the start method forkserver needs pidfds, and there are none: {error}", hint="take fork or spawn"
+        ) from error
 
 
 def _receive_answer(sock: socket.socket) -> bytes:

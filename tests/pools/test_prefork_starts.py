@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -376,6 +377,34 @@ def test_registering_with_a_loop_takes_the_zygote_along(make_pool: Make, loop: E
     with pytest.raises(SlotLost):
         pool.apply_async(os._exit, (1,)).result(PATIENCE)
     ready(pool)
+
+
+# -- systems without pidfds
+
+
+def no_pidfd(pid: int) -> int:
+    raise OSError(errno.ENOSYS, f"not for {pid}")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_deaths_are_noticed_without_pidfds_too(make_pool: Make, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pidfd_open", no_pidfd)
+    pool = make_pool("prefork+loop", 2, start_method=method)
+
+    with pytest.raises(SlotLost, match="exit code 4"):
+        pool.apply_async(os._exit, (4,)).result(PATIENCE)
+    ready(pool)
+    os.kill(pids(pool)[0], signal.SIGKILL)
+    assert [pool.apply_async(tasks.add, (n,)).result(PATIENCE) for n in range(5)] == list(range(5))
+    turn_until(pool, lambda: pool.free_slots == 2)
+
+
+def test_a_zygote_without_pidfds_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "pidfd_open", no_pidfd)
+    pool = PreforkPool(1, start_method="forkserver")
+    with pytest.raises(PoolUnavailable, match="pidfd"):
+        pool.start()
+    pool.terminate()
 
 
 # -- the end of the parent
