@@ -16,6 +16,7 @@ import inspect
 import queue
 import threading
 import types
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -63,11 +64,13 @@ class AsyncioPool(InProcessPool):
 
     def __init__(self, limit: int = 1, **options: Any) -> None:
         super().__init__(limit, **options)
-        self.events = asyncio.new_event_loop()
+        self.events: asyncio.AbstractEventLoop
         self._thread = threading.Thread(target=self._serve_coroutines, name="pool-asyncio", daemon=True)
         self._context = contextvars.Context()
         self._free = list(range(limit))
         self._numbered = limit
+        self._handed: deque[tuple[_AsyncioRun, Job]] = deque()
+        self._loop_knows = False
         self._calls: queue.SimpleQueue[tuple[_AsyncioRun, Job] | None] = queue.SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._calls_open = 0
@@ -80,6 +83,7 @@ class AsyncioPool(InProcessPool):
         if self.initializer is not None:
             self.initializer(*self.initargs)
         self._context = contextvars.copy_context()
+        self.events = asyncio.new_event_loop()
         self._thread.start()
 
     def on_apply(self, handle: Handle, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -120,7 +124,7 @@ class AsyncioPool(InProcessPool):
             slot, run, job = taken
             self._begin(slot, run)
             if inspect.iscoroutinefunction(job[0]):
-                self._in_loop(partial(self._spawn, run, job))
+                self._hand_to_loop(run, job)
             else:
                 self._call_in_thread(run, job)
 
@@ -144,11 +148,10 @@ class AsyncioPool(InProcessPool):
         self._fill_slots()
 
     def _leave(self) -> None:
+        if self._thread.ident is None:  # never started
+            return
         for _ in list(self._threads):
             self._calls.put(None)
-        if not self._thread.ident:
-            self.events.close()
-            return
         with suppress(RuntimeError):  # closed already
             self.events.call_soon_threadsafe(self.events.stop)
         self._thread.join(2 * GRACE_SECONDS)
@@ -163,14 +166,19 @@ class AsyncioPool(InProcessPool):
         finally:
             self.events.close()
 
-    def _in_loop(self, call: Callable[[], object]) -> None:
+    def _hand_to_loop(self, run: _AsyncioRun, job: Job) -> None:
+        self._handed.append((run, job))
         if threading.current_thread() is self._thread:
-            call()
-        else:
-            self.events.call_soon_threadsafe(call)
+            self._spawn_handed()
+        elif not self._loop_knows:  # waking the loop costs more than starting a task, so once for many
+            self._loop_knows = True
+            self.events.call_soon_threadsafe(self._spawn_handed)
 
-    def _spawn(self, run: _AsyncioRun, job: Job) -> None:
-        run.task = self.events.create_task(self._attend(run, *job), context=self._context.copy())
+    def _spawn_handed(self) -> None:
+        self._loop_knows = False  # first: what is handed over from now on wakes it again
+        while self._handed:
+            run, job = self._handed.popleft()
+            run.task = self.events.create_task(self._attend(run, *job), context=self._context.copy())
 
     async def _attend(self, run: _AsyncioRun, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         value, failure = None, None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
@@ -84,7 +83,7 @@ class BasePool:
         self._hard_timeout_callback = on_hard_timeout
         self._terminate_job_callback = on_terminate_job
         self._busy = 0
-        self._counting = threading.Lock()
+        self._running_here: set[Handle] = set()
         self._check_options()
 
     # -- what it is
@@ -107,12 +106,12 @@ class BasePool:
     @property
     def busy_slots(self) -> int:
         """How many slots run a task."""
-        return self._busy
+        return self._busy + len(self._running_here)
 
     @property
     def free_slots(self) -> int:
         """How many more tasks would start at once. What to fetch from a broker."""
-        return max(0, self.limit - self._busy)
+        return max(0, self.limit - self.busy_slots)
 
     @property
     def num_processes(self) -> int:
@@ -333,23 +332,19 @@ class BasePool:
         try:
             value = target(*args, **kwargs)
         except BaseException as error:
-            self._count(-1)
+            self._running_here.discard(handle)
             handle.fail(error, time.monotonic())
             if isinstance(error, KeyboardInterrupt):
                 raise
         else:
-            self._count(-1)
+            self._running_here.discard(handle)
             handle.succeed(value, time.monotonic())
         finally:
             if self.on_slot is not None:
                 self.tell_slot(slot, handle.pid, "idle")
 
-    def _count(self, change: int) -> None:
-        with self._counting:  # a subclass may run its tasks in threads
-            self._busy += change
-
     def _accept(self, handle: Handle, slot: int) -> None:
-        self._count(1)
+        self._running_here.add(handle)  # a set: a subclass may run its tasks in threads, and this is atomic
         pid, now = os.getpid(), time.monotonic()
         handle.begin(slot, pid, now)
         if handle.accept_callback is not None:

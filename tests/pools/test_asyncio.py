@@ -180,7 +180,7 @@ def test_the_soft_limit_is_raised_where_the_coroutine_awaits() -> None:
 def test_a_timeout_of_the_task_itself_is_not_taken_for_the_limit() -> None:
     with get_pool("asyncio", 2) as pool:
         assert pool.apply_async(within_its_own_timeout, (0.05,), soft_timeout_seconds=60).result(20) == ["timeout", "0"]
-        assert pool.apply_async(within_its_own_timeout, (0.2,), soft_timeout_seconds=0.05).result(20) == [
+        assert pool.apply_async(within_its_own_timeout, (1.0,), soft_timeout_seconds=0.05).result(20) == [
             "soft",
             "timeout",
             "0",
@@ -215,9 +215,11 @@ def test_a_task_that_cancels_itself_fails_alone() -> None:
 
 
 def test_the_hard_limit_and_an_end_pass_except_exception_and_run_cleanup() -> None:
+    started: list[str] = []
     cleaned: list[str] = []
 
     async def stubborn() -> None:
+        started.append("x")
         try:
             while True:
                 try:
@@ -235,6 +237,7 @@ def test_the_hard_limit_and_an_end_pass_except_exception_and_run_cleanup() -> No
             hard.result(20)
         ended = pool.apply_async(stubborn)
         neighbour = pool.apply_async(asyncio.sleep, (0.2, "fine"))
+        eventually(lambda: len(started) == 2)
         assert pool.terminate_job(ended)
         with pytest.raises(Terminated):
             ended.result(20)
@@ -242,6 +245,28 @@ def test_the_hard_limit_and_an_end_pass_except_exception_and_run_cleanup() -> No
         assert not hard.abandoned
         assert not ended.abandoned
     assert cleaned == ["x"] * 2
+
+
+def test_what_is_ended_before_its_first_step_never_runs() -> None:
+    ran: list[str] = []
+
+    async def runs() -> None:
+        ran.append("x")
+
+    gate = threading.Event()
+
+    async def holds_the_loop() -> None:
+        gate.wait(20)
+
+    with get_pool("asyncio", 2) as pool:
+        holder = pool.apply_async(holds_the_loop)
+        handle = pool.apply_async(runs)
+        assert pool.terminate_job(handle)
+        gate.set()
+        with pytest.raises(Terminated):
+            handle.result(20)
+        holder.result(20)
+    assert ran == []
 
 
 def test_a_task_that_ignores_its_end_is_given_up() -> None:

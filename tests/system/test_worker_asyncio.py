@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from celery import Celery, chain
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 
 from fleet.core.desired import TaskPolicy
 from fleet.worker.lifecycle import EXIT_REPLACE
@@ -341,6 +341,17 @@ async def uncaught():
     await asyncio.sleep(20)
 
 
+@app.task(time_limit=0.4)
+async def limited():
+    await asyncio.sleep(20)
+
+
+@app.task(acks_late=True)
+async def sleeps():
+    write("sleeps")
+    await asyncio.sleep(60)
+
+
 @app.task(bind=True)
 async def awaits_another(self):
     return await add_slowly(1, 2) + await add_slowly(3, 4)
@@ -440,6 +451,23 @@ def test_a_soft_limit_of_an_async_celery_task_is_celerys(celery_shop: AsyncCeler
     assert shop.send("softly").get(**WAIT) == "caught"
     with pytest.raises(SoftTimeLimitExceeded):
         shop.send("uncaught").get(**WAIT)
+
+
+@pytest.mark.parametrize(("pool", "slots"), [("threads", 2), ("asyncio", 2)])
+def test_a_hard_limit_and_a_revocation_end_an_async_celery_task(
+    celery_shop: AsyncCelery, pool: str, slots: int
+) -> None:
+    shop = celery_shop
+    worker = shop.worker(pool, slots)
+    with pytest.raises(TimeLimitExceeded):
+        shop.send("limited").get(**WAIT)
+    revoked = shop.send("sleeps")
+    eventually(lambda: "sleeps" in shop.out.read_text())
+    shop.app.control.revoke(revoked.id, terminate=True)
+    with pytest.raises(TaskRevokedError):
+        revoked.get(**WAIT)
+    assert shop.send("add_slowly", 1, 2).get(**WAIT) == 3
+    assert worker.term() == 0
 
 
 # --- pools of other people ----------------------------------------------------------------------------------------
