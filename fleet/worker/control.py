@@ -32,8 +32,6 @@ POLL_SECONDS = 0.5
 BEAT_SECONDS = 15.0
 FAREWELL_SECONDS = 1.0
 RECONNECT = Backoff(2.0, 60.0, 0.3)
-_NOT_FOR_US = frozenset({"hello", "election"})
-"""What Celery's workers say to each other. Silence is the right answer: fleet's workers do not gossip."""
 
 
 class Control:

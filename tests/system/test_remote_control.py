@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from celery.exceptions import TaskRevokedError
 
 from tests.conftest import eventually
+from tests.servers import RabbitServer, RedisServer
 from tests.system.remote import NODE, RemoteShop, ids
 from tests.system.test_worker_celery import WAIT
 
@@ -60,6 +61,40 @@ def test_celerys_command_line_inspects_a_busy_worker(shop: RemoteShop, pool: str
     assert NODE in shop.celery("status", "-t", "15", "-d", NODE)
 
 
+@pytest.mark.parametrize("pool", ["solo", "prefork", "threads", "gevent", "eventlet", "asyncio"])
+def test_a_running_task_is_ended_in_every_pool(redis_shop: RemoteShop, pool: str) -> None:
+    worker = redis_shop.worker(pool, 1)
+    result = redis_shop.send("sleeps", 4)
+    eventually(lambda: "sleeps" in redis_shop.lines())
+    assert redis_shop.ask("ping") == {"ok": "pong"}
+    assert redis_shop.ask("revoke", task_id=result.id, terminate=True) == {"ok": f"terminate: {result.id}"}
+    with pytest.raises(TaskRevokedError):
+        result.get(**WAIT)
+    if pool in ("solo", "threads", "asyncio"):  # a sleeping thread is not ended from inside
+        assert worker.wait() == 75
+        worker.start()
+    assert redis_shop.send("add", 1, 1).get(**WAIT) == 2
+
+
+@pytest.mark.parametrize(("make_server", "pool"), [(RedisServer, "threads"), (RabbitServer, "solo")])
+def test_a_worker_can_be_reached_again_after_its_broker_was_away(
+    make_server: Callable[[], RedisServer | RabbitServer], pool: str, redis_url: str, short_tmp: Path
+) -> None:
+    server = make_server().start()
+    shop = RemoteShop(short_tmp, server.url, redis_url)
+    try:
+        shop.worker(pool, 1)
+        assert shop.ask("enable_events") == {"ok": "task events enabled"}
+        server.stop()
+        eventually(lambda: "lost" in shop.workers[0].log() or "away" in shop.workers[0].log())
+        server.start()
+        eventually(lambda: NODE in shop.celery("status", "-t", "3", "-d", NODE), within=90)
+        assert shop.control("enable_events") == {"ok": "task events already enabled"}
+    finally:
+        shop.close()
+        server.remove()
+
+
 def test_every_question_has_its_answer(shop: RemoteShop) -> None:
     shop.worker("threads", 1)
     busy = shop.send("sleeps", 60)
@@ -76,6 +111,7 @@ def test_every_question_has_its_answer(shop: RemoteShop) -> None:
     assert "celery" in inspect.report()[NODE]["ok"]
     assert inspect.revoked() == {NODE: []}
     assert "no command" in shop.ask("memdump")["error"]
+    assert shop.app.control.broadcast("hello", {"from_node": "x"}, destination=[NODE], reply=True, timeout=1) == []
 
 
 def test_settings_are_told_without_their_secrets(redis_shop: RemoteShop) -> None:
