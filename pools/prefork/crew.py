@@ -139,8 +139,9 @@ class Crew:
         self._forget_if_empty(slot)
 
     def _forget_if_empty(self, slot: Slot) -> None:
-        if slot.dropped and slot.child is None and slot.spare is None:
-            self.slots.pop(slot.index, None)
+        empty = slot.dropped and slot.child is None and slot.spare is None
+        if empty and self.slots.get(slot.index) is slot:  # a new slot may have its index already
+            del self.slots[slot.index]
 
     # -- birth
 
