@@ -146,6 +146,8 @@ class CeleryApplication:
             app._after_fork()
             app.loader.init_worker()
         _set_task_join_will_block(not self._green)
+        if self._green:  # else Celery makes a backend, with a connection of its own, for each greenlet: for each task
+            app.conf.result_backend_thread_safe = True
         app.loader.init_worker_process()
         setup_worker_optimizations(app, node)
         set_default_app(app)

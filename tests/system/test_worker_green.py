@@ -228,9 +228,18 @@ for name in ("started", "preshutdown", "postshutdown", "apply"):
     getattr(signals, f"eventlet_pool_{name}").connect(receive(name), weak=False)
 
 
+backends = []
+
+
 @app.task
 def joins():
     return task_join_will_block()
+
+
+@app.task
+def count_backends():
+    backends.append(app.backend)
+    return len(set(map(id, backends)))
 """
 
 
@@ -241,10 +250,11 @@ def test_celery_knows_what_kind_of_pool_it_runs_in(short_tmp: Path, redis_url: s
     try:
         worker = shop.worker(pool, 5)
         assert shop.app.send_task("capp.joins").get(**WAIT) is False
+        assert [shop.app.send_task("capp.count_backends").get(**WAIT) for _ in range(3)] == [1, 1, 1]
         assert worker.term() == 0
         told = [
             "started EventletPool []",
-            "apply EventletPool ['args', 'kwargs', 'target']",
+            *["apply EventletPool ['args', 'kwargs', 'target']"] * 4,
             "preshutdown EventletPool []",
             "postshutdown EventletPool []",
         ]
