@@ -466,7 +466,7 @@ def test_flags_come_from_the_published_row(make_pool: Make, kind: str) -> None:
         ("solo", 1, {"max_memory_per_child_bytes": 1}),
         ("threads", 2, {"max_tasks_per_child": 5}),
         ("threads", 2, {"start_method": "spawn"}),
-        ("prefork", 2, {"start_method": "spawn"}),
+        ("prefork", 2, {"start_method": "clone"}),
     ],
 )
 def test_options_that_a_pool_cannot_honour_are_refused(kind: str, limit: int, options: dict[str, object]) -> None:
