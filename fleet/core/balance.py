@@ -17,7 +17,7 @@ in the other resources as well.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import lcm
@@ -131,7 +131,7 @@ def exact_budgets(budget: int, groups: Sequence[Share], *, capacity: Mapping[str
 
 
 def _normal(groups: Sequence[Share]) -> list[_Part]:
-    weights = [Fraction(str(group.weight)) for group in groups]
+    weights = [_exact(group.weight) for group in groups]
     scale = lcm(*(weight.denominator for weight in weights))
     parts = [_part(group, int(weight * scale)) for group, weight in zip(groups, weights, strict=True)]
     problems = [problem for part in parts if (problem := _problem(part))]
@@ -144,6 +144,11 @@ def _normal(groups: Sequence[Share]) -> list[_Part]:
     for part in parts:  # two dues differ by 1 / (weight * weight) at least: rounded down here they keep their order
         part.precision = precision
     return sorted(parts, key=lambda part: part.share.name)
+
+
+def _exact(weight: int | float | Fraction) -> Fraction:
+    """The number as it was written: 0.1 is a tenth."""
+    return Fraction(str(weight)) if isinstance(weight, float) else Fraction(weight)
 
 
 def _part(share: Share, weight: int) -> _Part:
@@ -258,25 +263,31 @@ def _jump(parts: Sequence[_Part], left: int, stores: _Stores) -> int:
             part.slots = part.ceiling
         return left - whole
     grain = 2 * sum(part.weight for part in growing)
-    enough = max(2 * (part.slots + left + part.share.unit) * grain // part.weight for part in growing)
+    level = _level(growing, left, grain, stores)
     have = sum(part.slots for part in growing)
-
-    def fits(step: int) -> bool:
-        slots = [part.at(step, grain) for part in growing]
-        return sum(slots) - have <= left and stores.hold(growing, slots)
-
-    level = _highest(enough, fits=fits)
     for part in growing:
         stores.give(part, part.at(level, grain))
     return left + have - sum(part.slots for part in growing)
 
 
-def _highest(most: int, *, fits: Callable[[int], bool]) -> int:
-    """The largest integer up to ``most`` that fits, by bisection; 0 always does."""
-    low, high = 0, most + 1
+def _level(growing: Sequence[_Part], left: int, grain: int, stores: _Stores) -> int:
+    """A level that fits and leaves less than two units each, or else the highest one that fits.
+
+    Bisection, begun where the level would lie without floors and ceilings.
+    """
+    have = sum(part.slots for part in growing)
+    enough = max(2 * (part.slots + left + part.share.unit) * grain // part.weight for part in growing)
+    low, high, middle = 0, enough + 1, min(enough, 2 * (have + left))
     while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        slots = [part.at(middle, grain) for part in growing]
+        rest = left + have - sum(slots)
+        if rest >= 0 and stores.hold(growing, slots):
+            low = middle
+            if rest <= 2 * len(growing):
+                break
+        else:
+            high = middle
+        middle = (low + high) // 2 if high <= 4 * low or not low else 2 * low
     return low
 
 
@@ -327,11 +338,10 @@ def _explained(budget: int, parts: Sequence[_Part], left: int) -> Allocation:
 def _reasons(budget: int, parts: Sequence[_Part], last: _Part | None, following: str | None) -> dict[str, str]:
     level = last.due(last.slots - last.share.unit) if last else None
     bound = {part.share.name: _bound(part, level) for part in parts}
-    weights = {part.share.name: Fraction(str(part.share.weight)) for part in parts}
     sharing = [part for part in parts if not bound[part.share.name]]
-    shared = f"{float(sum(weights[part.share.name] for part in sharing)):g}"
+    shared = f"{float(sum(_exact(part.share.weight) for part in sharing)):g}"
     slots = counted(sum(part.slots for part in sharing), "slot")
-    total = sum(weights.values(), Fraction(0))
+    total = sum(part.weight for part in parts)
     reasons = {}
     for part in parts:
         share = part.share
@@ -345,7 +355,7 @@ def _reasons(budget: int, parts: Sequence[_Part], last: _Part | None, following:
             case "stopped":
                 text = f"no {part.stopped} left; its share went to the others"
             case _:
-                ideal = float(weights[share.name] * budget / total)
+                ideal = part.weight * budget / total
                 text = f"raised to min {share.min}; its share alone is {ideal:.1f}"
         text += "; next slot goes here" if share.name == following else ""
         text += "; gives first if the budget shrinks" if last is part else ""
