@@ -652,3 +652,12 @@ def test_a_thousand_replicas_are_planned() -> None:
 
     assert len(todo.changes) == 1002
     assert todo.steps[-1].wave == 1001
+
+
+def test_a_share_that_grows_resizes_its_smaller_replica_and_adds_another() -> None:
+    old, new = group("mail", 8, 8, 3, pool="threads"), group("mail", 8, 8, 8, 1, pool="threads")
+
+    todo = planned(fleet(new), running(old))
+
+    assert [step.id for step in todo.changes] == ["start mail.3", "resize mail.2"]
+    assert todo.changes[1].reason == "pool.concurrency 3 -> 8"

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def test_everything_that_can_change_in_place_is_taken_up(begin: Begin) -> None:
 
     consumer = world.consumer
     assert world.pool.limit == 5
-    assert world.channel.consumed == ["x", "y"]  # type: ignore[attr-defined]
+    assert world.channel.consumed == ["x", "y"]
     assert list(consumer.queues()) == ["y", "x"]
     assert consumer.intake.wishes == task
     assert logging.getLogger().level == logging.ERROR
@@ -112,8 +113,8 @@ def test_what_cannot_be_read_or_needs_a_restart_is_ignored_and_told_once(
     world, document = begin()
     before = world.view().live
     for write in (
-        lambda: document.write_text("{half"),
-        lambda: document.write(replace(document.spec, pool=PoolSpec("threads", 9)), digest="other"),
+        partial(document.write_text, "{half"),
+        partial(document.write, replace(document.spec, pool=PoolSpec("threads", 9)), digest="other"),
         document.path.unlink,
     ):
         caplog.clear()
@@ -145,7 +146,7 @@ def test_a_pool_that_cannot_follow_is_told_and_the_rest_is_taken_up(
     document.look()
 
     assert "no more threads" in caplog.text
-    assert world.channel.consumed == ["x"]  # type: ignore[attr-defined]
+    assert world.channel.consumed == ["x"]
     assert world.view().live not in ("", live_digest(replace(wanted, broker=BrokerSpec())))
 
 
@@ -165,7 +166,7 @@ def test_what_was_changed_by_hand_shows_and_is_undone_when_the_document_is_writt
     document.write(document.spec)
     document.look()
     assert (world.view().slots, world.view().live) == (2, settled)
-    assert world.channel.consumed == ["q"]  # type: ignore[attr-defined]
+    assert world.channel.consumed == ["q"]
 
 
 def test_messages_of_a_queue_that_is_left_go_back_started_ones_stay(begin: Begin) -> None:
