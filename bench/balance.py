@@ -121,7 +121,7 @@ def measure(on: Stage, workload: str, seeds: Sequence[int], seconds: float) -> d
 
 
 def static_milliseconds(runs: int) -> dict[str, Any]:
-    """Processor time of the static balance alone: groups x slots, also where another resource ends some or all of them."""
+    """Processor time of the static balance alone, also where another resource ends some groups or all."""
     found = {}
     for groups, slots in ((10, 1_000), (100, 10_000), (1_000, 100_000), (1_000, 1_000_000)):
         for label, capacity in (

@@ -9,7 +9,7 @@ from fleet.core.desired import BROKER_GROUP, Budgets, Desired, DesiredGroup, Rol
 from fleet.core.facts import NO_OVERRIDES, Facts, Overrides
 from fleet.core.manifest import Capacity, Group, Health, Manifest
 from fleet.core.prices import MEMORY, PROCESSES, Prices
-from fleet.core.sizing import Movable, Rules, Shaped, Wish, divide, movable
+from fleet.core.sizing import Division, Movable, Rules, Shaped, Wish, divide, division, movable
 from fleet.core.wording import listed
 from fleet.errors import Refused
 from pools.traits import TRAITS
@@ -45,6 +45,12 @@ def what_moves(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OV
     """What a controller divides among the groups that autoscale."""
     wishes = [_wish(name, manifest.spec.groups[name], spec) for name, spec in full_specs(manifest, facts).items()]
     return movable(wishes, _rules(manifest), overrides=overrides)
+
+
+def static_division(manifest: Manifest, desired: Desired, *, overrides: Overrides = NO_OVERRIDES) -> Division | None:
+    """How the groups of a desired fleet that share came by their slots; None where no group does."""
+    wishes = [_wish(name, group, desired.groups[name].spec) for name, group in sorted(manifest.spec.groups.items())]
+    return division(wishes, _rules(manifest), overrides=overrides)
 
 
 def nothing(fleet: str) -> Desired:

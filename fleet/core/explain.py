@@ -5,27 +5,50 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from fleet.core.balance import Share
 from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.sizing import Division
+from fleet.core.wording import listed
+from pools.traits import TRAITS
 
 HEAD = ("GROUP", "POOL", "SCALING", "SLOTS", "SHAPE", "WHY")
 
 
-def document(desired: Desired) -> dict[str, Any]:
-    """The budget, what of it is given out, and each group with its reason. Fleet's own programs are left out."""
-    groups = _own_groups(desired)
+def document(desired: Desired, division: Division | None = None) -> dict[str, Any]:
+    """The budget, what of it is given out, and each group with its reason. Fleet's own programs are left out.
+
+    With the division of what is shared also who is next, who gives first, and each group's part of it.
+    """
+    groups = {group.name: _facts(group) for group in _own_groups(desired)}
+    found = {"budget": desired.budgets.slots, "allocated": allocated(desired), "groups": groups}
+    if division is None:
+        return found
+    allocation = division.allocation
+    total = sum(float(share.weight) for share in division.shares)
+    for share in division.shares:
+        groups[share.name] |= _part(share, allocation.budget, total)
     return {
-        "budget": desired.budgets.slots,
-        "allocated": allocated(desired),
-        "groups": {
-            group.name: {
-                "slots": group.slots,
-                "replicas": group.replicas,
-                "concurrency": concurrency(group),
-                "reason": group.reason,
-            }
-            for group in groups
-        },
+        **found,
+        "left": allocation.left,
+        "nextInLine": allocation.next_in_line,
+        "givesFirst": allocation.gives_first,
     }
+
+
+def _facts(group: DesiredGroup) -> dict[str, Any]:
+    return {
+        "slots": group.slots,
+        "replicas": group.replicas,
+        "concurrency": concurrency(group),
+        "cpuParallelism": cpu_parallelism(group),
+        "reason": group.reason,
+    }
+
+
+def _part(share: Share, budget: int, total: float) -> dict[str, Any]:
+    """``ideal``: what its weight alone would give it."""
+    ideal = round(float(share.weight) * budget / total, 2)
+    return {"weight": float(share.weight), "min": share.min, "max": share.max, "ideal": ideal}
 
 
 def rows(desired: Desired) -> list[tuple[str, ...]]:
@@ -33,12 +56,37 @@ def rows(desired: Desired) -> list[tuple[str, ...]]:
     return [HEAD, *(_row(group) for group in _own_groups(desired))]
 
 
-def text(desired: Desired) -> str:
-    """The table, the sums and the notes."""
+def text(desired: Desired, division: Division | None = None) -> str:
+    """The table, the sums and the notes; with the division of what is shared also who is next and who gives first."""
     table = rows(desired)
     widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    return "\n".join([*lines, "", _sums(desired), *(f"note: {note}" for note in desired.notes)]) + "\n"
+    notes = [*desired.notes, *([] if division is None else _computing(desired))]
+    return "\n".join([*lines, "", _sums(desired) + _turns(division), *(f"note: {note}" for note in notes)]) + "\n"
+
+
+def _turns(division: Division | None) -> str:
+    if division is None or division.allocation.next_in_line is None:
+        return ""
+    gives = division.allocation.gives_first
+    giving = f", and {gives} gives first" if gives else ""
+    return f"; one slot more would go to {division.allocation.next_in_line}{giving}"
+
+
+def _computing(desired: Desired) -> list[str]:
+    """Slots that share one core: more of them help tasks that wait, and do nothing for tasks that compute."""
+    sharing = [group for group in _own_groups(desired) if cpu_parallelism(group) < group.slots]
+    if not sharing:
+        return []
+    parts = listed((f"{one.name} {cpu_parallelism(one)} in {one.slots} slots" for one in sharing), most=6)
+    return [f"slots of one process share a core; tasks that compute run at a time: {parts} (prefork and solo use more)"]
+
+
+def cpu_parallelism(group: DesiredGroup) -> int:
+    """How many tasks that only compute run at a time: one per process, except in pools whose slots are processes."""
+    if group.capacity_slots is not None or TRAITS[group.spec.pool.type].parallel_cpu:
+        return group.slots
+    return group.replicas
 
 
 def allocated(desired: Desired) -> int:

@@ -52,6 +52,15 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Division:
+    """The shares, what each of them got, and what there was of the other budgets."""
+
+    shares: tuple[Share, ...]
+    allocation: Allocation
+    capacity: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Movable:
     """What the controller divides: shares, the slots they have together, and what there is of the other budgets."""
 
@@ -78,22 +87,32 @@ def divide(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> tup
     return shapes, notes
 
 
-def movable(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> Movable:
-    """The groups that autoscale, with what fixed groups and static shares leave them."""
+def division(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> Division | None:
+    """The static shares of what fixed groups leave; None where nothing is shared."""
     fixed = {wish.name: count for wish in wishes if (count := _fixed_replicas(wish, overrides)) is not None}
-    moving = {wish.name for wish in wishes if wish.name not in fixed and wish.group.autoscale is not None}
     taken = {wish.name: fixed[wish.name] * wish.counts for wish in wishes if wish.name in fixed}
     parts = [_share(wish) for wish in wishes if wish.name not in fixed]
+    if not parts:
+        return None
     left = _left(rules.budget, taken, parts)
     capacity = _capacity_left(rules.capacity, wishes, fixed)
-    static = _balanced(left, parts, taken, replace(rules, capacity=capacity)).slots if parts else {}
-    standing = [part for part in parts if part.name not in moving]
+    return Division(tuple(parts), _balanced(left, parts, taken, replace(rules, capacity=capacity)), capacity)
+
+
+def movable(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> Movable:
+    """The groups that autoscale, with what fixed groups and static shares leave them."""
+    divided = division(wishes, rules, overrides=overrides)
+    if divided is None:
+        return Movable((), 0, {})
+    moving = {wish.name for wish in wishes if wish.group.autoscale is not None}
+    slots = divided.allocation.slots
+    standing = [part for part in divided.shares if part.name not in moving]
     return Movable(
-        shares=tuple(part for part in parts if part.name in moving),
-        slots=left - sum(static[part.name] for part in standing),
+        shares=tuple(part for part in divided.shares if part.name in moving),
+        slots=divided.allocation.budget - sum(slots[part.name] for part in standing),
         capacity={
-            name: there - sum(part.used(name, static[part.name]) for part in standing)
-            for name, there in capacity.items()
+            name: there - sum(part.used(name, slots[part.name]) for part in standing)
+            for name, there in divided.capacity.items()
         },
     )
 

@@ -22,7 +22,10 @@ spec:
   concurrency: 20
   groups:
     thumbs: {pool: solo, autoscale: {weight: 1, max: 16, targetWait: 5s, expectedRuntime: 1s}, queues: [thumbs, small]}
-    mail: {pool: threads, autoscale: {weight: 2, targetWait: 2s, expectedRuntime: 400ms}, queues: [mail]}
+    mail:
+      pool: {type: threads, concurrency: 2}
+      autoscale: {weight: 2, targetWait: 2s, expectedRuntime: 400ms}
+      queues: [mail]
     reports: {pool: {type: prefork, concurrency: 4}, replicas: 1, queues: [reports]}
     clock: {command: [sleep, "1000"], replicas: 1}
 """

@@ -125,18 +125,21 @@ def test_shares_divide_what_fixed_groups_leave() -> None:
                 "replicas": 2,
                 "concurrency": 8,
                 "reason": "weight 1 of 4 in the 60 slots shared by weight",
+                "cpuParallelism": 2,
             },
             "reports": {
                 "slots": 10,
                 "replicas": 1,
                 "concurrency": 10,
                 "reason": "1 replica x 10 slots, fixed in the manifest",
+                "cpuParallelism": 10,
             },
             "thumbs": {
                 "slots": 10,
                 "replicas": 10,
                 "concurrency": 1,
                 "reason": "10 replicas x 1 slot, fixed in the manifest",
+                "cpuParallelism": 10,
             },
             "webhooks": {
                 "slots": 45,
@@ -144,6 +147,7 @@ def test_shares_divide_what_fixed_groups_leave() -> None:
                 "concurrency": 20,
                 "reason": "weight 3 of 4 in the 60 slots shared by weight; next slot goes here;"
                 " gives first if the budget shrinks",
+                "cpuParallelism": 3,
             },
         },
     }

@@ -19,6 +19,8 @@ from fleet.errors import FleetError, ManifestError, Problem, Refused, UsageError
 from fleet.files import read_named, write_whole
 
 if TYPE_CHECKING:
+    from fleet.core.desired import Desired
+    from fleet.core.sizing import Division
     from fleet.session import Session
     from fleet.wanted import Aim, Wanted
 
@@ -122,9 +124,20 @@ def explain(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     wanted = wanted_of(target)
-    desired = session_for(wanted).aim(wanted).desired
-    out.either(explanation.document(desired), explanation.text(desired))
+    session = session_for(wanted)
+    desired = session.aim(wanted).desired
+    division = _division(session, wanted, desired)
+    out.either(explanation.document(desired, division), explanation.text(desired, division))
     return 0
+
+
+def _division(session: Session, wanted: Wanted, desired: Desired) -> Division | None:
+    """How what fixed groups leave was divided, live exceptions counted."""
+    from fleet.core.expand import static_division
+    from fleet.overrides import in_force
+
+    live = in_force(session.overrides(), now=session.now())
+    return static_division(wanted.manifest, desired, overrides=live)
 
 
 def render_flags(parser: argparse.ArgumentParser) -> None:
