@@ -126,10 +126,6 @@ class Remote(Protocol):
         """These attributes of a task, as far as they are set."""
         ...
 
-    def rate_limits(self) -> dict[str, object]:
-        """The rates that the app sets, by task."""
-        ...
-
     def set_rate_limit(self, name: str, rate: object) -> None:
         """A task has another rate now; None: no limit."""
         ...
@@ -193,6 +189,10 @@ class Application(Protocol):
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
         """kombu's options for the broker."""
+        ...
+
+    def rate_limits(self) -> Mapping[str, object]:
+        """The rates that the app itself sets, by task, as people write them."""
         ...
 
     def queue_entities(self) -> Mapping[str, Any]:

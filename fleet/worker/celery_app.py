@@ -74,6 +74,12 @@ class CeleryApplication:
             options["visibility_timeout"] = visibility_timeout_seconds
         return options
 
+    def rate_limits(self) -> Mapping[str, object]:
+        """``rate_limit`` of the tasks, which falls back to the app's."""
+        if self.app.conf.worker_disable_rate_limits:
+            return {}
+        return {name: task.rate_limit for name, task in self.app.tasks.items() if task.rate_limit}
+
     def queue_entities(self) -> Mapping[str, Any]:
         """What ``task_queues`` defines."""
         return dict(self.app.amqp.queues) if self.app.conf.task_queues else {}

@@ -48,13 +48,6 @@ class CeleryRemote:
         """So that ``inspect registered`` shows it."""
         self._app.tasks[name].rate_limit = rate
 
-    def rate_limits(self) -> dict[str, object]:
-        """The rates that the app sets, by task."""
-        if self._app.conf.worker_disable_rate_limits:
-            return {}
-        found = {name: getattr(task, "rate_limit", None) for name, task in self._app.tasks.items()}
-        return {name: rate for name, rate in found.items() if rate}
-
 
 def _shown(name: str, value: Any) -> Any:
     if _SECRET.search(name) and isinstance(value, str):

@@ -95,6 +95,7 @@ class Worker:
         self.consumer = Consumer(
             options, application, self.pool, self.channel, record=self.record, box=box, loop=self.loop
         )
+        self.consumer.tuning.set_rate_limits(application.rate_limits())
         if options.document_path is not None:
             self.consumer.chores.append(LiveDocument(options.document_path, options.digest, self.consumer.tuning).look)
         self.consumer.witnesses.append(application.witness())
@@ -187,7 +188,6 @@ class Worker:
             self.consumer, self.options.broker_url, self.node, remote=remote, loop=self.loop, options=options
         )
         self.consumer.farewells.append(control.farewell)
-        self.consumer.tuning.set_rate_limits(remote.rate_limits())
         return control
 
     def _start_answering(self) -> None:

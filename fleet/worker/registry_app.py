@@ -61,6 +61,10 @@ class RegistryApplication:
         """Only what the manifest says."""
         return {} if visibility_timeout_seconds is None else {"visibility_timeout": visibility_timeout_seconds}
 
+    def rate_limits(self) -> Mapping[str, object]:
+        """None: the manifest sets them."""
+        return {}
+
     def queue_entities(self) -> Mapping[str, Any]:
         """None of its own."""
         return {}

@@ -34,9 +34,6 @@ class PlainRemote:
     def task_details(self, name: str, items: Sequence[str]) -> dict[str, str]:
         return {item: name for item in items if item == "name"}
 
-    def rate_limits(self) -> dict[str, object]:
-        return {}
-
     def set_rate_limit(self, name: str, rate: object) -> None:
         self.rates[name] = rate
 
