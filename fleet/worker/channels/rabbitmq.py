@@ -6,8 +6,9 @@ what was pushed beyond what it could start then goes back and the consumers are 
 no replica hoards what another could run. While tasks are quick the window is wider by what runs in ``AHEAD_SECONDS``:
 a worker that had to wait for the broker after each task would be idle half of the time.
 
-Acknowledgements are sent in batches, at the latest before the worker waits and within a second; a replica that is
-killed in between runs those tasks again. Messages with a date wait in the broker, in the queues of ``outlet``.
+Acknowledgements leave in batches: with the next fetch, before the worker waits, and within a second in any case. A
+replica that is killed in between runs those tasks again. Messages with a date wait in the broker, in the queues of
+``outlet``.
 
 After a lost connection the broker delivers everything unacknowledged again; :meth:`RabbitChannel.holds` then says no.
 A peer that went away without a word is noticed after two missed heartbeats, by default 20 seconds. RabbitMQ also closes
@@ -136,9 +137,9 @@ class RabbitChannel(Connected):
         if not self._waits:
             self._full_since = self._full_since or time.monotonic()
             return []
+        self._settle()
         found = self._unbuffered(count)
         if len(found) < count:
-            self._settle()
             self._reading = True
             try:
                 self._own(self._inlet).read()
@@ -177,8 +178,6 @@ class RabbitChannel(Connected):
             tag = self._held.pop(delivery.tag, None)
             if tag is not None:
                 self._done.add(tag)
-        if 2 * len(self._done) >= self._room + self._ahead:
-            self._settle()
 
     @speaks
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
