@@ -112,7 +112,9 @@ def decide(
     return Decision(now, verdicts, tuple(one.name for one in order), Memory(began_at, now, kept), is_squeezed)
 
 
-def affordable(decision: Decision, samples: Mapping[str, Sample], *, budget: int) -> dict[str, int]:
+def affordable(
+    decision: Decision, samples: Mapping[str, Sample], groups: Sequence[Scaled], *, budget: int
+) -> dict[str, int]:
     """What to ask for at once, so that ready, starting and draining slots never pass the budget.
 
     Less takes effect now. More waits until slots are free, the most deprived group first; slots given up now count
@@ -120,8 +122,9 @@ def affordable(decision: Decision, samples: Mapping[str, Sample], *, budget: int
     """
     asked = {name: min(samples[name].has, gets) for name, gets in decision.slots.items()}
     free = budget - sum(sample.has + sample.draining for sample in samples.values())
+    units = {group.name: group.share.unit for group in groups}
     for name in decision.order:
-        more = max(0, min(free, decision.slots[name] - asked[name]))
+        more = max(0, min(free, decision.slots[name] - asked[name])) // units[name] * units[name]
         asked[name] += more
         free -= more
     return asked

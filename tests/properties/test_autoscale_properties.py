@@ -150,11 +150,14 @@ def test_what_is_asked_for_at_once_never_passes_the_budget(world: World) -> None
     """The promise a controller needs that does not know when a slot will really be gone."""
     watched, _ = play(world)
     for _, samples, decision in watched.log:
-        asked = affordable(decision, samples, budget=world.budget)
+        asked = affordable(decision, samples, world.groups, budget=world.budget)
         gone = {name: max(0, samples[name].has - slots) for name, slots in asked.items()}
         held = sum(slots + gone[name] + samples[name].draining for name, slots in asked.items())
         assert held <= world.budget
         assert all(slots <= max(decision.slots[name], samples[name].has) for name, slots in asked.items())
+        for group in world.groups:
+            more = asked[group.name] - samples[group.name].has
+            assert more <= 0 or more % group.share.unit == 0
 
 
 @settings(max_examples=40)
