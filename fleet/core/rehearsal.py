@@ -10,7 +10,7 @@ from fleet.core.balance import Share
 from fleet.core.desired import DesiredGroup
 from fleet.core.expand import expand, full_specs
 from fleet.core.facts import Facts
-from fleet.core.manifest import Manifest
+from fleet.core.manifest import Group, Manifest, Pool
 from fleet.core.moving import Moving, is_live, moving, scaled
 from fleet.core.policies import POLICIES, Case
 from fleet.core.simulation import Arrival, Outcome, Setting, Station, simulate
@@ -102,8 +102,17 @@ def _notes(manifest: Manifest, stations: Iterable[Station]) -> Iterator[str]:
         yield f"no expectedRuntime, so a task takes 1s: {listed(silent)}"
     if hasty:
         yield f"no targetWait, so 5s count: {listed(hasty)}"
+    unsaid = [name for name in names if _is_unsaid(manifest.spec.groups[name])]
+    if unsaid:
+        yield f"apps are not asked, so what a group does not say is the default of its pool: {listed(unsaid)}"
     if not any(said[name] for name in names):
         yield "no group autoscales: nothing moves"
+
+
+def _is_unsaid(group: Group) -> bool:
+    """Whether the app might have a say in the pool or in its concurrency."""
+    pool = group.pool or Pool()
+    return group.command is None and pool.type != "solo" and (pool.type is None or pool.concurrency is None)
 
 
 def workload_play(on: Stage, workload: str, *, duration_seconds: float, chance: Callable[[str], Chance]) -> Play:

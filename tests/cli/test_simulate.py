@@ -103,6 +103,12 @@ def test_a_fleet_that_has_nothing_to_move_is_played_as_it_stands(desk: Desk) -> 
     assert "; 0 moves" in said.out
 
 
+def test_what_only_the_app_could_tell_is_said_to_be_a_guess(stage: Desk) -> None:
+    stage.manifest.write_text(MANIFEST.replace("{type: threads, concurrency: 2}", "threads"))
+
+    assert "note: apps are not asked, so what" in stage.fleet("simulate", "fleet.yaml", *BRIEF).err
+
+
 def test_arrivals_of_a_file_go_to_whoever_takes_from_their_queue(stage: Desk) -> None:
     stage.folder.joinpath("load.csv").write_text("time,queue,runtime\n0,small,3\n1,thumbs,2\n2,mail,\n9,reports,1\n")
 
