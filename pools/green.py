@@ -29,7 +29,7 @@ from functools import partial
 from types import FrameType
 from typing import Any, ClassVar
 
-from greenlet import GreenletExit, getcurrent  # type: ignore[import-untyped]
+from greenlet import GreenletExit, getcurrent
 
 from pools.base import BasePool, Target
 from pools.errors import HardTimeLimit, PoolError, SoftTimeLimit, Terminated

@@ -24,7 +24,6 @@ _CLASSES: Mapping[str, str] = {
     "eventlet": "pools.eventlet:EventletPool",
     "asyncio": "pools.asyncio:AsyncioPool",
 }
-_LIBRARIES: Mapping[str, str] = {"prefork": "billiard", "gevent": "gevent", "eventlet": "eventlet"}
 _ALIASES: Mapping[str, str] = {"processes": "prefork"}
 
 
@@ -61,8 +60,8 @@ def available() -> tuple[str, ...]:
 def _is_available(name: str) -> bool:
     if name == "custom":
         return any(os.environ.get(variable) for variable in CUSTOM_POOL_VARIABLES)
-    library = _LIBRARIES.get(name)
-    return name in _CLASSES and (library is None or importlib.util.find_spec(library) is not None)
+    library = TRAITS[name].library
+    return not library or importlib.util.find_spec(library) is not None
 
 
 def _custom_path() -> str:

@@ -14,7 +14,6 @@ BEGIN = "<!-- capabilities: made by python -m pools.table -->"
 END = "<!-- end of capabilities -->"
 
 _QUESTIONS = (
-    ("part of this version", "engine"),
     ("slots are processes", "own_processes"),
     ("tasks may use signals", "signal_safe"),
     ("greenlets (patched program)", "is_green"),

@@ -15,7 +15,7 @@ class Traits:
     """Capabilities of one kind of pool.
 
     blocking_calls: a task may block in C or in the kernel without stopping its neighbours.
-    engine: this version has the pool; without it a manifest may name the pool, and nothing starts.
+    library: what must be installed besides the standard library.
     own_processes: slots are processes of their own (``processes = concurrency + 1``, else 1).
     reaches_waiting, reaches_computing: limits and ``terminate_job`` end a task that waits in a blocking call, or
     computes without a pause. Where they do not, the hard limit gives the task up and asks for another process.
@@ -23,7 +23,7 @@ class Traits:
 
     name: str
     summary: str
-    engine: bool = True
+    library: str = ""
     fixed_slots: int | None = None
     own_processes: bool = False
     is_green: bool = False
@@ -59,6 +59,7 @@ _ROWS = (
     Traits(
         "prefork",
         "one child process per slot",
+        library="billiard",
         own_processes=True,
         signal_safe=True,
         soft_limit=True,
@@ -83,6 +84,7 @@ _ROWS = (
     Traits(
         "gevent",
         "one greenlet per slot",
+        library="gevent",
         is_green=True,
         soft_limit=True,
         hard_limit=True,
@@ -93,6 +95,7 @@ _ROWS = (
     Traits(
         "eventlet",
         "one green thread per slot (its project calls eventlet deprecated: prefer gevent)",
+        library="eventlet",
         is_green=True,
         soft_limit=True,
         hard_limit=True,

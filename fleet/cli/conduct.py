@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -139,16 +141,24 @@ def _last_words(session: Session, out: Output, replica: str) -> None:
 
 
 def _refuse_missing_pools(plan: Plan) -> None:
-    """A worker whose pool this version lacks would only crash until it is parked."""
+    """A worker whose pool is not installed would only crash until it is parked.
+
+    That can be known of fleet's own interpreter only; another one says so in the log of its worker.
+    """
     targets = [step.target for step in plan.changes if step.target is not None and step.target.spec.kind == "worker"]
-    missing = {one.group: one.spec.pool.type for one in targets if not TRAITS[one.spec.pool.type].engine}
+    own = [one for one in targets if one.spec.python in ("", sys.executable)]
+    missing = {one.group: one.spec.pool.type for one in own if not _is_installed(TRAITS[one.spec.pool.type].library)}
     if missing:
         groups = ", ".join(f"{group} ({pool})" for group, pool in sorted(missing.items()))
-        present = ", ".join(name for name, row in TRAITS.items() if row.engine)
+        extras = ",".join(sorted(set(missing.values())))
         raise Refused(
-            f"the pools of these groups are not part of this version: {groups}",
-            hint=f"take one of {present}, or run them with `worker: celery`",
+            f"the pools of these groups are not installed: {groups}",
+            hint=f"pip install 'workerfleet[{extras}]', or take another pool",
         )
+
+
+def _is_installed(library: str) -> bool:
+    return not library or importlib.util.find_spec(library) is not None
 
 
 def guard(outlook: Outlook, manner: Manner) -> None:

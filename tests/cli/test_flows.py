@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 
@@ -367,11 +368,17 @@ def test_budgets_refuse_before_anything_is_done(desk: Desk) -> None:
     assert "start" not in [call for call, _ in desk.world.calls]
 
 
-def test_a_pool_that_this_version_lacks_is_refused_before_anything_is_done(desk: Desk) -> None:
-    desk.write(more="    web: {app: 'shop:tasks', pool: {type: gevent, concurrency: 5}, replicas: 1, queues: [web]}\n")
+def test_a_pool_that_is_not_installed_is_refused_before_anything_is_done(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "eventlet" else found(name))
+    desk.write(
+        more="    web: {app: 'shop:tasks', pool: {type: eventlet}, replicas: 1, queues: [web]}\n"
+    )
     said = desk.fleet("apply", code=9).err
-    assert "web (gevent)" in said
-    assert "`worker: celery`" in said
+    assert "web (eventlet)" in said
+    assert "workerfleet[eventlet]" in said
     assert "start" not in [call for call, _ in desk.world.calls]
 
 

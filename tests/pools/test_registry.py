@@ -105,10 +105,51 @@ def test_the_table_in_the_documentation_is_current() -> None:
     assert text == with_current_table(text), "run: python -m pools.table docs/pools.md"
 
 
-def test_the_table_says_which_pools_this_version_has() -> None:
-    for name, row in TRAITS.items():
-        if name != "custom":
-            assert (name in available()) == row.engine, name
+def test_every_pool_of_the_table_can_be_had() -> None:
+    code = (
+        "from pools import TRAITS, available, pool_class\n"
+        "print(all(pool_class(name).traits is TRAITS[name] for name in available()))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code]
+
+    out = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert out.stdout.strip() == "True", out.stderr
+
+
+def test_importing_pools_pulls_in_no_engine() -> None:
+    heavy = ["billiard", "gevent", "eventlet", "kombu", "celery", "fleet", "multiprocessing", "asyncio", "selectors"]
+    code = f"import sys, pools, pools.traits; print([name for name in {heavy} if name in sys.modules])"
+
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert out.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in pools.__all__:
+        assert getattr(pools, name) is not None
+    with pytest.raises(AttributeError):
+        _ = pools.no_such_name
+
+
+def test_the_table_in_the_documentation_is_current() -> None:
+    text = (ROOT / "docs" / "pools.md").read_text(encoding="utf-8")
+
+    assert BEGIN in text
+    assert END in text
+    assert text == with_current_table(text), "run: python -m pools.table docs/pools.md"
+
+
+def test_every_pool_of_the_table_can_be_had() -> None:
+    code = "from pools import TRAITS, available, pool_class as p; print(all(p(n).traits is TRAITS[n] for n in available()))"
+
+    out = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert out.stdout.strip() == "True"
+    assert set(available()) == TRAITS.keys() - {"custom"}
 
 
 def test_asking_what_is_available_imports_no_library() -> None:
