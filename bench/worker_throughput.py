@@ -1,7 +1,8 @@
-"""What one task costs: fleet's workers and Celery's on the same queues, interleaved in one run.
+"""What one task costs in each pool: fleet's workers and Celery's on the same queues, interleaved in one run.
 
 A queue is filled first, then the worker starts: no producer takes part of the processors. Rate and processor time are
-taken between the end of the warm-up (a tenth of the tasks) and the last task; memory afterwards, idle.
+taken between the end of the warm-up (a tenth of the tasks) and the last task; memory afterwards, idle; then latency,
+from sending to starting, of single tasks sent to the idle worker every 20 ms.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ import servers
 
 LOAD = Path(__file__).resolve().parent / "load"
 QUEUE = "bench"
-PREFORK_SLOTS = 10
+SLOTS = {"solo": 1, "prefork": 10, "threads": 10, "gevent": 100, "eventlet": 100, "asyncio": 100}
+OF_CELERY = ("solo", "prefork", "threads", "gevent", "eventlet")
+LATENCIES = 100
+LATENCY_PAUSE_SECONDS = 0.02
 LEAN = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-O", "fair", "-l", "WARNING"]
 
 sys.path.insert(0, str(LOAD))
@@ -45,17 +49,15 @@ class Contender:
 
 def celery_worker(pool: str, broker: str) -> list[str]:
     """Celery's worker, without what costs and is not needed here."""
-    slots = "1" if pool == "solo" else str(PREFORK_SLOTS)
     command = [str(figures.BIN / "celery"), "-A", "bench_load", "-b", broker, "worker", "-Q", QUEUE, "-P", pool]
-    return [*command, "-c", slots, *LEAN]
+    return [*command, "-c", str(SLOTS[pool]), *LEAN]
 
 
 def fleet_worker(app: str) -> Callable[[str, str], list[str]]:
     """Fleet's worker, on a Celery app or on a registry."""
 
     def command(pool: str, broker: str) -> list[str]:
-        slots = "1" if pool == "solo" else str(PREFORK_SLOTS)
-        words = [str(figures.BIN / "fleet"), "worker", "--app", app, "--pool", pool, "--concurrency", slots]
+        words = [str(figures.BIN / "fleet"), "worker", "--app", app, "--pool", pool, "--concurrency", str(SLOTS[pool])]
         return [*words, "--queues", QUEUE, "--broker", broker, "--loglevel", "WARNING"]
 
     return command
@@ -63,12 +65,13 @@ def fleet_worker(app: str) -> Callable[[str, str], list[str]]:
 
 CONTENDERS = [
     Contender(f"{whose} {pool}", pool, command)
-    for pool in ("solo", "prefork")
+    for pool in SLOTS
     for whose, command in (
         ("celery", celery_worker),
         ("fleet, Celery app", fleet_worker("bench_load:app")),
         ("fleet, registry", fleet_worker("bench_load:tasks")),
     )
+    if whose != "celery" or pool in OF_CELERY
 ]
 
 
@@ -96,6 +99,16 @@ class Broker:
         with self.app.connection_for_write(self.url) as connection:
             connection.default_channel.queue_delete(QUEUE)
         self._publish()
+
+    def send_stamps(self) -> None:
+        """Single tasks, each with the moment of its sending."""
+        from kombu import uuid
+
+        with self.app.connection_for_write(self.url) as connection, connection.Producer() as producer:
+            for _ in range(LATENCIES):
+                message = self.app.amqp.as_task_v2(uuid(), "bench.stamp", args=(time.time(),))
+                self.app.amqp.send_task_message(producer, "bench.stamp", message, queue=QUEUE)
+                time.sleep(LATENCY_PAUSE_SECONDS)
 
     def _redis(self, database: int = 0) -> Any:
         from redis import Redis
@@ -128,7 +141,9 @@ def measure(contender: Contender, broker: Broker) -> dict[str, float]:
         counts = Path(folder) / "counts"
         counts.mkdir()
         log = stack.enter_context((Path(folder) / "log").open("w+b"))
-        env = {**os.environ, "PYTHONPATH": str(LOAD), "BENCH_COUNTS": str(counts), "FLEET_HOME": folder}
+        stamps = Path(folder) / "stamps"
+        own = {"PYTHONPATH": str(LOAD), "BENCH_COUNTS": str(counts), "BENCH_LATENCIES": str(stamps)}
+        env = {**os.environ, **own, "FLEET_HOME": folder}
         began = time.perf_counter()
         worker = subprocess.Popen(contender.argv(broker.url), env=env, cwd=folder, stdout=log, stderr=log)
         try:
@@ -149,6 +164,9 @@ def measure(contender: Contender, broker: Broker) -> dict[str, float]:
             cpu = figures.cpu_seconds(worker.pid) - warm_cpu
             time.sleep(1.0)  # not a synchronisation: lets the worker become idle
             memory = figures.tree_pss_bytes(worker.pid)
+            broker.send_stamps()
+            figures.wait_until(lambda: len(read_stamps(stamps)) == LATENCIES, what=f"{contender.name}: stamps")
+            latencies = sorted(read_stamps(stamps))
         finally:
             stop(worker)
     done = broker.tasks - warm_done
@@ -157,7 +175,14 @@ def measure(contender: Contender, broker: Broker) -> dict[str, float]:
         "cpuMicrosecondsPerTask": cpu / done * 1e6,
         "idlePssMiB": memory / 2**20,
         "execToFirstTaskSeconds": first_task,
+        "latencyMedianMilliseconds": latencies[len(latencies) // 2] * 1e3,
+        "latencyP99Milliseconds": latencies[int(len(latencies) * 0.99) - 1] * 1e3,
     }
+
+
+def read_stamps(path: Path) -> list[float]:
+    """Latencies so far, seconds."""
+    return [float(line) for line in path.read_text().split()] if path.exists() else []
 
 
 def stop(worker: subprocess.Popen[bytes]) -> None:
@@ -174,7 +199,7 @@ def stop(worker: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     """All workers on both brokers, in turns."""
     given = figures.arguments(__doc__, runs=3)
-    tasks = 1000 if given.quick else 6000
+    tasks = 1000 if given.quick else 5000
     rows: list[dict[str, Any]] = []
     for kind, server in (("redis", servers.redis), ("rabbitmq", servers.rabbitmq)):
         with server() as url:
@@ -191,10 +216,11 @@ def main() -> None:
             print(
                 f"{kind:9} {contender.name:26} {row['tasksPerSecond']['median']:7.0f} tasks/s"
                 f" {row['cpuMicrosecondsPerTask']['median']:6.0f} µs/task {row['idlePssMiB']['median']:6.0f} MiB"
-                f" {row['execToFirstTaskSeconds']['median']:6.2f} s to the first task",
+                f" {row['execToFirstTaskSeconds']['median']:6.2f} s to the first task"
+                f" {row['latencyMedianMilliseconds']['median']:6.1f} ms latency",
                 flush=True,
             )
-    print(figures.write("worker_throughput", {"tasks": tasks, "preforkSlots": PREFORK_SLOTS, "rows": rows}))
+    print(figures.write("worker_throughput", {"tasks": tasks, "slots": SLOTS, "rows": rows}))
 
 
 if __name__ == "__main__":

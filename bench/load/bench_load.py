@@ -8,6 +8,8 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import threading
+import time
 from pathlib import Path
 
 from celery import Celery
@@ -25,6 +27,7 @@ app.conf.update(
 tasks = Tasks("bench")
 
 _counter: tuple[int, mmap.mmap] | None = None
+_counting = threading.Lock()
 
 
 def count() -> None:
@@ -36,7 +39,15 @@ def count() -> None:
             file.truncate(8)
             _counter = (os.getpid(), mmap.mmap(file.fileno(), 8))
     done = _counter[1]
-    struct.pack_into("<Q", done, 0, struct.unpack_from("<Q", done)[0] + 1)
+    with _counting:  # a thread may be interrupted between reading and writing
+        struct.pack_into("<Q", done, 0, struct.unpack_from("<Q", done)[0] + 1)
+
+
+def stamp(sent: float) -> None:
+    """How long it took from sending to starting, as one line."""
+    descriptor = os.open(os.environ["BENCH_LATENCIES"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(descriptor, f"{time.time() - sent:.6f}\n".encode())
+    os.close(descriptor)
 
 
 @app.task(name="bench.noop")
@@ -48,4 +59,22 @@ def celery_noop() -> None:
 @tasks.task(name="bench.noop")
 def noop() -> None:
     """Nothing, as a plain function."""
+    count()
+
+
+@app.task(name="bench.stamp")
+def celery_stamp(sent: float) -> None:
+    """When it started, through Celery."""
+    stamp(sent)
+
+
+@tasks.task(name="bench.stamp")
+def fleet_stamp(sent: float) -> None:
+    """When it started, as a plain function."""
+    stamp(sent)
+
+
+@tasks.task(name="bench.noop_async")
+async def noop_async() -> None:
+    """Nothing, as a coroutine."""
     count()
