@@ -14,7 +14,7 @@ from fleet.core.manifest import Group, Manifest, Pool
 from fleet.core.moving import Moving, is_live, moving, scaled
 from fleet.core.policies import POLICIES, Case
 from fleet.core.simulation import Arrival, Outcome, Setting, Station, simulate
-from fleet.core.wording import listed
+from fleet.core.wording import duration, listed
 from fleet.core.words import did_you_mean
 from fleet.core.workloads import WORKLOADS, Chance, Draw, Line, Usual, arrivals, lognormal
 from fleet.errors import UsageError
@@ -24,6 +24,7 @@ USUAL_LOAD = 0.62
 
 _WARMUP_SECONDS = 120.0
 _LOOKS = 400
+_MOST_TASKS = 3_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,15 @@ def _is_unsaid(group: Group) -> bool:
 
 
 def workload_play(on: Stage, workload: str, *, duration_seconds: float, chance: Callable[[str], Chance]) -> Play:
-    """One of the five workloads. ``chance``: a source of random numbers per group name."""
+    """One of the five workloads. ``chance``: a source of random numbers per group name.
+
+    Raises UsageError where that would be more tasks than memory and patience allow.
+    """
+    about = int(duration_seconds * sum(usual.rate for usual in on.usuals))
+    if about > _MOST_TASKS:
+        message = f"{duration(duration_seconds)} of this fleet are about {about:,} tasks; {_MOST_TASKS:,} can be played"
+        shorter = duration(max(1.0, duration_seconds * _MOST_TASKS // about))
+        raise UsageError(message, hint=f"--duration {shorter}, or a longer expectedRuntime if that is the truth")
     flows = WORKLOADS[workload](on.usuals, budget=on.budget, duration=duration_seconds)
     coming = {name: list(arrivals(flow, chance(name), until=duration_seconds)) for name, flow in flows.items()}
     return Play(coming, duration_seconds, min(_WARMUP_SECONDS, duration_seconds / 10))

@@ -109,6 +109,15 @@ def test_what_only_the_app_could_tell_is_said_to_be_a_guess(stage: Desk) -> None
     assert "note: apps are not asked, so what" in stage.fleet("simulate", "fleet.yaml", *BRIEF).err
 
 
+def test_more_tasks_than_can_be_played_are_refused_before_they_are_made(stage: Desk) -> None:
+    stage.manifest.write_text(MANIFEST.replace("concurrency: 20", "concurrency: 100000"))
+
+    refused = stage.fleet("simulate", "fleet.yaml", code=64)
+
+    assert "3,000,000 can be played" in refused.err
+    assert "hint: --duration " in refused.err
+
+
 def test_arrivals_of_a_file_go_to_whoever_takes_from_their_queue(stage: Desk) -> None:
     stage.folder.joinpath("load.csv").write_text("time,queue,runtime\n0,small,3\n1,thumbs,2\n2,mail,\n9,reports,1\n")
 
