@@ -373,9 +373,8 @@ def test_a_pool_that_is_not_installed_is_refused_before_anything_is_done(
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "eventlet" else found(name))
-    desk.write(
-        more="    web: {app: 'shop:tasks', pool: {type: eventlet}, replicas: 1, queues: [web]}\n"
-    )
+    pool = "{type: eventlet, concurrency: 5}"
+    desk.write(more=f"    web: {{app: 'shop:tasks', pool: {pool}, replicas: 1, queues: [web]}}\n")
     said = desk.fleet("apply", code=9).err
     assert "web (eventlet)" in said
     assert "workerfleet[eventlet]" in said

@@ -117,41 +117,6 @@ def test_every_pool_of_the_table_can_be_had() -> None:
     assert out.stdout.strip() == "True", out.stderr
 
 
-def test_importing_pools_pulls_in_no_engine() -> None:
-    heavy = ["billiard", "gevent", "eventlet", "kombu", "celery", "fleet", "multiprocessing", "asyncio", "selectors"]
-    code = f"import sys, pools, pools.traits; print([name for name in {heavy} if name in sys.modules])"
-
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-
-    assert out.stdout.strip() == "[]"
-
-
-def test_every_public_name_is_there() -> None:
-    for name in pools.__all__:
-        assert getattr(pools, name) is not None
-    with pytest.raises(AttributeError):
-        _ = pools.no_such_name
-
-
-def test_the_table_in_the_documentation_is_current() -> None:
-    text = (ROOT / "docs" / "pools.md").read_text(encoding="utf-8")
-
-    assert BEGIN in text
-    assert END in text
-    assert text == with_current_table(text), "run: python -m pools.table docs/pools.md"
-
-
-def test_every_pool_of_the_table_can_be_had() -> None:
-    code = "from pools import TRAITS, available, pool_class as p; print(all(p(n).traits is TRAITS[n] for n in available()))"
-
-    out = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-
-    assert out.stdout.strip() == "True"
-    assert set(available()) == TRAITS.keys() - {"custom"}
-
-
 def test_asking_what_is_available_imports_no_library() -> None:
     heavy = ("gevent", "eventlet", "billiard")
     code = f"import sys, pools; pools.available(); print([name for name in {heavy} if name in sys.modules])"
