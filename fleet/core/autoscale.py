@@ -168,8 +168,15 @@ def _is_short_lately(one: Bid, moment: Moment) -> bool:
 
 
 def _remembered(one: Bid, moment: Moment, *, was_recalled: bool) -> GroupMemory:
-    recalled_at = moment.now if was_recalled else one.memory.recalled_at
-    return replace(one.memory, short_since=one.short_since(moment.now), recalled_at=recalled_at)
+    """A shortage ends when the group has been content for a while: one that is met every other look is still one."""
+    now, memory = moment.now, one.memory
+    recalled_at = now if was_recalled else memory.recalled_at
+    if (since := one.short_since(now)) is not None:
+        return replace(memory, recalled_at=recalled_at, short_since=since, content_since=None)
+    content_since = now if memory.content_since is None else memory.content_since
+    is_over = now - content_since >= moment.tuning.burst_seconds
+    short_since = None if is_over else memory.short_since
+    return replace(memory, recalled_at=recalled_at, short_since=short_since, content_since=content_since)
 
 
 def _verdict(one: Bid, gets: int, tuning: Tuning) -> Verdict:

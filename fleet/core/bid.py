@@ -12,7 +12,7 @@ from fleet.core.samples import Sample
 from fleet.core.scaling import Scaled, Tuning
 from fleet.core.wording import duration, listed
 
-_MOMENTS = ("worked_at", "calm_at", "recalled_at", "missing_since", "short_since")
+_MOMENTS = ("worked_at", "calm_at", "recalled_at", "missing_since", "short_since", "content_since")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,8 @@ class GroupMemory:
     """What is remembered of one group.
 
     wants: (time, want) pairs of its window.  calm_at: no slots go before then, because of a burst.
-    recalled_at: when slots it held were last called back.  short_since: since when it has had less than it wants.
+    recalled_at: when slots it held were last called back.  short_since: since when it has had less than it wants,
+    brief moments of content_since not counted.
     """
 
     track: Track = field(default_factory=Track)
@@ -31,6 +32,7 @@ class GroupMemory:
     recalled_at: float | None = None
     missing_since: float | None = None
     short_since: float | None = None
+    content_since: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain document."""
