@@ -34,7 +34,8 @@ def on_blocked(consumer: Consumer, handle: Handle) -> None:
 
     Nothing of the patched library may be used here: no socket, no lock, no logging. So the broker is told nothing and
     finds out by itself. RabbitMQ delivers again what this process held, on Redis the next process of this replica
-    takes it back, and each such delivery counts as an attempt. What was acknowledged early is lost, as in a crash.
+    takes it back. What was acknowledged early is lost, as in a crash. The record is left as a crash leaves it, with
+    the guilty task alone, so that the launcher counts this death against that task.
     """
     names = [f"{job.call.name}[{job.call.id}]" for job in list(consumer.running) if job.handle is handle]
     name, others = names[0] if names else handle.id, max(0, len(consumer.running) - 1)
@@ -42,7 +43,10 @@ def on_blocked(consumer: Consumer, handle: Handle) -> None:
     text = f"Task {name} blocks the whole process past its limits; it is replaced, with {others} other tasks in it"
     os.write(2, f"{now} ERROR {consumer.options.replica}[{os.getpid()}] {text}\n".encode())
     faulthandler.dump_traceback(file=2, all_threads=True)
-    consumer.record.become("stopped", f"replaced: {name} blocked it")
+    for job in list(consumer.running):
+        if job.handle is not handle and job.slot >= 0:
+            consumer.record.end(job.slot)
+    consumer.record.become("draining", f"replaced: {name} blocked it")
     end_descendants()
     os._exit(EXIT_REPLACE)
 

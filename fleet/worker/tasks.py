@@ -291,6 +291,12 @@ class Tasks:
         self._tasks[task.name] = task
         return task
 
+    def close(self) -> None:
+        """Let go of the connection to the broker. The next send makes another one."""
+        if self._publisher is not None and self._publisher[0] == os.getpid():
+            self._publisher[1].close()
+        self._publisher = None
+
     def _open_publisher(self) -> Publisher:
         """One publisher per process: a forked child must not speak on its parent's connection."""
         if self._publisher is None or self._publisher[0] != os.getpid():

@@ -151,7 +151,7 @@ def test_a_task_that_blocks_past_its_limit_costs_the_process_and_is_not_run_for_
         assert "blocks the whole process past its limits" in worker.log()
         found = worker.view()
         assert found is not None
-        assert (found.state, found.note.split(":")[0]) == ("stopped", "replaced")
+        assert (found.state, found.note.split(":")[0]) == ("draining", "replaced")
 
         worker.start()  # who comes next finds both, and that the process died once while they ran
         eventually(lambda: len(shop.dead()) == 2, within=60)

@@ -309,5 +309,5 @@ class Shop:
             worker.clean()
             if worker.log_path.exists():
                 print(f"== {worker.replica}\n{worker.log()}")  # pytest shows it where a test failed
-        if hasattr(self, "_tasks") and self._tasks._publisher is not None:
-            self._tasks._publisher[1].close()
+        if hasattr(self, "_tasks"):
+            self._tasks.close()
