@@ -12,9 +12,12 @@ from typing import Any
 from pools.base import Target
 from pools.green import Cancel, GreenPool
 from pools.handle import Handle
-from pools.patching import import_green
+from pools.patching import import_green, require_installed, require_patched
 from pools.traits import TRAITS
 
+# Its mere import changes a process: from then on each fork warns. So it is not imported where it could not be used.
+require_installed("eventlet")
+require_patched("eventlet")
 eventlet = import_green("eventlet", "eventlet")
 hubs = import_green("eventlet", "eventlet.hubs")
 patcher = import_green("eventlet", "eventlet.patcher")

@@ -12,6 +12,7 @@ import selectors
 import sys
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from pools.errors import PoolUnavailable
@@ -88,6 +89,12 @@ def require_patched(name: str) -> None:
             hint=f"begin the program with `import pools.patching; pools.patching.patch({name!r})` (or {call}); "
             "fleet's worker does it by itself",
         )
+
+
+def require_installed(name: str) -> None:
+    """PoolUnavailable where the library is missing. Imports nothing."""
+    if find_spec(name) is None:
+        raise PoolUnavailable(f"the {name} pool needs {name}, which is not installed", hint=INSTALL[name])
 
 
 def import_green(name: str, module: str) -> Any:

@@ -538,7 +538,14 @@ class Consumer:
             self.pool.terminate()  # each handle comes back as Terminated, and its message is given back
             self._settle_done()
         self.give_back_running()
-        self.settlement.give_back(list(self._untold))  # told again, by whoever gets the message
+        self._tell_untold()
+
+    def _tell_untold(self) -> None:
+        """Ends that no slot had room to record: told again by whoever gets the message, or here where nobody will."""
+        for job in self._untold:
+            if job.acked and job.ending is not None:
+                departure.record_end(self, job, job.ending)
+        self.settlement.give_back([job for job in self._untold if not job.acked])
         self._untold.clear()
 
     def _leave(self) -> None:

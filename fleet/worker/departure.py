@@ -72,12 +72,13 @@ def _replace(consumer: Consumer, handle: Handle, ending: Ending, detail: str) ->
             return
         job.ending, job.detail = ending, detail
         log.error("Task %s[%s] ended: %s; this process is replaced", job.call.name, job.call.id, detail)
-        _record_end(consumer, job, ending)
+        record_end(consumer, job, ending)
         consumer.endings.conclude(job, consumer.application.after_end(job.call, ending, detail))
         give_up_process(consumer, EXIT_REPLACE)
 
 
-def _record_end(consumer: Consumer, job: Job, ending: Ending) -> None:
+def record_end(consumer: Consumer, job: Job, ending: Ending) -> None:
+    """Let whoever waits for the result know, here and now. Errors are logged: the process is about to go."""
     try:
         consumer.application.record_end(job.call, ending, job.detail)
     except Exception:

@@ -32,7 +32,8 @@ spec:
       replicas: 10
       queues: [thumbs]
     reports:
-      pool: {type: prefork, concurrency: 10, maxTasksPerChild: 500, maxMemoryPerChild: 600Mi, maxAgePerChild: 1h, startMethod: fork}
+      pool: {type: prefork, concurrency: 10, maxTasksPerChild: 500, maxMemoryPerChild: 600Mi,
+             maxAgePerChild: 1h, startMethod: fork}
       replicas: 1
       queues: {reports: {priority: 5}}
       task: {timeLimit: 10m, softTimeLimit: 9m, acks: late, prefetch: 1, maxAttempts: 3}

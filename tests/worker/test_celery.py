@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery._state import _set_task_join_will_block
 from celery.app.trace import reset_worker_optimizations
 from celery.exceptions import Ignore, Reject
 
@@ -54,6 +55,7 @@ def application() -> Iterator[CeleryApplication]:
         made.prepare_process("unit@here")
         yield made
         reset_worker_optimizations(app)
+        _set_task_join_will_block(False)
 
 
 def call(task: str, *args: Any, id: str = "i") -> Call:
