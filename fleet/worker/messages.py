@@ -366,15 +366,16 @@ def build(
     parent_id: str | None = None,
     group: str | None = None,
     shadow: str | None = None,
-    ignore_result: bool = False,
+    ignore_result: bool | None = None,
     reply_to: str = "",
     extra: Mapping[str, Any] | None = None,
     now: float | None = None,
 ) -> Built:
     """A protocol 2 message as Celery's producer makes it, in JSON.
 
-    ``countdown`` and a number in ``expires`` are seconds from ``now`` (Unix time, default the clock's). Raises
-    TypeError for arguments that JSON cannot carry.
+    ``countdown`` and a number in ``expires`` are seconds from ``now`` (Unix time, default the clock's).
+    ``ignore_result`` None leaves it to the task of a Celery app whether its result is kept. Raises TypeError for
+    arguments that JSON cannot carry.
     """
     kwargs = kwargs or {}
     sent_at = time.time() if now is None else now

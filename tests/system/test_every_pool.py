@@ -236,7 +236,7 @@ def test_nothing_is_lost_or_repeated_by_a_term_in_the_middle(fleet: Fleet) -> No
         fleet.send(pool, "late", range(half, 2 * half))
     before = fleet.pids()
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) > half // 10, within=60)
+        eventually(lambda pool=pool: len(fleet.done(pool)) > half // 10, within=90)
         os.kill(before[pool], signal.SIGTERM)
 
     wanted = Counter(range(2 * half))
