@@ -11,6 +11,8 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# The tests wait more than they compute: a few files at a time, each by one process with servers of its own.
+TEST_PROCESSES ?= 3
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
 .PHONY: help install servers demo test check format bench clean
@@ -75,7 +77,7 @@ demo: install ## a fleet in about a minute: apply, real tasks, status, scale, he
 	@$(BIN)/python examples/quickstart/demo.py
 
 test: install servers ## every test, with real supervisord, Redis and RabbitMQ
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
 check: install ## lint, format, strict types and the layers; under a minute
 	@$(BIN)/ruff check .

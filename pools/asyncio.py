@@ -116,6 +116,8 @@ class AsyncioPool(InProcessPool):
     def on_terminate(self) -> None:
         super().on_terminate()
         self._leave()
+        if self.finalizer is not None:
+            self.finalizer()
 
     # -- slots
 

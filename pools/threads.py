@@ -75,6 +75,8 @@ class ThreadsPool(InProcessPool):
     def on_terminate(self) -> None:
         super().on_terminate()
         self._dismiss()
+        if self.finalizer is not None:
+            self.finalizer()
 
     def on_abandon(self, handle: Handle) -> None:
         self._stuck.add(handle.slot)

@@ -38,13 +38,15 @@ def opened(raw: bytes) -> Envelope:
     """Read an envelope. What is none is kept as a body with a content type of its own, so that nothing loops on it."""
     try:
         document = _loads(raw)
-        properties = document["properties"]
+        properties, headers = document["properties"], document.get("headers") or {}
+        if not isinstance(headers, dict) or not isinstance(properties, dict):
+            raise TypeError("headers and properties are maps")
         body = document["body"] or ""
         if properties.get("body_encoding") == "base64":
             body = b64decode(body)
         return Envelope(
             body,
-            document.get("headers") or {},
+            headers,
             properties,
             document.get("content-type") or "application/data",
             document.get("content-encoding") or "utf-8",

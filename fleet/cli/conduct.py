@@ -150,10 +150,10 @@ def _refuse_missing_pools(plan: Plan) -> None:
     missing = {one.group: one.spec.pool.type for one in own if not _is_installed(TRAITS[one.spec.pool.type].library)}
     if missing:
         groups = ", ".join(f"{group} ({pool})" for group, pool in sorted(missing.items()))
-        extras = ",".join(sorted(set(missing.values())))
+        libraries = " ".join(sorted({TRAITS[pool].library for pool in missing.values()}))
         raise Refused(
             f"the pools of these groups are not installed: {groups}",
-            hint=f"pip install 'workerfleet[{extras}]', or take another pool",
+            hint=f"pip install {libraries}, or take another pool",
         )
 
 

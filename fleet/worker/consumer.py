@@ -133,6 +133,7 @@ class Consumer:
         if self.life.state is State.STARTING and self.line.up and self.pool.free_slots > 0:
             self.tell(Event.CONNECTED)  # and not before: a worker whose slots cannot start is not ready
         moved = self._settle_done()
+        self._notice_loss()
         if self.line.up:
             moved |= self._feed(now)
         self._notice_loss()
@@ -176,11 +177,17 @@ class Consumer:
         try:
             deliveries = self.channel.fetch(wanted)
             self._note_fetch(now, wanted, len(deliveries))
-            for delivery in deliveries:
-                self._take(delivery)
         except ChannelLost as error:
             self._on_lost(error)
             return False
+        for place, delivery in enumerate(deliveries):
+            try:
+                self._take(delivery)
+            except ChannelLost as error:
+                self.settlement.lost = error
+                self.settlement.give_back([_junk(left) for left in deliveries[place:]])  # as soon as there is a line
+                self._on_lost(error)
+                return False
         return self._start_waiting() or moved or bool(deliveries)
 
     @property
@@ -286,6 +293,7 @@ class Consumer:
             self.settlement.ack(job)
         if early:
             self.settlement.flush()
+            self._notice_loss()  # before anything forks: descriptors of a dead connection must not be watched any more
         for job in batch:
             self._start(job)
         return bool(batch)
@@ -589,6 +597,7 @@ class Consumer:
         self.delayed = [entry for entry in self.delayed if entry[2].delivery.queue in names]
         heapq.heapify(self.delayed)
         self.settlement.give_back(others)
+        self.line.unwatch()  # descriptors are about to change, and their numbers may come again
         try:
             self.channel.consume(self.tuning.queues)  # without a connection too: the next one is told
         except ChannelLost as error:

@@ -154,12 +154,13 @@ class Endings:
             return False
         log.info("Task %s[%s] is over already; only its acknowledgement was lost", job.call.name, job.call.id)
         self._tell_broker(job, outcome)
+        if self._settlement.lost is not None:  # lost once more: it may come again
+            _remember(self._doubtful, job.key, outcome)
         return True
 
     def line_lost(self) -> None:
-        """The last words may not have reached the broker."""
-        for key in self._recent:
-            _remember(self._doubtful, key, ALREADY_TOLD)
+        """The last words may not have reached the broker. What is known to be untold stays so."""
+        self._doubt_recent()
 
     def line_mended(self) -> None:
         """Tell what is owed. What is no longer ours is told when it comes again."""
@@ -168,6 +169,12 @@ class Endings:
             outcome = self._recent.get(job.key)
             if job.settled and outcome is not None:
                 _remember(self._doubtful, job.key, outcome)
+        self._doubt_recent()  # what ended while the line was down, its message acknowledged just before
+
+    def _doubt_recent(self) -> None:
+        for key in self._recent:
+            if key not in self._doubtful:
+                _remember(self._doubtful, key, ALREADY_TOLD)
 
 
 def _remember(ends: OrderedDict[Key, Outcome], key: Key, outcome: Outcome) -> None:

@@ -41,8 +41,13 @@ class Intake:
         self.report = False
 
     def wish(self, wishes: Wishes) -> None:
-        """Other wishes of the manifest from now on."""
-        self.wishes = wishes
+        """Other wishes of the manifest from now on. Time limits set by hand hold until the manifest changes its own."""
+        before, self.wishes = self.wishes, wishes
+        if (before.time_limit_seconds, before.soft_time_limit_seconds) != (
+            wishes.time_limit_seconds,
+            wishes.soft_time_limit_seconds,
+        ):
+            self._limits.clear()
         self._policies.clear()
 
     def limit(self, name: str, soft_seconds: float | None, hard_seconds: float | None) -> None:

@@ -71,12 +71,17 @@ class Line:
         fds = tuple(self._channel.wait_fds()) if self.up else ()
         if fds == self._watched:
             return
-        for fd in self._watched:
-            self._loop.remove_reader(fd)
+        self.unwatch()
         callback: Callable[[], object] = self._on_readable
         for fd in fds:
             self._loop.add_reader(fd, callback)
         self._watched = fds
+
+    def unwatch(self) -> None:
+        """Before descriptors are closed: their numbers may come again for something else."""
+        for fd in self._watched:
+            self._loop.remove_reader(fd)
+        self._watched = ()
 
     def _on_readable(self) -> None:
         self.readable = True

@@ -114,8 +114,10 @@ class Worker:
         self._start_answering()
         try:
             code = self.consumer.run()
-        finally:
-            self._close()
+        except BaseException:
+            self._close(crashed=True)
+            raise
+        self._close()
         return code
 
     def _make_pool(self) -> BasePool:
@@ -218,9 +220,9 @@ class Worker:
             self.loop.remove_reader(fd)
         self._control_fds = []
 
-    def _close(self) -> None:
+    def _close(self, *, crashed: bool = False) -> None:
         """Whatever fails here, the rest is still done: the broker must get back what was not finished."""
-        for step in self._closing_steps():
+        for step in self._closing_steps(crashed=crashed):
             try:
                 step()
             except Exception:
@@ -228,7 +230,7 @@ class Worker:
         global _occupied
         _occupied = self.pool.busy_slots > 0
 
-    def _closing_steps(self) -> list[Callable[[], object]]:
+    def _closing_steps(self, *, crashed: bool) -> list[Callable[[], object]]:
         stuck = bool(self.consumer.running) or self.pool.busy_slots > 0
         return [
             self.attendant.close if self.attendant is not None else _nothing,
@@ -236,8 +238,9 @@ class Worker:
             self.channel.close,
             self.control.close if self.control is not None else _nothing,
             partial(self.application.announce, "stopped"),
-            partial(self.record.become, "stopped"),
-            partial(log.info, "stopped"),
+            # After a crash the record stays as it is: the launcher counts it, against the tasks that were running, too.
+            _nothing if crashed else partial(self.record.become, "stopped"),
+            partial(log.info, "crashed" if crashed else "stopped"),
         ]
 
 

@@ -65,14 +65,17 @@ class Progress:
             self._seen_waiting = False
         return Step.ASK if now - self._since >= self.patience_seconds else Step.NOTHING
 
-    def waits(self, now: float, backlog: int | None) -> Step:
-        """The broker's answer to ASK. Twice in a row some, and half the patience between: no accident."""
+    def waits(self, now: float, backlog: int | None, *, may_rebuild: bool = True) -> Step:
+        """The broker's answer to ASK. Twice in a row some, and half the patience between: no accident.
+
+        may_rebuild: no task runs whose message a new connection would give away; else the fetch decides at once.
+        """
         seen, self._seen_waiting = self._seen_waiting, bool(backlog)
         self._since = now - self.patience_seconds / 2 if backlog else now
         if not (backlog and seen):
             return Step.NOTHING
         self._since = None
-        if self._rebuilt:
+        if self._rebuilt or not may_rebuild:
             return Step.PROBE
         self._rebuilt = True
         return Step.REBUILD
@@ -102,7 +105,8 @@ class Watchdog:
             return
         try:
             self._waiting = consumer.channel.backlog() or 0
-            self._act(self._progress.waits(now, self._waiting), now)
+            unacknowledged = any(not job.acked for job in consumer.running)
+            self._act(self._progress.waits(now, self._waiting, may_rebuild=not unacknowledged), now)
         except ChannelLost as error:
             consumer.rebuild_line(f"no answer about the queues: {error.__cause__ or error}")
 
@@ -113,10 +117,10 @@ class Watchdog:
         elif step is Step.PROBE:
             self._act(self._progress.probed(now, found=self._probe()), now)
         elif step is Step.REPLACE:
-            self._consumer.replace_soon(f"{idle} over a new connection either, but a plain fetch brings one")
+            self._consumer.replace_soon(f"{idle} by itself, but a plain fetch brings one")
         elif step is Step.REST:
             log.warning(
-                "%s over a new connection either: the broker keeps them for somebody else (a single active consumer,"
+                "%s, nor by a plain fetch: the broker keeps them for somebody else (a single active consumer,"
                 " an exclusive queue?); looking again in %.0f s",
                 idle,
                 REST_SECONDS,

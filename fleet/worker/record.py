@@ -152,7 +152,7 @@ class Record:
         if state != self._state:
             self._state_at = time.time()
         self._state = state
-        self._note = note.encode()[:96]
+        self._note = note.encode(errors="replace")[:96]
         self.beat()
 
     def beat(self) -> None:
@@ -162,7 +162,15 @@ class Record:
 
     def begin(self, slot: int, *, task_id: str, task_name: str, until: float = 0.0, pid: int = 0) -> None:
         """A task runs in this slot now."""
-        self._write_slot(slot, pid, 1, time.time(), until, task_id.encode()[:64], task_name.encode()[:144])
+        self._write_slot(
+            slot,
+            pid,
+            1,
+            time.time(),
+            until,
+            task_id.encode(errors="replace")[:64],
+            task_name.encode(errors="replace")[:144],
+        )
 
     def end(self, slot: int) -> None:
         """The slot is free again."""

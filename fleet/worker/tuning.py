@@ -116,6 +116,7 @@ class Tuning:
     def autoscale(self, bounds: Bounds | None) -> None:
         """Let the slots follow the work between these bounds; None: let them be."""
         self.autoscaler = Autoscaler(bounds) if bounds is not None else None
+        self._go_by()
         if bounds is not None:
             self.set_slots(bounds.clamp(self._consumer.pool.limit))
 
@@ -148,5 +149,6 @@ class Tuning:
 
     def _go_by(self, **changes: Any) -> None:
         self.spec = replace(self.spec, **changes)
-        self._consumer.record.live = live_digest(self.spec)
+        # While somebody lets the slots follow the work, a plan shows a difference, and the next apply ends it.
+        self._consumer.record.live = live_digest(self.spec) if self.autoscaler is None else "autoscale"
         self._consumer.record.beat()

@@ -377,7 +377,7 @@ def test_a_pool_that_is_not_installed_is_refused_before_anything_is_done(
     desk.write(more=f"    web: {{app: 'shop:tasks', pool: {pool}, replicas: 1, queues: [web]}}\n")
     said = desk.fleet("apply", code=9).err
     assert "web (eventlet)" in said
-    assert "workerfleet[eventlet]" in said
+    assert "pip install eventlet" in said
     assert "start" not in [call for call, _ in desk.world.calls]
 
 

@@ -137,7 +137,7 @@ def test_a_spinning_task_meets_its_limit_and_its_neighbours_go_on(shop: Shop, po
     assert "hard time limit of 0.3 s" in worker.log()
 
 
-@pytest.mark.parametrize(("broker", "pool"), [("redis", "gevent"), ("rabbitmq", "eventlet")])
+@pytest.mark.parametrize(("broker", "pool"), [("redis", "gevent"), ("redis", "eventlet")])
 def test_a_task_that_blocks_past_its_limit_costs_the_process_and_is_not_run_for_ever(
     request: pytest.FixtureRequest, short_tmp: Path, broker: str, pool: str
 ) -> None:

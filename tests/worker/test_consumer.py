@@ -458,3 +458,58 @@ def test_changed_queues_reach_the_channel_with_and_without_a_line(make: Make) ->
     world.consumer.tuning.set_queues([QueueSpec("r")])
     assert world.channel.consumed == ["r"]
     assert list(world.consumer.queues()) == ["r"]
+
+
+def test_an_end_that_is_owed_is_not_forgotten_when_the_line_breaks_twice(make: Make) -> None:
+    world = make("threads", 1, again=True)
+    world.channel.put("waits", 1, kwargs={"fail": True})
+    world.until(lambda: len(world.channel.held) == 1)
+    world.channel.lose()
+    world.until(lambda: not world.consumer.line.up)
+    gate.set()
+    world.until(lambda: ran == [1] and not world.consumer.running)
+    kept, world.channel.queue = world.channel.queue, deque()  # the broker does not deliver it again just yet
+    world.channel.cut = False
+    world.until(lambda: world.consumer.line.up)
+    world.channel.lose()
+    world.until(lambda: not world.consumer.line.up)
+    world.channel.queue = kept
+    world.channel.cut = False
+    world.until(lambda: len(world.channel.sent) == 2)
+    assert [queue for queue, _ in world.channel.sent] == ["q", "q.dead"]
+    assert ran == [1, 1]
+
+
+def test_an_early_task_that_ended_while_the_line_was_down_does_not_run_again(make: Make) -> None:
+    world = make("threads", 1, again=True, acks="early")
+    world.channel.put("waits", 1)
+    message = world.channel.queue[0]
+    world.until(lambda: world.channel.acked == ["1"])
+    world.channel.lose()
+    world.until(lambda: not world.consumer.line.up)
+    gate.set()
+    world.until(lambda: ran == [1] and not world.consumer.running)
+    world.channel.queue.append(replace(message, tag="9", redelivered=True))  # the acknowledgement was lost on its way
+    world.channel.cut = False
+    world.until(lambda: world.channel.acked == ["1", "9"])
+    assert ran == [1]
+
+
+def test_what_came_together_with_a_task_that_could_not_be_put_off_is_not_stranded(make: Make) -> None:
+    world = make("threads", 3, delays=True)
+    world.channel.put("note", 1, countdown=3600)
+    world.channel.put("note", 2)
+    world.channel.put("note", 3)
+    put_off = world.channel.delay
+
+    def breaks(delivery: Delivery, *, due: float) -> bool:
+        world.channel.delay = put_off  # type: ignore[method-assign]
+        world.channel.lose()
+        raise ChannelLost("cut")
+
+    world.channel.delay = breaks  # type: ignore[assignment, method-assign]
+    world.until(lambda: world.channel.cut)
+    assert len(world.channel.held) == 3
+    world.channel.cut = False
+    world.until(lambda: sorted(ran) == [2, 3] and len(world.channel.delayed) == 1)
+    world.until(lambda: not world.channel.held)

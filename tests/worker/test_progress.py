@@ -103,6 +103,7 @@ class Worker:
         self.told: list[str] = []
         self.given_back: list[Any] = []
         self.lost = False
+        self.running: dict[Any, None] = {}
 
     def backlog(self) -> int:
         if self.lost:
@@ -133,7 +134,7 @@ def test_the_process_is_replaced_when_only_a_plain_fetch_brings_messages() -> No
     worker = Worker(brings=True)
     rebuilt, replaced = watched(worker, seconds=15)
     assert rebuilt == "rebuild: 7 messages wait, slots are free, and nothing came for 11 s"
-    assert replaced.startswith("replace: 7 messages wait, slots are free, and nothing came over a new connection")
+    assert replaced.startswith("replace: 7 messages wait, slots are free, and nothing came by itself")
     assert worker.given_back == ["message"]
 
 
@@ -146,3 +147,9 @@ def test_a_broker_that_does_not_answer_the_question_is_connected_to_anew() -> No
     worker = Worker(brings=True)
     worker.lost = True
     assert watched(worker, seconds=6)[0] == "rebuild: no answer about the queues: gone"
+
+
+def test_a_fetch_decides_at_once_where_a_new_connection_would_give_running_tasks_away() -> None:
+    progress = Progress(T)
+    assert progress.waits(100.0, 3, may_rebuild=False) is Step.NOTHING
+    assert progress.waits(101.0, 3, may_rebuild=False) is Step.PROBE

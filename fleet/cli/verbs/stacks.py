@@ -70,7 +70,13 @@ def _ask(name: str, pid: int) -> None:
 
 def _log_of(record: Path) -> Path:
     """``<fleet>/run/records/x.rec`` -> ``<fleet>/log/x.log``."""
-    return record.absolute().parents[2] / "log" / f"{record.stem}.log"
+    folders = record.absolute().parents
+    if len(folders) < 3 or folders[0].name != "records":
+        raise FleetError(
+            f"{record} is not in a fleet's folder, so its log is not known",
+            hint="nothing was sent; `kill -USR1 PID` writes the stacks wherever that worker logs",
+        )
+    return folders[2] / "log" / f"{record.stem}.log"
 
 
 def _await_quiet(logs: Mapping[str, Path], before: Mapping[str, int], *, wait_seconds: float) -> None:

@@ -37,12 +37,13 @@ class Outlet:
         self._channel = connection.channel()
         self._sent = 0
         self._open: dict[int, Callable[[], object]] = {}
-        self._refused = False
+        self._refused = ""
         self._declared: dict[str, float] = {}
         self._undeclarable: set[str] = set()
         self._channel.confirm_select()
         self._channel.events["basic_ack"].add(self._on_ack)
         self._channel.events["basic_nack"].add(self._on_nack)
+        self._channel.events["basic_return"].add(self._on_return)
 
     def send(
         self,
@@ -68,7 +69,8 @@ class Outlet:
         )
         self._sent += 1
         self._open[self._sent] = then
-        channel.basic_publish(message, exchange="", routing_key=queue)
+        # Mandatory: the broker confirms a message for a queue that somebody has deleted, too.
+        channel.basic_publish(message, exchange="", routing_key=queue, mandatory=True)
 
     def wait(self, seconds: float = CONFIRM_SECONDS) -> None:
         """Until all is confirmed. Raises Refused or, after a while, TimeoutError."""
@@ -80,7 +82,7 @@ class Outlet:
     def check(self) -> None:
         """Raises Refused when the broker has refused something."""
         if self._refused:
-            raise Refused("the broker refused a message: is a queue full, or the broker out of memory or disk?")
+            raise Refused(self._refused)
 
     def delay_queue(self, queue: str, seconds: float) -> str | None:
         """The queue in which a message waits for the greater part of that time, declared; None where there is none."""
@@ -102,6 +104,8 @@ class Outlet:
         return name
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
+        if self._refused:
+            return  # a returned message is confirmed as well; which one it was is not said
         tags = [known for known in self._open if known <= tag] if multiple else [tag]
         for known in tags:
             then = self._open.pop(known, None)
@@ -109,7 +113,10 @@ class Outlet:
                 then()
 
     def _on_nack(self, *_: object) -> None:
-        self._refused = True
+        self._refused = "the broker refused a message: is a queue full, or the broker out of memory or disk?"
+
+    def _on_return(self, error: Exception, exchange: str, queue: str, message: object) -> None:  # noqa: ARG002
+        self._refused = f"the broker has no queue {queue} any more: it is declared again with the next connection"
 
 
 def delay_bucket_seconds(seconds: float) -> int:

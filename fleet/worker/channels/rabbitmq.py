@@ -259,7 +259,7 @@ class RabbitChannel(Connected):
         self._find_pace(now)
         if self._full_since is not None and now - self._full_since >= HOARD_SECONDS and self._buffered:
             self._park([])
-            self._calm_until = now + CALM_SECONDS
+            self._calm_until = max(self._calm_until, now + CALM_SECONDS)
 
     def close(self) -> None:
         """Give back what is held and not acknowledged, disconnect. Never raises."""
@@ -329,6 +329,7 @@ class RabbitChannel(Connected):
         """Stop the pushing. What is on its way still comes; when waited for, it has come."""
         for each in self._subscribed.values():
             self._channel.basic_cancel(each.tag, nowait=not wait)
+            self._channel.callbacks.pop(each.tag, None)  # py-amqp forgets it only when it waits for the answer
         self._subscribed.clear()
         self._sources = {tag: each for tag, each in self._sources.items() if each.unsettled}
 
@@ -384,7 +385,7 @@ class RabbitChannel(Connected):
             content_type=properties.get("content_type") or "application/data",
             content_encoding=properties.get("content_encoding") or "utf-8",
             redelivered=pushed.redelivered,
-            attempts=_attempts(headers, redelivered=pushed.redelivered),
+            attempts=_attempts(headers),
             received_at=now,
         )
 
@@ -454,6 +455,7 @@ class RabbitChannel(Connected):
         return part
 
     def _hang_up(self, *, lost: bool = False) -> None:
+        super()._hang_up(lost=lost)  # first: while it says goodbye, the broker may still push
         self._channel = self._amqp = self._inlet = self._outlet = None
         books: tuple[Any, ...] = (self._held, self._unsettled, self._done, self._subscribed, self._sources)
         for book in books:
@@ -466,7 +468,6 @@ class RabbitChannel(Connected):
         bell, self._bell = self._bell, None
         if bell is not None:
             os.close(bell)
-        super()._hang_up(lost=lost)
 
 
 def _decompressed(headers: Mapping[str, Any], body: bytes) -> tuple[Mapping[str, Any], bytes]:
@@ -478,10 +479,11 @@ def _decompressed(headers: Mapping[str, Any], body: bytes) -> tuple[Mapping[str,
     return {name: value for name, value in headers.items() if name != "compression"}, plain
 
 
-def _attempts(headers: Mapping[str, Any], *, redelivered: bool) -> int:
-    """How often a replica may have died with it: our own count, a quorum queue's, or at least the redelivered flag."""
-    counts = (headers.get(ATTEMPTS_HEADER), headers.get("x-delivery-count"))
-    return max(int(redelivered), *(count for count in counts if isinstance(count, int)), 0)
+def _attempts(headers: Mapping[str, Any]) -> int:
+    """How often a process died with it, as counted by us: neither the redelivered flag nor a quorum queue's
+    ``x-delivery-count`` tells a death from a message that was handed back in good order."""
+    count = headers.get(ATTEMPTS_HEADER)
+    return count if isinstance(count, int) and count > 0 else 0
 
 
 def _nothing() -> None:

@@ -200,7 +200,9 @@ class RedisChannel:
         if delivery.tag in self._held:
             keys = self._keys
             arguments = (delivery.tag, int(due * 1000))
+            self._unsure.add(delivery.tag)
             self._own(self._link).run("delay", (keys.held, keys.delayed(delivery.queue)), arguments)
+            self._unsure.discard(delivery.tag)
             self._held.pop(delivery.tag, None)
         return True
 
