@@ -27,7 +27,7 @@ LOAD = Path(__file__).resolve().parent / "load"
 QUEUE = "bench"
 SLOTS = {"solo": 1, "prefork": 10, "threads": 10, "gevent": 100, "eventlet": 100, "asyncio": 100}
 OF_CELERY = ("solo", "prefork", "threads", "gevent", "eventlet")
-LATENCIES = 100
+LATENCIES = 50
 LATENCY_PAUSE_SECONDS = 0.02
 LEAN = ["--without-gossip", "--without-mingle", "--without-heartbeat", "-O", "fair", "-l", "WARNING"]
 
@@ -199,7 +199,7 @@ def stop(worker: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     """All workers on both brokers, in turns."""
     given = figures.arguments(__doc__, runs=3)
-    tasks = 1000 if given.quick else 5000
+    tasks = 1000 if given.quick else 3000
     rows: list[dict[str, Any]] = []
     for kind, server in (("redis", servers.redis), ("rabbitmq", servers.rabbitmq)):
         with server() as url:

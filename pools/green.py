@@ -31,6 +31,7 @@ from typing import Any, ClassVar
 
 from greenlet import GreenletExit, getcurrent
 
+from pools import logging_locks
 from pools.base import BasePool, Target
 from pools.errors import HardTimeLimit, PoolError, SoftTimeLimit, Terminated
 from pools.handle import DoneCallback, Handle
@@ -247,6 +248,8 @@ class GreenPool(BasePool):
 
     def _complete(self, run: _Run, value: Any, failure: BaseException | None) -> None:
         handle, now = run.handle, time.monotonic()
+        if run.softened or run.verdict is not None:
+            logging_locks.release_own()
         if handle.done:
             if handle.abandoned:
                 self.log.warning("%r returned after it was given up; its result is dropped", handle)

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pools import logging_locks
 from pools.errors import Killed, SoftTimeLimit
 
 INTERRUPTIONS = (SoftTimeLimit, Killed)
@@ -45,6 +46,7 @@ class Interruptible:
         """In the thread itself: run the target as the task of this name; what it returned, and what it raised."""
         value: Any = None
         failure: BaseException | None = None
+        interrupted = False
         try:
             try:
                 self._inside = task
@@ -53,10 +55,13 @@ class Interruptible:
             except BaseException as error:
                 self._inside = None
                 failure = error
-            if self._struck:
+            interrupted = self._struck
+            if interrupted:
                 self._take_back()
         except INTERRUPTIONS:
-            pass  # it came when the task had ended
+            interrupted = True  # it came when the task had ended
+        if interrupted:
+            logging_locks.release_own()
         return value, failure
 
     def interrupt(self, task: object, error: BaseException) -> bool:

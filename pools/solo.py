@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from pools import logging_locks
 from pools.base import BasePool, Target
 from pools.errors import HardTimeLimit, PoolError, SoftTimeLimit
 from pools.handle import Handle
@@ -78,6 +79,7 @@ class SoloPool(BasePool):
                 self.run(handle, within_task, (), {})
         finally:
             self._watchdog.forget(handle)
+            logging_locks.release_own()
 
     def _on_deadline(self, handle: Handle) -> None:
         # Not through notify: the loop's thread is the one that runs the task.

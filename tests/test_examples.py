@@ -47,3 +47,13 @@ def test_solo_and_prefork_are_measured_side_by_side(tmp_path: Path) -> None:
     figures = json.loads(out.read_text())["figures"]
     assert set(figures) == {"solo", "prefork"}
     assert all(row["median"] > 0 for shape in figures.values() for row in shape.values())
+
+
+def test_the_same_work_goes_through_every_pool(tmp_path: Path) -> None:
+    out = tmp_path / "measured.json"
+    script = EXAMPLES / "02-pools" / "compare.py"
+    told = run(script, "--runs", "1", "--waits", "10", "--computes", "2", "--out", str(out))
+    assert "waiting, s" in told
+    figures = json.loads(out.read_text())["figures"]
+    assert set(figures) == {"solo", "prefork", "threads", "gevent", "asyncio"}
+    assert all(row["median"] > 0 for pool in figures.values() for row in pool.values())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import threading
 import time
 from pathlib import Path
@@ -225,3 +227,26 @@ def test_terminate_gives_up_a_task_that_cannot_be_ended() -> None:
     with pytest.raises(Terminated):
         stuck.result()
     gate.release()
+
+
+def test_an_interrupted_task_leaves_no_lock_of_logging_behind() -> None:
+    """A handler takes its lock in one statement and enters its ``try`` in the next: a limit may strike in between."""
+    handler = logging.StreamHandler(io.StringIO())
+    taken = threading.Event()
+
+    def is_struck_inside_logging() -> None:
+        handler.acquire()
+        taken.set()
+        while True:
+            time.sleep(0.01)
+
+    with get_pool("threads", 1) as pool:
+        struck = pool.apply_async(is_struck_inside_logging)
+        assert taken.wait(20)
+        assert pool.terminate_job(struck)
+        with pytest.raises(Terminated):
+            struck.result(20)
+        assert pool.apply_async(tasks.add, (1, 2)).result(20) == 3
+        assert handler.lock is not None
+        assert handler.lock.acquire(timeout=20), "everybody who logs would stand still from now on"
+        handler.lock.release()
