@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 
+from tasks import done
+
 from fleet import Tasks
 
 tasks = Tasks("pools")
@@ -14,6 +16,7 @@ tasks = Tasks("pools")
 async def wait(seconds: float) -> None:
     """Wait for somebody else, and let the others go on."""
     await asyncio.sleep(seconds)
+    done()
 
 
 @tasks.task(name="compute")
@@ -22,3 +25,4 @@ async def compute(rounds: int) -> None:
     digest = b""
     for _ in range(rounds):
         digest = hashlib.sha256(digest).digest()
+    done()

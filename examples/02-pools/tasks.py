@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 
 from fleet import Tasks
@@ -10,10 +11,18 @@ from fleet import Tasks
 tasks = Tasks("pools")
 
 
+def done() -> None:
+    """One byte for each task that has ended, for whoever measures."""
+    descriptor = os.open(os.environ["COMPARE_OUT"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(descriptor, b".")
+    os.close(descriptor)
+
+
 @tasks.task(name="wait")
 def wait(seconds: float) -> None:
     """Wait for somebody else."""
     time.sleep(seconds)
+    done()
 
 
 @tasks.task(name="compute")
@@ -22,3 +31,4 @@ def compute(rounds: int) -> None:
     digest = b""
     for _ in range(rounds):
         digest = hashlib.sha256(digest).digest()
+    done()

@@ -229,3 +229,17 @@ def test_messages_that_another_consumer_alone_may_have_do_not_end_the_worker(rab
         consumer.cancel()
     eventually(lambda: len(rabbit_shop.done()) == 4, within=40)
     assert worker.term() == 0
+
+
+def test_a_solo_task_that_blocks_past_the_heartbeat_keeps_its_connection(rabbitmq_url: str, short_tmp: Path) -> None:
+    shop = Shop(short_tmp, f"{rabbitmq_url}?heartbeat=2")
+    try:
+        worker = shop.worker()
+        shop.send("blocked", 1, 8)  # RabbitMQ hangs up after two heartbeats that did not come
+        eventually(lambda: shop.done()[1] == 1, within=60)
+        assert worker.term() == 0
+        assert "lost" not in worker.log()
+        assert shop.started() == {1: 1}
+        assert shop.depth() == 0
+    finally:
+        shop.close()
