@@ -245,7 +245,7 @@ def test_positions_are_kept_for_later_checks() -> None:
         19,
     )
     problem = positions.problem(("spec", "groups", "beat", "command", 2), "no such module", "correct it")
-    assert str(problem).startswith("1.yaml:44:29  spec.groups.beat.command[2]: no such module")
+    assert str(problem).startswith("1.yaml:45:29  spec.groups.beat.command[2]: no such module")
     assert positions.at("spec.groups.beat.nothing.below").line == 43
 
 
