@@ -246,7 +246,7 @@ def test_positions_are_kept_for_later_checks() -> None:
     )
     problem = positions.problem(("spec", "groups", "beat", "command", 2), "no such module", "correct it")
     assert str(problem).startswith("1.yaml:45:29  spec.groups.beat.command[2]: no such module")
-    assert positions.at("spec.groups.beat.nothing.below").line == 43
+    assert positions.at("spec.groups.beat.nothing.below").line == 44
 
 
 def test_every_problem_is_told_and_in_order() -> None:
