@@ -11,14 +11,20 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.servers import RabbitServer, RedisServer
 
 T = TypeVar("T")
 
-# A test never fails for being slow, on whatever machine it runs.
-settings.register_profile("fleet", deadline=None)
+# A test never fails for being slow, on whatever machine it runs, and finds the same today as yesterday. To look for new
+# examples: EXPLORE=1 make test PYTEST_ARGS="tests/properties tests/core".
+settings.register_profile(
+    "fleet",
+    deadline=None,
+    derandomize="EXPLORE" not in os.environ,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 settings.load_profile("fleet")
 
 

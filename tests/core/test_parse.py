@@ -494,13 +494,13 @@ variables = st.dictionaries(
     st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}", fullmatch=True)
     .filter(lambda name: not name.startswith("FLEET_"))
     .filter(is_text_everywhere),
-    st.text(
-        st.characters(exclude_categories=["Cs", "Cc", "Cn"], exclude_characters="\u2028\u2029\ufeff"), max_size=20
-    ).filter(
+    st.text(st.characters(exclude_categories=["Cs", "Cc", "Cn"], exclude_characters="\u2028\u2029\ufeff"), max_size=20)
+    .filter(
         lambda text: (
             "{env:" not in text and not set(text) & set(map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)]))
         )
-    ),
+    )
+    .filter(is_text_everywhere),  # PyYAML writes 08 without quotes
     max_size=3,
 )
 some_groups = st.dictionaries(
