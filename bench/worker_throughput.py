@@ -199,7 +199,7 @@ def stop(worker: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     """All workers on both brokers, in turns."""
     given = figures.arguments(__doc__, runs=3)
-    tasks = 1000 if given.quick else 3000
+    tasks = 1000 if given.quick else 2500
     rows: list[dict[str, Any]] = []
     for kind, server in (("redis", servers.redis), ("rabbitmq", servers.rabbitmq)):
         with server() as url:

@@ -32,15 +32,19 @@ _counting = threading.Lock()
 
 def count() -> None:
     """One more task of this process."""
+    with _counting:  # a thread may be interrupted between reading and writing
+        done = _own_counter()
+        struct.pack_into("<Q", done, 0, struct.unpack_from("<Q", done)[0] + 1)
+
+
+def _own_counter() -> mmap.mmap:
     global _counter
     if _counter is None or _counter[0] != os.getpid():
         path = Path(os.environ["BENCH_COUNTS"]) / str(os.getpid())
         with path.open("w+b") as file:
             file.truncate(8)
             _counter = (os.getpid(), mmap.mmap(file.fileno(), 8))
-    done = _counter[1]
-    with _counting:  # a thread may be interrupted between reading and writing
-        struct.pack_into("<Q", done, 0, struct.unpack_from("<Q", done)[0] + 1)
+    return _counter[1]
 
 
 def stamp(sent: float) -> None:
