@@ -23,7 +23,7 @@ settings.register_profile(
     "fleet",
     deadline=None,
     derandomize="EXPLORE" not in os.environ,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 settings.load_profile("fleet")
 
