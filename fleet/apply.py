@@ -92,6 +92,7 @@ class Terms:
 
     timeout_seconds: give up waiting after this long (None: never); what was asked for goes on without us.
     wait: also wait until what was started, or kept, is ready.
+    passing: wait for nothing at all: ask once and leave the rest to the next look, which is never far.
     starts_at_once: workers that may be on their way up together (None: all). Importing an app is processor work: a
         hundred at once would make each of them late and starve the tasks that run.
     interrupted: the number of a signal that asked us to stop, or 0.
@@ -99,6 +100,7 @@ class Terms:
 
     timeout_seconds: float | None = None
     wait: bool = True
+    passing: bool = False
     starts_at_once: int | None = None
     interrupted: Callable[[], int] = lambda: 0
     now: Callable[[], float] = time.monotonic
@@ -269,6 +271,9 @@ class _Walk:
                 one.asked = False
                 if not one.left:
                     self._finish(one)
+            elif self.terms.passing:
+                moved = True
+                self._finish(one)
         return moved
 
     def _took_effect(self, one: _Going) -> bool:

@@ -103,6 +103,7 @@ def gather(wanted: Wanted, places: Places, values: Mapping[str, str], *, redis_s
     return Facts(
         cpus=machine.cpus(),
         python=sys.executable,
+        own_python=sys.executable,
         workdir=machine.real_path(base, base=base),
         embedded_url=embedded.url(places) if own_broker else "",
         embedded_command=embedded.command(places, embedded.server(places, setting=redis_server)) if own_broker else (),

@@ -125,7 +125,8 @@ def bid(group: Scaled, sample: Sample, memory: GroupMemory, moment: Moment, *, f
 def _look(group: Scaled, sample: Sample, memory: GroupMemory, moment: Moment) -> tuple[GroupMemory, Demand, Pace]:
     """Remember the sample, and say what it asks for."""
     now, tuning = moment.now, moment.tuning
-    track = memory.track.then(Reading.of(sample, now), window_seconds=tuning.window_seconds)
+    blur = sample.ready + sample.draining
+    track = memory.track.then(Reading.of(sample, now), window_seconds=tuning.window_seconds, blur=blur)
     lateness = memory.lateness.then(sample.measured_age_seconds, group.target_wait_seconds)
     seen = pace(track, group, tuning)
     works = bool(sample.queue or sample.busy or track.just_came)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from fleet.core import specs
-from fleet.core.desired import BROKER_GROUP, Budgets, Desired, DesiredGroup, RolloutPolicy, WorkerSpec, split_name
+from fleet.core.desired import (
+    BROKER_GROUP,
+    CONTROLLER_GROUP,
+    Budgets,
+    Desired,
+    DesiredGroup,
+    RolloutPolicy,
+    WorkerSpec,
+    split_name,
+)
 from fleet.core.facts import NO_OVERRIDES, Facts, Overrides
 from fleet.core.manifest import Capacity, Group, Health, Manifest
 from fleet.core.prices import MEMORY, PROCESSES, Prices
@@ -20,16 +29,49 @@ def expand(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRI
 
     Groups are taken as they are: :mod:`fleet.core.parse` has merged ``spec.defaults`` into them.
     """
+    return _expanded(manifest, full_specs(manifest, facts), _own_programs(manifest, facts), overrides)
+
+
+def divided_anew(manifest: Manifest, standing: Desired, *, overrides: Overrides) -> Desired:
+    """The fleet that stands with its slots divided once more: what ``expand`` would make, without facts of the machine.
+
+    Only shapes, reasons and what follows from them are new; what replicas must be is not.
+    """
+    own = {name: group for name, group in standing.groups.items() if group.system}
+    return _expanded(manifest, standing_specs(manifest, standing), own, overrides)
+
+
+def standing_specs(manifest: Manifest, standing: Desired) -> dict[str, WorkerSpec]:
+    """The specs of a manifest's groups as they were made when it was applied."""
+    return {name: standing.groups[name].spec for name in sorted(manifest.spec.groups)}
+
+
+def has_controller(manifest: Manifest) -> bool:
+    """Whether a controller moves slots of this fleet."""
+    autoscales = any(group.autoscale is not None for group in manifest.spec.groups.values())
+    return autoscales and manifest.spec.balance.mode == "dynamic"
+
+
+def _own_programs(manifest: Manifest, facts: Facts) -> dict[str, DesiredGroup]:
+    """Fleet's own programs beside the groups of the manifest."""
+    own = {}
+    if manifest.spec.broker == "embedded":
+        own[BROKER_GROUP] = specs.embedded_broker(manifest.name, facts)
+    if has_controller(manifest):
+        own[CONTROLLER_GROUP] = specs.controller(manifest.name, facts)
+    return own
+
+
+def _expanded(
+    manifest: Manifest, full: Mapping[str, WorkerSpec], own: Mapping[str, DesiredGroup], overrides: Overrides
+) -> Desired:
     written = dict(sorted(manifest.spec.groups.items()))
-    full = full_specs(manifest, facts)
     wishes = [_wish(name, group, full[name]) for name, group in written.items()]
     shapes, notes = divide(wishes, _rules(manifest), overrides=overrides)
     groups = {name: _group(manifest, name, full[name], shapes[name]) for name in written}
-    if manifest.spec.broker == "embedded":
-        groups[BROKER_GROUP] = specs.embedded_broker(manifest.name, facts)
     return Desired(
         fleet=manifest.name,
-        groups=groups,
+        groups={**groups, **own},
         budgets=_budgets(manifest),
         drained=_drained(overrides.drained, groups),
         notes=(*_exceptions(overrides), *notes, *_unpriced(manifest, groups.values())),
@@ -41,9 +83,9 @@ def full_specs(manifest: Manifest, facts: Facts) -> dict[str, WorkerSpec]:
     return {name: specs.worker_spec(manifest, name, facts) for name in sorted(manifest.spec.groups)}
 
 
-def what_moves(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRIDES) -> Movable:
-    """What a controller divides among the groups that autoscale."""
-    wishes = [_wish(name, manifest.spec.groups[name], spec) for name, spec in full_specs(manifest, facts).items()]
+def what_moves(manifest: Manifest, full: Mapping[str, WorkerSpec], *, overrides: Overrides = NO_OVERRIDES) -> Movable:
+    """What a controller divides among the groups that autoscale. ``full``: spec of a full replica by group."""
+    wishes = [_wish(name, manifest.spec.groups[name], spec) for name, spec in sorted(full.items())]
     return movable(wishes, _rules(manifest), overrides=overrides)
 
 
@@ -84,7 +126,7 @@ def _rules(manifest: Manifest) -> Rules:
     balance, limits = manifest.spec.balance, manifest.spec.budgets
     capacity = _links((limits.connections or {}).items())
     if limits.processes is not None:
-        capacity[PROCESSES] = limits.processes - (1 if manifest.spec.broker == "embedded" else 0)
+        capacity[PROCESSES] = limits.processes - (manifest.spec.broker == "embedded") - has_controller(manifest)
     if limits.memory is not None:
         capacity[MEMORY] = limits.memory
     return Rules(manifest.spec.concurrency, balance.tail, moving=balance.mode == "dynamic", capacity=capacity)

@@ -20,7 +20,7 @@ class Facts:
     """Facts of this machine and moment that a spec depends on.
 
     cpus: cores this machine lends to workers; the default concurrency of prefork, threads and processes.
-    python: the interpreter for groups whose release names none.  workdir: likewise, the folder of the first manifest.
+    own_python: fleet's own interpreter.  python: the one for groups whose release names none.  workdir: likewise, the folder of the first manifest.
     real_paths: path as written -> path with symlinks resolved.  apps: ``module:attr`` -> what the app says.
     secrets: secret name -> keyed fingerprint (never the value).
     embedded_url: the broker URL of ``broker: embedded`` for this fleet.
@@ -28,6 +28,7 @@ class Facts:
 
     cpus: int = 1
     python: str = "python3"
+    own_python: str = "python3"
     workdir: str = "/"
     embedded_url: str = ""
     embedded_command: tuple[str, ...] = ()
@@ -42,11 +43,12 @@ class Overrides:
     """Live exceptions to the manifest, kept in ``state/overrides.yaml`` until they end or an apply drops them.
 
     replicas: group -> count (``scale --live``).  paused: groups held at zero.  drained: replicas that take no work.
-    slots: group -> slots (the controller's decision, within an autoscaled group's bounds).
+    slots: group -> slots (the controller's decision, within an autoscaled group's bounds); slot_reasons: why.
     """
 
     replicas: Mapping[str, int] = field(default_factory=dict)
     slots: Mapping[str, int] = field(default_factory=dict)
+    slot_reasons: Mapping[str, str] = field(default_factory=dict)
     paused: frozenset[str] = frozenset()
     drained: frozenset[str] = frozenset()
     reasons: Mapping[str, str] = field(default_factory=dict)

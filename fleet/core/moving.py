@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from fleet.core.balance import Share
 from fleet.core.desired import WorkerSpec
-from fleet.core.expand import full_specs, what_moves
-from fleet.core.facts import NO_OVERRIDES, Facts, Overrides
+from fleet.core.expand import what_moves
+from fleet.core.facts import NO_OVERRIDES, Overrides
 from fleet.core.manifest import Autoscale, Group, Manifest
 from fleet.core.scaling import (
     DEFAULT_IDLE_AFTER_SECONDS,
@@ -39,10 +39,12 @@ class Moving:
     tuning: Tuning
 
 
-def moving(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRIDES) -> Moving:
-    """The groups that a controller of this manifest moves. Raises Refused where the budget does not add up."""
-    specs = full_specs(manifest, facts)
-    found = what_moves(manifest, facts=facts, overrides=overrides)
+def moving(manifest: Manifest, specs: Mapping[str, WorkerSpec], *, overrides: Overrides = NO_OVERRIDES) -> Moving:
+    """The groups that a controller of this manifest moves. ``specs``: of a full replica of each group.
+
+    Raises Refused where the budget does not add up.
+    """
+    found = what_moves(manifest, specs, overrides=overrides)
     groups = tuple(scaled(manifest.spec.groups[share.name], share, specs[share.name]) for share in found.shares)
     said = manifest.spec.balance
     tick = tick_seconds(groups) if said.tick == "auto" else max(_SHORTEST_TICK_SECONDS, float(said.tick))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import Any
 
@@ -47,14 +47,30 @@ class Track:
     recent: tuple[Reading, ...] = ()
     sparse: tuple[Reading, ...] = ()
 
-    def then(self, reading: Reading, *, window_seconds: float) -> Track:
-        """With one more. Counters that went back (their source restarted) make everything before worthless."""
+    def then(self, reading: Reading, *, window_seconds: float, blur: int = 0) -> Track:
+        """With one more. Counters that went back (their source restarted) make everything before worthless.
+
+        blur: so many tasks may have been seen twice, in the queue and a moment later in a slot; and what was done since
+        the last reading, too. Arrivals that went back by no more than that have not.
+        """
+        reading = self._unblurred(reading, blur)
         if self.recent and not self.recent[-1].is_before(reading):
             return Track((reading,), (reading,))
         recent = _since(reading.at - window_seconds, (*self.recent, reading))
         if self.sparse and reading.at - self.sparse[-1].at < _SPARSE_EVERY_SECONDS:
             return Track(recent, self.sparse)
         return Track(recent, _since(reading.at - _SPARSE_KEPT_SECONDS, (*self.sparse, reading)))
+
+    def _unblurred(self, reading: Reading, blur: int) -> Reading:
+        if not self.recent:
+            return reading
+        last = self.recent[-1]
+        back = last.arrivals - reading.arrivals
+        return (
+            replace(reading, arrivals=last.arrivals)
+            if 0 < back <= blur + reading.completions - last.completions
+            else reading
+        )
 
     @property
     def just_came(self) -> bool:
@@ -107,6 +123,22 @@ def pace(track: Track, group: Scaled, tuning: Tuning) -> Pace:
     return Pace(rate, _task_seconds(track, group, tuning), is_burst=rate > calm)
 
 
+def estimated_age_seconds(track: Track, queue: int) -> float | None:
+    """How long the oldest of ``queue`` waiting tasks has waited, if they are taken in the order in which they came.
+
+    It came when all tasks but these had arrived: that moment lies between two readings. None before the track begins.
+    """
+    readings = (*(one for one in track.sparse if one.at < track.recent[0].at), *track.recent) if track.recent else ()
+    if not queue or not readings:
+        return None
+    now, arrived = readings[-1], readings[-1].arrivals - queue
+    for earlier, later in zip(reversed(readings[:-1]), reversed(readings[1:]), strict=True):
+        if earlier.arrivals <= arrived:
+            part = (arrived - earlier.arrivals) / max(1, later.arrivals - earlier.arrivals)
+            return now.at - (earlier.at + part * (later.at - earlier.at))
+    return None
+
+
 def _calm_rate(track: Track, tuning: Tuning) -> float:
     """Arrivals per second over the last minute, or over longer where so few tell little and nothing has changed."""
     now, first = track.recent[-1], track.recent[0]
@@ -132,8 +164,9 @@ def _burst_rate(track: Track, calm: float, tuning: Tuning) -> float:
     Beyond chance is counted in standard deviations, so that it fits 0.3 and 300 tasks a second alike.
     """
     now, rates = track.recent[-1], [0.0]
+    slack = tuning.tick_seconds / 4  # looks are never quite as far apart as they should be
     for window in (tuning.tick_seconds, tuning.burst_seconds):
-        old = next(one for one in track.recent if one.at >= now.at - window - 1e-9)
+        old = next(one for one in track.recent if one.at >= now.at - window - slack)
         seconds, count = now.at - old.at, now.arrivals - old.arrivals
         expected = calm * seconds
         if seconds > 0 and count > expected + tuning.burst_sigma * sqrt(expected + 1.0):

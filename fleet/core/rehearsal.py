@@ -57,7 +57,7 @@ def stage(manifest: Manifest, *, facts: Facts) -> Stage:
     """The groups of a manifest that have slots. Raises Refused where the budget does not add up."""
     desired = expand(manifest, facts=facts)
     specs = full_specs(manifest, facts)
-    moves = moving(manifest, facts=facts)
+    moves = moving(manifest, specs)
     by_name = {group.name: group for group in moves.groups}
     groups = [one for name, one in sorted(desired.groups.items()) if _plays(one, moves=name in by_name)]
     stations = [

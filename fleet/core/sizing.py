@@ -79,12 +79,19 @@ def divide(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> tup
     parts = [_share(wish) for wish in wishes if wish.name not in fixed]
     left = _left(rules.budget, taken, parts)
     rules = replace(rules, capacity=_capacity_left(rules.capacity, wishes, fixed))
+    overrides = replace(overrides, slots=_decisions(wishes, overrides))
     shares, notes = _divided(left, parts, taken, rules, overrides)
     shapes = {}
     for wish in wishes:
         shaped = _fixed(wish, fixed[wish.name], overrides) if wish.name in fixed else _flexible(wish, shares[wish.name])
         shapes[wish.name] = _paused(wish, shaped, overrides)
     return shapes, notes
+
+
+def _decisions(wishes: Sequence[Wish], overrides: Overrides) -> dict[str, int]:
+    """What the controller decided, as far as it still has a say: a manifest may have changed since."""
+    moving = {wish.name for wish in wishes if wish.group.autoscale is not None}
+    return {name: slots for name, slots in overrides.slots.items() if name in moving}
 
 
 def division(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> Division | None:
@@ -215,7 +222,7 @@ def _moved(
     ceilings = [_capped(part, overrides.slots[part.name]) for part in parts if part.name in decided]
     allocation = balance(slots, ceilings, capacity=capacity)
     reasons = {
-        name: overrides.reasons.get(name) or f"moved by the controller; its static share is {static[name].slots}"
+        name: f"{overrides.slot_reasons.get(name) or 'moved by the controller'}; its static share is {static[name].slots}"
         for name in decided
     }
     return {name: _Part(slots, reasons[name]) for name, slots in allocation.slots.items()}

@@ -6,6 +6,7 @@ from fleet.core import manifest as text
 from fleet.core.capabilities import pool_refusals
 from fleet.core.desired import (
     BROKER_GROUP,
+    CONTROLLER_GROUP,
     BrokerSpec,
     DesiredGroup,
     Kind,
@@ -26,6 +27,8 @@ GREEN_SLOTS = 100
 SPARES = 1
 _POOL_ALIASES = {"processes": "prefork", "thread": "threads"}
 _BROKER_RESTART = RestartPolicy(backoff_initial_seconds=0.5, backoff_max_seconds=5.0, max_crashes=60)
+_CONTROLLER_RESTART = RestartPolicy(backoff_initial_seconds=0.5, backoff_max_seconds=30.0, max_crashes=60)
+_CONTROLLER_GRACE_SECONDS = 15.0
 
 
 def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
@@ -122,6 +125,28 @@ def embedded_broker(fleet: str, facts: Facts) -> DesiredGroup:
         capacity_slots=0,
         system=True,
         reason="the embedded broker",
+    )
+
+
+def controller(fleet: str, facts: Facts) -> DesiredGroup:
+    """The group of the controller. Nothing of the manifest is in its spec: it reads what was applied at every look."""
+    spec = WorkerSpec(
+        kind="command",
+        fleet=fleet,
+        group=CONTROLLER_GROUP,
+        command=(facts.own_python, "-P", "-m", "fleet", "controller", "--fleet", fleet),
+        restart=_CONTROLLER_RESTART,
+        drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
+        workdir="/",
+    )
+    return DesiredGroup(
+        name=CONTROLLER_GROUP,
+        spec=spec,
+        shape=(1,),
+        rollout=RolloutPolicy("recreate", 0, 1),
+        capacity_slots=0,
+        system=True,
+        reason="moves the slots of the groups that autoscale",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.core.expand import expand
+from fleet.core.expand import expand, full_specs
 from fleet.core.facts import Facts, Overrides
 from fleet.core.manifest import Manifest
 from fleet.core.moving import Moving, moving
@@ -25,7 +25,8 @@ def manifest(groups: str = GROUPS, *, more: str = "  concurrency: 40\n") -> Mani
 
 
 def found(groups: str = GROUPS, *, more: str = "  concurrency: 40\n", overrides: Overrides | None = None) -> Moving:
-    return moving(manifest(groups, more=more), facts=FACTS, overrides=overrides or Overrides())
+    text = manifest(groups, more=more)
+    return moving(text, full_specs(text, FACTS), overrides=overrides or Overrides())
 
 
 def test_what_fixed_groups_and_static_shares_leave_is_divided() -> None:
@@ -67,7 +68,7 @@ fixed: {pool: solo, replicas: 2, perReplica: {memory: 100Mi}}
     [
         ("memory: 1Gi", 8, "no memory left"),
         ("connections: {pg: 9}", 4, "no pg connections left"),
-        ("processes: 12", 6, "no processes left"),
+        ("processes: 13", 6, "no processes left"),
     ],
 )
 def test_a_share_stops_where_another_budget_ends(budgets: str, slots: int, stopped: str) -> None:

@@ -1,0 +1,160 @@
+"""From what a backend and a broker saw to one sample per group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from fleet.core.assignment import leaving
+from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.samples import Count, Meter, Sample
+
+_UNCOUNTED = "keeps no count of its tasks"
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What the broker says.
+
+    waiting: queue -> messages nobody has yet; None where it does not tell.  sent_at: queue -> when the oldest of them
+    was sent, Unix seconds; None where nobody knows.  held: replica -> messages it was given and has not acknowledged;
+    None where the broker does not tell.
+    """
+
+    waiting: Mapping[str, int | None]
+    sent_at: Mapping[str, float | None]
+    held: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One group, seen. ``parked``: slots of replicas that were given up after too many crashes: nobody works in them,
+    and nobody else gets them before a person has looked."""
+
+    sample: Sample
+    meter: Meter
+    parked: int = 0
+
+
+def sights(
+    groups: Sequence[str],
+    desired: Desired,
+    observed: Observed,
+    backlog: Backlog,
+    *,
+    meters: Mapping[str, Meter],
+    now: float,
+) -> dict[str, Sight]:
+    """Each of these groups as it is now."""
+    takers = _takers(desired)
+    return {
+        name: _sight(desired.groups[name], desired, observed, backlog, takers, meters.get(name, Meter()), now)
+        for name in groups
+    }
+
+
+def _sight(
+    group: DesiredGroup,
+    desired: Desired,
+    observed: Observed,
+    backlog: Backlog,
+    takers: Mapping[str, Sequence[str]],
+    meter: Meter,
+    now: float,
+) -> Sight:
+    seen = [replica for _, replica in sorted(observed.replicas.items()) if replica.group == group.name]
+    slots = [_slots(replica, group, desired) for replica in seen]
+    counts = _counts(seen)
+    meter = meter.read(counts or {})
+    busy = sum(replica.busy for replica in seen)
+    waiting = _waiting(group, backlog, takers)
+    return Sight(
+        Sample(
+            queue=None if waiting is None else waiting + _unstarted(seen, backlog, busy),
+            oldest_age_seconds=_age(group, backlog, now),
+            completions=None if counts is None else meter.completions,
+            busy_seconds=None if counts is None else meter.busy_seconds,
+            busy=busy,
+            ready=sum(one.ready for one in slots),
+            starting=sum(one.starting for one in slots),
+            draining=sum(one.draining for one in slots),
+        ),
+        meter,
+        sum(one.parked for one in slots),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Slots:
+    """The slots of one replica by what they are good for."""
+
+    ready: int = 0
+    starting: int = 0
+    draining: int = 0
+    parked: int = 0
+
+
+def _slots(replica: ObservedReplica, group: DesiredGroup, desired: Desired) -> _Slots:
+    """Between an order and its effect, slots that come count as starting, and those that go as draining."""
+    size = replica.size if group.capacity_slots is None else group.capacity_slots
+    if replica.state is State.FAILED:
+        return _Slots(parked=size)
+    if not replica.running and replica.state is not State.STARTING:
+        return _Slots()
+    by_hand = replica.name in desired.drained or group.name in desired.drained
+    if leaving(replica) or (replica.held and not by_hand):
+        return _Slots(draining=max(size, replica.slots, replica.busy))
+    if replica.state is State.STARTING:
+        return _Slots(starting=size)
+    there = size if group.capacity_slots is not None else replica.slots
+    ready = min(size, there)
+    return _Slots(ready, starting=size - ready, draining=max(there, replica.busy) - ready)
+
+
+def _counts(seen: Iterable[ObservedReplica]) -> dict[str, Count] | None:
+    """What every replica has counted; None where one that works keeps no count. One that starts has counted nothing."""
+    found = {}
+    for replica in seen:
+        if replica.counts:
+            found[f"{replica.name}@{replica.pid}"] = Count(replica.processed, replica.busy_seconds)
+        elif replica.state is State.READY:
+            return None
+    return found
+
+
+def _unstarted(seen: Sequence[ObservedReplica], backlog: Backlog, busy: int) -> int:
+    """Messages that left the queue and wait in workers for a free slot; those of a worker that died, too."""
+    if backlog.held is None:
+        return sum(max(0, replica.reserved - replica.busy) for replica in seen)
+    names = {replica.name for replica in seen}
+    group = seen[0].group if seen else ""
+    held = sum(count for name, count in backlog.held.items() if name in names or name.rpartition(".")[0] == group)
+    return max(0, held - busy)
+
+
+def _takers(desired: Desired) -> dict[str, list[str]]:
+    """Groups by queue."""
+    found: dict[str, list[str]] = {}
+    for name, group in sorted(desired.groups.items()):
+        for queue in group.spec.queues:
+            found.setdefault(queue.name, []).append(name)
+    return found
+
+
+def _waiting(group: DesiredGroup, backlog: Backlog, takers: Mapping[str, Sequence[str]]) -> int | None:
+    """Messages in its queues. What several groups take from counts for each of them in equal parts."""
+    total = 0
+    for queue in group.spec.queues:
+        waiting = backlog.waiting.get(queue.name)
+        if waiting is None:
+            return None
+        sharers = takers[queue.name]
+        total += (waiting + len(sharers) - 1 - sharers.index(group.name)) // len(sharers)
+    return total if group.spec.queues else None
+
+
+def _age(group: DesiredGroup, backlog: Backlog, now: float) -> float | None:
+    """How long the oldest of its messages has waited, if any of them carries the time of its sending."""
+    moments = [at for queue in group.spec.queues if (at := backlog.sent_at.get(queue.name)) is not None]
+    return max(0.0, now - min(moments)) if moments else None
