@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fleet import decisions
 from fleet.apply import Event, Listener, Report, StepsFailed, Terms, apply
 from fleet.audit import who
 from fleet.core.desired import Desired
@@ -120,6 +121,7 @@ def take_down(session: Session, *, tell: Listener | None = None, terms: Terms | 
     report = carry_out(session, Change("down", outlook), tell=tell, terms=terms)
     if not outlook.observed.foreign:
         session.backend.shutdown()
+    decisions.forget(session.places.decisions)  # whoever comes up again starts from its static share
     return report
 
 

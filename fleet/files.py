@@ -30,10 +30,13 @@ def _standard_input() -> bytes:
     return sys.stdin.buffer.read()
 
 
-def write_whole(path: Path, text: str, *, mode: int = 0o600) -> None:
-    """Replace the file in one step: a temporary name beside it, flushed to the disk, then renamed."""
+def write_whole(path: Path, text: str, *, mode: int = 0o600, lasting: bool = True) -> None:
+    """Replace the file in one step: a temporary name beside it, flushed to the disk, then renamed.
+
+    lasting: False spares the disk; after a crash of the machine an older file may be there, or an empty one.
+    """
     try:
-        _write_whole(path, text, mode)
+        _write_whole(path, text, mode, lasting)
     except OSError as error:
         raise cannot_write(path, error) from error
 
@@ -53,7 +56,7 @@ def cannot_write(path: Path, error: OSError) -> FleetError:
     return FleetError(f"cannot write {path}: {error.strerror}", hint=hint)
 
 
-def _write_whole(path: Path, text: str, mode: int) -> None:
+def _write_whole(path: Path, text: str, mode: int, lasting: bool) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -61,12 +64,14 @@ def _write_whole(path: Path, text: str, mode: int) -> None:
             file.write(text)
             file.flush()
             os.fchmod(file.fileno(), mode)
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.replace(fresh, path)
     except BaseException:
         os.unlink(fresh)
         raise
-    _flush_folder(path.parent)
+    if lasting:
+        _flush_folder(path.parent)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The lock of a fleet: one command changes it at a time, and whoever waits is told for whom.
+"""The locks of a fleet: one command changes it at a time, and whoever waits is told for whom.
 
 flock belongs to the open file, so the kernel frees it when its holder dies, however it dies. What is written in the
 file is for people only and may be stale; it is believed only while the lock is held.
@@ -22,16 +22,20 @@ from fleet.errors import FleetError, LockHeld
 from fleet.places import Places
 
 _POLL_SECONDS = 0.1
+BRIEF_SECONDS = 15.0
+"""How long a holder that only holds it for moments is waited for by everybody."""
+_UNKNOWN_SECONDS = 1.0  # between taking the lock and writing who has it
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds the lock. ``since`` is Unix time."""
+    """Who holds the lock. ``since`` is Unix time.  brief: it lets go within moments, as the controller does."""
 
     pid: int
     command: str
     user: str
     since: float
+    brief: bool = False
 
     def __str__(self) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(self.since))
@@ -41,11 +45,22 @@ class Holder:
 class Lock:
     """Held from ``with`` to its end. ``wait_seconds``: how long to wait for another holder before LockHeld."""
 
-    def __init__(self, places: Places, *, command: str = "", wait_seconds: float = 0.0) -> None:
-        self._path = places.lock
+    def __init__(
+        self,
+        places: Places,
+        *,
+        command: str = "",
+        wait_seconds: float = 0.0,
+        brief: bool = False,
+        path: Path | None = None,
+        taken: str = "is being changed by",
+    ) -> None:
+        self._path = path or places.lock
+        self._taken = taken
         self._fleet = places.fleet
         self._command = command or _own_command()
         self._wait_seconds = wait_seconds
+        self._brief = brief
         self._descriptor: int | None = None
 
     def __enter__(self) -> Self:
@@ -62,7 +77,7 @@ class Lock:
         descriptor = _open(self._path)
         try:
             self._take(descriptor)
-            _write(descriptor, Holder(os.getpid(), self._command, _user(), time.time()))
+            _write(descriptor, Holder(os.getpid(), self._command, _user(), time.time(), self._brief))
         except BaseException:
             os.close(descriptor)
             raise
@@ -77,15 +92,23 @@ class Lock:
             self._descriptor = None
 
     def _take(self, descriptor: int) -> None:
-        end = time.monotonic() + self._wait_seconds
+        began = time.monotonic()
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
             except BlockingIOError:
-                if time.monotonic() >= end:
+                if time.monotonic() - began >= self._patience_seconds():
                     raise self._held() from None
             time.sleep(_POLL_SECONDS)
+
+    def _patience_seconds(self) -> float:
+        """Two that are brief do not wait for each other."""
+        if self._brief:
+            return self._wait_seconds
+        holder = _read(self._path)
+        usual = _UNKNOWN_SECONDS if holder is None else BRIEF_SECONDS if holder.brief else 0.0
+        return max(self._wait_seconds, usual)
 
     def _held(self) -> LockHeld:
         holder = _read(self._path)
@@ -95,7 +118,7 @@ class Lock:
             hint += (
                 f"; if it hangs, end it with `kill {holder.pid}` and run your command: it takes up where that one was"
             )
-        return LockHeld(f"fleet {self._fleet!r} is being changed by {who}", hint=hint)
+        return LockHeld(f"fleet {self._fleet!r} {self._taken} {who}", hint=hint)
 
 
 def holder(places: Places) -> Holder | None:

@@ -98,6 +98,21 @@ class Places:
         """Live exceptions to the manifest."""
         return self.state / "overrides.yaml"
 
+    @property
+    def decisions(self) -> Path:
+        """Slots of the groups that autoscale, as the controller decided."""
+        return self.state / "decisions.json"
+
+    @property
+    def controller(self) -> Path:
+        """What the controller saw and thought at its last look."""
+        return self.run / "controller.json"
+
+    @property
+    def controller_lock(self) -> Path:
+        """Held by the controller as long as it runs."""
+        return self.run / "controller.lock"
+
     def spec_file(self, replica: str) -> Path:
         """The launch document of a replica."""
         return self.specs / f"{replica}.json"

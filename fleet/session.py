@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fleet import decisions
 from fleet.audit import Audit
 from fleet.backends.base import Backend
 from fleet.core.desired import RESERVED_PREFIX, Desired, split_name
@@ -21,6 +22,7 @@ from fleet.places import Places
 from fleet.standing import Standing, load, save
 
 if TYPE_CHECKING:
+    from fleet.core.facts import Overrides
     from fleet.overrides import Override
     from fleet.settings import Settings
     from fleet.wanted import Aim, Wanted
@@ -67,9 +69,13 @@ class Session:
 
         return SupervisorBackend(self.places, rpc_timeout_seconds=self.settings.rpc_timeout_seconds)
 
-    def lock(self, command: str = "") -> Lock:
-        """Held by whoever changes the fleet."""
-        return Lock(self.places, command=command)
+    def lock(self, command: str = "", *, brief: bool = False) -> Lock:
+        """Held by whoever changes the fleet. ``brief``: for moments only; others wait instead of giving up."""
+        return Lock(self.places, command=command, brief=brief)
+
+    def controller_lock(self) -> Lock:
+        """Held by the one controller of the fleet as long as it runs."""
+        return Lock(self.places, path=self.places.controller_lock, taken="has a controller already:")
 
     # --- what it was told
 
@@ -111,12 +117,18 @@ class Session:
     # --- what it should be, and how it gets there
 
     def aim(self, wanted: Wanted, *, overrides: tuple[Override, ...] | None = None) -> Aim:
-        """The desired fleet of a manifest with the live exceptions in force."""
-        from fleet.overrides import in_force
+        """The desired fleet of a manifest with the live exceptions in force, and what the controller decided."""
         from fleet.wanted import aim
 
+        return aim(wanted, self.places, redis_server=self.settings.redis_server, overrides=self.exceptions(overrides))
+
+    def exceptions(self, overrides: tuple[Override, ...] | None = None) -> Overrides:
+        """Everything that is not as the manifest says, as the planner reads it."""
+        from fleet.overrides import in_force
+
         live = in_force(self.overrides() if overrides is None else overrides, now=self.now())
-        return aim(wanted, self.places, redis_server=self.settings.redis_server, overrides=live)
+        decided = decisions.read(self.places.decisions)
+        return replace(live, slots=decided.slots, slot_reasons=decided.reasons)
 
     def outlook(
         self,

@@ -87,7 +87,7 @@ class Aim:
 
 def aim(wanted: Wanted, places: Places, *, redis_server: str = "", overrides: Overrides = NO_OVERRIDES) -> Aim:
     """The fleet a manifest describes on this machine. Reads secrets, and asks apps where the manifest is silent."""
-    values = _secret_values(wanted)
+    values = secret_values(wanted)
     facts = gather(wanted, places, values, redis_server=redis_server)
     return Aim(expand(wanted.manifest, facts=facts, overrides=overrides), values)
 
@@ -114,7 +114,8 @@ def gather(wanted: Wanted, places: Places, values: Mapping[str, str], *, redis_s
     )
 
 
-def _secret_values(wanted: Wanted) -> dict[str, str]:
+def secret_values(wanted: Wanted) -> dict[str, str]:
+    """Name -> value of every secret that a group or the broker's URL uses. Raises SecretError."""
     spec = wanted.manifest.spec
     names = {secret for group in spec.groups.values() for secret in (group.secret_env or {}).values()}
     if isinstance(spec.broker, Broker) and isinstance(spec.broker.url, SecretRef):

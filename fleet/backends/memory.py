@@ -25,6 +25,8 @@ class _Cell:
     tasks: list[RunningTask] = field(default_factory=list)
     processed: int = 0
     failed: int = 0
+    busy_seconds: float = 0.0
+    waiting: int = 0
     uptime_seconds: float = 0.0
     note: str = ""
     in_force: WorkerSpec | None = None
@@ -33,11 +35,12 @@ class _Cell:
     def view(self) -> ObservedReplica:
         """The replica as an observation shows it."""
         replica = self.replica
+        counts = self.pid is not None and replica.spec.kind == "worker"
         return ObservedReplica(
             group=replica.group,
             index=replica.index,
             digest=replica.digest,
-            state=self.state,
+            state=State.DRAINING if self.held and self.state is State.READY else self.state,
             pid=self.pid,
             spec=replica.spec,
             slots=(self.in_force or replica.spec).pool.concurrency,
@@ -49,6 +52,9 @@ class _Cell:
             held=self.held,
             note=self.note,
             live=live_digest(self.in_force) if self.in_force is not None and replica.spec.kind == "worker" else "",
+            busy_seconds=self.busy_seconds + sum(task.since_seconds for task in self.tasks) if counts else 0.0,
+            reserved=len(self.tasks) + self.waiting if counts else 0,
+            counts=counts,
         )
 
     def adopt(self) -> None:
@@ -215,7 +221,24 @@ class MemoryBackend:
         """All its tasks end."""
         cell = self._cells[name]
         cell.processed += len(cell.tasks)
+        cell.busy_seconds += sum(task.since_seconds for task in cell.tasks)
         cell.tasks.clear()
+
+    def count(
+        self,
+        name: str,
+        *,
+        processed: int | None = None,
+        failed: int | None = None,
+        busy_seconds: float | None = None,
+        waiting: int | None = None,
+    ) -> None:
+        """Its worker says so. busy_seconds: of tasks that have ended; waiting: messages it holds that do not run."""
+        cell = self._cells[name]
+        cell.processed = cell.processed if processed is None else processed
+        cell.failed = cell.failed if failed is None else failed
+        cell.busy_seconds = cell.busy_seconds if busy_seconds is None else busy_seconds
+        cell.waiting = cell.waiting if waiting is None else waiting
 
     def resize_by_hand(self, name: str, slots: int) -> None:
         """Somebody asked the worker itself for so many slots."""
@@ -281,6 +304,8 @@ class MemoryBackend:
 
     def _spawn(self, cell: _Cell) -> None:
         cell.pid = self._pid()
+        cell.processed = cell.failed = cell.waiting = 0
+        cell.busy_seconds = 0.0
         cell.adopt()
         broken = cell.replica.digest in self._broken
         cell.state = State.STARTING if self.stepwise or broken else State.READY
@@ -289,6 +314,7 @@ class MemoryBackend:
     def _exit(self, cell: _Cell, *, state: State = State.STOPPED, note: str = "") -> None:
         cell.pid, cell.state, cell.note, cell.in_force, cell.told = None, state, note, None, False
         cell.tasks = []
+        cell.waiting = 0
 
     def _pid(self) -> int:
         self._next_pid += 1

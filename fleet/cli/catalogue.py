@@ -59,6 +59,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("send", "enqueue tasks, with a progress bar", "sending"),
             Verb("worker", "run one worker by hand, without a manifest", "working"),
+            Verb("controller", "move slots between groups as load comes and goes; apply starts it", "balancing"),
         ),
     ),
     (

@@ -20,7 +20,8 @@ class Facts:
     """Facts of this machine and moment that a spec depends on.
 
     cpus: cores this machine lends to workers; the default concurrency of prefork, threads and processes.
-    own_python: fleet's own interpreter.  python: the one for groups whose release names none.  workdir: likewise, the folder of the first manifest.
+    own_python: fleet's own interpreter.  python: the one for groups whose release names none.
+    workdir: likewise, the folder of the first manifest.
     real_paths: path as written -> path with symlinks resolved.  apps: ``module:attr`` -> what the app says.
     secrets: secret name -> keyed fingerprint (never the value).
     embedded_url: the broker URL of ``broker: embedded`` for this fleet.

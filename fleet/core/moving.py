@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fleet.core.balance import Share
 from fleet.core.desired import WorkerSpec
@@ -50,6 +50,20 @@ def moving(manifest: Manifest, specs: Mapping[str, WorkerSpec], *, overrides: Ov
     tick = tick_seconds(groups) if said.tick == "auto" else max(_SHORTEST_TICK_SECONDS, float(said.tick))
     tuning = Tuning(tick_seconds=tick, surplus=said.surplus, squeeze_seconds=said.squeeze)
     return Moving(groups, found.slots, found.capacity, tuning)
+
+
+def without(found: Moving, kept: Mapping[str, int]) -> Moving:
+    """The same without some groups, which keep that many slots."""
+    gone = [group.share for group in found.groups if group.name in kept]
+    return replace(
+        found,
+        groups=tuple(group for group in found.groups if group.name not in kept),
+        budget=found.budget - sum(kept.values()),
+        capacity={
+            name: there - sum(share.used(name, kept[share.name]) for share in gone)
+            for name, there in found.capacity.items()
+        },
+    )
 
 
 def scaled(group: Group, share: Share, spec: WorkerSpec) -> Scaled:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,17 @@ class Meter:
     completions: int = 0
     busy_seconds: float = 0.0
     last: Mapping[str, Count] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain document."""
+        last = {name: [one.completions, one.busy_seconds] for name, one in sorted(self.last.items())}
+        return {"completions": self.completions, "busySeconds": self.busy_seconds, "last": last}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Meter:
+        """What ``to_json`` wrote. Raises KeyError, TypeError or ValueError on a document of another shape."""
+        last = {name: Count(int(done), float(busy)) for name, (done, busy) in document["last"].items()}
+        return cls(int(document["completions"]), float(document["busySeconds"]), last)
 
     def read(self, counts: Mapping[str, Count]) -> Meter:
         """With what the replicas say now. A counter that went back belongs to a new process and counts whole."""

@@ -222,7 +222,7 @@ def _moved(
     ceilings = [_capped(part, overrides.slots[part.name]) for part in parts if part.name in decided]
     allocation = balance(slots, ceilings, capacity=capacity)
     reasons = {
-        name: f"{overrides.slot_reasons.get(name) or 'moved by the controller'}; its static share is {static[name].slots}"
+        name: f"{overrides.slot_reasons.get(name, 'moved by the controller')}; static share {static[name].slots}"
         for name in decided
     }
     return {name: _Part(slots, reasons[name]) for name, slots in allocation.slots.items()}

@@ -1,7 +1,7 @@
 """``python -m fleet.worker.probe module:attr``: import an app as a worker would and say what it is, as JSON on stdout.
 
-Exit code 0: ``{"kind", "pool", "concurrency", "tasks"}``. Exit code 1: ``{"error", "hint"}``. Whatever the app prints
-while it is imported goes to stderr.
+Exit code 0: ``{"kind", "pool", "concurrency", "tasks", "transportOptions"}``. Exit code 1: ``{"error", "hint"}``.
+Whatever the app prints while it is imported goes to stderr.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ import contextlib
 import json
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Any
 
 from fleet.errors import FleetError
 from fleet.worker.application import import_object, is_celery, wrap
+
+_LAYOUT_OPTIONS = ("global_keyprefix", "sep", "priority_steps")
 
 
 def probe(path: str) -> dict[str, Any]:
@@ -21,7 +24,18 @@ def probe(path: str) -> dict[str, Any]:
     found = import_object(path)
     application = wrap(found, path)
     pool, concurrency = _celery_settings(found) if is_celery(found) else (None, None)
-    return {"kind": application.kind, "pool": pool, "concurrency": concurrency, "tasks": list(application.task_names())}
+    return {
+        "kind": application.kind,
+        "pool": pool,
+        "concurrency": concurrency,
+        "tasks": list(application.task_names()),
+        "transportOptions": _layout(application.transport_options(None)),
+    }
+
+
+def _layout(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those transport options that say where queues lie; others may not even be JSON."""
+    return {name: options[name] for name in _LAYOUT_OPTIONS if name in options}
 
 
 def _celery_settings(app: Any) -> tuple[str | None, int | None]:

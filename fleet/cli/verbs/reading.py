@@ -149,11 +149,17 @@ def _print_entry(entry: Mapping[str, Any], out: Output) -> None:
     out.facts("  ".join([*words, painted(f"{what:<16}", "bad" if bad else "", colour=out.colour), _details(entry)]))
 
 
+def _move(group: str, one: Mapping[str, Any]) -> str:
+    return f"{group} {one['from']} -> {one['to']} slots: {one['why']}"
+
+
 def _details(entry: Mapping[str, Any]) -> str:
     if "step" in entry:
         return f"{entry['step']}: {entry.get('reason', '')}"
     if "override" in entry:
         return str(entry["override"])
+    if "moves" in entry:
+        return "; ".join(_move(name, one) for name, one in entry["moves"].items())
     words = [f"revision {entry['revision']}"] if entry.get("revision") else []
     if "summary" in entry:
         words += [f"{count} to {action}" for action, count in entry["summary"].items() if action != "keep"]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleet.cli.output import Output
-from fleet.cli.target import no_names, output_flag, session_for, target_flags, target_of, wanted_of
+from fleet.cli.target import no_names, output_flag, session_for, session_of, target_flags, target_of, wanted_of
 from fleet.core import explain as explanation
 from fleet.core.observed import Observed
 from fleet.errors import FleetError, ManifestError, Problem, Refused, UsageError
@@ -116,6 +116,7 @@ def _add_up(wanted: Wanted) -> None:
 def explain_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of explain."""
     target_flags(parser)
+    parser.add_argument("--live", action="store_true", help="what the controller sees and decides now, group by group")
     output_flag(parser)
 
 
@@ -123,6 +124,10 @@ def explain(args: argparse.Namespace, out: Output) -> int:
     """The shape of every group with its reason."""
     target = target_of(args)
     no_names(target)
+    if args.live:
+        from fleet.cli.verbs.balancing import explain_live
+
+        return explain_live(session_of(target), out)
     wanted = wanted_of(target)
     session = session_for(wanted)
     desired = session.aim(wanted).desired
@@ -134,10 +139,8 @@ def explain(args: argparse.Namespace, out: Output) -> int:
 def _division(session: Session, wanted: Wanted, desired: Desired) -> Division | None:
     """How what fixed groups leave was divided, live exceptions counted."""
     from fleet.core.expand import static_division
-    from fleet.overrides import in_force
 
-    live = in_force(session.overrides(), now=session.now())
-    return static_division(wanted.manifest, desired, overrides=live)
+    return static_division(wanted.manifest, desired, overrides=session.exceptions())
 
 
 def render_flags(parser: argparse.ArgumentParser) -> None:

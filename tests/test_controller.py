@@ -1,0 +1,389 @@
+"""The controller on a fleet in memory: what it moves, what it leaves alone, and what a kill costs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import decisions, settings, wanted
+from fleet.backends.memory import MemoryBackend
+from fleet.broker.samples import BrokerSample, QueueSample
+from fleet.change import Change, carry_out, take_down
+from fleet.controller import Controller, Look, last_look
+from fleet.core.desired import CONTROLLER_GROUP
+from fleet.core.observed import State
+from fleet.core.parse import Source as Text
+from fleet.core.plan import Plan
+from fleet.errors import FleetError, LockHeld, Unreachable
+from fleet.overrides import Override
+from fleet.session import Session
+
+MANIFEST = """\
+apiVersion: workerfleet.dev/v1alpha1
+kind: Fleet
+metadata: {{name: shop}}
+spec:
+  app: shop:app
+  broker: {{url: "redis://localhost/0"}}
+  concurrency: 12
+  balance: {{tick: 2s, surplus: {surplus}}}
+  groups:
+    solos: {{pool: solo, autoscale: {{max: 10, targetWait: 5s, expectedRuntime: 1s}}, queues: [solos]}}
+    many:
+      pool: {{type: threads, concurrency: 20}}
+      autoscale: {{targetWait: 5s, expectedRuntime: 1s, min: {least}}}
+      queues: [many]
+      {more}
+    clock: {{command: [sleep, '1000'], capacity: {{slots: 0}}, replicas: 1}}
+"""
+
+
+@dataclass
+class Queues:
+    """A broker that says what the test says."""
+
+    waiting: dict[str, int | None] = field(default_factory=lambda: {"solos": 0, "many": 0})
+    problem: str = ""
+    closed: bool = False
+
+    def sample(self, queues: list[str]) -> BrokerSample:
+        if self.problem:
+            return BrokerSample({}, None, self.problem)
+        return BrokerSample({name: QueueSample(self.waiting[name]) for name in queues}, None)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@dataclass
+class Stage:
+    """A fleet, its broker, its clock and its controller."""
+
+    session: Session
+    world: MemoryBackend
+    queues: Queues
+    clock: list[float]
+    controller: Controller
+
+    def tick(self, *, seconds: float = 2.0) -> Look:
+        self.clock[0] += seconds
+        look = self.controller.tick()
+        self.world.settle()
+        return look
+
+    def ticks(self, count: int) -> Look:
+        looks = [self.tick() for _ in range(count)]
+        return looks[-1]
+
+    def killed(self) -> None:
+        """kill -9, and its supervisor starts it again."""
+        self.controller = Controller(self.session, source=lambda _url, _options: self.queues)
+
+    def slots(self, group: str) -> int:
+        seen = self.world.observe().replicas.values()
+        return sum(one.slots for one in seen if one.group == group and one.running and not one.held)
+
+    def pids(self, group: str) -> set[int | None]:
+        return {one.pid for one in self.world.observe().replicas.values() if one.group == group}
+
+    def shape(self, group: str) -> tuple[int, ...]:
+        standing = self.session.standing()
+        assert standing is not None
+        return standing.desired.groups[group].shape
+
+    def plan(self) -> Plan:
+        """What an apply of the same manifest would do now."""
+        applied = self.session.last_applied()
+        return self.session.outlook(self.session.aim(applied).desired).plan
+
+    def apply(self, text: str) -> None:
+        found = wanted.from_sources([Text("fleet.yaml", text.encode())], environ={})
+        aim = self.session.aim(found)
+        carry_out(self.session, Change("apply", self.session.outlook(aim.desired), aim.secrets, found))
+        self.world.settle()
+
+    def moves(self) -> list[Mapping[str, Any]]:
+        return [entry for entry in self.session.audit.read() if entry["event"] == "balance.moved"]
+
+
+def manifest(*, surplus: str = "release", least: int = 1, more: str = "") -> str:
+    return MANIFEST.format(surplus=surplus, least=least, more=more)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    world, queues, clock = MemoryBackend("shop"), Queues(), [1_000_000.0]
+    session = Session("shop", settings=settings.Settings(home=tmp_path), backend=world, now=lambda: clock[0])
+    made = Stage(session, world, queues, clock, Controller(session, source=lambda _url, _options: queues))
+    made.apply(manifest())
+    return made
+
+
+def test_an_apply_starts_the_controller_of_a_fleet_that_autoscales(stage: Stage) -> None:
+    assert f"{CONTROLLER_GROUP}.0" in stage.world.observe().replicas
+    assert stage.plan().is_empty
+
+
+def test_a_backlog_brings_slots_and_the_others_give_them(stage: Stage) -> None:
+    before = stage.slots("many")
+    stage.queues.waiting["many"] = 400
+    look = stage.ticks(3)
+
+    assert before == 6
+    assert stage.slots("many") == 11
+    assert stage.slots("solos") == 1
+    assert look.decision is not None
+    assert "backlog" in look.decision.verdicts["many"].reason
+
+
+def test_slots_come_by_a_live_resize_and_no_thread_worker_is_restarted(stage: Stage) -> None:
+    (pid,) = stage.pids("many")
+    stage.queues.waiting["many"] = 400
+    stage.ticks(4)
+
+    assert stage.pids("many") == {pid}
+
+
+def test_less_comes_before_more_so_that_the_budget_holds_at_every_look(stage: Stage) -> None:
+    stage.queues.waiting["solos"] = 300
+    for _ in range(8):
+        stage.tick()
+        seen = stage.world.observe().replicas.values()
+        assert sum(max(one.slots, one.busy) for one in seen if one.group in ("solos", "many")) <= 12
+    assert stage.slots("solos") == 10
+
+
+def test_a_busy_replica_takes_nothing_new_and_goes_only_when_it_is_done(stage: Stage) -> None:
+    for number in range(6):
+        stage.world.work(f"solos.{number}", 1)
+    stage.queues.waiting["many"] = 400
+    stage.ticks(3)
+    held = [name for name, one in stage.world.observe().replicas.items() if one.held]
+
+    assert len(held) == 5
+    assert stage.slots("many") == 6, "their slots are not free before they are gone"
+
+    for name in held:
+        stage.world.finish(name)
+    stage.ticks(3)
+
+    assert not [name for name in held if name in stage.world.observe().replicas]
+    assert stage.slots("many") == 11
+    assert not [call for call in stage.world.calls if call[0] == "stop" and set(call[1]) - set(held)]
+
+
+def test_a_replica_that_was_to_go_is_taken_back_when_work_comes(stage: Stage) -> None:
+    for number in range(6):
+        stage.world.work(f"solos.{number}", 1)
+    pids = stage.pids("solos")
+    stage.queues.waiting["many"] = 400
+    stage.ticks(2)
+    stage.queues.waiting.update(many=0, solos=300)
+    stage.world.finish("many.0")
+    stage.ticks(40)
+
+    assert stage.slots("solos") >= 6
+    assert pids <= stage.pids("solos")
+
+
+def test_an_apply_does_not_reset_what_the_controller_moved(stage: Stage) -> None:
+    stage.queues.waiting["many"] = 400
+    stage.ticks(4)
+
+    assert stage.plan().is_empty
+    stage.apply(manifest(more="env: {A: b}"))
+    assert stage.slots("many") == 11
+
+
+def test_a_controller_that_is_killed_goes_on_where_it_was(stage: Stage) -> None:
+    stage.queues.waiting["many"] = 400
+    stage.ticks(2)
+    stage.killed()
+    look = stage.tick()
+
+    assert stage.slots("many") == 11
+    assert look.decision is not None
+    assert len(look.decision.memory.groups["many"].track.recent) == 3
+
+
+def test_one_that_forgot_everything_lets_no_slot_go_for_a_minute(stage: Stage) -> None:
+    stage.queues.waiting["many"] = 400
+    stage.ticks(4)
+    stage.queues.waiting["many"] = 0
+    stage.session.places.controller.unlink()
+    stage.killed()
+
+    stage.ticks(25)
+    assert stage.slots("many") == 11
+    stage.ticks(25)
+    assert stage.slots("many") < 11
+
+
+def test_a_quiet_fleet_comes_to_rest(stage: Stage) -> None:
+    stage.ticks(90)
+    quiet = len(stage.moves())
+    calls = len(stage.world.calls)
+    stage.ticks(30)
+
+    assert len(stage.moves()) == quiet
+    assert len(stage.world.calls) == calls
+
+
+def test_every_move_is_in_the_audit_with_its_reason_and_what_it_was_decided_on(stage: Stage) -> None:
+    stage.queues.waiting["many"] = 400
+    stage.ticks(3)
+    last = stage.moves()[-1]
+
+    assert last["moves"]["many"]["to"] == 11
+    assert last["moves"]["many"]["why"].startswith("backlog: ")
+    assert last["inputs"]["many"]["queue"] == 400
+    assert last["budget"] == 12
+
+
+def test_a_broker_that_is_away_leaves_the_fleet_as_it_is(stage: Stage) -> None:
+    before = {name: stage.slots(name) for name in ("solos", "many")}
+    stage.queues.problem = "the broker redis://localhost/0 does not answer"
+    look = stage.ticks(20)
+
+    assert {name: stage.slots(name) for name in before} == before
+    assert "does not answer" in look.note
+    assert look.decision is not None
+    assert "no metrics (queue)" in look.decision.verdicts["many"].reason
+
+
+def test_while_an_apply_holds_the_lock_nothing_is_moved(stage: Stage) -> None:
+    stage.queues.waiting["many"] = 400
+    with stage.session.lock("fleet apply"):
+        look = stage.ticks(3)
+        assert "nothing is moved meanwhile" in look.note
+        assert stage.slots("many") == 6
+    stage.ticks(3)
+    assert stage.slots("many") == 11
+
+
+def test_a_fleet_that_is_down_is_let_be_and_starts_from_its_shares_again(stage: Stage) -> None:
+    stage.queues.waiting["many"] = 400
+    stage.ticks(3)
+    take_down(stage.session)
+
+    assert stage.tick().note == "the fleet is down"
+    assert not stage.world.up
+    assert decisions.read(stage.session.places.decisions) == decisions.Decisions()
+    stage.apply(manifest())
+    assert stage.slots("many") == 6
+
+
+def test_a_group_that_a_person_paused_is_left_alone_and_keeps_its_part(stage: Stage) -> None:
+    stage.session.keep_overrides((Override("paused", "solos", 0.0, "me"),))
+    aim = stage.session.aim(stage.session.last_applied())
+    carry_out(stage.session, Change("pause", stage.session.outlook(aim.desired), aim.secrets))
+    stage.queues.waiting.update(many=400, solos=300)
+    look = stage.ticks(4)
+
+    assert stage.slots("solos") == 0
+    assert stage.slots("many") == 6
+    assert list(look.asked) == ["many"]
+
+
+def test_a_parked_replica_keeps_its_slot_until_a_person_has_looked(stage: Stage) -> None:
+    stage.world.park("solos.0")
+    stage.queues.waiting["solos"] = 300
+    stage.ticks(6)
+
+    assert stage.world.observe().replicas["solos.0"].state is State.FAILED
+    assert stage.slots("solos") == 9, "the group may have ten, and nobody works in one of them"
+    assert stage.slots("many") == 1
+
+
+def test_a_group_in_the_middle_of_a_rollout_is_not_moved(stage: Stage) -> None:
+    found = wanted.from_sources([Text("fleet.yaml", manifest(more="env: {A: b}").encode())], environ={})
+    aim = stage.session.aim(found)
+    outlook = stage.session.outlook(aim.desired)
+    change = Change("apply", outlook, aim.secrets, found)
+    with pytest.raises(FleetError):
+        carry_out(stage.session, change, terms=None, tell=_fail_at_first)
+    stage.queues.waiting["many"] = 400
+    look = stage.ticks(3)
+
+    assert "`fleet apply` has something to replace" in look.note
+    assert stage.slots("many") == 6
+
+
+def _fail_at_first(_events: object) -> None:
+    raise FleetError("the terminal is gone")
+
+
+def test_an_idle_group_goes_to_zero_and_comes_back_at_the_first_task(stage: Stage) -> None:
+    stage.apply(manifest(least=0))
+    stage.ticks(250)
+    assert stage.slots("many") == 0
+
+    stage.queues.waiting["many"] = 1
+    stage.ticks(2)
+    assert stage.slots("many") >= 1
+
+
+def test_what_was_seen_and_decided_last_is_there_for_who_asks(stage: Stage) -> None:
+    stage.queues.waiting["many"] = 400
+    stage.ticks(2)
+    document = last_look(stage.session)
+
+    assert document is not None
+    assert json.dumps(document)
+    assert document["groups"]["many"]["queue"] == 400
+    assert document["groups"]["many"]["why"].startswith("backlog")
+    assert set(document["groups"]) == {"many", "solos"}
+
+
+def test_the_age_of_the_oldest_task_is_estimated_where_nobody_knows_it(stage: Stage) -> None:
+    for waiting in (0, 10, 20, 30):
+        stage.queues.waiting["many"] = waiting
+        look = stage.tick()
+
+    assert look.oldest("many") == (pytest.approx(6.0), True)
+
+
+def test_there_is_one_controller_at_a_time(stage: Stage) -> None:
+    with stage.session.controller_lock(), pytest.raises(LockHeld, match="has a controller already"):
+        stage.session.controller_lock().acquire()
+
+
+def test_a_command_waits_for_the_controller_instead_of_giving_up(stage: Stage) -> None:
+    import threading
+
+    taken = threading.Event()
+
+    def hold() -> None:
+        with stage.session.lock("fleet controller", brief=True):
+            taken.set()
+            released.wait(10)
+
+    released = threading.Event()
+    other = threading.Thread(target=hold)
+    other.start()
+    assert taken.wait(10)
+    threading.Timer(0.3, released.set).start()
+    with stage.session.lock("fleet apply"):
+        assert released.is_set()
+    other.join()
+
+
+def test_a_failed_look_is_told_and_the_loop_goes_on(stage: Stage) -> None:
+    told: list[Look | FleetError] = []
+    pauses: list[float] = []
+
+    def wait(seconds: float) -> None:
+        pauses.append(seconds)
+        stage.clock[0] += seconds
+        stage.world.reachable = len(pauses) >= 3
+
+    stage.world.reachable = False
+    stage.controller.run(is_over=lambda: len(told) == 4, wait=wait, tell=told.append)
+
+    assert [type(one) for one in told] == [Unreachable, Unreachable, Unreachable, Look]
+    assert pauses == [5.0, 10.0, 20.0, 2.0]
