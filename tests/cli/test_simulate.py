@@ -182,7 +182,7 @@ def test_a_budget_that_does_not_add_up_exits_with_the_sums(stage: Desk) -> None:
     stage.manifest.write_text(MANIFEST.replace("concurrency: 20", "concurrency: 5"))
     assert "the groups need at least 6 slots" in stage.fleet("simulate", "fleet.yaml", code=3).err
 
-    stage.manifest.write_text(MANIFEST.replace("  groups:", "  budgets: {processes: 7}\n  groups:"))
+    stage.manifest.write_text(MANIFEST.replace("  groups:", "  budgets: {processes: 8}\n  groups:"))
     assert "minimums need 2 processes and 1 are there" in stage.fleet("simulate", "fleet.yaml", code=9).err
 
 
