@@ -218,7 +218,7 @@ class Controller:
         after = _decisions(look, before)
         overrides = replace(session.exceptions(), slots=after.slots, slot_reasons=after.reasons)
         desired = divided_anew(applied.manifest, seen.standing.desired, overrides=overrides)
-        steps, notes = self._steps(desired, seen.observed, applied, set(look.asked))
+        steps, notes = self._steps(desired, seen, applied)
         if dict(before.slots) != dict(after.slots):
             decisions.write(session.places.decisions, after)
             session.audit.write(_moved(before.slots, look, steps))
@@ -228,14 +228,17 @@ class Controller:
             self._walk(steps, desired)
         return replace(look, steps=tuple(step.id for step in steps.changes), note=_joined(look.note, *notes))
 
-    def _steps(
-        self, desired: Desired, observed: Observed, applied: Wanted, names: set[str]
-    ) -> tuple[Plan, tuple[str, ...]]:
-        every = plan(desired, observed)
-        rolling = in_rollout(every) & names
+    def _steps(self, desired: Desired, seen: _Seen, applied: Wanted) -> tuple[Plan, tuple[str, ...]]:
+        names, standing, observed = seen.look.asked.keys(), seen.standing, seen.observed
+        has_ended = standing.revision == standing.good
+        rolling = in_rollout(plan(standing.desired, observed), has_ended=has_ended) & names
         starts = STARTS_PER_CORE * machine.cpus()
-        steps = begun(every, observed, groups=names - rolling, starts=starts)
-        notes = [f"{listed(sorted(rolling))}: not moved, `fleet apply` has something to replace"] if rolling else []
+        steps = begun(plan(desired, observed), observed, groups=names - rolling, starts=starts)
+        notes = (
+            [f"{listed(sorted(rolling))}: not moved, because `fleet apply` has still something to do there"]
+            if rolling
+            else []
+        )
         if any(step.action is Action.START for step in steps.steps):
             steps, rotated = self._startable(steps, applied)
             notes += rotated

@@ -310,8 +310,23 @@ def test_a_group_in_the_middle_of_a_rollout_is_not_moved(stage: Stage) -> None:
     stage.queues.waiting["many"] = 400
     look = stage.ticks(3)
 
-    assert "`fleet apply` has something to replace" in look.note
+    assert "many: not moved, because `fleet apply` has still something to do there" in look.note
     assert stage.slots("many") == 6
+
+
+def test_what_a_failed_apply_did_not_begin_is_not_begun_by_the_controller(tmp_path: Path) -> None:
+    world, clock = MemoryBackend("shop"), [1_000_000.0]
+    session = Session("shop", settings=settings.Settings(home=tmp_path), backend=world, now=lambda: clock[0])
+    stage = Stage(session, world, Queues(), clock, Controller(session, source=lambda _url, _options: Queues()))
+    found = wanted.from_sources([Text("fleet.yaml", manifest().encode())], environ={})
+    aim = session.aim(found)
+    with pytest.raises(FleetError):
+        carry_out(session, Change("apply", session.outlook(aim.desired), aim.secrets, found), tell=_fail_at_first)
+    world.prepare(aim.desired)
+    look = stage.ticks(3)
+
+    assert "many, solos: not moved" in look.note
+    assert not world.observe().replicas
 
 
 def _fail_at_first(_events: object) -> None:

@@ -15,11 +15,17 @@ from fleet.core.plan import Action, Plan, Step
 
 _AT_ONCE = frozenset({Action.RESIZE, Action.RELEASE, Action.FORGET})
 _OF_A_ROLLOUT = frozenset({Action.REPLACE, Action.REAP})
+_UNFINISHED = _OF_A_ROLLOUT | {Action.START, Action.RESTART}
 
 
-def in_rollout(plan: Plan) -> frozenset[str]:
-    """Groups whose replicas are not all of the version that was applied: nobody moves slots under a rollout."""
-    return frozenset(_group(step) for step in plan.steps if step.action in _OF_A_ROLLOUT)
+def in_rollout(plan: Plan, *, has_ended: bool) -> frozenset[str]:
+    """Groups that are not what was applied: nobody moves slots under a rollout. ``plan``: to what stands now.
+
+    has_ended: the last apply got to its end; then what is missing is an earlier look's to start. Else it was not begun
+    on purpose: a rollout that failed is paused.
+    """
+    amiss = _OF_A_ROLLOUT if has_ended else _UNFINISHED
+    return frozenset(_group(step) for step in plan.steps if step.action in amiss)
 
 
 def begun(plan: Plan, observed: Observed, *, groups: Collection[str], starts: int) -> Plan:
