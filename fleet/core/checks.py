@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
+from fleet.core.autoscale_checks import autoscaling
 from fleet.core.capabilities import pool_refusals
 from fleet.core.group_checks import GROUP_CHECKS
 from fleet.core.manifest import Broker, Group, Manifest, Pool, SecretRef
@@ -201,4 +202,5 @@ _FLEET_CHECKS: tuple[Callable[[Scope], None], ...] = (
     _broker_there,
     _dependencies,
     _budget,
+    autoscaling,
 )

@@ -1,0 +1,74 @@
+"""What is allowed of groups that autoscale and hardly meant: nobody moves them, or nobody can see how busy they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from fleet.core.manifest import Broker, Group
+from fleet.core.scope import Scope
+from fleet.core.wording import listed
+
+_TELLING = frozenset(
+    {
+        *("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp", "librabbitmq", "qpid", "sqla", "sqlalchemy"),
+        *("filesystem", "pgmq", "mongodb", "sqs", "slmq", "azureservicebus", "azurestoragequeues", "consul", "etcd"),
+        *("zookeeper", "pyro"),
+    }
+)
+"""kombu's transports that tell anybody how long a queue is. The memory of a process and Kafka do not."""
+
+_SHARE_INSTEAD = "write share instead of autoscale"
+
+
+def autoscaling(scope: Scope) -> None:
+    """Warn of groups that stand at their static share although the manifest says that they move."""
+    if scope.broken:
+        return
+    groups = {name: group for name, group in scope.groups() if group.autoscale is not None}
+    if groups and scope.manifest.spec.balance.mode != "dynamic":
+        _nothing_moves(scope, sorted(groups))
+    elif groups:
+        seen = {name: group for name, group in groups.items() if _is_seen(scope, name, group)}
+        _broker_tells(scope, sorted(seen))
+        _shared_queues(scope, seen)
+
+
+def _nothing_moves(scope: Scope, names: Iterable[str]) -> None:
+    message = f"nothing moves: {listed(names)} should autoscale, and the mode is {scope.manifest.spec.balance.mode}"
+    scope.warn(("spec", "balance", "mode"), message, f"remove mode, or {_SHARE_INSTEAD}")
+
+
+def _is_seen(scope: Scope, name: str, group: Group) -> bool:
+    """Whether its workers keep count of their tasks, and there are queues to look at."""
+    path = ("spec", "groups", name, "autoscale")
+    foreign = "a command" if group.command is not None else "celery's worker" if group.worker == "celery" else ""
+    if foreign:
+        message = f"the controller cannot see how busy {foreign} is: the group stands at its static share"
+        scope.warn(path, message, f"use fleet's own worker, or {_SHARE_INSTEAD}")
+    elif not group.queues:
+        message = "the controller looks at queues, and the group names none: it stands at its static share"
+        scope.warn(path, message, "name the queues that it takes tasks from, the app's default queue too")
+    return not foreign and bool(group.queues)
+
+
+def _broker_tells(scope: Scope, names: list[str]) -> None:
+    broker = scope.manifest.spec.broker
+    if not names or not isinstance(broker, Broker) or not isinstance(broker.url, str):
+        return  # the embedded one tells; of a secret's kind nothing is known here
+    if broker.url.partition("://")[0].partition("+")[0].lower() not in _TELLING:
+        message = f"this kind of broker tells nobody what waits: {listed(names)} would stand at static shares"
+        scope.warn(("spec", "broker", "url"), message, f"use Redis or RabbitMQ, or {_SHARE_INSTEAD}")
+
+
+def _shared_queues(scope: Scope, moving: Mapping[str, Group]) -> None:
+    takers: dict[str, list[str]] = {}
+    for name, group in scope.groups():
+        for queue in group.queues or {}:
+            takers.setdefault(queue, []).append(name)
+    for queue, names in sorted(takers.items()):
+        last = next((name for name in reversed(names) if name in moving), None)
+        if last is not None and len(names) > 1:
+            others = listed(name for name in names if name != last)
+            message = f"{others} and {last} take from queue {queue!r}: what waits in it counts for each in equal parts"
+            hint = "with one group per queue the controller sees who is late"
+            scope.warn(("spec", "groups", last, "queues", queue), message, hint)

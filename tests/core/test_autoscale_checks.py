@@ -1,0 +1,97 @@
+"""Warnings about groups that autoscale and would not move."""
+
+from __future__ import annotations
+
+import pytest
+
+from fleet.errors import ManifestError
+from tests.core.texts import GOOD, fleet, read
+
+BUDGET = "  concurrency: 40\n"
+
+
+def warned(groups: str, *, more: str = BUDGET, broker: str = "embedded") -> list[str]:
+    """What is warned of, hints included."""
+    text = fleet(groups, more=more).replace("broker: embedded", f"broker: {broker}")
+    return [str(warning) for warning in read(text).warnings]
+
+
+def one(groups: str, *, more: str = BUDGET, broker: str = "embedded") -> str:
+    (warning,) = warned(groups, more=more, broker=broker)
+    return warning
+
+
+def test_groups_with_queues_on_a_broker_that_tells_are_seen() -> None:
+    groups = "a: {pool: solo, autoscale: {}, queues: [a]}\n    b: {pool: gevent, autoscale: {}, queues: [b]}"
+
+    for broker in ("embedded", "{url: 'redis://host/0'}", "{url: 'amqp://host//'}", "{url: 'sqla+sqlite:///x'}"):
+        assert warned(groups, broker=broker) == []
+    assert read(GOOD).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("group", "who"),
+    [
+        ("a: {worker: celery, autoscale: {}, queues: [a]}", "celery's worker"),
+        ("a: {command: [rq, worker], capacity: {slots: 2}, autoscale: {}}", "a command"),
+    ],
+)
+def test_who_keeps_no_count_of_its_tasks_cannot_be_seen(group: str, who: str) -> None:
+    text = one(group)
+
+    assert f"spec.groups.a.autoscale: the controller cannot see how busy {who} is" in text
+    assert "stands at its static share" in text
+    assert "hint: use fleet's own worker, or write share instead of autoscale" in text
+
+
+def test_a_warning_has_its_place_in_the_file() -> None:
+    warning = read(fleet("a: {pool: solo, autoscale: {}}", more=BUDGET)).warnings[0]
+
+    assert (warning.source, warning.line) == ("1.yaml", 9)
+
+
+def test_without_queues_there_is_nothing_to_look_at() -> None:
+    assert "spec.groups.a.autoscale: the controller looks at queues, and the group names none" in one(
+        "a: {pool: solo, autoscale: {}}"
+    )
+    assert warned("a: {pool: solo, share: {}}") == []
+
+
+@pytest.mark.parametrize("url", ["memory://", "confluentkafka://host", "carrier-pigeon://coop"])
+def test_a_broker_that_tells_nobody_what_waits(url: str) -> None:
+    groups = "a: {pool: solo, autoscale: {}, queues: [a]}\n    b: {pool: solo, share: {}, queues: [b]}"
+    texts = warned(groups, broker=f"{{url: '{url}'}}")
+
+    assert "spec.broker.url: this kind of broker tells nobody what waits: a would stand" in texts[-1]
+    assert not any("tells nobody" in text for text in warned("b: {replicas: 1}", broker=f"{{url: '{url}'}}"))
+
+
+def test_of_a_broker_whose_url_is_a_secret_nothing_is_said() -> None:
+    more = BUDGET + "  secrets: {url: {env: URL}}\n"
+
+    assert warned("a: {pool: solo, autoscale: {}, queues: [a]}", more=more, broker="{url: {secret: url}}") == []
+
+
+@pytest.mark.parametrize("mode", ["static", '"off"'])
+def test_where_nothing_moves_that_alone_is_said(mode: str) -> None:
+    text = one("a: {worker: celery, autoscale: {}}", more=f"{BUDGET}  balance: {{mode: {mode}}}\n")
+
+    assert f"spec.balance.mode: nothing moves: a should autoscale, and the mode is {mode.strip(chr(34))}" in text
+    assert warned("a: {pool: solo, share: {}}", more=f"{BUDGET}  balance: {{mode: {mode}}}\n") == []
+
+
+def test_a_queue_that_several_groups_take_from_counts_in_parts() -> None:
+    moved = "a: {pool: solo, autoscale: {}, queues: [x, y]}"
+    text = one(f"{moved}\n    b: {{pool: solo, autoscale: {{}}, queues: {{x: {{priority: 5}}, z: {{}}}}}}")
+
+    assert "spec.groups.b.queues.x: a and b take from queue 'x': what waits in it counts for each in equal" in text
+    assert "a.queues.y: b and a take from queue 'y'" in one(f"{moved}\n    b: {{replicas: 1, queues: [y]}}")
+    assert warned("a: {replicas: 1, queues: [x]}\n    b: {pool: solo, share: {}, queues: [x]}") == []
+
+
+def test_a_manifest_with_problems_is_told_those_first() -> None:
+    text = fleet("a: {pool: solo, autoscale: {wieght: 2}}", more=BUDGET)
+
+    with pytest.raises(ManifestError, match="wieght") as caught:
+        read(text)
+    assert "controller" not in str(caught.value)
