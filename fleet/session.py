@@ -75,7 +75,8 @@ class Session:
 
     def controller_lock(self) -> Lock:
         """Held by the one controller of the fleet as long as it runs."""
-        return Lock(self.places, path=self.places.controller_lock, taken="has a controller already:")
+        path, taken = self.places.controller_lock, "has a controller already:"
+        return Lock(self.places, command="fleet controller", path=path, taken=taken)
 
     # --- what it was told
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 from fleet.core.balance import Share
@@ -56,18 +57,25 @@ def rows(desired: Desired) -> list[tuple[str, ...]]:
     return [HEAD, *(_row(group) for group in _own_groups(desired))]
 
 
-def text(desired: Desired, division: Division | None = None) -> str:
-    """The table, the sums and the notes; with the division of what is shared also who is next and who gives first."""
+def text(desired: Desired, division: Division | None = None, *, moved: Collection[str] = ()) -> str:
+    """The table, the sums and the notes; with the division of what is shared also who is next and who gives first.
+
+    moved: groups whose slots the controller has decided about; what comes or goes there is its business too.
+    """
     table = rows(desired)
     widths = [max(len(row[column]) for row in table) for column in range(len(HEAD))]
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     notes = [*desired.notes, *([] if division is None else _computing(desired))]
-    return "\n".join([*lines, "", _sums(desired) + _turns(division), *(f"note: {note}" for note in notes)]) + "\n"
+    return (
+        "\n".join([*lines, "", _sums(desired) + _turns(division, moved), *(f"note: {note}" for note in notes)]) + "\n"
+    )
 
 
-def _turns(division: Division | None) -> str:
+def _turns(division: Division | None, moved: Collection[str]) -> str:
     if division is None or division.allocation.next_in_line is None:
         return ""
+    if division.allocation.next_in_line in moved:
+        return "; one slot more would go where the controller puts it"
     gives = division.allocation.gives_first
     giving = f", and {gives} gives first" if gives else ""
     return f"; one slot more would go to {division.allocation.next_in_line}{giving}"

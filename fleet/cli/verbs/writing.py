@@ -132,7 +132,9 @@ def explain(args: argparse.Namespace, out: Output) -> int:
     session = session_for(wanted)
     desired = session.aim(wanted).desired
     division = _division(session, wanted, desired)
-    out.either(explanation.document(desired, division), explanation.text(desired, division))
+    out.either(
+        explanation.document(desired, division), explanation.text(desired, division, moved=session.exceptions().slots)
+    )
     return 0
 
 
