@@ -65,13 +65,13 @@ def _sight(
 ) -> Sight:
     seen = [replica for _, replica in sorted(observed.replicas.items()) if replica.group == group.name]
     slots = [_slots(replica, group, desired) for replica in seen]
-    counts = _counts(seen)
-    meter = meter.read(counts or {})
+    counts = _counts(seen, meter.last)
+    meter = meter if counts is None else meter.read(counts)
     busy = sum(replica.busy for replica in seen)
     waiting = _waiting(group, backlog, takers)
     return Sight(
         Sample(
-            queue=None if waiting is None else waiting + _unstarted(seen, backlog, busy),
+            queue=None if waiting is None else waiting + _unstarted(group.name, seen, backlog, busy),
             oldest_age_seconds=_age(group, backlog, now),
             completions=None if counts is None else meter.completions,
             busy_seconds=None if counts is None else meter.busy_seconds,
@@ -107,30 +107,37 @@ def _slots(replica: ObservedReplica, group: DesiredGroup, desired: Desired) -> _
         return _Slots(draining=max(size, replica.slots, replica.busy))
     if replica.state is State.STARTING:
         return _Slots(starting=size)
-    there = size if group.capacity_slots is not None else replica.slots
+    there = size if group.capacity_slots is not None else max(replica.slots, replica.busy)
     ready = min(size, there)
-    return _Slots(ready, starting=size - ready, draining=max(there, replica.busy) - ready)
+    return _Slots(ready, starting=size - ready, draining=there - ready)
 
 
-def _counts(seen: Iterable[ObservedReplica]) -> dict[str, Count] | None:
-    """What every replica has counted; None where one that works keeps no count. One that starts has counted nothing."""
+def _counts(seen: Iterable[ObservedReplica], last: Mapping[str, Count]) -> dict[str, Count] | None:
+    """What every replica has counted; None where one that works keeps no count. One that starts has counted nothing.
+
+    A process that does not tell at this moment has counted what it had at the ``last`` look: it must not count anew.
+    """
     found = {}
     for replica in seen:
+        name = f"{replica.name}@{replica.pid}"
         if replica.counts:
-            found[f"{replica.name}@{replica.pid}"] = Count(replica.processed, replica.busy_seconds)
+            found[name] = Count(replica.processed, replica.busy_seconds)
         elif replica.state is State.READY:
             return None
+        elif name in last:
+            found[name] = last[name]
     return found
 
 
-def _unstarted(seen: Sequence[ObservedReplica], backlog: Backlog, busy: int) -> int:
-    """Messages that left the queue and wait in workers for a free slot; those of a worker that died, too."""
-    if backlog.held is None:
-        return sum(max(0, replica.reserved - replica.busy) for replica in seen)
-    names = {replica.name for replica in seen}
-    group = seen[0].group if seen else ""
-    held = sum(count for name, count in backlog.held.items() if name in names or name.rpartition(".")[0] == group)
-    return max(0, held - busy)
+def _unstarted(group: str, seen: Sequence[ObservedReplica], backlog: Backlog, busy: int) -> int:
+    """Messages that left the queue and wait in workers for a free slot; those of a worker that died, too.
+
+    Of what the broker says is held, running tasks are taken off, as if all were acknowledged at their end. Where some
+    are at their start, the workers' own word is nearer.
+    """
+    in_workers = sum(max(0, replica.reserved - replica.busy) for replica in seen)
+    held = sum(count for name, count in (backlog.held or {}).items() if name.rpartition(".")[0] == group)
+    return max(in_workers, held - busy)
 
 
 def _takers(desired: Desired) -> dict[str, list[str]]:
