@@ -305,20 +305,22 @@ class Controller:
     def _asked(self, app: str, queues: list[str], standing: Desired) -> BrokerSample:
         try:
             if app not in self._sources:
-                self._sources[app] = self._source(self._broker_url(standing), self._options(app, standing))
+                self._sources[app] = self._source(self._broker_url(standing), self._layout(app, standing))
             return self._sources[app].sample(queues)
         except FleetError as error:
             return BrokerSample({}, None, error.message)
 
-    def _options(self, app: str, standing: Desired) -> Mapping[str, Any]:
-        """How the app lays out its queues; a command has no app, and one that cannot be asked has no say."""
-        spec = next(group.spec for _, group in sorted(standing.groups.items()) if group.spec.app == app)
+    def _layout(self, app: str, standing: Desired) -> Mapping[str, Any]:
+        """How the app lays out its queues at the broker; a command has no app.
+
+        Raises FleetError where it cannot be asked: the length of the wrong key would be 0 for ever, which is worse
+        than no length at all.
+        """
         if not app:
             return {}
-        try:
-            answer = wanted.probe(app, python=spec.python, workdir=spec.workdir)
-        except FleetError:
-            return {}
+        spec = next(group.spec for _, group in sorted(standing.groups.items()) if group.spec.app == app)
+        hidden = [(variable, self._secret(name)) for variable, name, _ in spec.secret_env]
+        answer = wanted.probe(app, python=spec.python, workdir=spec.workdir, env=(*spec.env, *hidden))
         options: Mapping[str, Any] = answer.get("transportOptions") or {}
         return options
 
@@ -327,10 +329,11 @@ class Controller:
         if not brokers:
             raise UsageError("the manifest names no broker")
         broker = sorted(brokers, key=repr)[0]
-        if not broker.secret:
-            return broker.url
+        return self._secret(broker.secret) if broker.secret else broker.url
+
+    def _secret(self, name: str) -> str:
         assert self._applied is not None
-        return self._secrets(self._applied)[broker.secret]
+        return self._secrets(self._applied)[name]
 
     def _secrets(self, applied: Wanted) -> Mapping[str, str]:
         """Their values as they were when this revision was first looked at."""

@@ -144,14 +144,18 @@ def _app_facts(app: str, python: str, workdir: str) -> AppFacts:
 
 
 @lru_cache(maxsize=32)
-def probe(app: str, *, python: str, workdir: str) -> dict[str, Any]:
-    """What an app says of itself, asked once in a process of its own. Raises FleetError when it cannot be imported."""
+def probe(app: str, *, python: str, workdir: str, env: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
+    """What an app says of itself, asked once in a process of its own. ``env``: variables beside our own.
+
+    Raises FleetError when it cannot be imported.
+    """
     hint = "mend the import; `pool: {type: …, concurrency: …}` in every group spares the question"
     command = [python, "-m", "fleet.worker.probe", app]
     try:
         done = subprocess.run(
             command,
             cwd=workdir,
+            env={**os.environ, **dict(env)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
