@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from math import isfinite
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+SENT_AT_HEADER = "x-fleet-sent-at"
+"""When a message was sent, in Unix seconds. Only fleet's own senders say so."""
 ATTEMPTS_HEADER = "x-fleet-attempts"
 JUNK_CONTENT_TYPE = "application/x-not-an-envelope"
 
@@ -53,6 +57,35 @@ def opened(raw: bytes) -> Envelope:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Envelope(raw, {}, {}, JUNK_CONTENT_TYPE, "binary")
+
+
+def headers_of(raw: bytes | str) -> Mapping[str, Any]:
+    """Only the headers of an envelope; none where it is no envelope."""
+    try:
+        headers = json.loads(raw)["headers"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return headers if isinstance(headers, dict) else {}
+
+
+def waits_since(sent_at: Any, eta: Any = None) -> float | None:
+    """Since when a message waits, in Unix seconds, by its headers as they come (numbers or text): it was sent then, or
+    was due then if it has a date. None where nobody says when it was sent."""
+    try:
+        sent = float(sent_at)
+    except (TypeError, ValueError):
+        return None
+    return max(sent, _moment(eta)) if isfinite(sent) else None
+
+
+def _moment(eta: Any) -> float:
+    """A date of ISO 8601 in Unix seconds, in UTC where it does not say; 0.0 for anything else."""
+    text = eta.decode(errors="replace") if isinstance(eta, bytes) else eta
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
 
 
 def sealed(

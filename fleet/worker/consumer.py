@@ -149,7 +149,9 @@ class Consumer:
         return not (self.running or self._done or self._untold or owed)
 
     def _before_waiting(self) -> None:
-        if self.endings.counted:
+        before = self.record.waiting
+        self._count_waiting()
+        if self.endings.counted or self.record.waiting != before:
             self.endings.counted = False
             self.record.beat()
         self.settlement.flush()
@@ -477,7 +479,13 @@ class Consumer:
         self.endings.line_lost()
         self._hand_back()
 
+    def _count_waiting(self) -> None:
+        """Messages in hand that do not run, those included that the broker pushed and nobody has fetched yet."""
+        in_hand = len(self.waiting) + len(self.delayed) + len(self._untold)
+        self.record.waiting = in_hand + self.channel.pushed
+
     def _publish_state(self) -> None:
+        self._count_waiting()
         self.record.line_up, self.record.sated = self.line.up, self._is_sated()
         self.record.become(RECORD_STATES[self.life.state], self._note())
 

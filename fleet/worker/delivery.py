@@ -48,6 +48,11 @@ class Channel(Protocol):
     lock: threading.RLock
     poll_seconds: float | None
 
+    @property
+    def pushed(self) -> int:
+        """How many messages the broker has pushed to us that no fetch has brought yet. Never raises."""
+        ...
+
     def open(self) -> None:
         """Connect, declare the queues, take back what an earlier life of this replica still held."""
         ...

@@ -17,9 +17,9 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from fleet.broker.envelope import SENT_AT_HEADER
 from fleet.worker.delivery import Delivery
 
-SENT_AT_HEADER = "x-fleet-sent-at"
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "utf-8"
 ACCEPT_JSON: tuple[str, ...] = ("json",)

@@ -6,6 +6,10 @@ by operators (stop taking work) and carried over a restart.
 
 Layout, little endian: a header of 256 bytes, then 256 bytes per slot. Each part starts with a version counter that is
 odd while it is being written; a reader that sees an odd or a changed counter reads again.
+
+Who reads at intervals may subtract: what a process has counted never goes back. Therefore a slot keeps its own sum of
+busy seconds, in one piece with the task that runs in it now, and each change of a slot carries the worker's count of
+processed tasks along, because a worker that always has work publishes its header only once a second.
 """
 
 from __future__ import annotations
@@ -20,11 +24,17 @@ from typing import Any
 
 from fleet.worker.alive import started_ticks
 
-MAGIC = b"FLTREC1\0"
-_HEADER = struct.Struct("<8sQIIIIQQQdd16s16s96sddQ")
-_SLOT = struct.Struct("<QIIdd64s144s")
+MAGIC = b"FLTREC2\0"
+_ANY_LAYOUT = b"FLTREC"
+_HEADER = struct.Struct("<IIIIQQQdd16s16s96sddQI")
+_SLOT = struct.Struct("<IIdd64s144sdQ")
+_VERSION = struct.Struct("<Q")
 _PART = 256
+_HEADER_VERSION, _HEADER_FACTS = 8, 16
+_SLOT_FACTS = 8
+_LOOKS, _QUICK_LOOKS, _PAUSE_SECONDS = 60, 40, 0.0005
 _HOLD_OFFSET = 250
+"""In every layout, so that a hold outlives a change of it."""
 _LINE_UP, _SATED, _FOREIGN = 1, 2, 4
 _STATES = ("starting", "ready", "draining", "stopped", "failed")
 
@@ -48,8 +58,17 @@ class RecordView:
     live: digest of the settings in force that change without a restart.  line_up: the broker can be reached.
     consumed_at: when the broker last answered a fetch for free slots; 0.0 before the first.  freed_at: when a slot
     became free last.  state_at: since when it is in its state.  sated: it fetches nothing on purpose, because of what
-    it holds already.  foreign: the program keeps no record, this is its launcher's word.  started_ticks: start of the
-    process in clock ticks since boot, which with the pid names it for ever; 0 when not known.
+    it holds already.  foreign: the program keeps no record and counts nothing, this is its launcher's word.
+    started_ticks: start of the process in clock ticks since boot, which with the pid names it for ever; 0 when not
+    known.
+
+    Counted since the process began:  processed: tasks that came to their end, failed ones among them, and those that
+    ended without having run (revoked, expired, unknown, no task at all). A run that is to be repeated (a retry, a
+    crash, a message given back) is no end: its message is on its way again.  retried: ends of runs in a retry.
+    busy_seconds: spent by slots on what is no longer in them, whatever became of it; with the ages of ``tasks`` it
+    grows without a jump.
+
+    waiting: messages it has fetched that do not run: they wait for a free slot, a date, or their turn under a rate.
     """
 
     pid: int
@@ -72,11 +91,18 @@ class RecordView:
     sated: bool = False
     foreign: bool = False
     started_ticks: int = 0
+    busy_seconds: float = 0.0
+    waiting: int = 0
 
     @property
     def busy(self) -> int:
         """How many slots run a task."""
         return len(self.tasks)
+
+    @property
+    def reserved(self) -> int:
+        """Messages it holds, fetched and not yet ended: those that run and those that wait in it."""
+        return self.busy + self.waiting
 
 
 class Record:
@@ -86,13 +112,15 @@ class Record:
         """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over."""
         self.path = path
         self.slots = slots
-        earlier = read(path)
+        hold = _is_held(path)
         self._digest = digest.encode()[:16]
         self._state = "starting"
         self._note = b""
         self._version = 0
         self._slot_versions = [0] * slots
-        self.processed = self.failed = self.retried = 0
+        self._began_at = [0.0] * slots
+        self._busy_seconds = [0.0] * slots
+        self.processed = self.failed = self.retried = self.waiting = 0
         self.live = ""
         self.line_up = False
         self.consumed_at = 0.0
@@ -101,7 +129,8 @@ class Record:
         self._started_ticks = started_ticks(os.getpid()) or 0
         self._started_at = self._heartbeat_at = self._state_at = time.time()
         fresh = self._fresh_file(slots)
-        self._map[_HOLD_OFFSET] = 1 if earlier is not None and earlier.hold else 0
+        self._map[: len(MAGIC)] = MAGIC
+        self._map[_HOLD_OFFSET] = int(hold)
         self._write_header()
         os.replace(fresh, path)
 
@@ -130,7 +159,10 @@ class Record:
         before = self._map
         fresh = self._fresh_file(capacity)
         self._map[: len(before)] = before[:]
-        self._slot_versions += [0] * (capacity - self.capacity)
+        more = capacity - self.capacity
+        self._slot_versions += [0] * more
+        self._began_at += [0.0] * more
+        self._busy_seconds += [0.0] * more
         os.replace(fresh, self.path)
         self._map[_HOLD_OFFSET] = before[_HOLD_OFFSET]  # again: an operator may have written it in between
         before.close()
@@ -161,34 +193,30 @@ class Record:
         self._write_header()
 
     def begin(self, slot: int, *, task_id: str, task_name: str, until: float = 0.0, pid: int = 0) -> None:
-        """A task runs in this slot now."""
-        self._write_slot(
-            slot,
-            pid,
-            1,
-            time.time(),
-            until,
-            task_id.encode(errors="replace")[:64],
-            task_name.encode(errors="replace")[:144],
-        )
+        """A task runs in this slot now. Said once more of the same task, when more is known of it, it began before."""
+        since = self._began_at[slot] = self._began_at[slot] or time.time()
+        name = task_name.encode(errors="replace")[:144]
+        self._disturb(slot)
+        self._settle(slot, pid, 1, since, until, task_id.encode(errors="replace")[:64], name)
 
     def end(self, slot: int) -> None:
         """The slot is free again."""
-        self._write_slot(slot, 0, 0, time.time(), 0.0, b"", b"")
+        self._disturb(slot)  # before the clock is read: whoever still sees the task has read his clock before
+        now, since = time.time(), self._began_at[slot]
+        if since:
+            self._busy_seconds[slot] += max(0.0, now - since)
+            self._began_at[slot] = 0.0
+        self._settle(slot, 0, 0, now, 0.0, b"", b"")
 
     def close(self) -> None:
         """Let go of the map; the file stays."""
         self._map.close()
 
     def _write_header(self) -> None:
-        hold = self._map[_HOLD_OFFSET]
-        self._version += 1
-        struct.pack_into("<Q", self._map, 8, self._version)
+        _VERSION.pack_into(self._map, _HEADER_VERSION, self._version + 1)
         _HEADER.pack_into(
             self._map,
-            0,
-            MAGIC,
-            self._version,
+            _HEADER_FACTS,
             os.getpid(),
             self.slots,
             _STATES.index(self._state),
@@ -204,63 +232,58 @@ class Record:
             self.consumed_at,
             self._state_at,
             self._started_ticks,
+            self.waiting,
         )
-        self._map[_HOLD_OFFSET] = hold
-        self._version += 1
-        struct.pack_into("<Q", self._map, 8, self._version)
+        self._version += 2
+        _VERSION.pack_into(self._map, _HEADER_VERSION, self._version)
 
     def _flags(self) -> int:
         return (_LINE_UP if self.line_up else 0) | (_SATED if self.sated else 0) | (_FOREIGN if self._foreign else 0)
 
-    def _write_slot(
-        self, slot: int, pid: int, busy: int, since: float, until: float, task_id: bytes, name: bytes
-    ) -> None:
-        offset = _PART * (1 + slot)
-        version = self._slot_versions[slot] + 2
-        self._slot_versions[slot] = version
-        struct.pack_into("<Q", self._map, offset, version - 1)
-        _SLOT.pack_into(self._map, offset, version - 1, pid, busy, since, until, task_id, name)
-        struct.pack_into("<Q", self._map, offset, version)
+    def _disturb(self, slot: int) -> None:
+        """Let readers of this slot wait."""
+        _VERSION.pack_into(self._map, _PART * (1 + slot), self._slot_versions[slot] + 1)
+
+    def _settle(self, slot: int, pid: int, busy: int, since: float, until: float, task_id: bytes, name: bytes) -> None:
+        offset, spent = _PART * (1 + slot), self._busy_seconds[slot]
+        _SLOT.pack_into(self._map, offset + _SLOT_FACTS, pid, busy, since, until, task_id, name, spent, self.processed)
+        version = self._slot_versions[slot] = self._slot_versions[slot] + 2
+        _VERSION.pack_into(self._map, offset, version)
 
 
 def read(path: Path) -> RecordView | None:
-    """The record at ``path``, or None where there is none that can be read."""
-    try:
-        data = path.read_bytes()
-    except OSError:
+    """The record at ``path``, or None where there is none that can be read, or one of another layout."""
+    parts = _settled(path)
+    if not parts or parts[0][:8] != MAGIC:
         return None
-    if len(data) < _PART or data[:8] != MAGIC:
-        return None
-    header = _settled(path, data, 0, _HEADER)
-    if header is None:
-        return None
-    _, _, pid, slots, state, flags, processed, failed, retried, *more = header
-    started_at, heartbeat_at, digest, live, note, consumed_at, state_at, ticks = more
+    pid, slots, state, flags, processed, failed, retried, *more = _HEADER.unpack_from(parts[0], _HEADER_FACTS)
+    started_at, heartbeat_at, digest, live, note, consumed_at, state_at, ticks, waiting = more
     if state >= len(_STATES):
         return None
-    capacity = len(data) // _PART - 1
-    parts = [_settled(path, data, _PART * (1 + index), _SLOT) for index in range(capacity)]
+    places = [_SLOT.unpack_from(part, _SLOT_FACTS) for part in parts[1:]]
     return RecordView(
         pid=pid,
         digest=_text(digest),
         state=_STATES[state],
         slots=slots,
-        processed=processed,
+        processed=max([processed, *(place[7] for place in places)]),
         failed=failed,
         retried=retried,
         started_at=started_at,
         heartbeat_at=heartbeat_at,
-        hold=data[_HOLD_OFFSET] == 1,
+        hold=parts[0][_HOLD_OFFSET] == 1,
         note=_text(note),
-        tasks=tuple(_slot_view(index, part) for index, part in enumerate(parts) if part and part[2]),
+        tasks=tuple(_slot_view(index, place) for index, place in enumerate(places) if place[1]),
         live=_text(live),
         line_up=bool(flags & _LINE_UP),
         consumed_at=consumed_at,
-        freed_at=max((part[3] for part in parts if part and not part[2]), default=0.0),
+        freed_at=max((place[2] for place in places if not place[1]), default=0.0),
         state_at=state_at,
         sated=bool(flags & _SATED),
         foreign=bool(flags & _FOREIGN),
         started_ticks=ticks,
+        busy_seconds=sum(place[6] for place in places),
+        waiting=waiting,
     )
 
 
@@ -277,29 +300,54 @@ def set_hold(path: Path, *, on: bool) -> bool:
     return True
 
 
-def _slot_view(index: int, part: tuple[Any, ...]) -> SlotView:
-    _, pid, _, since, until, task_id, name = part
+def _is_held(path: Path) -> bool:
+    """Whether an earlier record here, of whatever layout, is on hold."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return len(data) >= _PART and data.startswith(_ANY_LAYOUT) and data[_HOLD_OFFSET] == 1
+
+
+def _slot_view(index: int, place: tuple[Any, ...]) -> SlotView:
+    pid, _, since, until, task_id, name, *_ = place
     return SlotView(index, pid, _text(task_id), _text(name), since, until)
 
 
-def _settled(path: Path, data: bytes, offset: int, shape: struct.Struct) -> tuple[Any, ...] | None:
-    """Unpack one part; where the writer was at work in it, read it again a few times."""
-    version_offset = offset + (8 if offset == 0 else 0)
-    for _ in range(8):
-        if len(data) < offset + shape.size:
-            return None
-        (version,) = struct.unpack_from("<Q", data, version_offset)
-        if version % 2 == 0:
-            return shape.unpack_from(data, offset)
-        data = _again(path)
-    return shape.unpack_from(data, offset) if len(data) >= offset + shape.size else None
+def _settled(path: Path) -> list[bytes]:
+    """The parts of a record, each as it was at a moment when nobody wrote in it. Empty where there is no record.
 
-
-def _again(path: Path) -> bytes:
+    A part whose writer died in the middle, or never rests, is as it is.
+    """
     try:
-        return path.read_bytes()
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
-        return b""
+        return []
+    try:
+        size_bytes = os.fstat(descriptor).st_size  # for good: a record never grows in its place
+        parts = [b""] * (size_bytes // _PART)
+        unsettled = list(range(len(parts)))
+        for look in range(_LOOKS):
+            if look >= _QUICK_LOOKS:
+                time.sleep(_PAUSE_SECONDS)
+            before, after = os.pread(descriptor, size_bytes, 0), os.pread(descriptor, size_bytes, 0)
+            for index in unsettled:
+                parts[index] = before[_PART * index : _PART * (index + 1)]
+            unsettled = [index for index in unsettled if not _is_same(before, after, index)]
+            if not unsettled:
+                break
+        return parts
+    except OSError:
+        return []
+    finally:
+        os.close(descriptor)
+
+
+def _is_same(before: bytes, after: bytes, index: int) -> bool:
+    """Whether nobody wrote in this part between two looks at it."""
+    at = _PART * index if index else _HEADER_VERSION
+    version = before[at : at + _VERSION.size]
+    return version[0] % 2 == 0 and version == after[at : at + _VERSION.size]
 
 
 def _text(raw: object) -> str:

@@ -62,6 +62,7 @@ class MemoryChannel:
     def __init__(self, *, again: bool = False, delays: bool = False) -> None:
         self.lock = threading.RLock()
         self.poll_seconds: float | None = 0.01
+        self.pushed = 0
         self.queue: deque[Delivery] = deque()
         self.held: dict[str, Delivery] = {}
         self.acked: list[str] = []
@@ -291,6 +292,55 @@ def test_a_failing_task_is_sent_again_and_then_buried(make: Make) -> None:
     assert (dead[0], dead[1]["x-fleet-error"], dead[1]["x-fleet-retries"]) == ("q.dead", "ValueError: as asked", 1)
     world.consumer.record.beat()
     assert (world.view().processed, world.view().failed, world.view().retried) == (1, 1, 1)
+
+
+def test_what_it_holds_is_published_while_it_waits_for_a_slot(make: Make) -> None:
+    world = make("threads", 2, prefetch=5)
+    for number in range(6):
+        world.channel.put("waits", number)
+    world.until(lambda: world.view().reserved == 5)
+    assert (world.view().busy, world.view().waiting, world.view().processed) == (2, 3, 0)
+    world.channel.pushed = 4
+    world.until(lambda: world.view().reserved == 9)
+    world.channel.pushed = 0
+    gate.set()
+    world.until(lambda: world.view().processed == 6)
+    world.until(lambda: world.view().reserved == 0)
+    assert world.view().busy_seconds > 0
+
+
+def test_what_waits_for_its_date_or_its_turn_is_held_too(make: Make) -> None:
+    world = make("threads", 2)
+    world.consumer.tuning.set_rate_limit("early", "1/h")
+    world.channel.put("note", 1, countdown=3600)
+    world.channel.put("early", 1)
+    world.channel.put("early", 2)
+    world.until(lambda: ran == [1])
+    world.until(lambda: world.view().reserved == 2)
+    world.consumer.tell(Event.HOLD)
+    assert world.view().reserved == 0, "all was handed back"
+
+
+def test_a_retry_is_no_completion_but_its_time_was_spent(make: Make) -> None:
+    world = make("threads", 1)
+    world.channel.put("waits", 1, kwargs={"fail": True})
+    world.until(lambda: world.view().busy == 1)
+    gate.set()
+    world.until(lambda: world.view().retried == 1)
+    spent = world.view().busy_seconds
+    assert spent > 0
+    world.until(lambda: world.view().processed == 1)
+    assert (world.view().failed, world.view().busy_seconds > spent) == (1, True)
+
+
+def test_a_solo_worker_with_work_ahead_publishes_each_end(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = make()
+    seen = []
+    monkeypatch.setattr(note, "function", lambda number: seen.append(world.view().processed))
+    for number in range(4):
+        world.channel.put("note", number)
+    world.until(lambda: len(world.channel.acked) == 4)
+    assert seen == [0, 1, 2, 3]
 
 
 def test_revoked_and_expired_tasks_do_not_run(make: Make) -> None:

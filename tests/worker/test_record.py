@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +98,103 @@ def test_more_slots_move_the_record_with_all_it_tells(record: Record, clock: Clo
     assert [task.task_id for task in found.tasks] == ["id-1", "id-2"]
 
 
+def test_slots_add_up_what_was_spent_in_them(record: Record, clock: Clock) -> None:
+    record.begin(0, task_id="id-1", task_name="shop.thumb")
+    clock.now = 1004.0
+    record.begin(1, task_id="id-2", task_name="shop.thumb")
+    record.begin(0, task_id="id-1", task_name="shop.thumb", pid=7)
+    assert [(task.since, task.pid) for task in view(record).tasks] == [(1000.0, 7), (1004.0, 0)]
+    assert view(record).busy_seconds == 0.0
+    clock.now = 1006.5
+    record.end(0)
+    record.end(1)
+    record.end(1)
+    record.begin(0, task_id="id-3", task_name="shop.thumb")
+    clock.now = 1007.0
+
+    assert view(record).busy_seconds == 9.0
+    record.end(0)
+    assert view(record).busy_seconds == 9.5
+
+
+def test_a_clock_that_is_set_back_takes_nothing_back(record: Record, clock: Clock) -> None:
+    record.begin(0, task_id="id-1", task_name="shop.thumb")
+    clock.now = 900.0
+    record.end(0)
+
+    assert view(record).busy_seconds == 0.0
+
+
+def test_a_worker_that_never_rests_still_publishes_what_it_has_done(record: Record) -> None:
+    record.begin(0, task_id="id-1", task_name="shop.thumb")
+    record.end(0)
+    record.processed += 1
+    assert view(record).processed == 0
+    record.begin(1, task_id="id-2", task_name="shop.thumb")
+
+    assert view(record).processed == 1
+
+
+def test_what_waits_in_a_worker_is_reserved_with_what_runs(record: Record) -> None:
+    record.begin(0, task_id="id-1", task_name="shop.thumb")
+    record.waiting = 3
+    record.beat()
+
+    assert (view(record).busy, view(record).waiting, view(record).reserved) == (1, 3, 4)
+
+
+def test_another_size_keeps_what_was_counted(record: Record, clock: Clock) -> None:
+    record.begin(0, task_id="id-1", task_name="shop.thumb")
+    record.begin(1, task_id="id-2", task_name="shop.thumb")
+    clock.now = 1002.0
+    record.end(0)
+    record.processed, record.waiting = 1, 2
+    record.resize(4)
+    assert (view(record).busy_seconds, view(record).processed, view(record).reserved) == (2.0, 1, 3)
+    record.resize(1)
+    clock.now = 1005.0
+    record.end(1)
+
+    assert (view(record).busy_seconds, view(record).slots) == (7.0, 1), "a slot beyond the new size had its task still"
+
+
+def test_nothing_counted_ever_goes_back_for_a_reader(tmp_path: Path) -> None:
+    path = tmp_path / "thumbs.0.rec"
+    writer = os.fork()
+    if writer == 0:
+        work_for_ever(path)
+    try:
+        while read(path) is None:
+            os.sched_yield()
+        earlier = (0, 0.0)
+        for _ in range(5000):
+            now = time.time()
+            found = read(path)
+            assert found is not None
+            busy_seconds = found.busy_seconds + sum(max(0.0, now - task.since) for task in found.tasks)
+            assert found.processed >= earlier[0]
+            assert busy_seconds >= earlier[1] - 1e-6
+            earlier = (found.processed, busy_seconds)
+        assert min(earlier) > 0
+    finally:
+        os.kill(writer, signal.SIGKILL)
+        os.waitpid(writer, 0)
+
+
+def work_for_ever(path: Path) -> None:
+    """Tasks that come and go, in slots that become more and less. Does not return."""
+    record = Record(path, digest="d", slots=2)
+    while True:
+        for slots in (2, 3, 4):
+            record.resize(slots)
+            for slot in range(slots):
+                record.begin(slot, task_id="id", task_name="shop.thumb")
+            for slot in range(slots):
+                record.end(slot)
+                record.processed += 1
+        record.beat()
+
+
 def test_a_launchers_word_is_told_from_a_workers_own(tmp_path: Path) -> None:
     path = tmp_path / "clock.0.rec"
     Record(path, digest="d", slots=0, foreign=True).become("ready")
@@ -109,7 +208,19 @@ def test_a_launchers_word_is_told_from_a_workers_own(tmp_path: Path) -> None:
     assert not own.foreign, "the worker has taken its record over"
 
 
-@pytest.mark.parametrize("content", [b"", b"FLTREC1\0", b"x" * 512])
+def test_a_record_of_an_older_layout_is_none_but_its_hold_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "thumbs.0.rec"
+    older = bytearray(b"FLTREC1\0" + bytes(504))
+    older[250] = 1
+    path.write_bytes(older)
+    assert read(path) is None
+
+    made = Record(path, digest="d", slots=1)
+    assert view(made).hold
+    made.close()
+
+
+@pytest.mark.parametrize("content", [b"", records.MAGIC, b"x" * 512, b"FLTREC1\0" + bytes(504)])
 def test_what_is_no_record_is_none(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "thumbs.0.rec"
     path.write_bytes(content)

@@ -15,10 +15,10 @@ import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from fleet.broker.connection import RedisAccess
 from fleet.broker.envelope import after_crash
+from fleet.broker.keys import Keys, member_name
 from fleet.worker.channels.scripts import Link
 from fleet.worker.channels.waiting import BLOCK_SECONDS
 
@@ -27,59 +27,13 @@ GRAVE_MS = (BLOCK_SECONDS + 30) * 1000
 _CHUNK = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Keys:
-    """The keys that fleet adds to a broker. Queues themselves are kombu's."""
-
-    prefix: str
-    holder: str
-
-    @property
-    def leases(self) -> str:
-        """Sorted set: holder -> end of its lease in milliseconds."""
-        return f"{self.prefix}fleet:leases"
-
-    @property
-    def holders(self) -> str:
-        """Hash: holder -> its inboxes and their lists, as JSON."""
-        return f"{self.prefix}fleet:holders"
-
-    @property
-    def suspects(self) -> str:
-        """Hash: holder -> the end of its lease and when it was seen over."""
-        return f"{self.prefix}fleet:suspects"
-
-    @property
-    def looking(self) -> str:
-        """There while somebody has looked after the others recently."""
-        return f"{self.prefix}fleet:looking"
-
-    @property
-    def held(self) -> str:
-        """Hash of this holder: tag -> list and envelope."""
-        return f"{self.prefix}fleet:held:{self.holder}"
-
-    @property
-    def mark(self) -> str:
-        """Left when the messages of this holder were given to others."""
-        return f"{self.prefix}fleet:given-away:{self.holder}"
-
-    def inbox(self, queue: str) -> str:
-        """List: what arrived for this holder while it waited on the queue."""
-        return f"{self.prefix}fleet:inbox:{self.holder}:{queue}"
-
-    def delayed(self, queue: str) -> str:
-        """Sorted set, shared by all: list and envelope -> due, in milliseconds."""
-        return f"{self.prefix}fleet:delayed:{queue}"
-
-
 def holder_name(fleet: str, replica: str, born: int) -> str:
     """The name of this process among those that hold messages."""
     return f"{_family(fleet, replica)}{os.getpid()}:{born}"
 
 
 def _family(fleet: str, replica: str) -> str:
-    return f"{fleet}/{replica}@{socket.gethostname()}:"
+    return f"{member_name(fleet, replica)}{socket.gethostname()}:"
 
 
 def is_dead_sibling(holder: str, fleet: str, replica: str) -> bool:

@@ -89,6 +89,11 @@ class KombuChannel(Connected):
             self._rotate()
         return [self._delivered(queue, message) for queue, message in taken]
 
+    @property
+    def pushed(self) -> int:
+        """None: it is asked."""
+        return 0
+
     def wait_fds(self) -> Sequence[int]:
         """None: it is polled."""
         return ()

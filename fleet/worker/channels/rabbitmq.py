@@ -157,6 +157,11 @@ class RabbitChannel(Connected):
             self._rotate()
         return [self._delivered(pushed, now) for pushed in found]
 
+    @property
+    def pushed(self) -> int:
+        """What waits in the buffers."""
+        return self._buffered
+
     def wait_fds(self) -> Sequence[int]:
         """Descriptors that become readable when a fetch may bring something."""
         return self.fds() if self._waits and self._subscribed else ()

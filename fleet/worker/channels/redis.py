@@ -22,10 +22,11 @@ import redis
 
 from fleet.broker.connection import RedisAccess, connect_now, kombu_connection, redis_access
 from fleet.broker.envelope import opened, sealed
+from fleet.broker.keys import Keys
 from fleet.broker.queues import entity
 from fleet.core.desired import QueueSpec
 from fleet.errors import Unreachable
-from fleet.worker.channels.holders import Keys, Registry, holder_name
+from fleet.worker.channels.holders import Registry, holder_name
 from fleet.worker.channels.scripts import Link, Prepared
 from fleet.worker.channels.waiting import BLOCK_SECONDS, Waiting
 from fleet.worker.delivery import ChannelLost, Delivery
@@ -163,6 +164,11 @@ class RedisChannel:
         if self._inbox_may_hold or (not count and self._acks):
             self._turn(link, 0)
         return deliveries
+
+    @property
+    def pushed(self) -> int:
+        """None: what arrives is in an inbox at the server, for an instant."""
+        return 0
 
     def wait_fds(self) -> Sequence[int]:
         """Descriptors that become readable when a fetch may bring something."""

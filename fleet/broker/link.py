@@ -1,0 +1,83 @@
+"""One connection to a Redis with one command at a time on it, or several in one breath."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.exceptions import NoScriptError, ResponseError
+
+from fleet.broker.connection import RedisAccess
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """One Lua script: its text and the name by which the server remembers it."""
+
+    text: str
+    sha: str
+
+
+@cache
+def script(package: str, name: str) -> Script:
+    """The script ``<name>.lua`` next to the modules of a package."""
+    text = files(package).joinpath(f"{name}.lua").read_text()
+    return Script(text, hashlib.sha1(text.encode()).hexdigest())
+
+
+class Link:
+    """A connection that is up. Raises what redis-py raises."""
+
+    def __init__(self, access: RedisAccess, *, name: str) -> None:
+        self._connection = access.connect(name=name)
+
+    def call(self, *command: Any) -> Any:
+        """Send a command and wait for its answer."""
+        self._connection.send_command(*command)
+        return self._connection.read_response()
+
+    def call_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send several commands at once, then wait for their answers."""
+        self._connection.send_packed_command(self._connection.pack_commands(commands))
+        return [self._connection.read_response() for _ in commands]
+
+    def ask_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """The same, where a command that the server refuses is answered by its ``ResponseError``."""
+        self._connection.send_packed_command(self._connection.pack_commands(commands))
+        return [self._answer() for _ in commands]
+
+    def _answer(self) -> Any:
+        try:
+            return self._connection.read_response()
+        except ResponseError as refusal:
+            return refusal
+
+    def evaluate(self, lua: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run a script; a server that does not know it (any more) is told."""
+        try:
+            return self.call("EVALSHA", lua.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return self.call("EVAL", lua.text, len(keys), *keys, *arguments)
+
+    def send(self, *command: Any) -> None:
+        """Send a command; :meth:`read` takes its answer later."""
+        self._connection.send_command(*command)
+
+    def read(self) -> Any:
+        """Wait for the answer to what was sent."""
+        return self._connection.read_response()
+
+    def fileno(self) -> int:
+        """The socket, for select."""
+        return int(self._connection._sock.fileno())
+
+    def close(self) -> None:
+        """Let go of the socket. Never raises."""
+        with suppress(OSError, redis.RedisError):
+            self._connection.disconnect()
