@@ -34,6 +34,12 @@ class ObservedReplica:
     """One replica as seen. ``spec`` is what its launch document says (None when that is gone or unreadable).
 
     live: digest of the settings a running worker goes by; empty where nothing tells.
+
+    counts: its process lives and keeps count of its own work; only then may busy, processed, busy_seconds and reserved
+    be believed.  processed, busy_seconds: counted since the process began; neither goes back while the process is the
+    same.  processed: tasks that came to their end, failed ones among them; what is to be repeated (a retry) has not.
+    busy_seconds: spent by slots on tasks, those that run now included.  reserved: messages it holds, those that run
+    and those that wait in it for a slot, a date or their turn.
     """
 
     group: str
@@ -52,6 +58,9 @@ class ObservedReplica:
     held: bool = False
     note: str = ""
     live: str = ""
+    busy_seconds: float = 0.0
+    reserved: int = 0
+    counts: bool = False
 
     @property
     def name(self) -> str:

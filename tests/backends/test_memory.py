@@ -145,6 +145,40 @@ def test_a_crash_a_parking_and_a_hand_are_seen() -> None:
     assert (after["thumbs.2"].state, after["thumbs.2"].pid) == (State.STOPPED, None)
 
 
+def test_workers_count_what_they_do() -> None:
+    world = backend()
+    world.start(replicas(), secrets={})
+    world.work("thumbs.0", 2)
+    world.count("thumbs.0", processed=7, failed=1, busy_seconds=30.0, waiting=3)
+    seen = world.observe().replicas["thumbs.0"]
+    assert (seen.counts, seen.processed, seen.failed, seen.busy_seconds, seen.reserved) == (True, 7, 1, 32.0, 5)
+
+    world.finish("thumbs.0")
+
+    after = world.observe().replicas["thumbs.0"]
+    assert (after.processed, after.busy_seconds, after.reserved) == (9, 32.0, 3)
+
+
+def test_another_process_begins_to_count_anew_and_no_process_counts_nothing() -> None:
+    world = backend()
+    world.start(replicas(), secrets={})
+    for name in ("thumbs.0", "thumbs.1"):
+        world.count(name, processed=7, busy_seconds=30.0, waiting=3)
+    world.crash("thumbs.0")
+    world.stop(["thumbs.1"])
+    crashed, stopped = (world.observe().replicas[name] for name in ("thumbs.0", "thumbs.1"))
+
+    assert (crashed.counts, crashed.processed, crashed.busy_seconds, crashed.reserved) == (True, 0, 0.0, 0)
+    assert (stopped.counts, stopped.processed, stopped.busy_seconds, stopped.reserved) == (False, 7, 0.0, 0)
+
+
+def test_a_program_of_somebody_else_counts_nothing() -> None:
+    world = backend()
+    world.start([replace(one, spec=replace(one.spec, kind="command")) for one in replicas()], secrets={})
+
+    assert not world.observe().replicas["thumbs.0"].counts
+
+
 def test_a_replica_can_be_held_and_released() -> None:
     world = backend()
     world.start(replicas(), secrets={})

@@ -56,6 +56,33 @@ def test_a_ready_worker_is_told_whole() -> None:
     assert seen.tasks == (RunningTask("id-1", "shop.thumb", 10.0),)
 
 
+def test_what_a_worker_counts_includes_what_runs_in_it() -> None:
+    running = (*RECORD.tasks, SlotView(2, 44, "id-2", "shop.thumb", NOW + 5.0, 0.0))
+    seen = observed(sight(record=replace(RECORD, busy_seconds=90.0, waiting=3, tasks=running)))
+
+    assert (seen.counts, seen.busy, seen.reserved, seen.busy_seconds) == (True, 2, 5, 100.0)
+
+
+def test_a_task_that_ends_leaves_its_seconds_behind() -> None:
+    before = observed(sight(record=replace(RECORD, busy_seconds=90.0)))
+    after = observed(sight(record=replace(RECORD, busy_seconds=100.0, tasks=())))
+
+    assert before.busy_seconds == after.busy_seconds == 100.0
+
+
+@pytest.mark.parametrize("stale", [replace(RECORD, pid=41), replace(RECORD, digest="00000000"), None])
+def test_nobody_counts_for_a_process_that_has_not_spoken_yet(stale: RecordView | None) -> None:
+    seen = observed(sight(record=stale and replace(stale, busy_seconds=90.0, waiting=3)))
+
+    assert (seen.counts, seen.busy_seconds, seen.reserved) == (False, 0.0, 0)
+
+
+def test_a_program_of_somebody_else_counts_nothing() -> None:
+    seen = observed(sight(record=replace(RECORD, foreign=True, processed=0, tasks=())))
+
+    assert (seen.counts, seen.busy_seconds, seen.reserved) == (False, 0.0, 0)
+
+
 @pytest.mark.parametrize("stale", [replace(RECORD, pid=41), replace(RECORD, digest="00000000"), None])
 def test_a_record_of_an_earlier_life_makes_nobody_ready(stale: RecordView | None) -> None:
     seen = observed(sight(record=stale))

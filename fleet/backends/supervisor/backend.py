@@ -75,6 +75,7 @@ class SupervisorBackend:
         )
 
     def _seen(self, name: str, row: Process, digest: str, table: Table) -> ObservedReplica:
+        now = time.time()  # before the record is read: seconds that are counted up to now then never go back
         sight = Sight(
             name=name,
             digest=digest,
@@ -82,7 +83,7 @@ class SupervisorBackend:
             launch=self._folder.launch(name),
             record=records.read(self.places.record_file(name)),
             memory_bytes=table.memory_bytes(row.pid) if row.pid else 0,
-            now=time.time(),
+            now=now,
             answers=self._answers(name, row),
         )
         return observed(sight)

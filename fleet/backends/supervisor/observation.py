@@ -68,6 +68,9 @@ def observed(sight: Sight) -> ObservedReplica:
         held=sight.record.hold if sight.record else False,
         note=note,
         live=record.live if record else "",
+        busy_seconds=_busy_seconds(record, sight.now),
+        reserved=record.reserved if record else 0,
+        counts=record is not None and not record.foreign,
     )
 
 
@@ -125,6 +128,13 @@ def _uptime_seconds(sight: Sight) -> float:
         return 0.0
     since = sight.living_record.started_at if sight.living_record else float(sight.process.started_at)
     return max(0.0, sight.now - since)
+
+
+def _busy_seconds(record: RecordView | None, now: float) -> float:
+    """What has ended and what runs, by one clock: there is no jump when a task ends."""
+    if record is None:
+        return 0.0
+    return record.busy_seconds + sum(max(0.0, now - task.since) for task in record.tasks)
 
 
 def _tasks(record: RecordView | None, now: float) -> tuple[RunningTask, ...]:
