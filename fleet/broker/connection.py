@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fleet.errors import Unreachable
@@ -47,6 +47,9 @@ def is_rabbitmq(url: str) -> bool:
     return scheme(url) in AMQP_SCHEMES
 
 
+_LIMITS = ("socket_timeout", "socket_connect_timeout")
+
+
 @dataclass(frozen=True, slots=True)
 class RedisAccess:
     """What kombu makes of a Redis URL and its options: how to connect, and how queues are laid out in keys."""
@@ -65,6 +68,11 @@ class RedisAccess:
         if name:
             _introduce(connection, name)
         return connection
+
+    def within(self, seconds: float) -> RedisAccess:
+        """The same, but nothing is waited for longer than this: not for the connection, not for an answer."""
+        limits = {name: min(limit, seconds) for name in _LIMITS if (limit := self.parameters.get(name))}
+        return replace(self, parameters={**self.parameters, **limits})
 
     def lists(self, queue: str) -> tuple[str, ...]:
         """The keys of one queue, urgent messages first: kombu keeps a list per priority step."""
@@ -126,18 +134,25 @@ def _unconnected_channel(url: str, options: dict[str, Any]) -> Any:
 
 
 def kombu_connection(
-    url: str, *, options: Mapping[str, Any] | None = None, heartbeat_seconds: float | None = None
+    url: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    heartbeat_seconds: float | None = None,
+    answer_seconds: float = ANSWER_SECONDS,
 ) -> kombu.Connection:
-    """A kombu connection, not yet connected; publisher confirms are on where the transport knows them."""
+    """A kombu connection, not yet connected; publisher confirms are on where the transport knows them.
+
+    answer_seconds: how long to wait for the connection, and for the lock of a database in a file.
+    """
     import kombu
 
-    settings = {**_options_in(url), **(options or {})}
+    settings = {**_options_in(url, answer_seconds), **(options or {})}
     if scheme(url).startswith(_SQL_SCHEMES):
         settings = {name: value for name, value in settings.items() if name not in _NOT_FOR_ENGINES}
     if is_rabbitmq(url):
         settings.setdefault("confirm_publish", True)
     try:
-        connection = kombu.Connection(url, transport_options=settings, connect_timeout=ANSWER_SECONDS)
+        connection = kombu.Connection(url, transport_options=settings, connect_timeout=answer_seconds)
     except Exception as error:
         raise unreachable(url, error) from error
     if heartbeat_seconds is not None:
@@ -145,7 +160,7 @@ def kombu_connection(
     return connection
 
 
-def _options_in(url: str) -> dict[str, Any]:
+def _options_in(url: str, answer_seconds: float) -> dict[str, Any]:
     """What kombu wants as options and people rather write in the URL, or not at all.
 
     ``filesystem:///srv/queue``: one folder for both directions, made where it is missing.
@@ -155,7 +170,7 @@ def _options_in(url: str) -> dict[str, Any]:
         os.makedirs(control, mode=0o700, exist_ok=True)
         return {"data_folder_in": path, "data_folder_out": path, "control_folder": control}
     if scheme(url) in ("sqla+sqlite", "sqlalchemy+sqlite"):
-        return {"connect_args": {"timeout": ANSWER_SECONDS}}  # for the lock that another worker holds
+        return {"connect_args": {"timeout": answer_seconds}}  # for the lock that another worker holds
     return {}
 
 
@@ -166,9 +181,12 @@ def broker_errors(connection: kombu.Connection) -> tuple[type[BaseException], ..
     return (*connection.connection_errors, *connection.channel_errors, OperationalError, OSError)
 
 
-def connect_now(connection: kombu.Connection) -> None:
-    """Connect, without kombu's pauses between tries: who calls has a back-off of its own."""
-    connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
+def connect_now(connection: kombu.Connection, *, within_seconds: float | None = None) -> None:
+    """Connect, without kombu's pauses between tries: who calls has a back-off of its own.
+
+    within_seconds: after that long, a try that failed is not repeated.
+    """
+    connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0, timeout=within_seconds)
 
 
 def unreachable(url: str, error: BaseException) -> Unreachable:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fleet.broker.connection import (
     broker_errors,
@@ -20,6 +20,9 @@ from fleet.broker.connection import (
 )
 from fleet.broker.envelope import sealed
 from fleet.errors import Unreachable
+
+if TYPE_CHECKING:
+    from fleet.broker.queues import Gauge
 
 BATCH = 500
 CONFIRM_SECONDS = 20.0
@@ -147,9 +150,11 @@ class _RedisWire:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         import redis
 
+        from fleet.broker.link import Link
+
         self.errors: tuple[type[BaseException], ...] = (redis.RedisError, OSError)
         self._access = redis_access(url, options)
-        self._connection = self._access.connect(name="fleet:send")
+        self._link = Link(self._access, name="fleet:send")
 
     def send(self, messages: Sequence[Outgoing]) -> None:
         lists: dict[str, list[bytes]] = {}
@@ -157,19 +162,14 @@ class _RedisWire:
             target = self._access.list_of(message.queue, message.properties.get("priority"))
             lists.setdefault(target, []).append(_envelope(message))
         commands = [("LPUSH", target, *envelopes) for target, envelopes in lists.items()]
-        self._run(commands if len(commands) == 1 else [("MULTI",), *commands, ("EXEC",)])
+        self._link.call_many(commands if len(commands) == 1 else [("MULTI",), *commands, ("EXEC",)])
 
     def depth(self, queue: str) -> int | None:
-        lengths: list[int] = self._run([("LLEN", key) for key in self._access.lists(queue)])
+        lengths: list[int] = self._link.call_many([("LLEN", key) for key in self._access.lists(queue)])
         return sum(lengths)
 
     def close(self) -> None:
-        self._connection.disconnect()
-
-    def _run(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        connection = self._connection
-        connection.send_packed_command(connection.pack_commands(commands))
-        return [connection.read_response() for _ in commands]
+        self._link.close()
 
 
 class _KombuWire:
@@ -182,6 +182,7 @@ class _KombuWire:
         self._channel = self._connection.channel()
         self._confirms = _Confirms(self._channel) if hasattr(self._channel, "confirm_select") else None
         self._declared: set[str] = set()
+        self._gauge: Gauge | None = None
 
     def send(self, messages: Sequence[Outgoing]) -> None:
         import kombu
@@ -207,16 +208,10 @@ class _KombuWire:
             self._confirms.wait(self._connection)
 
     def depth(self, queue: str) -> int | None:
-        import kombu
+        from fleet.broker.queues import Gauge
 
-        channel = self._connection.channel()
-        try:
-            return int(kombu.Queue(queue)(channel).queue_declare(passive=True).message_count)
-        except self._connection.channel_errors:
-            return None
-        finally:
-            if channel.connection is not None:
-                channel.close()
+        self._gauge = self._gauge or Gauge(self._connection)
+        return self._gauge.ready(queue)
 
     def close(self) -> None:
         self._connection.release()

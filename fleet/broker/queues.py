@@ -7,8 +7,10 @@ from contextlib import suppress
 from typing import Any
 
 import kombu
+from kombu.transport import virtual
 
 _SENDABLE = ("correlation_id", "reply_to", "priority", "message_id", "timestamp", "type", "app_id")
+_NOT_FOUND = "404"
 
 
 def entity(name: str, entities: Mapping[str, Any]) -> kombu.Queue:
@@ -38,16 +40,45 @@ def declare(connection: Any, queue: kombu.Queue) -> None:
 
 def backlog(connection: Any, names: Iterable[str]) -> int | None:
     """How many messages are ready in these queues; None where none of them can tell."""
-    counts = [count for name in names if (count := _depth(connection, name)) is not None]
+    gauge = Gauge(connection)
+    counts = [count for name in names if (count := gauge.ready(name)) is not None]
+    gauge.close()
     return sum(counts) if counts else None
 
 
-def _depth(connection: Any, name: str) -> int | None:
-    try:
-        with _scratch(connection) as channel:
-            return int(kombu.Queue(name)(channel).queue_declare(passive=True).message_count)
-    except connection.channel_errors:
-        return None
+class Gauge:
+    """How many messages are ready in a queue, asked over one channel for as long as the broker keeps it open."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._channel: Any = None
+
+    def ready(self, name: str, *, missing: int | None = None) -> int | None:
+        """None where the broker or the transport does not tell; ``missing`` where there is no such queue.
+
+        Raises what kombu raises for a connection that is lost.
+        """
+        try:
+            if self._channel is None:
+                self._channel = self._connection.channel()
+            if not _can_count(self._channel):
+                return None
+            return int(kombu.Queue(name)(self._channel).queue_declare(passive=True).message_count)
+        except self._connection.channel_errors as error:
+            self.close()  # the broker has closed it over this
+            return missing if str(getattr(error, "reply_code", "")) == _NOT_FOUND else None
+
+    def close(self) -> None:
+        """Let go of the channel; the next question opens another."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with suppress(Exception):
+                channel.close()
+
+
+def _can_count(channel: Any) -> bool:
+    """A transport that does not know how says 0, whatever there is."""
+    return not isinstance(channel, virtual.Channel) or type(channel)._size is not virtual.Channel._size
 
 
 class _scratch:  # noqa: N801

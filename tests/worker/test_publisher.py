@@ -87,8 +87,8 @@ def test_forked_child_has_a_connection_of_its_own(broker: Broker) -> None:
 def test_connection_lost_while_idle_is_made_again(broker: Broker) -> None:
     with Publisher(broker.url) as publisher:
         publisher.send(outgoing(broker, 1))
-        connection: Any = publisher._wire._connection  # type: ignore[union-attr]
-        sock = connection._sock if broker.kind == "redis" else connection.connection.sock
+        wire: Any = publisher._wire
+        sock = wire._link._connection._sock if broker.kind == "redis" else wire._connection.connection.sock
         sock.shutdown(2)
         publisher.send(outgoing(broker, 2))
     assert broker.depth() == 2
