@@ -31,7 +31,6 @@ def autoscaling(scope: Scope) -> None:
         seen = {name: group for name, group in groups.items() if _is_seen(scope, name, group)}
         _broker_tells(scope, sorted(seen))
         _shared_queues(scope, seen)
-        _zero(scope, seen)
 
 
 def _nothing_moves(scope: Scope, names: Iterable[str]) -> None:
@@ -73,14 +72,3 @@ def _shared_queues(scope: Scope, moving: Mapping[str, Group]) -> None:
             message = f"{others} and {last} take from queue {queue!r}: what waits in it counts for each in equal parts"
             hint = "with one group per queue the controller sees who is late"
             scope.warn(("spec", "groups", last, "queues", queue), message, hint)
-
-
-def _zero(scope: Scope, moving: Mapping[str, Group]) -> None:
-    """Idle slots stay where they are unless the manifest says otherwise, those of a group that may have none too."""
-    if scope.manifest.spec.balance.surplus != "keep":
-        return
-    for name, group in moving.items():
-        if group.autoscale is not None and group.autoscale.idle_after is not None:
-            message = "with surplus keep the group goes to zero only when others need its slots"
-            hint = "write `balance: {surplus: release}`, or remove idleAfter"
-            scope.warn(("spec", "groups", name, "autoscale", "idleAfter"), message, hint)

@@ -89,16 +89,6 @@ def test_a_queue_that_several_groups_take_from_counts_in_parts() -> None:
     assert warned("a: {replicas: 1, queues: [x]}\n    b: {pool: solo, share: {}, queues: [x]}") == []
 
 
-def test_a_group_that_should_go_to_zero_and_keeps_what_nobody_needs() -> None:
-    idle = "a: {pool: solo, autoscale: {min: 0, idleAfter: 5m}, queues: [a]}"
-
-    assert "a.autoscale.idleAfter: with surplus keep the group goes to zero only when others need its slots" in one(
-        idle
-    )
-    assert warned(idle, more=f"{BUDGET}  balance: {{surplus: release}}\n") == []
-    assert warned("a: {pool: solo, autoscale: {min: 0}, queues: [a]}") == []
-
-
 def test_a_manifest_with_problems_is_told_those_first() -> None:
     text = fleet("a: {pool: solo, autoscale: {wieght: 2}}", more=BUDGET)
 
