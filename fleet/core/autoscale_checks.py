@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fleet.core.manifest import Broker, Group
+from fleet.core.manifest import Broker, Group, Pool
 from fleet.core.scope import Scope
 from fleet.core.wording import listed
+from pools.traits import TRAITS
 
 _TELLING = frozenset(
     {
@@ -31,6 +32,7 @@ def autoscaling(scope: Scope) -> None:
         seen = {name: group for name, group in groups.items() if _is_seen(scope, name, group)}
         _broker_tells(scope, sorted(seen))
         _shared_queues(scope, seen)
+        _whole_replicas(scope, seen)
 
 
 def _nothing_moves(scope: Scope, names: Iterable[str]) -> None:
@@ -72,3 +74,14 @@ def _shared_queues(scope: Scope, moving: Mapping[str, Group]) -> None:
             message = f"{others} and {last} take from queue {queue!r}: what waits in it counts for each in equal parts"
             hint = "with one group per queue the controller sees who is late"
             scope.warn(("spec", "groups", last, "queues", queue), message, hint)
+
+
+def _whole_replicas(scope: Scope, moving: Mapping[str, Group]) -> None:
+    """A pool that cannot change its slots would have to be replaced for them, which only an apply does."""
+    for name, group in moving.items():
+        pool, unit = group.pool or Pool(), group.autoscale.unit if group.autoscale else 1
+        size = pool.concurrency or 1
+        if pool.type is not None and not TRAITS[pool.type].resize and unit % size:
+            message = f"a {pool.type} pool cannot change its {size} slots while it runs: it moves once and stays"
+            hint = f"write `unit: {size}`, so that whole replicas move"
+            scope.warn(("spec", "groups", name, "autoscale", "unit"), message, hint)

@@ -89,6 +89,18 @@ def test_a_queue_that_several_groups_take_from_counts_in_parts() -> None:
     assert warned("a: {replicas: 1, queues: [x]}\n    b: {pool: solo, share: {}, queues: [x]}") == []
 
 
+def test_a_pool_that_cannot_change_its_slots_moves_by_whole_replicas() -> None:
+    def custom(more: str) -> str:
+        return f"a: {{pool: {{type: custom, class: 'x:Y', concurrency: 4}}, autoscale: {{{more}}}, queues: [a]}}"
+
+    text = one(custom("min: 4"))
+
+    assert "a.autoscale.unit: a custom pool cannot change its 4 slots while it runs" in text
+    assert "hint: write `unit: 4`" in text
+    assert warned(custom("unit: 8")) == []
+    assert warned("a: {pool: {type: custom, class: 'x:Y', concurrency: 1}, autoscale: {}, queues: [a]}") == []
+
+
 def test_a_manifest_with_problems_is_told_those_first() -> None:
     text = fleet("a: {pool: solo, autoscale: {wieght: 2}}", more=BUDGET)
 
