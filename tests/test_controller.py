@@ -116,7 +116,13 @@ def manifest(*, surplus: str = "release", least: int = 1, more: str = "") -> str
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Stage:
+def plain_app(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The app of the manifest is not there to be asked: it lays out its queues as everybody does."""
+    monkeypatch.setattr(wanted, "probe", lambda _app, **_where: {"transportOptions": {}})
+
+
+@pytest.fixture
+def stage(tmp_path: Path, plain_app: None) -> Stage:
     world, queues, clock = MemoryBackend("shop"), Queues(), [1_000_000.0]
     session = Session("shop", settings=settings.Settings(home=tmp_path), backend=world, now=lambda: clock[0])
     made = Stage(session, world, queues, clock, Controller(session, source=lambda _url, _options: queues))
@@ -256,6 +262,20 @@ def test_a_broker_that_is_away_leaves_the_fleet_as_it_is(stage: Stage) -> None:
     assert "no metrics (queue)" in look.decision.verdicts["many"].reason
 
 
+def test_an_app_that_cannot_be_asked_where_its_queues_lie_leaves_the_fleet_as_it_is(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(_app: str, **_where: object) -> dict[str, object]:
+        raise FleetError("cannot ask app shop:app")
+
+    monkeypatch.setattr(wanted, "probe", gone)
+    stage.queues.waiting["many"] = 400
+    look = stage.ticks(3)
+
+    assert look.note == "cannot ask app shop:app"
+    assert stage.slots("many") == 6
+
+
 def test_while_an_apply_holds_the_lock_nothing_is_moved(stage: Stage) -> None:
     stage.queues.waiting["many"] = 400
     with stage.session.lock("fleet apply"):
@@ -314,7 +334,7 @@ def test_a_group_in_the_middle_of_a_rollout_is_not_moved(stage: Stage) -> None:
     assert stage.slots("many") == 6
 
 
-def test_what_a_failed_apply_did_not_begin_is_not_begun_by_the_controller(tmp_path: Path) -> None:
+def test_what_a_failed_apply_did_not_begin_is_not_begun_by_the_controller(tmp_path: Path, plain_app: None) -> None:
     world, clock = MemoryBackend("shop"), [1_000_000.0]
     session = Session("shop", settings=settings.Settings(home=tmp_path), backend=world, now=lambda: clock[0])
     stage = Stage(session, world, Queues(), clock, Controller(session, source=lambda _url, _options: Queues()))
@@ -333,8 +353,9 @@ def _fail_at_first(_events: object) -> None:
     raise FleetError("the terminal is gone")
 
 
-def test_an_idle_group_goes_to_zero_and_comes_back_at_the_first_task(stage: Stage) -> None:
-    stage.apply(manifest(least=0))
+@pytest.mark.parametrize("surplus", ["keep", "release"])
+def test_an_idle_group_goes_to_zero_and_comes_back_at_the_first_task(stage: Stage, surplus: str) -> None:
+    stage.apply(manifest(least=0, surplus=surplus))
     stage.ticks(250)
     assert stage.slots("many") == 0
 

@@ -116,11 +116,15 @@ def _with_loans_limited(bids: Sequence[Bid], gets: Slots, floors: Slots, within_
 
 
 def _with_surplus_kept(bids: Sequence[Bid], gets: Slots, pot: Pot) -> Slots:
-    """What nobody needs stays where it is, the dearest to start first; what is nowhere yet goes by weight."""
+    """What nobody needs stays where it is, the dearest to start first; what is nowhere yet goes by weight.
+
+    A group that has gone to zero, which it must have been allowed to, gets none of it.
+    """
+    tops = {one.name: one.top if one.cap else gets[one.name] for one in bids}
     for start_seconds in sorted({one.group.start_seconds for one in bids}, reverse=True):
         dear = [one for one in bids if one.group.start_seconds == start_seconds]
-        gets = pot.filled(bids, gets, {**gets, **{one.name: _whole(one, min(one.has, one.top)) for one in dear}})
-    return pot.filled(bids, gets, {one.name: one.top for one in bids})
+        gets = pot.filled(bids, gets, {**gets, **{one.name: _whole(one, min(one.has, tops[one.name])) for one in dear}})
+    return pot.filled(bids, gets, tops)
 
 
 def _whole(one: Bid, slots: int) -> int:

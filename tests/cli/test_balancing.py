@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleet import decisions, settings
+from fleet import decisions, settings, wanted
 from fleet.session import Session
 from tests.cli.conftest import Desk
 
@@ -23,7 +23,8 @@ spec:
 
 
 @pytest.fixture
-def moving(desk: Desk) -> Desk:
+def moving(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setattr(wanted, "probe", lambda _app, **_where: {"transportOptions": {}})
     desk.manifest.write_text(MANIFEST)
     desk.fleet("apply", "--yes")
     return desk

@@ -174,7 +174,9 @@ def processes(observed: Observed, group: str) -> int:
 
 
 def at_work(observed: Observed, group: str) -> int:
-    return sum(one.running and one.state is State.READY for one in observed.replicas.values() if one.group == group)
+    """Replicas that work, or take nothing because a person said so."""
+    seen = [one for one in observed.replicas.values() if one.group == group and one.running]
+    return sum(one.state is State.READY or (one.held and one.state is State.DRAINING) for one in seen)
 
 
 @given(worlds(), st.booleans(), st.integers(0, 60))
