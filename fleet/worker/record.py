@@ -32,7 +32,7 @@ _VERSION = struct.Struct("<Q")
 _PART = 256
 _HEADER_VERSION, _HEADER_FACTS = 8, 16
 _SLOT_FACTS = 8
-_LOOKS, _QUICK_LOOKS, _PAUSE_SECONDS = 60, 40, 0.0005
+_LOOKS, _QUICK_LOOKS, _PAUSE_SECONDS = 80, 40, 0.005
 _HOLD_OFFSET = 250
 """In every layout, so that a hold outlives a change of it."""
 _LINE_UP, _SATED, _FOREIGN = 1, 2, 4
