@@ -9,6 +9,7 @@ numbers. What it remembers of earlier looks may be lost: then no group shrinks f
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -28,6 +29,7 @@ from fleet.core.plan import Action, Plan
 from fleet.core.planner import plan
 from fleet.core.samples import Meter, Sample
 from fleet.core.sampling import Backlog, Sight, sights
+from fleet.core.specs import secret_variable, secrets_of
 from fleet.core.wording import listed
 from fleet.errors import FleetError, LockHeld, UsageError
 from fleet.files import write_whole
@@ -38,6 +40,7 @@ from fleet.wanted import Wanted
 FORMAT = 1
 STARTS_PER_CORE = 4
 LONGEST_PAUSE_SECONDS = 30.0
+_ALIVE = frozenset({Action.RESIZE, Action.RELEASE, Action.FORGET})
 IDLE_SECONDS = 5.0
 """Between two looks at a fleet that has nothing to move."""
 
@@ -116,8 +119,15 @@ class Look:
 class Controller:
     """The loop of one fleet. Everything it knows between two looks is in ``memory`` and ``meters``, kept in a file."""
 
-    def __init__(self, session: Session, *, source: Callable[[str, Mapping[str, Any]], Source] | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        *,
+        source: Callable[[str, Mapping[str, Any]], Source] | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
         self._session = session
+        self._environ = environ
         self._source = source or self._sampler
         self._sources: dict[str, Source] = {}
         self._applied: Wanted | None = None
@@ -221,7 +231,8 @@ class Controller:
         steps, notes = self._steps(desired, seen, applied)
         if dict(before.slots) != dict(after.slots):
             decisions.write(session.places.decisions, after)
-            session.audit.write(_moved(before.slots, look, steps))
+            moved = _moved(before.slots, look, steps)
+            session.audit.write(*([moved] if moved["moves"] else []))
         if desired != seen.standing.desired:
             session.keep(replace(seen.standing, desired=desired))
         if steps.changes:
@@ -249,13 +260,13 @@ class Controller:
         try:
             values = self._secrets(applied)
         except FleetError as error:
-            return _without_starts(steps), [f"no replica is started: {error.message}"]
+            return _alive_only(steps), [f"no replica is started: {error.message}"]
         marks = secrets.fingerprints(values, key=secrets.fleet_key(self._session.places.state / "key"))
         rotated = {name for name, mark in _secret_marks(steps) if marks.get(name) != mark}
         if not rotated:
             return steps, []
         names = listed(sorted(rotated))
-        return _without_starts(steps), [f"no replica is started: {names} changed, `fleet apply` rolls that out"]
+        return _alive_only(steps), [f"no replica is started: {names} changed, `fleet apply` rolls that out"]
 
     def _walk(self, steps: Plan, desired: Desired) -> None:
         session = self._session
@@ -336,10 +347,14 @@ class Controller:
         return self._secrets(self._applied)[name]
 
     def _secrets(self, applied: Wanted) -> Mapping[str, str]:
-        """Their values as they were when this revision was first looked at."""
+        """Their values: what the apply gave to the controller that it started, else what their sources say now."""
         if self._values is None:
-            self._values = wanted.secret_values(applied)
+            self._values = wanted.secret_values(applied, given=self._given(applied))
         return self._values
+
+    def _given(self, applied: Wanted) -> dict[str, str]:
+        variables = {name: secret_variable(name) for name in secrets_of(applied.manifest)}
+        return {name: self._environ[variable] for name, variable in variables.items() if variable in self._environ}
 
     def _sampler(self, url: str, options: Mapping[str, Any]) -> Source:
         return Sampler(url, fleet=self._session.name, options=options)
@@ -428,7 +443,7 @@ def _moved(before: Mapping[str, int], look: Look, steps: Plan) -> dict[str, Any]
     moves = {
         name: {"from": before.get(name, document["groups"][name]["has"]), "to": slots, "why": _reasons(look)[name]}
         for name, slots in sorted(look.asked.items())
-        if before.get(name) != slots
+        if before.get(name, document["groups"][name]["has"]) != slots
     }
     inputs = {name: document["groups"][name] for name in moves}
     done = [[step.id, step.reason] for step in steps.changes]
@@ -444,8 +459,9 @@ def _secret_marks(steps: Plan) -> Iterator[tuple[str, str]]:
             yield from [(broker.secret, broker.fingerprint)] if broker.secret else []
 
 
-def _without_starts(steps: Plan) -> Plan:
-    return replace(steps, steps=tuple(step for step in steps.steps if step.action is not Action.START))
+def _alive_only(steps: Plan) -> Plan:
+    """Where nothing can come, nothing goes to make room for it."""
+    return replace(steps, steps=tuple(step for step in steps.steps if step.action in _ALIVE))
 
 
 def _joined(*notes: str) -> str:

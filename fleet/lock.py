@@ -54,9 +54,11 @@ class Lock:
         brief: bool = False,
         path: Path | None = None,
         taken: str = "is being changed by",
+        hint: str = "",
     ) -> None:
         self._path = path or places.lock
         self._taken = taken
+        self._hint = hint
         self._fleet = places.fleet
         self._command = command or _own_command()
         self._wait_seconds = wait_seconds
@@ -118,7 +120,7 @@ class Lock:
             hint += (
                 f"; if it hangs, end it with `kill {holder.pid}` and run your command: it takes up where that one was"
             )
-        return LockHeld(f"fleet {self._fleet!r} {self._taken} {who}", hint=hint)
+        return LockHeld(f"fleet {self._fleet!r} {self._taken} {who}", hint=self._hint or hint)
 
 
 def holder(places: Places) -> Holder | None:

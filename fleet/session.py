@@ -76,7 +76,8 @@ class Session:
     def controller_lock(self) -> Lock:
         """Held by the one controller of the fleet as long as it runs."""
         path, taken = self.places.controller_lock, "has a controller already:"
-        return Lock(self.places, command="fleet controller", path=path, taken=taken)
+        hint = "`fleet explain --live` shows what it sees and decides"
+        return Lock(self.places, command="fleet controller", path=path, taken=taken, hint=hint)
 
     # --- what it was told
 
@@ -170,6 +171,11 @@ def group_of(name: str) -> str:
         return split_name(name)[0]
     except ValueError:
         return name
+
+
+def sharing(desired: Desired) -> set[str]:
+    """Groups whose slots follow from what the others take."""
+    return {name for name, group in desired.groups.items() if group.scaling != "replicas"}
 
 
 def leaving(plan: Plan) -> list[str]:

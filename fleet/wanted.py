@@ -10,17 +10,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fleet import machine, secrets
+from fleet._version import __version__
 from fleet.broker import embedded
 from fleet.checkout import commit_of
 from fleet.core import parse
 from fleet.core.desired import Desired
 from fleet.core.expand import expand
 from fleet.core.facts import NO_OVERRIDES, AppFacts, Facts, Overrides
-from fleet.core.manifest import Broker, Group, Manifest, SecretRef
-from fleet.core.specs import kind_of
+from fleet.core.manifest import Group, Manifest
+from fleet.core.specs import kind_of, secrets_of
 from fleet.errors import FleetError, Problem
 from fleet.files import STDIN, read_named
 from fleet.history import Origin, Revision
@@ -104,6 +106,7 @@ def gather(wanted: Wanted, places: Places, values: Mapping[str, str], *, redis_s
         cpus=machine.cpus(),
         python=sys.executable,
         own_python=sys.executable,
+        own_version=__version__,
         workdir=machine.real_path(base, base=base),
         embedded_url=embedded.url(places) if own_broker else "",
         embedded_command=embedded.command(places, embedded.server(places, setting=redis_server)) if own_broker else (),
@@ -114,13 +117,14 @@ def gather(wanted: Wanted, places: Places, values: Mapping[str, str], *, redis_s
     )
 
 
-def secret_values(wanted: Wanted) -> dict[str, str]:
-    """Name -> value of every secret that a group or the broker's URL uses. Raises SecretError."""
-    spec = wanted.manifest.spec
-    names = {secret for group in spec.groups.values() for secret in (group.secret_env or {}).values()}
-    if isinstance(spec.broker, Broker) and isinstance(spec.broker.url, SecretRef):
-        names.add(spec.broker.url.secret)
-    return secrets.resolve(spec.secrets, folder=Path(wanted.origin.base), environ=os.environ, only=names)
+def secret_values(wanted: Wanted, *, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Name -> value of every secret that a group or the broker's URL uses; only what is not ``given`` is read.
+
+    Raises SecretError.
+    """
+    names = [name for name in secrets_of(wanted.manifest) if name not in given]
+    declared = wanted.manifest.spec.secrets
+    return dict(given) | secrets.resolve(declared, folder=Path(wanted.origin.base), environ=os.environ, only=names)
 
 
 def silent_apps(manifest: Manifest) -> list[str]:

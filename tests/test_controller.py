@@ -423,3 +423,44 @@ def test_a_failed_look_is_told_and_the_loop_goes_on(stage: Stage) -> None:
 
     assert [type(one) for one in told] == [Unreachable, Unreachable, Unreachable, Look]
     assert pauses == [5.0, 10.0, 20.0, 2.0]
+
+
+SECRET = (
+    manifest()
+    .replace("  concurrency: 12", "  secrets: {key: {env: SHOP_KEY}}\n  concurrency: 12")
+    .replace("clock:", "extra: {pool: solo, replicas: 0, secretEnv: {KEY: key}}\n    clock:")
+)
+
+
+def test_secrets_are_what_the_apply_read_and_not_what_the_controller_could_read(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = SECRET.replace("max: 10,", "max: 10, min: 1,").replace(
+        "queues: [solos]}", "queues: [solos], secretEnv: {KEY: key}}"
+    )
+    monkeypatch.setenv("SHOP_KEY", "one")
+    stage.apply(text)
+    monkeypatch.delenv("SHOP_KEY")
+    standing = stage.session.standing()
+    assert standing is not None
+    given = {variable: "one" for variable, _, _ in standing.desired.groups[CONTROLLER_GROUP].spec.secret_env}
+    source = stage.controller._source
+    stage.controller = Controller(stage.session, source=source, environ=given)
+    stage.queues.waiting["solos"] = 300
+    stage.ticks(6)
+
+    assert list(given) == ["FLEET_SECRET_KEY"]
+    assert stage.slots("solos") == 10
+
+
+def test_where_nothing_can_come_nothing_goes_to_make_room_for_it(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = SECRET.replace("queues: [solos]}", "queues: [solos], secretEnv: {KEY: key}}")
+    monkeypatch.setenv("SHOP_KEY", "one")
+    stage.apply(text)
+    monkeypatch.setenv("SHOP_KEY", "two")
+    stage.killed()
+    stage.queues.waiting["solos"] = 300
+    look = stage.ticks(6)
+
+    assert "no replica is started: key changed, `fleet apply` rolls that out" in look.note
+    assert stage.slots("solos") == 6

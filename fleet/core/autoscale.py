@@ -192,8 +192,6 @@ def _difference(one: Bid, gets: int, tuning: Tuning) -> str:
         return f"; {wanted - gets} short: {'no loans' if limited else 'the budget is full'}"
     if gets > one.want and tuning.surplus == "keep":
         return f"; has {gets - one.want} more, which nobody needs"
-    if gets > one.want and tuning.surplus == "keep":
-        return f"; has {gets - one.want} more, which nobody needs"
     if gets > one.want:
         patience = duration(tuning.patience_seconds(one.group))
         return f"; keeps {gets - one.want} more for up to {patience}, or until somebody needs them"

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fleet.core.assignment import GONE, assign, leaving
-from fleet.core.desired import Desired, DesiredGroup, Replica
+from fleet.core.desired import CONTROLLER_GROUP, Desired, DesiredGroup, Replica
 from fleet.core.observed import Observed, ObservedReplica, State
 
 
@@ -51,8 +51,11 @@ class Case:
         return self.group is None
 
     def is_kept_orphan(self) -> bool:
-        """Its group is not in the manifest, and nobody asked to remove such replicas."""
-        return self.group is None and not self.prune
+        """Its group is not in the manifest, and nobody asked to remove such replicas.
+
+        The controller is not in any manifest: it goes when nothing is left to move.
+        """
+        return self.group is None and not self.prune and self.group_name != CONTROLLER_GROUP
 
     def is_unwanted_and_gone(self) -> bool:
         """Not wanted, and no process of it runs."""

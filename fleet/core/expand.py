@@ -13,6 +13,7 @@ from fleet.core.desired import (
     DesiredGroup,
     RolloutPolicy,
     WorkerSpec,
+    resizes,
     split_name,
 )
 from fleet.core.facts import NO_OVERRIDES, Facts, Overrides
@@ -58,7 +59,7 @@ def _own_programs(manifest: Manifest, facts: Facts) -> dict[str, DesiredGroup]:
     if manifest.spec.broker == "embedded":
         own[BROKER_GROUP] = specs.embedded_broker(manifest.name, facts)
     if has_controller(manifest):
-        own[CONTROLLER_GROUP] = specs.controller(manifest.name, facts)
+        own[CONTROLLER_GROUP] = specs.controller(manifest, facts)
     return own
 
 
@@ -101,10 +102,14 @@ def nothing(fleet: str) -> Desired:
 
 
 def _wish(name: str, group: Group, spec: WorkerSpec) -> Wish:
+    """What the group asks for. What the controller moves is never replaced for it, so a pool that cannot change its
+    slots while it runs moves by whole replicas."""
+    prices = _prices(group, spec)
     if spec.kind != "command":
-        return Wish(name, group, spec.pool.concurrency, spec.pool.concurrency, _prices(group, spec))
+        size = spec.pool.concurrency
+        return Wish(name, group, size, size, prices, whole=group.autoscale is not None and not resizes(spec))
     slots = (group.capacity or Capacity()).slots
-    return Wish(name, group, max(1, slots), slots, _prices(group, spec))
+    return Wish(name, group, max(1, slots), slots, prices, whole=True)
 
 
 def _prices(group: Group, spec: WorkerSpec) -> Prices:

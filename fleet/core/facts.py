@@ -20,7 +20,7 @@ class Facts:
     """Facts of this machine and moment that a spec depends on.
 
     cpus: cores this machine lends to workers; the default concurrency of prefork, threads and processes.
-    own_python: fleet's own interpreter.  python: the one for groups whose release names none.
+    own_python, own_version: fleet's own interpreter and version.  python: the one for groups whose release names none.
     workdir: likewise, the folder of the first manifest.
     real_paths: path as written -> path with symlinks resolved.  apps: ``module:attr`` -> what the app says.
     secrets: secret name -> keyed fingerprint (never the value).
@@ -30,6 +30,7 @@ class Facts:
     cpus: int = 1
     python: str = "python3"
     own_python: str = "python3"
+    own_version: str = ""
     workdir: str = "/"
     embedded_url: str = ""
     embedded_command: tuple[str, ...] = ()

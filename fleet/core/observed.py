@@ -38,8 +38,8 @@ class ObservedReplica:
     counts: its process lives and keeps count of its own work; only then may busy, processed, busy_seconds and reserved
     be believed.  processed, busy_seconds: counted since the process began; neither goes back while the process is the
     same.  processed: tasks that came to their end, failed ones among them; what is to be repeated (a retry) has not.
-    busy_seconds: spent by slots on tasks, those that run now included.  reserved: messages it holds, those that run
-    and those that wait in it for a slot, a date or their turn.
+    retried: runs that ended in a retry.  busy_seconds: spent by slots on tasks, those that run now included.
+    reserved: messages it holds, those that run and those that wait in it for a slot.
     """
 
     group: str
@@ -58,6 +58,7 @@ class ObservedReplica:
     held: bool = False
     note: str = ""
     live: str = ""
+    retried: int = 0
     busy_seconds: float = 0.0
     reserved: int = 0
     counts: bool = False

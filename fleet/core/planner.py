@@ -65,7 +65,7 @@ def plan(desired: Desired, observed: Observed, *, prune: bool = False, restart: 
     return Plan(
         fleet=desired.fleet,
         steps=tuple(steps),
-        notes=(*desired.notes, *_orphan_notes(every, prune)),
+        notes=(*desired.notes, *_orphan_notes(every)),
         observed_fingerprint=fingerprint(desired, observed),
     )
 
@@ -126,11 +126,11 @@ def _reap(stray: Stray) -> Step:
     return Step(Action.REAP, stray.replica, reasons.stray(stray), pid=stray.pid)
 
 
-def _orphan_notes(every: Sequence[Case], prune: bool) -> tuple[str, ...]:
+def _orphan_notes(every: Sequence[Case]) -> tuple[str, ...]:
     """What the plan leaves alone and a person should know."""
     counts: dict[str, int] = {}
     for case in every:
-        if case.is_orphan() and not prune:
+        if case.is_kept_orphan():
             counts[case.group_name] = counts.get(case.group_name, 0) + 1
     return tuple(
         f"{counted(count, 'replica')} of '{name}' {'is' if count == 1 else 'are'} not in the manifest;"

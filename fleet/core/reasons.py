@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleet.core.case import Case
+from fleet.core.desired import CONTROLLER_GROUP
 from fleet.core.difference import changes
 from fleet.core.difference import reason as spec_difference
 from fleet.core.observed import Stray
@@ -15,10 +16,14 @@ RELEASED = "takes work again"
 def leaving(case: Case) -> str:
     """Why a replica goes."""
     if case.group is None:
-        return "the fleet goes down" if case.going_down else "not in the manifest (prune)"
+        return "the fleet goes down" if case.going_down else _no_group(case)
     if case.group.paused:
         return "the group is paused"
     return f"scale down {case.seen_count} -> {case.group.replicas}"
+
+
+def _no_group(case: Case) -> str:
+    return "nothing is left to move" if case.group_name == CONTROLLER_GROUP else "not in the manifest (prune)"
 
 
 def new(case: Case) -> str:

@@ -51,6 +51,9 @@ class Count:
     busy_seconds: float
 
 
+_NOTHING = Count(0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Meter:
     """Counters of a group made of those of its replicas: it never goes back when replicas come, restart and leave."""
@@ -71,12 +74,13 @@ class Meter:
         return cls(int(document["completions"]), float(document["busySeconds"]), last)
 
     def read(self, counts: Mapping[str, Count]) -> Meter:
-        """With what the replicas say now. A counter that went back belongs to a new process and counts whole."""
+        """With what the replicas say now. Completions that went back are those of a new process and count whole; busy
+        seconds alone do so when its clock is set back, and do not count."""
         completions, busy_seconds = self.completions, self.busy_seconds
         for name, count in counts.items():
-            before = self.last.get(name)
-            if before is None or count.completions < before.completions or count.busy_seconds < before.busy_seconds:
-                before = Count(0, 0.0)
+            before = self.last.get(name, _NOTHING)
+            if count.completions < before.completions:
+                before = _NOTHING
             completions += count.completions - before.completions
-            busy_seconds += count.busy_seconds - before.busy_seconds
+            busy_seconds += max(0.0, count.busy_seconds - before.busy_seconds)
         return Meter(completions, busy_seconds, dict(counts))

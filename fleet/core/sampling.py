@@ -121,7 +121,7 @@ def _counts(seen: Iterable[ObservedReplica], last: Mapping[str, Count]) -> dict[
     for replica in seen:
         name = f"{replica.name}@{replica.pid}"
         if replica.counts:
-            found[name] = Count(replica.processed, replica.busy_seconds)
+            found[name] = Count(replica.processed + replica.retried, replica.busy_seconds)
         elif replica.state is State.READY:
             return None
         elif name in last:

@@ -19,7 +19,7 @@ from fleet.errors import Refused
 class Wish:
     """What one group asks for. ``size``: slots of a full replica; ``counts``: what one replica takes of the budget.
 
-    prices: what its replicas and slots take of the other budgets.
+    prices: what its replicas and slots take of the other budgets.  whole: only whole replicas come and go.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Wish:
     size: int
     counts: int
     prices: Prices = FREE
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +149,9 @@ def _fixed_replicas(wish: Wish, overrides: Overrides) -> int | None:
 
 
 def _share(wish: Wish) -> Share:
-    """Its part, as asked for. A command brings its slots whole: there is no smaller replica of it."""
+    """Its part, as asked for. Where there is no smaller replica, or none could become one, slots come whole."""
     said = wish.group.autoscale or wish.group.share or SaidShare()
-    unit = said.unit if wish.group.command is None else lcm(said.unit, max(1, wish.counts))
+    unit = lcm(said.unit, wish.size) if wish.whole else said.unit
     return Share(wish.name, said.weight, said.min, said.max, said.tier, unit, wish.size, wish.prices)
 
 

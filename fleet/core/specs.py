@@ -128,13 +128,17 @@ def embedded_broker(fleet: str, facts: Facts) -> DesiredGroup:
     )
 
 
-def controller(fleet: str, facts: Facts) -> DesiredGroup:
-    """The group of the controller. Nothing of the manifest is in its spec: it reads what was applied at every look."""
+def controller(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
+    """The group of the controller. Of the manifest only the secrets are in its spec: it gets them as the apply read
+    them, because what they come from may not be there for it. The rest it reads at every look."""
+    fleet = manifest.name
     spec = WorkerSpec(
         kind="command",
         fleet=fleet,
         group=CONTROLLER_GROUP,
         command=(facts.own_python, "-P", "-m", "fleet", "controller", "--fleet", fleet),
+        secret_env=tuple((secret_variable(name), name, facts.secrets.get(name, "")) for name in secrets_of(manifest)),
+        revision=facts.own_version,
         restart=_CONTROLLER_RESTART,
         drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
         workdir="/",
@@ -148,6 +152,20 @@ def controller(fleet: str, facts: Facts) -> DesiredGroup:
         system=True,
         reason="moves the slots of the groups that autoscale",
     )
+
+
+def secret_variable(secret: str) -> str:
+    """The variable in which the controller finds a secret."""
+    return "FLEET_SECRET_" + secret.upper().replace("-", "_")
+
+
+def secrets_of(manifest: text.Manifest) -> tuple[str, ...]:
+    """Every secret that a group or the broker's URL uses, sorted."""
+    names = {secret for group in manifest.spec.groups.values() for secret in (group.secret_env or {}).values()}
+    broker = manifest.spec.broker
+    if isinstance(broker, text.Broker) and isinstance(broker.url, text.SecretRef):
+        names.add(broker.url.secret)
+    return tuple(sorted(names))
 
 
 def _pool(name: str, group: text.Group, app: str, facts: Facts) -> PoolSpec:

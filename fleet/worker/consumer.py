@@ -480,19 +480,19 @@ class Consumer:
         self._hand_back()
 
     def _count_waiting(self) -> None:
-        """Messages in hand that do not run, those included that the broker pushed and nobody has fetched yet."""
-        in_hand = len(self.waiting) + len(self.delayed) + len(self._untold)
-        self.record.waiting = in_hand + self.channel.pushed
+        """Messages in hand that could run, those included that the broker pushed and nobody has fetched yet."""
+        self.record.waiting = len(self.waiting) + len(self._untold) + self.channel.pushed
 
     def _publish_state(self) -> None:
         self._count_waiting()
         self.record.line_up, self.record.sated = self.line.up, self._is_sated()
+        self.record.resting = self.life.state is State.HELD
         self.record.become(RECORD_STATES[self.life.state], self._note())
 
     def _note(self) -> str:
         notes = []
         if self.life.state is State.HELD:
-            notes.append("held by an operator")
+            notes.append("held")
         if self._deadline is not None:
             left = len(self.running)
             notes.append(f"{left} task{'s'[: left != 1]} left, {max(0.0, self._deadline - time.monotonic()):.0f} s")

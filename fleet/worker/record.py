@@ -35,7 +35,7 @@ _SLOT_FACTS = 8
 _LOOKS, _QUICK_LOOKS, _PAUSE_SECONDS = 80, 40, 0.005
 _HOLD_OFFSET = 250
 """In every layout, so that a hold outlives a change of it."""
-_LINE_UP, _SATED, _FOREIGN = 1, 2, 4
+_LINE_UP, _SATED, _FOREIGN, _RESTING = 1, 2, 4, 8
 _STATES = ("starting", "ready", "draining", "stopped", "failed")
 
 
@@ -58,7 +58,8 @@ class RecordView:
     live: digest of the settings in force that change without a restart.  line_up: the broker can be reached.
     consumed_at: when the broker last answered a fetch for free slots; 0.0 before the first.  freed_at: when a slot
     became free last.  state_at: since when it is in its state.  sated: it fetches nothing on purpose, because of what
-    it holds already.  foreign: the program keeps no record and counts nothing, this is its launcher's word.
+    it holds already.  resting: it takes no work because it was held; a hold that ended is noticed a moment later.
+    foreign: the program keeps no record and counts nothing, this is its launcher's word.
     started_ticks: start of the process in clock ticks since boot, which with the pid names it for ever; 0 when not
     known.
 
@@ -68,7 +69,8 @@ class RecordView:
     busy_seconds: spent by slots on what is no longer in them, whatever became of it; with the ages of ``tasks`` it
     grows without a jump.
 
-    waiting: messages it has fetched that do not run: they wait for a free slot, a date, or their turn under a rate.
+    waiting: messages it has fetched that wait for a free slot; those that wait for a date, or for their turn under a
+    rate, would not run in more slots either.
     """
 
     pid: int
@@ -90,6 +92,7 @@ class RecordView:
     state_at: float = 0.0
     sated: bool = False
     foreign: bool = False
+    resting: bool = False
     started_ticks: int = 0
     busy_seconds: float = 0.0
     waiting: int = 0
@@ -125,6 +128,7 @@ class Record:
         self.line_up = False
         self.consumed_at = 0.0
         self.sated = False
+        self.resting = False
         self._foreign = foreign
         self._started_ticks = started_ticks(os.getpid()) or 0
         self._started_at = self._heartbeat_at = self._state_at = time.time()
@@ -238,7 +242,8 @@ class Record:
         _VERSION.pack_into(self._map, _HEADER_VERSION, self._version)
 
     def _flags(self) -> int:
-        return (_LINE_UP if self.line_up else 0) | (_SATED if self.sated else 0) | (_FOREIGN if self._foreign else 0)
+        says = ((_LINE_UP, self.line_up), (_SATED, self.sated), (_FOREIGN, self._foreign), (_RESTING, self.resting))
+        return sum(flag for flag, is_so in says if is_so)
 
     def _disturb(self, slot: int) -> None:
         """Let readers of this slot wait."""
@@ -281,6 +286,7 @@ def read(path: Path) -> RecordView | None:
         state_at=state_at,
         sated=bool(flags & _SATED),
         foreign=bool(flags & _FOREIGN),
+        resting=bool(flags & _RESTING),
         started_ticks=ticks,
         busy_seconds=sum(place[6] for place in places),
         waiting=waiting,

@@ -169,3 +169,17 @@ def test_a_table_with_a_cycle_ends() -> None:
     table = Table({2: Proc(2, 3, 0, 100), 3: Proc(3, 2, 0, 100)})
 
     assert table.memory_bytes(2) == 200
+
+
+def test_one_that_was_told_to_stop_is_leaving_and_no_longer_held() -> None:
+    resting = replace(RECORD, state="draining", hold=True, resting=True)
+
+    assert observed(sight(record=resting)).held
+    assert not observed(sight(record=resting, process=replace(RUNNING, state=ProcessState.STOPPING))).held
+
+
+def test_one_that_was_released_is_ready_before_it_notices() -> None:
+    resting = replace(RECORD, state="draining", hold=False, resting=True)
+
+    assert observed(sight(record=resting)).state is State.READY
+    assert observed(sight(record=replace(resting, resting=False))).state is State.DRAINING

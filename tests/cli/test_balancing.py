@@ -101,3 +101,16 @@ def test_events_tell_each_move_with_its_reason(moving: Desk) -> None:
 def test_the_programs_of_fleet_itself_are_no_groups_for_explain_or_scale(moving: Desk) -> None:
     assert "fleet-controller" not in moving.fleet("explain").out
     assert "there is no group 'fleet-controller'" in moving.fleet("scale", "fleet-controller=2", code=64).err
+
+
+def test_a_live_scale_takes_from_those_who_share_before_it_gives(moving: Desk) -> None:
+    moving.manifest.write_text(
+        MANIFEST.replace("solos: {pool: solo, autoscale: {max: 10}", "solos: {pool: solo, replicas: 2")
+    )
+    moving.fleet("apply", "--yes")
+    calls = len(moving.world.calls)
+    moving.fleet("scale", "solos=6", "--live", "--yes")
+
+    done = [call for call in moving.world.calls[calls:] if call[0] in ("resize", "start")]
+    assert done == [("resize", ("many.0",)), ("start", ("solos.2", "solos.3", "solos.4", "solos.5"))]
+    assert sum(one.slots for one in moving.world.observe().replicas.values()) <= 12

@@ -90,3 +90,12 @@ def test_minimums_beyond_another_budget_are_refused_with_the_sums() -> None:
         expand(manifest(PRICED, more="  concurrency: 40\n  budgets: {memory: 250Mi}\n"), facts=FACTS)
 
     assert refused.value.hint.startswith("raise memory by 50Mi, lower a min")
+
+
+def test_a_pool_that_cannot_change_its_slots_moves_by_whole_replicas() -> None:
+    text = "own: {pool: {type: custom, class: 'shop.pool:Pool', concurrency: 4}, autoscale: {max: 20}}"
+    (own,) = found(text).groups
+
+    assert own.share.unit == 4
+    desired = expand(manifest(text), facts=FACTS, overrides=Overrides(slots={"own": 8}))
+    assert desired.groups["own"].shape == (4, 4)

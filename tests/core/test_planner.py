@@ -661,3 +661,10 @@ def test_a_share_that_grows_resizes_its_smaller_replica_and_adds_another() -> No
 
     assert [step.id for step in todo.changes] == ["start mail.3", "resize mail.2"]
     assert todo.changes[1].reason == "pool.concurrency 3 -> 8"
+
+
+def test_the_controller_goes_without_prune_when_nothing_is_left_to_move() -> None:
+    seen = running(group("thumbs", 1), group("fleet-controller", 1))
+
+    steps = {step.id for step in planned(fleet(group("thumbs", 1)), seen).steps}
+    assert steps == {"drain fleet-controller.0", "keep thumbs.0"}

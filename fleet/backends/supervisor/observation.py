@@ -65,13 +65,20 @@ def observed(sight: Sight) -> ObservedReplica:
         memory_bytes=sight.memory_bytes,
         uptime_seconds=_uptime_seconds(sight),
         tasks=_tasks(record, sight.now),
-        held=sight.record.hold if sight.record else False,
+        held=_is_held(sight),
         note=note,
         live=record.live if record else "",
+        retried=record.retried if record else 0,
         busy_seconds=_busy_seconds(record, sight.now),
         reserved=record.reserved if record else 0,
         counts=record is not None and not record.foreign,
     )
+
+
+def _is_held(sight: Sight) -> bool:
+    """It takes no work, and stays. Who is told to stop has no use for a hold; its successor finds it in the record."""
+    is_going = sight.process is not None and sight.process.state is ProcessState.STOPPING
+    return sight.record is not None and sight.record.hold and not is_going
 
 
 def _state(sight: Sight) -> tuple[State, str]:
@@ -106,6 +113,8 @@ def _living_state(sight: Sight) -> tuple[State, str]:
     health = judge(record, lives=True, now=sight.now)
     amiss = health.condition in (Condition.STUCK, Condition.NOT_CONSUMING)
     note = f"{health.condition}: {health.reason}" if amiss else record.note
+    if record.state == "draining" and record.resting and not record.hold:
+        return State.READY, note  # released, and about to notice
     return (State.DRAINING if record.state == "stopped" else State(record.state)), note
 
 

@@ -115,8 +115,8 @@ def explain_live(session: Session, out: Output) -> int:
 def _last(session: Session) -> dict[str, Any] | None:
     from fleet.controller import last_look
 
-    document = last_look(session)
-    if document is None:
+    standing, document = session.standing(), last_look(session)
+    if document is None or standing is None or standing.down:
         return None
     age = session.now() - float(document["at"])
     return document if age < _FRESH_TICKS * float(document["tickSeconds"]) + _FRESH_SECONDS else None

@@ -25,7 +25,7 @@ from fleet.editor import edit_replicas
 from fleet.errors import UsageError
 from fleet.files import STDIN, rewrite
 from fleet.overrides import Kind, Override, added, ended
-from fleet.session import Session
+from fleet.session import Session, sharing
 from fleet.wanted import from_sources, read_sources
 
 
@@ -109,7 +109,7 @@ def _live(session: Session, counts: Mapping[str, int], args: argparse.Namespace,
         overrides = added(session.overrides(), *new)
         aim = session.aim(wanted, overrides=overrides)
         checked_names(tuple(counts), aim.desired, groups_only=True)
-        outlook = session.outlook(aim.desired, only=counts.keys())
+        outlook = session.outlook(aim.desired, only=counts.keys() | sharing(aim.desired))
 
         def write() -> None:
             session.keep_overrides(overrides)

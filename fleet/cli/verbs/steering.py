@@ -15,7 +15,7 @@ from fleet.cli.target import checked_names, duration, groups_of, output_flag, se
 from fleet.core.desired import Desired
 from fleet.errors import Interrupted, NotReady, UsageError
 from fleet.overrides import Kind, Override, added, ended
-from fleet.session import Session
+from fleet.session import Session, sharing
 
 
 def _flags(parser: argparse.ArgumentParser, *, names: str) -> None:
@@ -126,7 +126,8 @@ def resume(args: argparse.Namespace, out: Output) -> int:
             gone = [one for one in before if one not in left]
             session.audit.write(*({"event": "override.ended", "override": str(one)} for one in gone))
 
-        return Look(session.outlook(aim.desired, only=groups_of(known, aim.desired)), aim.secrets, before=write)
+        only = groups_of(known, aim.desired) | sharing(aim.desired)
+        return Look(session.outlook(aim.desired, only=only), aim.secrets, before=write)
 
     return conduct(session, out, "resume", look, _manner(args, "resume", names))
 
