@@ -435,9 +435,7 @@ SECRET = (
 def test_secrets_are_what_the_apply_read_and_not_what_the_controller_could_read(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = SECRET.replace("max: 10,", "max: 10, min: 1,").replace(
-        "queues: [solos]}", "queues: [solos], secretEnv: {KEY: key}}"
-    )
+    text = SECRET.replace("queues: [solos]}", "queues: [solos], secretEnv: {KEY: key}}")
     monkeypatch.setenv("SHOP_KEY", "one")
     stage.apply(text)
     monkeypatch.delenv("SHOP_KEY")
