@@ -121,7 +121,9 @@ def take_down(session: Session, *, tell: Listener | None = None, terms: Terms | 
     report = carry_out(session, Change("down", outlook), tell=tell, terms=terms)
     if not outlook.observed.foreign:
         session.backend.shutdown()
-    decisions.forget(session.places.decisions)  # whoever comes up again starts from its static share
+    # Whoever comes up again starts from its static share, and under another load.
+    decisions.forget(session.places.decisions)
+    session.places.controller.unlink(missing_ok=True)
     return report
 
 

@@ -42,6 +42,7 @@ class Memory:
 
 
 EMPTY = Memory()
+_MEMORY_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +99,8 @@ def decide(
 ) -> Decision:
     """Divide ``budget`` among the groups, each of which must have a sample. Raises Refused where floors do not fit."""
     tuning = tuning or Tuning()
-    if memory.at is not None and now < memory.at:
-        memory = EMPTY  # the clock was set back: what was remembered is in the future
+    if memory.at is not None and not 0 <= now - memory.at <= _MEMORY_SECONDS:
+        memory = EMPTY  # too old to tell anything; or the clock was set back, and it is in the future
     began_at = now if memory.began_at is None else memory.began_at
     moment = Moment(now, tuning, is_starting=now - began_at < tuning.window_seconds)
     pot = Pot(budget, capacity)
