@@ -117,15 +117,7 @@ def embedded_broker(fleet: str, facts: Facts) -> DesiredGroup:
         restart=_BROKER_RESTART,
         workdir="/",
     )
-    return DesiredGroup(
-        name=BROKER_GROUP,
-        spec=spec,
-        shape=(1,),
-        rollout=RolloutPolicy("recreate", 0, 1),
-        capacity_slots=0,
-        system=True,
-        reason="the embedded broker",
-    )
+    return _own_program(spec, "the embedded broker")
 
 
 def controller(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
@@ -143,15 +135,13 @@ def controller(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
         drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
         workdir="/",
     )
-    return DesiredGroup(
-        name=CONTROLLER_GROUP,
-        spec=spec,
-        shape=(1,),
-        rollout=RolloutPolicy("recreate", 0, 1),
-        capacity_slots=0,
-        system=True,
-        reason="moves the slots of the groups that autoscale",
-    )
+    return _own_program(spec, "moves the slots of the groups that autoscale")
+
+
+def _own_program(spec: WorkerSpec, reason: str) -> DesiredGroup:
+    """A program of fleet's own: one of it, never two, and no part of the budget."""
+    policy = RolloutPolicy("recreate", 0, 1)
+    return DesiredGroup(spec.group, spec, (1,), rollout=policy, capacity_slots=0, system=True, reason=reason)
 
 
 def secret_variable(secret: str) -> str:
