@@ -44,6 +44,11 @@ _ALIVE = frozenset({Action.RESIZE, Action.RELEASE, Action.FORGET})
 IDLE_SECONDS = 5.0
 """Between two looks at a fleet that has nothing to move."""
 
+HURRY = 4
+HURRIED_LOOKS = 12
+"""Slots that are being given up are gone long before a tick is over, unless a task runs in them. So while somebody
+waits for some, looks come so many times as often, so many times in a row."""
+
 
 class Source(Protocol):
     """Where the length of queues is asked."""
@@ -68,6 +73,12 @@ class Look:
     asked: Mapping[str, int] = field(default_factory=dict)
     steps: tuple[str, ...] = ()
     note: str = ""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether somebody gets slots that others have still to let go."""
+        gets = self.decision.slots if self.decision is not None else {}
+        return any(self.asked[name] - self.sights[name].parked < slots for name, slots in gets.items())
 
     def to_json(self) -> dict[str, Any]:
         """For ``explain --live -o json`` and whoever reads what the controller left."""
@@ -204,13 +215,15 @@ class Controller:
 
         A failed look is told and followed by a pause that doubles; what was decided before stays in force.
         """
-        pause_seconds = 0.0
+        pause_seconds, hurried = 0.0, 0
         while not is_over():
             began = self._session.now()
             try:
                 look = self.tick()
                 tell(look)
-                tick_seconds, pause_seconds = look.tick_seconds, 0.0
+                hurried = hurried + 1 if look.is_waiting else 0
+                is_hurried = 0 < hurried <= HURRIED_LOOKS
+                tick_seconds, pause_seconds = look.tick_seconds / (HURRY if is_hurried else 1), 0.0
             except FleetError as error:
                 tell(error)
                 pause_seconds = min(LONGEST_PAUSE_SECONDS, 2 * pause_seconds or IDLE_SECONDS)

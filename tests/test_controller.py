@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -462,3 +462,41 @@ def test_where_nothing_can_come_nothing_goes_to_make_room_for_it(stage: Stage, m
 
     assert "no replica is started: key changed, `fleet apply` rolls that out" in look.note
     assert stage.slots("solos") == 6
+
+
+def test_slots_that_are_being_given_up_are_looked_for_sooner_than_a_tick(stage: Stage) -> None:
+    """A burst had to wait for three more ticks until the idle replicas of another group were held, drained and gone."""
+    stage.queues.waiting["many"] = 400
+    pauses = run_until(stage, lambda: stage.slots("many") == 11)
+
+    assert pauses[0] == 0.5
+    assert sum(pauses) < 4.0
+    assert run_for(stage, 3) == [2.0, 2.0, 2.0]
+
+
+def test_who_waits_for_slots_in_which_tasks_run_is_not_looked_for_in_a_hurry_for_long(stage: Stage) -> None:
+    for number in range(6):
+        stage.world.work(f"solos.{number}", 1)
+    stage.queues.waiting["many"] = 400
+    pauses = run_for(stage, 30)
+
+    assert 0.5 in pauses
+    assert pauses[-10:] == [2.0] * 10
+
+
+def run_for(stage: Stage, looks: int) -> list[float]:
+    """The controller's own loop; the pauses between its looks, in seconds."""
+    count = iter(range(looks))
+    return run_until(stage, lambda: next(count, None) is None)
+
+
+def run_until(stage: Stage, is_over: Callable[[], bool]) -> list[float]:
+    pauses: list[float] = []
+
+    def wait(seconds: float) -> None:
+        pauses.append(seconds)
+        stage.clock[0] += seconds
+        stage.world.settle()
+
+    stage.controller.run(is_over=is_over, wait=wait, tell=lambda _look: None)
+    return pauses
