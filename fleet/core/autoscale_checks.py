@@ -82,8 +82,6 @@ def _whole_replicas(scope: Scope, moving: Mapping[str, Group]) -> None:
         pool, unit = group.pool or Pool(), group.autoscale.unit if group.autoscale else 1
         size = pool.concurrency or 1
         if pool.type is not None and not TRAITS[pool.type].resize and unit % size:
-            message = (
-                f"a {pool.type} pool cannot change its {size} slots while it runs: whole replicas move"
-            )
+            message = f"a {pool.type} pool cannot change its {size} slots while it runs: whole replicas move"
             hint = f"write `unit: {size}` to say so, or a lower pool.concurrency for finer steps"
             scope.warn(("spec", "groups", name, "autoscale", "unit"), message, hint)
