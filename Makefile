@@ -89,8 +89,8 @@ format: install ## put the code into its one format
 	@$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
-bench: install servers ## measure against Celery and supervisor, ten minutes; results in bench/results
-	@for part in cli_start fleet_scale worker_throughput channel balance; do
+bench: install servers ## measure against Celery and supervisor, half an hour; results in bench/results
+	@for part in cli_start fleet_scale worker_throughput channel balance balance_live; do
 	  $(BIN)/python bench/$$part.py $(BENCH_ARGS)
 	done
 	$(BIN)/python bench/picture.py

@@ -57,3 +57,16 @@ def test_the_same_work_goes_through_every_pool(tmp_path: Path) -> None:
     figures = json.loads(out.read_text())["figures"]
     assert set(figures) == {"solo", "prefork", "threads", "gevent", "asyncio"}
     assert all(row["median"] > 0 for pool in figures.values() for row in pool.values())
+
+
+def test_slots_follow_the_bursts(tmp_path: Path) -> None:
+    out, picture = tmp_path / "measured.json", tmp_path / "balance.png"
+    told = run(EXAMPLES / "04-balance" / "load.py", "--quick", "--out", str(out), "--picture", str(picture))
+    assert "fleet explain --live" in told
+    assert "balance.moved" in told
+    found = json.loads(out.read_text())
+    assert (found["lost"], found["cut"], found["doubled"]) == (0, 0, 0)
+    assert found["mostSlots"] <= found["budget"]
+    assert [burst["group"] for burst in found["bursts"]] == ["gevent", "solo"]
+    assert all(burst["slotsMost"] > burst["slotsBefore"] for burst in found["bursts"])
+    assert picture.stat().st_size
