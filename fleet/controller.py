@@ -44,10 +44,10 @@ _ALIVE = frozenset({Action.RESIZE, Action.RELEASE, Action.FORGET})
 IDLE_SECONDS = 5.0
 """Between two looks at a fleet that has nothing to move."""
 
-HURRY = 4
-HURRIED_LOOKS = 12
+LOOKS_PER_TICK = 4
+HURRIED_TICKS = 3
 """Slots that are being given up are gone long before a tick is over, unless a task runs in them. So while somebody
-waits for some, looks come so many times as often, so many times in a row."""
+waits for some, for so many ticks in a row there are looks between them, which follow what the last tick decided."""
 
 
 class Source(Protocol):
@@ -98,7 +98,7 @@ class Look:
         verdict, sample = self.decision.verdicts[name], self.sights[name].sample
         age, is_estimated = self.oldest(name)
         return {
-            "has": verdict.has,
+            "has": sample.has,
             "need": verdict.need,
             "wants": verdict.wants,
             "share": verdict.share,
@@ -154,9 +154,12 @@ class Controller:
 
     # --- one look
 
-    def tick(self) -> Look:
-        """Look, decide, and begin what can be begun. Raises FleetError; what was decided before stays in force."""
-        seen = self.look()
+    def tick(self, *, follow: Decision | None = None) -> Look:
+        """Look, decide, and begin what can be begun; or ``follow`` what was decided, as far as that was not possible.
+
+        Raises FleetError; what was decided before stays in force.
+        """
+        seen = self.look(follow=follow)
         if isinstance(seen, Look):
             self._remember(seen)
             return seen
@@ -168,8 +171,8 @@ class Controller:
         self._remember(look)
         return look
 
-    def look(self) -> Look | _Seen:
-        """Look and decide, and do nothing."""
+    def look(self, *, follow: Decision | None = None) -> Look | _Seen:
+        """Look and decide (or go by an earlier decision), and do nothing."""
         session = self._session
         standing, now = session.standing(), session.now()
         idle = Look(now, IDLE_SECONDS)
@@ -186,22 +189,24 @@ class Controller:
         sample = self._backlog(standing.desired, found)
         names = [group.name for group in found.groups]
         seen = sights(names, standing.desired, observed, _backlog(sample), meters=self._meters, now=now)
-        look = self._decided(found, seen, now)
+        look = self._decided(found, seen, now, follow)
         return _Seen(replace(look, note=sample.problem), standing, observed)
 
-    def _decided(self, found: Moving, seen: Mapping[str, Sight], now: float) -> Look:
+    def _decided(self, found: Moving, seen: Mapping[str, Sight], now: float, follow: Decision | None) -> Look:
         """Parked slots are kept where they are: nobody works in them, and nobody may have them."""
         samples: dict[str, Sample] = {name: sight.sample for name, sight in seen.items()}
         budget = found.budget - sum(sight.parked for sight in seen.values())
-        decision = decide(
-            self._memory,
-            samples,
-            found.groups,
-            budget=budget,
-            now=now,
-            tuning=found.tuning,
-            capacity=found.capacity,
-        )
+        decision = follow
+        if decision is None or decision.verdicts.keys() != samples.keys():
+            decision = decide(
+                self._memory,
+                samples,
+                found.groups,
+                budget=budget,
+                now=now,
+                tuning=found.tuning,
+                capacity=found.capacity,
+            )
         self._memory = decision.memory
         self._meters = {name: sight.meter for name, sight in seen.items()}
         free = affordable(decision, samples, found.groups, budget=budget)
@@ -216,20 +221,22 @@ class Controller:
         A failed look is told and followed by a pause that doubles; what was decided before stays in force.
         """
         pause_seconds, hurried = 0.0, 0
+        follow: Decision | None = None
         while not is_over():
             began = self._session.now()
             try:
-                look = self.tick()
+                look = self.tick(follow=follow)
                 tell(look)
                 hurried = hurried + 1 if look.is_waiting else 0
-                is_hurried = 0 < hurried <= HURRIED_LOOKS
-                tick_seconds, pause_seconds = look.tick_seconds / (HURRY if is_hurried else 1), 0.0
+                ends = (look.decision.at if look.decision is not None else began) + look.tick_seconds
+                is_hurried = 0 < hurried <= HURRIED_TICKS * LOOKS_PER_TICK
+                due = min(ends, began + look.tick_seconds / LOOKS_PER_TICK) if is_hurried else ends
+                follow, pause_seconds = look.decision if due < ends else None, 0.0
             except FleetError as error:
                 tell(error)
                 pause_seconds = min(LONGEST_PAUSE_SECONDS, 2 * pause_seconds or IDLE_SECONDS)
-                tick_seconds = pause_seconds
-            spent = self._session.now() - began
-            wait(min(tick_seconds, max(0.0, tick_seconds - spent)))
+                due, follow = began + pause_seconds, None
+            wait(min(due - began, max(0.0, due - self._session.now())))
 
     def _carried_out(self, seen: _Seen) -> Look:
         """Write down what was decided, then begin. The lock is held; an apply that came first makes the look void."""

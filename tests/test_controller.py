@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -500,3 +501,23 @@ def run_until(stage: Stage, is_over: Callable[[], bool]) -> list[float]:
 
     stage.controller.run(is_over=is_over, wait=wait, tell=lambda _look: None)
     return pauses
+
+
+def test_looks_between_two_ticks_follow_what_was_decided_and_decide_nothing(stage: Stage) -> None:
+    stage.queues.waiting["many"] = 400
+    decided: list[float] = []
+
+    def tell(look: Look | FleetError) -> None:
+        assert isinstance(look, Look)
+        assert look.decision is not None
+        decided.append(look.decision.at)
+
+    def wait(seconds: float) -> None:
+        stage.clock[0] += seconds
+        stage.queues.waiting["many"] = 0 if stage.queues.waiting["many"] else 400
+
+    stage.controller.run(is_over=lambda: len(decided) == 6, wait=wait, tell=tell)
+
+    moments = sorted(set(decided))
+    assert decided.count(moments[0]) > 1
+    assert [later - earlier for earlier, later in pairwise(moments)] == [2.0] * (len(moments) - 1)
