@@ -226,16 +226,16 @@ class Killer:
 # --- bursts
 
 
-def measure_bursts(broker: str, *, seconds: float, kills: bool) -> dict[str, float]:
-    """One life of the fleet with two bursts; every figure of it."""
+def measure_bursts(broker: str, *, seconds: float, calm_seconds: float, kills: bool) -> dict[str, float]:
+    """One life of the fleet with two bursts, each after a calm time; every figure of it."""
     with running(broker, mode="dynamic") as (fleet, load, watch):
-        load.play(_rates(), 2.0)
         bursts = []
         for group in BURSTS:
+            load.play(_rates(), calm_seconds)
             killer = Killer(fleet) if kills else None
             began = load.play(_rates(**{group: BURST_RATE}), seconds, meanwhile=killer)
             bursts.append((group, began, time.time()))
-            load.play(_rates(), 2.0)
+        load.play(_rates(), 2.0)
         figures.wait_until(load.done, what="all tasks done", every=0.2)
         figures.wait_until(lambda: is_at_rest(fleet), what="rest", every=0.5)
         row = {
@@ -408,15 +408,16 @@ def spreads(rows: Sequence[Mapping[str, float]]) -> dict[str, Any]:
 def main() -> None:
     """Everything in turns."""
     given = figures.arguments(__doc__, runs=3)
-    burst_seconds, flood_seconds = (5.0, 6.0) if given.quick else (8.0, 36.0)
+    calm_seconds, burst_seconds, flood_seconds = (2.0, 5.0, 6.0) if given.quick else (12.0, 8.0, 36.0)
+    bursts = {"seconds": burst_seconds, "calm_seconds": calm_seconds}
     rows: dict[str, list[dict[str, float]]] = {}
     with servers.redis() as redis, servers.rabbitmq() as rabbitmq:
         often = {
-            "redis": lambda: measure_bursts(redis, seconds=burst_seconds, kills=False),
-            "rabbitmq": lambda: measure_bursts(rabbitmq, seconds=burst_seconds, kills=False),
+            "redis": lambda: measure_bursts(redis, **bursts, kills=False),
+            "rabbitmq": lambda: measure_bursts(rabbitmq, **bursts, kills=False),
         }
         seldom = {
-            "redis, controller killed": lambda: measure_bursts(redis, seconds=burst_seconds, kills=True),
+            "redis, controller killed": lambda: measure_bursts(redis, **bursts, kills=True),
             "flood, dynamic": lambda: measure_isolation(redis, seconds=flood_seconds, mode="dynamic"),
             "flood, static": lambda: measure_isolation(redis, seconds=flood_seconds, mode="static"),
         }

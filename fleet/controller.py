@@ -21,7 +21,7 @@ from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
 from fleet.core.desired import BrokerSpec, Desired
 from fleet.core.expand import divided_anew, has_controller, standing_specs, static_division
 from fleet.core.facts import Overrides
-from fleet.core.moves import begun, in_rollout
+from fleet.core.moves import begun, in_rollout, starting
 from fleet.core.moving import Moving, moving, without
 from fleet.core.observed import Observed
 from fleet.core.pace import estimated_age_seconds
@@ -62,7 +62,8 @@ class Look:
     """What one look saw and decided.
 
     asked: slots per group that are asked for now; what a group gets beyond that waits until others have let go.
-    steps: what was begun.  note: why nothing could be done, or what stood in the way.
+    steps: what was begun.  paced: replicas that are to start and wait, so that not all start at once.  note: why
+    nothing could be done, or what stood in the way.
     """
 
     at: float
@@ -72,13 +73,16 @@ class Look:
     sights: Mapping[str, Sight] = field(default_factory=dict)
     asked: Mapping[str, int] = field(default_factory=dict)
     steps: tuple[str, ...] = ()
+    paced: int = 0
     note: str = ""
 
     @property
     def is_waiting(self) -> bool:
-        """Whether somebody gets slots that others have still to let go."""
+        """Whether somebody gets slots that others have still to let go, or that are not begun yet."""
         gets = self.decision.slots if self.decision is not None else {}
-        return any(self.asked[name] - self.sights[name].parked < slots for name, slots in gets.items())
+        return self.paced > 0 or any(
+            self.asked[name] - self.sights[name].parked < slots for name, slots in gets.items()
+        )
 
     def to_json(self) -> dict[str, Any]:
         """For ``explain --live -o json`` and whoever reads what the controller left."""
@@ -248,7 +252,7 @@ class Controller:
         after = _decisions(look, before)
         overrides = replace(session.exceptions(), slots=after.slots, slot_reasons=after.reasons)
         desired = divided_anew(applied.manifest, seen.standing.desired, overrides=overrides)
-        steps, notes = self._steps(desired, seen, applied)
+        steps, paced, notes = self._steps(desired, seen, applied)
         if dict(before.slots) != dict(after.slots):
             decisions.write(session.places.decisions, after)
             moved = _moved(before.slots, look, steps)
@@ -257,14 +261,18 @@ class Controller:
             session.keep(replace(seen.standing, desired=desired))
         if steps.changes:
             self._walk(steps, desired)
-        return replace(look, steps=tuple(step.id for step in steps.changes), note=_joined(look.note, *notes))
+        done = tuple(step.id for step in steps.changes)
+        return replace(look, steps=done, paced=paced, note=_joined(look.note, *notes))
 
-    def _steps(self, desired: Desired, seen: _Seen, applied: Wanted) -> tuple[Plan, tuple[str, ...]]:
+    def _steps(self, desired: Desired, seen: _Seen, applied: Wanted) -> tuple[Plan, int, tuple[str, ...]]:
+        """What can be begun, how many starts are put off, and what a person should know."""
         names, standing, observed = seen.look.asked.keys(), seen.standing, seen.observed
         has_ended = standing.revision == standing.good
         rolling = in_rollout(plan(standing.desired, observed), has_ended=has_ended) & names
         starts = STARTS_PER_CORE * machine.cpus()
-        steps = begun(plan(desired, observed), observed, groups=names - rolling, starts=starts)
+        every = plan(desired, observed)
+        steps = begun(every, observed, groups=names - rolling, starts=starts)
+        paced = starting(every, names - rolling) - starting(steps, names)
         notes = (
             [f"{listed(sorted(rolling))}: not moved, because `fleet apply` has still something to do there"]
             if rolling
@@ -273,7 +281,7 @@ class Controller:
         if any(step.action is Action.START for step in steps.steps):
             steps, rotated = self._startable(steps, applied)
             notes += rotated
-        return steps, tuple(notes)
+        return steps, paced, tuple(notes)
 
     def _startable(self, steps: Plan, applied: Wanted) -> tuple[Plan, list[str]]:
         """Without new replicas whose secrets are not what they were at the apply: rolling those out is its business."""

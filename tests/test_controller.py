@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from fleet import decisions, settings, wanted
+from fleet import decisions, machine, settings, wanted
 from fleet.backends.memory import MemoryBackend
 from fleet.broker.samples import BrokerSample, QueueSample
 from fleet.change import Change, carry_out, take_down
-from fleet.controller import Controller, Look, last_look
+from fleet.controller import STARTS_PER_CORE, Controller, Look, last_look
 from fleet.core.desired import CONTROLLER_GROUP
 from fleet.core.observed import State
 from fleet.core.parse import Source as Text
@@ -521,3 +521,19 @@ def test_looks_between_two_ticks_follow_what_was_decided_and_decide_nothing(stag
     moments = sorted(set(decided))
     assert decided.count(moments[0]) > 1
     assert [later - earlier for earlier, later in pairwise(moments)] == [2.0] * (len(moments) - 1)
+
+
+def test_starts_that_were_put_off_are_begun_between_two_ticks(tmp_path: Path, plain_app: None) -> None:
+    """Twenty-five replicas came eight at a tick, however soon the first eight were there."""
+    world, queues, clock = MemoryBackend("shop"), Queues(), [1_000_000.0]
+    session = Session("shop", settings=settings.Settings(home=tmp_path), backend=world, now=lambda: clock[0])
+    stage = Stage(session, world, queues, clock, Controller(session, source=lambda _url, _options: queues))
+    most = STARTS_PER_CORE * machine.cpus()
+    text = manifest().replace("concurrency: 12", f"concurrency: {8 * most}")
+    stage.apply(text.replace("max: 10", f"max: {7 * most}"))
+    for index in range(stage.slots("solos")):
+        world.work(f"solos.{index}", 1)
+    queues.waiting["solos"] = 5000
+    pauses = run_until(stage, lambda: stage.slots("solos") == 7 * most)
+
+    assert set(pauses) == {0.5}

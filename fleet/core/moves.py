@@ -28,6 +28,11 @@ def in_rollout(plan: Plan, *, has_ended: bool) -> frozenset[str]:
     return frozenset(_group(step) for step in plan.steps if step.action in amiss)
 
 
+def starting(plan: Plan, groups: Collection[str]) -> int:
+    """How many replicas of these groups start."""
+    return sum(step.action is Action.START and _group(step) in groups for step in plan.steps)
+
+
 def begun(plan: Plan, observed: Observed, *, groups: Collection[str], starts: int) -> Plan:
     """The plan with the steps of these groups that can be begun now. ``starts``: how many replicas may be on their way
     up at once, those that are already included."""
