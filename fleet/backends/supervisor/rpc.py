@@ -105,7 +105,12 @@ class SupervisorRpc:
         self._proxy: xmlrpc.client.ServerProxy | None = None
 
     def processes(self) -> tuple[Process, ...]:
-        """Everything the daemon runs or has stopped, foreign programs included."""
+        """Everything the daemon runs or has stopped, foreign programs included.
+
+        supervisord looks after processes that ended between two calls, and else once a second; what it says at once may
+        be that old, so it is called twice.
+        """
+        self.ping()
         rows: list[dict[str, Any]] = self._call(lambda proxy: proxy.supervisor.getAllProcessInfo())
         return tuple(_process(row) for row in rows)
 
