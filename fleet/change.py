@@ -13,10 +13,10 @@ from typing import Any
 from fleet import decisions
 from fleet.apply import Event, Listener, Report, StepsFailed, Terms, apply
 from fleet.audit import who
-from fleet.core.desired import Desired
+from fleet.core.desired import Desired, group_of
 from fleet.core.plan import Action, Plan
 from fleet.errors import FleetError, Interrupted, NotReady, RolloutFailed
-from fleet.session import Outlook, Session, group_of
+from fleet.session import Outlook, Session
 from fleet.standing import Standing
 from fleet.wanted import Wanted, from_revision
 

@@ -18,7 +18,7 @@ from fleet import decisions, machine, secrets, wanted
 from fleet.apply import Terms, apply
 from fleet.broker.samples import BrokerSample, Sampler
 from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
-from fleet.core.desired import BrokerSpec, Desired
+from fleet.core.desired import Desired, broker_of
 from fleet.core.expand import divided_anew, has_controller, standing_specs, static_division
 from fleet.core.facts import Overrides
 from fleet.core.moves import begun, in_rollout, starting
@@ -268,16 +268,15 @@ class Controller:
         """What can be begun, how many starts are put off, and what a person should know."""
         names, standing, observed = seen.look.asked.keys(), seen.standing, seen.observed
         has_ended = standing.revision == standing.good
-        rolling = in_rollout(plan(standing.desired, observed), has_ended=has_ended) & names
-        starts = STARTS_PER_CORE * machine.cpus()
         every = plan(desired, observed)
+        before = every if desired == standing.desired else plan(standing.desired, observed)
+        rolling = in_rollout(before, has_ended=has_ended) & names
+        starts = STARTS_PER_CORE * machine.cpus()
         steps = begun(every, observed, groups=names - rolling, starts=starts)
         paced = starting(every, names - rolling) - starting(steps, names)
-        notes = (
-            [f"{listed(sorted(rolling))}: not moved, because `fleet apply` has still something to do there"]
-            if rolling
-            else []
-        )
+        notes = []
+        if rolling:
+            notes.append(f"{listed(sorted(rolling))}: not moved, because `fleet apply` has still something to do there")
         if any(step.action is Action.START for step in steps.steps):
             steps, rotated = self._startable(steps, applied)
             notes += rotated
@@ -325,7 +324,7 @@ class Controller:
         """What moves, groups left aside that a person holds: they keep their part."""
         manifest = applied.manifest
         found = moving(manifest, standing_specs(manifest, standing), overrides=overrides)
-        still = {name for name in (one.name for one in found.groups) if _is_held(name, standing)}
+        still = {one.name for one in found.groups if _is_held(one.name, standing)}
         if not still:
             return found
         divided = static_division(manifest, standing, overrides=overrides)
@@ -364,10 +363,9 @@ class Controller:
         return options
 
     def _broker_url(self, standing: Desired) -> str:
-        brokers = {group.spec.broker for group in standing.groups.values()} - {BrokerSpec()}
-        if not brokers:
+        broker = broker_of(standing)
+        if broker is None:
             raise UsageError("the manifest names no broker")
-        broker = sorted(brokers, key=repr)[0]
         return self._secret(broker.secret) if broker.secret else broker.url
 
     def _secret(self, name: str) -> str:
@@ -467,13 +465,14 @@ def _decisions(look: Look, before: decisions.Decisions) -> decisions.Decisions:
 
 def _moved(before: Mapping[str, int], look: Look, steps: Plan) -> dict[str, Any]:
     """One entry for the audit: who got another number, why, and what that was decided on."""
-    document = look.to_json()
+    groups, reasons = look.to_json()["groups"], _reasons(look)
+    slots_before = {name: before.get(name, group["has"]) for name, group in groups.items()}
     moves = {
-        name: {"from": before.get(name, document["groups"][name]["has"]), "to": slots, "why": _reasons(look)[name]}
+        name: {"from": slots_before[name], "to": slots, "why": reasons[name]}
         for name, slots in sorted(look.asked.items())
-        if before.get(name, document["groups"][name]["has"]) != slots
+        if slots_before[name] != slots
     }
-    inputs = {name: document["groups"][name] for name in moves}
+    inputs = {name: groups[name] for name in moves}
     done = [[step.id, step.reason] for step in steps.changes]
     return {"event": "balance.moved", "moves": moves, "inputs": inputs, "budget": look.budget, "steps": done}
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from fleet import decisions
 from fleet.audit import Audit
 from fleet.backends.base import Backend
-from fleet.core.desired import RESERVED_PREFIX, Desired, split_name
+from fleet.core.desired import RESERVED_PREFIX, Desired, group_of
 from fleet.core.observed import Observed
 from fleet.core.plan import Action, Plan
 from fleet.errors import UsageError
@@ -163,14 +163,6 @@ def limited(plan: Plan, groups: Collection[str]) -> Plan:
 def _concerns(replica: str, groups: Collection[str]) -> bool:
     group = group_of(replica)
     return group in groups or group.startswith(RESERVED_PREFIX)
-
-
-def group_of(name: str) -> str:
-    """The group of a replica's name; a name that is none stands for itself."""
-    try:
-        return split_name(name)[0]
-    except ValueError:
-        return name
 
 
 def sharing(desired: Desired) -> set[str]:

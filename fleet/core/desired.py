@@ -285,3 +285,17 @@ def split_name(name: str) -> tuple[str, int]:
     if not group or not index.isdigit():
         raise ValueError(f"not a replica name: {name!r}; write it like 'thumbs.3'")
     return group, int(index)
+
+
+def group_of(name: str) -> str:
+    """The group of a replica's name; a name that is none stands for itself."""
+    try:
+        return split_name(name)[0]
+    except ValueError:
+        return name
+
+
+def broker_of(desired: Desired) -> BrokerSpec | None:
+    """Where the fleet's tasks come from; None where no group takes any."""
+    brokers = {group.spec.broker for group in desired.groups.values()} - {BrokerSpec()}
+    return min(brokers, key=repr, default=None)

@@ -13,8 +13,8 @@ from fleet.core.desired import (
     DesiredGroup,
     RolloutPolicy,
     WorkerSpec,
+    group_of,
     resizes,
-    split_name,
 )
 from fleet.core.facts import NO_OVERRIDES, Facts, Overrides
 from fleet.core.manifest import Capacity, Group, Health, Manifest
@@ -182,14 +182,7 @@ def _budgets(manifest: Manifest) -> Budgets:
 
 def _drained(names: Iterable[str], groups: dict[str, DesiredGroup]) -> frozenset[str]:
     """Replicas (or whole groups) that take no work, as far as their group is still there."""
-    return frozenset(name for name in names if name in groups or _group_of(name) in groups)
-
-
-def _group_of(name: str) -> str:
-    try:
-        return split_name(name)[0]
-    except ValueError:
-        return name
+    return frozenset(name for name in names if name in groups or group_of(name) in groups)
 
 
 def _exceptions(overrides: Overrides) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from fleet.core.assignment import leaving
-from fleet.core.desired import split_name
+from fleet.core.desired import group_of
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.plan import Action, Plan, Step
 
@@ -25,12 +25,12 @@ def in_rollout(plan: Plan, *, has_ended: bool) -> frozenset[str]:
     on purpose: a rollout that failed is paused.
     """
     amiss = _OF_A_ROLLOUT if has_ended else _UNFINISHED
-    return frozenset(_group(step) for step in plan.steps if step.action in amiss)
+    return frozenset(group_of(step.replica) for step in plan.steps if step.action in amiss)
 
 
 def starting(plan: Plan, groups: Collection[str]) -> int:
     """How many replicas of these groups start."""
-    return sum(step.action is Action.START and _group(step) in groups for step in plan.steps)
+    return sum(step.action is Action.START and group_of(step.replica) in groups for step in plan.steps)
 
 
 def begun(plan: Plan, observed: Observed, *, groups: Collection[str], starts: int) -> Plan:
@@ -39,7 +39,7 @@ def begun(plan: Plan, observed: Observed, *, groups: Collection[str], starts: in
     room = starts - sum(_comes_up(replica) for replica in observed.replicas.values())
     steps = []
     for step in plan.steps:
-        if _group(step) not in groups:
+        if group_of(step.replica) not in groups:
             continue
         if step.action is Action.START:
             room -= 1
@@ -69,10 +69,3 @@ def _parting(step: Step, replica: ObservedReplica) -> Iterator[Step]:
 
 def _comes_up(replica: ObservedReplica) -> bool:
     return replica.state is State.STARTING and replica.running
-
-
-def _group(step: Step) -> str:
-    try:
-        return split_name(step.replica)[0]
-    except ValueError:
-        return step.replica

@@ -12,7 +12,7 @@ from typing import Any
 from fleet.broker.publisher import Outgoing, Publisher, depths
 from fleet.cli.output import Output
 from fleet.cli.target import duration, output_flag, session_for, session_of, target_flags, target_of, wanted_of
-from fleet.core.desired import BrokerSpec, Desired
+from fleet.core.desired import Desired, broker_of
 from fleet.errors import NotReady, UsageError
 from fleet.session import Session
 from fleet.wanted import Aim
@@ -92,10 +92,10 @@ def _only_queue(desired: Desired) -> str:
 
 
 def _broker_url(aim: Aim) -> str:
-    brokers: set[BrokerSpec] = {group.spec.broker for group in aim.desired.groups.values()} - {BrokerSpec()}
-    for broker in brokers:
-        return aim.secrets[broker.secret] if broker.secret else broker.url
-    raise UsageError("the manifest names no broker", hint="write spec.broker")
+    broker = broker_of(aim.desired)
+    if broker is None:
+        raise UsageError("the manifest names no broker", hint="write spec.broker")
+    return aim.secrets[broker.secret] if broker.secret else broker.url
 
 
 def _consumers(session: Session, queue: str) -> list[Any]:
