@@ -20,13 +20,11 @@ MOST_REPLICAS = 10_000
 _BY_HAND = "edit the file by hand"
 
 
-def set_replicas(text: str, replicas: Mapping[str, int], *, name: str = "manifest") -> str:
-    """The text of a manifest with other replica counts. Raises UsageError when it cannot be done faithfully."""
-    return edit_replicas([Source(name, text)], replicas).get(name, text)
-
-
 def edit_replicas(sources: Sequence[Source], replicas: Mapping[str, int]) -> dict[str, str]:
-    """Name -> new text, of those files of an overlay that must change. The file that says a count last is the one."""
+    """Name -> new text, of those files of an overlay that must change. The file that says a count last is the one.
+
+    Raises UsageError when it cannot be done faithfully.
+    """
     files = [_File.read(source) for source in sources]
     merged = overlay.inherit(overlay.merge_all([overlay.expand_shorthands(file.tree, Findings()) for file in files]))
     texts = {file.name: file.text for file in files}

@@ -74,7 +74,6 @@ class MemoryBackend:
         self.secrets: dict[str, str] = {}
         self._cells: dict[str, _Cell] = {}
         self._strays: dict[int, Stray] = {}
-        self._foreign: list[str] = []
         self._broken: set[str] = set()
         self._deaf: set[str] = set()
         self._next_pid = 1000
@@ -92,7 +91,6 @@ class MemoryBackend:
             up=True,
             replicas={name: cell.view() for name, cell in self._cells.items()},
             strays=strays,
-            foreign=tuple(self._foreign),
         )
 
     def prepare(self, desired: Desired) -> None:
@@ -259,10 +257,6 @@ class MemoryBackend:
         pid = self._pid()
         self._strays[pid] = Stray(pid, replica, kind)
         return pid
-
-    def add_foreign(self, name: str) -> None:
-        """The daemon runs something that is not fleet's."""
-        self._foreign.append(name)
 
     def kill_daemon(self) -> None:
         """The daemon is gone; what ran under it is left behind."""

@@ -46,10 +46,6 @@ class Case:
         """It has more slots than it should."""
         return self.wanted is not None and self.seen is not None and self.seen.slots > self.wanted.spec.pool.concurrency
 
-    def is_orphan(self) -> bool:
-        """Its group is not in the manifest."""
-        return self.group is None
-
     def is_kept_orphan(self) -> bool:
         """Its group is not in the manifest, and nobody asked to remove such replicas.
 

@@ -12,7 +12,6 @@ class AppFacts:
 
     pool: str | None = None
     concurrency: int | None = None
-    custom_class: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

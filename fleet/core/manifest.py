@@ -447,10 +447,6 @@ class Manifest(Model):
         """The fleet's name."""
         return self.metadata.name
 
-    def effective_group(self, name: str) -> Group:
-        """The group with ``spec.defaults`` applied: parsing has merged them, so this is the group itself."""
-        return self.spec.groups[name]
-
 
 def field_named(model: type[BaseModel], alias: str) -> Any | None:
     """The pydantic field that is written ``alias`` in a manifest, or None."""

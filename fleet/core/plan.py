@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from fleet.core.desired import Replica
 
@@ -95,7 +94,6 @@ class Plan:
     usage: tuple[Usage, ...] = ()
     worst_case_seconds: float = 0.0
     observed_fingerprint: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def changes(self) -> tuple[Step, ...]:

@@ -10,25 +10,6 @@ LATE = 0.05
 _MANY = 400.0
 
 
-def waiting_probability(slots: int, load: float) -> float:
-    """The chance that a task must wait, with ``load`` busy slots on average (Erlang C)."""
-    if load <= 0:
-        return 0.0
-    if load >= slots:
-        return 1.0
-    blocked = 1.0
-    for number in range(1, slots + 1):
-        blocked = load * blocked / (number + load * blocked)
-    return _waiting(blocked, slots, load)
-
-
-def late_probability(slots: int, load: float, *, task_seconds: float, within_seconds: float) -> float:
-    """The chance that a task waits longer than ``within_seconds``."""
-    if load >= slots:
-        return 1.0
-    return waiting_probability(slots, load) * exp(-(slots - load) * within_seconds / task_seconds)
-
-
 def slots_needed(load: float, *, task_seconds: float, within_seconds: float, late: float = LATE) -> int:
     """The fewest slots with which no more than ``late`` of the tasks wait longer than ``within_seconds``."""
     if load <= 0 or task_seconds <= 0:
@@ -46,7 +27,7 @@ def slots_needed(load: float, *, task_seconds: float, within_seconds: float, lat
 
 
 def _waiting(blocked: float, slots: int, load: float) -> float:
-    """Erlang C from Erlang B."""
+    """Erlang C, the chance that a task must wait, from Erlang B."""
     return blocked / (1.0 - load / slots * (1.0 - blocked))
 
 

@@ -10,8 +10,6 @@ from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.samples import Count, Meter, Sample
 
-_UNCOUNTED = "keeps no count of its tasks"
-
 
 @dataclass(frozen=True, slots=True)
 class Backlog:

@@ -197,7 +197,7 @@ def _pool_type(said: text.Pool, of_app: AppFacts, facts: Facts) -> tuple[str, st
     kind = _POOL_ALIASES.get(kind, kind)
     if kind not in TRAITS:
         return "custom", kind
-    custom_class = said.class_ or of_app.custom_class or facts.custom_pool or ""
+    custom_class = said.class_ or facts.custom_pool or ""
     return kind, custom_class if kind == "custom" else ""
 
 

@@ -110,12 +110,6 @@ class TaskMessage:
     # ---- the headers
 
     @property
-    def display_name(self) -> str:
-        """The name to show: the sender may have given another."""
-        shadow = self.headers.get("shadow")
-        return shadow if isinstance(shadow, str) and shadow else self.name
-
-    @property
     def eta(self) -> datetime | None:
         """Not before this time."""
         if self._eta is _UNREAD:

@@ -90,10 +90,6 @@ class Settlement:
             self.unflushed = False
             self._attempt(self._channel.flush)
 
-    def sent_along(self) -> None:
-        """A fetch has taken the buffered acknowledgements with it."""
-        self.unflushed = False
-
     def replay(self) -> list[Job]:
         """After a new connection: tell what is owed; gives the jobs whose messages are no longer ours.
 

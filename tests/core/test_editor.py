@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.core.parse import Source
-from fleet.editor import edit_replicas, set_replicas
+from fleet.editor import edit_replicas
 from fleet.errors import ManifestError, UsageError
 from tests.core.texts import GOOD, fleet, read
 
@@ -17,6 +18,11 @@ from tests.core.texts import GOOD, fleet, read
 def changed_lines(old: str, new: str) -> list[str]:
     diff = difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm="")
     return [line for line in diff if line[0] in "+-" and line[:3] not in ("+++", "---")]
+
+
+def set_replicas(text: str, replicas: Mapping[str, int]) -> str:
+    """The text of the only manifest file after the edit."""
+    return edit_replicas([Source("manifest", text)], replicas).get("manifest", text)
 
 
 def test_one_number_changes_and_comments_stay() -> None:
@@ -31,7 +37,7 @@ def test_several_groups_change_at_once() -> None:
     new = set_replicas(GOOD, {"thumbs": 12, "beat": 0, "reports": 1})
     assert len(changed_lines(GOOD, new)) == 4
     manifest = read(new).manifest
-    assert [manifest.effective_group(name).replicas for name in ("thumbs", "beat", "reports")] == [12, 0, 1]
+    assert [manifest.spec.groups[name].replicas for name in ("thumbs", "beat", "reports")] == [12, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -147,6 +153,6 @@ def test_an_edit_changes_one_value_of_the_manifest(count: int, group: str, there
     text = GOOD if there else GOOD.replace("      replicas: 10\n", "").replace("      replicas: 1\n", "")
     budget = text.replace("concurrency: 80", "concurrency: 200000")
     new = read(set_replicas(budget, dict.fromkeys(("thumbs", "reports", "beat"), 1) | {group: count}))
-    assert new.manifest.effective_group(group).replicas == count
+    assert new.manifest.spec.groups[group].replicas == count
     old = read(GOOD).document["spec"]["groups"][group]
     assert {**old, "replicas": count} == new.document["spec"]["groups"][group]

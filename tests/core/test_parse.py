@@ -38,7 +38,7 @@ def test_a_manifest_becomes_values() -> None:
     assert isinstance(manifest.spec.broker, Broker)
     assert manifest.spec.broker.visibility_timeout == 3600.0
     assert manifest.spec.budgets.memory == 16 << 30
-    reports = manifest.effective_group("reports")
+    reports = manifest.spec.groups["reports"]
     assert reports.pool is not None
     assert reports.pool.max_memory_per_child == 600 << 20
     assert reports.pool.max_age_per_child == 3600.0
@@ -70,7 +70,7 @@ def test_manifests_of_the_project_hold_without_warnings(name: str) -> None:
 def test_quickstart_is_ten_solo_one_prefork_and_a_command() -> None:
     path = MANIFESTS / "quickstart.yaml"
     manifest = parse([Source(str(path), path.read_bytes())], environ={}).manifest
-    thumbs, reports, clock = (manifest.effective_group(name) for name in ("thumbs", "reports", "clock"))
+    thumbs, reports, clock = (manifest.spec.groups[name] for name in ("thumbs", "reports", "clock"))
     assert (thumbs.replicas, reports.replicas, clock.replicas) == (10, 1, 1)
     assert thumbs.pool is not None
     assert reports.pool is not None
@@ -208,7 +208,7 @@ def test_a_variable_that_is_not_utf8_is_a_problem() -> None:
 )
 def test_hostile_values_arrive_byte_for_byte(value: str) -> None:
     parsed = read(fleet(f"a: {{replicas: 1, env: {{X: {json.dumps(value, ensure_ascii=False)}}}, queues: [q]}}"))
-    group = parsed.manifest.effective_group("a")
+    group = parsed.manifest.spec.groups["a"]
     assert group.env == {"X": value}
 
 
@@ -521,7 +521,7 @@ def test_what_is_written_is_what_is_read(wanted: dict[str, object], flow: bool, 
     parsed = read(text)
     for name, group in wanted.items():
         assert isinstance(group, dict)
-        read_back = parsed.manifest.effective_group(name)
+        read_back = parsed.manifest.spec.groups[name]
         assert (read_back.replicas, read_back.env, read_back.paused) == (
             group["replicas"],
             group.get("env"),

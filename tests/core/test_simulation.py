@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from fleet.core.balance import Share
 from fleet.core.policies import POLICIES, Case, Split
-from fleet.core.queueing import late_probability, waiting_probability
 from fleet.core.samples import Sample
 from fleet.core.scaling import Scaled, Tuning
 from fleet.core.simulation import Arrival, Orders, Outcome, Setting, Station, simulate
 from fleet.core.workloads import WORKLOADS, Usual, arrivals, read_arrivals
 from fleet.errors import UsageError
+from tests.core.erlang import late_probability, waiting_probability
 
 
 def station(name: str = "a", *, live: bool = True, unit: int = 1, start: float = 0.0, target: float = 1.0) -> Station:

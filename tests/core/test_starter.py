@@ -265,7 +265,7 @@ def test_any_text_is_imported_or_refused(kind: str, text: str) -> None:
 )
 def test_hostile_words_are_written_so_that_they_read_back(text: str) -> None:
     parsed = read(fleet(f"a: {flow({'replicas': 1, 'command': ['echo', text], 'env': {'X': text}})}"))
-    group = parsed.manifest.effective_group("a")
+    group = parsed.manifest.spec.groups["a"]
     assert group.command == ["echo", text]
     assert group.env == {"X": text}
 

@@ -59,7 +59,7 @@ def test_protocol_2_is_read_from_its_headers() -> None:
             properties={"reply_to": "there", "correlation_id": "abc"},
         )
     )
-    assert (message.name, message.id, message.display_name) == ("shop.thumb", "abc", "nice")
+    assert (message.name, message.id, message.headers["shadow"]) == ("shop.thumb", "abc", "nice")
     assert (message.args, message.kwargs, message.embed) == ([1], {"k": 2}, EMBED)
     assert message.eta == datetime(2026, 1, 2, 1, 4, 5, tzinfo=UTC)
     assert message.expires == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -91,7 +91,6 @@ class RedisChannel:
         self._late_until = 0.0
         self._next_tag = 0
         self._renew_at = self._look_at = 0.0
-        self._due_at: float | None = None
 
     @_speaks
     def open(self) -> None:
@@ -182,10 +181,6 @@ class RedisChannel:
     def holds(self, delivery: Delivery) -> bool:
         """Whether this message is still ours to run and acknowledge."""
         return delivery.tag in self._held
-
-    def next_due_seconds(self) -> float | None:
-        """Seconds until the next delayed message is due, as far as the last fetch could see."""
-        return None if self._due_at is None else max(0.0, self._due_at - time.monotonic())
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Done with these; told to the server with the next turn, or by ``tend`` within a second."""
@@ -316,7 +311,6 @@ class RedisChannel:
     def _expect_due(self, milliseconds: int, count: int) -> None:
         """Poll sooner when a delayed message is due sooner."""
         if count:
-            self._due_at = time.monotonic() + milliseconds / 1000 if milliseconds >= 0 else None
             self.poll_seconds = POLL_SECONDS if milliseconds < 0 else min(POLL_SECONDS, milliseconds / 1000 + 0.005)
 
     def _rotate(self) -> None:
