@@ -25,6 +25,9 @@ PAUSE_GROWTH = 1.5
 MARGIN_SECONDS = 30.0  # on top of a grace: the backend kills what outlives it, and that takes a moment too
 SETTLE_SECONDS = 2.0  # a replica that was parked before may look parked for a moment after it was asked to start
 
+STARTS_PER_CORE = 4
+"""What a walk and a look let start at once, by processor."""
+
 Phase = Literal["planned", "started", "done", "failed"]
 
 

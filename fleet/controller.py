@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fleet import decisions, machine, secrets, wanted
-from fleet.apply import Terms, apply
+from fleet.apply import STARTS_PER_CORE, Terms, apply
 from fleet.broker.samples import BrokerSample, Sampler
 from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
 from fleet.core.desired import Desired, broker_of
@@ -38,7 +38,6 @@ from fleet.standing import Standing
 from fleet.wanted import Wanted
 
 FORMAT = 1
-STARTS_PER_CORE = 4
 LONGEST_PAUSE_SECONDS = 30.0
 _ALIVE = frozenset({Action.RESIZE, Action.RELEASE, Action.FORGET})
 IDLE_SECONDS = 5.0

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from fleet import decisions, machine, settings, wanted
+from fleet.apply import STARTS_PER_CORE
 from fleet.backends.memory import MemoryBackend
 from fleet.broker.samples import BrokerSample, QueueSample
 from fleet.change import Change, carry_out, take_down
-from fleet.controller import STARTS_PER_CORE, Controller, Look, last_look
+from fleet.controller import Controller, Look, last_look
 from fleet.core.desired import CONTROLLER_GROUP
 from fleet.core.observed import State
 from fleet.core.parse import Source as Text

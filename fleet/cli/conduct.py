@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet import logs, machine
-from fleet.apply import Report, StepsFailed, Terms
+from fleet.apply import STARTS_PER_CORE, Report, StepsFailed, Terms
 from fleet.change import Change, carry_out
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
@@ -25,7 +25,6 @@ from fleet.wanted import Wanted
 from pools.traits import TRAITS
 
 DECLINED = 1
-STARTS_PER_CORE = 4
 LAST_WORDS = 5
 _MARGIN_SECONDS = 60.0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.cli.parser import did_you_mean
+from fleet.core.wording import seconds_in
 from fleet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -155,13 +156,10 @@ def groups_of(names: Sequence[str], desired: Desired) -> set[str]:
 
 def duration(text: str) -> float:
     """argparse type: ``90``, ``30s``, ``5m``, ``2h``."""
-    if text.isdigit():
-        return float(text)
-    found = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
-    if not found or "".join(number + unit for number, unit in found) != text:
+    seconds = float(text) if text.isdecimal() else seconds_in(text)
+    if seconds is None:
         raise argparse.ArgumentTypeError(f"not a duration: {text!r}; write it like '30s', '5m' or '2h'")
-    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-    return sum(float(number) * units[unit] for number, unit in found)
+    return seconds
 
 
 def since(text: str) -> float:

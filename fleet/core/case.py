@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fleet.core.assignment import GONE, assign, leaving
-from fleet.core.desired import CONTROLLER_GROUP, Desired, DesiredGroup, Replica
+from fleet.core.desired import CONTROLLER_GROUP, DRAIN_TIMEOUT_SECONDS, Desired, DesiredGroup, Replica
 from fleet.core.observed import Observed, ObservedReplica, State
 
 
@@ -39,7 +39,7 @@ class Case:
         """How long it may drain: what runs drains by its own spec, which may not be the wanted one."""
         owners = (self.seen, self.wanted, self.group)
         specs = (owner.spec for owner in owners if owner is not None and owner.spec is not None)
-        return next((spec.drain_timeout_seconds for spec in specs), 60.0)
+        return next((spec.drain_timeout_seconds for spec in specs), DRAIN_TIMEOUT_SECONDS)
 
     @property
     def gives_up_slots(self) -> bool:

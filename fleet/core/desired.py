@@ -17,6 +17,10 @@ RESERVED_PREFIX = "fleet-"
 PARKED_EXIT = 78
 """The exit code of a launcher that parks its replica: the only one that supervisord does not answer with a restart."""
 
+DRAIN_TIMEOUT_SECONDS = 60.0
+READY_TIMEOUT_SECONDS = 60.0
+"""What the manifest's ``drain.timeout`` and ``health.readyTimeout`` are where it gives none."""
+
 Kind = Literal["worker", "celery", "command"]
 
 
@@ -112,7 +116,7 @@ class WorkerSpec:
     secret_env: tuple[tuple[str, str, str], ...] = ()
     task: TaskPolicy = TaskPolicy()
     restart: RestartPolicy = RestartPolicy()
-    drain_timeout_seconds: float = 60.0
+    drain_timeout_seconds: float = DRAIN_TIMEOUT_SECONDS
     ready_after_seconds: float = 1.0
     workdir: str = ""
     python: str = ""
@@ -220,7 +224,7 @@ class DesiredGroup:
     price: Price = Price()
     capacity_slots: int | None = None
     processes_per_replica: int = 1
-    ready_timeout_seconds: float = 60.0
+    ready_timeout_seconds: float = READY_TIMEOUT_SECONDS
     scaling: Literal["replicas", "share", "autoscale"] = "replicas"
     paused: bool = False
     system: bool = False

@@ -8,6 +8,7 @@ from fleet.core import specs
 from fleet.core.desired import (
     BROKER_GROUP,
     CONTROLLER_GROUP,
+    READY_TIMEOUT_SECONDS,
     Budgets,
     Desired,
     DesiredGroup,
@@ -140,7 +141,7 @@ def _rules(manifest: Manifest) -> Rules:
 def _group(manifest: Manifest, name: str, spec: WorkerSpec, shaped: Shaped) -> DesiredGroup:
     group = manifest.spec.groups[name]
     health = group.health or Health()
-    ready_timeout = 60.0 if health.ready_timeout is None else health.ready_timeout
+    ready_timeout = READY_TIMEOUT_SECONDS if health.ready_timeout is None else health.ready_timeout
     return DesiredGroup(
         name=name,
         spec=spec,

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from fleet.core.capabilities import pool_refusals
-from fleet.core.manifest import DEFAULT_DRAIN_SECONDS, Broker, Group, Pool, Share, Task
+from fleet.core.desired import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
+from fleet.core.manifest import Broker, Group, Pool, Share, Task
 from fleet.core.overlay import OF_WORKERS_ONLY
 from fleet.core.scope import Scope
 from fleet.core.tree import Path, shown
+from fleet.core.wording import duration
 
 RESERVED_ENV_PREFIX = "FLEET_"
 LONGEST_VARIABLE_BYTES = 131_072
@@ -92,7 +94,7 @@ def _celery(scope: Scope, path: Path, group: Group) -> None:
     pool, task, logs = group.pool or Pool(), group.task or Task(), group.logging
     unable: dict[Path, object] = {
         ("pool", "type"): pool.type if pool.type == "asyncio" else None,
-        ("pool", "maxAgePerChild"): None if pool.max_age_per_child is None else _span(pool.max_age_per_child),
+        ("pool", "maxAgePerChild"): None if pool.max_age_per_child is None else duration(pool.max_age_per_child),
         ("pool", "startMethod"): pool.start_method,
         ("task", "maxAttempts"): task.max_attempts,
         ("task", "rateLimits"): ", ".join(task.rate_limits) if task.rate_limits else None,
@@ -107,28 +109,21 @@ def _celery(scope: Scope, path: Path, group: Group) -> None:
 def _limits(scope: Scope, path: Path, group: Group) -> None:
     task = group.task or Task()
     if task.soft_time_limit is not None and task.time_limit is not None and task.soft_time_limit >= task.time_limit:
-        message = f"softTimeLimit {_span(task.soft_time_limit)} is not below timeLimit {_span(task.time_limit)}"
+        message = f"softTimeLimit {duration(task.soft_time_limit)} is not below timeLimit {duration(task.time_limit)}"
         scope.problem((*path, "task", "softTimeLimit"), message, "the task needs some time to react to the soft limit")
     broker = scope.manifest.spec.broker
     if not isinstance(broker, Broker) or broker.visibility_timeout is None or task.time_limit is None:
         return
     drain = group.drain.timeout if group.drain else None
-    drain = DEFAULT_DRAIN_SECONDS if drain is None else drain
+    drain = DRAIN_TIMEOUT_SECONDS if drain is None else drain
     if task.acks != "early" and task.time_limit + drain > broker.visibility_timeout:
+        total, redelivery = duration(task.time_limit + drain), duration(broker.visibility_timeout)
         message = (
-            f"timeLimit {_span(task.time_limit)} and drain {_span(drain)} are {_span(task.time_limit + drain)}, longer "
-            f"than the {_span(broker.visibility_timeout)} after which the broker delivers a task again"
+            f"timeLimit {duration(task.time_limit)} and drain {duration(drain)} are {total}, longer "
+            f"than the {redelivery} after which the broker delivers a task again"
         )
         hint = "raise spec.broker.visibilityTimeout, or lower timeLimit or drain.timeout"
         scope.problem((*path, "task", "timeLimit"), message, hint)
-
-
-def _span(seconds: float) -> str:
-    """Seconds as people write them: ``90s``, ``10m``, ``2h``."""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= size and seconds % size == 0:
-            return f"{int(seconds // size)}{unit}"
-    return f"{seconds:g}s"
 
 
 def _environment(scope: Scope, path: Path, group: Group) -> None:
@@ -161,13 +156,12 @@ def _policies(scope: Scope, path: Path, group: Group) -> None:
         scope.problem((*path, "rollout", "maxSurge"), message, "write `maxUnavailable: 1`, or a maxSurge of at least 1")
     initial, longest = (backoff.initial, backoff.max) if backoff else (None, None)
     if initial is not None and longest is not None and initial > longest:
-        message = f"initial {_span(initial)} is more than max {_span(longest)}"
+        message = f"initial {duration(initial)} is more than max {duration(longest)}"
         scope.problem((*path, "restart", "backoff", "initial"), message, "lower initial or raise max")
-    health = group.health
-    if health and health.ready_after is not None and health.ready_after >= (health.ready_timeout or 60.0):
-        message = (
-            f"readyAfter {_span(health.ready_after)} is not below readyTimeout {_span(health.ready_timeout or 60.0)}"
-        )
+    ready_after = group.health.ready_after if group.health else None
+    ready_timeout = (group.health.ready_timeout if group.health else None) or READY_TIMEOUT_SECONDS
+    if ready_after is not None and ready_after >= ready_timeout:
+        message = f"readyAfter {duration(ready_after)} is not below readyTimeout {duration(ready_timeout)}"
         scope.problem((*path, "health", "readyAfter"), message, "lower readyAfter or raise readyTimeout")
 
 

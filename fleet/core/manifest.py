@@ -22,6 +22,8 @@ from pydantic import (
 )
 from pydantic.alias_generators import to_camel
 
+from fleet.core.wording import DURATION_PATTERN, seconds_in
+
 API_VERSION = "workerfleet.dev/v1alpha1"
 KIND = "Fleet"
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
@@ -30,23 +32,19 @@ QUEUE_PATTERN = r"^[A-Za-z0-9_.:@/-]{1,200}$"
 TASK_PATTERN = r"^\S{1,200}$"
 RATE_PATTERN = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)/[smh]$"
 IMPORT_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$"
-DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?$"
 
 LONGEST_SECONDS = 366 * 86_400.0
 LARGEST_BYTES = 1 << 50
-DEFAULT_DRAIN_SECONDS = 60.0
 
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
 
 
 def duration_seconds(text: object) -> float:
     """``30s``, ``5m``, ``1h30m`` -> seconds. Raises ValueError with a sentence for people, its hint after ``; ``."""
-    if not isinstance(text, str) or not re.fullmatch(DURATION_PATTERN[1:-1], text):
+    seconds = seconds_in(text) if isinstance(text, str) else None
+    if seconds is None:
         raise ValueError(f"not a duration: {_short(text)}; {_duration_hint(text)}")
-    parts = re.findall(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)", text)
-    seconds = sum(float(number) * _DURATION_UNITS[unit] for number, unit in parts)
     if seconds > LONGEST_SECONDS:
         raise ValueError(f"longer than a year: {_short(text)}; leave the field out for no limit")
     return seconds

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from fleet.core.balance import Share
-from fleet.core.desired import WorkerSpec
+from fleet.core.desired import WorkerSpec, resizes
 from fleet.core.expand import what_moves
 from fleet.core.facts import NO_OVERRIDES, Overrides
 from fleet.core.manifest import Autoscale, Group, Manifest
@@ -80,13 +80,8 @@ def scaled(group: Group, share: Share, spec: WorkerSpec) -> Scaled:
     )
 
 
-def is_live(spec: WorkerSpec) -> bool:
-    """Whether slots of these replicas change without a restart: the pool can, and fleet's own worker tells it to."""
-    return spec.kind == "worker" and TRAITS[spec.pool.type].resize
-
-
 def start_seconds(spec: WorkerSpec) -> float:
     """Until one more slot takes its first task."""
     if spec.kind == "command":
         return max(REPLICA_START_SECONDS, spec.ready_after_seconds)
-    return TRAITS[spec.pool.type].start_seconds if is_live(spec) else REPLICA_START_SECONDS
+    return TRAITS[spec.pool.type].start_seconds if resizes(spec) else REPLICA_START_SECONDS

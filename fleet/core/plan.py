@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fleet.core.desired import Replica
+from fleet.core.desired import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS, Replica
 
 
 class Action(StrEnum):
@@ -64,8 +64,8 @@ class Step:
     pid: int | None = None
     after: tuple[str, ...] = ()
     wave: int = 0
-    grace_seconds: float = 60.0
-    ready_timeout_seconds: float = 60.0
+    grace_seconds: float = DRAIN_TIMEOUT_SECONDS
+    ready_timeout_seconds: float = READY_TIMEOUT_SECONDS
 
     @property
     def id(self) -> str:

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from itertools import cycle
 
 from fleet.core.balance import Share
-from fleet.core.desired import DesiredGroup
+from fleet.core.desired import DesiredGroup, resizes
 from fleet.core.expand import expand, full_specs
 from fleet.core.facts import Facts
 from fleet.core.manifest import Group, Manifest, Pool
-from fleet.core.moving import Moving, is_live, moving, scaled
+from fleet.core.moving import Moving, moving, scaled
 from fleet.core.policies import POLICIES, Case
 from fleet.core.simulation import Arrival, Outcome, Setting, Station, simulate
 from fleet.core.wording import duration, listed
@@ -63,7 +63,7 @@ def stage(manifest: Manifest, *, facts: Facts) -> Stage:
     stations = [
         Station(
             by_name.get(group.name) or scaled(manifest.spec.groups[group.name], _standing(group), specs[group.name]),
-            is_live=is_live(specs[group.name]),
+            is_live=resizes(specs[group.name]),
             pool="command" if group.spec.kind == "command" else group.spec.pool.type,
         )
         for group in groups

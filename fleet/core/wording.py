@@ -1,12 +1,23 @@
-"""Numbers and values in the words people read: durations, sizes, quoted text, counted nouns."""
+"""Numbers and values as text that people read and write: durations, sizes, quoted text, counted nouns."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 
 _SIZES = ((1 << 40, "Ti"), (1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki"))
+_UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+DURATION_PATTERN = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"
 LONGEST_VALUE = 48
+
+
+def seconds_in(text: str) -> float | None:
+    """``1h30m`` -> ``5400.0``; None for a text that is no duration."""
+    if not re.fullmatch(DURATION_PATTERN[1:-1], text):
+        return None
+    parts = re.findall(r"([0-9.]+)([a-z]+)", text)
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
 
 
 def duration(seconds: float) -> str:

@@ -334,7 +334,7 @@ def test_a_budget_that_does_not_add_up_is_told_with_its_sums() -> None:
 
 def test_limits_that_outlast_redelivery_are_told_with_their_sum() -> None:
     text = GOOD.replace("timeLimit: 10m", "timeLimit: 1h")
-    assert "timeLimit 1h and drain 1m are 61m, longer than the 1h after which the broker delivers" in said(text)
+    assert "timeLimit 1h and drain 1m are 1h1m, longer than the 1h after which the broker delivers" in said(text)
     assert problems(text.replace("acks: late", "acks: early")) == []
 
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 from fleet import machine
 from fleet.cli.output import Output
 from fleet.cli.target import duration
-from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
+from fleet.core.desired import DRAIN_TIMEOUT_SECONDS, BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
 from fleet.core.specs import GREEN_SLOTS
 from fleet.errors import UsageError
 from fleet.worker.options import DOCUMENT_FORMAT
@@ -31,7 +31,13 @@ def worker_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--broker", "-b", metavar="URL", help=f"default: ${BROKER_VARIABLE}")
     parser.add_argument("--acks", choices=("early", "late"), help="default: as the app says")
     parser.add_argument("--time-limit", type=duration, metavar="TIME", help="hard limit of a task")
-    parser.add_argument("--drain-timeout", type=duration, default=60.0, metavar="TIME", help="default: 60s")
+    parser.add_argument(
+        "--drain-timeout",
+        type=duration,
+        default=DRAIN_TIMEOUT_SECONDS,
+        metavar="TIME",
+        help=f"default: {DRAIN_TIMEOUT_SECONDS:g}s",
+    )
     parser.add_argument("--loglevel", "-l", default="INFO", type=str.upper, metavar="LEVEL", help="default: INFO")
     parser.add_argument("--workdir", metavar="DIR", help="default: this folder")
 
