@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from fleet.core.desired import group_of
+
 FOLLOW_SECONDS = 0.25
 _BLOCK_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 1 << 20
@@ -36,7 +38,7 @@ def files(folder: Path) -> dict[str, Path]:
 
 def chosen(known: Sequence[str], names: Sequence[str]) -> list[str]:
     """The replicas that names (of groups or replicas) stand for; all of them where none is named."""
-    return [one for one in known if not names or one in names or one.rpartition(".")[0] in names]
+    return [one for one in known if not names or one in names or group_of(one) in names]
 
 
 def merged(logs: dict[str, Path], *, since: float = 0.0, last: int | None = None) -> list[Line]:

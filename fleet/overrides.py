@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from fleet.core.desired import group_of
 from fleet.core.facts import Overrides
 from fleet.errors import FleetError
 from fleet.files import write_whole
@@ -102,7 +103,7 @@ def moment(seconds: float) -> str:
 
 
 def _concerns(override: Override, targets: Collection[str]) -> bool:
-    return override.target in targets or override.target.rpartition(".")[0] in targets
+    return override.target in targets or group_of(override.target) in targets
 
 
 def _row(override: Override) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from fleet.cli.catalogue import VERBS, Verb, overview
+from fleet.core.words import closest
 from fleet.errors import UsageError
 
 
@@ -97,13 +97,5 @@ def whole() -> argparse.ArgumentParser:
 
 
 def _guess(word: str, known: Iterable[str], prog: str) -> str:
-    close = difflib.get_close_matches(word.partition("=")[0], list(known), n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"see `{prog} --help`"
-
-
-def did_you_mean(word: str, known: Sequence[str]) -> str:
-    """A hint for a name that is not known: the closest one, and all of them where they are few."""
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    guess = [f"did you mean {close[0]!r}?"] if close else []
-    names = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
-    return " ".join([*guess, f"known: {names}" if known else "there are none"])
+    near = closest(word.partition("=")[0], known)
+    return f"did you mean {near!r}?" if near else f"see `{prog} --help`"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleet.cli.parser import did_you_mean
+from fleet.core.desired import group_of
 from fleet.core.wording import seconds_in
+from fleet.core.words import did_you_mean
 from fleet.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,9 +83,8 @@ def session_of(target: Target) -> Session:
     if target.fleet:
         known = known_fleets(loaded.home)
         if target.fleet not in known:
-            raise UsageError(
-                f"there is no fleet {target.fleet!r} in {loaded.home}", hint=did_you_mean(target.fleet, known)
-            )
+            hint = did_you_mean(target.fleet, known) or "there are none"
+            raise UsageError(f"there is no fleet {target.fleet!r} in {loaded.home}", hint=hint)
         return Session(target.fleet, settings=loaded)
     if sources := target.sources():
         return Session(_name_in(sources), settings=loaded)
@@ -141,17 +141,17 @@ def checked_names(names: Sequence[str], desired: Desired, *, groups_only: bool =
     """Names of groups or replicas, each known. Raises UsageError with a guess."""
     groups = [name for name, group in desired.groups.items() if not group.system]
     for name in names:
-        group, _, index = name.rpartition(".")
-        is_replica = group in groups and index.isdigit() and not groups_only
-        if name not in groups and not is_replica:
+        named = group_of(name) in groups and not groups_only
+        if name not in groups and not named:
             what = "group" if groups_only else "group or replica"
-            raise UsageError(f"there is no {what} {name!r} in fleet {desired.fleet!r}", hint=did_you_mean(name, groups))
+            hint = did_you_mean(name, groups) or "there are none"
+            raise UsageError(f"there is no {what} {name!r} in fleet {desired.fleet!r}", hint=hint)
     return tuple(names)
 
 
-def groups_of(names: Sequence[str], desired: Desired) -> set[str]:
+def groups_of(names: Iterable[str]) -> set[str]:
     """The groups that names of groups and replicas belong to."""
-    return {name if name in desired.groups else name.rpartition(".")[0] for name in names}
+    return {group_of(name) for name in names}
 
 
 def duration(text: str) -> float:

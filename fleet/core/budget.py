@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from fleet.core.desired import Desired, DesiredGroup, WorkerSpec
+from fleet.core.desired import Desired, DesiredGroup, WorkerSpec, group_of
 from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.plan import Action, Plan, Step, Usage
 from fleet.core.wording import listed, size
@@ -99,7 +99,7 @@ def _too_much(desired: Desired, used: Usage) -> str:
 
 
 def _hint(desired: Desired, plan: Plan) -> str:
-    kept = {step.replica.rpartition(".")[0] for step in plan.steps if step.action is Action.KEEP}
+    kept = {group_of(step.replica) for step in plan.steps if step.action is Action.KEEP}
     orphans = sorted(kept - desired.groups.keys())
     if orphans:
         return f"{listed(map(repr, orphans))} still runs and is not in the manifest: add --prune to remove it"

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fleet.core.assignment import GONE, assign, leaving
-from fleet.core.desired import CONTROLLER_GROUP, DRAIN_TIMEOUT_SECONDS, Desired, DesiredGroup, Replica
+from fleet.core.desired import (
+    CONTROLLER_GROUP,
+    DRAIN_TIMEOUT_SECONDS,
+    Desired,
+    DesiredGroup,
+    Replica,
+    replica_name,
+)
 from fleet.core.observed import Observed, ObservedReplica, State
 
 
@@ -32,7 +39,7 @@ class Case:
     @property
     def name(self) -> str:
         """The replica's name."""
-        return f"{self.group_name}.{self.index}"
+        return replica_name(self.group_name, self.index)
 
     @property
     def grace_seconds(self) -> float:
@@ -128,7 +135,7 @@ def _known(
     wanted = assign(group, seen).wanted
     by_index = {replica.index: replica for replica in seen}
     for index in sorted(wanted.keys() | by_index.keys()):
-        name = f"{group.name}.{index}"
+        name = replica_name(group.name, index)
         yield Case(
             index,
             group.name,

@@ -254,7 +254,7 @@ class Replica:
     @property
     def name(self) -> str:
         """``group.index``."""
-        return f"{self.group}.{self.index}"
+        return replica_name(self.group, self.index)
 
     @property
     def live(self) -> str:
@@ -283,20 +283,28 @@ class Desired:
     notes: tuple[str, ...] = ()
 
 
+def replica_name(group: str, index: int) -> str:
+    """``("thumbs", 3)`` -> ``thumbs.3``."""
+    return f"{group}.{index}"
+
+
 def split_name(name: str) -> tuple[str, int]:
     """``thumbs.3`` -> ``("thumbs", 3)``. Raises ValueError for anything else."""
-    group, _, index = name.rpartition(".")
-    if not group or not index.isdigit():
+    if not is_replica(name):
         raise ValueError(f"not a replica name: {name!r}; write it like 'thumbs.3'")
+    group, _, index = name.rpartition(".")
     return group, int(index)
+
+
+def is_replica(name: str) -> bool:
+    """The name has the form ``group.index``."""
+    group, _, index = name.rpartition(".")
+    return bool(group) and index.isdigit()
 
 
 def group_of(name: str) -> str:
     """The group of a replica's name; a name that is none stands for itself."""
-    try:
-        return split_name(name)[0]
-    except ValueError:
-        return name
+    return split_name(name)[0] if is_replica(name) else name
 
 
 def broker_of(desired: Desired) -> BrokerSpec | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fleet.core.desired import WorkerSpec, live_digest, resizes
+from fleet.core.desired import WorkerSpec, live_digest, replica_name, resizes
 
 
 class State(StrEnum):
@@ -66,7 +66,7 @@ class ObservedReplica:
     @property
     def name(self) -> str:
         """``group.index``."""
-        return f"{self.group}.{self.index}"
+        return replica_name(self.group, self.index)
 
     @property
     def running(self) -> bool:

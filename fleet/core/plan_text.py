@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from fleet.core.budget import amount
+from fleet.core.desired import is_replica, split_name
 from fleet.core.plan import GLYPHS, Action, Plan, Step, Usage
 from fleet.core.wording import counted, duration, listed
 
@@ -112,8 +113,7 @@ def _waits(after: tuple[str, ...]) -> str:
 
 
 def _place(name: str) -> tuple[str, int, str]:
-    group, _, index = name.rpartition(".")
-    return (group, int(index), name) if index.isdigit() else (name, -1, name)
+    return (*split_name(name), name) if is_replica(name) else (name, -1, name)
 
 
 def _follows(name: str, following: str) -> bool:

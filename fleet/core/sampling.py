@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fleet.core.assignment import leaving
-from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.desired import Desired, DesiredGroup, group_of
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.samples import Count, Meter, Sample
 
@@ -134,7 +134,7 @@ def _unstarted(group: str, seen: Sequence[ObservedReplica], backlog: Backlog, bu
     are at their start, the workers' own word is nearer.
     """
     in_workers = sum(max(0, replica.reserved - replica.busy) for replica in seen)
-    held = sum(count for name, count in (backlog.held or {}).items() if name.rpartition(".")[0] == group)
+    held = sum(count for name, count in (backlog.held or {}).items() if group_of(name) == group)
     return max(in_workers, held - busy)
 
 

@@ -8,6 +8,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from fleet.core.tree import shown
+from fleet.core.wording import listed
+
+MOST_KNOWN = 30
+"""Known words that a hint lists; of a fleet with hundreds of groups nobody reads all."""
 
 
 def closest(word: str, known: Iterable[str]) -> str:
@@ -21,13 +25,14 @@ def closest(word: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``did you mean 'gevent'? known: …`` for a hint."""
+    """``did you mean 'gevent'? known: …`` for a hint: the closest word if one is near, and what is known; ``""`` where
+    nothing is."""
     names = sorted(known)
     if not names:
         return ""
     near = closest(word, names)
-    listed = f"known: {', '.join(names)}"
-    return f"did you mean {near!r}? {listed}" if near else listed
+    every = f"known: {listed(names, most=MOST_KNOWN)}"
+    return f"did you mean {near!r}? {every}" if near else every
 
 
 def one_of(words: Iterable[str]) -> str:

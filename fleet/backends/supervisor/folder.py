@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet.core.desired import Replica, WorkerSpec, split_name
+from fleet.core.desired import Replica, WorkerSpec, is_replica
 from fleet.errors import FleetError
 from fleet.places import Places
 
@@ -174,15 +174,6 @@ def used_secrets(spec: WorkerSpec) -> tuple[str, ...]:
     """Names of the secrets a spec needs."""
     names = {secret for _, secret, _ in spec.secret_env} | {spec.broker.secret}
     return tuple(sorted(names - {""}))
-
-
-def is_replica(name: str) -> bool:
-    """The name has the form ``group.index``."""
-    try:
-        split_name(name)
-    except ValueError:
-        return False
-    return True
 
 
 def write_all(files: Mapping[Path, bytes]) -> None:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fleet.cli.output import Cell, Output, table
-from fleet.cli.parser import did_you_mean
 from fleet.cli.target import Target, duration, output_flag, session_of, target_flags, target_of
+from fleet.core.desired import group_of, is_replica
 from fleet.core.health import PATIENCE, Condition, Health, Patience, Probe, judge
 from fleet.core.wording import duration as in_words
+from fleet.core.words import did_you_mean
 from fleet.errors import UsageError
 from fleet.places import Places, home_of
 from fleet.worker.alive import lives
@@ -112,10 +113,10 @@ def _chosen(target: Target, running: list[str]) -> Iterator[str]:
     if not target.names:
         yield from running
     for word in target.names:
-        group = [name for name in running if name.rpartition(".")[0] == word]
-        if not group and not word.rpartition(".")[2].isdigit():
-            known = sorted({*(name.rpartition(".")[0] for name in running), *running})
-            raise UsageError(f"no replica of {word!r} is to run", hint=did_you_mean(word, known))
+        group = [name for name in running if group_of(name) == word]
+        if not group and not is_replica(word):
+            known = sorted({*(group_of(name) for name in running), *running})
+            raise UsageError(f"no replica of {word!r} is to run", hint=did_you_mean(word, known) or "there are none")
         yield from group or [word]
 
 

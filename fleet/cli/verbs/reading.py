@@ -8,8 +8,9 @@ from typing import Any
 
 from fleet import logs as log_files
 from fleet.cli.output import REPLICA_COLOURS, Cell, Output, painted, table
-from fleet.cli.parser import did_you_mean
 from fleet.cli.target import no_names, output_flag, session_of, since, target_flags, target_of
+from fleet.core.desired import group_of
+from fleet.core.words import did_you_mean
 from fleet.errors import UsageError
 from fleet.history import Revision
 from fleet.overrides import moment
@@ -62,8 +63,9 @@ def _check_names(names: Sequence[str], known: Sequence[str], *, groups: Collecti
     """A group that has not written anything yet is known all the same."""
     for name in names:
         if not log_files.chosen(known, [name]) and name not in groups:
-            every = sorted({*groups, *(one.rpartition(".")[0] for one in known)})
-            raise UsageError(f"there is no log of {name!r}", hint=did_you_mean(name, [*every, *known]))
+            every = sorted({*groups, *(group_of(one) for one in known)})
+            hint = did_you_mean(name, [*every, *known]) or "there are none"
+            raise UsageError(f"there is no log of {name!r}", hint=hint)
 
 
 def _print_line(line: log_files.Line, width: int, out: Output) -> None:

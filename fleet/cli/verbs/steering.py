@@ -12,7 +12,7 @@ from fleet.cli.conduct import Look, Manner, change_flags, conduct
 from fleet.cli.output import Output
 from fleet.cli.signals import Signals
 from fleet.cli.target import checked_names, duration, groups_of, output_flag, session_of, target_flags, target_of
-from fleet.core.desired import Desired
+from fleet.core.desired import Desired, group_of
 from fleet.errors import Interrupted, NotReady, UsageError
 from fleet.overrides import Kind, Override, added, ended
 from fleet.session import Session, sharing
@@ -38,7 +38,7 @@ def restart(args: argparse.Namespace, out: Output) -> int:
     def look() -> Look:
         aim = session.aim(wanted)
         chosen = _chosen(names, aim.desired)
-        return Look(session.outlook(aim.desired, restart=chosen, only=groups_of(chosen, aim.desired)), aim.secrets)
+        return Look(session.outlook(aim.desired, restart=chosen, only=groups_of(chosen)), aim.secrets)
 
     return conduct(session, out, "restart", look, _manner(args, "restart", names))
 
@@ -90,14 +90,14 @@ def _except(session: Session, names: Sequence[str], kind: Kind, args: argparse.N
             session.keep_overrides(overrides)
             session.audit.write(*({"event": "override", "override": str(one)} for one in new))
 
-        return Look(session.outlook(aim.desired, only=groups_of(known, aim.desired)), aim.secrets, before=write)
+        return Look(session.outlook(aim.desired, only=groups_of(known)), aim.secrets, before=write)
 
     return conduct(session, out, "pause" if kind == "paused" else "drain", look, _manner(args, kind, names))
 
 
 def _that_listen(names: Sequence[str], desired: Desired, *, refuse: bool) -> tuple[str, ...]:
     """Only fleet's own workers can stop taking work and stay; a foreign program does not know how."""
-    deaf = [name for name in names if desired.groups[next(iter(groups_of([name], desired)))].spec.kind != "worker"]
+    deaf = [name for name in names if desired.groups[group_of(name)].spec.kind != "worker"]
     if deaf and refuse:
         hint = f"`fleet pause {deaf[0].partition('.')[0]}` stops it, and `fleet resume` brings it back"
         raise UsageError(f"{deaf[0]} is not one of fleet's own workers and cannot be told to take no work", hint=hint)
@@ -126,7 +126,7 @@ def resume(args: argparse.Namespace, out: Output) -> int:
             gone = [one for one in before if one not in left]
             session.audit.write(*({"event": "override.ended", "override": str(one)} for one in gone))
 
-        only = groups_of(known, aim.desired) | sharing(aim.desired)
+        only = groups_of(known) | sharing(aim.desired)
         return Look(session.outlook(aim.desired, only=only), aim.secrets, before=write)
 
     return conduct(session, out, "resume", look, _manner(args, "resume", names))
@@ -134,7 +134,7 @@ def resume(args: argparse.Namespace, out: Output) -> int:
 
 def _mention(names: Sequence[str], left: Sequence[Override], desired: Desired, out: Output) -> None:
     """Why something stays as it is although it was resumed."""
-    for group in sorted(groups_of(names, desired)):
+    for group in sorted(groups_of(names)):
         if desired.groups[group].paused and not any(one.target == group and one.kind == "paused" for one in left):
             out.say(f"note: {group} is paused in the manifest: change `paused` there")
         held = any(one.target == group and one.kind in ("drained", "paused") for one in left)

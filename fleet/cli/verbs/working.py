@@ -31,12 +31,9 @@ def worker_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--broker", "-b", metavar="URL", help=f"default: ${BROKER_VARIABLE}")
     parser.add_argument("--acks", choices=("early", "late"), help="default: as the app says")
     parser.add_argument("--time-limit", type=duration, metavar="TIME", help="hard limit of a task")
+    drain_seconds = DRAIN_TIMEOUT_SECONDS
     parser.add_argument(
-        "--drain-timeout",
-        type=duration,
-        default=DRAIN_TIMEOUT_SECONDS,
-        metavar="TIME",
-        help=f"default: {DRAIN_TIMEOUT_SECONDS:g}s",
+        "--drain-timeout", type=duration, default=drain_seconds, metavar="TIME", help=f"default: {drain_seconds:g}s"
     )
     parser.add_argument("--loglevel", "-l", default="INFO", type=str.upper, metavar="LEVEL", help="default: INFO")
     parser.add_argument("--workdir", metavar="DIR", help="default: this folder")
