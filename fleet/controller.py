@@ -16,8 +16,9 @@ from typing import Any, Protocol
 
 from fleet import decisions, machine, secrets, wanted
 from fleet.apply import STARTS_PER_CORE, Terms, apply
-from fleet.broker.samples import BrokerSample, Sampler
+from fleet.broker.samples import Sampler
 from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
+from fleet.core.decode import decoded
 from fleet.core.desired import Desired, broker_of
 from fleet.core.expand import divided_anew, has_controller, standing_specs, static_division
 from fleet.core.facts import Overrides
@@ -27,8 +28,8 @@ from fleet.core.observed import Observed
 from fleet.core.pace import estimated_age_seconds
 from fleet.core.plan import Action, Plan
 from fleet.core.planner import plan
-from fleet.core.samples import Meter, Sample
-from fleet.core.sampling import Backlog, Sight, sights
+from fleet.core.samples import Backlog, Meter, Sample
+from fleet.core.sampling import Sight, sights
 from fleet.core.specs import secret_variable, secrets_of
 from fleet.core.wording import listed
 from fleet.errors import FleetError, LockHeld, UsageError
@@ -52,7 +53,7 @@ waits for some, for so many ticks in a row there are looks between them, which f
 class Source(Protocol):
     """Where the length of queues is asked."""
 
-    def sample(self, queues: list[str]) -> BrokerSample: ...
+    def sample(self, queues: list[str]) -> Backlog: ...
     def close(self) -> None: ...
 
 
@@ -189,11 +190,11 @@ class Controller:
             return replace(idle, note="supervisord does not run; `fleet apply` starts it")
         overrides = session.exceptions()
         found = self._moving(applied, standing.desired, overrides)
-        sample = self._backlog(standing.desired, found)
+        backlog = self._backlog(standing.desired, found)
         names = [group.name for group in found.groups]
-        seen = sights(names, standing.desired, observed, _backlog(sample), meters=self._meters, now=now)
+        seen = sights(names, standing.desired, observed, backlog, meters=self._meters, now=now)
         look = self._decided(found, seen, now, follow)
-        return _Seen(replace(look, note=sample.problem), standing, observed)
+        return _Seen(replace(look, note=backlog.problem), standing, observed)
 
     def _decided(self, found: Moving, seen: Mapping[str, Sight], now: float, follow: Decision | None) -> Look:
         """Parked slots are kept where they are: nobody works in them, and nobody may have them."""
@@ -330,7 +331,7 @@ class Controller:
         assert divided is not None
         return without(found, {name: overrides.slots.get(name, divided.allocation.slots[name]) for name in still})
 
-    def _backlog(self, standing: Desired, found: Moving) -> BrokerSample:
+    def _backlog(self, standing: Desired, found: Moving) -> Backlog:
         """What waits, asked once per app: apps may lay out their queues differently."""
         by_app: dict[str, set[str]] = {}
         for group in found.groups:
@@ -339,13 +340,13 @@ class Controller:
         samples = [self._asked(app, sorted(queues), standing) for app, queues in sorted(by_app.items()) if queues]
         return _together(samples)
 
-    def _asked(self, app: str, queues: list[str], standing: Desired) -> BrokerSample:
+    def _asked(self, app: str, queues: list[str], standing: Desired) -> Backlog:
         try:
             if app not in self._sources:
                 self._sources[app] = self._source(self._broker_url(standing), self._layout(app, standing))
             return self._sources[app].sample(queues)
         except FleetError as error:
-            return BrokerSample({}, None, error.message)
+            return Backlog({}, None, error.message)
 
     def _layout(self, app: str, standing: Desired) -> Mapping[str, Any]:
         """How the app lays out its queues at the broker; a command has no app.
@@ -422,8 +423,8 @@ def _remembered(session: Session) -> tuple[Memory, dict[str, Meter]]:
     try:
         if document is None:
             return EMPTY, {}
-        meters = {name: Meter.from_json(one) for name, one in document["meters"].items()}
-        return Memory.from_json(document["memory"]), meters
+        meters = {name: decoded(Meter, one) for name, one in document["meters"].items()}
+        return decoded(Memory, document["memory"]), meters
     except (ValueError, KeyError, TypeError):
         return EMPTY, {}
 
@@ -433,15 +434,7 @@ def _is_held(name: str, standing: Desired) -> bool:
     return standing.groups[name].paused or name in standing.drained
 
 
-def _backlog(sample: BrokerSample) -> Backlog:
-    return Backlog(
-        waiting={name: one.waiting for name, one in sample.queues.items()},
-        sent_at={name: one.oldest_sent_at for name, one in sample.queues.items()},
-        held=sample.held,
-    )
-
-
-def _together(samples: list[BrokerSample]) -> BrokerSample:
+def _together(samples: list[Backlog]) -> Backlog:
     """One broker, asked in several ways."""
     queues = {name: one for sample in samples for name, one in sample.queues.items()}
     held: dict[str, int] = {}
@@ -449,7 +442,7 @@ def _together(samples: list[BrokerSample]) -> BrokerSample:
         held |= {name: max(count, held.get(name, 0)) for name, count in (sample.held or {}).items()}
     told = any(sample.held is not None for sample in samples)
     problem = next((sample.problem for sample in samples if sample.problem), "")
-    return BrokerSample(queues, held if told else None, problem)
+    return Backlog(queues, held if told else None, problem)
 
 
 def _reasons(look: Look) -> dict[str, str]:

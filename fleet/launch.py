@@ -26,7 +26,8 @@ from typing import NoReturn
 
 from fleet.core.desired import PARKED_EXIT, WorkerSpec
 from fleet.crashes import History, Life, backoff_seconds, read_history, write_history
-from fleet.program import DEFAULT_PATH, Document, LaunchError, command, environment, read_document, with_folder_of
+from fleet.launch_document import LaunchDocument
+from fleet.program import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
 from fleet.worker import record as records
 
 MISSING_EXIT = 127
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> NoReturn:
         _refuse(path, str(error))
 
 
-def _become(document: Document) -> NoReturn:
+def _become(document: LaunchDocument) -> NoReturn:
     """From ``wait_out`` on this life counts, so whatever fails below is a crash that is waited out."""
     be_alone(document.record.with_suffix(".lock"))
     wait_out(document)
@@ -172,7 +173,7 @@ def rotate(path: Path, *, limit_bytes: int = LOG_BYTES, kept: int = LOGS_KEPT) -
             os.replace(older, path.with_name(f"{path.name}.{number}"))
 
 
-def settle(document: Document) -> None:
+def settle(document: LaunchDocument) -> None:
     """Limits, folder, file mode and signals as a program expects them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
@@ -194,7 +195,7 @@ def settle(document: Document) -> None:
 # --- crashes
 
 
-def wait_out(document: Document) -> None:
+def wait_out(document: LaunchDocument) -> None:
     """Sleep the back-off of a crash loop, or park; then a new life begins. supervisord counts no crashes; this does."""
     now, policy = time.time(), document.spec.restart
     history = _history(document, now)
@@ -212,14 +213,14 @@ def wait_out(document: Document) -> None:
     write_history(document.starts, replace(history, began=time.time()))
 
 
-def announce(document: Document) -> None:
+def announce(document: LaunchDocument) -> None:
     """A program that keeps no record of its own is called ready by its launcher; whoever observes adds the time it must
     have lived."""
     with _record(document) as record:
         record.become("starting" if document.spec.kind == "worker" else "ready")
 
 
-def _park(document: Document, crashes: int) -> NoReturn:
+def _park(document: LaunchDocument, crashes: int) -> NoReturn:
     window = document.spec.restart.window_seconds
     note = f"parked: {crashes} crashes in {window:g} s"
     say(f"{document.replica}: {note}; `fleet restart {document.replica}` tries again")
@@ -228,7 +229,7 @@ def _park(document: Document, crashes: int) -> NoReturn:
     raise SystemExit(PARKED_EXIT)
 
 
-def _history(document: Document, now: float) -> History:
+def _history(document: LaunchDocument, now: float) -> History:
     """The earlier lives within the window; the last one has just ended, and its record is the black box."""
     history = read_history(document.starts)
     lives = list(history.lives)
@@ -242,7 +243,7 @@ def _history(document: Document, now: float) -> History:
     return replace(history, lives=recent, began=None)
 
 
-def _record(document: Document) -> contextlib.closing[records.Record]:
+def _record(document: LaunchDocument) -> contextlib.closing[records.Record]:
     slots = document.spec.pool.concurrency if document.spec.kind != "command" else 0
     foreign = document.spec.kind != "worker"
     return contextlib.closing(records.Record(document.record, digest=document.digest, slots=slots, foreign=foreign))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pwd
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fleet import launch_document
 from fleet.core.desired import WorkerSpec, split_name
+from fleet.launch_document import DocumentError, LaunchDocument
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -26,61 +25,32 @@ class LaunchError(Exception):
         self.exit_code = exit_code
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A launch document."""
-
-    path: Path
-    fleet: str
-    replica: str
-    digest: str
-    spec: WorkerSpec
-    secrets: Mapping[str, str]
-    record: Path
-    log: Path
-    starts: Path
-
-    @property
-    def run_folder(self) -> Path:
-        """The fleet's ``run`` folder, where the document's own folder is."""
-        return self.path.parent.parent
-
-
-def read_document(path: Path, *, digest: str) -> Document:
+def read_document(path: Path, *, digest: str) -> LaunchDocument:
     """The launch document, or LaunchError where it is unreadable or was written for another spec."""
     try:
-        values: dict[str, Any] = json.loads(path.read_bytes())
-        document = Document(
-            path=path,
-            fleet=values["fleet"],
-            replica=values["replica"],
-            digest=values["digest"],
-            spec=WorkerSpec.from_json(values["spec"]),
-            secrets=values["secrets"],
-            record=Path(values["record"]),
-            log=Path(values["log"]),
-            starts=Path(values["starts"]),
-        )
-    except OSError as error:
-        raise LaunchError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise LaunchError(f"{path} is not a launch document: {error!r}") from error
-    if values.get("format") != 1 or document.digest != digest:
+        document = launch_document.read(path)
+    except DocumentError as error:
+        raise LaunchError(str(error)) from error
+    if document.digest != digest:
         raise LaunchError(f"{path} holds digest {document.digest}, not {digest}: run `fleet apply` again")
     return document
 
 
-def environment(document: Document, around: Mapping[str, str]) -> dict[str, str]:
+def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str, str]:
     """What the program sees: the spec's own variables over a handful of inherited ones, and fleet's marks over all."""
     spec = document.spec
     group, index = split_name(document.replica)
     inherited = {name: around[name] for name in _INHERITED if name in around}
-    secret = {name: _secret(document, source) for name, source, _ in spec.secret_env}
+    try:
+        secret = {name: document.secret(source) for name, source, _ in spec.secret_env}
+        url = document.broker_url
+    except DocumentError as error:
+        raise LaunchError(str(error)) from error
     environ = {**_account(), "PATH": DEFAULT_PATH, **inherited}
     environ["PATH"] = with_folder_of(spec.python, environ["PATH"])
     # SPT_NOENV: setproctitle must not write over the environment that /proc shows, because fleet's mark is in it.
     environ |= {"SPT_NOENV": "1", "FLEET_HOME": str(document.run_folder.parent.parent)}
-    if url := broker_url(document):
+    if url:
         environ |= {"FLEET_BROKER_URL": url} | ({"CELERY_BROKER_URL": url} if spec.kind == "celery" else {})
     if spec.kind == "celery" and spec.pool.class_path:
         environ["CELERY_CUSTOM_WORKER_POOL"] = spec.pool.class_path
@@ -99,13 +69,7 @@ def environment(document: Document, around: Mapping[str, str]) -> dict[str, str]
     }
 
 
-def broker_url(document: Document) -> str:
-    """The broker's URL, from the spec or from its secret."""
-    broker = document.spec.broker
-    return _secret(document, broker.secret) if broker.secret else broker.url
-
-
-def command(document: Document) -> tuple[str, ...]:
+def command(document: LaunchDocument) -> tuple[str, ...]:
     """What to exec. The broker's URL is never in it: arguments are visible to everybody."""
     spec = document.spec
     python = spec.python or sys.executable
@@ -139,12 +103,6 @@ def celery_arguments(spec: WorkerSpec, replica: str) -> tuple[str, ...]:
             if value
         ),
     )
-
-
-def _secret(document: Document, name: str) -> str:
-    if name not in document.secrets:
-        raise LaunchError(f"the value of secret {name!r} is missing from {document.path}: run `fleet apply` again")
-    return document.secrets[name]
 
 
 def _account() -> dict[str, str]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet.core.desired import Budgets, Desired, DesiredGroup, Price, RolloutPolicy, WorkerSpec
+from fleet.core.decode import decoded
+from fleet.core.desired import Desired
 from fleet.files import write_whole
 
 FORMAT = 1
@@ -43,14 +43,14 @@ def load(path: Path) -> Standing | None:
         document = json.loads(path.read_text())
         if document["format"] != FORMAT:
             return None
-        desired = desired_from_json(document["desired"])
+        desired = decoded(Desired, document["desired"])
         return Standing(desired, document["revision"], document["good"], document["down"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def desired_to_json(desired: Desired) -> dict[str, Any]:
-    """A plain JSON document; :func:`desired_from_json` reads it back to an equal value."""
+    """A plain JSON document; ``decoded`` reads it back to an equal value."""
     return {
         "fleet": desired.fleet,
         "groups": {name: dataclasses.asdict(group) for name, group in desired.groups.items()},
@@ -58,33 +58,3 @@ def desired_to_json(desired: Desired) -> dict[str, Any]:
         "drained": sorted(desired.drained),
         "notes": list(desired.notes),
     }
-
-
-def desired_from_json(document: Mapping[str, Any]) -> Desired:
-    """The value that ``desired_to_json`` wrote. Raises KeyError, TypeError or ValueError on another shape."""
-    budgets = dict(document["budgets"])
-    budgets["connections"] = _pairs(budgets["connections"])
-    return Desired(
-        fleet=document["fleet"],
-        groups={name: _group(values) for name, values in document["groups"].items()},
-        budgets=Budgets(**budgets),
-        drained=frozenset(document["drained"]),
-        notes=tuple(document["notes"]),
-    )
-
-
-def _group(document: Mapping[str, Any]) -> DesiredGroup:
-    values = dict(document)
-    price = dict(values["price"])
-    for name in ("connections_per_slot", "connections_per_replica"):
-        price[name] = _pairs(price[name])
-    values["spec"] = WorkerSpec.from_json(values["spec"])
-    values["price"] = Price(**price)
-    values["rollout"] = RolloutPolicy(**values["rollout"])
-    values["shape"] = tuple(values["shape"])
-    values["depends_on"] = tuple(values["depends_on"])
-    return DesiredGroup(**values)
-
-
-def _pairs(rows: list[list[Any]]) -> tuple[tuple[str, int], ...]:
-    return tuple((str(name), int(count)) for name, count in rows)

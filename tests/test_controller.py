@@ -14,13 +14,13 @@ import pytest
 from fleet import decisions, machine, settings, wanted
 from fleet.apply import STARTS_PER_CORE
 from fleet.backends.memory import MemoryBackend
-from fleet.broker.samples import BrokerSample, QueueSample
 from fleet.change import Change, carry_out, take_down
 from fleet.controller import Controller, Look, last_look
 from fleet.core.desired import CONTROLLER_GROUP
 from fleet.core.observed import State
 from fleet.core.parse import Source as Text
 from fleet.core.plan import Plan
+from fleet.core.samples import Backlog, QueueSample
 from fleet.errors import FleetError, LockHeld, Unreachable
 from fleet.overrides import Override
 from fleet.session import Session
@@ -53,10 +53,10 @@ class Queues:
     problem: str = ""
     closed: bool = False
 
-    def sample(self, queues: list[str]) -> BrokerSample:
+    def sample(self, queues: list[str]) -> Backlog:
         if self.problem:
-            return BrokerSample({}, None, self.problem)
-        return BrokerSample({name: QueueSample(self.waiting[name]) for name in queues}, None)
+            return Backlog({}, None, self.problem)
+        return Backlog({name: QueueSample(self.waiting[name]) for name in queues}, None)
 
     def close(self) -> None:
         self.closed = True

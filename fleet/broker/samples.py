@@ -4,46 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fleet.broker.connection import is_redis, masked, unreachable
+from fleet.core.samples import Backlog, QueueSample
 from fleet.errors import Unreachable
 
 ANSWER_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class QueueSample:
-    """One queue.
-
-    waiting: messages nobody has yet, delayed ones that are due among them; None: no telling.  oldest_sent_at: Unix
-    seconds at which the next of them was sent, or was due where it had a date, by the clock of its sender; None where
-    that cannot be known.
-    """
-
-    waiting: int | None = None
-    oldest_sent_at: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerSample:
-    """All queues that were asked for, by name.
-
-    held: replica name -> messages delivered to it and not acknowledged, as the broker knows; of dead replicas too,
-    until their messages are given to others. None where the broker does not tell.  problem: why something could not
-    be learned, for people; '' when all is well.
-    """
-
-    queues: Mapping[str, QueueSample]
-    held: Mapping[str, int] | None = None
-    problem: str = ""
-
-
 class Source(Protocol):
     """An open connection to a broker that can be asked what waits. Every call may raise whatever its driver does."""
 
-    def sample(self, queues: Sequence[str]) -> BrokerSample:
+    def sample(self, queues: Sequence[str]) -> Backlog:
         """What waits now."""
         ...
 
@@ -72,7 +45,7 @@ class Sampler:
         self._answer_seconds = answer_seconds
         self._source: Source | None = None
 
-    def sample(self, queues: Sequence[str]) -> BrokerSample:
+    def sample(self, queues: Sequence[str]) -> Backlog:
         """What waits now. A broker that cannot be asked is no error: nothing is known then, and ``problem`` says why.
 
         A connection that was lost since the last look is made again at once, unless finding out took its time.
@@ -89,13 +62,13 @@ class Sampler:
     def __repr__(self) -> str:
         return f"<Sampler {masked(self.url)}>"
 
-    def _look(self, queues: Sequence[str]) -> BrokerSample:
+    def _look(self, queues: Sequence[str]) -> Backlog:
         try:
             source = self._source = self._source or self._connect()
             return source.sample(queues)
         except Exception as error:  # whatever drivers raise when a broker goes away: who looks on must go on
             self._drop(lost=True)
-            return BrokerSample(dict.fromkeys(queues, QueueSample()), problem=self._problem(error))
+            return Backlog(dict.fromkeys(queues, QueueSample()), problem=self._problem(error))
 
     def _connect(self) -> Source:
         from fleet.broker.sources import KombuSource, RedisSource  # not at the top: drivers take a while to import

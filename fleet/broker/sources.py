@@ -26,7 +26,7 @@ from fleet.broker.envelope import SENT_AT_HEADER, headers_of, waits_since
 from fleet.broker.keys import Keys, replica_of
 from fleet.broker.link import Link, script
 from fleet.broker.queues import Gauge
-from fleet.broker.samples import BrokerSample, QueueSample
+from fleet.core.samples import Backlog, QueueSample
 from fleet.core.wording import listed
 
 _OLDEST = script(__package__, "oldest")
@@ -47,7 +47,7 @@ class RedisSource:
         self._keys = Keys(self._access.prefix, "")
         self._link = Link(self._access, name=f"fleet-samples:{fleet}")
 
-    def sample(self, queues: Sequence[str]) -> BrokerSample:
+    def sample(self, queues: Sequence[str]) -> Backlog:
         """In two breaths: the second needs the time and the holders that the first brings."""
         lists = [key for queue in queues for key in self._access.lists(queue)]
         delayed = [self._keys.delayed(queue) for queue in queues]
@@ -55,7 +55,7 @@ class RedisSource:
         members = self._members(leases)
         lengths, due, sizes = self._count(lists, delayed, members, now_ms)
         waiting, oldest = self._waiting(lengths, due), self._oldest(queues, heads, now_ms)
-        return BrokerSample(
+        return Backlog(
             {queue: QueueSample(waiting[place], oldest[place]) for place, queue in enumerate(queues)},
             held=self._held(members, sizes) if isinstance(leases, list) else None,
             problem=self._problem([*lengths, *due, leases, *sizes]),
@@ -148,7 +148,7 @@ class KombuSource:
         connect_now(connection, within_seconds=answer_seconds)
         self._channel: Any = None
 
-    def sample(self, queues: Sequence[str]) -> BrokerSample:
+    def sample(self, queues: Sequence[str]) -> Backlog:
         """One question per queue, or one look where all of them lie."""
         look = _LOOKS.get(self._connection.transport.driver_name)
         if look is None:
@@ -158,7 +158,7 @@ class KombuSource:
             found = look(self._channel, queues)
         silent = [queue for queue in queues if found[queue].waiting is None]
         problem = f"the broker {masked(self._url)} does not tell what waits in {listed(silent)}" if silent else ""
-        return BrokerSample(found, problem=problem)
+        return Backlog(found, problem=problem)
 
     def close(self, *, lost: bool) -> None:
         """Disconnect."""

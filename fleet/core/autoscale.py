@@ -30,15 +30,9 @@ class Memory:
     groups: Mapping[str, GroupMemory] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain JSON document; :meth:`from_json` reads it back to an equal value."""
+        """A plain JSON document; ``decoded`` reads it back to an equal value."""
         groups = {name: one.to_json() for name, one in sorted(self.groups.items())}
         return {"beganAt": self.began_at, "at": self.at, "groups": groups}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Memory:
-        """What ``to_json`` wrote. Raises KeyError, TypeError or ValueError on a document of another shape."""
-        groups = {name: GroupMemory.from_json(one) for name, one in document["groups"].items()}
-        return cls(document["beganAt"], document["at"], groups)
 
 
 EMPTY = Memory()

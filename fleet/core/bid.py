@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,23 +34,13 @@ class GroupMemory:
     content_since: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A plain document."""
+        """A plain JSON document; ``decoded`` reads it back to an equal value."""
         return {
             "track": self.track.to_json(),
             "lateness": [self.lateness.age_seconds, self.lateness.looks],
             "wants": [list(pair) for pair in self.wants],
             **{name: getattr(self, name) for name in _MOMENTS},
         }
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> GroupMemory:
-        """What ``to_json`` wrote."""
-        return cls(
-            track=Track.from_json(document["track"]),
-            lateness=Lateness(*document["lateness"]),
-            wants=tuple((at, want) for at, want in document["wants"]),
-            **{name: document[name] for name in _MOMENTS},
-        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
+from fleet.core.decode import decoded
 from pools.traits import TRAITS
 
 BROKER_GROUP = "fleet-broker"
@@ -131,23 +132,8 @@ class WorkerSpec:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> WorkerSpec:
-        """The spec that ``to_json`` wrote. Raises KeyError or TypeError on a document of another shape."""
-        values = dict(document)
-        values["pool"] = PoolSpec(**values["pool"])
-        values["queues"] = tuple(QueueSpec(**queue) for queue in values["queues"])
-        values["broker"] = BrokerSpec(**values["broker"])
-        values["task"] = _task_policy(values["task"])
-        values["restart"] = RestartPolicy(**values["restart"])
-        values["command"] = tuple(values["command"])
-        values["env"] = tuple((name, value) for name, value in values["env"])
-        values["secret_env"] = tuple((name, secret, mark) for name, secret, mark in values["secret_env"])
-        return cls(**values)
-
-
-def _task_policy(document: Mapping[str, Any]) -> TaskPolicy:
-    values = dict(document)
-    values["rate_limits"] = tuple((name, rate) for name, rate in values.get("rate_limits", ()))
-    return TaskPolicy(**values)
+        """The spec that ``to_json`` wrote. Raises TypeError or ValueError on a document of another shape."""
+        return decoded(cls, document)
 
 
 def resizes(spec: WorkerSpec) -> bool:

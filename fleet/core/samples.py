@@ -1,4 +1,4 @@
-"""What is known of one group at one moment. A metric that could not be measured is a value: None."""
+"""What is known of groups and queues at one moment. A metric that could not be measured is a value: None."""
 
 from __future__ import annotations
 
@@ -44,6 +44,33 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueSample:
+    """One queue.
+
+    waiting: messages nobody has yet, delayed ones that are due among them; None: no telling.  oldest_sent_at: Unix
+    seconds at which the next of them was sent, or was due where it had a date, by the clock of its sender; None where
+    that cannot be known.
+    """
+
+    waiting: int | None = None
+    oldest_sent_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What a broker says of all queues that were asked for, by name.
+
+    held: replica name -> messages delivered to it and not acknowledged, as the broker knows; of dead replicas too,
+    until their messages are given to others. None where the broker does not tell.  problem: why something could not
+    be learned, for people; '' when all is well.
+    """
+
+    queues: Mapping[str, QueueSample]
+    held: Mapping[str, int] | None = None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """What one process has counted since it began."""
 
@@ -63,15 +90,9 @@ class Meter:
     last: Mapping[str, Count] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """A plain document."""
+        """A plain JSON document; ``decoded`` reads it back to an equal value."""
         last = {name: [one.completions, one.busy_seconds] for name, one in sorted(self.last.items())}
         return {"completions": self.completions, "busySeconds": self.busy_seconds, "last": last}
-
-    @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Meter:
-        """What ``to_json`` wrote. Raises KeyError, TypeError or ValueError on a document of another shape."""
-        last = {name: Count(int(done), float(busy)) for name, (done, busy) in document["last"].items()}
-        return cls(int(document["completions"]), float(document["busySeconds"]), last)
 
     def read(self, counts: Mapping[str, Count]) -> Meter:
         """With what the replicas say now. Completions that went back are those of a new process and count whole; busy

@@ -8,21 +8,9 @@ from dataclasses import dataclass
 from fleet.core.assignment import leaving
 from fleet.core.desired import Desired, DesiredGroup, group_of
 from fleet.core.observed import Observed, ObservedReplica, State
-from fleet.core.samples import Count, Meter, Sample
+from fleet.core.samples import Backlog, Count, Meter, QueueSample, Sample
 
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What the broker says.
-
-    waiting: queue -> messages nobody has yet; None where it does not tell.  sent_at: queue -> when the oldest of them
-    was sent, Unix seconds; None where nobody knows.  held: replica -> messages it was given and has not acknowledged;
-    None where the broker does not tell.
-    """
-
-    waiting: Mapping[str, int | None]
-    sent_at: Mapping[str, float | None]
-    held: Mapping[str, int] | None = None
+_UNKNOWN = QueueSample()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +139,7 @@ def _waiting(group: DesiredGroup, backlog: Backlog, takers: Mapping[str, Sequenc
     """Messages in its queues. What several groups take from counts for each of them in equal parts."""
     total = 0
     for queue in group.spec.queues:
-        waiting = backlog.waiting.get(queue.name)
+        waiting = backlog.queues.get(queue.name, _UNKNOWN).waiting
         if waiting is None:
             return None
         sharers = takers[queue.name]
@@ -161,5 +149,6 @@ def _waiting(group: DesiredGroup, backlog: Backlog, takers: Mapping[str, Sequenc
 
 def _age(group: DesiredGroup, backlog: Backlog, now: float) -> float | None:
     """How long the oldest of its messages has waited, if any of them carries the time of its sending."""
-    moments = [at for queue in group.spec.queues if (at := backlog.sent_at.get(queue.name)) is not None]
+    seen = (backlog.queues.get(queue.name, _UNKNOWN) for queue in group.spec.queues)
+    moments = [queue.oldest_sent_at for queue in seen if queue.oldest_sent_at is not None]
     return max(0.0, now - min(moments)) if moments else None

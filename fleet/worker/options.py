@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from fleet import launch_document
 from fleet.core.desired import WorkerSpec
 from fleet.errors import FleetError
-
-DOCUMENT_FORMAT = 1
+from fleet.launch_document import NO_FILE, DocumentError
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,38 +35,21 @@ class WorkerOptions:
 def read_document(path: Path) -> WorkerOptions:
     """The options in a launch document. Raises FleetError where it cannot be read or is of another shape."""
     try:
-        document = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise FleetError(f"the launch document {path} cannot be read: {error}", hint=_APPLY_AGAIN) from error
-    try:
-        return replace(from_document(document), document_path=path)
-    except (KeyError, TypeError, ValueError) as error:
-        raise FleetError(
-            f"the launch document {path} is not one of this version: {error!r}", hint=_APPLY_AGAIN
-        ) from error
-
-
-def from_document(document: Mapping[str, Any]) -> WorkerOptions:
-    """The options in a launch document that was read already."""
-    if document["format"] != DOCUMENT_FORMAT:
-        raise ValueError(f"format {document['format']!r}, expected {DOCUMENT_FORMAT}")
-    spec = WorkerSpec.from_json(document["spec"])
-    record, history = document.get("record"), document.get("starts")
-    return WorkerOptions(
-        spec=spec,
-        replica=document["replica"],
-        digest=document["digest"],
-        broker_url=_broker_url(spec, document.get("secrets") or {}),
-        record_path=Path(record) if record else None,
-        history_path=Path(history) if history else None,
-    )
-
-
-def _broker_url(spec: WorkerSpec, secrets: Mapping[str, str]) -> str:
-    url = secrets[spec.broker.secret] if spec.broker.secret else spec.broker.url
+        document = launch_document.read(path)
+        url = document.broker_url
+    except DocumentError as error:
+        raise FleetError(str(error), hint=_APPLY_AGAIN) from error
     if not url:
-        raise ValueError("no broker URL in the spec")
-    return url
+        raise FleetError(f"{path} names no broker", hint=_APPLY_AGAIN)
+    return WorkerOptions(
+        spec=document.spec,
+        replica=document.replica,
+        digest=document.digest,
+        broker_url=url,
+        record_path=None if document.record == NO_FILE else document.record,
+        history_path=None if document.starts == NO_FILE else document.starts,
+        document_path=path,
+    )
 
 
 _APPLY_AGAIN = "run `fleet apply` again: it writes the document anew"

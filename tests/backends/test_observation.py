@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from fleet.backends.supervisor.folder import Launch
 from fleet.backends.supervisor.observation import Sight, observed
 from fleet.backends.supervisor.processes import Proc, Table
 from fleet.backends.supervisor.rpc import Process, ProcessState
 from fleet.core.desired import PoolSpec, WorkerSpec
 from fleet.core.observed import RunningTask, State
+from fleet.launch_document import LaunchDocument
 from fleet.worker.record import RecordView, SlotView
 
 NOW = 10_000.0
@@ -44,7 +45,8 @@ def sight(
     digest: str = DIGEST,
     answers: bool | None = None,
 ) -> Sight:
-    return Sight("thumbs.0", DIGEST, process, Launch("thumbs.0", digest, spec, ""), record, 1 << 20, NOW, answers)
+    launch = LaunchDocument(Path("thumbs.0.json"), "shop", "thumbs.0", digest, spec, secrets={})
+    return Sight("thumbs.0", DIGEST, process, launch, record, 1 << 20, NOW, answers)
 
 
 def test_a_ready_worker_is_told_whole() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec
-from fleet.program import Document, LaunchError, command, environment
+from fleet.launch_document import LaunchDocument
+from fleet.program import LaunchError, command, environment
 from tests.backends.worlds import spec_of
 
 WORKER = WorkerSpec(
@@ -22,9 +23,9 @@ WORKER = WorkerSpec(
 )
 
 
-def document(spec: WorkerSpec, **secrets: str) -> Document:
+def document(spec: WorkerSpec, **secrets: str) -> LaunchDocument:
     run = Path("/var/lib/fleet/shop/run")
-    return Document(
+    return LaunchDocument(
         path=run / "specs" / "reports.3.json",
         fleet="shop",
         replica="reports.3",

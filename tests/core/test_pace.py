@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.core.decode import decoded
 from fleet.core.pace import Reading, Track, estimated_age_seconds
 
 TICK_SECONDS = 2.0
@@ -122,4 +123,4 @@ def test_tasks_seen_twice_neither_end_a_track_nor_grow_into_many(looks: list[tup
 def test_a_track_survives_a_controller_that_was_killed() -> None:
     found = track(0, 10, 20)
 
-    assert Track.from_json(found.to_json()) == found
+    assert decoded(Track, found.to_json()) == found

@@ -10,15 +10,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fleet.core.decode import decoded
 from fleet.core.desired import Desired, DesiredGroup, QueueSpec, WorkerSpec
 from fleet.core.observed import Observed, ObservedReplica, State
-from fleet.core.samples import Meter
-from fleet.core.sampling import Backlog, Sight, sights
+from fleet.core.samples import Backlog, Meter, QueueSample
+from fleet.core.sampling import Sight, sights
 from tests.worlds import but, fleet, group, running
 from tests.worlds import without as lacking
 
 NOW = 10_000.0
-EMPTY = Backlog({"mail": 0}, {})
+
+
+def at_broker(
+    waiting: Mapping[str, int | None], sent_at: Mapping[str, float | None], *, held: Mapping[str, int] | None = None
+) -> Backlog:
+    """What a broker says: by queue how much waits and when its oldest message was sent."""
+    queues = {name: QueueSample(waiting.get(name), sent_at.get(name)) for name in {**waiting, **sent_at}}
+    return Backlog(queues, held)
+
+
+EMPTY = at_broker({"mail": 0}, {})
 
 
 def taking(name: str, *shape: int, queues: tuple[str, ...] = ("mail",), pool: str = "threads") -> DesiredGroup:
@@ -131,7 +142,7 @@ def test_other_groups_do_not_count() -> None:
     one, other = taking("a", 4), taking("b", 9)
     seen = but(working(one, other), "b.0", busy=9, processed=50, reserved=20)
 
-    sight = looked(fleet(one, other), seen, Backlog({"mail": 0}, {}, held={"b.0": 20, "b.7": 5}))
+    sight = looked(fleet(one, other), seen, at_broker({"mail": 0}, {}, held={"b.0": 20, "b.7": 5}))
 
     assert slots(sight) == (4, 0, 0, 0)
     assert (sight.sample.busy, sight.sample.queue, sight.sample.completions) == (0, 0, 0)
@@ -175,13 +186,13 @@ def test_every_slot_is_counted_once(seen: list[ObservedReplica], drained: set[st
 def test_what_waits_in_all_its_queues_is_added_up() -> None:
     one = taking("a", 4, queues=("mail", "news"))
 
-    assert looked(fleet(one), working(one), Backlog({"mail": 3, "news": 4}, {})).sample.queue == 7
+    assert looked(fleet(one), working(one), at_broker({"mail": 3, "news": 4}, {})).sample.queue == 7
 
 
 @pytest.mark.parametrize("waiting", [{"mail": 3}, {"mail": 3, "news": None}])
 def test_a_queue_that_does_not_tell_makes_the_sum_unknown(waiting: dict[str, int | None]) -> None:
     one = taking("a", 4, queues=("mail", "news"))
-    sample = looked(fleet(one), working(one), Backlog(waiting, {})).sample
+    sample = looked(fleet(one), working(one), at_broker(waiting, {})).sample
 
     assert sample.queue is None
     assert sample.missing == ("queue",)
@@ -200,7 +211,7 @@ def test_a_shared_queue_is_divided_without_loss(waiting: int, sharers: int) -> N
         [one.name for one in groups],
         fleet(*groups),
         working(*groups),
-        Backlog({"mail": waiting}, {}),
+        at_broker({"mail": waiting}, {}),
         meters={},
         now=NOW,
     )
@@ -213,27 +224,27 @@ def test_a_shared_queue_is_divided_without_loss(waiting: int, sharers: int) -> N
 def test_who_takes_from_a_queue_counts_whether_it_moves_or_not() -> None:
     one, other = taking("a", 4), taking("still", 4)
 
-    assert looked(fleet(one, other), working(one, other), Backlog({"mail": 10}, {})).sample.queue == 5
+    assert looked(fleet(one, other), working(one, other), at_broker({"mail": 10}, {})).sample.queue == 5
 
 
 def test_messages_that_wait_in_workers_wait() -> None:
     one = taking("a", 2, 2)
     seen = but(but(working(one), "a.0", busy=2, reserved=5), "a.1", busy=1, reserved=1)
 
-    assert looked(fleet(one), seen, Backlog({"mail": 4}, {})).sample.queue == 4 + 3
+    assert looked(fleet(one), seen, at_broker({"mail": 4}, {})).sample.queue == 4 + 3
 
 
 def test_messages_of_a_worker_that_died_wait() -> None:
     one = taking("a", 2, 2)
     seen = but(working(one), "a.0", busy=2, reserved=2)
-    backlog = Backlog({"mail": 4}, {}, held={"a.0": 2, "a.1": 3, "a.9": 1})
+    backlog = at_broker({"mail": 4}, {}, held={"a.0": 2, "a.1": 3, "a.9": 1})
 
     assert looked(fleet(one), seen, backlog).sample.queue == 4 + 3 + 1
 
 
 def test_messages_of_dead_workers_bring_a_group_back_from_zero() -> None:
     one = taking("a")
-    backlog = Backlog({"mail": 0}, {}, held={"a.0": 3, "b.0": 5, "by-hand": 7})
+    backlog = at_broker({"mail": 0}, {}, held={"a.0": 3, "b.0": 5, "by-hand": 7})
 
     assert looked(fleet(one), working(one), backlog).sample.queue == 3
 
@@ -243,14 +254,14 @@ def test_messages_acknowledged_at_the_start_hide_none_that_wait() -> None:
     one = taking("a", 2)
     seen = but(working(one), "a.0", busy=2, reserved=4)
 
-    assert looked(fleet(one), seen, Backlog({"mail": 0}, {}, held={"a.0": 2})).sample.queue == 2
+    assert looked(fleet(one), seen, at_broker({"mail": 0}, {}, held={"a.0": 2})).sample.queue == 2
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.dictionaries(st.sampled_from(["a.0", "a.1"]), st.integers(0, 20)))
 def test_what_waits_is_never_less_than_the_queue_says(busy: int, reserved: int, held: dict[str, int]) -> None:
     one = taking("a", 20)
     seen = but(working(one), "a.0", busy=busy, reserved=reserved)
-    queue = looked(fleet(one), seen, Backlog({"mail": 4}, {}, held=held)).sample.queue
+    queue = looked(fleet(one), seen, at_broker({"mail": 4}, {}, held=held)).sample.queue
 
     assert queue is not None
     assert queue >= 4
@@ -263,20 +274,20 @@ def test_the_oldest_message_of_all_its_queues_counts() -> None:
     one = taking("a", 4, queues=("mail", "news"))
     sent_at = {"mail": NOW - 2.0, "news": NOW - 7.5}
 
-    assert looked(fleet(one), working(one), Backlog({}, sent_at)).sample.oldest_age_seconds == 7.5
-    assert looked(fleet(one), working(one), Backlog({}, {**sent_at, "news": None})).sample.oldest_age_seconds == 2.0
+    assert looked(fleet(one), working(one), at_broker({}, sent_at)).sample.oldest_age_seconds == 7.5
+    assert looked(fleet(one), working(one), at_broker({}, {**sent_at, "news": None})).sample.oldest_age_seconds == 2.0
 
 
 def test_nobody_knows_the_age_of_what_carries_no_time() -> None:
     one = taking("a", 4)
 
-    assert looked(fleet(one), working(one), Backlog({"mail": 9}, {"mail": None})).sample.oldest_age_seconds is None
+    assert looked(fleet(one), working(one), at_broker({"mail": 9}, {"mail": None})).sample.oldest_age_seconds is None
 
 
 def test_a_senders_clock_that_is_ahead_makes_no_negative_age() -> None:
     one = taking("a", 4)
 
-    assert looked(fleet(one), working(one), Backlog({"mail": 9}, {"mail": NOW + 60})).sample.oldest_age_seconds == 0.0
+    assert looked(fleet(one), working(one), at_broker({"mail": 9}, {"mail": NOW + 60})).sample.oldest_age_seconds == 0.0
 
 
 # counters
@@ -374,7 +385,7 @@ def test_whatever_comes_restarts_and_goes_counters_only_grow(looks: list[dict[st
 def test_what_was_counted_survives_a_controller_that_was_killed() -> None:
     one = taking("a", 2)
     sight = looked(fleet(one), but(working(one), "a.0", processed=10, busy_seconds=20.0))
-    again = Meter.from_json(sight.meter.to_json())
+    again = decoded(Meter, sight.meter.to_json())
     later = looked(fleet(one), but(working(one), "a.0", processed=12, busy_seconds=21.0), meters={"a": again})
 
     assert later.sample.completions == 12

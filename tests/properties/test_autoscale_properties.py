@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
 from fleet.core.balance import Share, balance
+from fleet.core.decode import decoded
 from fleet.core.samples import Sample
 from fleet.core.scaling import Scaled, Tuning
 from fleet.core.simulation import Arrival, Look, Orders, Outcome, Setting, Station, simulate
@@ -188,7 +189,7 @@ def shares_beside_the_awake(world: World, decision: Decision) -> Mapping[str, in
 @given(worlds())
 def test_the_same_samples_give_the_same_decisions_and_memory_survives_json(world: World) -> None:
     def written(memory: Memory) -> Memory:
-        return Memory.from_json(json.loads(json.dumps(memory.to_json())))
+        return decoded(Memory, json.loads(json.dumps(memory.to_json())))
 
     plain, _ = play(world)
     kept, _ = play(world, through=written)

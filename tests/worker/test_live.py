@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from typing import Any
 import pytest
 
 from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest
+from fleet.launch_document import LaunchDocument
 from fleet.worker import logs
 from fleet.worker.lifecycle import State
 from fleet.worker.live import LiveDocument
@@ -51,8 +51,8 @@ class Document:
         self.live = LiveDocument(self.path, "d", self.tuning)
 
     def write(self, spec: WorkerSpec, *, digest: str = "d") -> None:
-        text = json.dumps({"format": 1, "replica": "g.0", "digest": digest, "spec": spec.to_json()})
-        self.write_text(text)
+        document = LaunchDocument(self.path, spec.fleet, "g.0", digest, spec, secrets={})
+        self.write_text(document.to_bytes().decode())
 
     def write_text(self, text: str) -> None:
         fresh = self.path.with_suffix(".tmp")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import psutil
 
 import fleet
 from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
+from fleet.launch_document import LaunchDocument
 from fleet.worker import record
 from fleet.worker.record import RecordView
 from tests.conftest import eventually
@@ -155,19 +155,18 @@ class RunningWorker:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, *, ready: bool = True) -> RunningWorker:
-        document = {
-            "format": 1,
-            "fleet": self.fleet,
-            "replica": self.replica,
-            "digest": digest(self.spec),
-            "spec": self.spec.to_json(),
-            "secrets": {},
-            "record": str(self.record_path),
-            "log": str(self.log_path),
-            "starts": "",
-        }
         path = self.folder / f"{self.fleet}-{self.replica}.json"
-        path.write_text(json.dumps(document))
+        document = LaunchDocument(
+            path=path,
+            fleet=self.fleet,
+            replica=self.replica,
+            digest=digest(self.spec),
+            spec=self.spec,
+            secrets={},
+            record=self.record_path,
+            log=self.log_path,
+        )
+        path.write_bytes(document.to_bytes())
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "fleet.worker", str(path)],

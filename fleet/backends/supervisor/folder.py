@@ -8,31 +8,20 @@ launch document in ``specs`` (0600: the only place on disk that holds secret val
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
+from fleet import launch_document
 from fleet.core.desired import Replica, WorkerSpec, is_replica
 from fleet.errors import FleetError
+from fleet.launch_document import DocumentError, LaunchDocument
 from fleet.places import Places
 
-FORMAT = 1
 HEADER = "; Written by fleet"
 _Stamp = tuple[int, int, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """What a launch document says, without its secrets. ``program`` is the text of the replica's program file."""
-
-    replica: str
-    digest: str
-    spec: WorkerSpec
-    program: str
 
 
 class Folder:
@@ -40,7 +29,7 @@ class Folder:
 
     def __init__(self, places: Places) -> None:
         self.places = places
-        self._seen: dict[str, tuple[_Stamp, Launch | None]] = {}
+        self._seen: dict[str, tuple[_Stamp, LaunchDocument | None]] = {}
 
     def make(self) -> None:
         """Every folder of the fleet, for its owner only."""
@@ -74,9 +63,9 @@ class Folder:
         documents = {}
         for replica, text in programs.items():
             path = self.places.spec_file(replica.name)
-            kept = _read_document(path)
-            if kept.get("digest") == replica.digest:
-                documents[path] = _bytes(kept | {"spec": replica.spec.to_json()})
+            kept = _read(path)
+            if kept is not None and kept.digest == replica.digest:
+                documents[path] = replace(kept, spec=replica.spec).to_bytes()
             else:
                 program = _text(self.places.program_file(replica.name)) or text
                 documents[path] = self.document(replica, program, secrets)
@@ -119,8 +108,8 @@ class Folder:
         write_all({self.places.program_file(name): text.encode() for name, text in edited.items()})
         return tuple(sorted(edited))
 
-    def launch(self, replica: str) -> Launch | None:
-        """What the launch document says; None where there is none that can be read. Unchanged files are read once."""
+    def launch(self, replica: str) -> LaunchDocument | None:
+        """The launch document without its secrets; None where none can be read. Unchanged files are read once."""
         path = self.places.spec_file(replica)
         try:
             status = path.stat()
@@ -128,7 +117,8 @@ class Folder:
             return None
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if (seen := self._seen.get(replica)) is None or seen[0] != stamp:
-            seen = self._seen[replica] = (stamp, _read_launch(path))
+            document = _read(path)
+            seen = self._seen[replica] = (stamp, document and replace(document, secrets={}))
         return seen[1]
 
     def programs(self) -> set[str]:
@@ -154,20 +144,19 @@ class Folder:
 
     def document(self, replica: Replica, program: str, secrets: Mapping[str, str]) -> bytes:
         """The launch document of a replica as it is written."""
-        places, spec = self.places, replica.spec
-        document: dict[str, Any] = {
-            "format": FORMAT,
-            "fleet": places.fleet,
-            "replica": replica.name,
-            "digest": replica.digest,
-            "spec": spec.to_json(),
-            "secrets": {name: _secret(name, secrets, replica.name) for name in used_secrets(spec)},
-            "record": str(places.record_file(replica.name)),
-            "log": str(places.log_file(replica.name)),
-            "starts": str(self.starts_file(replica.name)),
-            "program": program,
-        }
-        return _bytes(document)
+        places = self.places
+        return LaunchDocument(
+            path=places.spec_file(replica.name),
+            fleet=places.fleet,
+            replica=replica.name,
+            digest=replica.digest,
+            spec=replica.spec,
+            secrets={name: _secret(name, secrets, replica.name) for name in used_secrets(replica.spec)},
+            record=places.record_file(replica.name),
+            log=places.log_file(replica.name),
+            starts=self.starts_file(replica.name),
+            program=program,
+        ).to_bytes()
 
 
 def used_secrets(spec: WorkerSpec) -> tuple[str, ...]:
@@ -210,25 +199,10 @@ def _sync_folders(folders: Iterable[Path]) -> None:
             os.close(handle)
 
 
-def _bytes(document: Mapping[str, Any]) -> bytes:
-    return (json.dumps(document, indent=1) + "\n").encode()
-
-
-def _read_document(path: Path) -> dict[str, Any]:
-    """A launch document with its secrets; empty where there is none that can be read."""
+def _read(path: Path) -> LaunchDocument | None:
     try:
-        document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return document if isinstance(document, dict) and document.get("format") == FORMAT else {}
-
-
-def _read_launch(path: Path) -> Launch | None:
-    try:
-        document = json.loads(path.read_bytes())
-        spec = WorkerSpec.from_json(document["spec"])
-        return Launch(document["replica"], document["digest"], spec, document.get("program", ""))
-    except (OSError, ValueError, KeyError, TypeError):
+        return launch_document.read(path)
+    except DocumentError:
         return None
 
 

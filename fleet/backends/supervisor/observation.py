@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fleet.backends.supervisor.folder import Launch
 from fleet.backends.supervisor.rpc import LIVE_STATES, Process, ProcessState
 from fleet.core.desired import PARKED_EXIT, WorkerSpec, split_name
 from fleet.core.health import Condition, judge
 from fleet.core.observed import ObservedReplica, RunningTask, State
+from fleet.launch_document import LaunchDocument
 from fleet.worker.record import RecordView
 
 UNSTARTED = "has files but was never started"
@@ -26,7 +26,7 @@ class Sight:
     name: str
     digest: str
     process: Process | None
-    launch: Launch | None
+    launch: LaunchDocument | None
     record: RecordView | None
     memory_bytes: int
     now: float

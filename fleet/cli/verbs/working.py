@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 from fleet import machine
 from fleet.cli.output import Output
 from fleet.cli.target import duration
-from fleet.core.desired import DRAIN_TIMEOUT_SECONDS, BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
+from fleet.core.desired import (
+    DRAIN_TIMEOUT_SECONDS,
+    BrokerSpec,
+    PoolSpec,
+    QueueSpec,
+    TaskPolicy,
+    WorkerSpec,
+    digest,
+    replica_name,
+)
 from fleet.core.specs import GREEN_SLOTS
 from fleet.errors import UsageError
-from fleet.worker.options import DOCUMENT_FORMAT
+from fleet.launch_document import LaunchDocument
 from pools.traits import TRAITS
 
 BROKER_VARIABLE = "FLEET_BROKER_URL"
@@ -45,15 +54,16 @@ def worker(args: argparse.Namespace, out: Output) -> NoReturn:
     if not broker:
         raise UsageError("no broker to take tasks from", hint=f"give --broker URL, or set {BROKER_VARIABLE}")
     spec = spec_of(args)
-    document = {
-        "format": DOCUMENT_FORMAT,
-        "fleet": _FLEET,
-        "replica": f"worker.{os.getpid()}",  # several by hand on one broker must not share what they hold
-        "digest": digest(spec),
-        "spec": spec.to_json(),
-        "secrets": {_SECRET: broker},
-        "record": None,
-    }
+    descriptor = os.memfd_create("fleet-worker", 0)
+    document = LaunchDocument(
+        path=Path(f"/proc/self/fd/{descriptor}"),
+        fleet=_FLEET,
+        replica=replica_name("worker", os.getpid()),  # several by hand on one broker must not share what they hold
+        digest=digest(spec),
+        spec=spec,
+        secrets={_SECRET: broker},
+    )
+    os.write(descriptor, document.to_bytes())
     if args.workdir:
         try:
             os.chdir(args.workdir)
@@ -61,7 +71,7 @@ def worker(args: argparse.Namespace, out: Output) -> NoReturn:
             raise UsageError(f"--workdir {args.workdir}: {error.strerror}") from error
     what = f"{spec.pool.type} x {spec.pool.concurrency}, from {', '.join(queue.name for queue in spec.queues)}"
     out.say(f"worker of {spec.app}: {what}; Ctrl-C drains")
-    _become(document, {**os.environ, BROKER_VARIABLE: broker})
+    _become(document.path, {**os.environ, BROKER_VARIABLE: broker})
 
 
 def spec_of(args: argparse.Namespace) -> WorkerSpec:
@@ -89,9 +99,7 @@ def spec_of(args: argparse.Namespace) -> WorkerSpec:
     )
 
 
-def _become(document: dict[str, object], environ: dict[str, str]) -> NoReturn:
-    descriptor = os.memfd_create("fleet-worker", 0)
-    os.write(descriptor, json.dumps(document).encode())
+def _become(document: Path, environ: dict[str, str]) -> NoReturn:
     sys.stdout.flush()
-    command = [sys.executable, "-P", "-m", "fleet.worker", f"/proc/self/fd/{descriptor}"]
+    command = [sys.executable, "-P", "-m", "fleet.worker", str(document)]
     os.execve(sys.executable, command, environ)

@@ -1,0 +1,97 @@
+"""The launch document of a replica: a backend writes it, the replica's launcher and worker read it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet.core.desired import WorkerSpec
+
+FORMAT = 1
+NO_FILE = Path(os.devnull)
+"""The record, log or crash history of a worker that keeps none: one that a person runs."""
+
+
+class DocumentError(Exception):
+    """The document cannot be read, is of another shape or format, or lacks the value of a secret."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchDocument:
+    """What one replica is started as. On the disk it is 0600: only there do the values of secrets lie in a file.
+
+    path: of the document itself.  digest: of ``spec``, which forces a restart.  secrets: name -> value.
+    record, log, starts: the replica's record, log and crash history.  program: the text of its supervisor program file.
+    """
+
+    path: Path
+    fleet: str
+    replica: str
+    digest: str
+    spec: WorkerSpec
+    secrets: Mapping[str, str]
+    record: Path = NO_FILE
+    log: Path = NO_FILE
+    starts: Path = NO_FILE
+    program: str = ""
+
+    @property
+    def run_folder(self) -> Path:
+        """The fleet's ``run`` folder, where the document's own folder is."""
+        return self.path.parent.parent
+
+    @property
+    def broker_url(self) -> str:
+        """The broker's URL, from the spec or from its secret; ``""`` where the replica takes no tasks."""
+        broker = self.spec.broker
+        return self.secret(broker.secret) if broker.secret else broker.url
+
+    def secret(self, name: str) -> str:
+        """The value of a secret. Raises DocumentError where it is missing."""
+        if name not in self.secrets:
+            raise DocumentError(f"the value of secret {name!r} is missing from {self.path}: run `fleet apply` again")
+        return self.secrets[name]
+
+    def to_bytes(self) -> bytes:
+        """The document as it is written; :func:`read` reads it back to an equal value."""
+        document = {
+            "format": FORMAT,
+            "fleet": self.fleet,
+            "replica": self.replica,
+            "digest": self.digest,
+            "spec": self.spec.to_json(),
+            "secrets": dict(self.secrets),
+            "record": str(self.record),
+            "log": str(self.log),
+            "starts": str(self.starts),
+            "program": self.program,
+        }
+        return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def read(path: Path) -> LaunchDocument:
+    """The document at ``path``. Raises DocumentError."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_bytes())
+        if values["format"] != FORMAT:
+            raise DocumentError(f"{path} is a launch document of format {values['format']!r}, not {FORMAT}")
+        return LaunchDocument(
+            path=path,
+            fleet=values["fleet"],
+            replica=values["replica"],
+            digest=values["digest"],
+            spec=WorkerSpec.from_json(values["spec"]),
+            secrets=values["secrets"],
+            record=Path(values["record"]),
+            log=Path(values["log"]),
+            starts=Path(values["starts"]),
+            program=values.get("program", ""),
+        )
+    except OSError as error:
+        raise DocumentError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DocumentError(f"{path} is not a launch document: {error!r}") from error
