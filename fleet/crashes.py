@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
+from fleet.core.backoff import backoff_seconds
 from fleet.core.desired import RestartPolicy
 
 STEADY_SECONDS = 10.0
@@ -36,7 +37,7 @@ class Life:
         return not (self.clean and (self.worked or self.ended - self.began >= STEADY_SECONDS))
 
 
-def backoff_seconds(lives: Sequence[Life], policy: RestartPolicy, *, now: float) -> float | None:
+def pause_seconds(lives: Sequence[Life], policy: RestartPolicy, *, now: float) -> float | None:
     """How long to wait before the next start; None: too many crashes, park."""
     crashes = [life for life in lives if life.is_crash and life.ended > now - policy.window_seconds]
     if len(crashes) > policy.max_crashes:
@@ -48,7 +49,9 @@ def backoff_seconds(lives: Sequence[Life], policy: RestartPolicy, *, now: float)
         short += 1
     if not crashes or not lives[-1].is_crash:
         return 0.0
-    return min(policy.backoff_max_seconds, policy.backoff_initial_seconds * 2.0 ** max(0, min(short - 1, 62)))
+    return backoff_seconds(
+        short - 1, initial_seconds=policy.backoff_initial_seconds, max_seconds=policy.backoff_max_seconds
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,14 +34,33 @@ def _standard_input() -> bytes:
 
 
 def write_whole(path: Path, text: str, *, mode: int = 0o600, lasting: bool = True) -> None:
-    """Replace the file in one step: a temporary name beside it, flushed to the disk, then renamed.
-
-    lasting: False spares the disk; after a crash of the machine an older file may be there, or an empty one.
-    """
+    """Replace a file in one step, as :func:`write_all`; the folder is made where it is missing."""
     try:
-        _write_whole(path, text, mode, lasting)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+    write_all({path: text.encode()}, mode=mode, lasting=lasting)
+
+
+def write_all(files: Mapping[Path, bytes], *, mode: int = 0o600, lasting: bool = True) -> None:
+    """Replace these files, each in one step: a reader sees the old one or the new one, also after a power failure.
+
+    All are written under temporary names beside them, and flushed to the disk, before the first is renamed. Raises
+    FleetError. lasting: False spares the disk; after a crash of the machine an old file may be there, or an empty one.
+    """
+    at = Path()
+    with ExitStack() as leftovers:
+        try:
+            fresh = {}
+            for at, data in files.items():
+                fresh[at] = _write_beside(at, data, mode, lasting, leftovers)
+            for at, name in fresh.items():
+                os.replace(name, at)
+            if lasting:
+                for at in {path.parent for path in files}:
+                    _flush_folder(at)
+        except OSError as error:
+            raise cannot_write(at, error) from error
 
 
 def rewrite(path: Path, text: str) -> None:
@@ -53,25 +75,22 @@ def rewrite(path: Path, text: str) -> None:
 def cannot_write(path: Path, error: OSError) -> FleetError:
     """What to say when the system refuses a file."""
     hint = "run as the user who owns the fleet, or set FLEET_HOME to a folder of your own"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        hint = "free some space there, or set FLEET_HOME to a folder that has some"
     return FleetError(f"cannot write {path}: {error.strerror}", hint=hint)
 
 
-def _write_whole(path: Path, text: str, mode: int, lasting: bool) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), mode)
-            if lasting:
-                os.fsync(file.fileno())
-        os.replace(fresh, path)
-    except BaseException:
-        os.unlink(fresh)
-        raise
-    if lasting:
-        _flush_folder(path.parent)
+def _write_beside(path: Path, data: bytes, mode: int, lasting: bool, leftovers: ExitStack) -> Path:
+    """A new file in the same folder; ``leftovers`` removes it unless it has been renamed by then."""
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    leftovers.callback(Path(name).unlink, missing_ok=True)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        if lasting:
+            os.fsync(file.fileno())
+    return Path(name)
 
 
 def _flush_folder(folder: Path) -> None:

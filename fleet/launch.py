@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fleet.core.desired import PARKED_EXIT, WorkerSpec
-from fleet.crashes import History, Life, backoff_seconds, read_history, write_history
+from fleet.crashes import History, Life, pause_seconds, read_history, write_history
 from fleet.launch_document import LaunchDocument
 from fleet.program import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
 from fleet.worker import record as records
@@ -200,7 +200,7 @@ def wait_out(document: LaunchDocument) -> None:
     now, policy = time.time(), document.spec.restart
     history = _history(document, now)
     write_history(document.starts, history)
-    pause = backoff_seconds(history.lives, policy, now=now)
+    pause = pause_seconds(history.lives, policy, now=now)
     crashes = sum(life.is_crash for life in history.lives)
     if pause is None:
         _park(document, crashes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +41,10 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports_of(module: str) -> Iterator[Import]:
+def imports_of(module: str, *, for_types_too: bool = False) -> Iterator[Import]:
     tree = ast.parse(MODULES[module].read_text())
-    typing_only = {id(node) for block in type_checking_blocks(tree) for node in ast.walk(block)}
+    blocks = () if for_types_too else type_checking_blocks(tree)
+    typing_only = {id(node) for block in blocks for node in ast.walk(block)}
     top = {id(node) for node in run_at_import(tree)}
     for node in ast.walk(tree):
         if id(node) in typing_only:
@@ -166,6 +167,38 @@ def test_no_module_reaches_into_the_private_names_of_another() -> None:
 
 def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name != "_version"
+
+
+STILL_IN_A_CIRCLE = {"fleet.worker.application", "fleet.worker.consumer", "pools.handle"}
+
+
+def test_no_import_leads_back_to_where_it_began() -> None:
+    """Neither one that runs at import, nor one that waits in a function, nor one for the type checker alone."""
+    graph = {
+        module: {one.target for one in imports_of(module, for_types_too=True)}
+        for module in MODULES.keys() - STILL_IN_A_CIRCLE
+    }
+
+    assert circle_in(graph) == []
+
+
+def test_a_circle_of_imports_is_found() -> None:
+    assert circle_in({"a": {"b", "c"}, "b": {"json"}, "c": {"d"}, "d": {"b", "c"}}) in (
+        ["c", "d", "c"],
+        ["d", "c", "d"],
+    )
+
+
+def circle_in(graph: Mapping[str, set[str]]) -> list[str]:
+    """Modules that import each other, the first one again at the end; nothing where no import leads back."""
+    left = {module: targets - {module} for module, targets in graph.items()}
+    while leaves := [module for module, targets in left.items() if not targets & left.keys()]:
+        for module in leaves:
+            del left[module]
+    way = sorted(left)[:1]
+    while way and way.count(way[-1]) == 1:
+        way.append(min(left[way[-1]] & left.keys()))
+    return way[way.index(way[-1]) :] if way else []
 
 
 # --- one door per foreign system ------------------------------------------------------------------------------------

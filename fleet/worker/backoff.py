@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-_MOST_DOUBLINGS = 40
+from fleet.core.backoff import backoff_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,5 +19,5 @@ class Backoff:
 
     def seconds(self, attempts: int, rng: Callable[[], float] = random.random) -> float:
         """The pause after this many attempts that failed before (0 for the first)."""
-        whole = min(self.max_seconds, self.initial_seconds * 2.0 ** min(attempts, _MOST_DOUBLINGS))
+        whole = backoff_seconds(attempts, initial_seconds=self.initial_seconds, max_seconds=self.max_seconds)
         return whole * (1.0 - self.jitter * rng())

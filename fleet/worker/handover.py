@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
+from functools import partial
 from typing import Any
 
 from pools.loop import EventLoop
@@ -26,40 +28,27 @@ class Handover:
         if self._loop.in_thread:
             with self._lock:
                 return work()
-        errand = _Errand(work)
-        self._loop.call_soon_threadsafe(errand.do)
+        outcome: Future[Any] = Future()
+        do = partial(_do, work, outcome)
+        self._loop.call_soon_threadsafe(do)
         for _ in range(int(LONGEST_SECONDS / _LOOK_SECONDS)):
-            if errand.done.wait(_LOOK_SECONDS):
-                return errand.result()
+            if wait([outcome], _LOOK_SECONDS).done:
+                return outcome.result()
             if self._lock.acquire(blocking=False):
                 try:
-                    errand.do()
+                    do()
                 finally:
                     self._lock.release()
-        errand.work = None
+        outcome.cancel()
         raise TimeoutError(f"the worker was too busy to answer within {LONGEST_SECONDS:g} s")
 
 
-class _Errand:
-    """One piece of work, done once, by whoever holds the lock first."""
-
-    def __init__(self, work: Work) -> None:
-        self.work: Work | None = work
-        self.done = threading.Event()
-        self._value: Any = None
-        self._error: Exception | None = None
-
-    def do(self) -> None:
-        work, self.work = self.work, None
-        if work is None:
-            return
-        try:
-            self._value = work()
-        except Exception as error:
-            self._error = error
-        self.done.set()
-
-    def result(self) -> Any:
-        if self._error is not None:
-            raise self._error
-        return self._value
+def _do(work: Work, outcome: Future[Any]) -> None:
+    """Do it once, by whoever holds the lock first; not at all when nobody waits for the outcome any more."""
+    if outcome.running() or outcome.done():
+        return
+    outcome.set_running_or_notify_cancel()
+    try:
+        outcome.set_result(work())
+    except Exception as error:
+        outcome.set_exception(error)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.core.desired import RestartPolicy
-from fleet.crashes import MOST_DEATHS, History, Life, backoff_seconds, read_history, write_history
+from fleet.crashes import MOST_DEATHS, History, Life, pause_seconds, read_history, write_history
 
 POLICY = RestartPolicy(backoff_initial_seconds=1.0, backoff_max_seconds=60.0, max_crashes=8, window_seconds=600.0)
 
@@ -19,45 +19,45 @@ def crashes(count: int, *, lived: float = 0.1, now: float = 1000.0) -> list[Life
 
 
 def test_the_first_start_does_not_wait() -> None:
-    assert backoff_seconds([], POLICY, now=1000.0) == 0.0
+    assert pause_seconds([], POLICY, now=1000.0) == 0.0
 
 
 def test_pauses_double_up_to_the_longest() -> None:
     policy = RestartPolicy(backoff_initial_seconds=1.0, backoff_max_seconds=10.0, max_crashes=8)
 
-    pauses = [backoff_seconds(crashes(count), policy, now=1000.0) for count in range(1, 7)]
+    pauses = [pause_seconds(crashes(count), policy, now=1000.0) for count in range(1, 7)]
 
     assert pauses == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0]
 
 
 def test_more_crashes_than_allowed_park_the_replica() -> None:
-    assert backoff_seconds(crashes(8), POLICY, now=1000.0) is not None
-    assert backoff_seconds(crashes(9), POLICY, now=1000.0) is None
+    assert pause_seconds(crashes(8), POLICY, now=1000.0) is not None
+    assert pause_seconds(crashes(9), POLICY, now=1000.0) is None
 
 
 def test_crashes_before_the_window_are_forgotten() -> None:
-    assert backoff_seconds(crashes(9, now=1000.0), POLICY, now=1000.0 + 601.0) == 0.0
+    assert pause_seconds(crashes(9, now=1000.0), POLICY, now=1000.0 + 601.0) == 0.0
 
 
 def test_a_long_life_resets_the_pause() -> None:
     lives = [*crashes(5, now=900.0), Life(920.0, 999.0)]
 
-    assert backoff_seconds(lives, POLICY, now=1000.0) == 1.0
+    assert pause_seconds(lives, POLICY, now=1000.0) == 1.0
 
 
 def test_a_clean_end_after_a_steady_life_is_no_crash() -> None:
-    assert backoff_seconds([Life(900.0, 1000.0, clean=True)], POLICY, now=1000.0) == 0.0
+    assert pause_seconds([Life(900.0, 1000.0, clean=True)], POLICY, now=1000.0) == 0.0
 
 
 def test_a_worker_that_replaces_itself_after_a_task_is_no_crash_however_often() -> None:
     lives = [Life(one.began, one.ended, clean=True, worked=True) for one in crashes(50)]
-    assert backoff_seconds(lives, POLICY, now=1000.0) == 0.0
+    assert pause_seconds(lives, POLICY, now=1000.0) == 0.0
 
 
 def test_ending_cleanly_at_once_again_and_again_is_a_crash_loop() -> None:
     lives = [Life(one.began, one.ended, clean=True) for one in crashes(9)]
 
-    assert backoff_seconds(lives, POLICY, now=1000.0) is None
+    assert pause_seconds(lives, POLICY, now=1000.0) is None
 
 
 @given(
@@ -71,7 +71,7 @@ def test_a_pause_is_never_longer_than_the_longest(
     policy = RestartPolicy(backoff_initial_seconds=initial, backoff_max_seconds=60.0, max_crashes=most)
     lives = [Life(*row) for row in rows]
 
-    pause = backoff_seconds(lives, policy, now=1e9)
+    pause = pause_seconds(lives, policy, now=1e9)
 
     assert pause is None or 0.0 <= pause <= 60.0
 

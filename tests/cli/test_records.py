@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
@@ -18,7 +19,7 @@ from fleet.audit import Audit
 from fleet.checkout import commit_of
 from fleet.core.desired import Budgets, Price, RolloutPolicy
 from fleet.errors import FleetError, UsageError
-from fleet.files import rewrite, write_whole
+from fleet.files import cannot_write, rewrite, write_all, write_whole
 from fleet.history import KEPT_REVISIONS, History, Origin
 from fleet.overrides import Override
 from fleet.standing import Standing
@@ -232,6 +233,25 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path: Path) -> 
     with pytest.raises(FleetError, match="cannot write"):
         write_whole(tmp_path / "file", "text")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_several_files_are_replaced_only_when_all_could_be_written(tmp_path: Path) -> None:
+    one, lost = tmp_path / "one", tmp_path / "missing" / "two"
+    one.write_text("old")
+    with pytest.raises(FleetError, match=f"cannot write {lost}"):
+        write_all({one: b"new", lost: b"new"})
+    assert one.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [one]
+
+    write_all({one: b"new"})
+    assert (one.read_text(), one.stat().st_mode & 0o777) == ("new", 0o600)
+
+
+@pytest.mark.parametrize(
+    ("number", "hint"), [(errno.ENOSPC, "free some space there"), (errno.EACCES, "run as the user who owns the fleet")]
+)
+def test_what_to_do_about_a_file_depends_on_why_it_cannot_be_written(number: int, hint: str) -> None:
+    assert hint in cannot_write(Path("/there"), OSError(number, "why")).hint
 
 
 # --- the machine

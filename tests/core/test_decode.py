@@ -1,4 +1,4 @@
-"""Values of dataclasses come back from the plain documents they were written as; what is of another shape is refused."""
+"""Dataclasses come back from the plain documents they were written as; a document of another shape is refused."""
 
 from __future__ import annotations
 

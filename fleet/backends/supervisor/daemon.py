@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fleet.backends.supervisor import config
-from fleet.backends.supervisor.folder import write_all
 from fleet.backends.supervisor.processes import await_end, is_alive, supervisors
 from fleet.backends.supervisor.rpc import SupervisorRpc
 from fleet.errors import FleetError, Refused, Unreachable
+from fleet.files import write_all
 from fleet.places import Places
 
 START_TIMEOUT_SECONDS = 30.0

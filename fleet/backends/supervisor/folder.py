@@ -7,8 +7,6 @@ launch document in ``specs`` (0600: the only place on disk that holds secret val
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -17,6 +15,7 @@ from pathlib import Path
 from fleet import launch_document
 from fleet.core.desired import Replica, WorkerSpec, is_replica
 from fleet.errors import FleetError
+from fleet.files import write_all
 from fleet.launch_document import DocumentError, LaunchDocument
 from fleet.places import Places
 
@@ -163,40 +162,6 @@ def used_secrets(spec: WorkerSpec) -> tuple[str, ...]:
     """Names of the secrets a spec needs."""
     names = {secret for _, secret, _ in spec.secret_env} | {spec.broker.secret}
     return tuple(sorted(names - {""}))
-
-
-def write_all(files: Mapping[Path, bytes]) -> None:
-    """Replace these files (0600) each at once: a reader sees the old one or the new one, also after a power failure."""
-    pending = [(path, path.with_name(f".{path.name}.{os.getpid()}.tmp")) for path in files]
-    try:
-        for path, fresh in pending:
-            _write_synced(fresh, files[path])
-        for path, fresh in pending:
-            os.replace(fresh, path)
-    except OSError as error:
-        for _, fresh in pending:
-            with contextlib.suppress(OSError):
-                fresh.unlink()
-        raise FleetError(
-            f"cannot write {error.filename}: {error.strerror}", hint="check space and permissions"
-        ) from error
-    _sync_folders({path.parent for path in files})
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folders(folders: Iterable[Path]) -> None:
-    for folder in folders:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _read(path: Path) -> LaunchDocument | None:
