@@ -184,7 +184,7 @@ def private(name: str) -> bool:
         ("eventlet", ("pools.eventlet", "fleet.launch", "fleet.worker.__main__")),
         ("kubernetes", ("fleet.backends.kubernetes.client",)),
         ("rich", ("fleet.cli",)),
-        ("matplotlib", ("fleet.picture",)),
+        ("matplotlib", ("fleet.cli.plot",)),
     ],
 )
 def test_a_foreign_system_has_one_door(system: str, doors: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from fleet.cli.catalogue import VERBS, Verb, overview
+from fleet.cli.verb_list import VERBS, Verb, overview
 from fleet.errors import UsageError
 
 

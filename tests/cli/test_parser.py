@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fleet.cli import main
-from fleet.cli.catalogue import VERBS
+from fleet.cli.verb_list import VERBS
 from fleet.cli.parser import parse
 from fleet.errors import UsageError
 

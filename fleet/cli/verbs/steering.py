@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fleet.apply import PAUSE_MAX_SECONDS, Terms
 from fleet.audit import who
-from fleet.cli.conduct import Look, Manner, change_flags, conduct
+from fleet.cli.change_flow import Look, Manner, change_flags, conduct
 from fleet.cli.output import Output
 from fleet.cli.signals import Signals
 from fleet.cli.target import checked_names, duration, groups_of, output_flag, session_of, target_flags, target_of

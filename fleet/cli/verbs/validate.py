@@ -125,7 +125,7 @@ def explain(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     if args.live:
-        from fleet.cli.verbs.balancing import explain_live
+        from fleet.cli.verbs.controller import explain_live
 
         return explain_live(session_of(target), out)
     wanted = wanted_of(target)

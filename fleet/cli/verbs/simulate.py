@@ -56,9 +56,9 @@ def simulate(args: argparse.Namespace, out: Output) -> int:
     no_names(target)
     _check_duration(args.duration)
     if args.picture:
-        from fleet import picture
+        from fleet.cli import plot
 
-        picture.check(args.picture)
+        plot.check(args.picture)
     wanted = wanted_of(target)
     stage = _stage(wanted)
     play = _play(args, stage)
@@ -72,7 +72,7 @@ def simulate(args: argparse.Namespace, out: Output) -> int:
         out.say(f"note: {note}")
     if args.picture:
         targets = {one.name: one.group.target_wait_seconds for one in stage.stations}
-        picture.draw(outcome, args.picture, title=_title(head, play), budget=stage.budget, targets=targets)
+        plot.draw(outcome, args.picture, title=_title(head, play), budget=stage.budget, targets=targets)
         out.say(f"drew {args.picture}")
     return 0
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.audit import who
-from fleet.cli.conduct import Look, Manner, change_flags, conduct, share
+from fleet.cli.change_flow import Look, Manner, change_flags, conduct, share
 from fleet.cli.output import Output
 from fleet.cli.target import (
     Target,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fleet.apply import Terms
 from fleet.change import take_down
-from fleet.cli.conduct import DECLINED, Look, Manner, change_flags, conduct, finished, share
+from fleet.cli.change_flow import DECLINED, Look, Manner, change_flags, conduct, finished, share
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
@@ -21,7 +21,7 @@ from fleet.cli.target import (
     target_of,
     wanted_of,
 )
-from fleet.cli.verbs.planning import check_fresh, saved, wanted_in
+from fleet.cli.verbs.plan import check_fresh, saved, wanted_in
 from fleet.core import plan_text
 from fleet.core.expand import nothing
 from fleet.errors import Refused, UsageError
