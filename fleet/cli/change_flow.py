@@ -81,7 +81,14 @@ def change_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="TEXT", help="why, for the audit")
 
 
-def share(text: str) -> str:
+def destroy_flag(parser: argparse.ArgumentParser) -> None:
+    """--max-destroy, for verbs that may remove replicas."""
+    parser.add_argument(
+        "--max-destroy", type=_share, metavar="COUNT", help="refuse to remove more replicas than 3, or than 20%%"
+    )
+
+
+def _share(text: str) -> str:
     """argparse type: ``3`` or ``20%``."""
     if text.removesuffix("%").isdigit():
         return text

@@ -36,6 +36,21 @@ def output_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print facts")
 
 
+def stream_flags(parser: argparse.ArgumentParser, *, lines: int | None) -> None:
+    """How much of a stream, and in which form; ``lines``: how many where none are named (None: all)."""
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as there is more")
+    parser.add_argument("--since", type=since, metavar="TIME", help="not older, like 10m or 2026-11-21T05:00")
+    default = f"default {lines}" if lines else "default: all"
+    parser.add_argument("-n", "--lines", type=_count, metavar="N", help=f"at most the last N ({default})")
+    output_flag(parser)
+
+
+def _count(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"not a number: {text!r}")
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """What the words of a command line name."""

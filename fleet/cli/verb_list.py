@@ -1,4 +1,4 @@
-"""Every verb with one line of help and the module that does it; nothing else, so ``fleet --help`` costs nothing."""
+"""Every verb with one line of help; nothing else, so ``fleet --help`` costs nothing."""
 
 from __future__ import annotations
 
@@ -8,65 +8,64 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """``module`` below fleet.cli.verbs has two functions: ``<name>_flags(parser)`` and ``<name>(args, out) -> int``."""
+    """Module fleet.cli.verbs.<name> has two functions: ``<name>_flags(parser)`` and ``<name>(args, out) -> int``."""
 
     name: str
     help: str
-    module: str
 
 
 CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
     (
         "write",
         (
-            Verb("init", "write a commented manifest and a tasks module to start from", "validate"),
-            Verb("validate", "check a manifest: schema, capabilities, budgets; touches nothing", "validate"),
-            Verb("explain", "why each group has its slots, replicas and concurrency", "validate"),
-            Verb("simulate", "what a load would do to waits and slots, before anything runs", "simulate"),
-            Verb("render", "the exact bytes that apply would write", "validate"),
-            Verb("schema", "the JSON Schema of a manifest, for editors", "validate"),
+            Verb("init", "write a commented manifest and a tasks module to start from"),
+            Verb("validate", "check a manifest: schema, capabilities, budgets; touches nothing"),
+            Verb("explain", "why each group has its slots, replicas and concurrency"),
+            Verb("simulate", "what a load would do to waits and slots, before anything runs"),
+            Verb("render", "the exact bytes that apply would write"),
+            Verb("schema", "the JSON Schema of a manifest, for editors"),
         ),
     ),
     (
         "change",
         (
-            Verb("plan", "what apply would do, replica by replica, with reasons", "plan"),
-            Verb("apply", "plan, confirm, execute, wait until ready", "apply"),
-            Verb("scale", "another replica count: in the manifest, or --live for a while", "scale"),
-            Verb("restart", "run replicas anew, a few at a time", "steering"),
-            Verb("drain", "let groups or replicas stop taking work; they stay", "steering"),
-            Verb("pause", "hold groups at zero replicas", "steering"),
-            Verb("resume", "undo drain, pause and scale --live", "steering"),
-            Verb("rollback", "an earlier revision, as an ordinary plan", "apply"),
-            Verb("down", "drain and remove everything this fleet owns", "apply"),
+            Verb("plan", "what apply would do, replica by replica, with reasons"),
+            Verb("apply", "plan, confirm, execute, wait until ready"),
+            Verb("scale", "another replica count: in the manifest, or --live for a while"),
+            Verb("restart", "run replicas anew, a few at a time"),
+            Verb("drain", "let groups or replicas stop taking work; they stay"),
+            Verb("pause", "hold groups at zero replicas"),
+            Verb("resume", "undo drain, pause and scale --live"),
+            Verb("rollback", "an earlier revision, as an ordinary plan"),
+            Verb("down", "drain and remove everything this fleet owns"),
         ),
     ),
     (
         "see",
         (
-            Verb("status", "groups and replicas, what they do, and what drifted", "status"),
-            Verb("health", "whether replicas live, are ready, make progress: reads their records only", "health"),
-            Verb("top", "a live view of the same", "status"),
-            Verb("logs", "the logs of all replicas as one", "events"),
-            Verb("stacks", "what every thread, greenlet, coroutine and child of a worker does now", "stacks"),
-            Verb("history", "the revisions that were applied", "events"),
-            Verb("events", "what happened, by whom and why", "events"),
-            Verb("doctor", "look for what is broken around a fleet, and mend it with --fix", "doctor"),
+            Verb("status", "groups and replicas, what they do, and what drifted"),
+            Verb("health", "whether replicas live, are ready, make progress: reads their records only"),
+            Verb("top", "a live view of the same"),
+            Verb("logs", "the logs of all replicas as one"),
+            Verb("stacks", "what every thread, greenlet, coroutine and child of a worker does now"),
+            Verb("history", "the revisions that were applied"),
+            Verb("events", "what happened, by whom and why"),
+            Verb("doctor", "look for what is broken around a fleet, and mend it with --fix"),
         ),
     ),
     (
         "work",
         (
-            Verb("send", "enqueue tasks, with a progress bar", "send"),
-            Verb("worker", "run one worker by hand, without a manifest", "worker"),
-            Verb("controller", "move slots between groups as load comes and goes; apply starts it", "controller"),
+            Verb("send", "enqueue tasks, with a progress bar"),
+            Verb("worker", "run one worker by hand, without a manifest"),
+            Verb("controller", "move slots between groups as load comes and goes; apply starts it"),
         ),
     ),
     (
         "shell",
         (
-            Verb("completion", "a completion script for a shell", "version"),
-            Verb("version", "the version of fleet", "version"),
+            Verb("completion", "a completion script for a shell"),
+            Verb("version", "the version of fleet"),
         ),
     ),
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.audit import who
-from fleet.cli.change_flow import Look, Manner, change_flags, conduct, share
+from fleet.cli.change_flow import Look, Manner, change_flags, conduct, destroy_flag
 from fleet.cli.output import Output
 from fleet.cli.target import (
     Target,
@@ -34,9 +34,7 @@ def scale_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser, names="GROUP=N: the wanted count", required=True)
     parser.add_argument("--live", action="store_true", help="leave the manifest alone and override it")
     parser.add_argument("--for", dest="lasting", type=duration, metavar="TIME", help="end of a --live override")
-    parser.add_argument(
-        "--max-destroy", type=share, metavar="COUNT", help="refuse to remove more replicas than 3, or than 20%%"
-    )
+    destroy_flag(parser)
     change_flags(parser)
     output_flag(parser)
 

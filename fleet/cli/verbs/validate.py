@@ -1,30 +1,19 @@
-"""validate, explain, render, schema, init: a manifest, and nothing that runs."""
+"""validate: every problem of a manifest at once; touches nothing."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import re
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleet.cli.output import Output
-from fleet.cli.target import no_names, output_flag, session_for, session_of, target_flags, target_of, wanted_of
-from fleet.core import explain as explanation
+from fleet.cli.target import no_names, output_flag, target_flags, target_of, wanted_of
 from fleet.core.observed import Observed
-from fleet.errors import FleetError, ManifestError, Problem, Refused, UsageError
-from fleet.files import read_named, write_whole
+from fleet.errors import FleetError, ManifestError, Problem, Refused
 
 if TYPE_CHECKING:
-    from fleet.core.desired import Desired
-    from fleet.core.sizing import Division
-    from fleet.session import Session
-    from fleet.wanted import Aim, Wanted
-
-MASK = "********"
+    from fleet.wanted import Wanted
 
 
 def validate_flags(parser: argparse.ArgumentParser) -> None:
@@ -111,142 +100,3 @@ def _add_up(wanted: Wanted) -> None:
     desired = expand(wanted.manifest, facts=facts)
     empty = Observed(wanted.name)
     budget.check(desired, in_waves(plan(desired, empty), desired, empty), empty)
-
-
-def explain_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of explain."""
-    target_flags(parser)
-    parser.add_argument("--live", action="store_true", help="what the controller sees and decides now, group by group")
-    output_flag(parser)
-
-
-def explain(args: argparse.Namespace, out: Output) -> int:
-    """The shape of every group with its reason."""
-    target = target_of(args)
-    no_names(target)
-    if args.live:
-        from fleet.cli.verbs.controller import explain_live
-
-        return explain_live(session_of(target), out)
-    wanted = wanted_of(target)
-    session = session_for(wanted)
-    desired = session.aim(wanted).desired
-    division = _division(session, wanted, desired)
-    out.either(
-        explanation.document(desired, division), explanation.text(desired, division, moved=session.exceptions().slots)
-    )
-    return 0
-
-
-def _division(session: Session, wanted: Wanted, desired: Desired) -> Division | None:
-    """How what fixed groups leave was divided, live exceptions counted."""
-    from fleet.core.expand import static_division
-
-    return static_division(wanted.manifest, desired, overrides=session.exceptions())
-
-
-def render_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of render."""
-    target_flags(parser)
-    parser.add_argument("--target", choices=("supervisor",), default="supervisor", help="for which backend")
-    parser.add_argument("--out", metavar="DIR", help="write the files there instead of printing them")
-
-
-def render(args: argparse.Namespace, out: Output) -> int:
-    """The files of a fleet that starts from nothing; values of secrets are masked."""
-    target = target_of(args)
-    no_names(target)
-    wanted = wanted_of(target)
-    session = session_for(wanted)
-    files = _files(session, session.aim(wanted))
-    if args.out:
-        for name, text in files.items():
-            write_whole(Path(args.out) / name, text)
-        out.say(f"{len(files)} files in {args.out}")
-        return 0
-    for name, text in files.items():
-        out.facts(f"# --- {name}\n{text}")
-    return 0
-
-
-def _files(session: Session, aim: Aim) -> Mapping[str, str]:
-    from fleet.backends.supervisor import config
-    from fleet.backends.supervisor.folder import Folder
-    from fleet.core.assignment import assign
-
-    places, folder = session.places, Folder(session.places)
-    replicas = [one for group in aim.desired.groups.values() for one in assign(group, ()).wanted.values()]
-    room = sum(group.replicas + group.rollout.max_surge for group in aim.desired.groups.values())
-    root = os.geteuid() == 0
-    files = {"run/supervisord.conf": config.daemon_text(places, descriptors=config.descriptors(room), as_root=root)}
-    masked = dict.fromkeys(aim.secrets, MASK)
-    for one in replicas:
-        program = config.Program(one.name, one.digest, one.spec.drain_timeout_seconds)
-        text = config.program_text(program, places=places, python=sys.executable)
-        files[f"run/conf.d/{one.name}.conf"] = text
-        files[f"run/specs/{one.name}.json"] = folder.document(one, text, masked).decode()
-    return files
-
-
-def schema_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of schema."""
-    parser.add_argument("--out", metavar="FILE", help="write it there instead of printing it")
-
-
-def schema(args: argparse.Namespace, out: Output) -> int:
-    """The JSON Schema that editors complete from."""
-    from fleet.core import parse
-
-    text = json.dumps(parse.schema(), indent=2, ensure_ascii=False) + "\n"
-    if args.out:
-        write_whole(Path(args.out).absolute(), text, mode=0o644)
-    else:
-        out.facts(text)
-    return 0
-
-
-def init_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of init."""
-    parser.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="where to write (default: here)")
-    parser.add_argument("--name", metavar="NAME", help="of the fleet (default: the folder's)")
-    parser.add_argument(
-        "--from",
-        dest="origin",
-        nargs=2,
-        metavar=("KIND", "FILE"),
-        help="take over what is there: celery-multi, procfile or supervisor, and its file (- is the standard input)",
-    )
-    parser.add_argument("--force", action="store_true", help="write over files that are there")
-
-
-def init(args: argparse.Namespace, out: Output) -> int:
-    """Write a manifest to start from, and say what to do next."""
-    from fleet.core.manifest import NAME_PATTERN
-    from fleet.starter import MANIFEST_FILE, files, fleet_name
-
-    folder = Path(args.folder)
-    name = args.name or fleet_name(folder.resolve().name)
-    if not re.match(NAME_PATTERN, name):
-        raise UsageError(f"{name!r} is no name for a fleet", hint="lower case letters, digits and -, a letter first")
-    texts, notes = (files(name), ()) if args.origin is None else _taken_over(name, *args.origin)
-    there = [file for file in texts if (folder / file).exists()]
-    if there and not args.force:
-        raise UsageError(f"{folder / there[0]} is there already", hint="another folder, or --force to write over it")
-    for file, text in texts.items():
-        write_whole(folder / file, text, mode=0o644)
-        out.say(f"wrote {folder / file}")
-    for note in notes:
-        out.say(f"note: {note}")
-    out.say(f"next: fleet plan {folder / MANIFEST_FILE}")
-    return 0
-
-
-def _taken_over(name: str, kind: str, file: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    from fleet.starter import MANIFEST_FILE, SCHEMA_FILE, files, import_from
-
-    try:
-        text = read_named(file).decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is not UTF-8 text") from error
-    made = import_from(kind, text, name=name, source=file)
-    return {MANIFEST_FILE: made.manifest, SCHEMA_FILE: files(name)[SCHEMA_FILE]}, made.notes

@@ -1,0 +1,54 @@
+"""A fleet looked at again and again: one status after another, and a screen that is drawn in place."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+
+from fleet.cli.output import Output
+from fleet.cli.target import Target, wanted_of
+from fleet.core.desired import Desired
+from fleet.core.status import Status, summarise
+from fleet.session import Session
+
+WATCH_SECONDS = 1.0
+
+
+def looker(session: Session, target: Target) -> Callable[[], Status]:
+    """Compares with what was applied last; before the first apply with the manifest at hand."""
+    first = _desired(session, target)
+
+    def look() -> Status:
+        standing = session.standing()
+        desired = first if standing is None else None if standing.down else standing.desired
+        return summarise(desired, session.backend.observe(), revision=standing.revision if standing else 0)
+
+    return look
+
+
+def _desired(session: Session, target: Target) -> Desired | None:
+    if session.standing() is not None or not target.sources():
+        return None
+    return session.aim(wanted_of(target)).desired
+
+
+def height() -> int:
+    return shutil.get_terminal_size().lines - 1
+
+
+def every_second(show: Callable[[], None]) -> None:
+    while True:
+        show()
+        time.sleep(WATCH_SECONDS)
+
+
+def redraw(out: Output, frame: Callable[[], str]) -> None:
+    """Redraw in place, on a screen of its own."""
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(file=out.stdout)
+    with Live(console=console, screen=True, auto_refresh=False) as live:
+        every_second(lambda: live.update(Text.from_ansi(frame(), no_wrap=True), refresh=True))

@@ -1,0 +1,75 @@
+"""What restart, drain, pause and resume share: some groups or replicas of a fleet, by the manifest applied last."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fleet.audit import who
+from fleet.cli.change_flow import Look, Manner, change_flags, conduct
+from fleet.cli.output import Output
+from fleet.cli.target import checked_names, groups_of, output_flag, session_of, target_flags, target_of
+from fleet.core.desired import Desired
+from fleet.errors import UsageError
+from fleet.overrides import Kind, Override, added
+from fleet.session import Session
+
+
+def override_flags(parser: argparse.ArgumentParser, *, names: str) -> None:
+    target_flags(parser, names=names)
+    parser.add_argument("--all", action="store_true", help="every group")
+    change_flags(parser)
+    output_flag(parser)
+
+
+def make_overrides(session: Session, names: Sequence[str], kind: Kind, args: argparse.Namespace, out: Output) -> int:
+    """Make live exceptions for these names, and carry them out."""
+    wanted = session.last_applied()
+    now = session.now()
+    until = now + args.lasting if args.lasting is not None else None
+
+    def look() -> Look:
+        desired = session.aim(wanted).desired
+        known = chosen(names, desired, groups_only=kind == "paused")
+        if kind == "drained":
+            known = _that_listen(known, desired, refuse=bool(names))
+        new = [Override(kind, name, now, who(), args.reason or "", until) for name in known]
+        overrides = added(session.overrides(), *new)
+        aim = session.aim(wanted, overrides=overrides)
+
+        def write() -> None:
+            session.keep_overrides(overrides)
+            session.audit.write(*({"event": "override", "override": str(one)} for one in new))
+
+        return Look(session.outlook(aim.desired, only=groups_of(known, aim.desired)), aim.secrets, before=write)
+
+    return conduct(session, out, "pause" if kind == "paused" else "drain", look, manner_of(args, kind, names))
+
+
+def _that_listen(names: Sequence[str], desired: Desired, *, refuse: bool) -> tuple[str, ...]:
+    """Only fleet's own workers can stop taking work and stay; a foreign program does not know how."""
+    deaf = [name for name in names if desired.groups[next(iter(groups_of([name], desired)))].spec.kind != "worker"]
+    if deaf and refuse:
+        hint = f"`fleet pause {deaf[0].partition('.')[0]}` stops it, and `fleet resume` brings it back"
+        raise UsageError(f"{deaf[0]} is not one of fleet's own workers and cannot be told to take no work", hint=hint)
+    return tuple(name for name in names if name not in deaf)
+
+
+def named(args: argparse.Namespace) -> tuple[Session, tuple[str, ...]]:
+    """The fleet, and the names that were given; none with --all."""
+    target = target_of(args)
+    if bool(target.names) == bool(args.all):
+        raise UsageError("name groups or replicas, or say --all", hint="like `fleet restart thumbs reports.0`")
+    return session_of(target), target.names
+
+
+def chosen(names: Sequence[str], desired: Desired, *, groups_only: bool = False) -> tuple[str, ...]:
+    if not names:
+        return tuple(name for name, group in desired.groups.items() if not group.system)
+    return checked_names(names, desired, groups_only=groups_only)
+
+
+def manner_of(args: argparse.Namespace, what: str, names: Sequence[str]) -> Manner:
+    manner = Manner.of(args)
+    return replace(manner, reason=manner.reason or f"{what} {', '.join(names) or 'everything'}")

@@ -1,0 +1,88 @@
+"""explain: why each group has its slots, replicas and concurrency."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from fleet.cli.output import Output
+from fleet.cli.target import no_names, output_flag, session_for, session_of, target_flags, target_of, wanted_of
+from fleet.cli.view import look_text
+from fleet.core import explain as explanation
+
+if TYPE_CHECKING:
+    from fleet.core.desired import Desired
+    from fleet.core.sizing import Division
+    from fleet.session import Session
+    from fleet.wanted import Wanted
+
+_FRESH_TICKS = 3.0
+_FRESH_SECONDS = 5.0
+
+
+def explain_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of explain."""
+    target_flags(parser)
+    parser.add_argument("--live", action="store_true", help="what the controller sees and decides now, group by group")
+    output_flag(parser)
+
+
+def explain(args: argparse.Namespace, out: Output) -> int:
+    """The shape of every group with its reason."""
+    target = target_of(args)
+    no_names(target)
+    if args.live:
+        return _explain_live(session_of(target), out)
+    wanted = wanted_of(target)
+    session = session_for(wanted)
+    desired = session.aim(wanted).desired
+    division = _division(session, wanted, desired)
+    out.either(
+        explanation.document(desired, division), explanation.text(desired, division, moved=session.exceptions().slots)
+    )
+    return 0
+
+
+def _division(session: Session, wanted: Wanted, desired: Desired) -> Division | None:
+    """How what fixed groups leave was divided, live exceptions counted."""
+    from fleet.core.expand import static_division
+
+    return static_division(wanted.manifest, desired, overrides=session.exceptions())
+
+
+def _explain_live(session: Session, out: Output) -> int:
+    """What the controller saw and decided last; where it does not run, what it would decide now."""
+    document = _last(session)
+    note = ""
+    if document is None:
+        document = _would_be(session)
+        note = "the controller does not run: this is what it would decide now"
+    if out.is_json:
+        out.document({"fleet": session.name, "running": not note, **document})
+        return 0
+    for line in (note, document["note"]):
+        if line:
+            out.say(f"note: {line}")
+    out.facts(look_text(document, colour=out.colour))
+    return 0
+
+
+def _last(session: Session) -> dict[str, Any] | None:
+    from fleet.controller import last_look
+
+    standing, document = session.standing(), last_look(session)
+    if document is None or standing is None or standing.down:
+        return None
+    age = session.now() - float(document["at"])
+    return document if age < _FRESH_TICKS * float(document["tickSeconds"]) + _FRESH_SECONDS else None
+
+
+def _would_be(session: Session) -> dict[str, Any]:
+    from fleet.controller import Controller, Look
+
+    loop = Controller(session)
+    try:
+        seen = loop.look()
+        return (seen if isinstance(seen, Look) else seen.look).to_json()
+    finally:
+        loop.close()
