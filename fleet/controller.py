@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from fleet import decisions, machine, secrets, wanted
+from fleet import decisions, facts_of_machine, machine, secrets, wanted
 from fleet.apply import Terms, apply
 from fleet.broker.samples import BrokerSample, Sampler
 from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
@@ -358,7 +358,7 @@ class Controller:
             return {}
         spec = next(group.spec for _, group in sorted(standing.groups.items()) if group.spec.app == app)
         hidden = [(variable, self._secret(name)) for variable, name, _ in spec.secret_env]
-        answer = wanted.probe(app, python=spec.python, workdir=spec.workdir, env=(*spec.env, *hidden))
+        answer = facts_of_machine.probe(app, python=spec.python, workdir=spec.workdir, env=(*spec.env, *hidden))
         options: Mapping[str, Any] = answer.get("transportOptions") or {}
         return options
 
@@ -375,7 +375,7 @@ class Controller:
     def _secrets(self, applied: Wanted) -> Mapping[str, str]:
         """Their values: what the apply gave to the controller that it started, else what their sources say now."""
         if self._values is None:
-            self._values = wanted.secret_values(applied, given=self._given(applied))
+            self._values = facts_of_machine.secret_values(applied, given=self._given(applied))
         return self._values
 
     def _given(self, applied: Wanted) -> dict[str, str]:

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from fleet import decisions
 from fleet.audit import Audit
 from fleet.backends.base import Backend
-from fleet.core.desired import RESERVED_PREFIX, Desired, group_of
+from fleet.core.desired import Desired
 from fleet.core.observed import Observed
-from fleet.core.plan import Action, Plan
+from fleet.core.plan import Plan
+from fleet.core.selection import limited
 from fleet.errors import UsageError
 from fleet.history import History
 from fleet.lock import Lock
@@ -23,9 +24,10 @@ from fleet.standing import Standing, load, save
 
 if TYPE_CHECKING:
     from fleet.core.facts import Overrides
+    from fleet.facts_of_machine import Aim
     from fleet.overrides import Override
     from fleet.settings import Settings
-    from fleet.wanted import Aim, Wanted
+    from fleet.wanted import Wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ class Session:
 
     def aim(self, wanted: Wanted, *, overrides: tuple[Override, ...] | None = None) -> Aim:
         """The desired fleet of a manifest with the live exceptions in force, and what the controller decided."""
-        from fleet.wanted import aim
+        from fleet.facts_of_machine import aim
 
         return aim(wanted, self.places, redis_server=self.settings.redis_server, overrides=self.exceptions(overrides))
 
@@ -149,32 +151,6 @@ class Session:
         if only is not None:
             steps = limited(steps, only)
         return Outlook(desired, observed, in_waves(steps, desired, observed))
-
-
-def limited(plan: Plan, groups: Collection[str]) -> Plan:
-    """The plan with steps of these groups and of fleet's own programs only; a note says what it leaves out."""
-    within = tuple(step for step in plan.steps if _concerns(step.replica, groups))
-    others = sorted({step.replica for step in plan.changes} - {step.replica for step in within})
-    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-    notes = (f"left out: {', '.join(others[:5])}{more} also differ; see `fleet plan`",) if others else ()
-    return replace(plan, steps=within, notes=(*plan.notes, *notes))
-
-
-def _concerns(replica: str, groups: Collection[str]) -> bool:
-    group = group_of(replica)
-    return group in groups or group.startswith(RESERVED_PREFIX)
-
-
-def sharing(desired: Desired) -> set[str]:
-    """Groups whose slots follow from what the others take."""
-    return {name for name, group in desired.groups.items() if group.scaling != "replicas"}
-
-
-def leaving(plan: Plan) -> list[str]:
-    """Replicas that go without another coming in their place, spares not counted."""
-    goes = [step.replica for step in plan.steps if step.action in {Action.DRAIN, Action.STOP}]
-    comes = {step.replica for step in plan.steps if step.action in {Action.START, Action.REPLACE}}
-    return [name for name in goes if name not in comes]
 
 
 def known_fleets(home: Path) -> list[str]:

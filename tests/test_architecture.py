@@ -178,7 +178,7 @@ def private(name: str) -> bool:
         ("kombu", ("fleet.broker", "fleet.worker")),
         ("redis", ("fleet.broker", "fleet.worker")),
         ("amqp", ("fleet.broker", "fleet.worker")),
-        ("celery", ("fleet.worker", "fleet.wanted")),
+        ("celery", ("fleet.worker",)),
         ("billiard", ("pools.prefork", "fleet.worker.celery_app")),
         ("gevent", ("pools.gevent", "fleet.launch", "fleet.worker.__main__")),
         ("eventlet", ("pools.eventlet", "fleet.launch", "fleet.worker.__main__")),
@@ -208,7 +208,7 @@ def test_pydantic_stays_at_the_edges() -> None:
 
 DECIDING = (
     "desired observed plan planner rollout waves assignment case reasons difference budget balance status plan_text"
-    " prices samples queueing scaling pace need bid layers autoscale crew simulation policies workloads"
+    " selection prices samples queueing scaling pace need bid layers autoscale crew simulation policies workloads"
 )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from fleet import decisions, machine, settings, wanted
+from fleet import decisions, facts_of_machine, machine, settings, wanted
 from fleet.backends.memory import MemoryBackend
 from fleet.broker.samples import BrokerSample, QueueSample
 from fleet.change import Change, carry_out, take_down
@@ -119,7 +119,7 @@ def manifest(*, surplus: str = "release", least: int = 1, more: str = "") -> str
 @pytest.fixture
 def plain_app(monkeypatch: pytest.MonkeyPatch) -> None:
     """The app of the manifest is not there to be asked: it lays out its queues as everybody does."""
-    monkeypatch.setattr(wanted, "probe", lambda _app, **_where: {"transportOptions": {}})
+    monkeypatch.setattr(facts_of_machine, "probe", lambda _app, **_where: {"transportOptions": {}})
 
 
 @pytest.fixture
@@ -269,7 +269,7 @@ def test_an_app_that_cannot_be_asked_where_its_queues_lie_leaves_the_fleet_as_it
     def gone(_app: str, **_where: object) -> dict[str, object]:
         raise FleetError("cannot ask app shop:app")
 
-    monkeypatch.setattr(wanted, "probe", gone)
+    monkeypatch.setattr(facts_of_machine, "probe", gone)
     stage.queues.waiting["many"] = 400
     look = stage.ticks(3)
 

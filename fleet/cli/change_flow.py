@@ -19,8 +19,9 @@ from fleet.cli.target import duration
 from fleet.core import budget, plan_text
 from fleet.core.desired import RESERVED_PREFIX
 from fleet.core.plan import Plan
+from fleet.core.selection import leaving
 from fleet.errors import Refused
-from fleet.session import Outlook, Session, leaving
+from fleet.session import Outlook, Session
 from fleet.wanted import Wanted
 from pools.traits import TRAITS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleet import decisions, settings, wanted
+from fleet import decisions, facts_of_machine, settings
 from fleet.session import Session
 from tests.cli.conftest import Desk
 
@@ -24,7 +24,7 @@ spec:
 
 @pytest.fixture
 def moving(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr(wanted, "probe", lambda _app, **_where: {"transportOptions": {}})
+    monkeypatch.setattr(facts_of_machine, "probe", lambda _app, **_where: {"transportOptions": {}})
     desk.manifest.write_text(MANIFEST)
     desk.fleet("apply", "--yes")
     return desk

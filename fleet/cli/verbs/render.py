@@ -14,8 +14,8 @@ from fleet.cli.target import no_names, session_for, target_flags, target_of, wan
 from fleet.files import write_whole
 
 if TYPE_CHECKING:
+    from fleet.facts_of_machine import Aim
     from fleet.session import Session
-    from fleet.wanted import Aim
 
 MASK = "********"
 

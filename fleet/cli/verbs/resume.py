@@ -10,8 +10,8 @@ from fleet.cli.output import Output
 from fleet.cli.override_flow import chosen, manner_of, named, override_flags
 from fleet.cli.target import groups_of
 from fleet.core.desired import Desired
+from fleet.core.selection import sharing
 from fleet.overrides import Override, ended
-from fleet.session import sharing
 
 
 def resume_flags(parser: argparse.ArgumentParser) -> None:

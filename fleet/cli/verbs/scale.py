@@ -21,11 +21,12 @@ from fleet.cli.target import (
     target_of,
 )
 from fleet.core.parse import Source
+from fleet.core.selection import sharing
 from fleet.editor import edit_replicas
 from fleet.errors import UsageError
 from fleet.files import STDIN, rewrite
 from fleet.overrides import Kind, Override, added, ended
-from fleet.session import Session, sharing
+from fleet.session import Session
 from fleet.wanted import from_sources, read_sources
 
 

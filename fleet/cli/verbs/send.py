@@ -14,8 +14,8 @@ from fleet.cli.output import Output
 from fleet.cli.target import duration, output_flag, session_for, session_of, target_flags, target_of, wanted_of
 from fleet.core.desired import Desired, broker_of
 from fleet.errors import NotReady, UsageError
+from fleet.facts_of_machine import Aim
 from fleet.session import Session
-from fleet.wanted import Aim
 from fleet.worker.messages import build
 
 WAIT_TIMEOUT_SECONDS = 3600.0

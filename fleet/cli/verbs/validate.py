@@ -55,8 +55,8 @@ def _problems(problems: Sequence[Problem]) -> list[dict[str, Any]]:
 def _check_imports(wanted: Wanted) -> None:
     """Import each app with the release's interpreter. Raises ManifestError with all that fail."""
     from fleet.core.specs import kind_of
+    from fleet.facts_of_machine import probe
     from fleet.machine import real_path
-    from fleet.wanted import probe
 
     spec, base = wanted.manifest.spec, wanted.origin.base
     python = real_path(spec.release.python, base=base) if spec.release.python else sys.executable
