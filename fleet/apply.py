@@ -87,8 +87,8 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
-    """The terms of one walk.
+class WalkOptions:
+    """How one walk is made.
 
     timeout_seconds: give up waiting after this long (None: never); what was asked for goes on without us.
     wait: also wait until what was started, or kept, is ready.
@@ -116,13 +116,13 @@ def apply(
     *,
     desired: Desired,
     secrets: Mapping[str, str],
-    tell: Listener | None = None,
-    terms: Terms | None = None,
+    on_event: Listener | None = None,
+    options: WalkOptions | None = None,
 ) -> Report:
     """Bring the world to where the plan ends. Raises RolloutFailed, NotReady, Unreachable or Interrupted."""
     if any(step.action in RUNS for step in plan.changes):
         backend.prepare(desired)
-    return _Walk(plan, backend, secrets, tell or _deaf, terms or Terms()).run()
+    return _Walk(plan, backend, secrets, on_event or _deaf, options or WalkOptions()).run()
 
 
 def _deaf(_events: Sequence[Event]) -> None:
@@ -130,7 +130,7 @@ def _deaf(_events: Sequence[Event]) -> None:
 
 
 @dataclass(slots=True)
-class _Going:
+class _RunningStep:
     """A step under way: which of its requests is current, and how far that one is."""
 
     step: Step
@@ -149,16 +149,16 @@ class _Walk:
     plan: Plan
     backend: Backend
     secrets: Mapping[str, str]
-    tell: Listener
-    terms: Terms
+    on_event: Listener
+    options: WalkOptions
     began_at: float = field(init=False)
     done: dict[str, Step] = field(default_factory=dict)
     failures: list[tuple[Step, str]] = field(default_factory=list)
-    going: list[_Going] = field(default_factory=list)
+    going: list[_RunningStep] = field(default_factory=list)
     seen: Observed = field(init=False)
 
     def __post_init__(self) -> None:
-        self.began_at = self.terms.now()
+        self.began_at = self.options.now()
         self.seen = self.backend.observe()
 
     def run(self) -> Report:
@@ -171,7 +171,7 @@ class _Walk:
             self._walk_wave([step for step in changes if step.wave == wave])
             if self.failures:
                 raise self._failed()
-        if self.terms.wait:
+        if self.options.wait:
             self._wait_for_kept([step for step in self.plan.steps if step.action in RUNS_ON and step.target])
         finished = tuple(step for step in changes if step.id in self.done)
         return Report(finished, self._elapsed(), self.seen)
@@ -180,7 +180,7 @@ class _Walk:
         """Rounds of: begin what may begin, ask, look, move on. After a failure what is under way is still finished."""
         pause = PAUSE_MIN_SECONDS
         while waiting or self.going:
-            self._check_terms()
+            self._check_options()
             if not self.failures:
                 waiting = self._begin(waiting)
             if not self.going:
@@ -189,7 +189,7 @@ class _Walk:
             moved = self._look()
             pause = PAUSE_MIN_SECONDS if moved else min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
             if self.going and not moved:
-                self.terms.sleep(pause)
+                self.options.sleep(pause)
 
     def _begin(self, waiting: list[Step]) -> list[Step]:
         ready = [step for step in waiting if all(one in self.done for one in step.after)]
@@ -198,7 +198,7 @@ class _Walk:
             return waiting
         ready = self._paced(ready)
         self._tell("started", ((step, step.reason) for step in ready))
-        self.going += [_Going(step, self._requests(step)) for step in ready]
+        self.going += [_RunningStep(step, self._requests(step)) for step in ready]
         begun = {step.id for step in ready}
         return [step for step in waiting if step.id not in begun]
 
@@ -211,7 +211,7 @@ class _Walk:
 
     def _paced(self, ready: list[Step]) -> list[Step]:
         """Those that may begin now without too many workers being on their way up."""
-        limit = self.terms.starts_at_once
+        limit = self.options.starts_at_once
         if limit is None:
             return ready
         room = limit - sum(_is_heavy(one.step) for one in self.going)
@@ -228,7 +228,7 @@ class _Walk:
             for one in batch:
                 known = self.seen.replicas.get(one.step.replica)
                 one.was_parked = known is not None and known.state is State.FAILED
-                one.asked, one.asked_at = True, self.terms.now()
+                one.asked, one.asked_at = True, self.options.now()
             try:
                 self._call(request, [one.step for one in batch])
             except (Unreachable, Interrupted) as error:
@@ -271,12 +271,12 @@ class _Walk:
                 one.asked = False
                 if not one.left:
                     self._finish(one)
-            elif self.terms.passing:
+            elif self.options.passing:
                 moved = True
                 self._finish(one)
         return moved
 
-    def _took_effect(self, one: _Going) -> bool:
+    def _took_effect(self, one: _RunningStep) -> bool:
         replica = self.seen.replicas.get(one.step.replica)
         match one.request:
             case Request.STOP:
@@ -284,7 +284,7 @@ class _Walk:
             case Request.FORGET:
                 return replica is None
             case Request.START | Request.AGAIN:
-                return not self.terms.wait or is_ready(replica, one.step.target.digest if one.step.target else "")
+                return not self.options.wait or is_ready(replica, one.step.target.digest if one.step.target else "")
             case Request.RESIZE:
                 return self._has_resized(one, replica)
             case Request.HOLD:
@@ -293,22 +293,22 @@ class _Walk:
                 return replica is None or not replica.held
         return all(stray.pid != one.step.pid for stray in self.seen.strays)
 
-    def _has_resized(self, one: _Going, replica: ObservedReplica | None) -> bool:
+    def _has_resized(self, one: _RunningStep, replica: ObservedReplica | None) -> bool:
         """It goes by its new settings. What runs in slots it gave up may finish within the grace, as in a drain."""
         if replica is None or one.step.target is None:
             return False
-        if not self.terms.wait or one.step.action is Action.RESTART:
+        if not self.options.wait or one.step.action is Action.RESTART:
             return replica.spec == one.step.target.spec
-        waited = self.terms.now() - one.asked_at
+        waited = self.options.now() - one.asked_at
         fits = replica.busy <= replica.slots or waited > one.step.grace_seconds
         return fits and replica.goes_by(one.step.target.spec) and is_ready(replica, one.step.target.digest)
 
-    def _problem(self, one: _Going) -> str:
+    def _problem(self, one: _RunningStep) -> str:
         """Why this step cannot succeed any more, or nothing."""
         if self._took_effect(one):
             return ""
         replica = self.seen.replicas.get(one.step.replica)
-        waited = self.terms.now() - one.asked_at
+        waited = self.options.now() - one.asked_at
         if one.request in {Request.START, Request.AGAIN, Request.RESIZE}:
             if not self.seen.up:
                 doing = "changing its settings" if one.request is Request.RESIZE else "starting"
@@ -328,7 +328,7 @@ class _Walk:
             return f"did not take up within {_patience_seconds(one):g} s: {one.step.reason}{_has(replica)}"
         return f"{_UNMET[one.request]} within {_patience_seconds(one):g} s{_condition(replica)}"
 
-    def _finish(self, one: _Going) -> None:
+    def _finish(self, one: _RunningStep) -> None:
         self.going.remove(one)
         self.done[one.step.id] = one.step
         self._tell("done", [(one.step, one.step.reason)])
@@ -356,33 +356,33 @@ class _Walk:
         """What the plan left alone must be ready too before the fleet is."""
         if not kept:
             return
-        began = self.terms.now()
+        began = self.options.now()
         pause = PAUSE_MIN_SECONDS
         while True:
-            self._check_terms()
+            self._check_options()
             self.seen = self.backend.observe()
             late = [step for step in kept if not is_ready(self.seen.replicas.get(step.replica), "")]
             if not late:
                 return
-            waited = self.terms.now() - began
+            waited = self.options.now() - began
             gone = [step for step in late if waited > step.ready_timeout_seconds or self._is_parked(step.replica)]
             if gone or not self.seen.up:
                 raise self._not_ready(late)
             pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
-            self.terms.sleep(pause)
+            self.options.sleep(pause)
 
     def _is_parked(self, name: str) -> bool:
         replica = self.seen.replicas.get(name)
         return replica is None or replica.state is State.FAILED
 
-    def _check_terms(self) -> None:
-        if signum := self.terms.interrupted():
+    def _check_options(self) -> None:
+        if signum := self.options.interrupted():
             raise Interrupted(
                 f"interrupted after {len(self._done_changes())} of {len(self.plan.changes)} steps",
                 hint="run the same command again to resume",
                 signum=signum,
             )
-        limit = self.terms.timeout_seconds
+        limit = self.options.timeout_seconds
         if limit is not None and self._elapsed() > limit:
             raise self._not_ready([one.step for one in self.going], f"not ready within {limit:g} s")
 
@@ -399,10 +399,10 @@ class _Walk:
         elapsed = self._elapsed()
         events = [Event(phase, step, reason, elapsed) for step, reason in what]
         if events:
-            self.tell(events)
+            self.on_event(events)
 
     def _elapsed(self) -> float:
-        return self.terms.now() - self.began_at
+        return self.options.now() - self.began_at
 
 
 _UNMET: Mapping[Request, str] = {
@@ -432,7 +432,7 @@ def _targets(steps: Sequence[Step]) -> list[Replica]:
     return [step.target for step in steps if step.target is not None]
 
 
-def _patience_seconds(one: _Going) -> float:
+def _patience_seconds(one: _RunningStep) -> float:
     match one.request:
         case Request.STOP | Request.REAP:
             return one.step.grace_seconds + MARGIN_SECONDS

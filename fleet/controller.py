@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from fleet import decisions, facts_of_machine, machine, secrets, wanted
-from fleet.apply import Terms, apply
+from fleet import decisions, facts_of_machine, machine, secrets
+from fleet.apply import WalkOptions, apply
 from fleet.broker.samples import BrokerSample, Sampler
 from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
 from fleet.core.desired import Desired, broker_of
@@ -33,9 +33,9 @@ from fleet.core.specs import secret_variable, secrets_of
 from fleet.core.wording import listed
 from fleet.errors import FleetError, LockHeld, UsageError
 from fleet.files import write_whole
-from fleet.session import Session
-from fleet.standing import Standing
-from fleet.wanted import Wanted
+from fleet.session import LocalFleet
+from fleet.standing import Applied
+from fleet.wanted import LoadedManifest, from_revision
 
 FORMAT = 1
 STARTS_PER_CORE = 4
@@ -136,19 +136,19 @@ class Controller:
 
     def __init__(
         self,
-        session: Session,
+        fleet: LocalFleet,
         *,
         source: Callable[[str, Mapping[str, Any]], Source] | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
-        self._session = session
+        self._fleet = fleet
         self._environ = environ
         self._source = source or self._sampler
         self._sources: dict[str, Source] = {}
-        self._applied: Wanted | None = None
-        self._applied_revision = 0
+        self._loaded: LoadedManifest | None = None
+        self._loaded_revision = 0
         self._values: dict[str, str] | None = None
-        self._memory, self._meters = _remembered(session)
+        self._memory, self._meters = _remembered(fleet)
 
     def close(self) -> None:
         """Let go of connections."""
@@ -168,7 +168,7 @@ class Controller:
             self._remember(seen)
             return seen
         try:
-            with self._session.lock("fleet controller", brief=True):
+            with self._fleet.lock("fleet controller", brief=True):
                 look = self._carried_out(seen)
         except LockHeld as held:
             look = replace(seen.look, note=f"nothing is moved meanwhile: {held.message}")
@@ -177,24 +177,24 @@ class Controller:
 
     def look(self, *, follow: Decision | None = None) -> Look | _Seen:
         """Look and decide (or go by an earlier decision), and do nothing."""
-        session = self._session
-        standing, now = session.standing(), session.now()
+        fleet = self._fleet
+        applied, now = fleet.applied(), fleet.now()
         idle = Look(now, IDLE_SECONDS)
-        if standing is None or standing.down:
+        if applied is None or applied.down:
             return replace(idle, note="the fleet is down")
-        applied = self._manifest(standing.revision)
-        if not has_controller(applied.manifest):
+        loaded = self._manifest(applied.revision)
+        if not has_controller(loaded.manifest):
             return replace(idle, note="no group of the applied manifest autoscales, or balance.mode is not dynamic")
-        observed = session.backend.observe()
+        observed = fleet.backend.observe()
         if not observed.up:
             return replace(idle, note="supervisord does not run; `fleet apply` starts it")
-        overrides = session.exceptions()
-        found = self._moving(applied, standing.desired, overrides)
-        sample = self._backlog(standing.desired, found)
+        overrides = fleet.overrides_in_force()
+        found = self._moving(loaded, applied.desired, overrides)
+        sample = self._backlog(applied.desired, found)
         names = [group.name for group in found.groups]
-        seen = sights(names, standing.desired, observed, _backlog(sample), meters=self._meters, now=now)
+        seen = sights(names, applied.desired, observed, _backlog(sample), meters=self._meters, now=now)
         look = self._decided(found, seen, now, follow)
-        return _Seen(replace(look, note=sample.problem), standing, observed)
+        return _Seen(replace(look, note=sample.problem), applied, observed)
 
     def _decided(self, found: Moving, seen: Mapping[str, Sight], now: float, follow: Decision | None) -> Look:
         """Parked slots are kept where they are: nobody works in them, and nobody may have them."""
@@ -218,7 +218,11 @@ class Controller:
         return Look(now, found.tuning.tick_seconds, found.budget, decision, seen, asked)
 
     def run(
-        self, *, is_over: Callable[[], bool], wait: Callable[[float], object], tell: Callable[[Look | FleetError], None]
+        self,
+        *,
+        is_over: Callable[[], bool],
+        wait: Callable[[float], object],
+        on_look: Callable[[Look | FleetError], None],
     ) -> None:
         """Look again and again until it is over. ``wait``: for so many seconds, or until it is over.
 
@@ -227,49 +231,49 @@ class Controller:
         pause_seconds, hurried = 0.0, 0
         follow: Decision | None = None
         while not is_over():
-            began = self._session.now()
+            began = self._fleet.now()
             try:
                 look = self.tick(follow=follow)
-                tell(look)
+                on_look(look)
                 hurried = hurried + 1 if look.is_waiting else 0
                 ends = (look.decision.at if look.decision is not None else began) + look.tick_seconds
                 is_hurried = 0 < hurried <= HURRIED_TICKS * LOOKS_PER_TICK
                 due = min(ends, began + look.tick_seconds / LOOKS_PER_TICK) if is_hurried else ends
                 follow, pause_seconds = look.decision if due < ends else None, 0.0
             except FleetError as error:
-                tell(error)
+                on_look(error)
                 pause_seconds = min(LONGEST_PAUSE_SECONDS, 2 * pause_seconds or IDLE_SECONDS)
                 due, follow = began + pause_seconds, None
-            wait(min(due - began, max(0.0, due - self._session.now())))
+            wait(min(due - began, max(0.0, due - self._fleet.now())))
 
     def _carried_out(self, seen: _Seen) -> Look:
         """Write down what was decided, then begin. The lock is held; an apply that came first makes the look void."""
-        session, look = self._session, seen.look
-        if session.standing() != seen.standing:
+        fleet, look = self._fleet, seen.look
+        if fleet.applied() != seen.applied:
             return replace(look, note="the fleet was changed during this look")
-        applied = self._manifest(seen.standing.revision)
-        before = decisions.read(session.places.decisions)
+        loaded = self._manifest(seen.applied.revision)
+        before = decisions.read(fleet.places.decisions)
         after = _decisions(look, before)
-        overrides = replace(session.exceptions(), slots=after.slots, slot_reasons=after.reasons)
-        desired = divided_anew(applied.manifest, seen.standing.desired, overrides=overrides)
-        steps, paced, notes = self._steps(desired, seen, applied)
+        overrides = replace(fleet.overrides_in_force(), slots=after.slots, slot_reasons=after.reasons)
+        desired = divided_anew(loaded.manifest, seen.applied.desired, overrides=overrides)
+        steps, paced, notes = self._steps(desired, seen, loaded)
         if dict(before.slots) != dict(after.slots):
-            decisions.write(session.places.decisions, after)
+            decisions.write(fleet.places.decisions, after)
             moved = _moved(before.slots, look, steps)
-            session.audit.write(*([moved] if moved["moves"] else []))
-        if desired != seen.standing.desired:
-            session.keep(replace(seen.standing, desired=desired))
+            fleet.audit.write(*([moved] if moved["moves"] else []))
+        if desired != seen.applied.desired:
+            fleet.keep_applied(replace(seen.applied, desired=desired))
         if steps.changes:
             self._walk(steps, desired)
         done = tuple(step.id for step in steps.changes)
         return replace(look, steps=done, paced=paced, note=_joined(look.note, *notes))
 
-    def _steps(self, desired: Desired, seen: _Seen, applied: Wanted) -> tuple[Plan, int, tuple[str, ...]]:
+    def _steps(self, desired: Desired, seen: _Seen, loaded: LoadedManifest) -> tuple[Plan, int, tuple[str, ...]]:
         """What can be begun, how many starts are put off, and what a person should know."""
-        names, standing, observed = seen.look.asked.keys(), seen.standing, seen.observed
-        has_ended = standing.revision == standing.good
+        names, applied, observed = seen.look.asked.keys(), seen.applied, seen.observed
+        has_ended = applied.revision == applied.good
         every = plan(desired, observed)
-        before = every if desired == standing.desired else plan(standing.desired, observed)
+        before = every if desired == applied.desired else plan(applied.desired, observed)
         rolling = in_rollout(before, has_ended=has_ended) & names
         starts = STARTS_PER_CORE * machine.cpus()
         steps = begun(every, observed, groups=names - rolling, starts=starts)
@@ -278,17 +282,17 @@ class Controller:
         if rolling:
             notes.append(f"{listed(sorted(rolling))}: not moved, because `fleet apply` has still something to do there")
         if any(step.action is Action.START for step in steps.steps):
-            steps, rotated = self._startable(steps, applied)
+            steps, rotated = self._startable(steps, loaded)
             notes += rotated
         return steps, paced, tuple(notes)
 
-    def _startable(self, steps: Plan, applied: Wanted) -> tuple[Plan, list[str]]:
+    def _startable(self, steps: Plan, loaded: LoadedManifest) -> tuple[Plan, list[str]]:
         """Without new replicas whose secrets are not what they were at the apply: rolling those out is its business."""
         try:
-            values = self._secrets(applied)
+            values = self._secrets(loaded)
         except FleetError as error:
             return _alive_only(steps), [f"no replica is started: {error.message}"]
-        marks = secrets.fingerprints(values, key=secrets.fleet_key(self._session.places.state / "key"))
+        marks = secrets.fingerprints(values, key=secrets.fleet_key(self._fleet.places.state / "key"))
         rotated = {name for name, mark in _secret_marks(steps) if marks.get(name) != mark}
         if not rotated:
             return steps, []
@@ -296,59 +300,59 @@ class Controller:
         return _alive_only(steps), [f"no replica is started: {names} changed, `fleet apply` rolls that out"]
 
     def _walk(self, steps: Plan, desired: Desired) -> None:
-        session = self._session
+        fleet = self._fleet
         try:
             apply(
                 steps,
-                session.backend,
+                fleet.backend,
                 desired=desired,
                 secrets=self._values or {},
-                terms=Terms(wait=False, passing=True),
+                options=WalkOptions(wait=False, passing=True),
             )
         except FleetError as error:
-            session.audit.write({"event": "balance.failed", "reason": error.message})
+            fleet.audit.write({"event": "balance.failed", "reason": error.message})
             raise
 
     # --- what a look needs
 
-    def _manifest(self, revision: int) -> Wanted:
+    def _manifest(self, revision: int) -> LoadedManifest:
         """The manifest that stands, read once per revision."""
-        if self._applied is None or self._applied_revision != revision:
-            self._applied = wanted.from_revision(self._session.history.get(revision))
-            self._applied_revision = revision
+        if self._loaded is None or self._loaded_revision != revision:
+            self._loaded = from_revision(self._fleet.history.get(revision))
+            self._loaded_revision = revision
             self._values = None
             self.close()
-        return self._applied
+        return self._loaded
 
-    def _moving(self, applied: Wanted, standing: Desired, overrides: Overrides) -> Moving:
+    def _moving(self, loaded: LoadedManifest, applied: Desired, overrides: Overrides) -> Moving:
         """What moves, groups left aside that a person holds: they keep their part."""
-        manifest = applied.manifest
-        found = moving(manifest, standing_specs(manifest, standing), overrides=overrides)
-        still = {one.name for one in found.groups if _is_held(one.name, standing)}
+        manifest = loaded.manifest
+        found = moving(manifest, standing_specs(manifest, applied), overrides=overrides)
+        still = {one.name for one in found.groups if _is_held(one.name, applied)}
         if not still:
             return found
-        divided = static_division(manifest, standing, overrides=overrides)
+        divided = static_division(manifest, applied, overrides=overrides)
         assert divided is not None
         return without(found, {name: overrides.slots.get(name, divided.allocation.slots[name]) for name in still})
 
-    def _backlog(self, standing: Desired, found: Moving) -> BrokerSample:
+    def _backlog(self, applied: Desired, found: Moving) -> BrokerSample:
         """What waits, asked once per app: apps may lay out their queues differently."""
         by_app: dict[str, set[str]] = {}
         for group in found.groups:
-            spec = standing.groups[group.name].spec
+            spec = applied.groups[group.name].spec
             by_app.setdefault(spec.app, set()).update(queue.name for queue in spec.queues)
-        samples = [self._asked(app, sorted(queues), standing) for app, queues in sorted(by_app.items()) if queues]
+        samples = [self._asked(app, sorted(queues), applied) for app, queues in sorted(by_app.items()) if queues]
         return _together(samples)
 
-    def _asked(self, app: str, queues: list[str], standing: Desired) -> BrokerSample:
+    def _asked(self, app: str, queues: list[str], applied: Desired) -> BrokerSample:
         try:
             if app not in self._sources:
-                self._sources[app] = self._source(self._broker_url(standing), self._layout(app, standing))
+                self._sources[app] = self._source(self._broker_url(applied), self._layout(app, applied))
             return self._sources[app].sample(queues)
         except FleetError as error:
             return BrokerSample({}, None, error.message)
 
-    def _layout(self, app: str, standing: Desired) -> Mapping[str, Any]:
+    def _layout(self, app: str, applied: Desired) -> Mapping[str, Any]:
         """How the app lays out its queues at the broker; a command has no app.
 
         Raises FleetError where it cannot be asked: the length of the wrong key would be 0 for ever, which is worse
@@ -356,34 +360,34 @@ class Controller:
         """
         if not app:
             return {}
-        spec = next(group.spec for _, group in sorted(standing.groups.items()) if group.spec.app == app)
+        spec = next(group.spec for _, group in sorted(applied.groups.items()) if group.spec.app == app)
         hidden = [(variable, self._secret(name)) for variable, name, _ in spec.secret_env]
         answer = facts_of_machine.probe(app, python=spec.python, workdir=spec.workdir, env=(*spec.env, *hidden))
         options: Mapping[str, Any] = answer.get("transportOptions") or {}
         return options
 
-    def _broker_url(self, standing: Desired) -> str:
-        broker = broker_of(standing)
+    def _broker_url(self, applied: Desired) -> str:
+        broker = broker_of(applied)
         if broker is None:
             raise UsageError("the manifest names no broker")
         return self._secret(broker.secret) if broker.secret else broker.url
 
     def _secret(self, name: str) -> str:
-        assert self._applied is not None
-        return self._secrets(self._applied)[name]
+        assert self._loaded is not None
+        return self._secrets(self._loaded)[name]
 
-    def _secrets(self, applied: Wanted) -> Mapping[str, str]:
+    def _secrets(self, loaded: LoadedManifest) -> Mapping[str, str]:
         """Their values: what the apply gave to the controller that it started, else what their sources say now."""
         if self._values is None:
-            self._values = facts_of_machine.secret_values(applied, given=self._given(applied))
+            self._values = facts_of_machine.secret_values(loaded, given=self._given(loaded))
         return self._values
 
-    def _given(self, applied: Wanted) -> dict[str, str]:
-        variables = {name: secret_variable(name) for name in secrets_of(applied.manifest)}
+    def _given(self, loaded: LoadedManifest) -> dict[str, str]:
+        variables = {name: secret_variable(name) for name in secrets_of(loaded.manifest)}
         return {name: self._environ[variable] for name, variable in variables.items() if variable in self._environ}
 
     def _sampler(self, url: str, options: Mapping[str, Any]) -> Source:
-        return Sampler(url, fleet=self._session.name, options=options)
+        return Sampler(url, fleet=self._fleet.name, options=options)
 
     def _remember(self, look: Look) -> None:
         document = {
@@ -392,7 +396,7 @@ class Controller:
             "memory": self._memory.to_json(),
             "meters": {name: meter.to_json() for name, meter in sorted(self._meters.items())},
         }
-        write_whole(self._session.places.controller, json.dumps(document, ensure_ascii=False), lasting=False)
+        write_whole(self._fleet.places.controller, json.dumps(document, ensure_ascii=False), lasting=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,26 +404,26 @@ class _Seen:
     """A look, and the world it was made from."""
 
     look: Look
-    standing: Standing
+    applied: Applied
     observed: Observed
 
 
-def last_look(session: Session) -> dict[str, Any] | None:
+def last_look(fleet: LocalFleet) -> dict[str, Any] | None:
     """What the controller saw and decided last, or None where it never looked."""
-    document = _document(session)
+    document = _document(fleet)
     return None if document is None else document["look"]
 
 
-def _document(session: Session) -> dict[str, Any] | None:
+def _document(fleet: LocalFleet) -> dict[str, Any] | None:
     try:
-        document: dict[str, Any] = json.loads(session.places.controller.read_text())
+        document: dict[str, Any] = json.loads(fleet.places.controller.read_text())
         return document if document["format"] == FORMAT and isinstance(document["look"], dict) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _remembered(session: Session) -> tuple[Memory, dict[str, Meter]]:
-    document = _document(session)
+def _remembered(fleet: LocalFleet) -> tuple[Memory, dict[str, Meter]]:
+    document = _document(fleet)
     try:
         if document is None:
             return EMPTY, {}
@@ -429,9 +433,9 @@ def _remembered(session: Session) -> tuple[Memory, dict[str, Meter]]:
         return EMPTY, {}
 
 
-def _is_held(name: str, standing: Desired) -> bool:
+def _is_held(name: str, applied: Desired) -> bool:
     """Paused, or drained as a whole, by a person."""
-    return standing.groups[name].paused or name in standing.drained
+    return applied.groups[name].paused or name in applied.drained
 
 
 def _backlog(sample: BrokerSample) -> Backlog:

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -23,30 +22,27 @@ from fleet.core.manifest import Group, Manifest
 from fleet.core.specs import kind_of, secrets_of
 from fleet.errors import FleetError
 from fleet.places import Places
-from fleet.wanted import Wanted
+from fleet.wanted import LoadedManifest
 
 PROBE_TIMEOUT_SECONDS = 120.0
 _CUSTOM_POOL = ("FLEET_CUSTOM_WORKER_POOL", "CELERY_CUSTOM_WORKER_POOL")
 
 
-@dataclass(frozen=True, slots=True)
-class Aim:
-    """A desired fleet and the values of the secrets that its replicas need to start."""
+def desired_of(
+    loaded: LoadedManifest, places: Places, *, redis_server: str = "", overrides: Overrides = NO_OVERRIDES
+) -> tuple[Desired, Mapping[str, str]]:
+    """The fleet a manifest describes on this machine, and the values of its secrets by name.
 
-    desired: Desired
-    secrets: Mapping[str, str]
-
-
-def aim(wanted: Wanted, places: Places, *, redis_server: str = "", overrides: Overrides = NO_OVERRIDES) -> Aim:
-    """The fleet a manifest describes on this machine. Reads secrets, and asks apps where the manifest is silent."""
-    values = secret_values(wanted)
-    facts = gather(wanted, places, values, redis_server=redis_server)
-    return Aim(expand(wanted.manifest, facts=facts, overrides=overrides), values)
+    Reads secrets, and asks apps where the manifest is silent. Raises SecretError and FleetError.
+    """
+    values = secret_values(loaded)
+    facts = gather(loaded, places, values, redis_server=redis_server)
+    return expand(loaded.manifest, facts=facts, overrides=overrides), values
 
 
-def gather(wanted: Wanted, places: Places, values: Mapping[str, str], *, redis_server: str = "") -> Facts:
+def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *, redis_server: str = "") -> Facts:
     """What the edges find out before planning."""
-    spec, base = wanted.manifest.spec, wanted.origin.base
+    spec, base = loaded.manifest.spec, loaded.origin.base
     own_broker = spec.broker == "embedded"
     paths = machine.real_paths([spec.release.workdir, spec.release.python], base=base)
     workdir = paths.get(spec.release.workdir or "", base)
@@ -62,19 +58,19 @@ def gather(wanted: Wanted, places: Places, values: Mapping[str, str], *, redis_s
         embedded_command=embedded.command(places, embedded.server(places, setting=redis_server)) if own_broker else (),
         custom_pool=next((os.environ[name] for name in _CUSTOM_POOL if os.environ.get(name)), None),
         real_paths=paths,
-        apps={app: _app_facts(app, python, workdir) for app in silent_apps(wanted.manifest)},
+        apps={app: _app_facts(app, python, workdir) for app in silent_apps(loaded.manifest)},
         secrets=marks,
     )
 
 
-def secret_values(wanted: Wanted, *, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+def secret_values(loaded: LoadedManifest, *, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
     """Name -> value of every secret that a group or the broker's URL uses; only what is not ``given`` is read.
 
     Raises SecretError.
     """
-    names = [name for name in secrets_of(wanted.manifest) if name not in given]
-    declared = wanted.manifest.spec.secrets
-    return dict(given) | secrets.resolve(declared, folder=Path(wanted.origin.base), environ=os.environ, only=names)
+    names = [name for name in secrets_of(loaded.manifest) if name not in given]
+    declared = loaded.manifest.spec.secrets
+    return dict(given) | secrets.resolve(declared, folder=Path(loaded.origin.base), environ=os.environ, only=names)
 
 
 def silent_apps(manifest: Manifest) -> list[str]:

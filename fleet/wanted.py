@@ -17,7 +17,7 @@ from fleet.history import Origin, Revision
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class LoadedManifest:
     """A manifest that holds, where it came from, and what was noticed in it."""
 
     manifest: Manifest
@@ -38,26 +38,26 @@ def read_sources(paths: Sequence[str]) -> list[parse.Source]:
     return [parse.Source(path, read_named(path)) for path in paths]
 
 
-def from_sources(sources: Sequence[parse.Source], *, environ: Mapping[str, str] = os.environ) -> Wanted:
+def from_sources(sources: Sequence[parse.Source], *, environ: Mapping[str, str] = os.environ) -> LoadedManifest:
     """The manifest that texts make together. Raises ManifestError with every problem."""
     parsed = parse.parse(sources, environ=environ)
     files = [source.name for source in sources if source.name != STDIN]
     base = Path(files[0]).absolute().parent if files else Path.cwd()
     origin = Origin(str(base), tuple(str(Path(file).absolute()) for file in files), commit_of(base))
-    return Wanted(parsed.manifest, parsed.document, origin, parsed.warnings, positions=parsed.positions)
+    return LoadedManifest(parsed.manifest, parsed.document, origin, parsed.warnings, positions=parsed.positions)
 
 
-def from_files(paths: Sequence[str]) -> Wanted:
+def from_files(paths: Sequence[str]) -> LoadedManifest:
     """The manifest in files, merged left to right."""
     return from_sources(read_sources(paths))
 
 
-def from_revision(revision: Revision, *, message: str = "") -> Wanted:
+def from_revision(revision: Revision, *, message: str = "") -> LoadedManifest:
     """The manifest that was applied as a revision."""
     return from_document(revision.manifest, origin=revision.origin, name=f"revision {revision.number}", message=message)
 
 
-def from_document(document: Mapping[str, Any], *, origin: Origin, name: str, message: str = "") -> Wanted:
+def from_document(document: Mapping[str, Any], *, origin: Origin, name: str, message: str = "") -> LoadedManifest:
     """A manifest that was read before and kept."""
     parsed = parse.from_document(document, name=name)
-    return Wanted(parsed.manifest, parsed.document, origin, parsed.warnings, message)
+    return LoadedManifest(parsed.manifest, parsed.document, origin, parsed.warnings, message)

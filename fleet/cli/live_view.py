@@ -7,30 +7,31 @@ import time
 from collections.abc import Callable
 
 from fleet.cli.output import Output
-from fleet.cli.target import Target, wanted_of
+from fleet.cli.target import Target, manifest_of
 from fleet.core.desired import Desired
 from fleet.core.status import Status, summarise
-from fleet.session import Session
+from fleet.session import LocalFleet
 
 WATCH_SECONDS = 1.0
 
 
-def looker(session: Session, target: Target) -> Callable[[], Status]:
+def looker(fleet: LocalFleet, target: Target) -> Callable[[], Status]:
     """Compares with what was applied last; before the first apply with the manifest at hand."""
-    first = _desired(session, target)
+    first = _desired(fleet, target)
 
     def look() -> Status:
-        standing = session.standing()
-        desired = first if standing is None else None if standing.down else standing.desired
-        return summarise(desired, session.backend.observe(), revision=standing.revision if standing else 0)
+        applied = fleet.applied()
+        desired = first if applied is None else None if applied.down else applied.desired
+        return summarise(desired, fleet.backend.observe(), revision=applied.revision if applied else 0)
 
     return look
 
 
-def _desired(session: Session, target: Target) -> Desired | None:
-    if session.standing() is not None or not target.sources():
+def _desired(fleet: LocalFleet, target: Target) -> Desired | None:
+    if fleet.applied() is not None or not target.sources():
         return None
-    return session.aim(wanted_of(target)).desired
+    desired, _ = fleet.desired_of(manifest_of(target))
+    return desired
 
 
 def height() -> int:

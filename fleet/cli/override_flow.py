@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fleet.audit import who
-from fleet.cli.change_flow import Look, Manner, change_flags, conduct
+from fleet.cli.change_flow import ChangeFlags, change_flags, run_change
 from fleet.cli.output import Output
-from fleet.cli.target import checked_names, groups_of, output_flag, session_of, target_flags, target_of
+from fleet.cli.target import checked_names, fleet_of, groups_of, output_flag, target_flags, target_of
 from fleet.core.desired import Desired
 from fleet.errors import UsageError
 from fleet.overrides import Kind, Override, added
-from fleet.session import Session
+from fleet.session import LocalFleet, PlannedChange
 
 
 def override_flags(parser: argparse.ArgumentParser, *, names: str) -> None:
@@ -23,28 +23,30 @@ def override_flags(parser: argparse.ArgumentParser, *, names: str) -> None:
     output_flag(parser)
 
 
-def make_overrides(session: Session, names: Sequence[str], kind: Kind, args: argparse.Namespace, out: Output) -> int:
+def make_overrides(fleet: LocalFleet, names: Sequence[str], kind: Kind, args: argparse.Namespace, out: Output) -> int:
     """Make live exceptions for these names, and carry them out."""
-    wanted = session.last_applied()
-    now = session.now()
+    loaded = fleet.applied_manifest()
+    now = fleet.now()
     until = now + args.lasting if args.lasting is not None else None
 
-    def look() -> Look:
-        desired = session.aim(wanted).desired
+    def look() -> PlannedChange:
+        desired, _ = fleet.desired_of(loaded)
         known = chosen(names, desired, groups_only=kind == "paused")
         if kind == "drained":
             known = _that_listen(known, desired, refuse=bool(names))
         new = [Override(kind, name, now, who(), args.reason or "", until) for name in known]
-        overrides = added(session.overrides(), *new)
-        aim = session.aim(wanted, overrides=overrides)
+        overrides = added(fleet.kept_overrides(), *new)
+        desired, secrets = fleet.desired_of(loaded, overrides=overrides)
 
         def write() -> None:
-            session.keep_overrides(overrides)
-            session.audit.write(*({"event": "override", "override": str(one)} for one in new))
+            fleet.keep_overrides(overrides)
+            fleet.audit.write(*({"event": "override", "override": str(one)} for one in new))
 
-        return Look(session.outlook(aim.desired, only=groups_of(known, aim.desired)), aim.secrets, before=write)
+        return replace(fleet.planned(desired, secrets, only=groups_of(known, desired)), before=write)
 
-    return conduct(session, out, "pause" if kind == "paused" else "drain", look, manner_of(args, kind, names))
+    return run_change(
+        fleet, out, verb="pause" if kind == "paused" else "drain", look=look, flags=flags_of(args, kind, names)
+    )
 
 
 def _that_listen(names: Sequence[str], desired: Desired, *, refuse: bool) -> tuple[str, ...]:
@@ -56,12 +58,12 @@ def _that_listen(names: Sequence[str], desired: Desired, *, refuse: bool) -> tup
     return tuple(name for name in names if name not in deaf)
 
 
-def named(args: argparse.Namespace) -> tuple[Session, tuple[str, ...]]:
+def named(args: argparse.Namespace) -> tuple[LocalFleet, tuple[str, ...]]:
     """The fleet, and the names that were given; none with --all."""
     target = target_of(args)
     if bool(target.names) == bool(args.all):
         raise UsageError("name groups or replicas, or say --all", hint="like `fleet restart thumbs reports.0`")
-    return session_of(target), target.names
+    return fleet_of(target), target.names
 
 
 def chosen(names: Sequence[str], desired: Desired, *, groups_only: bool = False) -> tuple[str, ...]:
@@ -70,6 +72,6 @@ def chosen(names: Sequence[str], desired: Desired, *, groups_only: bool = False)
     return checked_names(names, desired, groups_only=groups_only)
 
 
-def manner_of(args: argparse.Namespace, what: str, names: Sequence[str]) -> Manner:
-    manner = Manner.of(args)
-    return replace(manner, reason=manner.reason or f"{what} {', '.join(names) or 'everything'}")
+def flags_of(args: argparse.Namespace, what: str, names: Sequence[str]) -> ChangeFlags:
+    flags = ChangeFlags.of(args)
+    return replace(flags, reason=flags.reason or f"{what} {', '.join(names) or 'everything'}")

@@ -41,7 +41,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def tell(self, events: Sequence[Event]) -> None:
+    def on_event(self, events: Sequence[Event]) -> None:
         """Show what happened."""
         for event in events:
             self._count(event)

@@ -13,23 +13,23 @@ from fleet.core import plan_text
 from fleet.core.plan import Plan
 from fleet.errors import FleetError, StalePlan
 from fleet.history import Origin
-from fleet.session import Outlook
-from fleet.wanted import Wanted, from_document
+from fleet.session import PlannedChange
+from fleet.wanted import LoadedManifest, from_document
 
 KIND = "FleetPlan"
 FORMAT = 1
 SUFFIX = ".json"
 
 
-def saved_document(wanted: Wanted, outlook: Outlook, *, prune: bool) -> dict[str, Any]:
+def saved_document(loaded: LoadedManifest, change: PlannedChange, *, prune: bool) -> dict[str, Any]:
     return {
         "kind": KIND,
         "format": FORMAT,
         "madeAt": round(time.time(), 3),
         "prune": prune,
-        "manifest": wanted.document,
-        "origin": asdict(wanted.origin),
-        "plan": plan_text.document(outlook.plan),
+        "manifest": loaded.document,
+        "origin": asdict(loaded.origin),
+        "plan": plan_text.document(change.plan),
     }
 
 
@@ -48,7 +48,7 @@ def read_saved(path: str) -> Mapping[str, Any] | None:
     return document
 
 
-def wanted_in(document: Mapping[str, Any], path: str) -> Wanted:
+def manifest_in(document: Mapping[str, Any], path: str) -> LoadedManifest:
     """The manifest of a kept plan."""
     origin = document["origin"]
     came_from = Origin(origin["base"], tuple(origin["sources"]), dict(origin["git"]))

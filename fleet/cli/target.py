@@ -15,8 +15,8 @@ from fleet.errors import UsageError
 
 if TYPE_CHECKING:
     from fleet.core.desired import Desired
-    from fleet.session import Session
-    from fleet.wanted import Wanted
+    from fleet.session import LocalFleet
+    from fleet.wanted import LoadedManifest
 
 DEFAULT_MANIFEST = "fleet.yaml"
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -87,47 +87,47 @@ def no_names(target: Target) -> None:
         raise UsageError(f"{target.names[0]!r} is no manifest", hint=hint)
 
 
-def session_of(target: Target) -> Session:
+def fleet_of(target: Target) -> LocalFleet:
     """The fleet that is meant, without reading more of a manifest than its name."""
     from fleet import settings
-    from fleet.session import Session, known_fleets
+    from fleet.session import LocalFleet, known_fleets
 
-    loaded = settings.load()
+    current = settings.load()
     if target.fleet:
-        known = known_fleets(loaded.home)
+        known = known_fleets(current.home)
         if target.fleet not in known:
             raise UsageError(
-                f"there is no fleet {target.fleet!r} in {loaded.home}", hint=did_you_mean(target.fleet, known)
+                f"there is no fleet {target.fleet!r} in {current.home}", hint=did_you_mean(target.fleet, known)
             )
-        return Session(target.fleet, settings=loaded)
+        return LocalFleet(target.fleet, settings=current)
     if sources := target.sources():
-        return Session(_name_in(sources), settings=loaded)
-    known = known_fleets(loaded.home)
+        return LocalFleet(_name_in(sources), settings=current)
+    known = known_fleets(current.home)
     if len(known) == 1:
-        return Session(known[0], settings=loaded)
+        return LocalFleet(known[0], settings=current)
     hint = (
-        f"known fleets in {loaded.home}: {', '.join(known)}"
+        f"known fleets in {current.home}: {', '.join(known)}"
         if known
         else "`fleet init` writes a manifest to start from"
     )
     raise UsageError("which fleet? Name a manifest, or use --fleet NAME", hint=hint)
 
 
-def session_for(wanted: Wanted) -> Session:
+def fleet_for(loaded: LoadedManifest) -> LocalFleet:
     """The fleet a manifest describes."""
     from fleet import settings
-    from fleet.session import Session
+    from fleet.session import LocalFleet
 
-    return Session(wanted.name, settings=settings.load())
+    return LocalFleet(loaded.name, settings=settings.load())
 
 
-def wanted_of(target: Target) -> Wanted:
+def manifest_of(target: Target) -> LoadedManifest:
     """The manifest that is meant: the files, else what was applied last."""
     from fleet.wanted import from_files
 
     if sources := target.sources():
         return from_files(sources)
-    return session_of(target).last_applied()
+    return fleet_of(target).applied_manifest()
 
 
 def _name_in(paths: Sequence[str]) -> str:

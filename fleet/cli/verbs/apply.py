@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from fleet.cli.change_flow import Look, Manner, change_flags, conduct, destroy_flag
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
 from fleet.cli.output import Output
-from fleet.cli.saved_plan import check_fresh, read_saved, wanted_in
+from fleet.cli.saved_plan import check_fresh, manifest_in, read_saved
 from fleet.cli.target import (
+    fleet_for,
+    manifest_of,
     no_names,
     output_flag,
-    session_for,
     target_flags,
     target_of,
-    wanted_of,
 )
+from fleet.session import PlannedChange
 
 
 def apply_flags(parser: argparse.ArgumentParser) -> None:
@@ -31,17 +32,17 @@ def apply(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     document = read_saved(target.manifests[0]) if len(target.manifests) == 1 else None
-    wanted = wanted_in(document, target.manifests[0]) if document is not None else wanted_of(target)
+    loaded = manifest_in(document, target.manifests[0]) if document is not None else manifest_of(target)
     prune = bool(document["prune"]) if document is not None else args.prune
-    session = session_for(wanted)
-    for warning in wanted.warnings:
+    fleet = fleet_for(loaded)
+    for warning in loaded.warnings:
         out.say(f"warning: {warning}")
 
-    def look() -> Look:
-        aim = session.aim(wanted)
-        outlook = session.outlook(aim.desired, prune=prune)
+    def look() -> PlannedChange:
+        desired, secrets = fleet.desired_of(loaded)
+        change = fleet.planned(desired, secrets, manifest=loaded, prune=prune)
         if document is not None:
-            check_fresh(document, outlook.plan)
-        return Look(outlook, aim.secrets, wanted)
+            check_fresh(document, change.plan)
+        return change
 
-    return conduct(session, out, "apply", look, Manner.of(args))
+    return run_change(fleet, out, verb="apply", look=look, flags=ChangeFlags.of(args))

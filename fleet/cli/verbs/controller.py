@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 from fleet.cli.output import Output
-from fleet.cli.target import no_names, output_flag, session_of, target_flags, target_of
+from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import look_text
 from fleet.errors import FleetError
 
@@ -28,13 +28,13 @@ def controller(args: argparse.Namespace, out: Output) -> int:
 
     target = target_of(args)
     no_names(target)
-    session = session_of(target)
-    with session.controller_lock():
-        loop = Controller(session)
+    fleet = fleet_of(target)
+    with fleet.controller_lock():
+        loop = Controller(fleet)
         try:
             if args.once:
                 document = loop.tick().to_json()
-                out.either({"fleet": session.name, **document}, look_text(document, colour=out.colour))
+                out.either({"fleet": fleet.name, **document}, look_text(document, colour=out.colour))
             else:
                 _run(loop, out)
         finally:
@@ -52,7 +52,7 @@ def _run(loop: Any, out: Output) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     teller = _Teller(out)
-    loop.run(is_over=over.is_set, wait=over.wait, tell=teller.tell)
+    loop.run(is_over=over.is_set, wait=over.wait, on_look=teller.on_look)
 
 
 class _Teller:
@@ -62,7 +62,7 @@ class _Teller:
         self._out = out
         self._note = ""
 
-    def tell(self, look: Any) -> None:
+    def on_look(self, look: Any) -> None:
         """What one look brought."""
         if isinstance(look, FleetError):
             self._say(f"error: {look.message}" + (f" ({look.hint})" if look.hint else ""))

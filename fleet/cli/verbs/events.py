@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleet.cli.output import Output, painted
-from fleet.cli.target import no_names, session_of, stream_flags, target_flags, target_of
+from fleet.cli.target import fleet_of, no_names, stream_flags, target_flags, target_of
 from fleet.overrides import moment
 
 
@@ -21,7 +21,7 @@ def events(args: argparse.Namespace, out: Output) -> int:
     """The audit, oldest first."""
     target = target_of(args)
     no_names(target)
-    audit = session_of(target).audit
+    audit = fleet_of(target).audit
     for entry in audit.read(since=args.since or 0.0, last=args.lines):
         _print_entry(entry, out)
     if args.follow:

@@ -6,15 +6,15 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from fleet.cli.output import Output
-from fleet.cli.target import no_names, output_flag, session_for, session_of, target_flags, target_of, wanted_of
+from fleet.cli.target import fleet_for, fleet_of, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import look_text
 from fleet.core import explain as explanation
 
 if TYPE_CHECKING:
     from fleet.core.desired import Desired
     from fleet.core.sizing import Division
-    from fleet.session import Session
-    from fleet.wanted import Wanted
+    from fleet.session import LocalFleet
+    from fleet.wanted import LoadedManifest
 
 _FRESH_TICKS = 3.0
 _FRESH_SECONDS = 5.0
@@ -32,33 +32,34 @@ def explain(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     if args.live:
-        return _explain_live(session_of(target), out)
-    wanted = wanted_of(target)
-    session = session_for(wanted)
-    desired = session.aim(wanted).desired
-    division = _division(session, wanted, desired)
+        return _explain_live(fleet_of(target), out)
+    loaded = manifest_of(target)
+    fleet = fleet_for(loaded)
+    desired, _ = fleet.desired_of(loaded)
+    division = _division(fleet, loaded, desired)
     out.either(
-        explanation.document(desired, division), explanation.text(desired, division, moved=session.exceptions().slots)
+        explanation.document(desired, division),
+        explanation.text(desired, division, moved=fleet.overrides_in_force().slots),
     )
     return 0
 
 
-def _division(session: Session, wanted: Wanted, desired: Desired) -> Division | None:
+def _division(fleet: LocalFleet, loaded: LoadedManifest, desired: Desired) -> Division | None:
     """How what fixed groups leave was divided, live exceptions counted."""
     from fleet.core.expand import static_division
 
-    return static_division(wanted.manifest, desired, overrides=session.exceptions())
+    return static_division(loaded.manifest, desired, overrides=fleet.overrides_in_force())
 
 
-def _explain_live(session: Session, out: Output) -> int:
+def _explain_live(fleet: LocalFleet, out: Output) -> int:
     """What the controller saw and decided last; where it does not run, what it would decide now."""
-    document = _last(session)
+    document = _last(fleet)
     note = ""
     if document is None:
-        document = _would_be(session)
+        document = _would_be(fleet)
         note = "the controller does not run: this is what it would decide now"
     if out.is_json:
-        out.document({"fleet": session.name, "running": not note, **document})
+        out.document({"fleet": fleet.name, "running": not note, **document})
         return 0
     for line in (note, document["note"]):
         if line:
@@ -67,20 +68,20 @@ def _explain_live(session: Session, out: Output) -> int:
     return 0
 
 
-def _last(session: Session) -> dict[str, Any] | None:
+def _last(fleet: LocalFleet) -> dict[str, Any] | None:
     from fleet.controller import last_look
 
-    standing, document = session.standing(), last_look(session)
-    if document is None or standing is None or standing.down:
+    applied, document = fleet.applied(), last_look(fleet)
+    if document is None or applied is None or applied.down:
         return None
-    age = session.now() - float(document["at"])
+    age = fleet.now() - float(document["at"])
     return document if age < _FRESH_TICKS * float(document["tickSeconds"]) + _FRESH_SECONDS else None
 
 
-def _would_be(session: Session) -> dict[str, Any]:
+def _would_be(fleet: LocalFleet) -> dict[str, Any]:
     from fleet.controller import Controller, Look
 
-    loop = Controller(session)
+    loop = Controller(fleet)
     try:
         seen = loop.look()
         return (seen if isinstance(seen, Look) else seen.look).to_json()

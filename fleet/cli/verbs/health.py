@@ -12,7 +12,7 @@ from typing import Any
 
 from fleet.cli.output import Cell, Output, table
 from fleet.cli.parser import did_you_mean
-from fleet.cli.target import Target, duration, output_flag, session_of, target_flags, target_of
+from fleet.cli.target import Target, duration, fleet_of, output_flag, target_flags, target_of
 from fleet.core.health import PATIENCE, Condition, Health, Patience, Probe, judge
 from fleet.core.wording import duration as in_words
 from fleet.errors import UsageError
@@ -105,7 +105,7 @@ def _one(path: Path) -> Mapping[str, Path]:
 def _places(target: Target) -> Places:
     """Of a fleet that is named by --fleet, without importing what reads manifests and settings."""
     places = Places.of(home_of(os.environ), target.fleet) if target.fleet else None
-    return places if places is not None and places.run.is_dir() else session_of(target).places
+    return places if places is not None and places.run.is_dir() else fleet_of(target).places
 
 
 def _chosen(target: Target, running: list[str]) -> Iterator[str]:

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from fleet.cli.output import Cell, Output, table
-from fleet.cli.target import no_names, output_flag, session_of, target_flags, target_of
+from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.history import Revision
 from fleet.overrides import moment
 
@@ -21,14 +21,14 @@ def history(args: argparse.Namespace, out: Output) -> int:
     """The revisions that are kept."""
     target = target_of(args)
     no_names(target)
-    session = session_of(target)
-    standing = session.standing()
-    current = standing.revision if standing is not None else 0
-    revisions = session.history.all()
+    fleet = fleet_of(target)
+    applied = fleet.applied()
+    current = applied.revision if applied is not None else 0
+    revisions = fleet.history.all()
     documents = [_revision_document(one, current=one.number == current) for one in revisions]
     rows = [_revision_row(one, current=one.number == current) for one in revisions]
     text = table(("REVISION", "APPLIED", "BY", "GIT", "MESSAGE"), rows, colour=out.colour)
-    out.either({"fleet": session.name, "revisions": documents}, text if rows else "nothing was applied yet")
+    out.either({"fleet": fleet.name, "revisions": documents}, text if rows else "nothing was applied yet")
     return 0
 
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from fleet import logs as log_files
 from fleet.cli.output import REPLICA_COLOURS, Output, painted
 from fleet.cli.parser import did_you_mean
-from fleet.cli.target import session_of, stream_flags, target_flags, target_of
+from fleet.cli.target import fleet_of, stream_flags, target_flags, target_of
 from fleet.errors import UsageError
 
 LINES = 50
@@ -23,12 +23,12 @@ def logs_flags(parser: argparse.ArgumentParser) -> None:
 def logs(args: argparse.Namespace, out: Output) -> int:
     """The logs of all replicas, or of those that are named, as one."""
     target = target_of(args)
-    session = session_of(target)
-    folder = session.places.log
+    fleet = fleet_of(target)
+    folder = fleet.places.log
     known = log_files.files(folder)
     chosen = log_files.chosen(list(known), target.names)
-    standing = session.standing()
-    _check_names(target.names, list(known), groups=standing.desired.groups if standing is not None else ())
+    applied = fleet.applied()
+    _check_names(target.names, list(known), groups=applied.desired.groups if applied is not None else ())
     picked = {name: known[name] for name in chosen}
     sizes = log_files.sizes(picked)
     width = max(map(len, chosen), default=0)

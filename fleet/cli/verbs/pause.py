@@ -17,5 +17,5 @@ def pause_flags(parser: argparse.ArgumentParser) -> None:
 
 def pause(args: argparse.Namespace, out: Output) -> int:
     """Hold groups at zero replicas."""
-    session, names = named(args)
-    return make_overrides(session, names, "paused", args, out)
+    fleet, names = named(args)
+    return make_overrides(fleet, names, "paused", args, out)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import SUFFIX, saved_document
-from fleet.cli.target import no_names, output_flag, session_for, target_flags, target_of, wanted_of
+from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.core import budget, plan_text
 from fleet.errors import UsageError
 from fleet.files import write_whole
@@ -35,14 +35,14 @@ def plan(args: argparse.Namespace, out: Output) -> int:
     if args.out and not args.out.endswith(SUFFIX):
         hint = f"write `--out {args.out}{SUFFIX}`: that is how `fleet apply` tells a kept plan from other words"
         raise UsageError(f"the name of a kept plan ends with {SUFFIX}, and {args.out!r} does not", hint=hint)
-    wanted = wanted_of(target)
-    session = session_for(wanted)
-    outlook = session.outlook(session.aim(wanted).desired, prune=args.prune)
-    out.either(plan_text.document(outlook.plan), plan_text.text(outlook.plan, verbose=args.verbose, colour=out.colour))
-    for warning in wanted.warnings:
+    loaded = manifest_of(target)
+    fleet = fleet_for(loaded)
+    change = fleet.planned(*fleet.desired_of(loaded), prune=args.prune)
+    out.either(plan_text.document(change.plan), plan_text.text(change.plan, verbose=args.verbose, colour=out.colour))
+    for warning in loaded.warnings:
         out.say(f"warning: {warning}")
-    budget.check(outlook.desired, outlook.plan, outlook.observed)
+    budget.check(change.desired, change.plan, change.observed)
     if args.out:
-        write_whole(Path(args.out).absolute(), json.dumps(saved_document(wanted, outlook, prune=args.prune)))
+        write_whole(Path(args.out).absolute(), json.dumps(saved_document(loaded, change, prune=args.prune)))
         out.say(f"apply exactly this: fleet apply {args.out}")
-    return CHANGES if args.detailed_exitcode and not outlook.plan.is_empty else 0
+    return CHANGES if args.detailed_exitcode and not change.plan.is_empty else 0

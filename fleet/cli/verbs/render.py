@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.cli.output import Output
-from fleet.cli.target import no_names, session_for, target_flags, target_of, wanted_of
+from fleet.cli.target import fleet_for, manifest_of, no_names, target_flags, target_of
 from fleet.files import write_whole
 
 if TYPE_CHECKING:
-    from fleet.facts_of_machine import Aim
-    from fleet.session import Session
+    from fleet.core.desired import Desired
+    from fleet.session import LocalFleet
 
 MASK = "********"
 
@@ -31,9 +31,9 @@ def render(args: argparse.Namespace, out: Output) -> int:
     """The files of a fleet that starts from nothing; values of secrets are masked."""
     target = target_of(args)
     no_names(target)
-    wanted = wanted_of(target)
-    session = session_for(wanted)
-    files = _files(session, session.aim(wanted))
+    loaded = manifest_of(target)
+    fleet = fleet_for(loaded)
+    files = _files(fleet, *fleet.desired_of(loaded))
     if args.out:
         for name, text in files.items():
             write_whole(Path(args.out) / name, text)
@@ -44,17 +44,17 @@ def render(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def _files(session: Session, aim: Aim) -> Mapping[str, str]:
+def _files(fleet: LocalFleet, desired: Desired, secrets: Iterable[str]) -> Mapping[str, str]:
     from fleet.backends.supervisor import config
     from fleet.backends.supervisor.folder import Folder
     from fleet.core.assignment import assign
 
-    places, folder = session.places, Folder(session.places)
-    replicas = [one for group in aim.desired.groups.values() for one in assign(group, ()).wanted.values()]
-    room = sum(group.replicas + group.rollout.max_surge for group in aim.desired.groups.values())
+    places, folder = fleet.places, Folder(fleet.places)
+    replicas = [one for group in desired.groups.values() for one in assign(group, ()).wanted.values()]
+    room = sum(group.replicas + group.rollout.max_surge for group in desired.groups.values())
     root = os.geteuid() == 0
     files = {"run/supervisord.conf": config.daemon_text(places, descriptors=config.descriptors(room), as_root=root)}
-    masked = dict.fromkeys(aim.secrets, MASK)
+    masked = dict.fromkeys(secrets, MASK)
     for one in replicas:
         program = config.Program(one.name, one.digest, one.spec.drain_timeout_seconds)
         text = config.program_text(program, places=places, python=sys.executable)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from fleet.cli.change_flow import Look, conduct
+from fleet.cli.change_flow import run_change
 from fleet.cli.output import Output
-from fleet.cli.override_flow import chosen, manner_of, named, override_flags
+from fleet.cli.override_flow import chosen, flags_of, named, override_flags
 from fleet.cli.target import groups_of
+from fleet.session import PlannedChange
 
 
 def restart_flags(parser: argparse.ArgumentParser) -> None:
@@ -17,12 +18,12 @@ def restart_flags(parser: argparse.ArgumentParser) -> None:
 
 def restart(args: argparse.Namespace, out: Output) -> int:
     """Run replicas anew under the rollout policy of their group."""
-    session, names = named(args)
-    wanted = session.last_applied()
+    fleet, names = named(args)
+    loaded = fleet.applied_manifest()
 
-    def look() -> Look:
-        aim = session.aim(wanted)
-        these = chosen(names, aim.desired)
-        return Look(session.outlook(aim.desired, restart=these, only=groups_of(these, aim.desired)), aim.secrets)
+    def look() -> PlannedChange:
+        desired, secrets = fleet.desired_of(loaded)
+        these = chosen(names, desired)
+        return fleet.planned(desired, secrets, restart=these, only=groups_of(these, desired))
 
-    return conduct(session, out, "restart", look, manner_of(args, "restart", names))
+    return run_change(fleet, out, verb="restart", look=look, flags=flags_of(args, "restart", names))

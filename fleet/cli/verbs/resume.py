@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
-from fleet.cli.change_flow import Look, conduct
+from fleet.cli.change_flow import run_change
 from fleet.cli.output import Output
-from fleet.cli.override_flow import chosen, manner_of, named, override_flags
+from fleet.cli.override_flow import chosen, flags_of, named, override_flags
 from fleet.cli.target import groups_of
 from fleet.core.desired import Desired
 from fleet.core.selection import sharing
 from fleet.overrides import Override, ended
+from fleet.session import PlannedChange
 
 
 def resume_flags(parser: argparse.ArgumentParser) -> None:
@@ -21,25 +23,26 @@ def resume_flags(parser: argparse.ArgumentParser) -> None:
 
 def resume(args: argparse.Namespace, out: Output) -> int:
     """End live exceptions."""
-    session, names = named(args)
-    wanted = session.last_applied()
+    fleet, names = named(args)
+    loaded = fleet.applied_manifest()
 
-    def look() -> Look:
-        before = session.overrides()
-        known = chosen(names, session.aim(wanted, overrides=()).desired)
+    def look() -> PlannedChange:
+        before = fleet.kept_overrides()
+        plain, _ = fleet.desired_of(loaded, overrides=())
+        known = chosen(names, plain)
         left = ended(before, known)
-        aim = session.aim(wanted, overrides=left)
-        _mention(known, left, aim.desired, out)
+        desired, secrets = fleet.desired_of(loaded, overrides=left)
+        _mention(known, left, desired, out)
 
         def write() -> None:
-            session.keep_overrides(left)
+            fleet.keep_overrides(left)
             gone = [one for one in before if one not in left]
-            session.audit.write(*({"event": "override.ended", "override": str(one)} for one in gone))
+            fleet.audit.write(*({"event": "override.ended", "override": str(one)} for one in gone))
 
-        only = groups_of(known, aim.desired) | sharing(aim.desired)
-        return Look(session.outlook(aim.desired, only=only), aim.secrets, before=write)
+        only = groups_of(known, desired) | sharing(desired)
+        return replace(fleet.planned(desired, secrets, only=only), before=write)
 
-    return conduct(session, out, "resume", look, manner_of(args, "resume", names))
+    return run_change(fleet, out, verb="resume", look=look, flags=flags_of(args, "resume", names))
 
 
 def _mention(names: Sequence[str], left: Sequence[Override], desired: Desired, out: Output) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 
-from fleet.cli.change_flow import Look, Manner, change_flags, conduct, destroy_flag
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
 from fleet.cli.output import Output
 from fleet.cli.target import (
+    fleet_of,
     no_names,
     output_flag,
-    session_of,
     target_flags,
     target_of,
 )
 from fleet.errors import UsageError
-from fleet.session import Session
-from fleet.wanted import Wanted, from_revision
+from fleet.session import LocalFleet, PlannedChange
+from fleet.wanted import LoadedManifest, from_revision
 
 
 def rollback_flags(parser: argparse.ArgumentParser) -> None:
@@ -31,25 +31,25 @@ def rollback(args: argparse.Namespace, out: Output) -> int:
     """Apply an earlier revision. Groups that came after it go."""
     target = target_of(args)
     no_names(target)
-    session = session_of(target)
-    wanted = _earlier(session, args.to)
+    fleet = fleet_of(target)
+    loaded = _earlier(fleet, args.to)
 
-    def look() -> Look:
-        standing = session.standing()
-        aim = session.aim(wanted)
-        groups = {*aim.desired.groups, *(standing.desired.groups if standing is not None else ())}
-        return Look(session.outlook(aim.desired, prune=True, only=groups), aim.secrets, wanted)
+    def look() -> PlannedChange:
+        applied = fleet.applied()
+        desired, secrets = fleet.desired_of(loaded)
+        groups = {*desired.groups, *(applied.desired.groups if applied is not None else ())}
+        return fleet.planned(desired, secrets, manifest=loaded, prune=True, only=groups)
 
-    code = conduct(session, out, "rollback", look, Manner.of(args))
-    if code == 0 and not args.dry_run and wanted.origin.sources:
-        out.say(f"note: {', '.join(wanted.origin.sources)} still say what they said; the next apply goes by them")
+    code = run_change(fleet, out, verb="rollback", look=look, flags=ChangeFlags.of(args))
+    if code == 0 and not args.dry_run and loaded.origin.sources:
+        out.say(f"note: {', '.join(loaded.origin.sources)} still say what they said; the next apply goes by them")
     return code
 
 
-def _earlier(session: Session, number: int | None) -> Wanted:
+def _earlier(fleet: LocalFleet, number: int | None) -> LoadedManifest:
     if number is None:
-        kept = session.history.numbers()
+        kept = fleet.history.numbers()
         if len(kept) < 2:
-            raise UsageError(f"fleet {session.name!r} has no earlier revision", hint="see `fleet history`")
+            raise UsageError(f"fleet {fleet.name!r} has no earlier revision", hint="see `fleet history`")
         number = kept[-2]
-    return from_revision(session.history.get(number), message=f"rollback to revision {number}")
+    return from_revision(fleet.history.get(number), message=f"rollback to revision {number}")

@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.audit import who
-from fleet.cli.change_flow import Look, Manner, change_flags, conduct, destroy_flag
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
 from fleet.cli.output import Output
 from fleet.cli.target import (
     Target,
     checked_names,
     duration,
+    fleet_for,
+    fleet_of,
     output_flag,
-    session_for,
-    session_of,
     target_flags,
     target_of,
 )
@@ -26,7 +26,7 @@ from fleet.editor import edit_replicas
 from fleet.errors import UsageError
 from fleet.files import STDIN, rewrite
 from fleet.overrides import Kind, Override, added, ended
-from fleet.session import Session
+from fleet.session import LocalFleet, PlannedChange
 from fleet.wanted import from_sources, read_sources
 
 
@@ -47,7 +47,7 @@ def scale(args: argparse.Namespace, out: Output) -> int:
     if args.lasting is not None and not args.live:
         raise UsageError("--for needs --live", hint="a count in the manifest has no end")
     if args.live:
-        return _live(session_of(target), counts, args, out)
+        return _live(fleet_of(target), counts, args, out)
     return _edit(target, counts, args, out)
 
 
@@ -66,12 +66,12 @@ def _counts(words: Sequence[str]) -> dict[str, int]:
 def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, out: Output) -> int:
     before = read_sources(_files(target))
     texts = edit_replicas(before, counts)
-    wanted = from_sources([Source(source.name, texts.get(source.name, source.text)) for source in before])
-    session = session_for(wanted)
+    loaded = from_sources([Source(source.name, texts.get(source.name, source.text)) for source in before])
+    fleet = fleet_for(loaded)
 
-    def look() -> Look:
-        overrides = ended(session.overrides(), counts.keys(), kinds=frozenset[Kind]({"replicas"}))
-        aim = session.aim(wanted, overrides=overrides)
+    def look() -> PlannedChange:
+        overrides = ended(fleet.kept_overrides(), counts.keys(), kinds=frozenset[Kind]({"replicas"}))
+        desired, secrets = fleet.desired_of(loaded, overrides=overrides)
 
         def write() -> None:
             if read_sources([source.name for source in before]) != before:
@@ -79,17 +79,17 @@ def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, o
             for name, text in texts.items():
                 rewrite(Path(name), text)
                 out.say(f"edited {name}")
-            session.keep_overrides(overrides)
+            fleet.keep_overrides(overrides)
 
-        return Look(session.outlook(aim.desired), aim.secrets, wanted, before=write)
+        return replace(fleet.planned(desired, secrets, manifest=loaded), before=write)
 
-    return conduct(session, out, "scale", look, _manner(args, counts))
+    return run_change(fleet, out, verb="scale", look=look, flags=_flags(args, counts))
 
 
 def _files(target: Target) -> tuple[str, ...]:
     files = target.sources()
     if not files:
-        revision = session_of(target).history.latest()
+        revision = fleet_of(target).history.latest()
         files = revision.origin.sources if revision is not None else ()
     missing = [file for file in files if file == STDIN or not Path(file).is_file()]
     if not files or missing:
@@ -98,28 +98,28 @@ def _files(target: Target) -> tuple[str, ...]:
     return files
 
 
-def _live(session: Session, counts: Mapping[str, int], args: argparse.Namespace, out: Output) -> int:
-    wanted = session.last_applied()
-    now = session.now()
+def _live(fleet: LocalFleet, counts: Mapping[str, int], args: argparse.Namespace, out: Output) -> int:
+    loaded = fleet.applied_manifest()
+    now = fleet.now()
     until = now + args.lasting if args.lasting is not None else None
     new = [Override("replicas", group, now, who(), args.reason or "", until, count) for group, count in counts.items()]
 
-    def look() -> Look:
-        overrides = added(session.overrides(), *new)
-        aim = session.aim(wanted, overrides=overrides)
-        checked_names(tuple(counts), aim.desired, groups_only=True)
-        outlook = session.outlook(aim.desired, only=counts.keys() | sharing(aim.desired))
+    def look() -> PlannedChange:
+        overrides = added(fleet.kept_overrides(), *new)
+        desired, secrets = fleet.desired_of(loaded, overrides=overrides)
+        checked_names(tuple(counts), desired, groups_only=True)
+        change = fleet.planned(desired, secrets, only=counts.keys() | sharing(desired))
 
         def write() -> None:
-            session.keep_overrides(overrides)
-            session.audit.write(*({"event": "override", "override": str(one)} for one in new))
+            fleet.keep_overrides(overrides)
+            fleet.audit.write(*({"event": "override", "override": str(one)} for one in new))
 
-        return Look(outlook, aim.secrets, before=write)
+        return replace(change, before=write)
 
-    return conduct(session, out, "scale", look, _manner(args, counts))
+    return run_change(fleet, out, verb="scale", look=look, flags=_flags(args, counts))
 
 
-def _manner(args: argparse.Namespace, counts: Mapping[str, int]) -> Manner:
+def _flags(args: argparse.Namespace, counts: Mapping[str, int]) -> ChangeFlags:
     words = ", ".join(f"{group}={count}" for group, count in counts.items())
-    manner = Manner.of(args)
-    return replace(manner, reason=manner.reason or f"scale {words}")
+    flags = ChangeFlags.of(args)
+    return replace(flags, reason=flags.reason or f"scale {words}")

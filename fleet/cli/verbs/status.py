@@ -6,10 +6,10 @@ import argparse
 
 from fleet.cli.live_view import every_second, height, looker, redraw
 from fleet.cli.output import Output, cut
-from fleet.cli.target import no_names, output_flag, session_of, target_flags, target_of
+from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import status_document, status_text
 from fleet.core.status import Status
-from fleet.session import Session
+from fleet.session import LocalFleet
 
 
 def status_flags(parser: argparse.ArgumentParser) -> None:
@@ -23,22 +23,22 @@ def status(args: argparse.Namespace, out: Output) -> int:
     """One look, or one every second."""
     target = target_of(args)
     no_names(target)
-    session = session_of(target)
-    look = looker(session, target)
+    fleet = fleet_of(target)
+    look = looker(fleet, target)
     if not args.watch:
         seen = look()
-        out.either(status_document(seen), _text(session, seen, out))
+        out.either(status_document(seen), _text(fleet, seen, out))
         return 0
     if out.is_json:
         every_second(lambda: out.line(status_document(look())))
     elif out.stdout.isatty():
-        redraw(out, lambda: "\n".join(cut(_text(session, look(), out).splitlines(), height=height())))
+        redraw(out, lambda: "\n".join(cut(_text(fleet, look(), out).splitlines(), height=height())))
     else:
-        every_second(lambda: out.facts(_text(session, look(), out) + "\n\n"))
+        every_second(lambda: out.facts(_text(fleet, look(), out) + "\n\n"))
     return 0
 
 
-def _text(session: Session, seen: Status, out: Output) -> str:
-    now = session.now()
-    overrides = [f"override: {one}" for one in session.overrides() if one.holds(now)]
+def _text(fleet: LocalFleet, seen: Status, out: Output) -> str:
+    now = fleet.now()
+    overrides = [f"override: {one}" for one in fleet.kept_overrides() if one.holds(now)]
     return status_text(seen, footer=overrides, colour=out.colour)

@@ -7,7 +7,7 @@ import time
 
 from fleet.cli.live_view import every_second, height, looker, redraw
 from fleet.cli.output import Output
-from fleet.cli.target import no_names, output_flag, session_of, target_flags, target_of
+from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import status_document, top_text
 from fleet.core.status import Status
 from fleet.errors import UsageError
@@ -23,7 +23,7 @@ def top(args: argparse.Namespace, out: Output) -> int:
     """A live view, the busiest first."""
     target = target_of(args)
     no_names(target)
-    look = looker(session_of(target), target)
+    look = looker(fleet_of(target), target)
     if out.is_json:
         every_second(lambda: out.line(status_document(look())))
     if not out.stdout.isatty():

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleet.cli.output import Output
-from fleet.cli.target import no_names, output_flag, target_flags, target_of, wanted_of
+from fleet.cli.target import manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.core.observed import Observed
 from fleet.errors import FleetError, ManifestError, Problem, Refused
 
 if TYPE_CHECKING:
-    from fleet.wanted import Wanted
+    from fleet.wanted import LoadedManifest
 
 
 def validate_flags(parser: argparse.ArgumentParser) -> None:
@@ -29,22 +29,22 @@ def validate(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     try:
-        wanted = wanted_of(target)
-        if args.strict and wanted.warnings:
-            raise ManifestError(wanted.warnings)
+        loaded = manifest_of(target)
+        if args.strict and loaded.warnings:
+            raise ManifestError(loaded.warnings)
         if args.check_import:
-            _check_imports(wanted)
-        _check_sums(wanted)
+            _check_imports(loaded)
+        _check_sums(loaded)
     except ManifestError as error:
         if not out.is_json:
             raise
         out.document({"valid": False, "problems": _problems(error.problems), "warnings": []})
         return error.exit_code
-    groups = len(wanted.manifest.spec.groups)
-    text = f"{', '.join(target.sources()) or wanted.name}: fleet {wanted.name}, {groups} groups, no problems"
-    for warning in wanted.warnings:
+    groups = len(loaded.manifest.spec.groups)
+    text = f"{', '.join(target.sources()) or loaded.name}: fleet {loaded.name}, {groups} groups, no problems"
+    for warning in loaded.warnings:
         out.say(f"warning: {warning}")
-    out.either({"valid": True, "fleet": wanted.name, "problems": [], "warnings": _problems(wanted.warnings)}, text)
+    out.either({"valid": True, "fleet": loaded.name, "problems": [], "warnings": _problems(loaded.warnings)}, text)
     return 0
 
 
@@ -52,13 +52,13 @@ def _problems(problems: Sequence[Problem]) -> list[dict[str, Any]]:
     return [{name: getattr(one, name) for name in Problem.__slots__} for one in problems]
 
 
-def _check_imports(wanted: Wanted) -> None:
+def _check_imports(loaded: LoadedManifest) -> None:
     """Import each app with the release's interpreter. Raises ManifestError with all that fail."""
     from fleet.core.specs import kind_of
     from fleet.facts_of_machine import probe
     from fleet.machine import real_path
 
-    spec, base = wanted.manifest.spec, wanted.origin.base
+    spec, base = loaded.manifest.spec, loaded.origin.base
     python = real_path(spec.release.python, base=base) if spec.release.python else sys.executable
     workdir = real_path(spec.release.workdir or base, base=base)
     apps: dict[str, str] = {}
@@ -70,24 +70,24 @@ def _check_imports(wanted: Wanted) -> None:
         try:
             probe(app, python=python, workdir=workdir)
         except FleetError as error:
-            failed.append(Problem(wanted.origin.sources[0], 0, 0, path, error.message, error.hint))
+            failed.append(Problem(loaded.origin.sources[0], 0, 0, path, error.message, error.hint))
     if failed:
         raise ManifestError(failed)
 
 
-def _check_sums(wanted: Wanted) -> None:
+def _check_sums(loaded: LoadedManifest) -> None:
     """Sums that do not add up are problems of the manifest: they have a place in it."""
     try:
-        _add_up(wanted)
+        _add_up(loaded)
     except Refused as error:
         written = ("budgets", "concurrency", "groups")
-        path = next((f"spec.{name}" for name in written if wanted.document["spec"].get(name)), "spec")
-        if wanted.positions is None:
-            raise ManifestError([Problem(wanted.name, 0, 0, path, error.message, error.hint)]) from error
-        raise ManifestError([wanted.positions.problem(path, error.message, error.hint)]) from error
+        path = next((f"spec.{name}" for name in written if loaded.document["spec"].get(name)), "spec")
+        if loaded.positions is None:
+            raise ManifestError([Problem(loaded.name, 0, 0, path, error.message, error.hint)]) from error
+        raise ManifestError([loaded.positions.problem(path, error.message, error.hint)]) from error
 
 
-def _add_up(wanted: Wanted) -> None:
+def _add_up(loaded: LoadedManifest) -> None:
     """Budgets from nothing, without secrets, apps or anything that runs: what is unknown counts as the default."""
     from fleet.core import budget
     from fleet.core.expand import expand
@@ -97,6 +97,6 @@ def _add_up(wanted: Wanted) -> None:
     from fleet.machine import cpus
 
     facts = Facts(cpus=cpus(), embedded_url="redis+socket:///", embedded_command=("redis-server",))
-    desired = expand(wanted.manifest, facts=facts)
-    empty = Observed(wanted.name)
+    desired = expand(loaded.manifest, facts=facts)
+    empty = Observed(loaded.name)
     budget.check(desired, in_waves(plan(desired, empty), desired, empty), empty)
