@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet import decisions
-from fleet.apply import Event, Listener, Report, StepsFailed, WalkOptions, apply
+from fleet.apply import apply
+from fleet.apply_events import Event, Listener, Report, StepsFailed, WalkOptions
 from fleet.audit import Audit, who
 from fleet.core.desired import Desired, group_of
 from fleet.core.plan import Action, Plan

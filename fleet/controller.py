@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from fleet import decisions, facts_of_machine, machine, secrets
-from fleet.apply import WalkOptions, apply
+from fleet.apply import apply
+from fleet.apply_events import WalkOptions
 from fleet.broker.samples import BrokerSample, Sampler
 from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
 from fleet.core.desired import Desired, broker_of

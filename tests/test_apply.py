@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from fleet.apply import Event, StepsFailed, WalkOptions, apply
+from fleet.apply import apply
+from fleet.apply_events import Event, StepsFailed, WalkOptions
 from fleet.backends.memory import MemoryBackend
 from fleet.core.desired import BROKER_GROUP, Desired, Replica, RolloutPolicy
 from fleet.core.expand import nothing

@@ -129,9 +129,13 @@ def test_only_the_worker_runs_pools() -> None:
     refuse(breaches, "only fleet.worker imports pools")
 
 
+OPERATE = tuple(name for name in MODULES if name.startswith(("fleet.apply", "fleet.controller", "fleet.doctor")))
+OPERATE += ("fleet.change", "fleet.session")
+
+
 def test_backends_do_not_know_each_other_nor_what_stands_above_them() -> None:
     kinds = {name.split(".")[2] for name in MODULES if name.startswith("fleet.backends.")} - {"base"}
-    above = ("fleet.cli", "fleet.apply", "fleet.history", "fleet.controller", "fleet.gitops", "fleet.session")
+    above = ("fleet.cli", "fleet.history", *OPERATE)
     breaches = []
     for one in ALL:
         if within(one.module, "fleet.backends"):
@@ -142,7 +146,7 @@ def test_backends_do_not_know_each_other_nor_what_stands_above_them() -> None:
 
 
 def test_the_worker_knows_nothing_of_backends_plans_or_verbs() -> None:
-    above = ("fleet.backends", "fleet.cli", "fleet.apply", "fleet.history", "fleet.controller", "fleet.session")
+    above = ("fleet.backends", "fleet.cli", "fleet.history", *OPERATE)
     deciding = ("fleet.core.planner", "fleet.core.rollout", "fleet.core.plan", "fleet.core.expand", "fleet.core.parse")
     breaches = [one for one in ALL if within(one.module, "fleet.worker") and within(one.target, *above, *deciding)]
     refuse(breaches, "fleet.worker imports what stands above it")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet import logs, machine
-from fleet.apply import Report, StepsFailed, WalkOptions
+from fleet.apply_events import Report, StepsFailed, WalkOptions
 from fleet.change import carry_out
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress

@@ -13,7 +13,7 @@ from fleet.core.plan import GLYPHS, Plan
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from fleet.apply import Event
+    from fleet.apply_events import Event
 
 _NAMED = 3
 

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from fleet.apply import is_ready
+from fleet.apply_effects import is_ready
 from fleet.core.observed import Observed
 from tests.cli.conftest import Desk
 

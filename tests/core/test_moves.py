@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.apply import WalkOptions, apply
+from fleet.apply import apply
+from fleet.apply_events import WalkOptions
 from fleet.backends.memory import MemoryBackend
 from fleet.core.desired import Desired, PoolSpec, WorkerSpec
 from fleet.core.moves import begun, in_rollout

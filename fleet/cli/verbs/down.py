@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from fleet.apply import WalkOptions
+from fleet.apply_events import WalkOptions
 from fleet.change import take_down
 from fleet.cli.change_flow import DECLINED, finished
 from fleet.cli.output import Output

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from fleet.apply import PAUSE_MAX_SECONDS, WalkOptions
+from fleet.apply import PAUSE_MAX_SECONDS
+from fleet.apply_events import WalkOptions
 from fleet.cli.output import Output
 from fleet.cli.override_flow import make_overrides, named, override_flags
 from fleet.cli.signals import Signals
