@@ -1,4 +1,4 @@
-"""What an action asks of the backend, call by call, and how the world shows that a call took effect. Only `ask` acts."""
+"""What an action asks of the backend, call by call, and how the world shows that it took effect. Only `ask` acts."""
 
 from __future__ import annotations
 
