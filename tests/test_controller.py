@@ -15,7 +15,11 @@ from fleet import decisions, facts_of_machine, machine, settings
 from fleet.backends.memory import MemoryBackend
 from fleet.broker.samples import BrokerSample, QueueSample
 from fleet.change import carry_out, take_down
-from fleet.controller import STARTS_PER_CORE, Controller, Look, last_look
+from fleet.controller import Controller
+from fleet.controller_look import Look, NextLook, next_look
+from fleet.controller_memory_file import last_look
+from fleet.controller_steps import STARTS_PER_CORE
+from fleet.core.autoscale import EMPTY, Decision
 from fleet.core.desired import CONTROLLER_GROUP
 from fleet.core.observed import State
 from fleet.core.parse import Source as Text
@@ -367,7 +371,7 @@ def test_an_idle_group_goes_to_zero_and_comes_back_at_the_first_task(stage: Stag
 def test_what_was_seen_and_decided_last_is_there_for_who_asks(stage: Stage) -> None:
     stage.queues.waiting["many"] = 400
     stage.ticks(2)
-    document = last_look(stage.fleet)
+    document = last_look(stage.fleet.places.controller)
 
     assert document is not None
     assert json.dumps(document)
@@ -423,6 +427,43 @@ def test_a_failed_look_is_told_and_the_loop_goes_on(stage: Stage) -> None:
 
     assert [type(one) for one in told] == [Unreachable, Unreachable, Unreachable, Look]
     assert pauses == [5.0, 10.0, 20.0, 2.0]
+
+
+def decided(at: float) -> Decision:
+    return Decision(at, {}, (), EMPTY)
+
+
+@pytest.mark.parametrize(
+    ("look", "hurried", "due"),
+    [
+        pytest.param(Look(100.0, 5.0), 0, 105.0, id="nothing to move"),
+        pytest.param(Look(100.0, 2.0, decision=decided(100.0)), 3, 102.0, id="no group waits"),
+        pytest.param(Look(100.0, 2.0, decision=decided(100.0), paced=1), 0, 100.5, id="a group waits"),
+        pytest.param(Look(100.0, 2.0, decision=decided(98.5), paced=1), 1, 100.5, id="the tick ends just then"),
+        pytest.param(Look(100.0, 2.0, decision=decided(98.2), paced=1), 1, 100.2, id="the tick ends before"),
+        pytest.param(Look(100.0, 2.0, decision=decided(100.0), paced=1), 11, 100.5, id="the last of the hurried looks"),
+        pytest.param(Look(100.0, 2.0, decision=decided(100.0), paced=1), 12, 102.0, id="a group has waited for long"),
+    ],
+)
+def test_the_next_look_is_due_when_the_tick_ends_or_sooner_while_a_group_waits(
+    look: Look, hurried: int, due: float
+) -> None:
+    after = next_look(NextLook(hurried=hurried), look, began=100.0)
+
+    assert after.due == due
+    assert after.hurried == (hurried + 1 if look.is_waiting else 0)
+    ends = (look.decision.at if look.decision else look.at) + look.tick_seconds
+    assert after.follow == (look.decision if due < ends else None)
+
+
+def test_pauses_after_failed_looks_double_up_to_a_bound_and_a_look_that_succeeds_ends_them() -> None:
+    lost, after, dues = FleetError("gone"), NextLook(), []
+    for _ in range(5):
+        after = next_look(after, lost, began=100.0)
+        dues.append(after.due)
+
+    assert dues == [105.0, 110.0, 120.0, 130.0, 130.0]
+    assert next_look(after, Look(100.0, 2.0), began=100.0).pause_seconds == 0.0
 
 
 SECRET = (

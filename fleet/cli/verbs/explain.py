@@ -69,9 +69,9 @@ def _explain_live(fleet: LocalFleet, out: Output) -> int:
 
 
 def _last(fleet: LocalFleet) -> dict[str, Any] | None:
-    from fleet.controller import last_look
+    from fleet.controller_memory_file import last_look
 
-    applied, document = fleet.applied(), last_look(fleet)
+    applied, document = fleet.applied(), last_look(fleet.places.controller)
     if document is None or applied is None or applied.down:
         return None
     age = fleet.now() - float(document["at"])
@@ -79,11 +79,10 @@ def _last(fleet: LocalFleet) -> dict[str, Any] | None:
 
 
 def _would_be(fleet: LocalFleet) -> dict[str, Any]:
-    from fleet.controller import Controller, Look
+    from fleet.controller import Controller
 
     loop = Controller(fleet)
     try:
-        seen = loop.look()
-        return (seen if isinstance(seen, Look) else seen.look).to_json()
+        return loop.look().look.to_json()
     finally:
         loop.close()
