@@ -13,7 +13,7 @@ from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, targ
 from fleet.core.desired import BROKER_GROUP
 
 if TYPE_CHECKING:
-    from fleet.doctor import Finding
+    from fleet.doctor_finding import Finding
 
 _MARKS = {"error": ("✗", "bad"), "warning": ("!", "wait"), "info": ("·", "dim")}
 
