@@ -24,16 +24,7 @@ from fleet.apply_effects import (
     requests_of,
     took_effect,
 )
-from fleet.apply_events import (
-    Event,
-    Listener,
-    Phase,
-    Report,
-    WalkOptions,
-    interrupted,
-    not_ready,
-    steps_failed,
-)
+from fleet.apply_events import Event, Listener, Phase, Report, WalkOptions, interrupted, not_ready, steps_failed
 from fleet.backends.base import Backend
 from fleet.core.desired import Desired
 from fleet.core.observed import Observed, State

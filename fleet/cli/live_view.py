@@ -16,7 +16,7 @@ WATCH_SECONDS = 1.0
 
 
 def looker(fleet: LocalFleet, target: Target) -> Callable[[], Status]:
-    """Compares with what was applied last; before the first apply with the manifest at hand."""
+    """A function that looks. It compares with what was applied last; before the first apply with the manifest."""
     first = _desired(fleet, target)
 
     def look() -> Status:
@@ -35,10 +35,12 @@ def _desired(fleet: LocalFleet, target: Target) -> Desired | None:
 
 
 def height() -> int:
+    """Lines of the terminal that a frame may fill."""
     return shutil.get_terminal_size().lines - 1
 
 
 def every_second(show: Callable[[], None]) -> None:
+    """Until a signal ends it."""
     while True:
         show()
         time.sleep(WATCH_SECONDS)

@@ -17,6 +17,7 @@ from fleet.session import LocalFleet, PlannedChange
 
 
 def override_flags(parser: argparse.ArgumentParser, *, names: str) -> None:
+    """Flags of every verb that takes names, or --all; ``names``: what they are, for the help."""
     target_flags(parser, names=names)
     parser.add_argument("--all", action="store_true", help="every group")
     change_flags(parser)
@@ -33,7 +34,7 @@ def make_overrides(fleet: LocalFleet, names: Sequence[str], kind: Kind, args: ar
         desired, _ = fleet.desired_of(loaded)
         known = chosen(names, desired, groups_only=kind == "paused")
         if kind == "drained":
-            known = _that_listen(known, desired, refuse=bool(names))
+            known = _that_can_drain(known, desired, refuse=bool(names))
         new = [Override(kind, name, now, who(), args.reason or "", until) for name in known]
         overrides = added(fleet.kept_overrides(), *new)
         desired, secrets = fleet.desired_of(loaded, overrides=overrides)
@@ -49,13 +50,13 @@ def make_overrides(fleet: LocalFleet, names: Sequence[str], kind: Kind, args: ar
     )
 
 
-def _that_listen(names: Sequence[str], desired: Desired, *, refuse: bool) -> tuple[str, ...]:
+def _that_can_drain(names: Sequence[str], desired: Desired, *, refuse: bool) -> tuple[str, ...]:
     """Only fleet's own workers can stop taking work and stay; a foreign program does not know how."""
-    deaf = [name for name in names if desired.groups[next(iter(groups_of([name], desired)))].spec.kind != "worker"]
-    if deaf and refuse:
-        hint = f"`fleet pause {deaf[0].partition('.')[0]}` stops it, and `fleet resume` brings it back"
-        raise UsageError(f"{deaf[0]} is not one of fleet's own workers and cannot be told to take no work", hint=hint)
-    return tuple(name for name in names if name not in deaf)
+    others = [name for name in names if desired.groups[next(iter(groups_of([name], desired)))].spec.kind != "worker"]
+    if others and refuse:
+        hint = f"`fleet pause {others[0].partition('.')[0]}` stops it, and `fleet resume` brings it back"
+        raise UsageError(f"{others[0]} is not one of fleet's own workers and cannot be told to take no work", hint=hint)
+    return tuple(name for name in names if name not in others)
 
 
 def named(args: argparse.Namespace) -> tuple[LocalFleet, tuple[str, ...]]:
@@ -67,11 +68,13 @@ def named(args: argparse.Namespace) -> tuple[LocalFleet, tuple[str, ...]]:
 
 
 def chosen(names: Sequence[str], desired: Desired, *, groups_only: bool = False) -> tuple[str, ...]:
+    """The names, each checked; without any, every group that is not fleet's own. Raises UsageError with a guess."""
     if not names:
         return tuple(name for name, group in desired.groups.items() if not group.system)
     return checked_names(names, desired, groups_only=groups_only)
 
 
 def flags_of(args: argparse.Namespace, what: str, names: Sequence[str]) -> ChangeFlags:
+    """The flags, with a reason for the audit where no person gave one."""
     flags = ChangeFlags.of(args)
     return replace(flags, reason=flags.reason or f"{what} {', '.join(names) or 'everything'}")

@@ -22,6 +22,7 @@ SUFFIX = ".json"
 
 
 def saved_document(loaded: LoadedManifest, change: PlannedChange, *, prune: bool) -> dict[str, Any]:
+    """What the file holds: the manifest, where it came from, and the plan. No secret is in it."""
     return {
         "kind": KIND,
         "format": FORMAT,

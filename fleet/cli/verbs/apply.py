@@ -7,14 +7,7 @@ import argparse
 from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import check_fresh, manifest_in, read_saved
-from fleet.cli.target import (
-    fleet_for,
-    manifest_of,
-    no_names,
-    output_flag,
-    target_flags,
-    target_of,
-)
+from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.session import PlannedChange
 
 

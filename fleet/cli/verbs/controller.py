@@ -7,12 +7,16 @@ import signal
 import threading
 import time
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fleet.cli.output import Output
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import look_text
 from fleet.errors import FleetError
+
+if TYPE_CHECKING:
+    from fleet.controller import Controller
+    from fleet.controller_look import Look
 
 
 def controller_flags(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +46,7 @@ def controller(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def _run(loop: Any, out: Output) -> None:
+def _run(loop: Controller, out: Output) -> None:
     """Until INT or TERM; the look under way is finished."""
     over = threading.Event()
 
@@ -51,18 +55,18 @@ def _run(loop: Any, out: Output) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    teller = _Teller(out)
-    loop.run(is_over=over.is_set, wait=over.wait, on_look=teller.on_look)
+    log = _Log(out)
+    loop.run(is_over=over.is_set, wait=over.wait, on_look=log.on_look)
 
 
-class _Teller:
+class _Log:
     """A line for each move, and for each note that is new: this is the controller's log."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
         self._note = ""
 
-    def on_look(self, look: Any) -> None:
+    def on_look(self, look: Look | FleetError) -> None:
         """What one look brought."""
         if isinstance(look, FleetError):
             self._say(f"error: {look.message}" + (f" ({look.hint})" if look.hint else ""))

@@ -11,14 +11,7 @@ from fleet.cli.change_flow import DECLINED, finished
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
-from fleet.cli.target import (
-    duration,
-    fleet_of,
-    no_names,
-    output_flag,
-    target_flags,
-    target_of,
-)
+from fleet.cli.target import duration, fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.core import plan_text
 from fleet.core.expand import nothing
 from fleet.errors import Refused

@@ -6,13 +6,7 @@ import argparse
 
 from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
 from fleet.cli.output import Output
-from fleet.cli.target import (
-    fleet_of,
-    no_names,
-    output_flag,
-    target_flags,
-    target_of,
-)
+from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.errors import UsageError
 from fleet.session import LocalFleet, PlannedChange
 from fleet.wanted import LoadedManifest, from_revision

@@ -10,16 +10,7 @@ from pathlib import Path
 from fleet.audit import who
 from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
 from fleet.cli.output import Output
-from fleet.cli.target import (
-    Target,
-    checked_names,
-    duration,
-    fleet_for,
-    fleet_of,
-    output_flag,
-    target_flags,
-    target_of,
-)
+from fleet.cli.target import Target, checked_names, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
 from fleet.core.parse import Source
 from fleet.core.selection import sharing
 from fleet.editor import edit_replicas
