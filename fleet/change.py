@@ -6,102 +6,104 @@ there is written after the last one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet import decisions
-from fleet.apply import Event, Listener, Report, StepsFailed, Terms, apply
-from fleet.audit import who
+from fleet.apply import apply
+from fleet.apply_events import Event, Listener, Report, StepsFailed, WalkOptions
+from fleet.audit import Audit, who
 from fleet.core.desired import Desired, group_of
 from fleet.core.plan import Action, Plan
 from fleet.errors import FleetError, Interrupted, NotReady, RolloutFailed
-from fleet.session import Outlook, Session
-from fleet.standing import Standing
-from fleet.wanted import Wanted, from_revision
+from fleet.session import LocalFleet, PlannedChange
+from fleet.standing import Applied
+from fleet.wanted import from_revision
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What a verb is about to do.
-
-    verb: for the audit.  wanted: the manifest to keep as a revision (None: it stays as it is).  reason: a person's.
-    """
+class _Order:
+    """Who asked for a change, and how it is made. ``verb`` and ``reason`` are for the audit."""
 
     verb: str
-    outlook: Outlook
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    wanted: Wanted | None = None
-    reason: str = ""
-
-    @property
-    def plan(self) -> Plan:
-        """The steps."""
-        return self.outlook.plan
+    reason: str
+    on_event: Listener | None
+    options: WalkOptions | None
 
 
-def carry_out(session: Session, change: Change, *, tell: Listener | None = None, terms: Terms | None = None) -> Report:
-    """Do it, with the lock held by the caller. A failed rollout goes back where its group's policy says so."""
-    before = session.standing() or Standing(Desired(session.name))
+def carry_out(
+    fleet: LocalFleet,
+    change: PlannedChange,
+    *,
+    verb: str,
+    reason: str = "",
+    on_event: Listener | None = None,
+    options: WalkOptions | None = None,
+) -> Report:
+    """Do it, with the lock held by the caller. A failed rollout goes back where its group's policy says so.
+
+    verb, reason: for the audit; the reason is a person's.  Raises what :func:`fleet.apply.apply` raises.
+    """
+    order = _Order(verb, reason, on_event, options)
+    before = fleet.applied() or Applied(Desired(fleet.name))
     try:
-        return _walk(session, change, before, tell, terms)
+        return _walk(fleet, change, before, order)
     except StepsFailed as failure:
-        if not _goes_back(session, change, before.good, failure):
+        if not _goes_back(fleet, change, before.good, failure):
             raise
-        raise _went_back(session, before.good, failure, tell, terms) from failure
+        raise _went_back(fleet, before.good, failure, order) from failure
 
 
-def _walk(session: Session, change: Change, before: Standing, tell: Listener | None, terms: Terms | None) -> Report:
-    revision = _keep_revision(session, change, before)
-    down = not change.outlook.desired.groups
-    session.keep(Standing(change.outlook.desired, revision, before.good, down=down))
-    session.audit.write(_started(change, revision))
-    log = _Log(session, tell)
+def _walk(fleet: LocalFleet, change: PlannedChange, before: Applied, order: _Order) -> Report:
+    revision = _keep_revision(fleet, change, before, order.reason)
+    down = not change.desired.groups
+    fleet.keep_applied(Applied(change.desired, revision, before.good, down=down))
+    records = _Records(fleet.audit, order, change.plan, revision)
+    records.started()
     try:
         report = apply(
             change.plan,
-            session.backend,
-            desired=change.outlook.desired,
+            fleet.backend,
+            desired=change.desired,
             secrets=change.secrets,
-            tell=log.tell,
-            terms=terms,
+            on_event=records.on_event,
+            options=order.options,
         )
     except BaseException as error:
-        session.audit.write(_ended(change, revision, _outcome(error), reason=str(error), done=log.done))
+        records.ended(_outcome(error), reason=str(error))
         raise
-    session.keep(Standing(change.outlook.desired, revision, before.good if down else revision, down=down))
-    session.audit.write(_ended(change, revision, "done", done=log.done, seconds=report.seconds))
+    fleet.keep_applied(Applied(change.desired, revision, before.good if down else revision, down=down))
+    records.ended("done", seconds=report.seconds)
     return report
 
 
-def _keep_revision(session: Session, change: Change, before: Standing) -> int:
-    if change.wanted is None:
+def _keep_revision(fleet: LocalFleet, change: PlannedChange, before: Applied, reason: str) -> int:
+    loaded = change.manifest
+    if loaded is None:
         return before.revision
-    wanted = change.wanted
-    message = wanted.message or change.reason
-    return session.history.record(wanted.document, origin=wanted.origin, by=who(), message=message).number
+    message = loaded.message or reason
+    return fleet.history.record(loaded.document, origin=loaded.origin, by=who(), message=message).number
 
 
-def _goes_back(session: Session, change: Change, good: int, failure: StepsFailed) -> bool:
+def _goes_back(fleet: LocalFleet, change: PlannedChange, good: int, failure: StepsFailed) -> bool:
     """Only another manifest can be taken back, and only to one that worked."""
-    now = session.standing()
-    if change.wanted is None or now is None or good in {0, now.revision}:
+    now = fleet.applied()
+    if change.manifest is None or now is None or good in {0, now.revision}:
         return False
-    groups = change.outlook.desired.groups
+    groups = change.desired.groups
     failed = {group_of(step.replica) for step, _ in failure.failures}
     return any(name in groups and groups[name].rollout.on_failure == "rollback" for name in failed)
 
 
-def _went_back(
-    session: Session, good: int, failure: StepsFailed, tell: Listener | None, terms: Terms | None
-) -> RolloutFailed:
+def _went_back(fleet: LocalFleet, good: int, failure: StepsFailed, order: _Order) -> RolloutFailed:
     message = f"back to revision {good} after a failed rollout"
-    wanted = from_revision(session.history.get(good), message=message)
-    aim = session.aim(wanted)
-    outlook = session.outlook(aim.desired, prune=True)
-    change = Change("rollback", outlook, aim.secrets, wanted, message)
+    loaded = from_revision(fleet.history.get(good), message=message)
+    desired, secrets = fleet.desired_of(loaded)
+    change = fleet.planned(desired, secrets, manifest=loaded, prune=True)
     try:
-        _walk(session, change, session.standing() or Standing(aim.desired), tell, terms)
+        way_back = replace(order, verb="rollback", reason=message)
+        _walk(fleet, change, fleet.applied() or Applied(desired), way_back)
     except FleetError as second:
         text = f"{failure.message}\nand the way back to revision {good} failed too:\n{second.message}"
         return RolloutFailed(text, hint=second.hint)
@@ -112,34 +114,55 @@ def _went_back(
     )
 
 
-def take_down(session: Session, *, tell: Listener | None = None, terms: Terms | None = None) -> Report:
+def take_down(fleet: LocalFleet, *, on_event: Listener | None = None, options: WalkOptions | None = None) -> Report:
     """The empty fleet, then the end of the daemon itself. What the fleet does not own is left, and its daemon too."""
     from fleet.core.expand import nothing
 
-    outlook = session.outlook(nothing(session.name), prune=True)
-    terms = replace(terms or Terms(), wait=True)
-    report = carry_out(session, Change("down", outlook), tell=tell, terms=terms)
-    if not outlook.observed.foreign:
-        session.backend.shutdown()
-    # Whoever comes up again starts from its static share, and under another load.
-    decisions.forget(session.places.decisions)
-    session.places.controller.unlink(missing_ok=True)
+    change = fleet.planned(nothing(fleet.name), prune=True)
+    options = replace(options or WalkOptions(), wait=True)
+    report = carry_out(fleet, change, verb="down", on_event=on_event, options=options)
+    if not change.observed.foreign:
+        fleet.backend.shutdown()
+    # The next apply starts from static shares, and under another load.
+    decisions.forget(fleet.places.decisions)
+    fleet.places.controller.unlink(missing_ok=True)
     return report
 
 
-class _Log:
-    """Every event goes to the audit first, then to whoever listens."""
+class _Records:
+    """The audit of one walk. Every event is written there first, then told to the listener."""
 
-    def __init__(self, session: Session, tell: Listener | None) -> None:
-        self.done = 0
-        self._session = session
-        self._tell = tell
+    def __init__(self, audit: Audit, order: _Order, plan: Plan, revision: int) -> None:
+        self._audit = audit
+        self._order = order
+        self._plan = plan
+        self._revision = revision
+        self._done = 0
 
-    def tell(self, events: Sequence[Event]) -> None:
-        self.done += sum(event.phase == "done" for event in events)
-        self._session.audit.write(*(_step(event) for event in events if event.phase != "planned"))
-        if self._tell is not None:
-            self._tell(events)
+    def started(self) -> None:
+        entry: dict[str, Any] = {
+            "event": f"{self._order.verb}.started",
+            "revision": self._revision,
+            "summary": summary(self._plan),
+            "steps": [[step.id, step.reason] for step in self._plan.changes],
+        }
+        self._audit.write({**entry, "reason": self._order.reason} if self._order.reason else entry)
+
+    def on_event(self, events: Sequence[Event]) -> None:
+        self._done += sum(event.phase == "done" for event in events)
+        self._audit.write(*(_step(event) for event in events if event.phase != "planned"))
+        if self._order.on_event is not None:
+            self._order.on_event(events)
+
+    def ended(self, outcome: str, **more: Any) -> None:
+        entry = {
+            "event": f"{self._order.verb}.ended",
+            "revision": self._revision,
+            "outcome": outcome,
+            "of": len(self._plan.changes),
+            "done": self._done,
+        }
+        self._audit.write({**entry, **{key: value for key, value in more.items() if value != ""}})
 
 
 def _step(event: Event) -> dict[str, Any]:
@@ -150,17 +173,6 @@ def _step(event: Event) -> dict[str, Any]:
         "reason": event.reason,
         "seconds": round(event.seconds, 3),
     }
-
-
-def _started(change: Change, revision: int) -> dict[str, Any]:
-    entry: dict[str, Any] = {"event": f"{change.verb}.started", "revision": revision, "summary": summary(change.plan)}
-    entry["steps"] = [[step.id, step.reason] for step in change.plan.changes]
-    return {**entry, "reason": change.reason} if change.reason else entry
-
-
-def _ended(change: Change, revision: int, outcome: str, **more: Any) -> dict[str, Any]:
-    entry = {"event": f"{change.verb}.ended", "revision": revision, "outcome": outcome, "of": len(change.plan.changes)}
-    return {**entry, **{key: value for key, value in more.items() if value != ""}}
 
 
 def _outcome(error: BaseException) -> str:

@@ -3,41 +3,50 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from fleet import decisions
 from fleet.audit import Audit
 from fleet.backends.base import Backend
-from fleet.core.desired import RESERVED_PREFIX, Desired, group_of
+from fleet.core.desired import Desired
 from fleet.core.observed import Observed
-from fleet.core.plan import Action, Plan
+from fleet.core.plan import Plan
+from fleet.core.selection import limited
 from fleet.errors import UsageError
 from fleet.history import History
 from fleet.lock import Lock
 from fleet.places import Places
-from fleet.standing import Standing, load, save
+from fleet.standing import Applied, load, save
 
 if TYPE_CHECKING:
     from fleet.core.facts import Overrides
     from fleet.overrides import Override
     from fleet.settings import Settings
-    from fleet.wanted import Aim, Wanted
+    from fleet.wanted import LoadedManifest
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
-    """A plan and the two values it lies between."""
+class PlannedChange:
+    """A plan, the two values it lies between, and what it takes to carry it out.
+
+    secrets: name -> value, for the replicas that start.  manifest: to be kept as a revision (None: the newest stays).
+    before: what its verb writes down just before the first step.
+    """
 
     desired: Desired
     observed: Observed
     plan: Plan
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    manifest: LoadedManifest | None = None
+    before: Callable[[], None] = lambda: None
 
 
-class Session:
+class LocalFleet:
     """One fleet. Nothing is read, made or connected before it is asked for."""
 
     def __init__(
@@ -82,19 +91,19 @@ class Session:
     # --- what it was told
 
     @property
-    def standing_file(self) -> Path:
+    def applied_file(self) -> Path:
         """Where the last word on the fleet is kept."""
         return self.places.state / "standing.json"
 
-    def standing(self) -> Standing | None:
+    def applied(self) -> Applied | None:
         """The last word on the fleet, or None before the first apply."""
-        return load(self.standing_file)
+        return load(self.applied_file)
 
-    def keep(self, word: Standing) -> None:
+    def keep_applied(self, word: Applied) -> None:
         """Write the last word on the fleet."""
-        save(self.standing_file, word)
+        save(self.applied_file, word)
 
-    def last_applied(self) -> Wanted:
+    def applied_manifest(self) -> LoadedManifest:
         """The manifest of the newest revision. Raises UsageError before the first apply."""
         from fleet.wanted import from_revision
 
@@ -104,7 +113,7 @@ class Session:
             raise UsageError(f"fleet {self.name!r} was never applied under {self.places.root.parent}", hint=hint)
         return from_revision(revision)
 
-    def overrides(self) -> tuple[Override, ...]:
+    def kept_overrides(self) -> tuple[Override, ...]:
         """Its live exceptions, ended ones included."""
         from fleet.overrides import read
 
@@ -118,29 +127,37 @@ class Session:
 
     # --- what it should be, and how it gets there
 
-    def aim(self, wanted: Wanted, *, overrides: tuple[Override, ...] | None = None) -> Aim:
-        """The desired fleet of a manifest with the live exceptions in force, and what the controller decided."""
-        from fleet.wanted import aim
+    def desired_of(
+        self, loaded: LoadedManifest, *, overrides: tuple[Override, ...] | None = None
+    ) -> tuple[Desired, Mapping[str, str]]:
+        """The fleet a manifest describes here, overrides in force and decisions counted, and its secrets by name.
 
-        return aim(wanted, self.places, redis_server=self.settings.redis_server, overrides=self.exceptions(overrides))
+        ``overrides``: instead of those that are kept.
+        """
+        from fleet.facts_of_machine import desired_of
 
-    def exceptions(self, overrides: tuple[Override, ...] | None = None) -> Overrides:
+        in_force = self.overrides_in_force(overrides)
+        return desired_of(loaded, self.places, redis_server=self.settings.redis_server, overrides=in_force)
+
+    def overrides_in_force(self, overrides: tuple[Override, ...] | None = None) -> Overrides:
         """Everything that is not as the manifest says, as the planner reads it."""
         from fleet.overrides import in_force
 
-        live = in_force(self.overrides() if overrides is None else overrides, now=self.now())
+        live = in_force(self.kept_overrides() if overrides is None else overrides, now=self.now())
         decided = decisions.read(self.places.decisions)
         return replace(live, slots=decided.slots, slot_reasons=decided.reasons)
 
-    def outlook(
+    def planned(
         self,
         desired: Desired,
+        secrets: Mapping[str, str] = MappingProxyType({}),
         *,
+        manifest: LoadedManifest | None = None,
         prune: bool = False,
         restart: Collection[str] = (),
         only: Collection[str] | None = None,
-    ) -> Outlook:
-        """Look at the world and plan. ``only``: groups whose steps are wanted; the others are left as they are."""
+    ) -> PlannedChange:
+        """Look at the world and plan. ``only``: groups whose steps are meant; the others are left as they are."""
         from fleet.core.planner import plan
         from fleet.core.rollout import in_waves
 
@@ -148,33 +165,7 @@ class Session:
         steps = plan(desired, observed, prune=prune, restart=frozenset(restart))
         if only is not None:
             steps = limited(steps, only)
-        return Outlook(desired, observed, in_waves(steps, desired, observed))
-
-
-def limited(plan: Plan, groups: Collection[str]) -> Plan:
-    """The plan with steps of these groups and of fleet's own programs only; a note says what it leaves out."""
-    within = tuple(step for step in plan.steps if _concerns(step.replica, groups))
-    others = sorted({step.replica for step in plan.changes} - {step.replica for step in within})
-    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-    notes = (f"left out: {', '.join(others[:5])}{more} also differ; see `fleet plan`",) if others else ()
-    return replace(plan, steps=within, notes=(*plan.notes, *notes))
-
-
-def _concerns(replica: str, groups: Collection[str]) -> bool:
-    group = group_of(replica)
-    return group in groups or group.startswith(RESERVED_PREFIX)
-
-
-def sharing(desired: Desired) -> set[str]:
-    """Groups whose slots follow from what the others take."""
-    return {name for name, group in desired.groups.items() if group.scaling != "replicas"}
-
-
-def leaving(plan: Plan) -> list[str]:
-    """Replicas that go without another coming in their place, spares not counted."""
-    goes = [step.replica for step in plan.steps if step.action in {Action.DRAIN, Action.STOP}]
-    comes = {step.replica for step in plan.steps if step.action in {Action.START, Action.REPLACE}}
-    return [name for name in goes if name not in comes]
+        return PlannedChange(desired, observed, in_waves(steps, desired, observed), secrets, manifest)
 
 
 def known_fleets(home: Path) -> list[str]:

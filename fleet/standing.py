@@ -16,7 +16,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Applied:
     """The last word on a fleet. ``good`` is the last revision that became ready whole, 0 for none."""
 
     desired: Desired
@@ -25,26 +25,26 @@ class Standing:
     down: bool = False
 
 
-def save(path: Path, standing: Standing) -> None:
+def save(path: Path, applied: Applied) -> None:
     """Keep it. The file holds no secret: specs name secrets and carry fingerprints."""
     document = {
         "format": FORMAT,
-        "revision": standing.revision,
-        "good": standing.good,
-        "down": standing.down,
-        "desired": desired_to_json(standing.desired),
+        "revision": applied.revision,
+        "good": applied.good,
+        "down": applied.down,
+        "desired": desired_to_json(applied.desired),
     }
     write_whole(path, json.dumps(document, ensure_ascii=False))
 
 
-def load(path: Path) -> Standing | None:
+def load(path: Path) -> Applied | None:
     """What was kept, or None where nothing was or it is not of this version: the next apply writes it anew."""
     try:
         document = json.loads(path.read_text())
         if document["format"] != FORMAT:
             return None
         desired = decoded(Desired, document["desired"])
-        return Standing(desired, document["revision"], document["good"], document["down"])
+        return Applied(desired, document["revision"], document["good"], document["down"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

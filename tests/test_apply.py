@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from fleet.apply import Event, StepsFailed, Terms, apply
+from fleet.apply import apply
+from fleet.apply_events import Event, StepsFailed, WalkOptions
 from fleet.backends.memory import MemoryBackend
 from fleet.core.desired import BROKER_GROUP, Desired, Replica, RolloutPolicy
 from fleet.core.expand import nothing
@@ -32,8 +33,8 @@ class Clock:
         self.each()
         self.world.tick()
 
-    def terms(self, **more: Any) -> Terms:
-        return Terms(now=lambda: self.seconds, sleep=self.sleep, **more)
+    def options(self, **more: Any) -> WalkOptions:
+        return WalkOptions(now=lambda: self.seconds, sleep=self.sleep, **more)
 
 
 def walk(desired: Desired, world: MemoryBackend, *, prune: bool = False, **more: Any) -> list[str]:
@@ -46,7 +47,7 @@ def walk(desired: Desired, world: MemoryBackend, *, prune: bool = False, **more:
         story.extend(f"{event.phase} {event.step.id}" for event in events)
 
     todo = planned(desired, world.observe(), prune=prune, **options)
-    apply(todo, world, desired=desired, secrets={}, tell=tell, terms=clock.terms(**more))
+    apply(todo, world, desired=desired, secrets={}, on_event=tell, options=clock.options(**more))
     return story
 
 
@@ -379,7 +380,7 @@ def _dies(world: MemoryBackend, at: int, after: bool) -> bool:
     todo: Plan = planned(fleet(*NEW), world.observe(), prune=True)
     mortal: Any = Mortal(world, at, after)
     try:
-        apply(todo, mortal, desired=fleet(*NEW), secrets={}, terms=Clock(world).terms())
+        apply(todo, mortal, desired=fleet(*NEW), secrets={}, options=Clock(world).options())
     except Killed:
         return True
     return False

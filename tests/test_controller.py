@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
-from fleet import decisions, machine, settings, wanted
-from fleet.apply import STARTS_PER_CORE
+from fleet import decisions, facts_of_machine, machine, settings
+from fleet.apply_events import STARTS_PER_CORE
 from fleet.backends.memory import MemoryBackend
-from fleet.change import Change, carry_out, take_down
-from fleet.controller import Controller, Look, last_look
+from fleet.change import carry_out, take_down
+from fleet.controller import Controller
+from fleet.controller_look import Look, NextLook, next_look
+from fleet.controller_memory_file import last_look
+from fleet.core.autoscale import EMPTY, Decision
 from fleet.core.desired import CONTROLLER_GROUP
 from fleet.core.observed import State
 from fleet.core.parse import Source as Text
@@ -23,7 +26,8 @@ from fleet.core.plan import Plan
 from fleet.core.samples import Backlog, QueueSample
 from fleet.errors import FleetError, LockHeld, Unreachable
 from fleet.overrides import Override
-from fleet.session import Session
+from fleet.session import LocalFleet
+from fleet.wanted import from_sources
 
 MANIFEST = """\
 apiVersion: workerfleet.dev/v1alpha1
@@ -66,7 +70,7 @@ class Queues:
 class Stage:
     """A fleet, its broker, its clock and its controller."""
 
-    session: Session
+    fleet: LocalFleet
     world: MemoryBackend
     queues: Queues
     clock: list[float]
@@ -84,7 +88,7 @@ class Stage:
 
     def killed(self) -> None:
         """kill -9, and its supervisor starts it again."""
-        self.controller = Controller(self.session, source=lambda _url, _options: self.queues)
+        self.controller = Controller(self.fleet, source=lambda _url, _options: self.queues)
 
     def slots(self, group: str) -> int:
         seen = self.world.observe().replicas.values()
@@ -94,23 +98,23 @@ class Stage:
         return {one.pid for one in self.world.observe().replicas.values() if one.group == group}
 
     def shape(self, group: str) -> tuple[int, ...]:
-        standing = self.session.standing()
-        assert standing is not None
-        return standing.desired.groups[group].shape
+        applied = self.fleet.applied()
+        assert applied is not None
+        return applied.desired.groups[group].shape
 
     def plan(self) -> Plan:
         """What an apply of the same manifest would do now."""
-        applied = self.session.last_applied()
-        return self.session.outlook(self.session.aim(applied).desired).plan
+        loaded = self.fleet.applied_manifest()
+        return self.fleet.planned(*self.fleet.desired_of(loaded)).plan
 
     def apply(self, text: str) -> None:
-        found = wanted.from_sources([Text("fleet.yaml", text.encode())], environ={})
-        aim = self.session.aim(found)
-        carry_out(self.session, Change("apply", self.session.outlook(aim.desired), aim.secrets, found))
+        found = from_sources([Text("fleet.yaml", text.encode())], environ={})
+        change = self.fleet.planned(*self.fleet.desired_of(found), manifest=found)
+        carry_out(self.fleet, change, verb="apply")
         self.world.settle()
 
     def moves(self) -> list[Mapping[str, Any]]:
-        return [entry for entry in self.session.audit.read() if entry["event"] == "balance.moved"]
+        return [entry for entry in self.fleet.audit.read() if entry["event"] == "balance.moved"]
 
 
 def manifest(*, surplus: str = "release", least: int = 1, more: str = "") -> str:
@@ -120,14 +124,14 @@ def manifest(*, surplus: str = "release", least: int = 1, more: str = "") -> str
 @pytest.fixture
 def plain_app(monkeypatch: pytest.MonkeyPatch) -> None:
     """The app of the manifest is not there to be asked: it lays out its queues as everybody does."""
-    monkeypatch.setattr(wanted, "probe", lambda _app, **_where: {"transportOptions": {}})
+    monkeypatch.setattr(facts_of_machine, "probe", lambda _app, **_where: {"transportOptions": {}})
 
 
 @pytest.fixture
 def stage(tmp_path: Path, plain_app: None) -> Stage:
     world, queues, clock = MemoryBackend("shop"), Queues(), [1_000_000.0]
-    session = Session("shop", settings=settings.Settings(home=tmp_path), backend=world, now=lambda: clock[0])
-    made = Stage(session, world, queues, clock, Controller(session, source=lambda _url, _options: queues))
+    fleet = LocalFleet("shop", settings=settings.Settings(home=tmp_path), backend=world, now=lambda: clock[0])
+    made = Stage(fleet, world, queues, clock, Controller(fleet, source=lambda _url, _options: queues))
     made.apply(manifest())
     return made
 
@@ -223,7 +227,7 @@ def test_one_that_forgot_everything_lets_no_slot_go_for_a_minute(stage: Stage) -
     stage.queues.waiting["many"] = 400
     stage.ticks(4)
     stage.queues.waiting["many"] = 0
-    stage.session.places.controller.unlink()
+    stage.fleet.places.controller.unlink()
     stage.killed()
 
     stage.ticks(25)
@@ -270,7 +274,7 @@ def test_an_app_that_cannot_be_asked_where_its_queues_lie_leaves_the_fleet_as_it
     def gone(_app: str, **_where: object) -> dict[str, object]:
         raise FleetError("cannot ask app shop:app")
 
-    monkeypatch.setattr(wanted, "probe", gone)
+    monkeypatch.setattr(facts_of_machine, "probe", gone)
     stage.queues.waiting["many"] = 400
     look = stage.ticks(3)
 
@@ -280,7 +284,7 @@ def test_an_app_that_cannot_be_asked_where_its_queues_lie_leaves_the_fleet_as_it
 
 def test_while_an_apply_holds_the_lock_nothing_is_moved(stage: Stage) -> None:
     stage.queues.waiting["many"] = 400
-    with stage.session.lock("fleet apply"):
+    with stage.fleet.lock("fleet apply"):
         look = stage.ticks(3)
         assert "nothing is moved meanwhile" in look.note
         assert stage.slots("many") == 6
@@ -291,19 +295,19 @@ def test_while_an_apply_holds_the_lock_nothing_is_moved(stage: Stage) -> None:
 def test_a_fleet_that_is_down_is_let_be_and_starts_from_its_shares_again(stage: Stage) -> None:
     stage.queues.waiting["many"] = 400
     stage.ticks(3)
-    take_down(stage.session)
+    take_down(stage.fleet)
 
     assert stage.tick().note == "the fleet is down"
     assert not stage.world.up
-    assert decisions.read(stage.session.places.decisions) == decisions.Decisions()
+    assert decisions.read(stage.fleet.places.decisions) == decisions.Decisions()
     stage.apply(manifest())
     assert stage.slots("many") == 6
 
 
 def test_a_group_that_a_person_paused_is_left_alone_and_keeps_its_part(stage: Stage) -> None:
-    stage.session.keep_overrides((Override("paused", "solos", 0.0, "me"),))
-    aim = stage.session.aim(stage.session.last_applied())
-    carry_out(stage.session, Change("pause", stage.session.outlook(aim.desired), aim.secrets))
+    stage.fleet.keep_overrides((Override("paused", "solos", 0.0, "me"),))
+    change = stage.fleet.planned(*stage.fleet.desired_of(stage.fleet.applied_manifest()))
+    carry_out(stage.fleet, change, verb="pause")
     stage.queues.waiting.update(many=400, solos=300)
     look = stage.ticks(4)
 
@@ -323,12 +327,10 @@ def test_a_parked_replica_keeps_its_slot_until_a_person_has_looked(stage: Stage)
 
 
 def test_a_group_in_the_middle_of_a_rollout_is_not_moved(stage: Stage) -> None:
-    found = wanted.from_sources([Text("fleet.yaml", manifest(more="env: {A: b}").encode())], environ={})
-    aim = stage.session.aim(found)
-    outlook = stage.session.outlook(aim.desired)
-    change = Change("apply", outlook, aim.secrets, found)
+    found = from_sources([Text("fleet.yaml", manifest(more="env: {A: b}").encode())], environ={})
+    change = stage.fleet.planned(*stage.fleet.desired_of(found), manifest=found)
     with pytest.raises(FleetError):
-        carry_out(stage.session, change, terms=None, tell=_fail_at_first)
+        carry_out(stage.fleet, change, verb="apply", on_event=_fail_at_first)
     stage.queues.waiting["many"] = 400
     look = stage.ticks(3)
 
@@ -338,13 +340,13 @@ def test_a_group_in_the_middle_of_a_rollout_is_not_moved(stage: Stage) -> None:
 
 def test_what_a_failed_apply_did_not_begin_is_not_begun_by_the_controller(tmp_path: Path, plain_app: None) -> None:
     world, clock = MemoryBackend("shop"), [1_000_000.0]
-    session = Session("shop", settings=settings.Settings(home=tmp_path), backend=world, now=lambda: clock[0])
-    stage = Stage(session, world, Queues(), clock, Controller(session, source=lambda _url, _options: Queues()))
-    found = wanted.from_sources([Text("fleet.yaml", manifest().encode())], environ={})
-    aim = session.aim(found)
+    fleet = LocalFleet("shop", settings=settings.Settings(home=tmp_path), backend=world, now=lambda: clock[0])
+    stage = Stage(fleet, world, Queues(), clock, Controller(fleet, source=lambda _url, _options: Queues()))
+    found = from_sources([Text("fleet.yaml", manifest().encode())], environ={})
+    change = fleet.planned(*fleet.desired_of(found), manifest=found)
     with pytest.raises(FleetError):
-        carry_out(session, Change("apply", session.outlook(aim.desired), aim.secrets, found), tell=_fail_at_first)
-    world.prepare(aim.desired)
+        carry_out(fleet, change, verb="apply", on_event=_fail_at_first)
+    world.prepare(change.desired)
     look = stage.ticks(3)
 
     assert "many, solos: not moved" in look.note
@@ -369,7 +371,7 @@ def test_an_idle_group_goes_to_zero_and_comes_back_at_the_first_task(stage: Stag
 def test_what_was_seen_and_decided_last_is_there_for_who_asks(stage: Stage) -> None:
     stage.queues.waiting["many"] = 400
     stage.ticks(2)
-    document = last_look(stage.session)
+    document = last_look(stage.fleet.places.controller)
 
     assert document is not None
     assert json.dumps(document)
@@ -387,8 +389,8 @@ def test_the_age_of_the_oldest_task_is_estimated_where_nobody_knows_it(stage: St
 
 
 def test_there_is_one_controller_at_a_time(stage: Stage) -> None:
-    with stage.session.controller_lock(), pytest.raises(LockHeld, match="has a controller already"):
-        stage.session.controller_lock().acquire()
+    with stage.fleet.controller_lock(), pytest.raises(LockHeld, match="has a controller already"):
+        stage.fleet.controller_lock().acquire()
 
 
 def test_a_command_waits_for_the_controller_instead_of_giving_up(stage: Stage) -> None:
@@ -397,7 +399,7 @@ def test_a_command_waits_for_the_controller_instead_of_giving_up(stage: Stage) -
     taken = threading.Event()
 
     def hold() -> None:
-        with stage.session.lock("fleet controller", brief=True):
+        with stage.fleet.lock("fleet controller", brief=True):
             taken.set()
             released.wait(10)
 
@@ -406,7 +408,7 @@ def test_a_command_waits_for_the_controller_instead_of_giving_up(stage: Stage) -
     other.start()
     assert taken.wait(10)
     threading.Timer(0.3, released.set).start()
-    with stage.session.lock("fleet apply"):
+    with stage.fleet.lock("fleet apply"):
         assert released.is_set()
     other.join()
 
@@ -421,10 +423,47 @@ def test_a_failed_look_is_told_and_the_loop_goes_on(stage: Stage) -> None:
         stage.world.reachable = len(pauses) >= 3
 
     stage.world.reachable = False
-    stage.controller.run(is_over=lambda: len(told) == 4, wait=wait, tell=told.append)
+    stage.controller.run(is_over=lambda: len(told) == 4, wait=wait, on_look=told.append)
 
     assert [type(one) for one in told] == [Unreachable, Unreachable, Unreachable, Look]
     assert pauses == [5.0, 10.0, 20.0, 2.0]
+
+
+def decided(at: float) -> Decision:
+    return Decision(at, {}, (), EMPTY)
+
+
+@pytest.mark.parametrize(
+    ("look", "hurried", "due"),
+    [
+        pytest.param(Look(100.0, 5.0), 0, 105.0, id="nothing to move"),
+        pytest.param(Look(100.0, 2.0, decision=decided(100.0)), 3, 102.0, id="no group waits"),
+        pytest.param(Look(100.0, 2.0, decision=decided(100.0), paced=1), 0, 100.5, id="a group waits"),
+        pytest.param(Look(100.0, 2.0, decision=decided(98.5), paced=1), 1, 100.5, id="the tick ends just then"),
+        pytest.param(Look(100.0, 2.0, decision=decided(98.2), paced=1), 1, 100.2, id="the tick ends before"),
+        pytest.param(Look(100.0, 2.0, decision=decided(100.0), paced=1), 11, 100.5, id="the last of the hurried looks"),
+        pytest.param(Look(100.0, 2.0, decision=decided(100.0), paced=1), 12, 102.0, id="a group has waited for long"),
+    ],
+)
+def test_the_next_look_is_due_when_the_tick_ends_or_sooner_while_a_group_waits(
+    look: Look, hurried: int, due: float
+) -> None:
+    after = next_look(NextLook(hurried=hurried), look, began=100.0)
+
+    assert after.due == due
+    assert after.hurried == (hurried + 1 if look.is_waiting else 0)
+    ends = (look.decision.at if look.decision else look.at) + look.tick_seconds
+    assert after.follow == (look.decision if due < ends else None)
+
+
+def test_pauses_after_failed_looks_double_up_to_a_bound_and_a_look_that_succeeds_ends_them() -> None:
+    lost, after, dues = FleetError("gone"), NextLook(), []
+    for _ in range(5):
+        after = next_look(after, lost, began=100.0)
+        dues.append(after.due)
+
+    assert dues == [105.0, 110.0, 120.0, 130.0, 130.0]
+    assert next_look(after, Look(100.0, 2.0), began=100.0).pause_seconds == 0.0
 
 
 SECRET = (
@@ -441,11 +480,11 @@ def test_secrets_are_what_the_apply_read_and_not_what_the_controller_could_read(
     monkeypatch.setenv("SHOP_KEY", "one")
     stage.apply(text)
     monkeypatch.delenv("SHOP_KEY")
-    standing = stage.session.standing()
-    assert standing is not None
-    given = {variable: "one" for variable, _, _ in standing.desired.groups[CONTROLLER_GROUP].spec.secret_env}
+    applied = stage.fleet.applied()
+    assert applied is not None
+    given = {variable: "one" for variable, _, _ in applied.desired.groups[CONTROLLER_GROUP].spec.secret_env}
     source = stage.controller._source
-    stage.controller = Controller(stage.session, source=source, environ=given)
+    stage.controller = Controller(stage.fleet, source=source, environ=given)
     stage.queues.waiting["solos"] = 300
     stage.ticks(6)
 
@@ -500,7 +539,7 @@ def run_until(stage: Stage, is_over: Callable[[], bool]) -> list[float]:
         stage.clock[0] += seconds
         stage.world.settle()
 
-    stage.controller.run(is_over=is_over, wait=wait, tell=lambda _look: None)
+    stage.controller.run(is_over=is_over, wait=wait, on_look=lambda _look: None)
     return pauses
 
 
@@ -508,7 +547,7 @@ def test_looks_between_two_ticks_follow_what_was_decided_and_decide_nothing(stag
     stage.queues.waiting["many"] = 400
     decided: list[float] = []
 
-    def tell(look: Look | FleetError) -> None:
+    def on_look(look: Look | FleetError) -> None:
         assert isinstance(look, Look)
         assert look.decision is not None
         decided.append(look.decision.at)
@@ -517,7 +556,7 @@ def test_looks_between_two_ticks_follow_what_was_decided_and_decide_nothing(stag
         stage.clock[0] += seconds
         stage.queues.waiting["many"] = 0 if stage.queues.waiting["many"] else 400
 
-    stage.controller.run(is_over=lambda: len(decided) == 6, wait=wait, tell=tell)
+    stage.controller.run(is_over=lambda: len(decided) == 6, wait=wait, on_look=on_look)
 
     moments = sorted(set(decided))
     assert decided.count(moments[0]) > 1
@@ -527,8 +566,8 @@ def test_looks_between_two_ticks_follow_what_was_decided_and_decide_nothing(stag
 def test_starts_that_were_put_off_are_begun_between_two_ticks(tmp_path: Path, plain_app: None) -> None:
     """Twenty-five replicas came eight at a tick, however soon the first eight were there."""
     world, queues, clock = MemoryBackend("shop"), Queues(), [1_000_000.0]
-    session = Session("shop", settings=settings.Settings(home=tmp_path), backend=world, now=lambda: clock[0])
-    stage = Stage(session, world, queues, clock, Controller(session, source=lambda _url, _options: queues))
+    fleet = LocalFleet("shop", settings=settings.Settings(home=tmp_path), backend=world, now=lambda: clock[0])
+    stage = Stage(fleet, world, queues, clock, Controller(fleet, source=lambda _url, _options: queues))
     most = STARTS_PER_CORE * machine.cpus()
     text = manifest().replace("concurrency: 12", f"concurrency: {8 * most}")
     stage.apply(text.replace("max: 10", f"max: {7 * most}"))

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from fleet.cli.catalogue import VERBS, Verb, overview
+from fleet.cli.verb_list import VERBS, Verb, overview
 from fleet.core.words import closest
 from fleet.errors import UsageError
 
@@ -28,7 +28,7 @@ class Call:
             return 0
         from fleet.cli.output import Output
 
-        module = importlib.import_module(f"fleet.cli.verbs.{self.verb.module}")
+        module = importlib.import_module(f"fleet.cli.verbs.{self.verb.name}")
         code: int = getattr(module, self.verb.name)(self.args, Output.of(self.args))
         return code
 
@@ -83,7 +83,7 @@ def parser_of(verb: Verb) -> Parser:
 
 def add_flags(verb: Verb, parser: argparse.ArgumentParser) -> None:
     """Give a parser the flags of a verb."""
-    module = importlib.import_module(f"fleet.cli.verbs.{verb.module}")
+    module = importlib.import_module(f"fleet.cli.verbs.{verb.name}")
     getattr(module, f"{verb.name}_flags")(parser)
 
 

@@ -13,7 +13,7 @@ from fleet.core.plan import GLYPHS, Plan
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from fleet.apply import Event
+    from fleet.apply_events import Event
 
 _NAMED = 3
 
@@ -41,7 +41,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def tell(self, events: Sequence[Event]) -> None:
+    def on_event(self, events: Sequence[Event]) -> None:
         """Show what happened."""
         for event in events:
             self._count(event)

@@ -17,8 +17,8 @@ from fleet.errors import UsageError
 
 if TYPE_CHECKING:
     from fleet.core.desired import Desired
-    from fleet.session import Session
-    from fleet.wanted import Wanted
+    from fleet.session import LocalFleet
+    from fleet.wanted import LoadedManifest
 
 DEFAULT_MANIFEST = "fleet.yaml"
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -36,6 +36,21 @@ def target_flags(parser: argparse.ArgumentParser, *, names: str = "", required: 
 def output_flag(parser: argparse.ArgumentParser) -> None:
     """-o json."""
     parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print facts")
+
+
+def stream_flags(parser: argparse.ArgumentParser, *, lines: int | None) -> None:
+    """How much of a stream, and in which form; ``lines``: how many where none are named (None: all)."""
+    parser.add_argument("-f", "--follow", action="store_true", help="go on as there is more")
+    parser.add_argument("--since", type=since, metavar="TIME", help="not older, like 10m or 2026-11-21T05:00")
+    default = f"default {lines}" if lines else "default: all"
+    parser.add_argument("-n", "--lines", type=_count, metavar="N", help=f"at most the last N ({default})")
+    output_flag(parser)
+
+
+def _count(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"not a number: {text!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,46 +89,46 @@ def no_names(target: Target) -> None:
         raise UsageError(f"{target.names[0]!r} is no manifest", hint=hint)
 
 
-def session_of(target: Target) -> Session:
+def fleet_of(target: Target) -> LocalFleet:
     """The fleet that is meant, without reading more of a manifest than its name."""
     from fleet import settings
-    from fleet.session import Session, known_fleets
+    from fleet.session import LocalFleet, known_fleets
 
-    loaded = settings.load()
+    current = settings.load()
     if target.fleet:
-        known = known_fleets(loaded.home)
+        known = known_fleets(current.home)
         if target.fleet not in known:
             hint = did_you_mean(target.fleet, known) or "there are none"
-            raise UsageError(f"there is no fleet {target.fleet!r} in {loaded.home}", hint=hint)
-        return Session(target.fleet, settings=loaded)
+            raise UsageError(f"there is no fleet {target.fleet!r} in {current.home}", hint=hint)
+        return LocalFleet(target.fleet, settings=current)
     if sources := target.sources():
-        return Session(_name_in(sources), settings=loaded)
-    known = known_fleets(loaded.home)
+        return LocalFleet(_name_in(sources), settings=current)
+    known = known_fleets(current.home)
     if len(known) == 1:
-        return Session(known[0], settings=loaded)
+        return LocalFleet(known[0], settings=current)
     hint = (
-        f"known fleets in {loaded.home}: {', '.join(known)}"
+        f"known fleets in {current.home}: {', '.join(known)}"
         if known
         else "`fleet init` writes a manifest to start from"
     )
     raise UsageError("which fleet? Name a manifest, or use --fleet NAME", hint=hint)
 
 
-def session_for(wanted: Wanted) -> Session:
+def fleet_for(loaded: LoadedManifest) -> LocalFleet:
     """The fleet a manifest describes."""
     from fleet import settings
-    from fleet.session import Session
+    from fleet.session import LocalFleet
 
-    return Session(wanted.name, settings=settings.load())
+    return LocalFleet(loaded.name, settings=settings.load())
 
 
-def wanted_of(target: Target) -> Wanted:
+def manifest_of(target: Target) -> LoadedManifest:
     """The manifest that is meant: the files, else what was applied last."""
     from fleet.wanted import from_files
 
     if sources := target.sources():
         return from_files(sources)
-    return session_of(target).last_applied()
+    return fleet_of(target).applied_manifest()
 
 
 def _name_in(paths: Sequence[str]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from fleet.cli.output import Cell, Row, painted, table
 from fleet.core.observed import RunningTask
-from fleet.core.status import GroupStatus, Status, WorkerStatus
-from fleet.core.wording import listed
+from fleet.core.status import GroupStatus, Status, WorkerStatus, document
+from fleet.core.wording import duration, listed
 
 HEAD = ("NAME", "POOL", "PID", "STATE", "DIGEST", "SLOTS", "DONE", "FAILED", "MEMORY", "UPTIME", "RUNS")
 _STATE_STYLES = {
@@ -143,3 +144,38 @@ def _totals(status: Status, per_second: float | None) -> str:
     rate = f"{per_second:.1f} tasks/s" if per_second is not None else "… tasks/s"
     ready = f"{sum(group.ready_replicas for group in groups)}/{sum(group.desired_replicas for group in groups)} ready"
     return f"fleet {status.fleet}  {ready}  slots {busy}/{slots}  {rate}  {megabytes(memory) or '0Mi'}"
+
+
+def status_document(status: Status) -> dict[str, Any]:
+    """For scripts: fleet's own programs are groups like any other."""
+    made = document(status)
+    made["groups"] |= made.pop("system", {})
+    return made
+
+
+_LOOK_HEAD = ("GROUP", "HAS", "NEED", "WANTS", "SHARE", "GETS", "QUEUE", "OLDEST", "WHY")
+
+
+def look_text(look: Mapping[str, Any], *, colour: bool) -> str:
+    """The JSON document of one look of the controller, a row per group."""
+    groups: Mapping[str, Mapping[str, Any]] = look["groups"]
+    if not groups:
+        return look["note"] or "nothing moves"
+    rows = [[Cell(text) for text in _look_row(name, row)] for name, row in groups.items()]
+    has = sum(row["has"] + row["draining"] + row["parked"] for row in groups.values())
+    squeezed = "; somebody is short: needs come before wants" if look["squeezed"] else ""
+    sums = f"budget {look['budget']} slots for the groups that move, {has} in use{squeezed}"
+    return f"{table(_LOOK_HEAD, rows, colour=colour)}\n\n{sums}"
+
+
+def _look_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
+    numbers = (row[key] for key in ("has", "need", "wants", "share", "gets"))
+    queue = "?" if row["queue"] is None else str(row["queue"])
+    return (name, *map(str, numbers), queue, _oldest(row), row["why"])
+
+
+def _oldest(row: Mapping[str, Any]) -> str:
+    """An estimate says so."""
+    if row["oldestAge"] is None:
+        return "-" if not row["queue"] else "?"
+    return ("~" if row["ageEstimated"] else "") + duration(round(row["oldestAge"], 1))

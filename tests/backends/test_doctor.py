@@ -15,7 +15,8 @@ from fleet.backends.supervisor.folder import Folder
 from fleet.backends.supervisor.processes import is_alive
 from fleet.broker import embedded
 from fleet.core.desired import BROKER_GROUP
-from fleet.doctor import Finding, examine, fix
+from fleet.doctor import examine, fix
+from fleet.doctor_finding import Finding
 from fleet.lock import Lock
 from fleet.settings import Settings
 from tests.backends.worlds import IDLE, PYTHON, World, desired_of, drains_for, replicas_of, spec_of

@@ -15,7 +15,7 @@ import pytest
 from fleet import settings
 from fleet.backends.memory import MemoryBackend
 from fleet.cli import main
-from fleet.session import Session
+from fleet.session import LocalFleet
 
 MANIFEST = """\
 apiVersion: workerfleet.dev/v1alpha1
@@ -84,7 +84,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     monkeypatch.setenv("FLEET_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(Session, "backend", property(lambda self: world))
+    monkeypatch.setattr(LocalFleet, "backend", property(lambda self: world))
     settings.load.cache_clear()
     made = Desk(tmp_path, world)
     made.write()

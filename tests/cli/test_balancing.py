@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fleet import decisions, settings, wanted
-from fleet.session import Session
+from fleet import decisions, facts_of_machine, settings
+from fleet.session import LocalFleet
 from tests.cli.conftest import Desk
 
 MANIFEST = """\
@@ -24,7 +24,7 @@ spec:
 
 @pytest.fixture
 def moving(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr(wanted, "probe", lambda _app, **_where: {"transportOptions": {}})
+    monkeypatch.setattr(facts_of_machine, "probe", lambda _app, **_where: {"transportOptions": {}})
     desk.manifest.write_text(MANIFEST)
     desk.fleet("apply", "--yes")
     return desk
@@ -73,7 +73,7 @@ def test_a_fleet_where_nothing_autoscales_says_so(desk: Desk) -> None:
 
 
 def test_a_second_controller_is_refused(moving: Desk) -> None:
-    with Session("shop", settings=settings.load()).controller_lock():
+    with LocalFleet("shop", settings=settings.load()).controller_lock():
         said = moving.fleet("controller", "--once", code=8)
 
     assert "fleet 'shop' has a controller already: " in said.err
@@ -91,9 +91,9 @@ def test_who_gets_the_next_slot_is_the_controllers_business_once_it_has_decided(
 
 
 def test_events_tell_each_move_with_its_reason(moving: Desk) -> None:
-    session = Session("shop", settings=settings.load())
+    fleet = LocalFleet("shop", settings=settings.load())
     moves = {"many": {"from": 6, "to": 9, "why": "backlog: 20 tasks/s x 1 s"}}
-    session.audit.write({"event": "balance.moved", "moves": moves})
+    fleet.audit.write({"event": "balance.moved", "moves": moves})
 
     assert "balance.moved     many 6 -> 9 slots: backlog: 20 tasks/s x 1 s" in moving.fleet("events").out
 

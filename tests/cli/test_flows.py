@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from fleet.apply import is_ready
+from fleet.apply_effects import is_ready
 from fleet.core.observed import Observed
 from tests.cli.conftest import Desk
 
@@ -279,11 +279,11 @@ def test_a_failed_rollout_goes_back_where_its_policy_says_so(desk: Desk) -> None
 
 def _break_group(desk: Desk, group: str) -> None:
     """Whatever this group starts with next never gets ready."""
-    from fleet.cli.target import Target, session_for, wanted_of
+    from fleet.cli.target import Target, fleet_for, manifest_of
     from fleet.core.assignment import assign
 
-    wanted = wanted_of(Target(("fleet.yaml",), ()))
-    desired = session_for(wanted).aim(wanted).desired
+    wanted = manifest_of(Target(("fleet.yaml",), ()))
+    desired, _ = fleet_for(wanted).desired_of(wanted)
     for replica in assign(desired.groups[group], ()).wanted.values():
         desk.world.break_starts(replica.digest)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from fleet.cli import main
-from fleet.cli.catalogue import VERBS
+from fleet.cli import main, verbs
 from fleet.cli.parser import parse
+from fleet.cli.verb_list import VERBS
 from fleet.errors import UsageError
 
 HEAVY = {"pydantic", "rich", "kombu", "yaml", "psutil", "redis", "celery", "billiard", "gevent", "supervisor", "ruamel"}
@@ -35,6 +36,11 @@ def test_every_verb_explains_itself(name: str, capsys: pytest.CaptureFixture[str
         main([name, "--help"])
     assert end.value.code == 0
     assert f"usage: fleet {name}" in capsys.readouterr().out
+
+
+def test_every_verb_has_one_module_of_its_name() -> None:
+    folder = Path(verbs.__file__).parent
+    assert {path.stem for path in folder.glob("[!_]*.py")} == set(VERBS)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from fleet.errors import FleetError, UsageError
 from fleet.files import cannot_write, rewrite, write_all, write_whole
 from fleet.history import KEPT_REVISIONS, History, Origin
 from fleet.overrides import Override
-from fleet.standing import Standing
+from fleet.standing import Applied
 from tests.worlds import fleet, group
 
 HERE = Origin("/srv", ("/srv/fleet.yaml",))
@@ -201,7 +201,7 @@ def test_the_last_word_round_trips(tmp_path: Path) -> None:
     price = Price(1 << 20, 2 << 20, (("postgres", 1),), (("redis", 2),))
     web = group("web", 4, 4, 2, price=price, rollout=RolloutPolicy("recreate", 0, 2, "rollback"), depends_on=("a",))
     desired = fleet(group("a", 1), web, budgets=Budgets(8, 9, 10, (("postgres", 3),)), drained=frozenset({"web.1"}))
-    word = Standing(desired, revision=4, good=3)
+    word = Applied(desired, revision=4, good=3)
     standing.save(tmp_path / "standing.json", word)
     assert standing.load(tmp_path / "standing.json") == word
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.apply import Terms, apply
+from fleet.apply import apply
+from fleet.apply_events import WalkOptions
 from fleet.backends.memory import MemoryBackend
 from fleet.core.desired import Desired, PoolSpec, WorkerSpec
 from fleet.core.moves import begun, in_rollout
@@ -252,7 +253,7 @@ def _looks(backend: MemoryBackend, desired: Desired, starts: int, *, most: int) 
         observed = backend.observe()
         calls = len(backend.calls)
         todo = looked(desired, observed, starts=starts)
-        apply(todo, backend, desired=desired, secrets={}, terms=Terms(wait=False, passing=True))
+        apply(todo, backend, desired=desired, secrets={}, options=WalkOptions(wait=False, passing=True))
         for what, names in backend.calls[calls:]:
             assert what != "stop" or not any(observed.replicas[name].busy for name in names)
         backend.tick()

@@ -20,7 +20,7 @@ from fleet.backends.supervisor.backend import SupervisorBackend
 from fleet.backends.supervisor.rpc import SupervisorRpc
 from fleet.controller import Controller
 from fleet.places import Places
-from fleet.session import Session
+from fleet.session import LocalFleet
 from fleet.settings import Settings
 from fleet.worker.alive import lives
 from fleet.worker.record import RecordView, read
@@ -151,7 +151,7 @@ class Fleet:
     def controller(self) -> Iterator[Controller]:
         """One of this process's own."""
         backend = SupervisorBackend(self.places, rpc_timeout_seconds=10)
-        loop = Controller(Session("world", settings=Settings(home=self.world.home), backend=backend))
+        loop = Controller(LocalFleet("world", settings=Settings(home=self.world.home), backend=backend))
         try:
             yield loop
         finally:

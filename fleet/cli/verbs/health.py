@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.cli.output import Cell, Output, table
-from fleet.cli.target import Target, duration, output_flag, session_of, target_flags, target_of
+from fleet.cli.target import Target, duration, fleet_of, output_flag, target_flags, target_of
 from fleet.core.desired import group_of, is_replica
 from fleet.core.health import PATIENCE, Condition, Health, Patience, Probe, judge
 from fleet.core.wording import duration as in_words
@@ -31,7 +31,7 @@ _STYLES = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Patient:
+class _Examined:
     """One replica, examined."""
 
     name: str
@@ -63,22 +63,22 @@ def health(args: argparse.Namespace, out: Output) -> int:
     """Exit 0 when every replica that was asked about passes the probe, 1 when one does not."""
     now, probe = time.time(), Probe(args.probe)
     patience = PATIENCE if args.patience is None else Patience(args.patience, args.patience, args.patience)
-    patients = [_examined(name, path, now, patience) for name, path in sorted(records_of(args).items())]
-    healthy = bool(patients) and all(patient.health.passes(probe) for patient in patients)
+    found = [_examined(name, path, now, patience) for name, path in sorted(records_of(args).items())]
+    healthy = bool(found) and all(one.health.passes(probe) for one in found)
     document = {
         "probe": probe.value,
         "healthy": healthy,
-        "replicas": [_document(patient, probe, now) for patient in patients],
+        "replicas": [_document(one, probe, now) for one in found],
     }
-    rows = [_row(patient, now) for patient in patients]
+    rows = [_row(one, now) for one in found]
     out.either(document, table(_HEAD, rows, colour=out.colour) if rows else "nothing runs")
     return 0 if healthy else 1
 
 
-def _examined(name: str, path: Path, now: float, patience: Patience) -> _Patient:
+def _examined(name: str, path: Path, now: float, patience: Patience) -> _Examined:
     record = read(path)
     living = record is not None and lives(record.pid, record.started_ticks)
-    return _Patient(name, record, judge(record, lives=living, now=now, patience=patience))
+    return _Examined(name, record, judge(record, lives=living, now=now, patience=patience))
 
 
 # --- which records
@@ -106,7 +106,7 @@ def _one(path: Path) -> Mapping[str, Path]:
 def _places(target: Target) -> Places:
     """Of a fleet that is named by --fleet, without importing what reads manifests and settings."""
     places = Places.of(home_of(os.environ), target.fleet) if target.fleet else None
-    return places if places is not None and places.run.is_dir() else session_of(target).places
+    return places if places is not None and places.run.is_dir() else fleet_of(target).places
 
 
 def _chosen(target: Target, running: list[str]) -> Iterator[str]:
@@ -123,11 +123,11 @@ def _chosen(target: Target, running: list[str]) -> Iterator[str]:
 # --- how they are shown
 
 
-def _row(patient: _Patient, now: float) -> list[Cell]:
-    record, health = patient.record, patient.health
+def _row(one: _Examined, now: float) -> list[Cell]:
+    record, health = one.record, one.health
     own = record if record is not None and not record.foreign else None
     return [
-        Cell(patient.name),
+        Cell(one.name),
         Cell(str(record.pid) if record else "", right=True),
         Cell(_condition(health), _STYLES.get(health.condition, "bad")),
         Cell(f"{own.busy}/{own.slots}" if own else "", right=True),
@@ -142,11 +142,11 @@ def _condition(health: Health) -> str:
     return f"busy until {time.strftime('%H:%M:%S', time.localtime(health.busy_until))}"
 
 
-def _document(patient: _Patient, probe: Probe, now: float) -> dict[str, Any]:
-    record, health = patient.record, patient.health
+def _document(one: _Examined, probe: Probe, now: float) -> dict[str, Any]:
+    record, health = one.record, one.health
     known: dict[str, Any] = {} if record is None else _facts(record, now)
     return {
-        "name": patient.name,
+        "name": one.name,
         "condition": health.condition.value,
         "healthy": health.passes(probe),
         "reason": health.reason,

@@ -8,24 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.audit import who
-from fleet.cli.conduct import Look, Manner, change_flags, conduct, share
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
 from fleet.cli.output import Output
-from fleet.cli.target import (
-    Target,
-    checked_names,
-    duration,
-    output_flag,
-    session_for,
-    session_of,
-    target_flags,
-    target_of,
-)
+from fleet.cli.target import Target, checked_names, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
 from fleet.core.parse import Source
+from fleet.core.selection import sharing
 from fleet.editor import edit_replicas
 from fleet.errors import UsageError
 from fleet.files import STDIN, rewrite
 from fleet.overrides import Kind, Override, added, ended
-from fleet.session import Session, sharing
+from fleet.session import LocalFleet, PlannedChange
 from fleet.wanted import from_sources, read_sources
 
 
@@ -34,9 +26,7 @@ def scale_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser, names="GROUP=N: the wanted count", required=True)
     parser.add_argument("--live", action="store_true", help="leave the manifest alone and override it")
     parser.add_argument("--for", dest="lasting", type=duration, metavar="TIME", help="end of a --live override")
-    parser.add_argument(
-        "--max-destroy", type=share, metavar="COUNT", help="refuse to remove more replicas than 3, or than 20%%"
-    )
+    destroy_flag(parser)
     change_flags(parser)
     output_flag(parser)
 
@@ -48,7 +38,7 @@ def scale(args: argparse.Namespace, out: Output) -> int:
     if args.lasting is not None and not args.live:
         raise UsageError("--for needs --live", hint="a count in the manifest has no end")
     if args.live:
-        return _live(session_of(target), counts, args, out)
+        return _live(fleet_of(target), counts, args, out)
     return _edit(target, counts, args, out)
 
 
@@ -67,12 +57,12 @@ def _counts(words: Sequence[str]) -> dict[str, int]:
 def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, out: Output) -> int:
     before = read_sources(_files(target))
     texts = edit_replicas(before, counts)
-    wanted = from_sources([Source(source.name, texts.get(source.name, source.text)) for source in before])
-    session = session_for(wanted)
+    loaded = from_sources([Source(source.name, texts.get(source.name, source.text)) for source in before])
+    fleet = fleet_for(loaded)
 
-    def look() -> Look:
-        overrides = ended(session.overrides(), counts.keys(), kinds=frozenset[Kind]({"replicas"}))
-        aim = session.aim(wanted, overrides=overrides)
+    def look() -> PlannedChange:
+        overrides = ended(fleet.kept_overrides(), counts.keys(), kinds=frozenset[Kind]({"replicas"}))
+        desired, secrets = fleet.desired_of(loaded, overrides=overrides)
 
         def write() -> None:
             if read_sources([source.name for source in before]) != before:
@@ -80,17 +70,17 @@ def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, o
             for name, text in texts.items():
                 rewrite(Path(name), text)
                 out.say(f"edited {name}")
-            session.keep_overrides(overrides)
+            fleet.keep_overrides(overrides)
 
-        return Look(session.outlook(aim.desired), aim.secrets, wanted, before=write)
+        return replace(fleet.planned(desired, secrets, manifest=loaded), before=write)
 
-    return conduct(session, out, "scale", look, _manner(args, counts))
+    return run_change(fleet, out, verb="scale", look=look, flags=_flags(args, counts))
 
 
 def _files(target: Target) -> tuple[str, ...]:
     files = target.sources()
     if not files:
-        revision = session_of(target).history.latest()
+        revision = fleet_of(target).history.latest()
         files = revision.origin.sources if revision is not None else ()
     missing = [file for file in files if file == STDIN or not Path(file).is_file()]
     if not files or missing:
@@ -99,28 +89,28 @@ def _files(target: Target) -> tuple[str, ...]:
     return files
 
 
-def _live(session: Session, counts: Mapping[str, int], args: argparse.Namespace, out: Output) -> int:
-    wanted = session.last_applied()
-    now = session.now()
+def _live(fleet: LocalFleet, counts: Mapping[str, int], args: argparse.Namespace, out: Output) -> int:
+    loaded = fleet.applied_manifest()
+    now = fleet.now()
     until = now + args.lasting if args.lasting is not None else None
     new = [Override("replicas", group, now, who(), args.reason or "", until, count) for group, count in counts.items()]
 
-    def look() -> Look:
-        overrides = added(session.overrides(), *new)
-        aim = session.aim(wanted, overrides=overrides)
-        checked_names(tuple(counts), aim.desired, groups_only=True)
-        outlook = session.outlook(aim.desired, only=counts.keys() | sharing(aim.desired))
+    def look() -> PlannedChange:
+        overrides = added(fleet.kept_overrides(), *new)
+        desired, secrets = fleet.desired_of(loaded, overrides=overrides)
+        checked_names(tuple(counts), desired, groups_only=True)
+        change = fleet.planned(desired, secrets, only=counts.keys() | sharing(desired))
 
         def write() -> None:
-            session.keep_overrides(overrides)
-            session.audit.write(*({"event": "override", "override": str(one)} for one in new))
+            fleet.keep_overrides(overrides)
+            fleet.audit.write(*({"event": "override", "override": str(one)} for one in new))
 
-        return Look(outlook, aim.secrets, before=write)
+        return replace(change, before=write)
 
-    return conduct(session, out, "scale", look, _manner(args, counts))
+    return run_change(fleet, out, verb="scale", look=look, flags=_flags(args, counts))
 
 
-def _manner(args: argparse.Namespace, counts: Mapping[str, int]) -> Manner:
+def _flags(args: argparse.Namespace, counts: Mapping[str, int]) -> ChangeFlags:
     words = ", ".join(f"{group}={count}" for group, count in counts.items())
-    manner = Manner.of(args)
-    return replace(manner, reason=manner.reason or f"scale {words}")
+    flags = ChangeFlags.of(args)
+    return replace(flags, reason=flags.reason or f"scale {words}")

@@ -11,11 +11,10 @@ from typing import Any
 
 from fleet.broker.publisher import Outgoing, Publisher, depths
 from fleet.cli.output import Output
-from fleet.cli.target import duration, output_flag, session_for, session_of, target_flags, target_of, wanted_of
+from fleet.cli.target import duration, fleet_for, fleet_of, manifest_of, output_flag, target_flags, target_of
 from fleet.core.desired import Desired, broker_of
 from fleet.errors import NotReady, UsageError
-from fleet.session import Session
-from fleet.wanted import Aim
+from fleet.session import LocalFleet
 from fleet.worker.messages import build
 
 WAIT_TIMEOUT_SECONDS = 3600.0
@@ -42,13 +41,13 @@ def send(args: argparse.Namespace, out: Output) -> int:
         raise UsageError("name one task", hint="like `fleet send fleet.yaml shop.thumb --args '[\"a.jpg\"]'`")
     if args.count < 1:
         raise UsageError(f"--count {args.count}: nothing to send")
-    wanted = wanted_of(target)
-    session = session_of(target) if target.fleet else session_for(wanted)
-    aim = session.aim(wanted)
-    queue = args.queue or _only_queue(aim.desired)
-    url = _broker_url(aim)
+    loaded = manifest_of(target)
+    fleet = fleet_of(target) if target.fleet else fleet_for(loaded)
+    desired, secrets = fleet.desired_of(loaded)
+    queue = args.queue or _only_queue(desired)
+    url = _broker_url(desired, secrets)
     call = (target.names[0], _json(args.args, list, "--args"), _json(args.kwargs, dict, "--kwargs"))
-    before = _counted(session, queue) if args.wait else (0, 0)
+    before = _counted(fleet, queue) if args.wait else (0, 0)
     began = time.monotonic()
     with _bar(out, "sending", args.count) as progress, Publisher(url) as publisher:
         publisher.send_many((_message(queue, *call) for _ in range(args.count)), progress=progress)
@@ -56,8 +55,8 @@ def send(args: argparse.Namespace, out: Output) -> int:
     document: dict[str, Any] = {"task": target.names[0], "queue": queue, "sent": args.count, "seconds": round(sent, 3)}
     text = f"sent {args.count} x {target.names[0]} to {queue} in {sent:.1f} s"
     if args.wait:
-        _wait(session, queue, url, before[0], args, out)
-        failed = max(0, _counted(session, queue)[1] - before[1])
+        _wait(fleet, queue, url, before[0], args, out)
+        failed = max(0, _counted(fleet, queue)[1] - before[1])
         waited = time.monotonic() - began
         document |= {"failed": failed, "waited": round(waited, 3)}
         text += f"; done after {waited:.1f} s, {failed} failed"
@@ -91,32 +90,32 @@ def _only_queue(desired: Desired) -> str:
     return queues[0]
 
 
-def _broker_url(aim: Aim) -> str:
-    broker = broker_of(aim.desired)
+def _broker_url(desired: Desired, secrets: Mapping[str, str]) -> str:
+    broker = broker_of(desired)
     if broker is None:
         raise UsageError("the manifest names no broker", hint="write spec.broker")
-    return aim.secrets[broker.secret] if broker.secret else broker.url
+    return secrets[broker.secret] if broker.secret else broker.url
 
 
-def _consumers(session: Session, queue: str) -> list[Any]:
+def _consumers(fleet: LocalFleet, queue: str) -> list[Any]:
     """Replicas that take from the queue."""
-    replicas = session.backend.observe().replicas.values()
+    replicas = fleet.backend.observe().replicas.values()
     return [one for one in replicas if one.spec and any(own.name == queue for own in one.spec.queues)]
 
 
-def _counted(session: Session, queue: str) -> tuple[int, int]:
+def _counted(fleet: LocalFleet, queue: str) -> tuple[int, int]:
     """Done and failed so far, in the workers that are there now."""
-    replicas = _consumers(session, queue)
+    replicas = _consumers(fleet, queue)
     return sum(replica.processed for replica in replicas), sum(replica.failed for replica in replicas)
 
 
-def _wait(session: Session, queue: str, url: str, before: int, args: argparse.Namespace, out: Output) -> None:
+def _wait(fleet: LocalFleet, queue: str, url: str, before: int, args: argparse.Namespace, out: Output) -> None:
     """Until as many were done, or nothing waits and nothing runs for a few looks (a worker was restarted meanwhile)."""
     end = time.monotonic() + args.timeout
     quiet = 0
     with _bar(out, "done", args.count) as progress:
         while True:
-            replicas = _consumers(session, queue)
+            replicas = _consumers(fleet, queue)
             done = max(0, sum(replica.processed for replica in replicas) - before)
             progress(min(done, args.count))
             idle = not depths(url, [queue])[queue] and not any(replica.busy for replica in replicas)

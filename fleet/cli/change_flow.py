@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fleet import logs, machine
-from fleet.apply import STARTS_PER_CORE, Report, StepsFailed, Terms
-from fleet.change import Change, carry_out
+from fleet.apply_events import STARTS_PER_CORE, Report, StepsFailed, WalkOptions
+from fleet.change import carry_out
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
@@ -19,9 +19,9 @@ from fleet.cli.target import duration
 from fleet.core import budget, plan_text
 from fleet.core.desired import RESERVED_PREFIX
 from fleet.core.plan import Plan
+from fleet.core.selection import leaving
 from fleet.errors import Refused
-from fleet.session import Outlook, Session, leaving
-from fleet.wanted import Wanted
+from fleet.session import LocalFleet, PlannedChange
 from pools.traits import TRAITS
 
 DECLINED = 1
@@ -30,22 +30,7 @@ _MARGIN_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
-    """One look: the outlook, what its replicas need to start, and what to do just before the first step."""
-
-    outlook: Outlook
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    wanted: Wanted | None = None
-    before: Callable[[], None] = lambda: None
-
-    @property
-    def plan(self) -> Plan:
-        """The steps."""
-        return self.outlook.plan
-
-
-@dataclass(frozen=True, slots=True)
-class Manner:
+class ChangeFlags:
     """How a change is to be made, from the flags of its verb."""
 
     yes: bool = False
@@ -56,7 +41,7 @@ class Manner:
     reason: str = ""
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> Manner:
+    def of(cls, args: argparse.Namespace) -> ChangeFlags:
         """The flags that a verb has; the others keep their defaults."""
         given = vars(args)
         return cls(
@@ -80,59 +65,67 @@ def change_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="TEXT", help="why, for the audit")
 
 
-def share(text: str) -> str:
+def destroy_flag(parser: argparse.ArgumentParser) -> None:
+    """--max-destroy, for verbs that may remove replicas."""
+    parser.add_argument(
+        "--max-destroy", type=_share, metavar="COUNT", help="refuse to remove more replicas than 3, or than 20%%"
+    )
+
+
+def _share(text: str) -> str:
     """argparse type: ``3`` or ``20%``."""
     if text.removesuffix("%").isdigit():
         return text
     raise argparse.ArgumentTypeError(f"not a number or a share of replicas: {text!r}; write it like '3' or '20%'")
 
 
-def conduct(session: Session, out: Output, verb: str, look: Callable[[], Look], manner: Manner) -> int:
-    """Do what a verb plans; its exit code. ``look`` is called anew whenever the world may have moved."""
-    if manner.dry_run:
-        seen = look()
-        out.either(plan_text.document(seen.plan), _shown(seen.plan, out))
+def run_change(
+    fleet: LocalFleet, out: Output, *, verb: str, look: Callable[[], PlannedChange], flags: ChangeFlags
+) -> int:
+    """Do what a verb plans; its exit code. ``look`` is called again whenever the world may have moved."""
+    if flags.dry_run:
+        change = look()
+        out.either(plan_text.document(change.plan), _shown(change.plan, out))
         return 0
     asked: Plan | None = None
-    if out.can_ask() and not manner.yes:
+    if out.can_ask() and not flags.yes:
         asked = look().plan
         if not _agreed(asked, out):
             return DECLINED
-    with session.lock():
-        seen = look()
+    with fleet.lock():
+        change = look()
         if asked is None:
-            _show(seen.plan, out)
-        elif _steps(seen.plan) != _steps(asked):
+            _show(change.plan, out)
+        elif _steps(change.plan) != _steps(asked):
             out.say("the fleet has changed meanwhile; the plan is now:")
-            if not _agreed(seen.plan, out):
+            if not _agreed(change.plan, out):
                 return DECLINED
-        guard(seen.outlook, manner)
-        report = walk(session, out, verb, seen, manner)
-    finished(session, out, seen.plan, report)
+        _guard(change, flags)
+        report = _carry_out(fleet, out, verb=verb, change=change, flags=flags)
+    finished(fleet, out, change.plan, report)
     return 0
 
 
-def walk(session: Session, out: Output, verb: str, seen: Look, manner: Manner) -> Report:
-    """Carry out what was seen, with the lock held."""
-    seen.before()
-    change = Change(verb, seen.outlook, seen.secrets, seen.wanted, manner.reason)
+def _carry_out(fleet: LocalFleet, out: Output, *, verb: str, change: PlannedChange, flags: ChangeFlags) -> Report:
+    """With the lock held."""
+    change.before()
     try:
-        with Signals(out) as signals, Progress(out, seen.plan) as progress:
-            terms = Terms(
-                _patience_seconds(session, seen.plan, manner),
-                wait=manner.wait,
+        with Signals(out) as signals, Progress(out, change.plan) as progress:
+            options = WalkOptions(
+                _patience_seconds(fleet, change.plan, flags),
+                wait=flags.wait,
                 starts_at_once=STARTS_PER_CORE * machine.cpus(),
                 interrupted=signals.number,
             )
-            return carry_out(session, change, tell=progress.tell, terms=terms)
+            return carry_out(fleet, change, verb=verb, reason=flags.reason, on_event=progress.on_event, options=options)
     except StepsFailed as error:
-        _last_words(session, out, error.failures[0][0].replica)
+        _last_words(fleet, out, error.failures[0][0].replica)
         raise
 
 
-def _last_words(session: Session, out: Output, replica: str) -> None:
+def _last_words(fleet: LocalFleet, out: Output, replica: str) -> None:
     """What a failed replica wrote last: most often the reason stands there."""
-    lines = logs.merged({replica: session.places.log_file(replica)}, last=LAST_WORDS)
+    lines = logs.merged({replica: fleet.places.log_file(replica)}, last=LAST_WORDS)
     if lines:
         out.say(f"the end of the log of {replica}:")
         for line in lines:
@@ -160,16 +153,16 @@ def _is_installed(library: str) -> bool:
     return not library or importlib.util.find_spec(library) is not None
 
 
-def guard(outlook: Outlook, manner: Manner) -> None:
+def _guard(change: PlannedChange, flags: ChangeFlags) -> None:
     """Raise Refused for what breaks a budget or removes more than is allowed."""
-    budget.check(outlook.desired, outlook.plan, outlook.observed)
-    _refuse_missing_pools(outlook.plan)
-    if not manner.max_destroy:
+    budget.check(change.desired, change.plan, change.observed)
+    _refuse_missing_pools(change.plan)
+    if not flags.max_destroy:
         return
-    gone = leaving(outlook.plan)
-    running = [one for one in outlook.observed.replicas.values() if not one.group.startswith(RESERVED_PREFIX)]
-    number = int(manner.max_destroy.removesuffix("%"))
-    allowed = len(running) * number // 100 if manner.max_destroy.endswith("%") else number
+    gone = leaving(change.plan)
+    running = [one for one in change.observed.replicas.values() if not one.group.startswith(RESERVED_PREFIX)]
+    number = int(flags.max_destroy.removesuffix("%"))
+    allowed = len(running) * number // 100 if flags.max_destroy.endswith("%") else number
     if len(gone) > allowed:
         raise Refused(
             f"the plan removes {len(gone)} of {len(running)} replicas, and --max-destroy allows {allowed}",
@@ -202,16 +195,16 @@ def _steps(plan: Plan) -> list[tuple[str, ...]]:
     return [(step.id, step.target.live if step.target else "") for step in plan.changes]
 
 
-def _patience_seconds(session: Session, plan: Plan, manner: Manner) -> float:
-    if manner.timeout_seconds is not None:
-        return manner.timeout_seconds
-    return max(session.settings.ready_timeout_seconds, plan.worst_case_seconds + _MARGIN_SECONDS)
+def _patience_seconds(fleet: LocalFleet, plan: Plan, flags: ChangeFlags) -> float:
+    if flags.timeout_seconds is not None:
+        return flags.timeout_seconds
+    return max(fleet.settings.ready_timeout_seconds, plan.worst_case_seconds + _MARGIN_SECONDS)
 
 
-def finished(session: Session, out: Output, plan: Plan, report: Report) -> None:
+def finished(fleet: LocalFleet, out: Output, plan: Plan, report: Report) -> None:
     """Say how it ended."""
-    standing = session.standing()
-    revision = standing.revision if standing is not None else 0
+    applied = fleet.applied()
+    revision = applied.revision if applied is not None else 0
     if out.is_json:
         document: dict[str, Any] = plan_text.document(plan)
         out.document({**document, "revision": revision, "outcome": "done", "seconds": round(report.seconds, 3)})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.cli.output import Cell, Output, painted, table
 from fleet.cli.progress import portion
-from fleet.cli.target import duration, no_names, output_flag, target_flags, target_of, wanted_of
+from fleet.cli.target import duration, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.core.wording import counted
 from fleet.core.wording import duration as told
 from fleet.errors import UsageError
@@ -17,7 +17,7 @@ from fleet.errors import UsageError
 if TYPE_CHECKING:
     from fleet.core.rehearsal import Play, Stage
     from fleet.core.simulation import GroupOutcome, Outcome
-    from fleet.wanted import Wanted
+    from fleet.wanted import LoadedManifest
 
 HOUR_SECONDS = 3600.0
 SHORTEST_SECONDS = 10.0
@@ -56,23 +56,23 @@ def simulate(args: argparse.Namespace, out: Output) -> int:
     no_names(target)
     _check_duration(args.duration)
     if args.picture:
-        from fleet import picture
+        from fleet.cli import plot
 
-        picture.check(args.picture)
-    wanted = wanted_of(target)
-    stage = _stage(wanted)
+        plot.check(args.picture)
+    loaded = manifest_of(target)
+    stage = _stage(loaded)
     play = _play(args, stage)
-    policy = args.policy or ("fleet" if wanted.manifest.spec.balance.mode == "dynamic" else "static")
-    with portion(out, f"{told(play.duration_seconds)} of {wanted.name}", play.duration_seconds) as tell:
+    policy = args.policy or ("fleet" if loaded.manifest.spec.balance.mode == "dynamic" else "static")
+    with portion(out, f"{told(play.duration_seconds)} of {loaded.name}", play.duration_seconds) as tell:
         outcome = rehearse(stage, play, policy, watch=bool(args.picture), tell=tell)
     what = args.arrivals or args.workload or WORKLOADS[1]
-    head = {"fleet": wanted.name, "policy": policy, "workload": what, "seed": args.seed}
+    head = {"fleet": loaded.name, "policy": policy, "workload": what, "seed": args.seed}
     out.either({**head, **_document(stage, play, outcome)}, _text(head, stage, play, outcome, colour=out.colour))
     for note in stage.notes if not out.is_json else ():
         out.say(f"note: {note}")
     if args.picture:
         targets = {one.name: one.group.target_wait_seconds for one in stage.stations}
-        picture.draw(outcome, args.picture, title=_title(head, play), budget=stage.budget, targets=targets)
+        plot.draw(outcome, args.picture, title=_title(head, play), budget=stage.budget, targets=targets)
         out.say(f"drew {args.picture}")
     return 0
 
@@ -82,15 +82,15 @@ def _check_duration(seconds: float | None) -> None:
         raise UsageError(f"--duration {told(seconds)} makes no sense", hint="from 10s to 7d")
 
 
-def _stage(wanted: Wanted) -> Stage:
+def _stage(loaded: LoadedManifest) -> Stage:
     """Without secrets, apps or anything that runs: what is unknown counts as the default."""
     from fleet.core.facts import Facts
     from fleet.core.rehearsal import stage
     from fleet.machine import cpus
 
-    found = stage(wanted.manifest, facts=Facts(cpus=cpus(), embedded_url="redis+socket:///"))
+    found = stage(loaded.manifest, facts=Facts(cpus=cpus(), embedded_url="redis+socket:///"))
     if not found.stations:
-        raise UsageError(f"fleet {wanted.name!r} has no group with slots", hint="there is nothing to simulate")
+        raise UsageError(f"fleet {loaded.name!r} has no group with slots", hint="there is nothing to simulate")
     return found
 
 

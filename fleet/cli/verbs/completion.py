@@ -1,13 +1,10 @@
-"""completion, version."""
+"""completion: a completion script for a shell."""
 
 from __future__ import annotations
 
 import argparse
-import platform
 
-from fleet._version import __version__
 from fleet.cli.output import Output
-from fleet.cli.target import output_flag
 
 SHELLS = ("bash", "zsh", "tcsh", "fish")
 
@@ -24,16 +21,4 @@ def completion(args: argparse.Namespace, out: Output) -> int:
     from fleet.cli.parser import whole
 
     out.facts(shtab.complete(whole(), shell=args.shell))
-    return 0
-
-
-def version_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of version."""
-    output_flag(parser)
-
-
-def version(_args: argparse.Namespace, out: Output) -> int:
-    """The version of fleet and of the Python it runs on."""
-    python = platform.python_version()
-    out.either({"fleet": __version__, "python": python}, f"fleet {__version__} (Python {python})")
     return 0

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from fleet import settings
 from fleet.cli.output import Output, painted
-from fleet.cli.target import no_names, output_flag, session_of, target_flags, target_of
+from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.core.desired import BROKER_GROUP
 
 if TYPE_CHECKING:
-    from fleet.doctor import Finding
+    from fleet.doctor_finding import Finding
 
 _MARKS = {"error": ("✗", "bad"), "warning": ("!", "wait"), "info": ("·", "dim")}
 
@@ -26,22 +26,22 @@ def doctor_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def doctor(args: argparse.Namespace, out: Output) -> int:
-    """Look, mend where that is asked, and exit 1 while an error is left."""
+    """Look, fix what can be fixed where that is asked, and exit 1 while an error is left."""
     from fleet.doctor import examine, fix
 
     target = target_of(args)
     no_names(target)
-    session = session_of(target)
-    standing = session.standing()
-    embedded = standing is not None and BROKER_GROUP in standing.desired.groups
-    found = examine(session.places, session.settings, embedded_wanted=embedded)
+    fleet = fleet_of(target)
+    applied = fleet.applied()
+    embedded = applied is not None and BROKER_GROUP in applied.desired.groups
+    found = examine(fleet.places, fleet.settings, embedded_wanted=embedded)
     mended: list[str] = []
     if args.fix and any(finding.fixable for finding in found):
-        with session.lock():
-            mended = fix(examine(session.places, session.settings, embedded_wanted=embedded))
-        session.audit.write(*({"event": "doctor.fixed", "reason": text} for text in mended))
-        found = examine(session.places, session.settings, embedded_wanted=embedded)
-    out.either(_document(session.name, found, mended), _text(found, mended, colour=out.colour))
+        with fleet.lock():
+            mended = fix(examine(fleet.places, fleet.settings, embedded_wanted=embedded))
+        fleet.audit.write(*({"event": "doctor.fixed", "reason": text} for text in mended))
+        found = examine(fleet.places, fleet.settings, embedded_wanted=embedded)
+    out.either(_document(fleet.name, found, mended), _text(found, mended, colour=out.colour))
     return 1 if any(finding.severity == "error" for finding in found) else 0
 
 

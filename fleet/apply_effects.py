@@ -1,0 +1,194 @@
+"""What an action asks of the backend, call by call, and how the world shows that it took effect. Only `ask` acts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from fleet.backends.base import Backend
+from fleet.core.desired import Replica
+from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.plan import Action, Step
+
+MARGIN_SECONDS = 30.0  # on top of a grace: the backend kills what outlives it, and that takes a moment too
+SETTLE_SECONDS = 2.0  # a replica that was parked before may look parked for a moment after it was asked to start
+
+RUNS = frozenset({Action.START, Action.REPLACE, Action.RESTART})
+RUNS_ON = frozenset({Action.KEEP, Action.RESIZE})
+
+
+class Request(StrEnum):
+    """What is asked of the backend; an action is a sequence of these. The order here is the order within one round."""
+
+    STOP = "stop"
+    FORGET = "forget"
+    RESIZE = "resize"
+    AGAIN = "again"
+    START = "start"
+    HOLD = "hold"
+    RELEASE = "release"
+    REAP = "reap"
+
+
+REQUESTS: Mapping[Action, tuple[Request, ...]] = {
+    Action.START: (Request.START,),
+    Action.REPLACE: (Request.STOP, Request.FORGET, Request.START),
+    Action.RESTART: (Request.STOP, Request.RESIZE, Request.AGAIN),
+    Action.RESIZE: (Request.RESIZE,),
+    Action.DRAIN: (Request.STOP, Request.FORGET),
+    Action.STOP: (Request.STOP, Request.FORGET),
+    Action.FORGET: (Request.FORGET,),
+    Action.HOLD: (Request.HOLD,),
+    Action.RELEASE: (Request.RELEASE,),
+    Action.REAP: (Request.REAP,),
+}
+
+_NEEDS_SUPERVISOR = frozenset({Request.START, Request.AGAIN, Request.RESIZE})
+
+_UNMET: Mapping[Request, str] = {
+    Request.STOP: "did not stop",
+    Request.RESIZE: "not ready",
+    Request.FORGET: "was not struck from the supervisor",
+    Request.AGAIN: "not ready",
+    Request.START: "not ready",
+    Request.HOLD: "does not answer to being held",
+    Request.RELEASE: "does not answer to being released",
+    Request.REAP: "did not exit",
+}
+
+
+@dataclass(slots=True)
+class RunningStep:
+    """A step under way: which of its requests is current, and how far that one is.
+
+    left: requests, the current one first.  asked_at: seconds by the clock of the walk.  was_parked: it had crashed too
+    often before it was asked.
+    """
+
+    step: Step
+    left: list[Request]
+    asked: bool = False
+    asked_at: float = 0.0
+    was_parked: bool = False
+
+    @property
+    def request(self) -> Request:
+        return self.left[0]
+
+
+def requests_of(step: Step, replica: ObservedReplica | None) -> list[Request]:
+    """What a step is made of. What is run again gets its settings written only where they changed."""
+    same = step.target is None or (replica is not None and replica.spec == step.target.spec)
+    skipped = {Request.RESIZE} if step.action is Action.RESTART and same else set()
+    return [request for request in REQUESTS[step.action] if request not in skipped]
+
+
+def ask(backend: Backend, request: Request, steps: Sequence[Step], *, secrets: Mapping[str, str]) -> None:
+    """One call for all these steps. Raises FleetError."""
+    names = [step.replica for step in steps]
+    match request:
+        case Request.STOP:
+            backend.stop(names)
+        case Request.FORGET:
+            backend.forget(names)
+        case Request.AGAIN:
+            backend.run_again(names)
+        case Request.START:
+            backend.start(_targets(steps), secrets=secrets)
+        case Request.RESIZE:
+            backend.resize(_targets(steps), secrets=secrets)
+        case Request.HOLD | Request.RELEASE:
+            backend.hold(names, on=request is Request.HOLD)
+        case Request.REAP:
+            backend.reap([step.pid for step in steps if step.pid is not None])
+
+
+def _targets(steps: Sequence[Step]) -> list[Replica]:
+    return [step.target for step in steps if step.target is not None]
+
+
+def took_effect(running: RunningStep, seen: Observed, *, now: float, wait: bool) -> bool:
+    """Whether the world is as the current request asked for. ``wait``: what is to run must be ready too."""
+    replica = seen.replicas.get(running.step.replica)
+    match running.request:
+        case Request.STOP:
+            return replica is None or (not replica.running and replica.state is not State.STARTING)
+        case Request.FORGET:
+            return replica is None
+        case Request.START | Request.AGAIN:
+            return not wait or is_ready(replica, running.step.target.digest if running.step.target else "")
+        case Request.RESIZE:
+            return _has_resized(running, replica, now=now, wait=wait)
+        case Request.HOLD:
+            return replica is None or replica.held
+        case Request.RELEASE:
+            return replica is None or not replica.held
+    return all(stray.pid != running.step.pid for stray in seen.strays)
+
+
+def _has_resized(running: RunningStep, replica: ObservedReplica | None, *, now: float, wait: bool) -> bool:
+    """It has its new settings. What runs in slots it gave up may finish within the grace, as in a drain."""
+    step = running.step
+    if replica is None or step.target is None:
+        return False
+    if not wait or step.action is Action.RESTART:
+        return replica.spec == step.target.spec
+    fits = replica.busy <= replica.slots or now - running.asked_at > step.grace_seconds
+    return fits and replica.goes_by(step.target.spec) and is_ready(replica, step.target.digest)
+
+
+def lacks_supervisor(running: RunningStep, seen: Observed) -> bool:
+    """Whether the current request can never take effect because the supervisor is gone."""
+    return running.request in _NEEDS_SUPERVISOR and not seen.up
+
+
+def failure_of(running: RunningStep, seen: Observed, *, now: float) -> str:
+    """Why a request that took no effect yet never will; '' while there is hope."""
+    replica = seen.replicas.get(running.step.replica)
+    waited, patience = now - running.asked_at, _patience_seconds(running)
+    if running.request in _NEEDS_SUPERVISOR and replica is not None and replica.state is State.FAILED:
+        settles = running.was_parked and waited < SETTLE_SECONDS
+        if not settles:
+            return f"parked after too many crashes{_note(replica)}"
+    if waited <= patience:
+        return ""
+    if running.request is Request.RESIZE and replica is not None and is_ready(replica, ""):
+        return f"did not take up within {patience:g} s: {running.step.reason}{_has(replica)}"
+    return f"{_UNMET[running.request]} within {patience:g} s{condition(replica)}"
+
+
+def _patience_seconds(running: RunningStep) -> float:
+    match running.request:
+        case Request.STOP | Request.REAP:
+            return running.step.grace_seconds + MARGIN_SECONDS
+        case Request.START | Request.AGAIN:
+            return running.step.ready_timeout_seconds
+        case Request.RESIZE:
+            return running.step.grace_seconds + running.step.ready_timeout_seconds
+    return MARGIN_SECONDS
+
+
+def is_ready(replica: ObservedReplica | None, digest: str) -> bool:
+    """It takes work, or is held on purpose, and is what ``digest`` says (empty: any)."""
+    if replica is None or (digest and replica.digest != digest):
+        return False
+    return replica.state is State.READY or (replica.held and replica.state is State.DRAINING)
+
+
+def is_heavy(step: Step) -> bool:
+    """Whether a worker comes up, which imports an app."""
+    return step.action in RUNS and step.target is not None and step.target.spec.kind != "command"
+
+
+def condition(replica: ObservedReplica | None) -> str:
+    """The end of a sentence about a replica: the state it is in."""
+    return ": it is gone" if replica is None else f": {replica.state}{_note(replica)}"
+
+
+def _has(replica: ObservedReplica) -> str:
+    return f" (it has {replica.slots} slots, {replica.busy} busy; its log says why)"
+
+
+def _note(replica: ObservedReplica | None) -> str:
+    return f" ({replica.note})" if replica is not None and replica.note else ""

@@ -1,0 +1,85 @@
+"""Every verb with one line of help; nothing else, so ``fleet --help`` costs nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """Module fleet.cli.verbs.<name> has two functions: ``<name>_flags(parser)`` and ``<name>(args, out) -> int``."""
+
+    name: str
+    help: str
+
+
+CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
+    (
+        "write",
+        (
+            Verb("init", "write a commented manifest and a tasks module to start from"),
+            Verb("validate", "check a manifest: schema, capabilities, budgets; touches nothing"),
+            Verb("explain", "why each group has its slots, replicas and concurrency"),
+            Verb("simulate", "what a load would do to waits and slots, before anything runs"),
+            Verb("render", "the exact bytes that apply would write"),
+            Verb("schema", "the JSON Schema of a manifest, for editors"),
+        ),
+    ),
+    (
+        "change",
+        (
+            Verb("plan", "what apply would do, replica by replica, with reasons"),
+            Verb("apply", "plan, confirm, execute, wait until ready"),
+            Verb("scale", "another replica count: in the manifest, or --live for a while"),
+            Verb("restart", "run replicas anew, a few at a time"),
+            Verb("drain", "let groups or replicas stop taking work; they stay"),
+            Verb("pause", "hold groups at zero replicas"),
+            Verb("resume", "undo drain, pause and scale --live"),
+            Verb("rollback", "an earlier revision, as an ordinary plan"),
+            Verb("down", "drain and remove everything this fleet owns"),
+        ),
+    ),
+    (
+        "see",
+        (
+            Verb("status", "groups and replicas, what they do, and what drifted"),
+            Verb("health", "whether replicas live, are ready, make progress: reads their records only"),
+            Verb("top", "a live view of the same"),
+            Verb("logs", "the logs of all replicas as one"),
+            Verb("stacks", "what every thread, greenlet, coroutine and child of a worker does now"),
+            Verb("history", "the revisions that were applied"),
+            Verb("events", "what happened, by whom and why"),
+            Verb("doctor", "look for what is broken around a fleet, and mend it with --fix"),
+        ),
+    ),
+    (
+        "work",
+        (
+            Verb("send", "enqueue tasks, with a progress bar"),
+            Verb("worker", "run one worker by hand, without a manifest"),
+            Verb("controller", "move slots between groups as load comes and goes; apply starts it"),
+        ),
+    ),
+    (
+        "shell",
+        (
+            Verb("completion", "a completion script for a shell"),
+            Verb("version", "the version of fleet"),
+        ),
+    ),
+)
+
+VERBS = MappingProxyType({verb.name: verb for _, verbs in CHAPTERS for verb in verbs})
+
+
+def overview() -> str:
+    """What ``fleet --help`` prints."""
+    width = max(map(len, VERBS)) + 2
+    lines = ["usage: fleet VERB [MANIFEST…] [flags]      fleet VERB --help tells more", ""]
+    lines += ["A running fleet may be named with --fleet NAME instead of a manifest.", ""]
+    for title, verbs in CHAPTERS:
+        lines += [f"{title}:", *(f"  {verb.name:<{width}}{verb.help}" for verb in verbs), ""]
+    lines += ["exit codes: 0 done, 1 error, 2 changes (plan --detailed-exitcode), 3 manifest invalid, 4 not ready,"]
+    lines += ["  5 rolled back, 6 paused, 7 stale plan, 8 locked, 9 refused by a guard, 10 unreachable, 64 usage"]
+    return "\n".join(lines)

@@ -1,0 +1,41 @@
+"""apply: bring a fleet to its manifest, or do exactly a kept plan."""
+
+from __future__ import annotations
+
+import argparse
+
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
+from fleet.cli.output import Output
+from fleet.cli.saved_plan import check_fresh, manifest_in, read_saved
+from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
+from fleet.session import PlannedChange
+
+
+def apply_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of apply."""
+    target_flags(parser)
+    change_flags(parser)
+    parser.add_argument("--prune", action="store_true", help="also remove groups that left the manifest")
+    destroy_flag(parser)
+    output_flag(parser)
+
+
+def apply(args: argparse.Namespace, out: Output) -> int:
+    """Bring the fleet to its manifest, or do exactly a kept plan."""
+    target = target_of(args)
+    no_names(target)
+    document = read_saved(target.manifests[0]) if len(target.manifests) == 1 else None
+    loaded = manifest_in(document, target.manifests[0]) if document is not None else manifest_of(target)
+    prune = bool(document["prune"]) if document is not None else args.prune
+    fleet = fleet_for(loaded)
+    for warning in loaded.warnings:
+        out.say(f"warning: {warning}")
+
+    def look() -> PlannedChange:
+        desired, secrets = fleet.desired_of(loaded)
+        change = fleet.planned(desired, secrets, manifest=loaded, prune=prune)
+        if document is not None:
+            check_fresh(document, change.plan)
+        return change
+
+    return run_change(fleet, out, verb="apply", look=look, flags=ChangeFlags.of(args))

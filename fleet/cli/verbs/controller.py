@@ -1,0 +1,93 @@
+"""controller: slots that move between groups while the fleet runs."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+import time
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from fleet.cli.output import Output
+from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.view import look_text
+from fleet.errors import FleetError
+
+if TYPE_CHECKING:
+    from fleet.controller import Controller
+    from fleet.controller_look import Look
+
+
+def controller_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of controller."""
+    target_flags(parser)
+    parser.add_argument("--once", action="store_true", help="look once, move what is to be moved, and end")
+    output_flag(parser)
+
+
+def controller(args: argparse.Namespace, out: Output) -> int:
+    """Look at the fleet again and again, and move slots. One at a time: a second one is refused."""
+    from fleet.controller import Controller
+
+    target = target_of(args)
+    no_names(target)
+    fleet = fleet_of(target)
+    with fleet.controller_lock():
+        loop = Controller(fleet)
+        try:
+            if args.once:
+                document = loop.tick().to_json()
+                out.either({"fleet": fleet.name, **document}, look_text(document, colour=out.colour))
+            else:
+                _run(loop, out)
+        finally:
+            loop.close()
+    return 0
+
+
+def _run(loop: Controller, out: Output) -> None:
+    """Until INT or TERM; the look under way is finished."""
+    over = threading.Event()
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        over.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    log = _Log(out)
+    loop.run(is_over=over.is_set, wait=over.wait, on_look=log.on_look)
+
+
+class _Log:
+    """A line for each move, and for each note that is new: this is the controller's log."""
+
+    def __init__(self, out: Output) -> None:
+        self._out = out
+        self._note = ""
+
+    def on_look(self, look: Look | FleetError) -> None:
+        """What one look brought."""
+        if isinstance(look, FleetError):
+            self._say(f"error: {look.message}" + (f" ({look.hint})" if look.hint else ""))
+            return
+        document = look.to_json()
+        if self._out.is_json:
+            self._out.line(document)
+            return
+        self._say(document["note"])
+        if not document["steps"]:
+            return
+        for name, row in document["groups"].items():
+            if row["asked"] != row["has"]:
+                self._out.facts(f"{_clock()} {name} {row['has']} -> {row['asked']} slots: {row['why']}")
+        self._out.facts(f"{_clock()}   {', '.join(document['steps'])}")
+
+    def _say(self, note: str) -> None:
+        if note and note != self._note:
+            self._out.facts(f"{_clock()} {note}")
+        self._note = note
+
+
+def _clock() -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S")

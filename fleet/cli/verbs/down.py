@@ -1,0 +1,56 @@
+"""down: drain and remove everything that a fleet owns."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from fleet.apply_events import WalkOptions
+from fleet.change import take_down
+from fleet.cli.change_flow import DECLINED, finished
+from fleet.cli.output import Output
+from fleet.cli.progress import Progress
+from fleet.cli.signals import Signals
+from fleet.cli.target import duration, fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.core import plan_text
+from fleet.core.expand import nothing
+from fleet.errors import Refused
+from fleet.session import LocalFleet
+
+
+def down_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of down."""
+    target_flags(parser)
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask; needed where nobody can answer")
+    parser.add_argument("--timeout", type=duration, metavar="TIME", help="longest wait for what runs to finish")
+    output_flag(parser)
+
+
+def down(args: argparse.Namespace, out: Output) -> int:
+    """Take the fleet down. Its history stays, so that `fleet apply --fleet NAME` brings it back."""
+    target = target_of(args)
+    no_names(target)
+    fleet = fleet_of(target)
+    if not args.yes and not _agreed(fleet, out):
+        return DECLINED
+    with fleet.lock():
+        plan = fleet.planned(nothing(fleet.name), prune=True).plan
+        with Signals(out) as signals, Progress(out, plan) as progress:
+            options = WalkOptions(args.timeout, interrupted=signals.number)
+            report = take_down(fleet, on_event=progress.on_event, options=options)
+    finished(fleet, out, replace(plan, steps=report.done), report)
+    foreign = report.observed.foreign
+    if foreign:
+        out.say(f"supervisord stays, because it also runs what is not this fleet's: {', '.join(foreign)}")
+    return 0
+
+
+def _agreed(fleet: LocalFleet, out: Output) -> bool:
+    if not out.can_ask():
+        raise Refused(f"nobody can be asked whether to take fleet {fleet.name!r} down", hint="say so with --yes")
+    plan = fleet.planned(nothing(fleet.name), prune=True).plan
+    out.say(plan_text.text(plan).rstrip("\n"))
+    if out.confirmed(f"Take fleet {fleet.name!r} down?"):
+        return True
+    out.say("nothing was done")
+    return False

@@ -1,0 +1,57 @@
+"""history: the revisions that were applied."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from fleet.cli.output import Cell, Output, table
+from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.history import Revision
+from fleet.overrides import moment
+
+
+def history_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of history."""
+    target_flags(parser)
+    output_flag(parser)
+
+
+def history(args: argparse.Namespace, out: Output) -> int:
+    """The revisions that are kept."""
+    target = target_of(args)
+    no_names(target)
+    fleet = fleet_of(target)
+    applied = fleet.applied()
+    current = applied.revision if applied is not None else 0
+    revisions = fleet.history.all()
+    documents = [_revision_document(one, current=one.number == current) for one in revisions]
+    rows = [_revision_row(one, current=one.number == current) for one in revisions]
+    text = table(("REVISION", "APPLIED", "BY", "GIT", "MESSAGE"), rows, colour=out.colour)
+    out.either({"fleet": fleet.name, "revisions": documents}, text if rows else "nothing was applied yet")
+    return 0
+
+
+def _revision_document(revision: Revision, *, current: bool) -> dict[str, Any]:
+    return {
+        "revision": revision.number,
+        "current": current,
+        "at": revision.at,
+        "by": revision.by,
+        "digest": revision.digest,
+        "message": revision.message,
+        "git": dict(revision.origin.git),
+        "sources": list(revision.origin.sources),
+    }
+
+
+def _revision_row(revision: Revision, *, current: bool) -> list[Cell]:
+    git = revision.origin.git
+    commit = " ".join(word for word in (git.get("sha", "")[:10], git.get("branch", "")) if word)
+    return [
+        Cell(f"{revision.number}{' *' if current else ''}", "good" if current else ""),
+        Cell(moment(revision.at)),
+        Cell(revision.by),
+        Cell(commit),
+        Cell(revision.message or ", ".join(revision.origin.sources)),
+    ]

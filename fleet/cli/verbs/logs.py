@@ -1,0 +1,59 @@
+"""logs: the logs of all replicas as one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Collection, Sequence
+
+from fleet import logs as log_files
+from fleet.cli.output import REPLICA_COLOURS, Output, painted
+from fleet.cli.target import fleet_of, stream_flags, target_flags, target_of
+from fleet.core.desired import group_of
+from fleet.core.words import did_you_mean
+from fleet.errors import UsageError
+
+LINES = 50
+
+
+def logs_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of logs."""
+    target_flags(parser, names="groups or replicas")
+    stream_flags(parser, lines=LINES)
+
+
+def logs(args: argparse.Namespace, out: Output) -> int:
+    """The logs of all replicas, or of those that are named, as one."""
+    target = target_of(args)
+    fleet = fleet_of(target)
+    folder = fleet.places.log
+    known = log_files.files(folder)
+    chosen = log_files.chosen(list(known), target.names)
+    applied = fleet.applied()
+    _check_names(target.names, list(known), groups=applied.desired.groups if applied is not None else ())
+    picked = {name: known[name] for name in chosen}
+    sizes = log_files.sizes(picked)
+    width = max(map(len, chosen), default=0)
+    last = args.lines if args.lines is not None else None if args.since else LINES
+    for line in log_files.merged(picked, since=args.since or 0.0, last=last):
+        _print_line(line, width, out)
+    if args.follow:
+        for line in log_files.follow(folder, target.names, from_sizes=sizes):
+            _print_line(line, width, out)
+    return 0
+
+
+def _check_names(names: Sequence[str], known: Sequence[str], *, groups: Collection[str]) -> None:
+    """A group that has not written anything yet is known all the same."""
+    for name in names:
+        if not log_files.chosen(known, [name]) and name not in groups:
+            every = sorted({*groups, *(group_of(one) for one in known)})
+            hint = did_you_mean(name, [*every, *known]) or "there are none"
+            raise UsageError(f"there is no log of {name!r}", hint=hint)
+
+
+def _print_line(line: log_files.Line, width: int, out: Output) -> None:
+    if out.is_json:
+        out.line({"replica": line.replica, "at": line.at or None, "line": line.text})
+        return
+    style = REPLICA_COLOURS[sum(line.replica.encode()) % len(REPLICA_COLOURS)]
+    out.facts(f"{painted(f'{line.replica:<{width}}', style, colour=out.colour)} | {line.text}")

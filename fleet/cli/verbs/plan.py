@@ -1,0 +1,48 @@
+"""plan: what apply would do."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from fleet.cli.output import Output
+from fleet.cli.saved_plan import SUFFIX, saved_document
+from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
+from fleet.core import budget, plan_text
+from fleet.errors import UsageError
+from fleet.files import write_whole
+
+CHANGES = 2
+
+
+def plan_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of plan."""
+    target_flags(parser)
+    parser.add_argument("--detailed-exitcode", action="store_true", help="exit 2 where there are changes")
+    parser.add_argument(
+        "--out", metavar="FILE.json", help="keep the plan; `fleet apply FILE.json` does exactly that or refuses"
+    )
+    parser.add_argument("--prune", action="store_true", help="also remove groups that left the manifest")
+    parser.add_argument("-v", "--verbose", action="store_true", help="also list what is left alone")
+    output_flag(parser)
+
+
+def plan(args: argparse.Namespace, out: Output) -> int:
+    """Show the plan, and keep it where that is asked."""
+    target = target_of(args)
+    no_names(target)
+    if args.out and not args.out.endswith(SUFFIX):
+        hint = f"write `--out {args.out}{SUFFIX}`: that is how `fleet apply` tells a kept plan from other words"
+        raise UsageError(f"the name of a kept plan ends with {SUFFIX}, and {args.out!r} does not", hint=hint)
+    loaded = manifest_of(target)
+    fleet = fleet_for(loaded)
+    change = fleet.planned(*fleet.desired_of(loaded), prune=args.prune)
+    out.either(plan_text.document(change.plan), plan_text.text(change.plan, verbose=args.verbose, colour=out.colour))
+    for warning in loaded.warnings:
+        out.say(f"warning: {warning}")
+    budget.check(change.desired, change.plan, change.observed)
+    if args.out:
+        write_whole(Path(args.out).absolute(), json.dumps(saved_document(loaded, change, prune=args.prune)))
+        out.say(f"apply exactly this: fleet apply {args.out}")
+    return CHANGES if args.detailed_exitcode and not change.plan.is_empty else 0

@@ -1,0 +1,55 @@
+"""resume: undo drain, pause and scale --live."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fleet.cli.change_flow import run_change
+from fleet.cli.output import Output
+from fleet.cli.override_flow import chosen, flags_of, named, override_flags
+from fleet.cli.target import groups_of
+from fleet.core.desired import Desired
+from fleet.core.selection import sharing
+from fleet.overrides import Override, ended
+from fleet.session import PlannedChange
+
+
+def resume_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of resume."""
+    override_flags(parser, names="groups or replicas that go back to what the manifest says")
+
+
+def resume(args: argparse.Namespace, out: Output) -> int:
+    """End live exceptions."""
+    fleet, names = named(args)
+    loaded = fleet.applied_manifest()
+
+    def look() -> PlannedChange:
+        before = fleet.kept_overrides()
+        plain, _ = fleet.desired_of(loaded, overrides=())
+        known = chosen(names, plain)
+        left = ended(before, known)
+        desired, secrets = fleet.desired_of(loaded, overrides=left)
+        _mention(known, left, desired, out)
+
+        def write() -> None:
+            fleet.keep_overrides(left)
+            gone = [one for one in before if one not in left]
+            fleet.audit.write(*({"event": "override.ended", "override": str(one)} for one in gone))
+
+        only = groups_of(known) | sharing(desired)
+        return replace(fleet.planned(desired, secrets, only=only), before=write)
+
+    return run_change(fleet, out, verb="resume", look=look, flags=flags_of(args, "resume", names))
+
+
+def _mention(names: Sequence[str], left: Sequence[Override], desired: Desired, out: Output) -> None:
+    """Why something stays as it is although it was resumed."""
+    for group in sorted(groups_of(names)):
+        if desired.groups[group].paused and not any(one.target == group and one.kind == "paused" for one in left):
+            out.say(f"note: {group} is paused in the manifest: change `paused` there")
+        held = any(one.target == group and one.kind in ("drained", "paused") for one in left)
+        if group not in names and held:
+            out.say(f"note: the whole group {group} is held: fleet resume {group}")

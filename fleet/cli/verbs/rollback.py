@@ -1,0 +1,49 @@
+"""rollback: an earlier revision, as an ordinary plan."""
+
+from __future__ import annotations
+
+import argparse
+
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
+from fleet.cli.output import Output
+from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.errors import UsageError
+from fleet.session import LocalFleet, PlannedChange
+from fleet.wanted import LoadedManifest, from_revision
+
+
+def rollback_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of rollback."""
+    target_flags(parser)
+    parser.add_argument("--to", type=int, metavar="N", help="the revision (default: the one before the newest)")
+    change_flags(parser)
+    destroy_flag(parser)
+    output_flag(parser)
+
+
+def rollback(args: argparse.Namespace, out: Output) -> int:
+    """Apply an earlier revision. Groups that came after it go."""
+    target = target_of(args)
+    no_names(target)
+    fleet = fleet_of(target)
+    loaded = _earlier(fleet, args.to)
+
+    def look() -> PlannedChange:
+        applied = fleet.applied()
+        desired, secrets = fleet.desired_of(loaded)
+        groups = {*desired.groups, *(applied.desired.groups if applied is not None else ())}
+        return fleet.planned(desired, secrets, manifest=loaded, prune=True, only=groups)
+
+    code = run_change(fleet, out, verb="rollback", look=look, flags=ChangeFlags.of(args))
+    if code == 0 and not args.dry_run and loaded.origin.sources:
+        out.say(f"note: {', '.join(loaded.origin.sources)} still say what they said; the next apply goes by them")
+    return code
+
+
+def _earlier(fleet: LocalFleet, number: int | None) -> LoadedManifest:
+    if number is None:
+        kept = fleet.history.numbers()
+        if len(kept) < 2:
+            raise UsageError(f"fleet {fleet.name!r} has no earlier revision", hint="see `fleet history`")
+        number = kept[-2]
+    return from_revision(fleet.history.get(number), message=f"rollback to revision {number}")

@@ -1,0 +1,44 @@
+"""status: groups and replicas, what they do, and what drifted."""
+
+from __future__ import annotations
+
+import argparse
+
+from fleet.cli.live_view import every_second, height, looker, redraw
+from fleet.cli.output import Output, cut
+from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.view import status_document, status_text
+from fleet.core.status import Status
+from fleet.session import LocalFleet
+
+
+def status_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of status."""
+    target_flags(parser)
+    parser.add_argument("-w", "--watch", action="store_true", help="again every second")
+    output_flag(parser)
+
+
+def status(args: argparse.Namespace, out: Output) -> int:
+    """One look, or one every second."""
+    target = target_of(args)
+    no_names(target)
+    fleet = fleet_of(target)
+    look = looker(fleet, target)
+    if not args.watch:
+        seen = look()
+        out.either(status_document(seen), _text(fleet, seen, out))
+        return 0
+    if out.is_json:
+        every_second(lambda: out.line(status_document(look())))
+    elif out.stdout.isatty():
+        redraw(out, lambda: "\n".join(cut(_text(fleet, look(), out).splitlines(), height=height())))
+    else:
+        every_second(lambda: out.facts(_text(fleet, look(), out) + "\n\n"))
+    return 0
+
+
+def _text(fleet: LocalFleet, seen: Status, out: Output) -> str:
+    now = fleet.now()
+    overrides = [f"override: {one}" for one in fleet.kept_overrides() if one.holds(now)]
+    return status_text(seen, footer=overrides, colour=out.colour)

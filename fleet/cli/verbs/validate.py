@@ -1,0 +1,102 @@
+"""validate: every problem of a manifest at once; touches nothing."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fleet.cli.output import Output
+from fleet.cli.target import manifest_of, no_names, output_flag, target_flags, target_of
+from fleet.core.observed import Observed
+from fleet.errors import FleetError, ManifestError, Problem, Refused
+
+if TYPE_CHECKING:
+    from fleet.wanted import LoadedManifest
+
+
+def validate_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of validate."""
+    target_flags(parser)
+    parser.add_argument("--strict", action="store_true", help="warnings are problems")
+    parser.add_argument("--check-import", action="store_true", help="also import every app, as its workers would")
+    output_flag(parser)
+
+
+def validate(args: argparse.Namespace, out: Output) -> int:
+    """Every problem at once; what holds is summed up in a line."""
+    target = target_of(args)
+    no_names(target)
+    try:
+        loaded = manifest_of(target)
+        if args.strict and loaded.warnings:
+            raise ManifestError(loaded.warnings)
+        if args.check_import:
+            _check_imports(loaded)
+        _check_sums(loaded)
+    except ManifestError as error:
+        if not out.is_json:
+            raise
+        out.document({"valid": False, "problems": _problems(error.problems), "warnings": []})
+        return error.exit_code
+    groups = len(loaded.manifest.spec.groups)
+    text = f"{', '.join(target.sources()) or loaded.name}: fleet {loaded.name}, {groups} groups, no problems"
+    for warning in loaded.warnings:
+        out.say(f"warning: {warning}")
+    out.either({"valid": True, "fleet": loaded.name, "problems": [], "warnings": _problems(loaded.warnings)}, text)
+    return 0
+
+
+def _problems(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    return [{name: getattr(one, name) for name in Problem.__slots__} for one in problems]
+
+
+def _check_imports(loaded: LoadedManifest) -> None:
+    """Import each app with the release's interpreter. Raises ManifestError with all that fail."""
+    from fleet.core.specs import kind_of
+    from fleet.facts_of_machine import probe
+    from fleet.machine import real_path
+
+    spec, base = loaded.manifest.spec, loaded.origin.base
+    python = real_path(spec.release.python, base=base) if spec.release.python else sys.executable
+    workdir = real_path(spec.release.workdir or base, base=base)
+    apps: dict[str, str] = {}
+    for name, group in spec.groups.items():
+        if kind_of(group) != "command":
+            apps.setdefault(group.app or spec.app or "", f"spec.groups.{name}.app" if group.app else "spec.app")
+    failed = []
+    for app, path in sorted(apps.items()):
+        try:
+            probe(app, python=python, workdir=workdir)
+        except FleetError as error:
+            failed.append(Problem(loaded.origin.sources[0], 0, 0, path, error.message, error.hint))
+    if failed:
+        raise ManifestError(failed)
+
+
+def _check_sums(loaded: LoadedManifest) -> None:
+    """Sums that do not add up are problems of the manifest: they have a place in it."""
+    try:
+        _add_up(loaded)
+    except Refused as error:
+        written = ("budgets", "concurrency", "groups")
+        path = next((f"spec.{name}" for name in written if loaded.document["spec"].get(name)), "spec")
+        if loaded.positions is None:
+            raise ManifestError([Problem(loaded.name, 0, 0, path, error.message, error.hint)]) from error
+        raise ManifestError([loaded.positions.problem(path, error.message, error.hint)]) from error
+
+
+def _add_up(loaded: LoadedManifest) -> None:
+    """Budgets from nothing, without secrets, apps or anything that runs: what is unknown counts as the default."""
+    from fleet.core import budget
+    from fleet.core.expand import expand
+    from fleet.core.facts import Facts
+    from fleet.core.planner import plan
+    from fleet.core.rollout import in_waves
+    from fleet.machine import cpus
+
+    facts = Facts(cpus=cpus(), embedded_url="redis+socket:///", embedded_command=("redis-server",))
+    desired = expand(loaded.manifest, facts=facts)
+    empty = Observed(loaded.name)
+    budget.check(desired, in_waves(plan(desired, empty), desired, empty), empty)
