@@ -17,12 +17,13 @@ from typing import Any
 import figures
 import matplotlib
 
-from fleet.core.balance import Share, balance
+from fleet.core.balance import balance
 from fleet.core.facts import Facts
 from fleet.core.parse import Source, parse
 from fleet.core.policies import POLICIES
 from fleet.core.prices import Prices
 from fleet.core.rehearsal import Play, Stage, rehearse, stage, workload_play
+from fleet.core.shares import Share
 from fleet.core.simulation import Outcome
 from fleet.core.workloads import WORKLOADS, Usual
 

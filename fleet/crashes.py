@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
-from fleet.core.desired import RestartPolicy
+from fleet.core.spec import RestartPolicy
 
 STEADY_SECONDS = 10.0
 MOST_DEATHS = 1_000

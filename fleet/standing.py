@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet.core.desired import Budgets, Desired, DesiredGroup, Price, RolloutPolicy, WorkerSpec
+from fleet.core.desired import Budgets, Desired, DesiredGroup, Price, RolloutPolicy
+from fleet.core.spec import WorkerSpec
 from fleet.files import write_whole
 
 FORMAT = 1

@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fleet.core.desired import DesiredGroup, Replica, WorkerSpec, digest, resizes
-from fleet.core.observed import ObservedReplica, State
-
-GONE = frozenset({State.STOPPED, State.FAILED})
+from fleet.core.desired import DesiredGroup, Replica
+from fleet.core.observed import GONE, ObservedReplica, State, leaving
+from fleet.core.spec import WorkerSpec, digest, resizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +124,3 @@ def _rank(replica: ObservedReplica, worth: int) -> tuple[int, bool]:
     if replica.held:
         return 2, ready
     return 3 + worth, ready
-
-
-def leaving(replica: ObservedReplica) -> bool:
-    """On its way out: it drains and nobody only holds it."""
-    return replica.state is State.DRAINING and not replica.held

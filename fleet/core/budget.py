@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from fleet.core.desired import Desired, DesiredGroup, WorkerSpec
+from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.plan import Action, Plan, Step, Usage
+from fleet.core.spec import WorkerSpec
 from fleet.core.wording import listed, size
 from fleet.errors import Refused
 from pools.traits import TRAITS

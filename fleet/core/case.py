@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fleet.core.assignment import GONE, assign, leaving
+from fleet.core.assignment import assign
 from fleet.core.desired import CONTROLLER_GROUP, Desired, DesiredGroup, Replica
-from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.observed import GONE, Observed, ObservedReplica, State, leaving
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from fleet.core.capabilities import pool_refusals
 from fleet.core.group_checks import GROUP_CHECKS
 from fleet.core.manifest import Broker, Group, Manifest, Pool, SecretRef
 from fleet.core.scope import Scope
-from fleet.core.tree import Findings, Node, Path, shown
+from fleet.core.tree import Findings, Node, Path
+from fleet.core.wording import shown
 from fleet.core.words import did_you_mean
 from pools.traits import TRAITS
 

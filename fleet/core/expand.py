@@ -5,21 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from fleet.core import specs
-from fleet.core.desired import (
-    BROKER_GROUP,
-    CONTROLLER_GROUP,
-    Budgets,
-    Desired,
-    DesiredGroup,
-    RolloutPolicy,
-    WorkerSpec,
-    group_of,
-    resizes,
-)
+from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, Budgets, Desired, DesiredGroup, RolloutPolicy, group_of
 from fleet.core.facts import NO_OVERRIDES, Facts, Overrides
 from fleet.core.manifest import Capacity, Group, Health, Manifest
 from fleet.core.prices import MEMORY, PROCESSES, Prices
 from fleet.core.sizing import Division, Movable, Rules, Shaped, Wish, divide, division, movable
+from fleet.core.spec import WorkerSpec, resizes
 from fleet.core.wording import listed
 from fleet.errors import Refused
 from pools.traits import TRAITS

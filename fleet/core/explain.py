@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from fleet.core.balance import Share
 from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.shares import Share
 from fleet.core.sizing import Division
 from fleet.core.wording import listed
 from pools.traits import TRAITS

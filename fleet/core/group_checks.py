@@ -8,7 +8,8 @@ from fleet.core.capabilities import pool_refusals
 from fleet.core.manifest import DEFAULT_DRAIN_SECONDS, Broker, Group, Pool, Share, Task
 from fleet.core.overlay import OF_WORKERS_ONLY
 from fleet.core.scope import Scope
-from fleet.core.tree import Path, shown
+from fleet.core.tree import Path
+from fleet.core.wording import shown
 
 RESERVED_ENV_PREFIX = "FLEET_"
 LONGEST_VARIABLE_BYTES = 131_072

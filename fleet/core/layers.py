@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from fleet.core.balance import Share, balance
+from fleet.core.balance import balance
 from fleet.core.bid import Bid, Moment
 from fleet.core.scaling import Scaled
+from fleet.core.shares import Share
 
 Slots = dict[str, int]
 

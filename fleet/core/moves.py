@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from fleet.core.assignment import leaving
 from fleet.core.desired import group_of
-from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.observed import Observed, ObservedReplica, State, leaving
 from fleet.core.plan import Action, Plan, Step
 
 _AT_ONCE = frozenset({Action.RESIZE, Action.RELEASE, Action.FORGET})

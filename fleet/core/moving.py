@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fleet.core.balance import Share
-from fleet.core.desired import WorkerSpec
 from fleet.core.expand import what_moves
 from fleet.core.facts import NO_OVERRIDES, Overrides
 from fleet.core.manifest import Autoscale, Group, Manifest
@@ -18,6 +16,8 @@ from fleet.core.scaling import (
     Tuning,
     tick_seconds,
 )
+from fleet.core.shares import Share
+from fleet.core.spec import WorkerSpec
 from pools.traits import TRAITS
 
 REPLICA_START_SECONDS = 3.0

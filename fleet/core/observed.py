@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fleet.core.desired import WorkerSpec, live_digest, resizes
+from fleet.core.spec import WorkerSpec, live_digest, resizes
 
 
 class State(StrEnum):
@@ -18,6 +18,10 @@ class State(StrEnum):
     STOPPED = "stopped"
     FAILED = "failed"
     UNKNOWN = "unknown"
+
+
+GONE = frozenset({State.STOPPED, State.FAILED})
+"""States in which no process of a replica runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +110,8 @@ class Observed:
     replicas: Mapping[str, ObservedReplica] = field(default_factory=dict)
     strays: tuple[Stray, ...] = ()
     foreign: tuple[str, ...] = ()
+
+
+def leaving(replica: ObservedReplica) -> bool:
+    """On its way out: it drains and nobody only holds it."""
+    return replica.state is State.DRAINING and not replica.held

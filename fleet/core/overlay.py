@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from fleet.core.tree import Findings, Node, Path, shown
+from fleet.core.tree import Findings, Node, Path
+from fleet.core.wording import shown
 
 # Maps of things that people name. A null in one is there to remove something; if there is nothing, it is a mistake.
 NAMED_MAPS = frozenset(

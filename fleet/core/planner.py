@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from fleet.core import reasons
 from fleet.core.assignment import Variants
 from fleet.core.case import Case, cases
-from fleet.core.desired import Desired, DesiredGroup, live_digest
+from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.observed import Observed, ObservedReplica, State, Stray
 from fleet.core.plan import Action, Plan, Step
+from fleet.core.spec import live_digest
 from fleet.core.wording import counted
 
 

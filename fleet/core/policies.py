@@ -13,9 +13,10 @@ from math import ceil, sqrt
 from types import MappingProxyType
 
 from fleet.core.autoscale import EMPTY, Memory, decide
-from fleet.core.balance import Share, balance
+from fleet.core.balance import balance
 from fleet.core.samples import Sample
 from fleet.core.scaling import Scaled, Tuning
+from fleet.core.shares import Share
 from fleet.core.simulation import Orders, Policy
 
 _SELDOM_SECONDS = 15.0

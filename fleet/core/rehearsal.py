@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle
 
-from fleet.core.balance import Share
 from fleet.core.desired import DesiredGroup
 from fleet.core.expand import expand, full_specs
 from fleet.core.facts import Facts
 from fleet.core.manifest import Group, Manifest, Pool
 from fleet.core.moving import Moving, is_live, moving, scaled
 from fleet.core.policies import POLICIES, Case
+from fleet.core.shares import Share
 from fleet.core.simulation import Arrival, Outcome, Setting, Station, simulate
 from fleet.core.wording import duration, listed
 from fleet.core.words import did_you_mean

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fleet.core.assignment import leaving
 from fleet.core.desired import Desired, DesiredGroup
-from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.observed import Observed, ObservedReplica, State, leaving
 from fleet.core.samples import Count, Meter, Sample
 
 _UNCOUNTED = "keeps no count of its tasks"

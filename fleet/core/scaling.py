@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fleet.core.balance import Share
+from fleet.core.shares import Share
 
 DEFAULT_TARGET_WAIT_SECONDS = 5.0
 DEFAULT_RUNTIME_SECONDS = 1.0

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fleet.core.manifest import Group, Manifest
-from fleet.core.tree import Findings, Node, Path, Position, shown
+from fleet.core.tree import Findings, Node, Path, Position
+from fleet.core.wording import shown
 from fleet.core.words import did_you_mean
 
 

@@ -7,18 +7,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.core import manifest as models
+from fleet.core import field_types
 from fleet.core.fields import aliases, model_at
-from fleet.core.tree import Path, shown
+from fleet.core.manifest import API_VERSION
+from fleet.core.tree import Path
+from fleet.core.wording import shown
 from fleet.core.words import did_you_mean, kind_of, one_of
 
 PATTERN_HINTS = {
-    models.NAME_PATTERN: "use lower-case letters, digits and hyphens, a letter first, at most 31 in all",
-    models.ENV_PATTERN: "use letters, digits and underscores, no digit first",
-    models.QUEUE_PATTERN: "use letters, digits and any of _ . : @ / -, at most 200 in all",
-    models.TASK_PATTERN: "use no spaces, at most 200 characters",
-    models.RATE_PATTERN: "write it like 10/s, 100/m or 5/h",
-    models.IMPORT_PATTERN: "write it like package.module:attribute",
+    field_types.NAME_PATTERN: "use lower-case letters, digits and hyphens, a letter first, at most 31 in all",
+    field_types.ENV_PATTERN: "use letters, digits and underscores, no digit first",
+    field_types.QUEUE_PATTERN: "use letters, digits and any of _ . : @ / -, at most 200 in all",
+    field_types.TASK_PATTERN: "use no spaces, at most 200 characters",
+    field_types.RATE_PATTERN: "write it like 10/s, 100/m or 5/h",
+    field_types.IMPORT_PATTERN: "write it like package.module:attribute",
 }
 
 
@@ -65,7 +67,7 @@ def _unknown_word(fault: Fault) -> tuple[str, str]:
     path, value = fault.path, fault.value
     known = re.findall(r"'([^']*)'", str(fault.context.get("expected", "")))
     if path == ("apiVersion",):
-        return f"unknown version {shown(value)}", f"this fleet reads {models.API_VERSION}"
+        return f"unknown version {shown(value)}", f"this fleet reads {API_VERSION}"
     if not isinstance(value, str):
         return f"expected {one_of(known)}, got {kind_of(value)}", f"known: {', '.join(sorted(known))}"
     if path == ("spec", "broker") and "://" in value:
@@ -74,7 +76,7 @@ def _unknown_word(fault: Fault) -> tuple[str, str]:
     return f"unknown {name} {shown(value)}", did_you_mean(value, known)
 
 
-_PATTERN_KINDS = {models.IMPORT_PATTERN: "a module with an attribute", models.RATE_PATTERN: "a rate"}
+_PATTERN_KINDS = {field_types.IMPORT_PATTERN: "a module with an attribute", field_types.RATE_PATTERN: "a rate"}
 
 
 def _pattern(fault: Fault) -> tuple[str, str]:

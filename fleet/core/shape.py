@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from fleet.core import manifest as models
 from fleet.core.fields import aliases, as_model, model_at, model_in
-from fleet.core.manifest import Manifest, field_named
+from fleet.core.manifest import API_VERSION, KIND, Manifest, field_named
 from fleet.core.sentences import PATTERN_HINTS, SENTENCES, Fault, other
-from fleet.core.tree import Path, path_text, shown
+from fleet.core.tree import Path, path_text
+from fleet.core.wording import shown
 from fleet.core.words import bare, closest, did_you_mean
 
 
@@ -113,8 +113,8 @@ _FOREIGN_WORDS = {
 
 def _missing_hint(path: Path) -> str:
     examples: dict[Path, str] = {
-        ("apiVersion",): f"add `apiVersion: {models.API_VERSION}`",
-        ("kind",): f"add `kind: {models.KIND}`",
+        ("apiVersion",): f"add `apiVersion: {API_VERSION}`",
+        ("kind",): f"add `kind: {KIND}`",
         ("metadata",): "add `metadata: {name: my-fleet}`",
         ("metadata", "name"): "add `name: my-fleet`",
         ("spec",): "add `spec:` with `groups:`",

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm
 
-from fleet.core.balance import UNBOUNDED, Allocation, Share, Tail, balance, exact_budgets, shape
+from fleet.core.balance import balance, exact_budgets, shape
 from fleet.core.facts import Overrides
 from fleet.core.manifest import Group
 from fleet.core.manifest import Share as SaidShare
 from fleet.core.prices import FREE, Prices
+from fleet.core.shares import UNBOUNDED, Allocation, Share, Tail
 from fleet.core.wording import counted, listed
 from fleet.errors import Refused
 

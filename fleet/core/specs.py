@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from fleet.core import manifest as text
 from fleet.core.capabilities import pool_refusals
-from fleet.core.desired import (
-    BROKER_GROUP,
-    CONTROLLER_GROUP,
-    BrokerSpec,
-    DesiredGroup,
-    Kind,
-    PoolSpec,
-    Price,
-    QueueSpec,
-    RestartPolicy,
-    RolloutPolicy,
-    TaskPolicy,
-    WorkerSpec,
-)
+from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, DesiredGroup, Price, RolloutPolicy
 from fleet.core.facts import AppFacts, Facts
+from fleet.core.spec import BrokerSpec, Kind, PoolSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec
 from fleet.errors import Refused
 from pools.traits import TRAITS
 

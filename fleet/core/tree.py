@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from fleet.core.wording import shown
 from fleet.errors import Problem
 
 Path = tuple[str | int, ...]
@@ -108,12 +109,6 @@ def path_text(path: Path) -> str:
         else:
             text += f"[{shown(part)}]"
     return text
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """A value as a message may show it: quoted, on one line, short."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 2]}…{text[-1]}"
 
 
 def plain(node: Node) -> Any:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from fleet.core.tree import shown
+from fleet.core.wording import shown
 
 
 def closest(word: str, known: Iterable[str]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fleet.core.desired import WorkerSpec
+from fleet.core.spec import WorkerSpec
 from fleet.errors import FleetError
 
 DOCUMENT_FORMAT = 1

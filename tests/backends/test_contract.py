@@ -10,8 +10,9 @@ import pytest
 
 from fleet.backends.base import Backend
 from fleet.backends.memory import MemoryBackend
-from fleet.core.desired import Replica, RestartPolicy
+from fleet.core.desired import Replica
 from fleet.core.observed import Observed, State
+from fleet.core.spec import RestartPolicy
 from fleet.errors import FleetError
 from tests.backends.worlds import World, desired_of, drains_for, replicas_of, spec_of
 from tests.conftest import eventually

@@ -10,8 +10,8 @@ from fleet.backends.supervisor.folder import Launch
 from fleet.backends.supervisor.observation import Sight, observed
 from fleet.backends.supervisor.processes import Proc, Table
 from fleet.backends.supervisor.rpc import Process, ProcessState
-from fleet.core.desired import PoolSpec, WorkerSpec
 from fleet.core.observed import RunningTask, State
+from fleet.core.spec import PoolSpec, WorkerSpec
 from fleet.worker.record import RecordView, SlotView
 
 NOW = 10_000.0

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from fleet.core.autoscale import EMPTY, Decision, Memory, decide
-from fleet.core.balance import Share
 from fleet.core.prices import Prices
 from fleet.core.queueing import late_probability, slots_needed, waiting_probability
 from fleet.core.samples import Count, Meter, Sample
 from fleet.core.scaling import Scaled, Tuning, tick_seconds
+from fleet.core.shares import Share
 from fleet.errors import Refused
 
 THUMBS = Scaled(Share("thumbs", 2, 1, 40), target_wait_seconds=5.0, expected_runtime_seconds=1.0, start_seconds=3.0)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.core.balance import Share, balance, exact_budgets, shape
+from fleet.core.balance import balance, exact_budgets, shape
 from fleet.core.prices import Prices
+from fleet.core.shares import Share
 from fleet.errors import Refused
 
 

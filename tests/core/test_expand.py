@@ -9,19 +9,11 @@ from typing import Any
 import pytest
 
 from fleet.core import explain
-from fleet.core.desired import (
-    BROKER_GROUP,
-    BrokerSpec,
-    Desired,
-    PoolSpec,
-    RolloutPolicy,
-    WorkerSpec,
-    digest,
-    live_digest,
-)
+from fleet.core.desired import BROKER_GROUP, Desired, RolloutPolicy
 from fleet.core.expand import expand
 from fleet.core.facts import AppFacts, Facts, Overrides
 from fleet.core.parse import parse
+from fleet.core.spec import BrokerSpec, PoolSpec, WorkerSpec, digest, live_digest
 from fleet.core.tree import Source
 from fleet.errors import Refused
 

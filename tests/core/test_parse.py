@@ -11,7 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.core.manifest import Broker, Defaults, duration_seconds, size_bytes
+from fleet.core.field_types import duration_seconds, size_bytes
+from fleet.core.manifest import Broker, Defaults
 from fleet.core.parse import Parsed, Source, from_document, parse
 from fleet.core.scalars import resolve
 from fleet.errors import ManifestError

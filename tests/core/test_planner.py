@@ -9,21 +9,11 @@ from typing import Any
 import pytest
 
 from fleet.core import plan_text
-from fleet.core.desired import (
-    BROKER_GROUP,
-    BrokerSpec,
-    Desired,
-    DesiredGroup,
-    QueueSpec,
-    RestartPolicy,
-    RolloutPolicy,
-    TaskPolicy,
-    WorkerSpec,
-    live_digest,
-)
+from fleet.core.desired import BROKER_GROUP, Desired, DesiredGroup, RolloutPolicy
 from fleet.core.observed import Observed, ObservedReplica, State, Stray
 from fleet.core.plan import Action, Plan
 from fleet.core.planner import plan
+from fleet.core.spec import BrokerSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest
 from tests.worlds import FLEET, but, fleet, group, planned, running, without
 
 TEN = group("thumbs", *[1] * 10)

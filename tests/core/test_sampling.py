@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.core.desired import Desired, DesiredGroup, QueueSpec, WorkerSpec
+from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.samples import Meter
 from fleet.core.sampling import Backlog, Sight, sights
+from fleet.core.spec import QueueSpec, WorkerSpec
 from tests.worlds import but, fleet, group, running
 from tests.worlds import without as lacking
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.core.balance import Share
 from fleet.core.policies import POLICIES, Case, Split
 from fleet.core.queueing import late_probability, waiting_probability
 from fleet.core.samples import Sample
 from fleet.core.scaling import Scaled, Tuning
+from fleet.core.shares import Share
 from fleet.core.simulation import Arrival, Orders, Outcome, Setting, Station, simulate
 from fleet.core.workloads import WORKLOADS, Usual, arrivals, read_arrivals
 from fleet.errors import UsageError

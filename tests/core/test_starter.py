@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.core.manifest import NAME_PATTERN
+from fleet.core.field_types import NAME_PATTERN
 from fleet.core.parse import Parsed, Source, parse, schema
 from fleet.errors import UsageError
 from fleet.manifest_text import flow, free_name, scalar

@@ -11,9 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
-from fleet.core.balance import Share, balance
+from fleet.core.balance import balance
 from fleet.core.samples import Sample
 from fleet.core.scaling import Scaled, Tuning
+from fleet.core.shares import Share
 from fleet.core.simulation import Arrival, Look, Orders, Outcome, Setting, Station, simulate
 
 TICK = 2.0

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest
+from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest
 from fleet.worker import logs
 from fleet.worker.lifecycle import State
 from fleet.worker.live import LiveDocument

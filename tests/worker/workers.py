@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 import fleet
-from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
+from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
 from fleet.worker import record
 from fleet.worker.record import RecordView
 from tests.conftest import eventually

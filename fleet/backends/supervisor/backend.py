@@ -27,8 +27,9 @@ from fleet.backends.supervisor.rpc import (
     SupervisorRpc,
 )
 from fleet.broker import embedded
-from fleet.core.desired import BROKER_GROUP, PARKED_EXIT, Desired, Replica
+from fleet.core.desired import BROKER_GROUP, Desired, Replica
 from fleet.core.observed import Observed, ObservedReplica
+from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.places import Places
 from fleet.worker import record as records

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet.core.desired import Replica, WorkerSpec, split_name
+from fleet.core.desired import Replica, split_name
+from fleet.core.spec import WorkerSpec
 from fleet.errors import FleetError
 from fleet.places import Places
 

@@ -11,7 +11,7 @@ from typing import NoReturn
 from fleet import machine
 from fleet.cli.output import Output
 from fleet.cli.target import duration
-from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
+from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
 from fleet.core.specs import GREEN_SLOTS
 from fleet.errors import UsageError
 from fleet.worker.options import DOCUMENT_FORMAT

@@ -221,7 +221,7 @@ def init_flags(parser: argparse.ArgumentParser) -> None:
 
 def init(args: argparse.Namespace, out: Output) -> int:
     """Write a manifest to start from, and say what to do next."""
-    from fleet.core.manifest import NAME_PATTERN
+    from fleet.core.field_types import NAME_PATTERN
     from fleet.starter import MANIFEST_FILE, files, fleet_name
 
     folder = Path(args.folder)
