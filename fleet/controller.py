@@ -22,13 +22,13 @@ from fleet.core.desired import Desired, broker_of
 from fleet.core.expand import divided_anew, has_controller, standing_specs, static_division
 from fleet.core.facts import Overrides
 from fleet.core.moves import begun, in_rollout, starting
-from fleet.core.moving import Moving, moving, without
+from fleet.core.moving import ScaledGroups, scaled_groups, without
 from fleet.core.observed import Observed
 from fleet.core.pace import estimated_age_seconds
 from fleet.core.plan import Action, Plan
 from fleet.core.planner import plan
 from fleet.core.samples import Meter, Sample
-from fleet.core.sampling import Backlog, Sight, sights
+from fleet.core.sampling import Backlog, Measured, measure
 from fleet.core.specs import secret_variable, secrets_of
 from fleet.core.wording import listed
 from fleet.errors import FleetError, LockHeld, UsageError
@@ -70,7 +70,7 @@ class Look:
     tick_seconds: float
     budget: int = 0
     decision: Decision | None = None
-    sights: Mapping[str, Sight] = field(default_factory=dict)
+    sights: Mapping[str, Measured] = field(default_factory=dict)
     asked: Mapping[str, int] = field(default_factory=dict)
     steps: tuple[str, ...] = ()
     paced: int = 0
@@ -127,7 +127,7 @@ class Look:
         sample = self.sights[name].sample
         if sample.oldest_age_seconds is not None or self.decision is None:
             return sample.oldest_age_seconds, sample.age_is_estimated
-        track = self.decision.memory.groups[name].track
+        track = self.decision.memory.groups[name].history
         return estimated_age_seconds(track, sample.queue or 0), True
 
 
@@ -192,11 +192,11 @@ class Controller:
         found = self._moving(applied, standing.desired, overrides)
         sample = self._backlog(standing.desired, found)
         names = [group.name for group in found.groups]
-        seen = sights(names, standing.desired, observed, _backlog(sample), meters=self._meters, now=now)
+        seen = measure(names, standing.desired, observed, _backlog(sample), meters=self._meters, now=now)
         look = self._decided(found, seen, now, follow)
         return _Seen(replace(look, note=sample.problem), standing, observed)
 
-    def _decided(self, found: Moving, seen: Mapping[str, Sight], now: float, follow: Decision | None) -> Look:
+    def _decided(self, found: ScaledGroups, seen: Mapping[str, Measured], now: float, follow: Decision | None) -> Look:
         """Parked slots are kept where they are: nobody works in them, and nobody may have them."""
         samples: dict[str, Sample] = {name: sight.sample for name, sight in seen.items()}
         budget = found.budget - sum(sight.parked for sight in seen.values())
@@ -208,14 +208,14 @@ class Controller:
                 found.groups,
                 budget=budget,
                 now=now,
-                tuning=found.tuning,
+                parameters=found.parameters,
                 capacity=found.capacity,
             )
         self._memory = decision.memory
         self._meters = {name: sight.meter for name, sight in seen.items()}
         free = affordable(decision, samples, found.groups, budget=budget)
         asked = {name: slots + seen[name].parked for name, slots in free.items()}
-        return Look(now, found.tuning.tick_seconds, found.budget, decision, seen, asked)
+        return Look(now, found.parameters.tick_seconds, found.budget, decision, seen, asked)
 
     def run(
         self, *, is_over: Callable[[], bool], wait: Callable[[float], object], tell: Callable[[Look | FleetError], None]
@@ -320,10 +320,10 @@ class Controller:
             self.close()
         return self._applied
 
-    def _moving(self, applied: Wanted, standing: Desired, overrides: Overrides) -> Moving:
+    def _moving(self, applied: Wanted, standing: Desired, overrides: Overrides) -> ScaledGroups:
         """What moves, groups left aside that a person holds: they keep their part."""
         manifest = applied.manifest
-        found = moving(manifest, standing_specs(manifest, standing), overrides=overrides)
+        found = scaled_groups(manifest, standing_specs(manifest, standing), overrides=overrides)
         still = {one.name for one in found.groups if _is_held(one.name, standing)}
         if not still:
             return found
@@ -331,7 +331,7 @@ class Controller:
         assert divided is not None
         return without(found, {name: overrides.slots.get(name, divided.allocation.slots[name]) for name in still})
 
-    def _backlog(self, standing: Desired, found: Moving) -> BrokerSample:
+    def _backlog(self, standing: Desired, found: ScaledGroups) -> BrokerSample:
         """What waits, asked once per app: apps may lay out their queues differently."""
         by_app: dict[str, set[str]] = {}
         for group in found.groups:

@@ -51,8 +51,8 @@ class Variants:
         group = self.group
         return Replica(group.name, index, self.specs[slots], self.digest_of[slots], group.system)
 
-    def size(self, replica: ObservedReplica, left: Counter[int]) -> int | None:
-        """Which of the sizes that are left this replica has already."""
+    def slots_of(self, replica: ObservedReplica, left: Counter[int]) -> int | None:
+        """The number of slots that it has and that is still ``left`` to fill; None where there is none."""
         return next((slots for slots in self.specs if left[slots] > 0 and self._has(replica, slots)), None)
 
     def is_akin(self, replica: ObservedReplica) -> bool:
@@ -60,7 +60,7 @@ class Variants:
         return self._resizes and replica.digest in self.digest_of.values()
 
     def _has(self, replica: ObservedReplica, slots: int) -> bool:
-        return self.digest_of[slots] == replica.digest and (not self._resizes or replica.size == slots)
+        return self.digest_of[slots] == replica.digest and (not self._resizes or replica.target_slots == slots)
 
 
 def sized(group: DesiredGroup, slots: int) -> WorkerSpec:
@@ -85,7 +85,7 @@ def _kept(replicas: Iterable[ObservedReplica], left: Counter[int], variants: Var
     """Index -> slots of those that have a wanted size already; ``left`` loses these sizes."""
     sizes = {}
     for replica in replicas:
-        if (slots := variants.size(replica, left)) is not None:
+        if (slots := variants.slots_of(replica, left)) is not None:
             left[slots] -= 1
             sizes[replica.index] = slots
     return sizes
@@ -94,7 +94,7 @@ def _kept(replicas: Iterable[ObservedReplica], left: Counter[int], variants: Var
 def _resized(replicas: Iterable[ObservedReplica], left: Counter[int], variants: Variants) -> dict[int, int]:
     """Index -> slots of those that can be resized, the large ones to the large sizes; ``left`` loses these sizes."""
     akin = [replica for replica in replicas if variants.is_akin(replica)]
-    akin.sort(key=lambda replica: (-replica.size, replica.index))
+    akin.sort(key=lambda replica: (-replica.target_slots, replica.index))
     sizes = dict(zip((replica.index for replica in akin), sorted(left.elements(), reverse=True), strict=False))
     left.subtract(sizes.values())
     return sizes

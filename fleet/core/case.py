@@ -11,7 +11,7 @@ from fleet.core.observed import GONE, Observed, ObservedReplica, State, leaving
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Pair:
     """What the rules look at.
 
     group: None when the manifest does not know it.  seen_count: replicas of the group now.  hold: it should take no
@@ -106,12 +106,12 @@ class Case:
         return True
 
 
-def cases(desired: Desired, observed: Observed, *, prune: bool, restart: frozenset[str]) -> list[Case]:
+def pairs(desired: Desired, observed: Observed, *, prune: bool, restart: frozenset[str]) -> list[Pair]:
     """Every wanted and every seen replica exactly once, by group and index."""
     seen_by_group: dict[str, list[ObservedReplica]] = {}
     for replica in sorted(observed.replicas.values(), key=lambda replica: replica.index):
         seen_by_group.setdefault(replica.group, []).append(replica)
-    found: list[Case] = []
+    found: list[Pair] = []
     for name in sorted(desired.groups.keys() | seen_by_group.keys()):
         group, seen = desired.groups.get(name), seen_by_group.get(name, [])
         if group is not None:
@@ -121,19 +121,19 @@ def cases(desired: Desired, observed: Observed, *, prune: bool, restart: frozens
     return found
 
 
-def _unknown(name: str, seen: Sequence[ObservedReplica], *, prune: bool, going_down: bool) -> Iterator[Case]:
+def _unknown(name: str, seen: Sequence[ObservedReplica], *, prune: bool, going_down: bool) -> Iterator[Pair]:
     for one in seen:
-        yield Case(one.index, name, seen=one, seen_count=len(seen), prune=prune, going_down=going_down)
+        yield Pair(one.index, name, seen=one, seen_count=len(seen), prune=prune, going_down=going_down)
 
 
 def _known(
     group: DesiredGroup, seen: Sequence[ObservedReplica], drained: frozenset[str], restart: frozenset[str]
-) -> Iterator[Case]:
+) -> Iterator[Pair]:
     wanted = assign(group, seen).wanted
     by_index = {replica.index: replica for replica in seen}
     for index in sorted(wanted.keys() | by_index.keys()):
         name = f"{group.name}.{index}"
-        yield Case(
+        yield Pair(
             index,
             group.name,
             wanted=wanted.get(index),

@@ -9,7 +9,7 @@ from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, Budgets, Desired,
 from fleet.core.facts import NO_OVERRIDES, Facts, Overrides
 from fleet.core.manifest import Capacity, Group, Health, Manifest
 from fleet.core.prices import MEMORY, PROCESSES, Prices
-from fleet.core.sizing import Division, Movable, Rules, Shaped, Wish, divide, division, movable
+from fleet.core.sizing import Division, GroupRequest, Movable, Rules, Sized, divide, division, movable
 from fleet.core.spec import WorkerSpec, resizes
 from fleet.core.wording import listed
 from fleet.errors import Refused
@@ -58,8 +58,8 @@ def _expanded(
     manifest: Manifest, full: Mapping[str, WorkerSpec], own: Mapping[str, DesiredGroup], overrides: Overrides
 ) -> Desired:
     written = dict(sorted(manifest.spec.groups.items()))
-    wishes = [_wish(name, group, full[name]) for name, group in written.items()]
-    shapes, notes = divide(wishes, _rules(manifest), overrides=overrides)
+    requests = [_request(name, group, full[name]) for name, group in written.items()]
+    shapes, notes = divide(requests, _rules(manifest), overrides=overrides)
     groups = {name: _group(manifest, name, full[name], shapes[name]) for name in written}
     return Desired(
         fleet=manifest.name,
@@ -77,14 +77,15 @@ def full_specs(manifest: Manifest, facts: Facts) -> dict[str, WorkerSpec]:
 
 def what_moves(manifest: Manifest, full: Mapping[str, WorkerSpec], *, overrides: Overrides = NO_OVERRIDES) -> Movable:
     """What a controller divides among the groups that autoscale. ``full``: spec of a full replica by group."""
-    wishes = [_wish(name, manifest.spec.groups[name], spec) for name, spec in sorted(full.items())]
-    return movable(wishes, _rules(manifest), overrides=overrides)
+    requests = [_request(name, manifest.spec.groups[name], spec) for name, spec in sorted(full.items())]
+    return movable(requests, _rules(manifest), overrides=overrides)
 
 
 def static_division(manifest: Manifest, desired: Desired, *, overrides: Overrides = NO_OVERRIDES) -> Division | None:
     """How the groups of a desired fleet that share came by their slots; None where no group does."""
-    wishes = [_wish(name, group, desired.groups[name].spec) for name, group in sorted(manifest.spec.groups.items())]
-    return division(wishes, _rules(manifest), overrides=overrides)
+    groups = sorted(manifest.spec.groups.items())
+    requests = [_request(name, group, desired.groups[name].spec) for name, group in groups]
+    return division(requests, _rules(manifest), overrides=overrides)
 
 
 def nothing(fleet: str) -> Desired:
@@ -92,15 +93,15 @@ def nothing(fleet: str) -> Desired:
     return Desired(fleet=fleet)
 
 
-def _wish(name: str, group: Group, spec: WorkerSpec) -> Wish:
+def _request(name: str, group: Group, spec: WorkerSpec) -> GroupRequest:
     """What the group asks for. What the controller moves is never replaced for it, so a pool that cannot change its
     slots while it runs moves by whole replicas."""
     prices = _prices(group, spec)
     if spec.kind != "command":
         size = spec.pool.concurrency
-        return Wish(name, group, size, size, prices, whole=group.autoscale is not None and not resizes(spec))
+        return GroupRequest(name, group, size, size, prices, whole=group.autoscale is not None and not resizes(spec))
     slots = (group.capacity or Capacity()).slots
-    return Wish(name, group, max(1, slots), slots, prices, whole=True)
+    return GroupRequest(name, group, max(1, slots), slots, prices, whole=True)
 
 
 def _prices(group: Group, spec: WorkerSpec) -> Prices:
@@ -128,23 +129,23 @@ def _rules(manifest: Manifest) -> Rules:
     return Rules(manifest.spec.concurrency, balance.tail, moving=balance.mode == "dynamic", capacity=capacity)
 
 
-def _group(manifest: Manifest, name: str, spec: WorkerSpec, shaped: Shaped) -> DesiredGroup:
+def _group(manifest: Manifest, name: str, spec: WorkerSpec, sized: Sized) -> DesiredGroup:
     group = manifest.spec.groups[name]
     health = group.health or Health()
     ready_timeout = 60.0 if health.ready_timeout is None else health.ready_timeout
     return DesiredGroup(
         name=name,
         spec=spec,
-        shape=shaped.shape,
-        rollout=_rollout(name, group, len(shaped.shape)),
+        shape=sized.shape,
+        rollout=_rollout(name, group, len(sized.shape)),
         depends_on=_depends_on(manifest, group),
         price=specs.price(group, spec.pool),
         capacity_slots=(group.capacity or Capacity()).slots if spec.kind == "command" else None,
         processes_per_replica=specs.processes(spec, group.capacity),
         ready_timeout_seconds=ready_timeout,
         scaling="autoscale" if group.autoscale else "share" if group.share else "replicas",
-        paused=shaped.paused,
-        reason=shaped.reason,
+        paused=sized.paused,
+        reason=sized.reason,
     )
 
 

@@ -78,7 +78,7 @@ class ObservedReplica:
         return self.pid is not None
 
     @property
-    def size(self) -> int:
+    def target_slots(self) -> int:
         """How many slots it is meant to have."""
         return self.spec.pool.concurrency if self.spec is not None else self.slots
 

@@ -22,10 +22,10 @@ class Prices:
     slot: Mapping[str, int] = field(default_factory=dict)
     most: Mapping[str, int] = field(default_factory=dict)
 
-    def used(self, resource: str, slots: int, *, size: int) -> int:
-        """What ``slots`` take as full replicas of ``size`` and at most one smaller."""
-        full, rest = divmod(slots, size)
-        return full * self._by_replica(resource, size) + self._by_replica(resource, rest)
+    def used(self, resource: str, slots: int, *, slots_per_replica: int) -> int:
+        """What ``slots`` take as full replicas and at most one smaller."""
+        full, rest = divmod(slots, slots_per_replica)
+        return full * self._by_replica(resource, slots_per_replica) + self._by_replica(resource, rest)
 
     def _by_replica(self, resource: str, slots: int) -> int:
         if not slots:

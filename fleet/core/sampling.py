@@ -27,7 +27,7 @@ class Backlog:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class Measured:
     """One group, seen. ``parked``: slots of replicas that were given up after too many crashes: nobody works in them,
     and nobody else gets them before a person has looked."""
 
@@ -36,7 +36,7 @@ class Sight:
     parked: int = 0
 
 
-def sights(
+def measure(
     groups: Sequence[str],
     desired: Desired,
     observed: Observed,
@@ -44,16 +44,16 @@ def sights(
     *,
     meters: Mapping[str, Meter],
     now: float,
-) -> dict[str, Sight]:
+) -> dict[str, Measured]:
     """Each of these groups as it is now."""
     takers = _takers(desired)
     return {
-        name: _sight(desired.groups[name], desired, observed, backlog, takers, meters.get(name, Meter()), now)
+        name: _measured(desired.groups[name], desired, observed, backlog, takers, meters.get(name, Meter()), now)
         for name in groups
     }
 
 
-def _sight(
+def _measured(
     group: DesiredGroup,
     desired: Desired,
     observed: Observed,
@@ -61,14 +61,14 @@ def _sight(
     takers: Mapping[str, Sequence[str]],
     meter: Meter,
     now: float,
-) -> Sight:
+) -> Measured:
     seen = [replica for _, replica in sorted(observed.replicas.items()) if replica.group == group.name]
     slots = [_slots(replica, group, desired) for replica in seen]
     counts = _counts(seen, meter.last)
     meter = meter if counts is None else meter.read(counts)
     busy = sum(replica.busy for replica in seen)
     waiting = _waiting(group, backlog, takers)
-    return Sight(
+    return Measured(
         Sample(
             queue=None if waiting is None else waiting + _unstarted(group.name, seen, backlog, busy),
             oldest_age_seconds=_age(group, backlog, now),
@@ -96,7 +96,7 @@ class _Slots:
 
 def _slots(replica: ObservedReplica, group: DesiredGroup, desired: Desired) -> _Slots:
     """Between an order and its effect, slots that come count as starting, and those that go as draining."""
-    size = replica.size if group.capacity_slots is None else group.capacity_slots
+    size = replica.target_slots if group.capacity_slots is None else group.capacity_slots
     if replica.state is State.FAILED:
         return _Slots(parked=size)
     if not replica.running and replica.state is not State.STARTING:

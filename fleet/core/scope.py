@@ -12,7 +12,7 @@ from fleet.core.words import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class CheckContext:
     """What a check looks at: the manifest, where things stand, what is broken already (touched: with all around it)."""
 
     manifest: Manifest

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from fleet.core.fields import aliases, as_model, model_at, model_in
 from fleet.core.manifest import API_VERSION, KIND, Manifest, field_named
-from fleet.core.sentences import PATTERN_HINTS, SENTENCES, Fault, other
+from fleet.core.sentences import PATTERN_HINTS, SENTENCES, InvalidValue, other
 from fleet.core.tree import Path, path_text
 from fleet.core.wording import shown
 from fleet.core.words import bare, closest, did_you_mean
@@ -54,7 +54,7 @@ def _complaint(error: Mapping[str, Any]) -> Complaint:
         return Complaint(path, f"{shown(path[-1])} is required and missing", _missing_hint(path), is_missing=True)
     if is_key:
         return _bad_name(path, str(value), context)
-    message, hint = SENTENCES.get(kind, other)(Fault(path, value, {**context, "msg": error["msg"]}))
+    message, hint = SENTENCES.get(kind, other)(InvalidValue(path, value, {**context, "msg": error["msg"]}))
     return Complaint(path, message, hint)
 
 

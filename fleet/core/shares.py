@@ -17,7 +17,7 @@ UNBOUNDED = 1 << 40
 class Share:
     """What one group may have. Slots are given in whole units; lower tiers are filled first, after every floor.
 
-    size: the most slots in one replica.  prices: what replicas and slots take of other resources.
+    slots_per_replica: of a full one.  prices: what replicas and slots take of other resources.
     """
 
     name: str
@@ -26,12 +26,12 @@ class Share:
     max: int | None = None
     tier: int = 0
     unit: int = 1
-    size: int = 1
+    slots_per_replica: int = 1
     prices: Prices = field(default=FREE, hash=False)
 
     def used(self, resource: str, slots: int) -> int:
         """What this many slots take of a resource."""
-        return self.prices.used(resource, slots, size=self.size)
+        return self.prices.used(resource, slots, slots_per_replica=self.slots_per_replica)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def exact(weight: int | float | Fraction) -> Fraction:
 
 def problem_of(part: NormalShare) -> str:
     share = part.share
-    if share.weight <= 0 or share.unit < 1 or share.size < 1:
+    if share.weight <= 0 or share.unit < 1 or share.slots_per_replica < 1:
         return f"group {share.name!r}: weight and unit must be above 0"
     if share.max is not None and share.min > share.max:
         return f"group {share.name!r}: min {share.min} is above max {share.max}"

@@ -84,7 +84,7 @@ def _staged(name: str, steps: Sequence[Step], group: DesiredGroup | None, observ
 def _extra_slots(step: Step, observed: Observed) -> int:
     """How many more slots the replica will have."""
     seen = observed.replicas[step.replica]
-    return 0 if step.target is None else step.target.spec.pool.concurrency - max(seen.slots, seen.size)
+    return 0 if step.target is None else step.target.spec.pool.concurrency - max(seen.slots, seen.target_slots)
 
 
 def _recreated(steps: Sequence[Step], observed: Observed) -> tuple[list[list[Step]], list[Step]]:

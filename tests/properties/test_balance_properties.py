@@ -233,7 +233,7 @@ def priced(draw: st.DrawFn, units: tuple[int, ...] = (1, 2, 3)) -> Priced:
     shares = [
         replace(
             share,
-            size=draw(st.sampled_from([1, 3, 8])),
+            slots_per_replica=draw(st.sampled_from([1, 3, 8])),
             prices=Prices(draw(amounts), draw(amounts), {"cores": draw(st.integers(0, 9))}),
         )
         for share in shares
