@@ -301,7 +301,7 @@ class _Walk:
             return replica.spec == one.step.target.spec
         waited = self.terms.now() - one.asked_at
         fits = replica.busy <= replica.slots or waited > one.step.grace_seconds
-        return fits and replica.goes_by(one.step.target.spec) and is_ready(replica, one.step.target.digest)
+        return fits and replica.follows(one.step.target.spec) and is_ready(replica, one.step.target.digest)
 
     def _problem(self, one: _Going) -> str:
         """Why this step cannot succeed any more, or nothing."""

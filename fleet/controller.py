@@ -19,7 +19,7 @@ from fleet.apply import Terms, apply
 from fleet.broker.samples import BrokerSample, Sampler
 from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
 from fleet.core.desired import Desired, broker_of
-from fleet.core.expand import divided_anew, has_controller, standing_specs, static_division
+from fleet.core.expand import applied_specs, divided_again, has_controller, static_division
 from fleet.core.facts import Overrides
 from fleet.core.moves import begun, in_rollout, starting
 from fleet.core.moving import ScaledGroups, scaled_groups, without
@@ -251,7 +251,7 @@ class Controller:
         before = decisions.read(session.places.decisions)
         after = _decisions(look, before)
         overrides = replace(session.exceptions(), slots=after.slots, slot_reasons=after.reasons)
-        desired = divided_anew(applied.manifest, seen.standing.desired, overrides=overrides)
+        desired = divided_again(applied.manifest, seen.standing.desired, overrides=overrides)
         steps, paced, notes = self._steps(desired, seen, applied)
         if dict(before.slots) != dict(after.slots):
             decisions.write(session.places.decisions, after)
@@ -323,7 +323,7 @@ class Controller:
     def _moving(self, applied: Wanted, standing: Desired, overrides: Overrides) -> ScaledGroups:
         """What moves, groups left aside that a person holds: they keep their part."""
         manifest = applied.manifest
-        found = scaled_groups(manifest, standing_specs(manifest, standing), overrides=overrides)
+        found = scaled_groups(manifest, applied_specs(manifest, standing), overrides=overrides)
         still = {one.name for one in found.groups if _is_held(one.name, standing)}
         if not still:
             return found

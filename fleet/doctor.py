@@ -325,9 +325,10 @@ _CHECKS: tuple[Callable[[_Patient], Iterator[Finding]], ...] = (
 
 
 def _end_deaf(patient: _Patient, pid: int) -> str:
-    """KILL, not TERM: a TERM would make it stop its programs one after another, each for its whole drain. When it dies
-    at
-    once the kernel sends every worker its TERM, and they drain side by side."""
+    """KILL, not TERM: a TERM would make it stop its programs one after another, each for its whole drain.
+
+    When it dies at once the kernel sends every worker its TERM, and they drain side by side.
+    """
     os.kill(pid, signal.SIGKILL)
     await_end(pid, timeout_seconds=_KILL_AFTER_SECONDS)
     patient.daemon.remove_traces()

@@ -47,7 +47,6 @@ class Variants:
         self._resizes = resizes(group.spec)
 
     def replica(self, index: int, slots: int) -> Replica:
-        """The replica with this index and this many slots."""
         group = self.group
         return Replica(group.name, index, self.specs[slots], self.digest_of[slots], group.system)
 
@@ -72,7 +71,7 @@ def sized(group: DesiredGroup, slots: int) -> WorkerSpec:
 
 
 def free_indices(taken: Iterable[int]) -> Iterator[int]:
-    """The indices nobody has, lowest first."""
+    """Indices that are not ``taken``, lowest first, without end."""
     used = set(taken)
     index = 0
     while True:

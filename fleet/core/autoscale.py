@@ -36,7 +36,7 @@ class Memory:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Memory:
-        """What ``to_json`` wrote. Raises KeyError, TypeError or ValueError on a document of another shape."""
+        """Raises KeyError, TypeError or ValueError on a document of another shape."""
         groups = {name: GroupMemory.from_json(one) for name, one in document["groups"].items()}
         return cls(document["beganAt"], document["at"], groups)
 
@@ -65,9 +65,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Slots per group. ``order``: who is served first while slots are still being freed; the most deprived one.
+    """Slots per group. ``order``: which group is served first while slots are still being freed, the most deprived one.
 
-    is_squeezed: somebody has been short for a little while, so needs come before wants.
+    is_squeezed: a group has been short for a little while, so needs come before wants.
     """
 
     at: float
@@ -78,12 +78,12 @@ class Decision:
 
     @property
     def slots(self) -> dict[str, int]:
-        """What each group gets."""
+        """Group -> slots."""
         return {name: verdict.gets for name, verdict in self.verdicts.items()}
 
     @property
     def moves(self) -> dict[str, str]:
-        """Groups whose number changes, with the reason."""
+        """Group -> reason, for those whose number changes."""
         return {name: one.reason for name, one in self.verdicts.items() if one.gets != one.has}
 
 
@@ -161,7 +161,7 @@ def _top(group: ScaledGroup, fair: int, budget: int) -> int:
 
 
 def _is_short_lately(one: Claim, context: Context) -> bool:
-    """A shortage that lasts is overload, not a burst: then nobody is squeezed for it any longer."""
+    """A shortage that lasts is overload, not a burst: then no group is squeezed for it any longer."""
     since = one.short_since(context.now)
     return since is not None and context.now - since < context.parameters.squeeze_seconds
 
@@ -190,10 +190,10 @@ def _difference(one: Claim, gets: int, parameters: Parameters) -> str:
         limited = gets >= one.fair and not one.group.loans
         return f"; {wanted - gets} short: {'no loans' if limited else 'the budget is full'}"
     if gets > one.wanted and parameters.surplus == "keep":
-        return f"; has {gets - one.wanted} more, which nobody needs"
+        return f"; has {gets - one.wanted} more that no group needs"
     if gets > one.wanted:
         patience = duration(parameters.patience_seconds(one.group))
-        return f"; keeps {gets - one.wanted} more for up to {patience}, or until somebody needs them"
+        return f"; keeps {gets - one.wanted} more for up to {patience}, or until another group needs them"
     if gets == one.has < one.wanted:
-        return "; the change is within tolerance, or too young"
+        return "; the change is within tolerance, or too recent"
     return ""

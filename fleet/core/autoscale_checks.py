@@ -1,4 +1,4 @@
-"""What is allowed of groups that autoscale and hardly meant: nobody moves them, or nobody can see how busy they are."""
+"""What is allowed of groups that autoscale and probably a mistake: nothing moves them, or their load is not seen."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from fleet.core.scope import CheckContext
 from fleet.core.wording import listed
 from pools.traits import TRAITS
 
-_TELLING = frozenset(
+_REPORTING = frozenset(
     {
         *("redis", "rediss", "sentinel", "amqp", "amqps", "pyamqp", "librabbitmq", "qpid", "sqla", "sqlalchemy"),
         *("filesystem", "pgmq", "mongodb", "sqs", "slmq", "azureservicebus", "azurestoragequeues", "consul", "etcd"),
         *("zookeeper", "pyro"),
     }
 )
-"""kombu's transports that tell anybody how long a queue is. The memory of a process and Kafka do not."""
+"""kombu's transports that report how long a queue is. The memory of a process and Kafka do not."""
 
 _SHARE_INSTEAD = "write share instead of autoscale"
 
 
 def autoscaling(context: CheckContext) -> None:
-    """Warn of groups that stand at their static share although the manifest says that they move."""
+    """Warn of groups that stay at their static share although the manifest says that they move."""
     if context.broken:
         return
     groups = {name: group for name, group in context.groups() if group.autoscale is not None}
@@ -30,7 +30,7 @@ def autoscaling(context: CheckContext) -> None:
         _nothing_moves(context, sorted(groups))
     elif groups:
         seen = {name: group for name, group in groups.items() if _is_seen(context, name, group)}
-        _broker_tells(context, sorted(seen))
+        _broker_reports(context, sorted(seen))
         _shared_queues(context, seen)
         _whole_replicas(context, seen)
 
@@ -45,20 +45,20 @@ def _is_seen(context: CheckContext, name: str, group: Group) -> bool:
     path = ("spec", "groups", name, "autoscale")
     foreign = "a command" if group.command is not None else "celery's worker" if group.worker == "celery" else ""
     if foreign:
-        message = f"the controller cannot see how busy {foreign} is: the group stands at its static share"
+        message = f"the controller cannot see how busy {foreign} is: the group stays at its static share"
         context.warn(path, message, f"use fleet's own worker, or {_SHARE_INSTEAD}")
     elif not group.queues:
-        message = "the controller looks at queues, and the group names none: it stands at its static share"
+        message = "the controller looks at queues, and the group names none: it stays at its static share"
         context.warn(path, message, "name the queues that it takes tasks from, the app's default queue too")
     return not foreign and bool(group.queues)
 
 
-def _broker_tells(context: CheckContext, names: list[str]) -> None:
+def _broker_reports(context: CheckContext, names: list[str]) -> None:
     broker = context.manifest.spec.broker
     if not names or not isinstance(broker, Broker) or not isinstance(broker.url, str):
-        return  # the embedded one tells; of a secret's kind nothing is known here
-    if broker.url.partition("://")[0].partition("+")[0].lower() not in _TELLING:
-        message = f"this kind of broker tells nobody what waits: {listed(names)} would stand at static shares"
+        return  # the embedded one reports them; a secret may be of any kind
+    if broker.url.partition("://")[0].partition("+")[0].lower() not in _REPORTING:
+        message = f"this kind of broker does not report queue lengths: {listed(names)} would stay at static shares"
         context.warn(("spec", "broker", "url"), message, f"use Redis or RabbitMQ, or {_SHARE_INSTEAD}")
 
 
@@ -71,7 +71,7 @@ def _shared_queues(context: CheckContext, moving: Mapping[str, Group]) -> None:
         last = next((name for name in reversed(names) if name in moving), None)
         if last is not None and len(names) > 1:
             others = listed(name for name in names if name != last)
-            message = f"{others} and {last} take from queue {queue!r}: what waits in it counts for each in equal parts"
+            message = f"{others} and {last} take from queue {queue!r}: each counts an equal part of what waits in it"
             hint = "with one group per queue the controller sees who is late"
             context.warn(("spec", "groups", last, "queues", queue), message, hint)
 

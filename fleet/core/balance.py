@@ -39,9 +39,9 @@ def balance(
     parts = _normal(groups)
     check_floors(budget, parts, capacity)
     left = budget - sum(part.floor for part in parts)
-    stores = _Stores(parts, capacity)
+    resources = _Resources(parts, capacity)
     for tier in sorted({part.share.tier for part in parts}):
-        left = _fill([part for part in parts if part.share.tier == tier], left, tail, stores)
+        left = _fill([part for part in parts if part.share.tier == tier], left, tail, resources)
     return explained(budget, parts, budget - sum(part.slots for part in parts))
 
 
@@ -69,7 +69,7 @@ def _normal(groups: Sequence[Share]) -> list[NormalShare]:
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     problems += [f"group {name!r} appears twice" for name in twice]
     if problems:
-        raise Refused("; ".join(problems), hint="mend these groups: a weight above 0, and min <= max in whole units")
+        raise Refused("; ".join(problems), hint="fix these groups: a weight above 0, and min <= max in whole units")
     precision = 1 + 2 * max((part.weight.bit_length() for part in parts), default=0)
     for part in parts:  # two dues differ by 1 / (weight * weight) at least: rounded down here they keep their order
         part.precision = precision
@@ -83,7 +83,7 @@ def _part(share: Share, weight: int) -> NormalShare:
     return NormalShare(share, weight, floor, ceiling, floor)
 
 
-class _Stores:
+class _Resources:
     """What is left of the other resources while slots are given out."""
 
     def __init__(self, parts: Sequence[NormalShare], capacity: Mapping[str, int]) -> None:
@@ -102,13 +102,12 @@ class _Stores:
         return next((name for name, more in cost.items() if more > self._free[name]), "")
 
     def give(self, part: NormalShare, slots: int) -> None:
-        """Let the part have ``slots``."""
         for name, more in self._cost(part, slots).items():
             self._free[name] -= more
         part.slots = slots
 
     def hold(self, parts: Sequence[NormalShare], slots: Sequence[int]) -> bool:
-        """Whether all these parts could have that many at once."""
+        """Whether all ``parts`` could have their number of ``slots`` at once."""
         pairs = list(zip(parts, slots, strict=True))
         return all(
             sum(part.share.used(name, want) - part.share.used(name, part.slots) for part, want in pairs) <= free
@@ -120,41 +119,41 @@ class _Stores:
         return {name: share.used(name, slots) - share.used(name, part.slots) for name in self._free}
 
 
-def _fill(parts: Sequence[NormalShare], left: int, tail: Tail, stores: _Stores) -> int:
+def _fill(parts: Sequence[NormalShare], left: int, tail: Tail, resources: _Resources) -> int:
     """Give one tier what it may have; returns what the next tier may use.
 
     A jump gives whole levels at once; each resource that runs out ends it early, and after a few of those going on
     unit by unit is cheaper.
     """
     for _ in range(_MOST_JUMPS):
-        left = _jump(parts, left, stores)
-        left, ended = _grow(parts, left, tail, stores, until_stopped=True)
+        left = _jump(parts, left, resources)
+        left, ended = _grow(parts, left, tail, resources, until_stopped=True)
         if ended:
             break
     else:
-        left, _ = _grow(parts, left, tail, stores)
+        left, _ = _grow(parts, left, tail, resources)
     held = tail == "hold" and any(part.is_open for part in parts)
     return 0 if held else left
 
 
-def _jump(parts: Sequence[NormalShare], left: int, stores: _Stores) -> int:
+def _jump(parts: Sequence[NormalShare], left: int, resources: _Resources) -> int:
     """Give everything due up to the highest level that fits, at once; the few units above are given one by one."""
     growing = [part for part in parts if part.is_open]
     if left <= 2 * len(growing) or not growing:
         return left
-    if (whole := sum(part.ceiling - part.slots for part in growing)) <= left and not stores:
+    if (whole := sum(part.ceiling - part.slots for part in growing)) <= left and not resources:
         for part in growing:
             part.slots = part.ceiling
         return left - whole
     grain = 2 * sum(part.weight for part in growing)
-    level = _level(growing, left, grain, stores)
+    level = _level(growing, left, grain, resources)
     have = sum(part.slots for part in growing)
     for part in growing:
-        stores.give(part, part.at(level, grain))
+        resources.give(part, part.at(level, grain))
     return left + have - sum(part.slots for part in growing)
 
 
-def _level(growing: Sequence[NormalShare], left: int, grain: int, stores: _Stores) -> int:
+def _level(growing: Sequence[NormalShare], left: int, grain: int, resources: _Resources) -> int:
     """A level that fits and leaves less than two units each, or else the highest one that fits.
 
     Bisection, begun where the level would lie without floors and ceilings.
@@ -165,7 +164,7 @@ def _level(growing: Sequence[NormalShare], left: int, grain: int, stores: _Store
     while high - low > 1:
         slots = [part.at(middle, grain) for part in growing]
         rest = left + have - sum(slots)
-        if rest >= 0 and stores.hold(growing, slots):
+        if rest >= 0 and resources.hold(growing, slots):
             low = middle
             if rest <= 2 * len(growing):
                 break
@@ -176,16 +175,16 @@ def _level(growing: Sequence[NormalShare], left: int, grain: int, stores: _Store
 
 
 def _grow(
-    parts: Sequence[NormalShare], left: int, tail: Tail, stores: _Stores, *, until_stopped: bool = False
+    parts: Sequence[NormalShare], left: int, tail: Tail, resources: _Resources, *, until_stopped: bool = False
 ) -> tuple[int, bool]:
-    """The definition: unit by unit to whoever is due first. Returns what is left, and whether this was the end."""
+    """The definition: unit by unit to the share that is due first. Returns what is left, and whether it ended."""
     by_name = {part.share.name: part for part in parts}
     queue = [part.due(part.slots) for part in parts if part.is_open]
     heapq.heapify(queue)
     while queue and left > 0:
         part = by_name[heapq.heappop(queue)[2]]
         wanted = part.slots + part.share.unit
-        part.stopped = stores.lacking(part, wanted)
+        part.stopped = resources.lacking(part, wanted)
         if part.stopped:
             if until_stopped:
                 return left, False
@@ -194,7 +193,7 @@ def _grow(
             if tail == "hold":
                 break
             continue
-        stores.give(part, wanted)
+        resources.give(part, wanted)
         left -= part.share.unit
         if part.is_open:
             heapq.heappush(queue, part.due(part.slots))

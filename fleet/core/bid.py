@@ -35,7 +35,7 @@ class GroupMemory:
     content_since: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """A plain document."""
+        """A JSON document; :meth:`from_json` reads it back to an equal value."""
         return {
             "track": self.history.to_json(),
             "lateness": [self.lateness.age_seconds, self.lateness.looks],
@@ -45,7 +45,7 @@ class GroupMemory:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> GroupMemory:
-        """What ``to_json`` wrote."""
+        """Raises KeyError, TypeError or ValueError on a document of another shape."""
         return cls(
             history=CounterHistory.from_json(document["track"]),
             lateness=Lateness(*document["lateness"]),
@@ -67,8 +67,8 @@ class Context:
 class Levels:
     """Slots up to which the budget is filled for one group, in whole units: floor <= need <= want <= hold.
 
-    floor: nobody may take these.  need: enough for its target.  want: enough with room, as far as hysteresis lets it
-    rise.  hold: what it has and hysteresis does not let go yet.
+    floor: no other group may take these.  need: enough for its target.  want: enough with room, as far as hysteresis
+    lets it rise.  hold: what it has and hysteresis does not let go yet.
     """
 
     floor: int
@@ -97,7 +97,6 @@ class Claim:
 
     @property
     def name(self) -> str:
-        """The group's name."""
         return self.group.name
 
     @property

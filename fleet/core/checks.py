@@ -173,7 +173,7 @@ def _budget(context: CheckContext) -> None:
 
 
 def _floor(group: Group) -> tuple[int, str] | None:
-    """The fewest slots a group has, and how that is reckoned; None when it is not known before planning."""
+    """The fewest slots a group has, and how that is worked out; None when it is not known before planning."""
     if group.paused:
         return None
     part = group.share or group.autoscale

@@ -63,20 +63,20 @@ class ResizablePool:
         self._limit = StartingSlots(0)
 
     def take(self) -> Token | None:
-        """A free slot: none while some drain, for then all are busy."""
+        """None while some slots drain, for then all are busy."""
         if self.busy >= self.ready:
             return None
         self.busy += 1
         return self._limit
 
     def give_back(self, _token: Token, /) -> None:
-        """One that drains is gone."""
+        """A slot that drains is gone."""
         self.busy -= 1
         if self.draining:
             self.draining -= 1
 
     def grow(self, slots: int) -> list[Token]:
-        """First over what drains, then new ones."""
+        """Slots that drain are taken back first."""
         back = min(slots, self.draining)
         self.draining -= back
         self.ready += back
@@ -88,7 +88,6 @@ class ResizablePool:
         return [batch]
 
     def started(self, token: Token, /) -> None:
-        """What is left of the batch."""
         self._batches = [batch for batch in self._batches if batch is not token]
         self.starting -= token.slots
         self.ready += token.slots
@@ -119,7 +118,6 @@ class ReplicaPool:
         self._free: list[Process] = []
 
     def take(self) -> Token | None:
-        """A slot of a replica that has one."""
         while self._free:
             replica = self._free[-1]
             if not replica.is_leaving:
@@ -132,7 +130,7 @@ class ReplicaPool:
         return None
 
     def give_back(self, token: Token, /) -> None:
-        """A leaving replica leaves with its last task."""
+        """A leaving replica goes with its last task."""
         assert isinstance(token, Process)
         token.busy -= 1
         self.busy -= 1
@@ -142,14 +140,13 @@ class ReplicaPool:
             self._free.append(token)
 
     def grow(self, slots: int) -> list[Token]:
-        """New processes: one that was told to leave does not come back."""
+        """Always new processes: one that was told to leave does not come back."""
         new = [Process(self._unit) for _ in range(slots // self._unit)]
         self._replicas += new
         self.starting += self._unit * len(new)
         return list(new)
 
     def started(self, token: Token, /) -> None:
-        """Unless it was called off."""
         assert isinstance(token, Process)
         if token.is_leaving:
             return
@@ -176,7 +173,6 @@ class ReplicaPool:
         self._leave(replica)
 
     def _leave(self, replica: Process) -> None:
-        """With its last task."""
         if not replica.busy:
             self.draining -= replica.slots
             self._replicas.remove(replica)

@@ -60,12 +60,11 @@ class DesiredGroup:
 
     @property
     def replicas(self) -> int:
-        """How many replicas are wanted."""
         return len(self.shape)
 
     @property
     def slots(self) -> int:
-        """Concurrency of the group: slots over all wanted replicas."""
+        """Over all wanted replicas."""
         return sum(self.shape) if self.capacity_slots is None else self.capacity_slots * len(self.shape)
 
 
@@ -86,7 +85,7 @@ class Replica:
 
     @property
     def live(self) -> str:
-        """The digest of its settings."""
+        """The digest of all its settings, see :func:`fleet.core.spec.live_digest`."""
         return live_digest(self.spec)
 
 
@@ -120,7 +119,7 @@ def split_name(name: str) -> tuple[str, int]:
 
 
 def group_of(name: str) -> str:
-    """The group of a replica's name; a name that is none stands for itself."""
+    """``thumbs.3`` -> ``thumbs``; a text that is no replica's name is returned as it is."""
     try:
         return split_name(name)[0]
     except ValueError:
@@ -128,6 +127,6 @@ def group_of(name: str) -> str:
 
 
 def broker_of(desired: Desired) -> BrokerSpec | None:
-    """Where the fleet's tasks come from; None where no group takes any."""
+    """The broker of the fleet's groups; None where no group takes tasks."""
     brokers = {group.spec.broker for group in desired.groups.values()} - {BrokerSpec()}
     return min(brokers, key=repr, default=None)

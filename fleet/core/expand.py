@@ -17,25 +17,25 @@ from pools.traits import TRAITS
 
 
 def expand(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRIDES) -> Desired:
-    """The whole fleet as it must be. Raises Refused, with the sums, where it cannot be.
+    """The whole fleet as it must be. Raises Refused, with the numbers, where it cannot be.
 
     Groups are taken as they are: :mod:`fleet.core.parse` has merged ``spec.defaults`` into them.
     """
     return _expanded(manifest, full_specs(manifest, facts), _own_programs(manifest, facts), overrides)
 
 
-def divided_anew(manifest: Manifest, standing: Desired, *, overrides: Overrides) -> Desired:
-    """The fleet that stands with its slots divided once more: what ``expand`` would make, without facts of the machine.
+def divided_again(manifest: Manifest, applied: Desired, *, overrides: Overrides) -> Desired:
+    """The applied fleet with its slots divided again: what ``expand`` would make, without facts of the machine.
 
     Only shapes, reasons and what follows from them are new; what replicas must be is not.
     """
-    own = {name: group for name, group in standing.groups.items() if group.system}
-    return _expanded(manifest, standing_specs(manifest, standing), own, overrides)
+    own = {name: group for name, group in applied.groups.items() if group.system}
+    return _expanded(manifest, applied_specs(manifest, applied), own, overrides)
 
 
-def standing_specs(manifest: Manifest, standing: Desired) -> dict[str, WorkerSpec]:
+def applied_specs(manifest: Manifest, applied: Desired) -> dict[str, WorkerSpec]:
     """The specs of a manifest's groups as they were made when it was applied."""
-    return {name: standing.groups[name].spec for name in sorted(manifest.spec.groups)}
+    return {name: applied.groups[name].spec for name in sorted(manifest.spec.groups)}
 
 
 def has_controller(manifest: Manifest) -> bool:
@@ -178,22 +178,22 @@ def _drained(names: Iterable[str], groups: dict[str, DesiredGroup]) -> frozenset
 
 
 def _exceptions(overrides: Overrides) -> Iterator[str]:
-    """Live exceptions are said with every plan: nobody shall wonder why the manifest is not what comes."""
+    """Every plan names the overrides in force, which explain why it differs from the manifest."""
     for target in sorted(overrides.reasons):
         yield f"override: {overrides.reasons[target]} (`fleet resume {target}` ends it)"
 
 
 def _unpriced(manifest: Manifest, groups: Iterable[DesiredGroup]) -> tuple[str, ...]:
-    """A memory budget is only as good as the prices: say which groups count as nothing."""
+    """A memory budget is only as good as the prices: name the groups without one."""
     if manifest.spec.budgets.memory is None:
         return ()
-    silent = [
+    unpriced = [
         group.name
         for group in groups
         if group.replicas and not (group.price.memory_per_slot_bytes or group.price.memory_per_replica_bytes)
         if not group.system
     ]
-    if not silent:
+    if not unpriced:
         return ()
-    names = listed(map(repr, sorted(silent)))
-    return (f"the memory budget counts {names} as nothing: no perSlot.memory or perReplica.memory",)
+    names = listed(map(repr, sorted(unpriced)))
+    return (f"the memory budget does not include {names}: no perSlot.memory or perReplica.memory",)

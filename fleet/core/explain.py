@@ -58,7 +58,7 @@ def rows(desired: Desired) -> list[tuple[str, ...]]:
 
 
 def text(desired: Desired, division: Division | None = None, *, moved: Collection[str] = ()) -> str:
-    """The table, the sums and the notes; with the division of what is shared also who is next and who gives first.
+    """The table, the totals and the notes; with a ``division`` also which group is next and which gives first.
 
     moved: groups whose slots the controller has decided about; what comes or goes there is its business too.
     """
@@ -67,7 +67,7 @@ def text(desired: Desired, division: Division | None = None, *, moved: Collectio
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     notes = [*desired.notes, *([] if division is None else _computing(desired))]
     return (
-        "\n".join([*lines, "", _sums(desired) + _turns(division, moved), *(f"note: {note}" for note in notes)]) + "\n"
+        "\n".join([*lines, "", _totals(desired) + _turns(division, moved), *(f"note: {note}" for note in notes)]) + "\n"
     )
 
 
@@ -98,7 +98,7 @@ def cpu_parallelism(group: DesiredGroup) -> int:
 
 
 def allocated(desired: Desired) -> int:
-    """Slots given out."""
+    """Slots of all groups."""
     return sum(group.slots for group in desired.groups.values())
 
 
@@ -123,6 +123,6 @@ def _row(group: DesiredGroup) -> tuple[str, ...]:
     return group.name, pool, group.scaling, str(group.slots), shape(group), group.reason
 
 
-def _sums(desired: Desired) -> str:
+def _totals(desired: Desired) -> str:
     budget, given = desired.budgets.slots, allocated(desired)
     return f"budget {budget}, allocated {given}, left {budget - given}" if budget is not None else f"allocated {given}"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fleet.core.prices import overdrawn, told
+from fleet.core.prices import amount_of, overdrawn
 from fleet.core.shares import NormalShare
 from fleet.core.wording import counted, listed
 from fleet.errors import Refused
 
 
 def check_floors(budget: int, parts: Sequence[NormalShare], capacity: Mapping[str, int]) -> None:
-    """Everybody's minimum must fit, in slots and in every other resource."""
+    """Raise Refused, with every number, unless all minimums fit in slots and in every other resource."""
     used = {resource: sum(part.share.used(resource, part.floor) for part in parts) for resource in capacity}
     need = sum(part.floor for part in parts)
     problems = [_too_few(need, budget, parts)] if need > budget else []
@@ -19,7 +19,7 @@ def check_floors(budget: int, parts: Sequence[NormalShare], capacity: Mapping[st
     if not problems:
         return
     raised = [f"the budget by {need - budget}"] if need > budget else []
-    raised += [f"{name} by {told(name, used[name] - capacity[name])}" for name in overdrawn(used, capacity)]
+    raised += [f"{name} by {amount_of(name, used[name] - capacity[name])}" for name in overdrawn(used, capacity)]
     hint = f"raise {' and '.join(raised)}, lower a min, or let a group go to zero with min: 0"
     raise Refused("; ".join(problems), hint=hint)
 
@@ -34,6 +34,6 @@ def _too_little(resource: str, need: int, capacity: Mapping[str, int], parts: Se
     there = capacity[resource]
     costs = {part.share.name: part.share.used(resource, part.floor) for part in parts}
     largest = sorted(costs.items(), key=lambda item: (-item[1], item[0]))
-    names = listed((f"{name} {told(resource, cost)}" for name, cost in largest if cost), most=3)
-    wanted, short = f"{told(resource, need)} {resource}", told(resource, need - there)
-    return f"the groups' minimums need {wanted} and {told(resource, there)} are there: {short} short ({names})"
+    names = listed((f"{name} {amount_of(resource, cost)}" for name, cost in largest if cost), most=3)
+    wanted, short = f"{amount_of(resource, need)} {resource}", amount_of(resource, need - there)
+    return f"the groups' minimums need {wanted} and {amount_of(resource, there)} are there: {short} short ({names})"

@@ -16,17 +16,17 @@ Slots = dict[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What there is to divide: slots, and other resources they have prices in."""
+    """Slots to divide, and the other resources that there are."""
 
     slots: int
     capacity: Mapping[str, int]
 
     def fair(self, groups: Sequence[ScaledGroup]) -> Mapping[str, int]:
-        """The static shares."""
+        """Group -> slots: the static shares."""
         return _fair(self.slots, tuple(group.share for group in groups), tuple(sorted(self.capacity.items())))
 
     def filled(self, claims: Sequence[Claim], floors: Mapping[str, int], ceilings: Mapping[str, int]) -> Slots:
-        """By weight from the floors towards the ceilings."""
+        """Group -> slots, filled by weight from the floors towards the ceilings."""
         tops = {one.name: max(floors[one.name], ceilings[one.name]) for one in claims}
         if not self.capacity and sum(tops.values()) <= self.slots:
             return tops
@@ -58,7 +58,7 @@ def divided(claims: Sequence[Claim], budget: Budget, context: Context, *, is_squ
 
 
 def _floors(claims: Sequence[Claim], budget: Budget) -> Slots:
-    """What nobody may take. Where groups without metrics hold more than there is, only the minimums are safe."""
+    """What no other group may take: only the minimums, where groups without metrics hold more than there is."""
     floors = {one.name: one.levels.floor for one in claims}
     used = {name: sum(one.group.share.used(name, one.levels.floor) for one in claims) for name in budget.capacity}
     fits = sum(floors.values()) <= budget.slots and all(used[name] <= there for name, there in budget.capacity.items())

@@ -19,7 +19,7 @@ class Lateness:
     looks: int = 0
 
     def then(self, age_seconds: float | None, target_seconds: float) -> Lateness:
-        """After one more look."""
+        """After one more look. None: the age could not be measured."""
         if age_seconds is None:
             return Lateness(self.age_seconds, 0)
         is_late = age_seconds > target_seconds and age_seconds >= self.age_seconds
@@ -73,7 +73,7 @@ def _with_backlog(found: Demand, group: ScaledGroup, sample: Sample, load: Load,
 
 
 def _one_step_more(found: Demand, sample: Sample) -> Demand:
-    """Tasks are late, it does not get better and nobody is idle: whatever the model says, it is wrong."""
+    """Tasks are late, it does not get better and no slot is idle: the model is wrong."""
     step = sample.has + max(1, sample.has // 4)
     raised = replace(found, need=max(found.need, step), urgent=max(found.urgent, step))
     return replace(raised, want=step, why="late") if found.want < step else raised

@@ -111,7 +111,7 @@ def _check_null(path: Path, key: str, node: Node, findings: Findings) -> None:
     if node.removes or not path or path[-1] not in NAMED_MAPS:
         return
     empty = '""' if path[-1] in {"env", "labels", "annotations"} else "{}"
-    message = f"{shown(key)} has no value; that means null, which removes, and there is nothing to remove"
+    message = f"{shown(key)} has no value: null removes a field, and there is nothing to remove"
     findings.add(node.place, (*path, key), message, f"write `{key}: {empty}` or fill it in")
 
 

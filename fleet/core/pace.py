@@ -25,7 +25,7 @@ class Reading:
     busy_seconds: float
 
     def is_before(self, later: Reading) -> bool:
-        """Whether nothing went back in between."""
+        """Whether no counter went back in between."""
         return (
             self.at <= later.at
             and self.arrivals <= later.arrivals
@@ -78,12 +78,11 @@ class CounterHistory:
         return len(self.recent) > 1 and self.recent[-1].arrivals > self.recent[-2].arrivals
 
     def to_json(self) -> dict[str, Any]:
-        """A plain document."""
+        """A JSON document; :meth:`from_json` reads it back to an equal value."""
         return {name: [_row(one) for one in getattr(self, name)] for name in ("recent", "sparse")}
 
     @classmethod
     def from_json(cls, document: dict[str, Any]) -> CounterHistory:
-        """What ``to_json`` wrote."""
         return cls(*(tuple(Reading(*row) for row in document[name]) for name in ("recent", "sparse")))
 
 
@@ -117,7 +116,7 @@ class Load:
 
 
 def load_of(history: CounterHistory, group: ScaledGroup, parameters: Parameters) -> Load:
-    """The pace at the last reading."""
+    """The load at the last reading."""
     calm = _calm_rate(history, parameters)
     rate = max(calm, _burst_rate(history, calm, parameters))
     return Load(rate, _task_seconds(history, group, parameters), is_burst=rate > calm)
@@ -177,7 +176,7 @@ def _burst_rate(history: CounterHistory, calm: float, parameters: Parameters) ->
 
 
 def _task_seconds(history: CounterHistory, group: ScaledGroup, parameters: Parameters) -> float:
-    """Busy time per completion, which counts tasks still running too. The expected time weighs as much as three."""
+    """Busy time per completion, tasks still running included. The expected time weighs as much as three tasks."""
     now = history.recent[-1]
     told = (
         old

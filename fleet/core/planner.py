@@ -30,7 +30,6 @@ class Rule:
     reason: str | Callable[[Pair], str]
 
     def why(self, pair: Pair) -> str:
-        """The reason, for this replica."""
         return self.reason if isinstance(self.reason, str) else self.reason(pair)
 
 
@@ -42,26 +41,26 @@ RULES = (
     Rule(Pair.is_outdated, Action.REPLACE, reasons.outdated),
     Rule(Pair.is_parked, Action.RESTART, reasons.parked),
     Rule(Pair.is_stopped, Action.START, reasons.stopped),
-    Rule(Pair.is_leaving, Action.RESTART, "it is on its way out, and wanted"),
-    Rule(Pair.is_to_restart, Action.RESTART, "restart asked for"),
+    Rule(Pair.is_leaving, Action.RESTART, "it is leaving, and wanted"),
+    Rule(Pair.is_to_restart, Action.RESTART, "restart requested"),
     Rule(Pair.is_to_resize, Action.RESIZE, reasons.resized),
     Rule(Pair.is_to_hold, Action.HOLD, reasons.HELD),
     Rule(Pair.is_to_release, Action.RELEASE, reasons.RELEASED),
     Rule(Pair.is_anything, Action.KEEP, "up to date"),
 )
 
-RUNS_ANEW = frozenset({Action.START, Action.REPLACE, Action.RESTART})
+STARTS_AGAIN = frozenset({Action.START, Action.REPLACE, Action.RESTART})
 
 
 def plan(desired: Desired, observed: Observed, *, prune: bool = False, restart: frozenset[str] = frozenset()) -> Plan:
     """Every step from observed to desired, not yet in waves.
 
-    prune: drain groups that left the manifest, too.  restart: replicas or groups to run anew though nothing changed.
+    prune: drain groups that left the manifest, too.  restart: replicas or groups to restart though nothing changed.
     """
     every = pairs(desired, observed, prune=prune, restart=restart)
     strays = sorted(observed.strays, key=lambda stray: (stray.replica, stray.pid))
     steps = [*(_reap(stray) for stray in strays), *(_decided(pair) for pair in every)]
-    steps += [_hold(pair) for pair in every if pair.hold and _rule(pair).action in RUNS_ANEW]
+    steps += [_hold(pair) for pair in every if pair.hold and _rule(pair).action in STARTS_AGAIN]
     steps += [step for pair in every if _rule(pair).action is Action.RESIZE for step in _held_or_not(pair)]
     return Plan(
         fleet=desired.fleet,
@@ -111,7 +110,7 @@ def _decided(pair: Pair) -> Step:
 
 
 def _hold(pair: Pair) -> Step:
-    """A replica that should take no work is told so again once it runs anew."""
+    """A replica that should take no work is held again once it has started again."""
     return Step(Action.HOLD, pair.name, reasons.HELD, target=pair.wanted, after=(f"{_rule(pair).action} {pair.name}",))
 
 

@@ -46,11 +46,9 @@ class Fleet:
         self._memory: Memory = EMPTY
 
     def start(self) -> Mapping[str, int]:
-        """The static shares."""
         return _static_shares(self._given.groups, self._given.budget, self._given.capacity)
 
     def decide(self, now: float, samples: Mapping[str, Sample]) -> Orders:
-        """One tick."""
         given = self._given
         decision = decide(
             self._memory,
@@ -73,16 +71,14 @@ class Split:
         self._slots = slots
 
     def start(self) -> Mapping[str, int]:
-        """The split."""
         return self._slots
 
     def decide(self, _now: float, _samples: Mapping[str, Sample]) -> Orders:
-        """The split again."""
         return Orders(self._slots, tuple(self._slots))
 
 
 class OneByOne:
-    """Each group for itself: free slots go to whoever asks first, and they ask in turns."""
+    """Each group for itself: free slots go to the group that asks first, and they ask in turns."""
 
     def __init__(self, groups: Sequence[ScaledGroup], budget: int, *, tick_seconds: float) -> None:
         self.tick_seconds = tick_seconds
@@ -96,7 +92,7 @@ class OneByOne:
         return self._first
 
     def decide(self, now: float, samples: Mapping[str, Sample]) -> Orders:
-        """A wish of each; without metrics nothing changes."""
+        """What each group wants; without metrics nothing changes."""
         slots = {
             name: samples[name].has
             if samples[name].missing

@@ -42,6 +42,6 @@ def overdrawn(used: Mapping[str, int], capacity: Mapping[str, int]) -> list[str]
     return sorted(resource for resource, there in capacity.items() if used.get(resource, 0) > there)
 
 
-def told(resource: str, count: int) -> str:
-    """An amount of a resource, for people."""
+def amount_of(resource: str, count: int) -> str:
+    """``512Mi`` for memory, else a plain number."""
     return size(count) if resource == MEMORY else str(count)

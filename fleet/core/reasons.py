@@ -14,7 +14,6 @@ RELEASED = "takes work again"
 
 
 def leaving(pair: Pair) -> str:
-    """Why a replica goes."""
     if pair.group is None:
         return "the fleet goes down" if pair.going_down else _no_group(pair)
     if pair.group.paused:
@@ -27,15 +26,14 @@ def _no_group(pair: Pair) -> str:
 
 
 def new(pair: Pair) -> str:
-    """Why a replica comes."""
     wanted = pair.group.replicas if pair.group is not None else 1
     if pair.seen_count == 0:
-        return "none of it runs yet" if wanted == 1 else f"none of {wanted} runs yet"
+        return "not running yet" if wanted == 1 else f"none of {wanted} is running yet"
     return f"scale up {pair.seen_count} -> {wanted}"
 
 
 def outdated(pair: Pair) -> str:
-    """What is different in the spec."""
+    """The differences between its spec and the wanted one."""
     assert pair.wanted is not None
     assert pair.seen is not None
     old, new_one = pair.seen, pair.wanted
@@ -52,7 +50,7 @@ def resized(pair: Pair) -> str:
         return listed(said)
     slots, wanted = pair.seen.slots, pair.wanted.spec.pool.concurrency
     what = f"pool.concurrency {slots} -> {wanted}" if slots != wanted else "its settings"
-    return f"{what}: changed by hand, or not taken up yet"
+    return f"{what}: changed by hand, or not applied yet"
 
 
 def parked(pair: Pair) -> str:
@@ -68,5 +66,4 @@ def stopped(pair: Pair) -> str:
 
 
 def stray(process: Stray) -> str:
-    """Why a process is ended that no supervisor runs."""
     return f"{process.kind}: not the process its supervisor runs"

@@ -65,7 +65,7 @@ _RULES = """\
 
 
 def markdown() -> str:
-    """The whole page."""
+    """The text of docs/manifest.md."""
     return "\n".join([_INTRODUCTION, *_sections(), _RULES + _capabilities()])
 
 
@@ -76,7 +76,7 @@ def _sections() -> Iterator[str]:
 
 
 def places(model: type[BaseModel], path: str, seen: set[type] | None = None) -> Iterator[tuple[str, type[BaseModel]]]:
-    """Every model with the key path under which it is first met; what defaults share with groups is told once."""
+    """Every model with the key path under which it is first met; what defaults share with groups appears once."""
     seen = set() if seen is None else seen
     seen.add(model)
     yield path, model

@@ -40,7 +40,7 @@ class Scenario:
 
     @property
     def budget(self) -> int:
-        """All slots there may be."""
+        """Slots of all groups together."""
         return sum(self.fixed.values()) + self.scaled_groups.budget
 
 
@@ -101,12 +101,12 @@ def _notes(manifest: Manifest, stations: Iterable[Station]) -> Iterator[str]:
     silent = [name for name in names if (part := said[name]) is None or part.expected_runtime is None]
     hasty = [name for name in names if (part := said[name]) is None or part.target_wait is None]
     if silent:
-        yield f"no expectedRuntime, so a task takes 1s: {listed(silent)}"
+        yield f"no expectedRuntime, so 1s per task is assumed: {listed(silent)}"
     if hasty:
-        yield f"no targetWait, so 5s count: {listed(hasty)}"
+        yield f"no targetWait, so 5s is assumed: {listed(hasty)}"
     unsaid = [name for name in names if _is_unsaid(manifest.spec.groups[name])]
     if unsaid:
-        yield f"apps are not asked, so what a group does not say is the default of its pool: {listed(unsaid)}"
+        yield f"apps are not loaded, so what a group leaves out has the default of its pool: {listed(unsaid)}"
     if not any(said[name] for name in names):
         yield "no group autoscales: nothing moves"
 

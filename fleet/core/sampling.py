@@ -16,9 +16,9 @@ _UNCOUNTED = "keeps no count of its tasks"
 class Backlog:
     """What the broker says.
 
-    waiting: queue -> messages nobody has yet; None where it does not tell.  sent_at: queue -> when the oldest of them
-    was sent, Unix seconds; None where nobody knows.  held: replica -> messages it was given and has not acknowledged;
-    None where the broker does not tell.
+    waiting: queue -> messages that no worker has yet; None where that is not known.
+    sent_at: queue -> when the oldest of them was sent, Unix seconds; None where that is not known.
+    held: replica -> messages it was given and has not acknowledged; None where the broker does not say.
     """
 
     waiting: Mapping[str, int | None]
@@ -28,8 +28,8 @@ class Backlog:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One group, seen. ``parked``: slots of replicas that were given up after too many crashes: nobody works in them,
-    and nobody else gets them before a person has looked."""
+    """One group, seen. ``parked``: slots of replicas that were given up after too many crashes: they
+    stay idle, and no other group gets them until a person has looked."""
 
     sample: Sample
     meter: Meter
@@ -45,7 +45,7 @@ def measure(
     meters: Mapping[str, Meter],
     now: float,
 ) -> dict[str, Measured]:
-    """Each of these groups as it is now."""
+    """Group -> what was measured, with its counters carried on."""
     takers = _takers(desired)
     return {
         name: _measured(desired.groups[name], desired, observed, backlog, takers, meters.get(name, Meter()), now)
@@ -114,7 +114,7 @@ def _slots(replica: ObservedReplica, group: DesiredGroup, desired: Desired) -> _
 def _counts(seen: Iterable[ObservedReplica], last: Mapping[str, Count]) -> dict[str, Count] | None:
     """What every replica has counted; None where one that works keeps no count. One that starts has counted nothing.
 
-    A process that does not tell at this moment has counted what it had at the ``last`` look: it must not count anew.
+    A process that does not answer at this moment has counted what it had at the ``last`` look: it must not begin at 0.
     """
     found = {}
     for replica in seen:
@@ -140,7 +140,7 @@ def _unstarted(group: str, seen: Sequence[ObservedReplica], backlog: Backlog, bu
 
 
 def _takers(desired: Desired) -> dict[str, list[str]]:
-    """Groups by queue."""
+    """Queue -> groups that take from it."""
     found: dict[str, list[str]] = {}
     for name, group in sorted(desired.groups.items()):
         for queue in group.spec.queues:
@@ -149,7 +149,7 @@ def _takers(desired: Desired) -> dict[str, list[str]]:
 
 
 def _waiting(group: DesiredGroup, backlog: Backlog, takers: Mapping[str, Sequence[str]]) -> int | None:
-    """Messages in its queues. What several groups take from counts for each of them in equal parts."""
+    """Messages in its queues. Of a queue that several groups take from, each counts an equal part."""
     total = 0
     for queue in group.spec.queues:
         waiting = backlog.waiting.get(queue.name)

@@ -30,7 +30,6 @@ class ScaledGroup:
 
     @property
     def name(self) -> str:
-        """The group's name."""
         return self.share.name
 
     @property

@@ -30,7 +30,7 @@ class Share:
     prices: Prices = field(default=FREE, hash=False)
 
     def used(self, resource: str, slots: int) -> int:
-        """What this many slots take of a resource."""
+        """How much of a resource ``slots`` take."""
         return self.prices.used(resource, slots, slots_per_replica=self.slots_per_replica)
 
 

@@ -30,28 +30,26 @@ class Station:
 
     @property
     def name(self) -> str:
-        """The group's name."""
         return self.group.name
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """Slots that groups shall have; those not named stay. ``order``: who is given free slots first."""
+    """Slots that groups should have; those not named keep theirs. ``order``: which group is given free slots first."""
 
     slots: Mapping[str, int]
     order: Sequence[str]
 
 
 class Policy(Protocol):
-    """Who decides about slots."""
+    """What decides about slots."""
 
     tick_seconds: float
 
     def start(self) -> Mapping[str, int]:
-        """Slots at the beginning, already running."""
+        """Group -> slots at the beginning, already running."""
 
-    def decide(self, now: float, samples: Mapping[str, Sample]) -> Orders:
-        """Slots from now on."""
+    def decide(self, now: float, samples: Mapping[str, Sample]) -> Orders: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +107,7 @@ class Outcome:
 
     @property
     def worst_over(self) -> float:
-        """The part of the time the worst group's oldest task was past its target."""
+        """The part of the time for which the worst group's oldest task was past its target."""
         return max((one.over for one in self.groups.values()), default=0.0)
 
     @property
@@ -158,7 +156,7 @@ def simulate(
 
 
 class _GroupState:
-    """A station at work: its line of tasks, its crew, and what is counted."""
+    """A station at work: its queue of tasks, its slots, and what is counted."""
 
     def __init__(self, station: Station) -> None:
         self.station = station
@@ -177,7 +175,7 @@ class _GroupState:
         return self.pool.ready + self.pool.starting + self.pool.draining
 
     def add_up(self, now: float) -> None:
-        """Add up what was so far, before something changes."""
+        """Add busy and slot time up to ``now``: called before anything changes."""
         seconds = now - self._added_up_at
         self._added_up_at = now
         self.busy_seconds += self.pool.busy * seconds
@@ -252,7 +250,6 @@ class _Simulation:
             self._at(0.0, self._watch)
 
     def run(self, on_progress: Callable[[float], None] | None) -> Outcome:
-        """Event by event."""
         end, reported = self._setting.duration_seconds, 0.0
         while self._events:
             now, _, act, args = heapq.heappop(self._events)

@@ -82,7 +82,7 @@ class BrokerSpec:
 class WorkerSpec:
     """What a replica must be. Nothing else may be in it: no replica counts, scaling or rollout policy.
 
-    What forces a restart when it changes is in :func:`digest`; the rest is taken up in place.
+    What forces a restart when it changes is in :func:`digest`; the rest is applied in place.
     ``env`` and ``secret_env`` are sorted tuples; ``secret_env`` holds (variable, secret name, keyed fingerprint), so
     that a rotated secret changes the digest while its value stays out of plans and logs.
     """
@@ -134,15 +134,15 @@ def _task_policy(document: Mapping[str, Any]) -> TaskPolicy:
 
 
 def resizes(spec: WorkerSpec) -> bool:
-    """A running replica of it can have another number of slots."""
+    """Whether a running replica can get another number of slots without a restart."""
     return spec.kind == "worker" and TRAITS[spec.pool.type].resize
 
 
 def lasting(spec: WorkerSpec) -> WorkerSpec:
     """The spec with everything that can change in place as in a bare one: what is left forces a restart.
 
-    ``restart`` and ``ready_after_seconds`` are read by the launcher and by whoever observes, never by what runs. A
-    worker of fleet's own takes up queues, delivery, limits and log level while it runs, and slots if its pool can.
+    ``restart`` and ``ready_after_seconds`` are read by the launcher and by the backend, never by what runs. A
+    worker of fleet's own applies queues, delivery, limits and log level while it runs, and slots if its pool can.
     The drain timeout lasts: supervisord kills by the one that it read when the replica was started.
     """
     bare = WorkerSpec(spec.kind, spec.fleet, spec.group)
@@ -161,17 +161,17 @@ def digest(spec: WorkerSpec) -> str:
 
 @lru_cache(maxsize=4096)
 def live_digest(spec: WorkerSpec) -> str:
-    """Eight hex digits over the whole spec: of replicas with one digest, it tells which settings are in force.
+    """Eight hex digits over the whole spec: it tells apart the settings of replicas that have one digest.
 
     Fields at their default are left out, so that a version that adds a field restarts nothing.
     """
     bare = WorkerSpec(spec.kind, spec.fleet, spec.group).to_json()
-    said = {name: _said(value, bare[name]) for name, value in spec.to_json().items() if value != bare[name]}
-    text = json.dumps([spec.kind, spec.fleet, spec.group, said], sort_keys=True, separators=(",", ":"))
+    given = {name: _unlike(value, bare[name]) for name, value in spec.to_json().items() if value != bare[name]}
+    text = json.dumps([spec.kind, spec.fleet, spec.group, given], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _said(value: Any, default: Any) -> Any:
+def _unlike(value: Any, default: Any) -> Any:
     """Of a nested document, what differs from its default."""
     if not isinstance(value, dict):
         return value

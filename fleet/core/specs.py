@@ -59,7 +59,7 @@ def kind_of(group: text.Group) -> Kind:
 
 
 def rollout(group: text.Group, replicas: int) -> RolloutPolicy:
-    """The rollout policy; silent: one spare, and a quarter of the replicas may be missing.
+    """The rollout policy. By default: one spare, and a quarter of the replicas may be missing.
 
     A command gets no spare unless the manifest says so: it may well be one that must never run twice, as beat is.
     Without a spare at least one replica may be missing, or nothing could ever be replaced.
@@ -89,7 +89,6 @@ def price(group: text.Group, pool: PoolSpec) -> Price:
 
 
 def processes(spec: WorkerSpec, capacity: text.Capacity | None) -> int:
-    """Operating system processes of one replica."""
     if spec.kind == "command":
         return (capacity or text.Capacity()).processes
     return spec.pool.concurrency + spec.pool.processes_beside_slots if TRAITS[spec.pool.type].own_processes else 1

@@ -90,11 +90,10 @@ class Findings:
     warnings: list[Problem] = field(default_factory=list)
 
     def add(self, at: Position, path: Path, message: str, hint: str = "") -> None:
-        """Note a problem."""
         self.problems.append(Problem(at.source, at.line, at.column, path_text(path), message, hint))
 
     def warn(self, at: Position, path: Path, message: str, hint: str = "") -> None:
-        """Note something that is allowed and probably not meant."""
+        """Note something that is allowed and probably a mistake."""
         self.warnings.append(Problem(at.source, at.line, at.column, path_text(path), message, hint))
 
 

@@ -174,7 +174,7 @@ def test_a_resized_replica_keeps_its_process_and_says_its_new_settings(site: Sit
     for _ in range(2):
         site.backend.resize(wanted, secrets={})
 
-    seen = site.until(lambda seen: seen.replicas["thumbs.0"].goes_by(wanted[0].spec))
+    seen = site.until(lambda seen: seen.replicas["thumbs.0"].follows(wanted[0].spec))
     assert pids(seen) == before
     assert seen.replicas["thumbs.1"].spec == SPEC
     site.run(replicas_of(SPEC, 1, first=2))

@@ -342,5 +342,5 @@ def test_a_memory_budget_names_groups_without_a_price() -> None:
         """
     )
 
-    assert found.notes == ("the memory budget counts 'a' as nothing: no perSlot.memory or perReplica.memory",)
+    assert found.notes == ("the memory budget does not include 'a': no perSlot.memory or perReplica.memory",)
     assert found.groups["c"].price.memory_per_slot_bytes == 100 << 20

@@ -114,7 +114,7 @@ def test_what_can_change_in_place_keeps_its_process(one: DesiredGroup, other: di
 
     assert {step.action for step in todo.changes} <= {Action.RESIZE}
     assert pids(backend.observe()) == before
-    assert all(seen.goes_by(new.spec) for seen in backend.observe().replicas.values())
+    assert all(seen.follows(new.spec) for seen in backend.observe().replicas.values())
 
 
 def pids(observed: Observed) -> dict[str, int | None]:
