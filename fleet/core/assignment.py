@@ -1,4 +1,4 @@
-"""Which replica is which: survivors keep their index, new ones take the lowest free, the least useful leave."""
+"""Which replica is which: those that stay keep their index, new ones take the lowest free, the least useful leave."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Assignment:
 def assign(group: DesiredGroup, seen: Sequence[ObservedReplica]) -> Assignment:
     """Give every wanted spec of the group an index, so that as little as possible changes.
 
-    Who has the right size keeps it; who can be resized is; the others are replaced.
+    A replica with a wanted number of slots keeps it, one that can be resized is, and the others are replaced.
     """
     variants = Variants(group)
     staying, leaving = _parted(seen, variants)
@@ -100,7 +100,7 @@ def _resized(replicas: Iterable[ObservedReplica], left: Counter[int], variants: 
 
 
 def _parted(seen: Sequence[ObservedReplica], variants: Variants) -> tuple[list[ObservedReplica], list[ObservedReplica]]:
-    """Who stays (best first) and who leaves when there are more than wanted.
+    """The replicas that stay (best first), and those that leave when there are more than wanted.
 
     Leave first: what does not run; what is on its way out; what takes no work; what must be replaced; what must be
     resized; what is not ready yet; the least busy; the highest index.

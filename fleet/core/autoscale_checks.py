@@ -72,7 +72,7 @@ def _shared_queues(context: CheckContext, moving: Mapping[str, Group]) -> None:
         if last is not None and len(names) > 1:
             others = listed(name for name in names if name != last)
             message = f"{others} and {last} take from queue {queue!r}: each counts an equal part of what waits in it"
-            hint = "with one group per queue the controller sees who is late"
+            hint = "with one group per queue the controller sees which is late"
             context.warn(("spec", "groups", last, "queues", queue), message, hint)
 
 

@@ -1,4 +1,4 @@
-"""The slots of one simulated group: how they start, take tasks and leave, which depends on the pool."""
+"""The slots of one simulated group: how they start, take tasks and leave depends on the pool."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ HEAD = ("GROUP", "POOL", "SCALING", "SLOTS", "SHAPE", "WHY")
 def document(desired: Desired, division: Division | None = None) -> dict[str, Any]:
     """The budget, what of it is given out, and each group with its reason. Fleet's own programs are left out.
 
-    With the division of what is shared also who is next, who gives first, and each group's part of it.
+    With the division of what is shared also which group is next, which gives first, and each group's part of it.
     """
     groups = {group.name: _facts(group) for group in _own_groups(desired)}
     found = {"budget": desired.budgets.slots, "allocated": allocated(desired), "groups": groups}

@@ -1,4 +1,4 @@
-"""What one group needs: its pace and what waits, as a number of slots."""
+"""What one group needs: its load and what waits, as a number of slots."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def load_of(history: CounterHistory, group: ScaledGroup, parameters: Parameters)
 def estimated_age_seconds(history: CounterHistory, queue: int) -> float | None:
     """How long the oldest of ``queue`` waiting tasks has waited, if they are taken in the order in which they came.
 
-    It came when all tasks but these had arrived: that moment lies between two readings. None before the track begins.
+    It came when all tasks but these had arrived: that moment lies between two readings. None before the history begins.
     """
     readings = (
         (*(one for one in history.sparse if one.at < history.recent[0].at), *history.recent) if history.recent else ()

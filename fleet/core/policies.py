@@ -1,4 +1,4 @@
-"""Who may decide about slots in a simulation: fleet, static splits, and the scalers people use today.
+"""What may decide about slots in a simulation: fleet, static splits, and the scalers people use today.
 
 The scalers look at one group each and share the budget first come, first served. They follow the documented rules of
 their models with their defaults; ``keda-tuned`` has the windows that served it best.
@@ -126,7 +126,7 @@ def _forget(pairs: deque[tuple[float, float]] | deque[tuple[float, int]], before
 class Keda(OneByOne):
     """KEDA in front of a Kubernetes HPA: queued and running tasks over a number of tasks per slot.
 
-    A tolerance of a tenth; down to the highest wish of the window; up by four slots or to twice as many in 15 s.
+    A tolerance of a tenth; down to the highest want of the window; up by four slots or to twice as many in 15 s.
     ``backlog``: as many tasks per slot as half the target allows, as target tracking on AWS does.
     """
 

@@ -1,4 +1,4 @@
-"""A manifest on a stage: its groups as stations of a simulated world, and the tasks that come to them."""
+"""A manifest as a scenario: its groups as stations of a simulation, and the tasks that come to them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_TASKS = 3_000_000
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What is played of a manifest. ``fixed``: slots of groups that do not move.  queues: group -> its queues."""
+    """What is simulated of a manifest. ``fixed``: slots of groups that do not move.  queues: group -> its queues."""
 
     stations: tuple[Station, ...]
     fixed: Mapping[str, int]
@@ -46,7 +46,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What comes to the stage, and for how long. ``warmup_seconds``: tasks that come before do not count."""
+    """The tasks that come, and for how long. ``warmup_seconds``: tasks that come before do not count."""
 
     arrivals: Mapping[str, Sequence[Arrival]]
     duration_seconds: float
@@ -85,7 +85,7 @@ def _takes_part(group: DesiredGroup, *, moves: bool) -> bool:
 
 
 def _unmoved_share(group: DesiredGroup) -> Share:
-    """A group that does not move."""
+    """The share of a group that does not move."""
     return Share(group.name, min=group.slots, max=group.slots)
 
 
@@ -95,7 +95,7 @@ def _base_load(station: Station, slots: int) -> BaseLoad:
 
 
 def _notes(manifest: Manifest, stations: Iterable[Station]) -> Iterator[str]:
-    """What the simulation takes for granted."""
+    """What the simulation assumes."""
     said = {name: group.autoscale for name, group in manifest.spec.groups.items()}
     names = [one.name for one in stations]
     silent = [name for name in names if (part := said[name]) is None or part.expected_runtime is None]

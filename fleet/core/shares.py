@@ -38,7 +38,8 @@ class Share:
 class Allocation:
     """Slots per group, what is left over, and why.
 
-    next_in_line: who gets the next unit when the budget grows.  gives_first: who gives one back when it shrinks.
+    next_in_line: the group that gets the next unit when the budget grows.  gives_first: the one that gives a unit back
+    when it shrinks.
     stopped: group -> the resource that ended its growth.
     """
 

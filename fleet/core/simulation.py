@@ -1,4 +1,4 @@
-"""A world of queues, tasks and slots that runs in no time: what a policy would do to waits, event by event."""
+"""Queues, tasks and slots, simulated event by event: what a policy would do to waiting times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """One group of the world. ``is_live``: its pool changes its slots without a restart. ``pool`` is for people."""
+    """One simulated group. ``is_live``: its pool changes its slots without a restart. ``pool`` is for people."""
 
     group: ScaledGroup
     is_live: bool = False
@@ -128,7 +128,7 @@ def quantile(ordered: Sequence[float], part: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is played. ``warmup_seconds``: tasks that come before do not count. ``watch_seconds``: 0 for no timeline.
+    """What is simulated. ``warmup_seconds``: tasks that come before do not count. ``watch_seconds``: 0 for no timeline.
 
     fixed: slots of groups that the policy does not move.  seen: what a policy sees of a sample, to spoil metrics.
     """
@@ -149,7 +149,7 @@ def simulate(
     *,
     on_progress: Callable[[float], None] | None = None,
 ) -> Outcome:
-    """Play it to the end. ``arrivals`` come in the order of time; ``tell`` hears how far it is."""
+    """Run it to the end. ``arrivals`` come in the order of time; ``on_progress`` is called with the simulated time."""
     simulation = _Simulation(setting, policy)
     simulation.begin(arrivals)
     return simulation.run(on_progress)

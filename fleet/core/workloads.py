@@ -126,7 +126,7 @@ def starvation(base_loads: Sequence[BaseLoad], *, budget: int, duration: float) 
 
 
 def noisy_one(base_loads: Sequence[BaseLoad]) -> BaseLoad:
-    """Who floods in ``starvation``: the one with the largest weight."""
+    """The group that floods in ``starvation``: the one with the largest weight."""
     return min(base_loads, key=lambda base: (-base.weight, base.name))
 
 
