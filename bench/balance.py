@@ -17,14 +17,16 @@ from typing import Any
 import figures
 import matplotlib
 
-from fleet.core.balance import Share, balance
+from fleet.core.balance import balance
 from fleet.core.facts import Facts
-from fleet.core.parse import Source, parse
+from fleet.core.parse import parse
 from fleet.core.policies import POLICIES
 from fleet.core.prices import Prices
-from fleet.core.rehearsal import Play, Stage, rehearse, stage, workload_play
+from fleet.core.rehearsal import Scenario, Traffic, run_scenario, scenario, workload_traffic
+from fleet.core.shares import Share
 from fleet.core.simulation import Outcome
-from fleet.core.workloads import WORKLOADS, Usual
+from fleet.core.tree import Source
+from fleet.core.workloads import WORKLOADS, BaseLoad
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -54,29 +56,29 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 FLEET, OTHER = "#1f6f8b", "#b5b5b5"
 
 
-def the_stage() -> Stage:
+def the_scenario() -> Scenario:
     """The fleet of the measurement, with loads as they are written above."""
     path = Path(__file__).with_name("balance.yaml")
     manifest = parse([Source(path.name, path.read_text())], environ={}).manifest
-    found = stage(manifest, facts=Facts(cpus=4))
-    by_name = {one.name: one for one in found.usuals}
-    usuals = [_usual(by_name[name]) for name in ORDER]
-    return replace(found, usuals=tuple(usuals))
+    found = scenario(manifest, facts=Facts(cpus=4))
+    by_name = {one.name: one for one in found.base_loads}
+    base_loads = [_base_load(by_name[name]) for name in ORDER]
+    return replace(found, base_loads=tuple(base_loads))
 
 
-def _usual(one: Usual) -> Usual:
+def _base_load(one: BaseLoad) -> BaseLoad:
     rate, variation = RATES[one.name]
     return replace(one, rate=rate, variation=variation)
 
 
-def plays(on: Stage, workload: str, seeds: Sequence[int], seconds: float) -> Iterator[Play]:
+def traffic_of(scenario: Scenario, workload: str, seeds: Sequence[int], seconds: float) -> Iterator[Traffic]:
     """One play per seed."""
     for seed in seeds:
 
         def chance(name: str, seed: int = seed) -> random.Random:
             return random.Random(f"{seed}/{name}")
 
-        yield workload_play(on, workload, duration_seconds=seconds, chance=chance)
+        yield workload_traffic(scenario, workload, duration_seconds=seconds, chance=chance)
 
 
 def row(outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -108,13 +110,14 @@ def _others_late(one: Outcome) -> float:
     return 100 * sum(group.late * group.tasks for group in groups) / sum(group.tasks for group in groups)
 
 
-def measure(on: Stage, workload: str, seeds: Sequence[int], seconds: float) -> dict[str, Any]:
+def measure(scenario: Scenario, workload: str, seeds: Sequence[int], seconds: float) -> dict[str, Any]:
     """Every variant under one load."""
-    coming = list(plays(on, workload, seeds, seconds))
+    coming = list(traffic_of(scenario, workload, seeds, seconds))
     rows = {}
-    for name, (policy, tuning) in VARIANTS.items():
-        moving = replace(on.moving, tuning=replace(on.moving.tuning, **tuning))
-        rows[name] = row([rehearse(replace(on, moving=moving), play, policy) for play in coming])
+    for name, (policy, changed) in VARIANTS.items():
+        groups = scenario.scaled_groups
+        variant = replace(scenario, scaled_groups=replace(groups, parameters=replace(groups.parameters, **changed)))
+        rows[name] = row([run_scenario(variant, traffic, policy) for traffic in coming])
         late, p99, moves = (rows[name][key] for key in ("latePercent", "p99", "moves"))
         print(f"{workload:11} {name:24} late {late:6.2f} %  p99 {p99:7.1f} s  moves {moves:6.0f}", flush=True)
     return rows
@@ -145,7 +148,7 @@ def _many(groups: int, slots: int) -> list[Share]:
             chance.randint(1, 100),
             chance.randint(0, 3),
             None if chance.random() < 0.5 else chance.randint(3, most),
-            size=10,
+            slots_per_replica=10,
             prices=prices,
         )
         for number in range(groups)
@@ -187,12 +190,12 @@ def main() -> None:
     """All loads, all variants."""
     given = figures.arguments(__doc__, runs=3)
     seeds, seconds = (SEEDS[:1], HOUR / 6) if given.quick else (SEEDS[: max(1, given.runs)], HOUR)
-    on = the_stage()
-    tables = {workload: measure(on, workload, seeds, seconds) for workload in WORKLOADS}
+    scenario = the_scenario()
+    tables = {workload: measure(scenario, workload, seeds, seconds) for workload in WORKLOADS}
     static = static_milliseconds(max(1, given.runs))
     for name, spent in static.items():
         print(f"{name}: {spent['median']} ms")
-    document = {"seeds": list(seeds), "seconds": seconds, "budget": on.budget, "rows": tables, "staticMs": static}
+    document = {"seeds": list(seeds), "seconds": seconds, "budget": scenario.budget, "rows": tables, "staticMs": static}
     print(figures.write("balance", document))
     print(picture(tables))
 

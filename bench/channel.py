@@ -20,7 +20,7 @@ import servers
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from fleet.broker.publisher import Outgoing, Publisher
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 from fleet.worker.channels import open_channel
 from fleet.worker.messages import build
 

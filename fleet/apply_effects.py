@@ -135,7 +135,7 @@ def _has_resized(running: RunningStep, replica: ObservedReplica | None, *, now: 
     if not wait or step.action is Action.RESTART:
         return replica.spec == step.target.spec
     fits = replica.busy <= replica.slots or now - running.asked_at > step.grace_seconds
-    return fits and replica.goes_by(step.target.spec) and is_ready(replica, step.target.digest)
+    return fits and replica.follows(step.target.spec) and is_ready(replica, step.target.digest)
 
 
 def lacks_supervisor(running: RunningStep, seen: Observed) -> bool:

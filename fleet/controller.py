@@ -24,13 +24,13 @@ from fleet.controller_revision import RevisionInForce
 from fleet.controller_steps import beginnings
 from fleet.core.autoscale import Decision, affordable, decide
 from fleet.core.desired import Desired
-from fleet.core.expand import divided_anew, has_controller, standing_specs, static_division
+from fleet.core.expand import applied_specs, divided_again, has_controller, static_division
 from fleet.core.facts import Overrides
 from fleet.core.manifest import Manifest
-from fleet.core.moving import Moving, moving, without
+from fleet.core.moving import ScaledGroups, scaled_groups, without
 from fleet.core.plan import Plan
 from fleet.core.samples import Sample
-from fleet.core.sampling import Sight, sights
+from fleet.core.sampling import Measured, measure
 from fleet.errors import FleetError, LockHeld
 from fleet.session import LocalFleet
 
@@ -104,11 +104,13 @@ class Controller:
         found = _moving(revision.manifest, applied.desired, fleet.overrides_in_force())
         names = [group.name for group in found.groups]
         sample = backlog.read(applied.desired, names)
-        seen = sights(names, applied.desired, observed, sample, meters=self._meters, now=now)
+        seen = measure(names, applied.desired, observed, sample, meters=self._meters, now=now)
         look = self._decided(found, seen, now=now, follow=follow)
         return Seen(replace(look, note=sample.problem), World(applied, observed))
 
-    def _decided(self, found: Moving, seen: Mapping[str, Sight], *, now: float, follow: Decision | None) -> Look:
+    def _decided(
+        self, found: ScaledGroups, seen: Mapping[str, Measured], *, now: float, follow: Decision | None
+    ) -> Look:
         """Parked slots are kept where they are: nobody works in them, and nobody may have them."""
         samples: dict[str, Sample] = {name: sight.sample for name, sight in seen.items()}
         budget = found.budget - sum(sight.parked for sight in seen.values())
@@ -120,14 +122,14 @@ class Controller:
                 found.groups,
                 budget=budget,
                 now=now,
-                tuning=found.tuning,
+                parameters=found.parameters,
                 capacity=found.capacity,
             )
         self._memory = decision.memory
         self._meters = {name: sight.meter for name, sight in seen.items()}
         free = affordable(decision, samples, found.groups, budget=budget)
         asked = {name: slots + seen[name].parked for name, slots in free.items()}
-        return Look(now, found.tuning.tick_seconds, found.budget, decision, seen, asked)
+        return Look(now, found.parameters.tick_seconds, found.budget, decision, seen, asked)
 
     # --- what follows from it
 
@@ -148,7 +150,7 @@ class Controller:
         before = decisions.read(fleet.places.decisions)
         after = decisions_after(look, before)
         overrides = replace(fleet.overrides_in_force(), slots=after.slots, slot_reasons=after.reasons)
-        desired = divided_anew(revision.manifest, applied.desired, overrides=overrides)
+        desired = divided_again(revision.manifest, applied.desired, overrides=overrides)
         made = beginnings(
             desired,
             world,
@@ -193,9 +195,9 @@ class Controller:
         return Sampler(url, fleet=self._fleet.name, options=options)
 
 
-def _moving(manifest: Manifest, desired: Desired, overrides: Overrides) -> Moving:
+def _moving(manifest: Manifest, desired: Desired, overrides: Overrides) -> ScaledGroups:
     """What moves. Groups that a person holds (paused, or drained as a whole) are left aside and keep their part."""
-    found = moving(manifest, standing_specs(manifest, desired), overrides=overrides)
+    found = scaled_groups(manifest, applied_specs(manifest, desired), overrides=overrides)
     still = {one.name for one in found.groups if desired.groups[one.name].paused or one.name in desired.drained}
     if not still:
         return found

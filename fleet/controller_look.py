@@ -10,7 +10,7 @@ from fleet.core.autoscale import Decision
 from fleet.core.observed import Observed
 from fleet.core.pace import estimated_age_seconds
 from fleet.core.plan import Plan
-from fleet.core.sampling import Sight
+from fleet.core.sampling import Measured
 from fleet.decisions import Decisions
 from fleet.errors import FleetError
 from fleet.standing import Applied
@@ -38,7 +38,7 @@ class Look:
     tick_seconds: float
     budget: int = 0
     decision: Decision | None = None
-    sights: Mapping[str, Sight] = field(default_factory=dict)
+    sights: Mapping[str, Measured] = field(default_factory=dict)
     asked: Mapping[str, int] = field(default_factory=dict)
     steps: tuple[str, ...] = ()
     paced: int = 0

@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 
 from fleet.core.backoff import backoff_seconds
-from fleet.core.desired import RestartPolicy
+from fleet.core.spec import RestartPolicy
 
 STEADY_SECONDS = 10.0
 MOST_DEATHS = 1_000

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.core import overlay
-from fleet.core.tree import Findings, Node, Source, plain, shown
+from fleet.core.tree import Findings, Node, Source, plain
+from fleet.core.wording import shown
 from fleet.core.words import did_you_mean
 from fleet.core.yaml_text import decode, load
 from fleet.errors import ManifestError, UsageError

@@ -24,7 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from fleet.core.desired import PARKED_EXIT, WorkerSpec
+from fleet.core.spec import PARKED_EXIT, WorkerSpec
 from fleet.crashes import History, Life, pause_seconds, read_history, write_history
 from fleet.launch_document import LaunchDocument
 from fleet.program import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet.core.desired import WorkerSpec
+from fleet.core.spec import WorkerSpec
 
 FORMAT = 1
 NO_FILE = Path(os.devnull)

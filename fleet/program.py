@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fleet import launch_document
-from fleet.core.desired import WorkerSpec, split_name
+from fleet.core.desired import split_name
+from fleet.core.spec import WorkerSpec
 from fleet.launch_document import DocumentError, LaunchDocument
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR")

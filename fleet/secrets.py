@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from fleet.core.manifest import Secret
-from fleet.core.tree import shown
+from fleet.core.wording import shown
 from fleet.errors import FleetError
 
 EXEC_TIMEOUT_SECONDS = 30.0

@@ -6,7 +6,8 @@ import json
 import re
 
 from fleet.core.manifest import API_VERSION, KIND
-from fleet.importers import Imported, import_from
+from fleet.importers import import_from
+from fleet.manifest_text import Imported
 
 __all__ = ["MANIFEST_FILE", "SCHEMA_FILE", "TASKS_FILE", "Imported", "files", "fleet_name", "import_from"]
 

@@ -228,7 +228,7 @@ def test_a_foreign_system_has_one_door(system: str, doors: tuple[str, ...]) -> N
     refuse([one for one in ALL if within(one.target, system) and not within(one.module, *doors)], f"{doors} only")
 
 
-PYDANTIC = {"manifest", "shape", "sentences", "fields", "schema", "reference", "parse"}
+PYDANTIC = {"manifest", "field_types", "shape", "sentences", "fields", "schema", "reference", "parse"}
 
 
 def test_pydantic_stays_at_the_edges() -> None:
@@ -244,8 +244,9 @@ def test_pydantic_stays_at_the_edges() -> None:
 
 
 DECIDING = (
-    "desired observed plan planner rollout waves assignment case reasons difference budget balance status plan_text"
-    " selection prices samples queueing scaling pace need bid layers autoscale crew simulation policies workloads"
+    "spec desired observed plan planner rollout waves assignment case reasons difference budget balance status"
+    " plan_text selection shares floors balance_reasons prices samples queueing scaling pace need bid layers autoscale"
+    " crew simulation policies workloads"
 )
 
 

@@ -21,9 +21,9 @@ from fleet.controller_memory_file import last_look
 from fleet.core.autoscale import EMPTY, Decision
 from fleet.core.desired import CONTROLLER_GROUP
 from fleet.core.observed import State
-from fleet.core.parse import Source as Text
 from fleet.core.plan import Plan
 from fleet.core.samples import Backlog, QueueSample
+from fleet.core.tree import Source as Text
 from fleet.errors import FleetError, LockHeld, Unreachable
 from fleet.overrides import Override
 from fleet.session import LocalFleet

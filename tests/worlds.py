@@ -9,11 +9,12 @@ from typing import Any
 
 from fleet.backends.memory import MemoryBackend
 from fleet.core.assignment import assign
-from fleet.core.desired import Desired, DesiredGroup, PoolSpec, RolloutPolicy, WorkerSpec
+from fleet.core.desired import Desired, DesiredGroup, RolloutPolicy
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.plan import Action, Plan, Step
 from fleet.core.planner import plan
 from fleet.core.rollout import in_waves
+from fleet.core.spec import PoolSpec, WorkerSpec
 
 FLEET = "shop"
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from fleet.core.desired import Desired, Replica, WorkerSpec, live_digest
+from fleet.core.desired import Desired, Replica
 from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray
+from fleet.core.spec import WorkerSpec, live_digest
 from fleet.errors import FleetError, Unreachable
 
 

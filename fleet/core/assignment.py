@@ -1,4 +1,4 @@
-"""Which replica is which: survivors keep their index, new ones take the lowest free, the least useful leave."""
+"""Which replica is which: those that stay keep their index, new ones take the lowest free, the least useful leave."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fleet.core.desired import DesiredGroup, Replica, WorkerSpec, digest, resizes
-from fleet.core.observed import ObservedReplica, State
-
-GONE = frozenset({State.STOPPED, State.FAILED})
+from fleet.core.desired import DesiredGroup, Replica
+from fleet.core.observed import GONE, ObservedReplica, State, leaving
+from fleet.core.spec import WorkerSpec, digest, resizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,7 @@ class Assignment:
 def assign(group: DesiredGroup, seen: Sequence[ObservedReplica]) -> Assignment:
     """Give every wanted spec of the group an index, so that as little as possible changes.
 
-    Who has the right size keeps it; who can be resized is; the others are replaced.
+    A replica with a wanted number of slots keeps it, one that can be resized is, and the others are replaced.
     """
     variants = Variants(group)
     staying, leaving = _parted(seen, variants)
@@ -48,12 +47,11 @@ class Variants:
         self._resizes = resizes(group.spec)
 
     def replica(self, index: int, slots: int) -> Replica:
-        """The replica with this index and this many slots."""
         group = self.group
         return Replica(group.name, index, self.specs[slots], self.digest_of[slots], group.system)
 
-    def size(self, replica: ObservedReplica, left: Counter[int]) -> int | None:
-        """Which of the sizes that are left this replica has already."""
+    def slots_of(self, replica: ObservedReplica, left: Counter[int]) -> int | None:
+        """The number of slots that it has and that is still ``left`` to fill; None where there is none."""
         return next((slots for slots in self.specs if left[slots] > 0 and self._has(replica, slots)), None)
 
     def is_akin(self, replica: ObservedReplica) -> bool:
@@ -61,7 +59,7 @@ class Variants:
         return self._resizes and replica.digest in self.digest_of.values()
 
     def _has(self, replica: ObservedReplica, slots: int) -> bool:
-        return self.digest_of[slots] == replica.digest and (not self._resizes or replica.size == slots)
+        return self.digest_of[slots] == replica.digest and (not self._resizes or replica.target_slots == slots)
 
 
 def sized(group: DesiredGroup, slots: int) -> WorkerSpec:
@@ -73,7 +71,7 @@ def sized(group: DesiredGroup, slots: int) -> WorkerSpec:
 
 
 def free_indices(taken: Iterable[int]) -> Iterator[int]:
-    """The indices nobody has, lowest first."""
+    """Indices that are not ``taken``, lowest first, without end."""
     used = set(taken)
     index = 0
     while True:
@@ -86,7 +84,7 @@ def _kept(replicas: Iterable[ObservedReplica], left: Counter[int], variants: Var
     """Index -> slots of those that have a wanted size already; ``left`` loses these sizes."""
     sizes = {}
     for replica in replicas:
-        if (slots := variants.size(replica, left)) is not None:
+        if (slots := variants.slots_of(replica, left)) is not None:
             left[slots] -= 1
             sizes[replica.index] = slots
     return sizes
@@ -95,14 +93,14 @@ def _kept(replicas: Iterable[ObservedReplica], left: Counter[int], variants: Var
 def _resized(replicas: Iterable[ObservedReplica], left: Counter[int], variants: Variants) -> dict[int, int]:
     """Index -> slots of those that can be resized, the large ones to the large sizes; ``left`` loses these sizes."""
     akin = [replica for replica in replicas if variants.is_akin(replica)]
-    akin.sort(key=lambda replica: (-replica.size, replica.index))
+    akin.sort(key=lambda replica: (-replica.target_slots, replica.index))
     sizes = dict(zip((replica.index for replica in akin), sorted(left.elements(), reverse=True), strict=False))
     left.subtract(sizes.values())
     return sizes
 
 
 def _parted(seen: Sequence[ObservedReplica], variants: Variants) -> tuple[list[ObservedReplica], list[ObservedReplica]]:
-    """Who stays (best first) and who leaves when there are more than wanted.
+    """The replicas that stay (best first), and those that leave when there are more than wanted.
 
     Leave first: what does not run; what is on its way out; what takes no work; what must be replaced; what must be
     resized; what is not ready yet; the least busy; the highest index.
@@ -125,8 +123,3 @@ def _rank(replica: ObservedReplica, worth: int) -> tuple[int, bool]:
     if replica.held:
         return 2, ready
     return 3 + worth, ready
-
-
-def leaving(replica: ObservedReplica) -> bool:
-    """On its way out: it drains and nobody only holds it."""
-    return replica.state is State.DRAINING and not replica.held

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fleet.core.bid import Bid, GroupMemory, Moment, bid
-from fleet.core.layers import Pot, divided
+from fleet.core.bid import Claim, Context, GroupMemory, claim
+from fleet.core.layers import Budget, divided
 from fleet.core.samples import Sample
-from fleet.core.scaling import Scaled, Tuning
+from fleet.core.scaling import Parameters, ScaledGroup
 from fleet.core.wording import duration
 
 _NO_CAPACITY: Mapping[str, int] = {}
@@ -59,9 +59,9 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Slots per group. ``order``: who is served first while slots are still being freed; the most deprived one.
+    """Slots per group. ``order``: which group is served first while slots are still being freed, the most deprived one.
 
-    is_squeezed: somebody has been short for a little while, so needs come before wants.
+    is_squeezed: a group has been short for a little while, so needs come before wants.
     """
 
     at: float
@@ -72,43 +72,43 @@ class Decision:
 
     @property
     def slots(self) -> dict[str, int]:
-        """What each group gets."""
+        """Group -> slots."""
         return {name: verdict.gets for name, verdict in self.verdicts.items()}
 
     @property
     def moves(self) -> dict[str, str]:
-        """Groups whose number changes, with the reason."""
+        """Group -> reason, for those whose number changes."""
         return {name: one.reason for name, one in self.verdicts.items() if one.gets != one.has}
 
 
 def decide(
     memory: Memory,
     samples: Mapping[str, Sample],
-    groups: Sequence[Scaled],
+    groups: Sequence[ScaledGroup],
     *,
     budget: int,
     now: float,
-    tuning: Tuning | None = None,
+    parameters: Parameters | None = None,
     capacity: Mapping[str, int] = _NO_CAPACITY,
 ) -> Decision:
     """Divide ``budget`` among the groups, each of which must have a sample. Raises Refused where floors do not fit."""
-    tuning = tuning or Tuning()
+    parameters = parameters or Parameters()
     if memory.at is not None and not 0 <= now - memory.at <= _MEMORY_SECONDS:
         memory = EMPTY  # too old to tell anything; or the clock was set back, and it is in the future
     began_at = now if memory.began_at is None else memory.began_at
-    moment = Moment(now, tuning, is_starting=now - began_at < tuning.window_seconds)
-    pot = Pot(budget, capacity)
-    bids = _bids(memory, samples, groups, pot, moment)
-    is_squeezed = any(_is_short_lately(one, moment) for one in bids)
-    gets, recalled = divided(bids, pot, moment, is_squeezed=is_squeezed)
-    verdicts = {one.name: _verdict(one, gets[one.name], tuning) for one in bids}
-    order = sorted(bids, key=lambda one: (one.group.share.tier, one.has / float(one.group.share.weight), one.name))
-    kept = {one.name: _remembered(one, moment, was_recalled=one.name in recalled) for one in bids}
+    context = Context(now, parameters, is_starting=now - began_at < parameters.window_seconds)
+    whole = Budget(budget, capacity)
+    claims = _claims(memory, samples, groups, whole, context)
+    is_squeezed = any(_is_short_lately(one, context) for one in claims)
+    gets, recalled = divided(claims, whole, context, is_squeezed=is_squeezed)
+    verdicts = {one.name: _verdict(one, gets[one.name], parameters) for one in claims}
+    order = sorted(claims, key=lambda one: (one.group.share.tier, one.has / float(one.group.share.weight), one.name))
+    kept = {one.name: _remembered(one, context, was_recalled=one.name in recalled) for one in claims}
     return Decision(now, verdicts, tuple(one.name for one in order), Memory(began_at, now, kept), is_squeezed)
 
 
 def affordable(
-    decision: Decision, samples: Mapping[str, Sample], groups: Sequence[Scaled], *, budget: int
+    decision: Decision, samples: Mapping[str, Sample], groups: Sequence[ScaledGroup], *, budget: int
 ) -> dict[str, int]:
     """What to ask for at once, so that ready, starting and draining slots never pass the budget.
 
@@ -125,71 +125,69 @@ def affordable(
     return asked
 
 
-def _bids(
+def _claims(
     memory: Memory,
     samples: Mapping[str, Sample],
-    groups: Sequence[Scaled],
-    pot: Pot,
-    moment: Moment,
-) -> list[Bid]:
-    """Every group's bid, by name."""
-    fair = pot.fair(groups)
-    bids = []
+    groups: Sequence[ScaledGroup],
+    whole: Budget,
+    context: Context,
+) -> list[Claim]:
+    """The claim of every group, by name."""
+    fair = whole.fair(groups)
+    claims = []
     for group in sorted(groups, key=lambda group: group.name):
         sample = samples[group.name]
-        past = memory.groups.get(group.name) or _first_memory(group, sample, moment)
-        top = _top(group, fair[group.name], pot.budget)
-        bids.append(bid(group, sample, past, moment, fair=fair[group.name], top=top))
-    return bids
+        past = memory.groups.get(group.name) or _first_memory(group, sample, context)
+        top = _top(group, fair[group.name], whole.slots)
+        claims.append(claim(group, sample, past, context, fair=fair[group.name], top=top))
+    return claims
 
 
-def _first_memory(group: Scaled, sample: Sample, moment: Moment) -> GroupMemory:
+def _first_memory(group: ScaledGroup, sample: Sample, context: Context) -> GroupMemory:
     """Nothing is known: a group that runs may just have worked; one that is at zero went there for a reason."""
-    return GroupMemory(worked_at=moment.now if sample.has else moment.now - group.idle_after_seconds)
+    return GroupMemory(worked_at=context.now if sample.has else context.now - group.idle_after_seconds)
 
 
-def _top(group: Scaled, fair: int, budget: int) -> int:
+def _top(group: ScaledGroup, fair: int, budget: int) -> int:
     """The most it could get, in whole units; without loans that is its static share."""
-    most = min(budget if group.share.max is None else group.share.max, budget)
-    if not group.loans:
-        most = min(most, max(fair, group.floor))
-    return most // group.share.unit * group.share.unit
+    most = budget if group.loans else min(budget, max(fair, group.floor))
+    return group.ceiling(most)
 
 
-def _is_short_lately(one: Bid, moment: Moment) -> bool:
-    """A shortage that lasts is overload, not a burst: then nobody is squeezed for it any longer."""
-    since = one.short_since(moment.now)
-    return since is not None and moment.now - since < moment.tuning.squeeze_seconds
+def _is_short_lately(one: Claim, context: Context) -> bool:
+    """A shortage that lasts is overload, not a burst: then no group is squeezed for it any longer."""
+    since = one.short_since(context.now)
+    return since is not None and context.now - since < context.parameters.squeeze_seconds
 
 
-def _remembered(one: Bid, moment: Moment, *, was_recalled: bool) -> GroupMemory:
+def _remembered(one: Claim, context: Context, *, was_recalled: bool) -> GroupMemory:
     """A shortage ends when the group has been content for a while: one that is met every other look is still one."""
-    now, memory = moment.now, one.memory
+    now, memory = context.now, one.memory
     recalled_at = now if was_recalled else memory.recalled_at
     if (since := one.short_since(now)) is not None:
         return replace(memory, recalled_at=recalled_at, short_since=since, content_since=None)
     content_since = now if memory.content_since is None else memory.content_since
-    is_over = now - content_since >= moment.tuning.burst_seconds
+    is_over = now - content_since >= context.parameters.burst_seconds
     short_since = None if is_over else memory.short_since
     return replace(memory, recalled_at=recalled_at, short_since=short_since, content_since=content_since)
 
 
-def _verdict(one: Bid, gets: int, tuning: Tuning) -> Verdict:
-    reason = one.why + _difference(one, gets, tuning)
-    return Verdict(one.has, one.need, one.want, one.cap, one.fair, gets, reason, one.is_burst)
+def _verdict(one: Claim, gets: int, parameters: Parameters) -> Verdict:
+    reason = one.why + _difference(one, gets, parameters)
+    return Verdict(one.has, one.levels.need, one.wanted, one.levels.hold, one.fair, gets, reason, one.is_burst)
 
 
-def _difference(one: Bid, gets: int, tuning: Tuning) -> str:
+def _difference(one: Claim, gets: int, parameters: Parameters) -> str:
     """Why it does not simply get what it wants."""
-    wanted = min(one.want, one.cap)
+    wanted = min(one.wanted, one.levels.hold)
     if gets < wanted:
         limited = gets >= one.fair and not one.group.loans
         return f"; {wanted - gets} short: {'no loans' if limited else 'the budget is full'}"
-    if gets > one.want and tuning.surplus == "keep":
-        return f"; has {gets - one.want} more, which nobody needs"
-    if gets > one.want:
-        patience = duration(tuning.patience_seconds(one.group))
-        return f"; keeps {gets - one.want} more for up to {patience}, or until somebody needs them"
-    if gets == one.has < one.want:
-        return "; the change is within tolerance, or too young"
+    if gets > one.wanted and parameters.surplus == "keep":
+        return f"; has {gets - one.wanted} more that no group needs"
+    if gets > one.wanted:
+        patience = duration(parameters.patience_seconds(one.group))
+        return f"; keeps {gets - one.wanted} more for up to {patience}, or until another group needs them"
+    if gets == one.has < one.wanted:
+        return "; the change is within tolerance, or too recent"
     return ""

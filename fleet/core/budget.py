@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 
-from fleet.core.desired import Desired, DesiredGroup, WorkerSpec, group_of
+from fleet.core.desired import Desired, DesiredGroup, group_of
 from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.plan import Action, Plan, Step, Usage
+from fleet.core.spec import WorkerSpec
 from fleet.core.wording import listed, size
 from fleet.errors import Refused
 from pools.traits import TRAITS
@@ -36,7 +37,7 @@ def cost(group: DesiredGroup | None, spec: WorkerSpec, slots: int) -> Cost:
 
 
 def usage(desired: Desired, plan: Plan, observed: Observed) -> tuple[Usage, ...]:
-    """Slots and processes always, memory and connections where somebody counts them. Waves run one after another."""
+    """Slots and processes always, memory and connections where used or limited. Waves run one after another."""
     now = {replica.name: _seen_cost(desired, replica) for replica in observed.replicas.values() if replica.running}
     total = _summed(now.values())
     peak = Cost(total)
@@ -76,7 +77,7 @@ def check(desired: Desired, plan: Plan, observed: Observed) -> None:
 
 
 def amount(count: int, unit: str) -> str:
-    """A number of this unit, for people."""
+    """``count`` with its unit, as text."""
     return size(count) if unit == BYTES else str(count)
 
 

@@ -1,27 +1,21 @@
-"""One replica before the planner's rules: what is wanted of it, what was seen, and what counts around it."""
+"""One replica before the planner's rules: what is wanted of it, what was seen, and what matters around it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fleet.core.assignment import GONE, assign, leaving
-from fleet.core.desired import (
-    CONTROLLER_GROUP,
-    DRAIN_TIMEOUT_SECONDS,
-    Desired,
-    DesiredGroup,
-    Replica,
-    replica_name,
-)
-from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.assignment import assign
+from fleet.core.desired import CONTROLLER_GROUP, Desired, DesiredGroup, Replica, replica_name
+from fleet.core.observed import GONE, Observed, ObservedReplica, State, leaving
+from fleet.core.spec import DRAIN_TIMEOUT_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class Pair:
     """What the rules look at.
 
-    group: None when the manifest does not know it.  seen_count: replicas of the group now.  hold: it should take no
+    group: None when the manifest does not have it.  seen_count: replicas of the group now.  hold: it should take no
     work.  going_down: the whole fleet is to go.
     """
 
@@ -50,30 +44,27 @@ class Case:
 
     @property
     def gives_up_slots(self) -> bool:
-        """It has more slots than it should."""
         return self.wanted is not None and self.seen is not None and self.seen.slots > self.wanted.spec.pool.concurrency
 
     def is_kept_orphan(self) -> bool:
-        """Its group is not in the manifest, and nobody asked to remove such replicas.
+        """Its group is not in the manifest, and removing such replicas was not requested.
 
         The controller is not in any manifest: it goes when nothing is left to move.
         """
         return self.group is None and not self.prune and self.group_name != CONTROLLER_GROUP
 
     def is_unwanted_and_gone(self) -> bool:
-        """Not wanted, and no process of it runs."""
+        """No process of it runs."""
         return self.wanted is None and self.seen is not None and self.seen.state in GONE
 
     def is_unwanted(self) -> bool:
-        """Not wanted."""
         return self.wanted is None
 
     def is_missing(self) -> bool:
-        """Wanted and not seen."""
         return self.seen is None
 
     def is_outdated(self) -> bool:
-        """Wanted and seen with another digest."""
+        """Its digest is not the wanted one."""
         return self.wanted is not None and self.seen is not None and self.wanted.digest != self.seen.digest
 
     def is_parked(self) -> bool:
@@ -85,36 +76,33 @@ class Case:
         return self.seen is not None and self.seen.state is State.STOPPED
 
     def is_leaving(self) -> bool:
-        """On its way out: an earlier drain was cut short after it had been told."""
+        """An earlier drain was cut short after the replica had begun to leave."""
         return self.seen is not None and leaving(self.seen)
 
     def is_to_restart(self) -> bool:
-        """Somebody asked to run it anew."""
         return self.restart
 
     def is_to_resize(self) -> bool:
-        """It runs, and goes by other settings than it should."""
-        return self.wanted is not None and self.seen is not None and not self.seen.goes_by(self.wanted.spec)
+        """Its settings are not the wanted ones, and they can change in place."""
+        return self.wanted is not None and self.seen is not None and not self.seen.follows(self.wanted.spec)
 
     def is_to_hold(self) -> bool:
-        """It takes work and should not."""
         return self.hold and self.seen is not None and not self.seen.held
 
     def is_to_release(self) -> bool:
-        """It takes no work and should."""
         return not self.hold and self.seen is not None and self.seen.held
 
     def is_anything(self) -> bool:
-        """The last rule."""
+        """The last rule: it always matches."""
         return True
 
 
-def cases(desired: Desired, observed: Observed, *, prune: bool, restart: frozenset[str]) -> list[Case]:
+def pairs(desired: Desired, observed: Observed, *, prune: bool, restart: frozenset[str]) -> list[Pair]:
     """Every wanted and every seen replica exactly once, by group and index."""
     seen_by_group: dict[str, list[ObservedReplica]] = {}
     for replica in sorted(observed.replicas.values(), key=lambda replica: replica.index):
         seen_by_group.setdefault(replica.group, []).append(replica)
-    found: list[Case] = []
+    found: list[Pair] = []
     for name in sorted(desired.groups.keys() | seen_by_group.keys()):
         group, seen = desired.groups.get(name), seen_by_group.get(name, [])
         if group is not None:
@@ -124,19 +112,19 @@ def cases(desired: Desired, observed: Observed, *, prune: bool, restart: frozens
     return found
 
 
-def _unknown(name: str, seen: Sequence[ObservedReplica], *, prune: bool, going_down: bool) -> Iterator[Case]:
+def _unknown(name: str, seen: Sequence[ObservedReplica], *, prune: bool, going_down: bool) -> Iterator[Pair]:
     for one in seen:
-        yield Case(one.index, name, seen=one, seen_count=len(seen), prune=prune, going_down=going_down)
+        yield Pair(one.index, name, seen=one, seen_count=len(seen), prune=prune, going_down=going_down)
 
 
 def _known(
     group: DesiredGroup, seen: Sequence[ObservedReplica], drained: frozenset[str], restart: frozenset[str]
-) -> Iterator[Case]:
+) -> Iterator[Pair]:
     wanted = assign(group, seen).wanted
     by_index = {replica.index: replica for replica in seen}
     for index in sorted(wanted.keys() | by_index.keys()):
         name = replica_name(group.name, index)
-        yield Case(
+        yield Pair(
             index,
             group.name,
             wanted=wanted.get(index),

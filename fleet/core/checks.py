@@ -13,8 +13,9 @@ from fleet.core.autoscale_checks import autoscaling
 from fleet.core.capabilities import pool_refusals
 from fleet.core.group_checks import GROUP_CHECKS
 from fleet.core.manifest import Broker, Group, Manifest, Pool, SecretRef
-from fleet.core.scope import Scope
-from fleet.core.tree import Findings, Node, Path, shown
+from fleet.core.scope import CheckContext
+from fleet.core.tree import Findings, Node, Path
+from fleet.core.wording import shown
 from fleet.core.words import did_you_mean
 from pools.traits import TRAITS
 
@@ -26,82 +27,82 @@ RESERVED_GROUP_PREFIX = "fleet-"
 def check(manifest: Manifest, tree: Node, findings: Findings, broken: set[Path]) -> None:
     """Run every check. ``manifest`` may lack what is ``broken``."""
     touched = frozenset(path[:length] for path in broken for length in range(1, len(path) + 1))
-    scope = Scope(manifest, tree, findings, broken, touched)
+    context = CheckContext(manifest, tree, findings, broken, touched)
     for look in _FLEET_CHECKS:
-        look(scope)
-    for name, group in scope.groups():
+        look(context)
+    for name, group in context.groups():
         for look_at, fields in GROUP_CHECKS:
-            if not any(scope.is_broken("spec", "groups", name, field) for field in fields):
-                look_at(scope, ("spec", "groups", name), group)
+            if not any(context.is_broken("spec", "groups", name, field) for field in fields):
+                look_at(context, ("spec", "groups", name), group)
 
 
-def _has_groups(scope: Scope) -> None:
-    if not scope.names("spec", "groups") and not scope.is_broken("spec", "groups"):
+def _has_groups(context: CheckContext) -> None:
+    if not context.names("spec", "groups") and not context.is_broken("spec", "groups"):
         hint = "add one; to take a running fleet down use `fleet down`"
-        scope.problem(("spec", "groups"), "there are no groups", hint)
+        context.problem(("spec", "groups"), "there are no groups", hint)
 
 
-def _group_names(scope: Scope) -> None:
-    for name in scope.names("spec", "groups"):
+def _group_names(context: CheckContext) -> None:
+    for name in context.names("spec", "groups"):
         if name.startswith(RESERVED_GROUP_PREFIX):
             hint = "choose another name; these are for fleet's own programs"
-            scope.problem(
+            context.problem(
                 ("spec", "groups", name), f"names beginning with {RESERVED_GROUP_PREFIX!r} are reserved", hint
             )
 
 
-def _secret_sources(scope: Scope) -> None:
-    for name, secret in sorted(scope.manifest.spec.secrets.items()):
+def _secret_sources(context: CheckContext) -> None:
+    for name, secret in sorted(context.manifest.spec.secrets.items()):
         given = [source for source in ("file", "env", "exec") if getattr(secret, source) is not None]
         path = ("spec", "secrets", name)
-        if not given and not scope.is_broken(*path):
-            scope.problem(path, "the secret has no source", "give exactly one of file, env, exec")
+        if not given and not context.is_broken(*path):
+            context.problem(path, "the secret has no source", "give exactly one of file, env, exec")
         elif len(given) > 1:
-            scope.problem(path, f"the secret has {len(given)} sources: {', '.join(given)}", "keep exactly one")
+            context.problem(path, f"the secret has {len(given)} sources: {', '.join(given)}", "keep exactly one")
 
 
-def _unused_secrets(scope: Scope) -> None:
-    if scope.broken:
+def _unused_secrets(context: CheckContext) -> None:
+    if context.broken:
         return
-    used = {secret for _, group in scope.groups() for secret in (group.secret_env or {}).values()}
-    if isinstance(scope.manifest.spec.broker, Broker) and isinstance(scope.manifest.spec.broker.url, SecretRef):
-        used.add(scope.manifest.spec.broker.url.secret)
-    for name in sorted(set(scope.manifest.spec.secrets) - used):
-        scope.warn(("spec", "secrets", name), "nothing uses this secret", "remove it, or name it in secretEnv")
+    used = {secret for _, group in context.groups() for secret in (group.secret_env or {}).values()}
+    if isinstance(context.manifest.spec.broker, Broker) and isinstance(context.manifest.spec.broker.url, SecretRef):
+        used.add(context.manifest.spec.broker.url.secret)
+    for name in sorted(set(context.manifest.spec.secrets) - used):
+        context.warn(("spec", "secrets", name), "nothing uses this secret", "remove it, or name it in secretEnv")
 
 
-def _broker(scope: Scope) -> None:
-    broker = scope.manifest.spec.broker
+def _broker(context: CheckContext) -> None:
+    broker = context.manifest.spec.broker
     if isinstance(broker, Broker):
         if isinstance(broker.url, SecretRef):
-            scope.declared(("spec", "broker", "url", "secret"), broker.url.secret)
+            context.declared(("spec", "broker", "url", "secret"), broker.url.secret)
         else:
-            _broker_url(scope, broker.url)
+            _broker_url(context, broker.url)
 
 
-def _broker_url(scope: Scope, url: str) -> None:
+def _broker_url(context: CheckContext, url: str) -> None:
     path = ("spec", "broker", "url")
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url):
         hint = "write it like redis://host:6379/0 or amqp://host//; `broker: embedded` needs no URL"
-        scope.problem(path, "not the URL of a broker: it has no scheme", hint)
+        context.problem(path, "not the URL of a broker: it has no scheme", hint)
     elif re.match(r"(memory|filesystem)", url):
-        scope.warn(path, "tasks sent to this kind of broker do not reach workers reliably", "it is for tests only")
+        context.warn(path, "tasks sent to this kind of broker do not reach workers reliably", "it is for tests only")
     if re.search(r"://[^/@\s:]*:(?!guest@)[^/@\s]+@", url):
         hint = "declare it under spec.secrets and write `url: {secret: name}`"
-        scope.warn(path, "the URL holds a password, which is then kept with every revision", hint)
+        context.warn(path, "the URL holds a password, which is then kept with every revision", hint)
 
 
-def _broker_there(scope: Scope) -> None:
-    if scope.manifest.spec.broker is not None or scope.is_broken("spec", "broker"):
+def _broker_there(context: CheckContext) -> None:
+    if context.manifest.spec.broker is not None or context.is_broken("spec", "broker"):
         return
-    workers = [name for name, group in scope.groups() if _needs_broker(scope, name, group)]
+    workers = [name for name, group in context.groups() if _needs_broker(context, name, group)]
     if workers:
         hint = "add `broker: embedded`, or `broker: {url: redis://host/0}`"
-        scope.problem(("spec", "broker"), f"a broker is required, for {_listed(workers)}", hint)
+        context.problem(("spec", "broker"), f"a broker is required, for {_listed(workers)}", hint)
 
 
-def _needs_broker(scope: Scope, name: str, group: Group) -> bool:
-    unsure = any(scope.is_broken("spec", "groups", name, field) for field in ("command", "worker"))
+def _needs_broker(context: CheckContext, name: str, group: Group) -> bool:
+    unsure = any(context.is_broken("spec", "groups", name, field) for field in ("command", "worker"))
     return group.command is None and group.worker != "celery" and not unsure
 
 
@@ -110,23 +111,23 @@ def _listed(names: list[str]) -> str:
     return f"{text} and {len(names) - 4} more" if len(names) > 4 else text
 
 
-def _dependencies(scope: Scope) -> None:
-    known = scope.names("spec", "groups")
+def _dependencies(context: CheckContext) -> None:
+    known = context.names("spec", "groups")
     graph: dict[str, list[str]] = {}
-    for name, group in scope.groups():
+    for name, group in context.groups():
         path = ("spec", "groups", name, "dependsOn")
         graph[name] = []
         for other in sorted(group.depends_on or {}):
             if other == name:
-                scope.problem((*path, other), "the group depends on itself", "remove it")
+                context.problem((*path, other), "the group depends on itself", "remove it")
             elif other not in known:
-                scope.problem((*path, other), f"there is no group {shown(other)}", did_you_mean(other, known))
+                context.problem((*path, other), f"there is no group {shown(other)}", did_you_mean(other, known))
             else:
                 graph[name].append(other)
     for cycle in cycles(graph):
         hint = "nothing could start first; remove one of these"
         place = ("spec", "groups", cycle[0], "dependsOn", cycle[1])
-        scope.problem(place, f"groups wait for each other: {' -> '.join(cycle)}", hint)
+        context.problem(place, f"groups wait for each other: {' -> '.join(cycle)}", hint)
 
 
 def cycles(graph: Mapping[str, list[str]]) -> list[list[str]]:
@@ -154,11 +155,11 @@ def _back_edges(graph: Mapping[str, list[str]], start: str, done: set[str]) -> I
             todo.append(iter(graph.get(following, ())))
 
 
-def _budget(scope: Scope) -> None:
-    total = scope.manifest.spec.concurrency
+def _budget(context: CheckContext) -> None:
+    total = context.manifest.spec.concurrency
     if total is None:
         return
-    sound = [(name, group) for name, group in scope.groups() if not scope.is_broken("spec", "groups", name)]
+    sound = [(name, group) for name, group in context.groups() if not context.is_broken("spec", "groups", name)]
     needs = {name: need for name, group in sound if (need := _floor(group))}
     slots = sum(count for count, _ in needs.values())
     if slots > total:
@@ -168,11 +169,11 @@ def _budget(scope: Scope) -> None:
             f"the groups need at least {slots:,} slots and the budget is {total:,}: {slots - total:,} short ({sums})"
         )
         hint = f"raise spec.concurrency to {slots}, or lower replicas, pool.concurrency or min"
-        scope.problem(("spec", "concurrency"), message, hint)
+        context.problem(("spec", "concurrency"), message, hint)
 
 
 def _floor(group: Group) -> tuple[int, str] | None:
-    """The fewest slots a group has, and how that is reckoned; None when it is not known before planning."""
+    """The fewest slots a group has, and how that is worked out; None when it is not known before planning."""
     if group.paused:
         return None
     part = group.share or group.autoscale
@@ -193,7 +194,7 @@ def _slots_per_replica(group: Group) -> int | None:
     return fixed or pool.concurrency
 
 
-_FLEET_CHECKS: tuple[Callable[[Scope], None], ...] = (
+_FLEET_CHECKS: tuple[Callable[[CheckContext], None], ...] = (
     _has_groups,
     _group_names,
     _secret_sources,

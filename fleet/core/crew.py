@@ -1,4 +1,4 @@
-"""The slots of one simulated group: how they start, take tasks and leave, which depends on the pool."""
+"""The slots of one simulated group: how they start, take tasks and leave depends on the pool."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Protocol
 
 
 @dataclass(eq=False, slots=True)
-class Starting:
+class StartingSlots:
     """Slots that are starting together; some of them may be called off meanwhile."""
 
     slots: int
 
 
 @dataclass(eq=False, slots=True)
-class Replica:
+class Process:
     """One process with slots that come and go together."""
 
     slots: int
@@ -23,10 +23,10 @@ class Replica:
     is_leaving: bool = False
 
 
-Token = Starting | Replica
+Token = StartingSlots | Process
 
 
-class Crew(Protocol):
+class SlotPool(Protocol):
     """ready, starting, draining, busy: slots; those that drain are busy and take nothing new."""
 
     ready: int
@@ -51,7 +51,7 @@ class Crew(Protocol):
         left or will leave."""
 
 
-class LiveCrew:
+class ResizablePool:
     """A pool whose number of slots is a limit that changes while it runs (prefork, threads, green ones).
 
     Idle slots leave at once, and any task that ends frees a slot. Raising the limit over slots that drain is free.
@@ -59,36 +59,35 @@ class LiveCrew:
 
     def __init__(self) -> None:
         self.ready = self.starting = self.draining = self.busy = 0
-        self._batches: list[Starting] = []
-        self._limit = Starting(0)
+        self._batches: list[StartingSlots] = []
+        self._limit = StartingSlots(0)
 
     def take(self) -> Token | None:
-        """A free slot: none while some drain, for then all are busy."""
+        """None while some slots drain, for then all are busy."""
         if self.busy >= self.ready:
             return None
         self.busy += 1
         return self._limit
 
     def give_back(self, _token: Token, /) -> None:
-        """One that drains is gone."""
+        """A slot that drains is gone."""
         self.busy -= 1
         if self.draining:
             self.draining -= 1
 
     def grow(self, slots: int) -> list[Token]:
-        """First over what drains, then new ones."""
+        """Slots that drain are taken back first."""
         back = min(slots, self.draining)
         self.draining -= back
         self.ready += back
         if slots == back:
             return []
-        batch = Starting(slots - back)
+        batch = StartingSlots(slots - back)
         self._batches.append(batch)
         self.starting += batch.slots
         return [batch]
 
     def started(self, token: Token, /) -> None:
-        """What is left of the batch."""
         self._batches = [batch for batch in self._batches if batch is not token]
         self.starting -= token.slots
         self.ready += token.slots
@@ -109,17 +108,16 @@ class LiveCrew:
         return wanted - slots + idle + draining
 
 
-class ReplicaCrew:
+class ReplicaPool:
     """A pool that moves by whole processes (solo, custom): each takes nothing new once told, and leaves when done."""
 
     def __init__(self, unit: int) -> None:
         self.ready = self.starting = self.draining = self.busy = 0
         self._unit = unit
-        self._replicas: list[Replica] = []
-        self._free: list[Replica] = []
+        self._replicas: list[Process] = []
+        self._free: list[Process] = []
 
     def take(self) -> Token | None:
-        """A slot of a replica that has one."""
         while self._free:
             replica = self._free[-1]
             if not replica.is_leaving:
@@ -132,8 +130,8 @@ class ReplicaCrew:
         return None
 
     def give_back(self, token: Token, /) -> None:
-        """A leaving replica leaves with its last task."""
-        assert isinstance(token, Replica)
+        """A leaving replica goes with its last task."""
+        assert isinstance(token, Process)
         token.busy -= 1
         self.busy -= 1
         if token.is_leaving:
@@ -142,15 +140,14 @@ class ReplicaCrew:
             self._free.append(token)
 
     def grow(self, slots: int) -> list[Token]:
-        """New processes: one that was told to leave does not come back."""
-        new = [Replica(self._unit) for _ in range(slots // self._unit)]
+        """Always new processes: one that was told to leave does not come back."""
+        new = [Process(self._unit) for _ in range(slots // self._unit)]
         self._replicas += new
         self.starting += self._unit * len(new)
         return list(new)
 
     def started(self, token: Token, /) -> None:
-        """Unless it was called off."""
-        assert isinstance(token, Replica)
+        assert isinstance(token, Process)
         if token.is_leaving:
             return
         token.is_ready = True
@@ -163,10 +160,10 @@ class ReplicaCrew:
         staying = [replica for replica in reversed(self._replicas) if not replica.is_leaving]
         leaving = sorted(staying, key=lambda replica: (replica.is_ready, replica.busy))[: slots // self._unit]
         for replica in leaving:
-            self._dismiss(replica)
+            self._retire(replica)
         return self._unit * len(leaving)
 
-    def _dismiss(self, replica: Replica) -> None:
+    def _retire(self, replica: Process) -> None:
         replica.is_leaving = True
         if not replica.is_ready:
             self.starting -= replica.slots
@@ -175,8 +172,7 @@ class ReplicaCrew:
         self.draining += replica.slots
         self._leave(replica)
 
-    def _leave(self, replica: Replica) -> None:
-        """With its last task."""
+    def _leave(self, replica: Process) -> None:
         if not replica.busy:
             self.draining -= replica.slots
             self._replicas.remove(replica)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.core.desired import WorkerSpec
+from fleet.core.spec import WorkerSpec
 from fleet.core.wording import duration, listed, quoted, size
 
 NONE = "none"

@@ -5,47 +5,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from fleet.core import specs
-from fleet.core.desired import (
-    BROKER_GROUP,
-    CONTROLLER_GROUP,
-    READY_TIMEOUT_SECONDS,
-    Budgets,
-    Desired,
-    DesiredGroup,
-    RolloutPolicy,
-    WorkerSpec,
-    group_of,
-    resizes,
-)
+from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, Budgets, Desired, DesiredGroup, RolloutPolicy, group_of
 from fleet.core.facts import NO_OVERRIDES, Facts, Overrides
 from fleet.core.manifest import Capacity, Group, Health, Manifest
 from fleet.core.prices import MEMORY, PROCESSES, Prices
-from fleet.core.sizing import Division, Movable, Rules, Shaped, Wish, divide, division, movable
+from fleet.core.sizing import Division, GroupRequest, Movable, Rules, Sized, divide, division, movable
+from fleet.core.spec import READY_TIMEOUT_SECONDS, WorkerSpec, resizes
 from fleet.core.wording import listed
 from fleet.errors import Refused
 from pools.traits import TRAITS
 
 
 def expand(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRIDES) -> Desired:
-    """The whole fleet as it must be. Raises Refused, with the sums, where it cannot be.
+    """The whole fleet as it must be. Raises Refused, with the numbers, where it cannot be.
 
     Groups are taken as they are: :mod:`fleet.core.parse` has merged ``spec.defaults`` into them.
     """
     return _expanded(manifest, full_specs(manifest, facts), _own_programs(manifest, facts), overrides)
 
 
-def divided_anew(manifest: Manifest, standing: Desired, *, overrides: Overrides) -> Desired:
-    """The fleet that stands with its slots divided once more: what ``expand`` would make, without facts of the machine.
+def divided_again(manifest: Manifest, applied: Desired, *, overrides: Overrides) -> Desired:
+    """The applied fleet with its slots divided again: what ``expand`` would make, without facts of the machine.
 
     Only shapes, reasons and what follows from them are new; what replicas must be is not.
     """
-    own = {name: group for name, group in standing.groups.items() if group.system}
-    return _expanded(manifest, standing_specs(manifest, standing), own, overrides)
+    own = {name: group for name, group in applied.groups.items() if group.system}
+    return _expanded(manifest, applied_specs(manifest, applied), own, overrides)
 
 
-def standing_specs(manifest: Manifest, standing: Desired) -> dict[str, WorkerSpec]:
+def applied_specs(manifest: Manifest, applied: Desired) -> dict[str, WorkerSpec]:
     """The specs of a manifest's groups as they were made when it was applied."""
-    return {name: standing.groups[name].spec for name in sorted(manifest.spec.groups)}
+    return {name: applied.groups[name].spec for name in sorted(manifest.spec.groups)}
 
 
 def has_controller(manifest: Manifest) -> bool:
@@ -68,8 +58,8 @@ def _expanded(
     manifest: Manifest, full: Mapping[str, WorkerSpec], own: Mapping[str, DesiredGroup], overrides: Overrides
 ) -> Desired:
     written = dict(sorted(manifest.spec.groups.items()))
-    wishes = [_wish(name, group, full[name]) for name, group in written.items()]
-    shapes, notes = divide(wishes, _rules(manifest), overrides=overrides)
+    requests = [_request(name, group, full[name]) for name, group in written.items()]
+    shapes, notes = divide(requests, _rules(manifest), overrides=overrides)
     groups = {name: _group(manifest, name, full[name], shapes[name]) for name in written}
     return Desired(
         fleet=manifest.name,
@@ -87,14 +77,15 @@ def full_specs(manifest: Manifest, facts: Facts) -> dict[str, WorkerSpec]:
 
 def what_moves(manifest: Manifest, full: Mapping[str, WorkerSpec], *, overrides: Overrides = NO_OVERRIDES) -> Movable:
     """What a controller divides among the groups that autoscale. ``full``: spec of a full replica by group."""
-    wishes = [_wish(name, manifest.spec.groups[name], spec) for name, spec in sorted(full.items())]
-    return movable(wishes, _rules(manifest), overrides=overrides)
+    requests = [_request(name, manifest.spec.groups[name], spec) for name, spec in sorted(full.items())]
+    return movable(requests, _rules(manifest), overrides=overrides)
 
 
 def static_division(manifest: Manifest, desired: Desired, *, overrides: Overrides = NO_OVERRIDES) -> Division | None:
     """How the groups of a desired fleet that share came by their slots; None where no group does."""
-    wishes = [_wish(name, group, desired.groups[name].spec) for name, group in sorted(manifest.spec.groups.items())]
-    return division(wishes, _rules(manifest), overrides=overrides)
+    groups = sorted(manifest.spec.groups.items())
+    requests = [_request(name, group, desired.groups[name].spec) for name, group in groups]
+    return division(requests, _rules(manifest), overrides=overrides)
 
 
 def nothing(fleet: str) -> Desired:
@@ -102,15 +93,15 @@ def nothing(fleet: str) -> Desired:
     return Desired(fleet=fleet)
 
 
-def _wish(name: str, group: Group, spec: WorkerSpec) -> Wish:
+def _request(name: str, group: Group, spec: WorkerSpec) -> GroupRequest:
     """What the group asks for. What the controller moves is never replaced for it, so a pool that cannot change its
     slots while it runs moves by whole replicas."""
     prices = _prices(group, spec)
     if spec.kind != "command":
         size = spec.pool.concurrency
-        return Wish(name, group, size, size, prices, whole=group.autoscale is not None and not resizes(spec))
+        return GroupRequest(name, group, size, size, prices, whole=group.autoscale is not None and not resizes(spec))
     slots = (group.capacity or Capacity()).slots
-    return Wish(name, group, max(1, slots), slots, prices, whole=True)
+    return GroupRequest(name, group, max(1, slots), slots, prices, whole=True)
 
 
 def _prices(group: Group, spec: WorkerSpec) -> Prices:
@@ -138,23 +129,23 @@ def _rules(manifest: Manifest) -> Rules:
     return Rules(manifest.spec.concurrency, balance.tail, moving=balance.mode == "dynamic", capacity=capacity)
 
 
-def _group(manifest: Manifest, name: str, spec: WorkerSpec, shaped: Shaped) -> DesiredGroup:
+def _group(manifest: Manifest, name: str, spec: WorkerSpec, sized: Sized) -> DesiredGroup:
     group = manifest.spec.groups[name]
     health = group.health or Health()
     ready_timeout = READY_TIMEOUT_SECONDS if health.ready_timeout is None else health.ready_timeout
     return DesiredGroup(
         name=name,
         spec=spec,
-        shape=shaped.shape,
-        rollout=_rollout(name, group, len(shaped.shape)),
+        shape=sized.shape,
+        rollout=_rollout(name, group, len(sized.shape)),
         depends_on=_depends_on(manifest, group),
         price=specs.price(group, spec.pool),
         capacity_slots=(group.capacity or Capacity()).slots if spec.kind == "command" else None,
         processes_per_replica=specs.processes(spec, group.capacity),
         ready_timeout_seconds=ready_timeout,
         scaling="autoscale" if group.autoscale else "share" if group.share else "replicas",
-        paused=shaped.paused,
-        reason=shaped.reason,
+        paused=sized.paused,
+        reason=sized.reason,
     )
 
 
@@ -187,22 +178,22 @@ def _drained(names: Iterable[str], groups: dict[str, DesiredGroup]) -> frozenset
 
 
 def _exceptions(overrides: Overrides) -> Iterator[str]:
-    """Live exceptions are said with every plan: nobody shall wonder why the manifest is not what comes."""
+    """Every plan names the overrides in force, which explain why it differs from the manifest."""
     for target in sorted(overrides.reasons):
         yield f"override: {overrides.reasons[target]} (`fleet resume {target}` ends it)"
 
 
 def _unpriced(manifest: Manifest, groups: Iterable[DesiredGroup]) -> tuple[str, ...]:
-    """A memory budget is only as good as the prices: say which groups count as nothing."""
+    """A memory budget is only as good as the prices: name the groups without one."""
     if manifest.spec.budgets.memory is None:
         return ()
-    silent = [
+    unpriced = [
         group.name
         for group in groups
         if group.replicas and not (group.price.memory_per_slot_bytes or group.price.memory_per_replica_bytes)
         if not group.system
     ]
-    if not silent:
+    if not unpriced:
         return ()
-    names = listed(map(repr, sorted(silent)))
-    return (f"the memory budget counts {names} as nothing: no perSlot.memory or perReplica.memory",)
+    names = listed(map(repr, sorted(unpriced)))
+    return (f"the memory budget does not include {names}: no perSlot.memory or perReplica.memory",)

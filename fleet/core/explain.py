@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from fleet.core.balance import Share
 from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.shares import Share
 from fleet.core.sizing import Division
 from fleet.core.wording import listed
 from pools.traits import TRAITS
@@ -18,7 +18,7 @@ HEAD = ("GROUP", "POOL", "SCALING", "SLOTS", "SHAPE", "WHY")
 def document(desired: Desired, division: Division | None = None) -> dict[str, Any]:
     """The budget, what of it is given out, and each group with its reason. Fleet's own programs are left out.
 
-    With the division of what is shared also who is next, who gives first, and each group's part of it.
+    With the division of what is shared also which group is next, which gives first, and each group's part of it.
     """
     groups = {group.name: _facts(group) for group in _own_groups(desired)}
     found = {"budget": desired.budgets.slots, "allocated": allocated(desired), "groups": groups}
@@ -58,7 +58,7 @@ def rows(desired: Desired) -> list[tuple[str, ...]]:
 
 
 def text(desired: Desired, division: Division | None = None, *, moved: Collection[str] = ()) -> str:
-    """The table, the sums and the notes; with the division of what is shared also who is next and who gives first.
+    """The table, the totals and the notes; with a ``division`` also which group is next and which gives first.
 
     moved: groups whose slots the controller has decided about; what comes or goes there is its business too.
     """
@@ -67,7 +67,7 @@ def text(desired: Desired, division: Division | None = None, *, moved: Collectio
     lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
     notes = [*desired.notes, *([] if division is None else _computing(desired))]
     return (
-        "\n".join([*lines, "", _sums(desired) + _turns(division, moved), *(f"note: {note}" for note in notes)]) + "\n"
+        "\n".join([*lines, "", _totals(desired) + _turns(division, moved), *(f"note: {note}" for note in notes)]) + "\n"
     )
 
 
@@ -98,7 +98,7 @@ def cpu_parallelism(group: DesiredGroup) -> int:
 
 
 def allocated(desired: Desired) -> int:
-    """Slots given out."""
+    """Slots of all groups."""
     return sum(group.slots for group in desired.groups.values())
 
 
@@ -123,6 +123,6 @@ def _row(group: DesiredGroup) -> tuple[str, ...]:
     return group.name, pool, group.scaling, str(group.slots), shape(group), group.reason
 
 
-def _sums(desired: Desired) -> str:
+def _totals(desired: Desired) -> str:
     budget, given = desired.budgets.slots, allocated(desired)
     return f"budget {budget}, allocated {given}, left {budget - given}" if budget is not None else f"allocated {given}"

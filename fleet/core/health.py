@@ -19,7 +19,7 @@ from fleet.core.wording import counted, duration, listed
 class Condition(StrEnum):
     """How a replica is.
 
-    alive: a program that keeps no record; its process is there, and nobody knows more.  busy: no free slot.
+    alive: a program that keeps no record; its process is there, and no more is known.  busy: no free slot.
     stuck: its loop does not turn, or a task is past its time limit and was not ended.  not consuming: ready, with free
     slots, and the broker has answered no fetch for a while.  dead: the process is gone and did not say good-bye.
     """

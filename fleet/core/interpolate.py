@@ -9,7 +9,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from fleet.core.tree import Findings, Node, Path, shown
+from fleet.core.tree import Findings, Node, Path
+from fleet.core.wording import shown
 
 _REFERENCE = re.compile(r"\$(?P<escaped>\$)?\{env:(?P<body>[^}]*)(?P<end>\})?")
 _BODY = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-(?P<text>.*))?", re.DOTALL)

@@ -7,118 +7,41 @@ descriptions are what editors show and what docs/manifest.md is made of.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     StringConstraints,
     Tag,
-    WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
 
-from fleet.core.wording import DURATION_PATTERN, seconds_in
+from fleet.core.field_types import (
+    Bytes,
+    Command,
+    Count,
+    EnvName,
+    EnvValue,
+    FilePath,
+    Import,
+    Limit,
+    Name,
+    Positive,
+    QueueName,
+    Rate,
+    Seconds,
+    Slots,
+    TaskName,
+    Tick,
+    Weight,
+    word_or_map,
+)
 
 API_VERSION = "workerfleet.dev/v1alpha1"
 KIND = "Fleet"
-NAME_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
-ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
-QUEUE_PATTERN = r"^[A-Za-z0-9_.:@/-]{1,200}$"
-TASK_PATTERN = r"^\S{1,200}$"
-RATE_PATTERN = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)/[smh]$"
-IMPORT_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$"
-SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?$"
-
-LONGEST_SECONDS = 366 * 86_400.0
-LARGEST_BYTES = 1 << 50
-
-_SIZE_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
-
-
-def duration_seconds(text: object) -> float:
-    """``30s``, ``5m``, ``1h30m`` -> seconds. Raises ValueError with a sentence for people, its hint after ``; ``."""
-    seconds = seconds_in(text) if isinstance(text, str) else None
-    if seconds is None:
-        raise ValueError(f"not a duration: {_short(text)}; {_duration_hint(text)}")
-    if seconds > LONGEST_SECONDS:
-        raise ValueError(f"longer than a year: {_short(text)}; leave the field out for no limit")
-    return seconds
-
-
-def size_bytes(text: object) -> int:
-    """``512Mi``, ``2Gi`` -> bytes. Raises ValueError with a sentence for people, its hint after ``; ``."""
-    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(Ki|Mi|Gi|Ti)?", text) if isinstance(text, str) else None
-    if match is None:
-        raise ValueError(f"not a size: {_short(text)}; {_size_hint(text)}")
-    size = int(float(match[1]) * _SIZE_UNITS[match[2] or ""])
-    if size > LARGEST_BYTES:
-        raise ValueError(f"larger than any machine: {_short(text)}; leave the field out for no limit")
-    return size
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:38]}…{text[-1]}"
-
-
-def _duration_hint(value: object) -> str:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return f'a duration has a unit: write "{value}s" for seconds'
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
-        return f'a duration has a unit: write "{value}s" for seconds'
-    return "write it like 30s, 5m or 1h30m"
-
-
-def _size_hint(value: object) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f'a size is text with a unit: write {value}Mi for mebibytes, or "{value}" for bytes'
-    return "write it like 512Mi or 2Gi"
-
-
-def _word_or_map(value: object) -> str:
-    return "word" if isinstance(value, str) else "map"
-
-
-def tick_seconds(value: object) -> object:
-    """``auto``, or a duration in seconds."""
-    return value if value == "auto" else duration_seconds(value)
-
-
-Seconds = Annotated[
-    float,
-    BeforeValidator(duration_seconds),
-    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["30s", "5m", "1h"]}),
-]
-Bytes = Annotated[
-    int,
-    BeforeValidator(size_bytes),
-    WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "examples": ["512Mi", "2Gi"]}),
-]
-Limit = Annotated[Seconds, Field(gt=0)]
-Tick = Annotated[
-    Literal["auto"] | float,
-    BeforeValidator(tick_seconds),
-    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "string", "pattern": DURATION_PATTERN}]}),
-]
-Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
-TaskName = Annotated[str, StringConstraints(pattern=TASK_PATTERN)]
-Rate = Annotated[str, StringConstraints(pattern=RATE_PATTERN), Field(examples=["10/s", "100/m"])]
-EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN, max_length=255)]
-EnvValue = Annotated[str, StringConstraints(max_length=131_072)]
-Argument = Annotated[str, StringConstraints(max_length=131_071)]
-Command = Annotated[list[Argument], Field(min_length=1, max_length=1000)]
-FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
-QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN)]
-Import = Annotated[str, StringConstraints(pattern=IMPORT_PATTERN, max_length=500)]
-Count = Annotated[int, Field(ge=0, le=10_000)]
-Slots = Annotated[int, Field(ge=0, le=1_000_000)]
-Positive = Annotated[int, Field(ge=1, le=100_000)]
-Weight = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]
 
 
 class Model(BaseModel):
@@ -131,7 +54,7 @@ class Pool(Model):
     """How a replica runs tasks. Written as a word (`pool: solo`) or as a map."""
 
     type: Literal["solo", "prefork", "threads", "gevent", "eventlet", "asyncio", "custom"] | None = Field(
-        default=None, description="kind of pool; silent: the app's `worker_pool`, else prefork"
+        default=None, description="kind of pool; default: the app's `worker_pool`, else prefork"
     )
     concurrency: Positive | None = Field(
         default=None, description="slots in one replica; when shared or autoscaled, the most slots in one replica"
@@ -151,7 +74,7 @@ class Pool(Model):
     start_method: Literal["fork", "forkserver", "spawn"] | None = Field(
         default=None,
         description="how child processes are made: copies of the worker, copies of a process that only imported the"
-        " app, or fresh interpreters; silent: fork",
+        " app, or fresh interpreters; default: fork",
     )
 
 
@@ -198,30 +121,30 @@ class Task(Model):
     soft_time_limit: Limit | None = Field(default=None, description="an exception is raised in a task that runs longer")
     acks: Literal["early", "late"] | None = Field(
         default=None,
-        description="acknowledge before or after a task runs; silent: the app's setting, for a registry late",
+        description="acknowledge before or after a task runs; default: the app's setting, for a registry late",
     )
     prefetch: Positive | None = Field(
-        default=None, description="messages a replica holds in all; silent: as many as it has free slots"
+        default=None, description="messages a replica holds in all; default: as many as it has free slots"
     )
     max_attempts: Positive | None = Field(default=None, description="deliveries of one task before it is dead-lettered")
     rate_limits: dict[TaskName, Rate] | None = Field(
         default=None,
         description="how often a replica may start a task, by the task's name, such as `shop.mail: 10/s`;"
-        " silent: the app's own setting",
+        " default: the app's own setting",
     )
 
 
 class Drain(Model):
     """How a replica leaves."""
 
-    timeout: Seconds | None = Field(default=None, description="time it may take to finish what it runs; silent: 60s")
+    timeout: Seconds | None = Field(default=None, description="time it may take to finish what it runs; default: 60s")
 
 
 class Backoff(Model):
     """Growing pauses between restarts of a crashing replica."""
 
-    initial: Limit | None = Field(default=None, description="the first pause, doubled at each crash; silent: 1s")
-    max: Limit | None = Field(default=None, description="the longest pause; silent: 1m")
+    initial: Limit | None = Field(default=None, description="the first pause, doubled at each crash; default: 1s")
+    max: Limit | None = Field(default=None, description="the longest pause; default: 1m")
 
 
 class Restart(Model):
@@ -229,25 +152,25 @@ class Restart(Model):
 
     backoff: Backoff | None = Field(default=None, description="pauses between restarts")
     max_crashes: Positive | None = Field(
-        default=None, description="more crashes than this within the window park it; silent: 8"
+        default=None, description="more crashes than this within the window park it; default: 8"
     )
-    window: Limit | None = Field(default=None, description="how far back crashes are counted; silent: 10m")
+    window: Limit | None = Field(default=None, description="how far back crashes are counted; default: 10m")
 
 
 class Rollout(Model):
     """How replicas are replaced when what they must be changes."""
 
     strategy: Literal["rolling", "recreate"] | None = Field(
-        default=None, description="a few at a time, or all stopped before the first new one starts; silent: rolling"
+        default=None, description="a few at a time, or all stopped before the first new one starts; default: rolling"
     )
     max_surge: Count | None = Field(
-        default=None, description="replicas there may be beyond the wanted number; silent: 1, of a command none"
+        default=None, description="replicas there may be beyond the wanted number; default: 1, for a command 0"
     )
     max_unavailable: Count | None = Field(
-        default=None, description="replicas that may be missing meanwhile; silent: a quarter"
+        default=None, description="replicas that may be missing meanwhile; default: a quarter of them"
     )
     on_failure: Literal["pause", "rollback"] | None = Field(
-        default=None, description="what happens when new replicas do not get ready; silent: pause"
+        default=None, description="what happens when new replicas do not get ready; default: pause"
     )
 
 
@@ -255,18 +178,18 @@ class Health(Model):
     """When a replica counts as ready."""
 
     ready_after: Seconds | None = Field(
-        default=None, description="a command is ready when it has lived this long; silent: 1s"
+        default=None, description="a command is ready when it has lived this long; default: 1s"
     )
     ready_timeout: Limit | None = Field(
-        default=None, description="a replica that is not ready by then has failed; silent: 1m"
+        default=None, description="a replica that is not ready by then has failed; default: 1m"
     )
 
 
 class Logging(Model):
     """What a worker writes to its log."""
 
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(default=None, description="silent: INFO")
-    format: Literal["text", "json"] | None = Field(default=None, description="silent: text")
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(default=None, description="default: INFO")
+    format: Literal["text", "json"] | None = Field(default=None, description="default: text")
 
 
 class Price(Model):
@@ -292,17 +215,17 @@ class Requirement(Model):
 
 
 class GroupFields(Model):
-    """Fields of a group that `spec.defaults` may hold as well. Silent means: take the default."""
+    """Fields of a group that `spec.defaults` may hold as well. A field that is left out takes its default."""
 
     app: Import | None = Field(
-        default=None, description="Celery app or `fleet.Tasks` registry as `module:attribute`; silent: `spec.app`"
+        default=None, description="Celery app or `fleet.Tasks` registry as `module:attribute`; default: `spec.app`"
     )
     worker: Literal["fleet", "celery"] | None = Field(
-        default=None, description="who runs the app: fleet's own worker, or `celery worker`; silent: fleet"
+        default=None, description="who runs the app: fleet's own worker, or `celery worker`; default: fleet"
     )
     command: Command | None = Field(default=None, description="any program, instead of an app")
     capacity: Capacity | None = Field(
-        default=None, description="what one replica of a command brings; silent: no slots"
+        default=None, description="what one replica of a command brings; default: no slots"
     )
     pool: Pool | None = Field(default=None, description="how a replica runs tasks: a word such as `solo`, or a map")
     replicas: Count | None = Field(default=None, description="fixed number of replicas")
@@ -312,7 +235,7 @@ class GroupFields(Model):
     )
     queues: dict[QueueName, Queue] | None = Field(
         default=None,
-        description="queues to consume, as a list or as a map with options; silent: the app's default queue",
+        description="queues to consume, as a list or as a map with options; default: the app's default queue",
     )
     env: dict[EnvName, EnvValue] | None = Field(default=None, description="environment variables; numbers go in quotes")
     secret_env: dict[EnvName, Name] | None = Field(
@@ -345,9 +268,9 @@ class Release(Model):
 
     workdir: FilePath | None = Field(
         default=None,
-        description="working folder, also importable; relative to the manifest; silent: the manifest's folder",
+        description="working folder, also importable; relative to the manifest; default: the manifest's folder",
     )
-    python: FilePath | None = Field(default=None, description="the interpreter; silent: the one that runs fleet")
+    python: FilePath | None = Field(default=None, description="the interpreter; default: the one that runs fleet")
     revision: str | None = Field(default=None, description="any text; when it changes, workers are replaced")
 
 
@@ -363,7 +286,7 @@ class Broker(Model):
     url: Annotated[
         Annotated[str, StringConstraints(min_length=1, max_length=4096), Tag("word")]
         | Annotated[SecretRef, Tag("map")],
-        Discriminator(_word_or_map),
+        Discriminator(word_or_map),
     ] = Field(description="a kombu URL such as `redis://host/0`, or `{secret: name}`")
     visibility_timeout: Limit | None = Field(
         default=None,
@@ -396,7 +319,9 @@ class Balance(Model):
         default="dynamic", description="whether the controller moves slots"
     )
     tick: Tick = Field(default="auto", description="time between two decisions")
-    surplus: Literal["keep", "release"] = Field(default="keep", description="what happens with slots that nobody needs")
+    surplus: Literal["keep", "release"] = Field(
+        default="keep", description="what happens with slots that no group needs"
+    )
     squeeze: Seconds = Field(default=120.0, description="how long a shortage may cut others to what they need")
     tail: Literal["hold", "fill"] = Field(
         default="hold", description="leave what is less than the next unit, or give it on"
@@ -412,7 +337,7 @@ class Spec(Model):
     release: Release = Field(default=Release(), description="the code that workers run")
     broker: (
         Annotated[
-            Annotated[Literal["embedded"], Tag("word")] | Annotated[Broker, Tag("map")], Discriminator(_word_or_map)
+            Annotated[Literal["embedded"], Tag("word")] | Annotated[Broker, Tag("map")], Discriminator(word_or_map)
         ]
         | None
     ) = Field(default=None, description="`embedded` (a Redis that fleet runs itself) or a map with `url`")
@@ -425,7 +350,7 @@ class Spec(Model):
 
 
 class Metadata(Model):
-    """Who the fleet is."""
+    """The name of the fleet, and what people write beside it."""
 
     name: Name = Field(description="name of the fleet; its folder, and part of its workers' names")
     labels: dict[str, str] = Field(default={}, description="free text for people and tools")
@@ -437,12 +362,11 @@ class Manifest(Model):
 
     api_version: Literal["workerfleet.dev/v1alpha1"] = Field(description="version of this format")
     kind: Literal["Fleet"] = Field(description="always `Fleet`")
-    metadata: Metadata = Field(description="who the fleet is")
+    metadata: Metadata = Field(description="the name of the fleet")
     spec: Spec = Field(description="what the fleet is")
 
     @property
     def name(self) -> str:
-        """The fleet's name."""
         return self.metadata.name
 
 

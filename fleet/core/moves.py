@@ -1,6 +1,6 @@
 """What one look of the controller may do of a plan: steps that begin at once, cut no task and wait for nothing.
 
-The rest is left to the next look, which plans anew: so a walk that never waits ends where a patient one would.
+The rest is left to the next look, which plans again: so a walk that never waits ends where a patient one would.
 """
 
 from __future__ import annotations
@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
-from fleet.core.assignment import leaving
 from fleet.core.desired import group_of
-from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.observed import Observed, ObservedReplica, State, leaving
 from fleet.core.plan import Action, Plan, Step
 
 _AT_ONCE = frozenset({Action.RESIZE, Action.RELEASE, Action.FORGET})
@@ -19,7 +18,7 @@ _UNFINISHED = _OF_A_ROLLOUT | {Action.START, Action.RESTART}
 
 
 def in_rollout(plan: Plan, *, has_ended: bool) -> frozenset[str]:
-    """Groups that are not what was applied: nobody moves slots under a rollout. ``plan``: to what stands now.
+    """Groups that are not what was applied: no slots move during a rollout. ``plan``: to what is applied now.
 
     has_ended: the last apply got to its end; then what is missing is an earlier look's to start. Else it was not begun
     on purpose: a rollout that failed is paused.
@@ -29,7 +28,7 @@ def in_rollout(plan: Plan, *, has_ended: bool) -> frozenset[str]:
 
 
 def starting(plan: Plan, groups: Collection[str]) -> int:
-    """How many replicas of these groups start."""
+    """How many replicas of these ``groups`` the plan starts."""
     return sum(step.action is Action.START and group_of(step.replica) in groups for step in plan.steps)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from fleet.core.balance import Share
-from fleet.core.desired import WorkerSpec, resizes
 from fleet.core.expand import what_moves
 from fleet.core.facts import NO_OVERRIDES, Overrides
 from fleet.core.manifest import Autoscale, Group, Manifest
@@ -14,10 +12,12 @@ from fleet.core.scaling import (
     DEFAULT_IDLE_AFTER_SECONDS,
     DEFAULT_RUNTIME_SECONDS,
     DEFAULT_TARGET_WAIT_SECONDS,
-    Scaled,
-    Tuning,
+    Parameters,
+    ScaledGroup,
     tick_seconds,
 )
+from fleet.core.shares import Share
+from fleet.core.spec import WorkerSpec, resizes
 from pools.traits import TRAITS
 
 REPLICA_START_SECONDS = 3.0
@@ -27,32 +27,34 @@ _SHORTEST_TICK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Moving:
+class ScaledGroups:
     """What one decision is about, apart from the samples.
 
     budget: the slots these groups have together; fixed groups and static shares are taken off.
     """
 
-    groups: tuple[Scaled, ...]
+    groups: tuple[ScaledGroup, ...]
     budget: int
     capacity: Mapping[str, int]
-    tuning: Tuning
+    parameters: Parameters
 
 
-def moving(manifest: Manifest, specs: Mapping[str, WorkerSpec], *, overrides: Overrides = NO_OVERRIDES) -> Moving:
+def scaled_groups(
+    manifest: Manifest, specs: Mapping[str, WorkerSpec], *, overrides: Overrides = NO_OVERRIDES
+) -> ScaledGroups:
     """The groups that a controller of this manifest moves. ``specs``: of a full replica of each group.
 
     Raises Refused where the budget does not add up.
     """
     found = what_moves(manifest, specs, overrides=overrides)
-    groups = tuple(scaled(manifest.spec.groups[share.name], share, specs[share.name]) for share in found.shares)
+    groups = tuple(scaled_group(manifest.spec.groups[share.name], share, specs[share.name]) for share in found.shares)
     said = manifest.spec.balance
     tick = tick_seconds(groups) if said.tick == "auto" else max(_SHORTEST_TICK_SECONDS, float(said.tick))
-    tuning = Tuning(tick_seconds=tick, surplus=said.surplus, squeeze_seconds=said.squeeze)
-    return Moving(groups, found.slots, found.capacity, tuning)
+    parameters = Parameters(tick_seconds=tick, surplus=said.surplus, squeeze_seconds=said.squeeze)
+    return ScaledGroups(groups, found.slots, found.capacity, parameters)
 
 
-def without(found: Moving, kept: Mapping[str, int]) -> Moving:
+def without(found: ScaledGroups, kept: Mapping[str, int]) -> ScaledGroups:
     """The same without some groups, which keep that many slots."""
     gone = [group.share for group in found.groups if group.name in kept]
     return replace(
@@ -66,10 +68,10 @@ def without(found: Moving, kept: Mapping[str, int]) -> Moving:
     )
 
 
-def scaled(group: Group, share: Share, spec: WorkerSpec) -> Scaled:
+def scaled_group(group: Group, share: Share, spec: WorkerSpec) -> ScaledGroup:
     """A group with what it promises and what its slots cost to start; what the manifest leaves out has a default."""
     said = group.autoscale or Autoscale()
-    return Scaled(
+    return ScaledGroup(
         share,
         target_wait_seconds=said.target_wait or DEFAULT_TARGET_WAIT_SECONDS,
         expected_runtime_seconds=said.expected_runtime or DEFAULT_RUNTIME_SECONDS,

@@ -1,14 +1,14 @@
-"""What one group needs: its pace and what waits, as a number of slots."""
+"""What one group needs: its load and what waits, as a number of slots."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import ceil
 
-from fleet.core.pace import Pace
+from fleet.core.pace import Load
 from fleet.core.queueing import slots_needed
 from fleet.core.samples import Sample
-from fleet.core.scaling import Scaled, Tuning
+from fleet.core.scaling import Parameters, ScaledGroup
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Lateness:
     looks: int = 0
 
     def then(self, age_seconds: float | None, target_seconds: float) -> Lateness:
-        """After one more look."""
+        """After one more look. None: the age could not be measured."""
         if age_seconds is None:
             return Lateness(self.age_seconds, 0)
         is_late = age_seconds > target_seconds and age_seconds >= self.age_seconds
@@ -36,36 +36,36 @@ class Demand:
     why: str
 
 
-def demand(group: Scaled, sample: Sample, pace: Pace, lateness: Lateness, tuning: Tuning) -> Demand:
+def demand(group: ScaledGroup, sample: Sample, load: Load, lateness: Lateness, parameters: Parameters) -> Demand:
     """What the sample asks for, bounds and the other groups left aside."""
-    found = _by_load(group, pace, tuning)
+    found = _by_load(group, load, parameters)
     if sample.queue:
-        found = _with_backlog(found, group, sample, pace, tuning)
+        found = _with_backlog(found, group, sample, load, parameters)
     if lateness.looks >= 2 and sample.ready <= sample.busy:
         found = _one_step_more(found, sample)
     return found
 
 
-def _by_load(group: Scaled, pace: Pace, tuning: Tuning) -> Demand:
+def _by_load(group: ScaledGroup, load: Load, parameters: Parameters) -> Demand:
     """Enough for what comes, by queueing theory."""
-    target, seconds = group.target_wait_seconds, pace.task_seconds
-    want = slots_needed(pace.load, task_seconds=seconds, within_seconds=tuning.aim * target)
-    need = slots_needed(pace.load, task_seconds=seconds, within_seconds=target)
-    return Demand(need, want, want if pace.is_burst else 0, "burst" if pace.is_burst else "load")
+    target, seconds = group.target_wait_seconds, load.task_seconds
+    want = slots_needed(load.busy_slots, task_seconds=seconds, within_seconds=parameters.aim * target)
+    need = slots_needed(load.busy_slots, task_seconds=seconds, within_seconds=target)
+    return Demand(need, want, want if load.is_burst else 0, "burst" if load.is_burst else "load")
 
 
-def _with_backlog(found: Demand, group: Scaled, sample: Sample, pace: Pace, tuning: Tuning) -> Demand:
+def _with_backlog(found: Demand, group: ScaledGroup, sample: Sample, load: Load, parameters: Parameters) -> Demand:
     """Enough to clear what will wait once new slots are there, and never more slots than tasks."""
     queue, target = sample.queue or 0, group.target_wait_seconds
-    lead = group.start_seconds + tuning.tick_seconds
-    soon = max(queue, queue + (pace.rate - sample.ready / pace.task_seconds) * lead)
-    back = soon * pace.task_seconds / (tuning.aim * target)
+    lead = group.start_seconds + parameters.tick_seconds
+    soon = max(queue, queue + (load.rate - sample.ready / load.task_seconds) * lead)
+    back = soon * load.task_seconds / (parameters.aim * target)
     if target > lead:
-        back = max(back, (queue * pace.task_seconds - sample.ready * lead) / (target - lead))
-    useful = sample.busy + queue + ceil(pace.rate * lead)
+        back = max(back, (queue * load.task_seconds - sample.ready * lead) / (target - lead))
+    useful = sample.busy + queue + ceil(load.rate * lead)
     backlog = min(useful, ceil(back))
     return Demand(
-        need=max(found.need, min(useful, ceil(back * tuning.aim))),
+        need=max(found.need, min(useful, ceil(back * parameters.aim))),
         want=max(found.want, backlog),
         urgent=max(found.urgent, backlog),
         why="backlog" if backlog > found.want else found.why,
@@ -73,7 +73,7 @@ def _with_backlog(found: Demand, group: Scaled, sample: Sample, pace: Pace, tuni
 
 
 def _one_step_more(found: Demand, sample: Sample) -> Demand:
-    """Tasks are late, it does not get better and nobody is idle: whatever the model says, it is wrong."""
+    """Tasks are late, it does not get better and no slot is idle: the model is wrong."""
     step = sample.has + max(1, sample.has // 4)
     raised = replace(found, need=max(found.need, step), urgent=max(found.urgent, step))
     return replace(raised, want=step, why="late") if found.want < step else raised

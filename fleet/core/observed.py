@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from fleet.core.desired import WorkerSpec, live_digest, replica_name, resizes
+from fleet.core.desired import replica_name
+from fleet.core.spec import WorkerSpec, live_digest, resizes
 
 
 class State(StrEnum):
@@ -18,6 +19,10 @@ class State(StrEnum):
     STOPPED = "stopped"
     FAILED = "failed"
     UNKNOWN = "unknown"
+
+
+GONE = frozenset({State.STOPPED, State.FAILED})
+"""States in which no process of a replica runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +38,9 @@ class RunningTask:
 class ObservedReplica:
     """One replica as seen. ``spec`` is what its launch document says (None when that is gone or unreadable).
 
-    live: digest of the settings a running worker goes by; empty where nothing tells.
+    live: digest of the settings that a running worker follows; empty where none is reported.
 
-    counts: its process lives and keeps count of its own work; only then may busy, processed, busy_seconds and reserved
+    counts: its process lives and counts its own work; only then may busy, processed, busy_seconds and reserved
     be believed.  processed, busy_seconds: counted since the process began; neither goes back while the process is the
     same.  processed: tasks that came to their end, failed ones among them; what is to be repeated (a retry) has not.
     retried: runs that ended in a retry.  busy_seconds: spent by slots on tasks, those that run now included.
@@ -70,16 +75,15 @@ class ObservedReplica:
 
     @property
     def running(self) -> bool:
-        """A process of it exists."""
         return self.pid is not None
 
     @property
-    def size(self) -> int:
-        """How many slots it is meant to have."""
+    def target_slots(self) -> int:
+        """By its launch document; where that is lost, the slots that it has."""
         return self.spec.pool.concurrency if self.spec is not None else self.slots
 
-    def goes_by(self, spec: WorkerSpec) -> bool:
-        """Its launch document says this, and what runs, if it tells, has taken it up."""
+    def follows(self, spec: WorkerSpec) -> bool:
+        """Whether its launch document says this and, where the worker reports its settings, it has applied them."""
         if self.spec != spec or not self.live:
             return self.spec == spec
         return self.live == live_digest(spec) and (self.slots == spec.pool.concurrency or not resizes(spec))
@@ -98,7 +102,7 @@ class Stray:
 class Observed:
     """One snapshot. ``up`` False: the daemon does not run, which is an empty observation and not an error.
 
-    foreign: names the daemon runs that fleet does not own; never touched.
+    foreign: names that the daemon runs and fleet does not own; never touched.
     """
 
     fleet: str
@@ -106,3 +110,8 @@ class Observed:
     replicas: Mapping[str, ObservedReplica] = field(default_factory=dict)
     strays: tuple[Stray, ...] = ()
     foreign: tuple[str, ...] = ()
+
+
+def leaving(replica: ObservedReplica) -> bool:
+    """It drains to go; it is not only held."""
+    return replica.state is State.DRAINING and not replica.held

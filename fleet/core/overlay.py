@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from fleet.core.tree import Findings, Node, Path, shown
+from fleet.core.tree import Findings, Node, Path
+from fleet.core.wording import shown
 
 # Maps of things that people name. A null in one is there to remove something; if there is nothing, it is a mistake.
 NAMED_MAPS = frozenset(
@@ -110,7 +111,7 @@ def _check_null(path: Path, key: str, node: Node, findings: Findings) -> None:
     if node.removes or not path or path[-1] not in NAMED_MAPS:
         return
     empty = '""' if path[-1] in {"env", "labels", "annotations"} else "{}"
-    message = f"{shown(key)} has no value; that means null, which removes, and there is nothing to remove"
+    message = f"{shown(key)} has no value: null removes a field, and there is nothing to remove"
     findings.add(node.place, (*path, key), message, f"write `{key}: {empty}` or fill it in")
 
 

@@ -7,7 +7,7 @@ from math import sqrt
 from typing import Any
 
 from fleet.core.samples import Sample
-from fleet.core.scaling import Scaled, Tuning
+from fleet.core.scaling import Parameters, ScaledGroup
 
 _SPARSE_EVERY_SECONDS = 10.0
 _SPARSE_KEPT_SECONDS = 600.0
@@ -25,7 +25,7 @@ class Reading:
     busy_seconds: float
 
     def is_before(self, later: Reading) -> bool:
-        """Whether nothing went back in between."""
+        """Whether no counter went back in between."""
         return (
             self.at <= later.at
             and self.arrivals <= later.arrivals
@@ -41,13 +41,13 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
-class Track:
+class CounterHistory:
     """Earlier readings: every one of the last minute, one in ten seconds of the last ten minutes."""
 
     recent: tuple[Reading, ...] = ()
     sparse: tuple[Reading, ...] = ()
 
-    def then(self, reading: Reading, *, window_seconds: float, blur: int = 0) -> Track:
+    def then(self, reading: Reading, *, window_seconds: float, blur: int = 0) -> CounterHistory:
         """With one more. Counters that went back (their source restarted) make everything before worthless.
 
         blur: so many tasks may have been seen twice, in the queue and a moment later in a slot; and what was done since
@@ -55,11 +55,11 @@ class Track:
         """
         reading = self._unblurred(reading, blur)
         if self.recent and not self.recent[-1].is_before(reading):
-            return Track((reading,), (reading,))
+            return CounterHistory((reading,), (reading,))
         recent = _since(reading.at - window_seconds, (*self.recent, reading))
         if self.sparse and reading.at - self.sparse[-1].at < _SPARSE_EVERY_SECONDS:
-            return Track(recent, self.sparse)
-        return Track(recent, _since(reading.at - _SPARSE_KEPT_SECONDS, (*self.sparse, reading)))
+            return CounterHistory(recent, self.sparse)
+        return CounterHistory(recent, _since(reading.at - _SPARSE_KEPT_SECONDS, (*self.sparse, reading)))
 
     def _unblurred(self, reading: Reading, blur: int) -> Reading:
         if not self.recent:
@@ -95,7 +95,7 @@ def _since(start: float, readings: tuple[Reading, ...]) -> tuple[Reading, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class Load:
     """How fast tasks come, how long one takes, and whether more come than chance explains."""
 
     rate: float
@@ -103,7 +103,7 @@ class Pace:
     is_burst: bool = False
 
     @property
-    def load(self) -> float:
+    def busy_slots(self) -> float:
         """Slots that are busy on average."""
         return self.rate * self.task_seconds
 
@@ -111,19 +111,21 @@ class Pace:
         return f"{self.rate:.2f} tasks/s x {self.task_seconds:.2f} s"
 
 
-def pace(track: Track, group: Scaled, tuning: Tuning) -> Pace:
-    """The pace at the last reading."""
-    calm = _calm_rate(track, tuning)
-    rate = max(calm, _burst_rate(track, calm, tuning))
-    return Pace(rate, _task_seconds(track, group, tuning), is_burst=rate > calm)
+def load_of(history: CounterHistory, group: ScaledGroup, parameters: Parameters) -> Load:
+    """The load at the last reading."""
+    calm = _calm_rate(history, parameters)
+    rate = max(calm, _burst_rate(history, calm, parameters))
+    return Load(rate, _task_seconds(history, group, parameters), is_burst=rate > calm)
 
 
-def estimated_age_seconds(track: Track, queue: int) -> float | None:
+def estimated_age_seconds(history: CounterHistory, queue: int) -> float | None:
     """How long the oldest of ``queue`` waiting tasks has waited, if they are taken in the order in which they came.
 
-    It came when all tasks but these had arrived: that moment lies between two readings. None before the track begins.
+    It came when all tasks but these had arrived: that moment lies between two readings. None before the history begins.
     """
-    readings = (*(one for one in track.sparse if one.at < track.recent[0].at), *track.recent) if track.recent else ()
+    readings = (
+        (*(one for one in history.sparse if one.at < history.recent[0].at), *history.recent) if history.recent else ()
+    )
     if not queue or not readings:
         return None
     now, arrived = readings[-1], readings[-1].arrivals - queue
@@ -134,49 +136,50 @@ def estimated_age_seconds(track: Track, queue: int) -> float | None:
     return None
 
 
-def _calm_rate(track: Track, tuning: Tuning) -> float:
+def _calm_rate(history: CounterHistory, parameters: Parameters) -> float:
     """Arrivals per second over the last minute, or over longer where so few tell little and nothing has changed."""
-    now, first = track.recent[-1], track.recent[0]
+    now, first = history.recent[-1], history.recent[0]
     seconds = now.at - first.at
     if seconds <= 0:
         return 0.0
     count = now.arrivals - first.arrivals
-    if count >= tuning.window_arrivals:
+    if count >= parameters.window_arrivals:
         return count / seconds
-    enough = (old for old in reversed(track.sparse) if now.arrivals - old.arrivals >= tuning.window_arrivals)
-    old = next(enough, track.sparse[0])
+    enough = (old for old in reversed(history.sparse) if now.arrivals - old.arrivals >= parameters.window_arrivals)
+    old = next(enough, history.sparse[0])
     if now.at - old.at <= seconds:
         return count / seconds
     wide = (now.arrivals - old.arrivals) / (now.at - old.at)
     expected = wide * seconds
-    has_shifted = abs(count - expected) > tuning.shift_sigma * sqrt(expected + 1.0)
+    has_shifted = abs(count - expected) > parameters.shift_sigma * sqrt(expected + 1.0)
     return count / seconds if has_shifted else wide
 
 
-def _burst_rate(track: Track, calm: float, tuning: Tuning) -> float:
+def _burst_rate(history: CounterHistory, calm: float, parameters: Parameters) -> float:
     """The rate of the last tick or the last seconds where it is beyond chance; else 0.
 
     Beyond chance is counted in standard deviations, so that it fits 0.3 and 300 tasks a second alike.
     """
-    now, rates = track.recent[-1], [0.0]
-    slack = tuning.tick_seconds / 4  # looks are never quite as far apart as they should be
-    for window in (tuning.tick_seconds, tuning.burst_seconds):
-        old = next(one for one in track.recent if one.at >= now.at - window - slack)
+    now, rates = history.recent[-1], [0.0]
+    slack = parameters.tick_seconds / 4  # looks are never quite as far apart as they should be
+    for window in (parameters.tick_seconds, parameters.burst_seconds):
+        old = next(one for one in history.recent if one.at >= now.at - window - slack)
         seconds, count = now.at - old.at, now.arrivals - old.arrivals
         expected = calm * seconds
-        if seconds > 0 and count > expected + tuning.burst_sigma * sqrt(expected + 1.0):
+        if seconds > 0 and count > expected + parameters.burst_sigma * sqrt(expected + 1.0):
             rates.append(count / seconds)
     return max(rates)
 
 
-def _task_seconds(track: Track, group: Scaled, tuning: Tuning) -> float:
-    """Busy time per completion, which counts tasks still running too. The expected time weighs as much as three."""
-    now = track.recent[-1]
+def _task_seconds(history: CounterHistory, group: ScaledGroup, parameters: Parameters) -> float:
+    """Busy time per completion, tasks still running included. The expected time weighs as much as three tasks."""
+    now = history.recent[-1]
     told = (
         old
-        for old in reversed(track.sparse)
-        if now.at - old.at >= tuning.runtime_window_seconds and now.completions - old.completions >= _TASKS_OF_RUNTIME
+        for old in reversed(history.sparse)
+        if now.at - old.at >= parameters.runtime_window_seconds
+        and now.completions - old.completions >= _TASKS_OF_RUNTIME
     )
-    old = next(told, track.sparse[0])
+    old = next(told, history.sparse[0])
     prior = group.expected_runtime_seconds * _TASKS_OF_PRIOR
     return (prior + now.busy_seconds - old.busy_seconds) / (_TASKS_OF_PRIOR + now.completions - old.completions)

@@ -6,18 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fleet.core.desired import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS, Replica
+from fleet.core.desired import Replica
+from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
 
 
 class Action(StrEnum):
     """What a step does to one replica.
 
-    start: write its file and run it.  replace: drain the running one, forget it, start the wanted one under the
-    same name.  restart: drain and run the same spec again.  resize: change its slots and
-    settings in place.  drain: let it
-    finish and take nothing, then stop and forget it.  stop: the same without waiting longer than the grace.
-    forget: strike a replica that does not run from the backend.  reap: end a stray process.  hold / release: stop
-    or resume taking work.  keep: leave it alone.
+    start: write its file and run it.
+    replace: drain the running one, forget it, start the wanted one under the same name.
+    restart: drain it and run the same spec again.
+    resize: change its slots and settings in place.
+    drain: let it finish and take nothing, then stop and forget it.
+    stop: the same without waiting longer than the grace.
+    forget: remove a replica that does not run from the backend.
+    reap: end a stray process.
+    hold, release: stop or resume taking work.
+    keep: leave it alone.
     """
 
     START = "start"
@@ -97,14 +102,12 @@ class Plan:
 
     @property
     def changes(self) -> tuple[Step, ...]:
-        """The steps that do something."""
+        """All steps but those that keep."""
         return tuple(step for step in self.steps if step.action is not Action.KEEP)
 
     @property
     def is_empty(self) -> bool:
-        """Nothing to do."""
         return not self.changes
 
     def count(self, *actions: Action) -> int:
-        """How many steps do one of these actions."""
         return sum(1 for step in self.steps if step.action in actions)

@@ -178,7 +178,7 @@ def _last_lines(plan: Plan) -> Iterator[str]:
     parts = [f"{counts[key]} {words}" for key, words in _SUMMARY_WORDS if counts.get(key)]
     yield f"Plan: {', '.join(parts)}."
     if plan.worst_case_seconds:
-        yield f"Takes at most {duration(plan.worst_case_seconds)}, if everything is as slow as it may be."
+        yield f"Takes {duration(plan.worst_case_seconds)} in the worst case."
 
 
 def _step_document(step: Step) -> dict[str, Any]:

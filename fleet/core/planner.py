@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass
 
 from fleet.core import reasons
 from fleet.core.assignment import Variants
-from fleet.core.case import Case, cases
-from fleet.core.desired import Desired, DesiredGroup, live_digest
+from fleet.core.case import Pair, pairs
+from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.observed import Observed, ObservedReplica, State, Stray
 from fleet.core.plan import Action, Plan, Step
+from fleet.core.spec import live_digest
 from fleet.core.wording import counted
 
 
@@ -24,44 +25,43 @@ from fleet.core.wording import counted
 class Rule:
     """When it matches, this is done, for this reason."""
 
-    when: Callable[[Case], bool]
+    when: Callable[[Pair], bool]
     action: Action
-    reason: str | Callable[[Case], str]
+    reason: str | Callable[[Pair], str]
 
-    def why(self, case: Case) -> str:
-        """The reason, for this replica."""
-        return self.reason if isinstance(self.reason, str) else self.reason(case)
+    def why(self, pair: Pair) -> str:
+        return self.reason if isinstance(self.reason, str) else self.reason(pair)
 
 
 RULES = (
-    Rule(Case.is_kept_orphan, Action.KEEP, "not in the manifest"),
-    Rule(Case.is_unwanted_and_gone, Action.FORGET, reasons.leaving),
-    Rule(Case.is_unwanted, Action.DRAIN, reasons.leaving),
-    Rule(Case.is_missing, Action.START, reasons.new),
-    Rule(Case.is_outdated, Action.REPLACE, reasons.outdated),
-    Rule(Case.is_parked, Action.RESTART, reasons.parked),
-    Rule(Case.is_stopped, Action.START, reasons.stopped),
-    Rule(Case.is_leaving, Action.RESTART, "it is on its way out, and wanted"),
-    Rule(Case.is_to_restart, Action.RESTART, "restart asked for"),
-    Rule(Case.is_to_resize, Action.RESIZE, reasons.resized),
-    Rule(Case.is_to_hold, Action.HOLD, reasons.HELD),
-    Rule(Case.is_to_release, Action.RELEASE, reasons.RELEASED),
-    Rule(Case.is_anything, Action.KEEP, "up to date"),
+    Rule(Pair.is_kept_orphan, Action.KEEP, "not in the manifest"),
+    Rule(Pair.is_unwanted_and_gone, Action.FORGET, reasons.leaving),
+    Rule(Pair.is_unwanted, Action.DRAIN, reasons.leaving),
+    Rule(Pair.is_missing, Action.START, reasons.new),
+    Rule(Pair.is_outdated, Action.REPLACE, reasons.outdated),
+    Rule(Pair.is_parked, Action.RESTART, reasons.parked),
+    Rule(Pair.is_stopped, Action.START, reasons.stopped),
+    Rule(Pair.is_leaving, Action.RESTART, "it is leaving, and wanted"),
+    Rule(Pair.is_to_restart, Action.RESTART, "restart requested"),
+    Rule(Pair.is_to_resize, Action.RESIZE, reasons.resized),
+    Rule(Pair.is_to_hold, Action.HOLD, reasons.HELD),
+    Rule(Pair.is_to_release, Action.RELEASE, reasons.RELEASED),
+    Rule(Pair.is_anything, Action.KEEP, "up to date"),
 )
 
-RUNS_ANEW = frozenset({Action.START, Action.REPLACE, Action.RESTART})
+STARTS_AGAIN = frozenset({Action.START, Action.REPLACE, Action.RESTART})
 
 
 def plan(desired: Desired, observed: Observed, *, prune: bool = False, restart: frozenset[str] = frozenset()) -> Plan:
     """Every step from observed to desired, not yet in waves.
 
-    prune: drain groups that left the manifest, too.  restart: replicas or groups to run anew though nothing changed.
+    prune: drain groups that left the manifest, too.  restart: replicas or groups to restart though nothing changed.
     """
-    every = cases(desired, observed, prune=prune, restart=restart)
+    every = pairs(desired, observed, prune=prune, restart=restart)
     strays = sorted(observed.strays, key=lambda stray: (stray.replica, stray.pid))
-    steps = [*(_reap(stray) for stray in strays), *(_decided(case) for case in every)]
-    steps += [_hold(case) for case in every if case.hold and _rule(case).action in RUNS_ANEW]
-    steps += [step for case in every if _rule(case).action is Action.RESIZE for step in _held_or_not(case)]
+    steps = [*(_reap(stray) for stray in strays), *(_decided(pair) for pair in every)]
+    steps += [_hold(pair) for pair in every if pair.hold and _rule(pair).action in STARTS_AGAIN]
+    steps += [step for pair in every if _rule(pair).action is Action.RESIZE for step in _held_or_not(pair)]
     return Plan(
         fleet=desired.fleet,
         steps=tuple(steps),
@@ -93,45 +93,45 @@ def _seen_facts(replica: ObservedReplica) -> list[object]:
     return [replica.name, *marks, replica.running, replica.state is State.FAILED, replica.held]
 
 
-def _rule(case: Case) -> Rule:
-    return next(rule for rule in RULES if rule.when(case))
+def _rule(pair: Pair) -> Rule:
+    return next(rule for rule in RULES if rule.when(pair))
 
 
-def _decided(case: Case) -> Step:
-    rule = _rule(case)
+def _decided(pair: Pair) -> Step:
+    rule = _rule(pair)
     return Step(
         action=rule.action,
-        replica=case.name,
-        reason=rule.why(case),
-        target=case.wanted,
-        grace_seconds=0.0 if rule.action is Action.RESIZE and not case.gives_up_slots else case.grace_seconds,
-        ready_timeout_seconds=case.group.ready_timeout_seconds if case.group else 0.0,
+        replica=pair.name,
+        reason=rule.why(pair),
+        target=pair.wanted,
+        grace_seconds=0.0 if rule.action is Action.RESIZE and not pair.gives_up_slots else pair.grace_seconds,
+        ready_timeout_seconds=pair.group.ready_timeout_seconds if pair.group else 0.0,
     )
 
 
-def _hold(case: Case) -> Step:
-    """A replica that should take no work is told so again once it runs anew."""
-    return Step(Action.HOLD, case.name, reasons.HELD, target=case.wanted, after=(f"{_rule(case).action} {case.name}",))
+def _hold(pair: Pair) -> Step:
+    """A replica that should take no work is held again once it has started again."""
+    return Step(Action.HOLD, pair.name, reasons.HELD, target=pair.wanted, after=(f"{_rule(pair).action} {pair.name}",))
 
 
-def _held_or_not(case: Case) -> Iterator[Step]:
+def _held_or_not(pair: Pair) -> Iterator[Step]:
     """What is resized may be about to take work, or none, as well: neither waits for the other."""
-    if case.is_to_hold():
-        yield Step(Action.HOLD, case.name, reasons.HELD, target=case.wanted)
-    if case.is_to_release():
-        yield Step(Action.RELEASE, case.name, reasons.RELEASED, target=case.wanted)
+    if pair.is_to_hold():
+        yield Step(Action.HOLD, pair.name, reasons.HELD, target=pair.wanted)
+    if pair.is_to_release():
+        yield Step(Action.RELEASE, pair.name, reasons.RELEASED, target=pair.wanted)
 
 
 def _reap(stray: Stray) -> Step:
     return Step(Action.REAP, stray.replica, reasons.stray(stray), pid=stray.pid)
 
 
-def _orphan_notes(every: Sequence[Case]) -> tuple[str, ...]:
+def _orphan_notes(every: Sequence[Pair]) -> tuple[str, ...]:
     """What the plan leaves alone and a person should know."""
     counts: dict[str, int] = {}
-    for case in every:
-        if case.is_kept_orphan():
-            counts[case.group_name] = counts.get(case.group_name, 0) + 1
+    for pair in every:
+        if pair.is_kept_orphan():
+            counts[pair.group_name] = counts.get(pair.group_name, 0) + 1
     return tuple(
         f"{counted(count, 'replica')} of '{name}' {'is' if count == 1 else 'are'} not in the manifest;"
         f" add --prune to remove {'it' if count == 1 else 'them'}"

@@ -1,4 +1,4 @@
-"""Who may decide about slots in a simulation: fleet, static splits, and the scalers people use today.
+"""What may decide about slots in a simulation: fleet, static splits, and the scalers people use today.
 
 The scalers look at one group each and share the budget first come, first served. They follow the documented rules of
 their models with their defaults; ``keda-tuned`` has the windows that served it best.
@@ -13,25 +13,26 @@ from math import ceil, sqrt
 from types import MappingProxyType
 
 from fleet.core.autoscale import EMPTY, Memory, decide
-from fleet.core.balance import Share, balance
+from fleet.core.balance import balance
 from fleet.core.samples import Sample
-from fleet.core.scaling import Scaled, Tuning
+from fleet.core.scaling import Parameters, ScaledGroup
+from fleet.core.shares import Share
 from fleet.core.simulation import Orders, Policy
 
 _SELDOM_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class PolicyInput:
     """What a policy is made for.
 
     loads: busy slots per group that will come on average, for hindsight.  capacity: other resources, which only fleet
     and the static split know.
     """
 
-    groups: Sequence[Scaled]
+    groups: Sequence[ScaledGroup]
     budget: int
-    tuning: Tuning
+    parameters: Parameters
     loads: Mapping[str, float]
     capacity: Mapping[str, int] = field(default_factory=dict)
 
@@ -39,26 +40,24 @@ class Case:
 class Fleet:
     """The decision of the controller itself."""
 
-    def __init__(self, case: Case) -> None:
-        self.tick_seconds = case.tuning.tick_seconds
-        self._case = case
+    def __init__(self, given: PolicyInput) -> None:
+        self.tick_seconds = given.parameters.tick_seconds
+        self._given = given
         self._memory: Memory = EMPTY
 
     def start(self) -> Mapping[str, int]:
-        """The static shares."""
-        return _static_shares(self._case.groups, self._case.budget, self._case.capacity)
+        return _static_shares(self._given.groups, self._given.budget, self._given.capacity)
 
     def decide(self, now: float, samples: Mapping[str, Sample]) -> Orders:
-        """One tick."""
-        case = self._case
+        given = self._given
         decision = decide(
             self._memory,
             samples,
-            case.groups,
-            budget=case.budget,
+            given.groups,
+            budget=given.budget,
             now=now,
-            tuning=case.tuning,
-            capacity=case.capacity,
+            parameters=given.parameters,
+            capacity=given.capacity,
         )
         self._memory = decision.memory
         return Orders(decision.slots, decision.order)
@@ -72,18 +71,16 @@ class Split:
         self._slots = slots
 
     def start(self) -> Mapping[str, int]:
-        """The split."""
         return self._slots
 
     def decide(self, _now: float, _samples: Mapping[str, Sample]) -> Orders:
-        """The split again."""
         return Orders(self._slots, tuple(self._slots))
 
 
 class OneByOne:
-    """Each group for itself: free slots go to whoever asks first, and they ask in turns."""
+    """Each group for itself: free slots go to the group that asks first, and they ask in turns."""
 
-    def __init__(self, groups: Sequence[Scaled], budget: int, *, tick_seconds: float) -> None:
+    def __init__(self, groups: Sequence[ScaledGroup], budget: int, *, tick_seconds: float) -> None:
         self.tick_seconds = tick_seconds
         self._groups = {group.name: group for group in groups}
         self._budget = budget
@@ -95,26 +92,26 @@ class OneByOne:
         return self._first
 
     def decide(self, now: float, samples: Mapping[str, Sample]) -> Orders:
-        """A wish of each; without metrics nothing changes."""
+        """What each group wants; without metrics nothing changes."""
         slots = {
             name: samples[name].has
             if samples[name].missing
-            else _bounded(group, self._wished(now, group, samples[name]), self._budget)
+            else group.bounded(self._wanted(now, group, samples[name]), most=group.ceiling(self._budget))
             for name, group in self._groups.items()
         }
         self._turn = (self._turn + 1) % len(slots)
         names = list(slots)
         return Orders(slots, names[self._turn :] + names[: self._turn])
 
-    def _wished(self, now: float, group: Scaled, sample: Sample) -> int:
+    def _wanted(self, now: float, group: ScaledGroup, sample: Sample) -> int:
         raise NotImplementedError
 
 
 @dataclass(slots=True)
-class _Past:
+class _GroupPast:
     """What a scaler remembers of one group."""
 
-    wishes: deque[tuple[float, float]] = field(default_factory=deque)
+    wants: deque[tuple[float, float]] = field(default_factory=deque)
     sizes: deque[tuple[float, int]] = field(default_factory=deque)
     panic_at: float | None = None
     most: int = 0
@@ -129,13 +126,13 @@ def _forget(pairs: deque[tuple[float, float]] | deque[tuple[float, int]], before
 class Keda(OneByOne):
     """KEDA in front of a Kubernetes HPA: queued and running tasks over a number of tasks per slot.
 
-    A tolerance of a tenth; down to the highest wish of the window; up by four slots or to twice as many in 15 s.
+    A tolerance of a tenth; down to the highest want of the window; up by four slots or to twice as many in 15 s.
     ``backlog``: as many tasks per slot as half the target allows, as target tracking on AWS does.
     """
 
     def __init__(
         self,
-        groups: Sequence[Scaled],
+        groups: Sequence[ScaledGroup],
         budget: int,
         *,
         backlog: bool = False,
@@ -145,23 +142,23 @@ class Keda(OneByOne):
         super().__init__(groups, budget, tick_seconds=tick_seconds)
         self._backlog = backlog
         self._window_seconds = window_seconds
-        self._past = {group.name: _Past() for group in groups}
+        self._past = {group.name: _GroupPast() for group in groups}
 
-    def _wished(self, now: float, group: Scaled, sample: Sample) -> int:
+    def _wanted(self, now: float, group: ScaledGroup, sample: Sample) -> int:
         past, has = self._past[group.name], sample.has
         per_slot = max(1.0, 0.5 * group.target_wait_seconds / group.expected_runtime_seconds) if self._backlog else 1.0
         value = (sample.queue or 0) + sample.busy
-        wish = ceil(value / per_slot) if not has or abs(value / (per_slot * has) - 1.0) > 0.1 else has
-        past.wishes.append((now, wish))
-        _forget(past.wishes, now - self._window_seconds)
-        if wish < has:
-            return int(min(has, max(one for _, one in past.wishes)))
-        if wish > has:
+        want = ceil(value / per_slot) if not has or abs(value / (per_slot * has) - 1.0) > 0.1 else has
+        past.wants.append((now, want))
+        _forget(past.wants, now - self._window_seconds)
+        if want < has:
+            return int(min(has, max(one for _, one in past.wants)))
+        if want > has:
             _forget(past.sizes, now - _SELDOM_SECONDS + 1e-9)
             base = past.sizes[0][1] if past.sizes else has
             past.sizes.append((now, has))
-            return min(wish, max(base + 4, 2 * base))
-        return wish
+            return min(want, max(base + 4, 2 * base))
+        return want
 
 
 class Celery(OneByOne):
@@ -171,72 +168,66 @@ class Celery(OneByOne):
     worker's max is the whole budget.
     """
 
-    def __init__(self, groups: Sequence[Scaled], budget: int, *, shared: bool = False) -> None:
+    def __init__(self, groups: Sequence[ScaledGroup], budget: int, *, shared: bool = False) -> None:
         super().__init__(groups, budget, tick_seconds=1.0)
         self._most = {name: budget if shared else share for name, share in self._first.items()}
-        self._past = {group.name: _Past() for group in groups}
+        self._past = {group.name: _GroupPast() for group in groups}
 
     def start(self) -> Mapping[str, int]:
         """A worker starts with its min."""
         return {name: group.floor for name, group in self._groups.items()}
 
-    def _wished(self, now: float, group: Scaled, sample: Sample) -> int:
+    def _wanted(self, now: float, group: ScaledGroup, sample: Sample) -> int:
         past, has, most = self._past[group.name], sample.has, self._most[group.name]
         reserved = sample.busy + min(sample.queue or 0, most * 4)
         if min(reserved, most) > has:
             past.raised_at = now
             return min(reserved, most)
-        wish = max(reserved, group.floor)
-        if wish < has and past.raised_at is not None and now - past.raised_at > 30.0:
-            return max(wish, has - max(0, sample.ready - sample.busy))
+        want = max(reserved, group.floor)
+        if want < has and past.raised_at is not None and now - past.raised_at > 30.0:
+            return max(want, has - max(0, sample.ready - sample.busy))
         return has
 
 
 class Knative(OneByOne):
     """Knative's autoscaler: 70 % use over a minute; when six seconds ask for twice as much, it panics upwards."""
 
-    def __init__(self, groups: Sequence[Scaled], budget: int) -> None:
+    def __init__(self, groups: Sequence[ScaledGroup], budget: int) -> None:
         super().__init__(groups, budget, tick_seconds=2.0)
-        self._past = {group.name: _Past() for group in groups}
+        self._past = {group.name: _GroupPast() for group in groups}
 
-    def _wished(self, now: float, group: Scaled, sample: Sample) -> int:
+    def _wanted(self, now: float, group: ScaledGroup, sample: Sample) -> int:
         past, ready = self._past[group.name], max(1, sample.ready)
-        past.wishes.append((now, (sample.queue or 0) + sample.busy))
-        _forget(past.wishes, now - 60.0 + 1e-9)
-        stable = ceil(_mean([value for _, value in past.wishes]) / 0.7)
-        short = ceil(_mean([value for at, value in past.wishes if at > now - 6.0]) / 0.7)
+        past.wants.append((now, (sample.queue or 0) + sample.busy))
+        _forget(past.wants, now - 60.0 + 1e-9)
+        stable = ceil(_mean([value for _, value in past.wants]) / 0.7)
+        short = ceil(_mean([value for at, value in past.wants if at > now - 6.0]) / 0.7)
         if short / ready >= 2.0:
             past.panic_at = now
         elif past.panic_at is not None and past.panic_at + 60.0 < now:
             past.panic_at, past.most = None, 0
-        wish = max(ready // 2, stable)
+        want = max(ready // 2, stable)
         if past.panic_at is not None:
-            past.most = wish = max(wish, short, past.most)
-        return wish
+            past.most = want = max(want, short, past.most)
+        return want
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _bounded(group: Scaled, slots: int, budget: int) -> int:
-    unit = group.share.unit
-    most = min(budget if group.share.max is None else group.share.max, budget) // unit * unit
-    return max(group.floor, min(-(-slots // unit) * unit, most))
-
-
 def _static_shares(
-    groups: Sequence[Scaled], budget: int, capacity: Mapping[str, int] = MappingProxyType({})
+    groups: Sequence[ScaledGroup], budget: int, capacity: Mapping[str, int] = MappingProxyType({})
 ) -> Mapping[str, int]:
     return balance(budget, [group.share for group in groups], tail="fill", capacity=capacity).slots
 
 
-def _equal_shares(groups: Sequence[Scaled], budget: int) -> Mapping[str, int]:
+def _equal_shares(groups: Sequence[ScaledGroup], budget: int) -> Mapping[str, int]:
     """As many slots each as the bounds allow, weights left aside."""
     return balance(budget, [replace(group.share, weight=1) for group in groups], tail="fill").slots
 
 
-def _hindsight(groups: Sequence[Scaled], budget: int, loads: Mapping[str, float]) -> Mapping[str, int]:
+def _hindsight(groups: Sequence[ScaledGroup], budget: int, loads: Mapping[str, float]) -> Mapping[str, int]:
     """A split by the load that really comes, with room by the square root: what a perfect planner would choose."""
     shares: list[Share] = []
     for group in groups:
@@ -245,15 +236,15 @@ def _hindsight(groups: Sequence[Scaled], budget: int, loads: Mapping[str, float]
     return balance(budget, shares, tail="fill").slots
 
 
-POLICIES: Mapping[str, Callable[[Case], Policy]] = {
+POLICIES: Mapping[str, Callable[[PolicyInput], Policy]] = {
     "fleet": Fleet,
-    "static": lambda case: Split(_static_shares(case.groups, case.budget, case.capacity)),
-    "equal": lambda case: Split(_equal_shares(case.groups, case.budget)),
-    "hindsight": lambda case: Split(_hindsight(case.groups, case.budget, case.loads)),
-    "celery": lambda case: Celery(case.groups, case.budget),
-    "celery-shared": lambda case: Celery(case.groups, case.budget, shared=True),
-    "keda": lambda case: Keda(case.groups, case.budget),
-    "keda-backlog": lambda case: Keda(case.groups, case.budget, backlog=True),
-    "keda-tuned": lambda case: Keda(case.groups, case.budget, window_seconds=60.0, tick_seconds=2.0),
-    "knative": lambda case: Knative(case.groups, case.budget),
+    "static": lambda given: Split(_static_shares(given.groups, given.budget, given.capacity)),
+    "equal": lambda given: Split(_equal_shares(given.groups, given.budget)),
+    "hindsight": lambda given: Split(_hindsight(given.groups, given.budget, given.loads)),
+    "celery": lambda given: Celery(given.groups, given.budget),
+    "celery-shared": lambda given: Celery(given.groups, given.budget, shared=True),
+    "keda": lambda given: Keda(given.groups, given.budget),
+    "keda-backlog": lambda given: Keda(given.groups, given.budget, backlog=True),
+    "keda-tuned": lambda given: Keda(given.groups, given.budget, window_seconds=60.0, tick_seconds=2.0),
+    "knative": lambda given: Knative(given.groups, given.budget),
 }

@@ -22,10 +22,10 @@ class Prices:
     slot: Mapping[str, int] = field(default_factory=dict)
     most: Mapping[str, int] = field(default_factory=dict)
 
-    def used(self, resource: str, slots: int, *, size: int) -> int:
-        """What ``slots`` take as full replicas of ``size`` and at most one smaller."""
-        full, rest = divmod(slots, size)
-        return full * self._by_replica(resource, size) + self._by_replica(resource, rest)
+    def used(self, resource: str, slots: int, *, slots_per_replica: int) -> int:
+        """What ``slots`` take as full replicas and at most one smaller."""
+        full, rest = divmod(slots, slots_per_replica)
+        return full * self._by_replica(resource, slots_per_replica) + self._by_replica(resource, rest)
 
     def _by_replica(self, resource: str, slots: int) -> int:
         if not slots:
@@ -42,6 +42,6 @@ def overdrawn(used: Mapping[str, int], capacity: Mapping[str, int]) -> list[str]
     return sorted(resource for resource, there in capacity.items() if used.get(resource, 0) > there)
 
 
-def told(resource: str, count: int) -> str:
-    """An amount of a resource, for people."""
+def amount_of(resource: str, count: int) -> str:
+    """``512Mi`` for memory, else a plain number."""
     return size(count) if resource == MEMORY else str(count)

@@ -32,5 +32,5 @@ def _waiting(blocked: float, slots: int, load: float) -> float:
 
 
 def _spare(load: float, tasks_per_target: float, late: float) -> float:
-    """Beyond some hundred slots: enough that hardly anybody waits, or that those who do wait briefly."""
+    """Beyond some hundred slots: enough that hardly any task waits, or that those that do wait briefly."""
     return min(2.0 * sqrt(load), -log(late) * tasks_per_target)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.core.case import Case
+from fleet.core.case import Pair
 from fleet.core.desired import CONTROLLER_GROUP
 from fleet.core.difference import changes
 from fleet.core.difference import reason as spec_difference
@@ -13,60 +13,57 @@ HELD = "drained by hand: takes no work"
 RELEASED = "takes work again"
 
 
-def leaving(case: Case) -> str:
-    """Why a replica goes."""
-    if case.group is None:
-        return "the fleet goes down" if case.going_down else _no_group(case)
-    if case.group.paused:
+def leaving(pair: Pair) -> str:
+    if pair.group is None:
+        return "the fleet goes down" if pair.going_down else _no_group(pair)
+    if pair.group.paused:
         return "the group is paused"
-    return f"scale down {case.seen_count} -> {case.group.replicas}"
+    return f"scale down {pair.seen_count} -> {pair.group.replicas}"
 
 
-def _no_group(case: Case) -> str:
-    return "nothing is left to move" if case.group_name == CONTROLLER_GROUP else "not in the manifest (prune)"
+def _no_group(pair: Pair) -> str:
+    return "nothing is left to move" if pair.group_name == CONTROLLER_GROUP else "not in the manifest (prune)"
 
 
-def new(case: Case) -> str:
-    """Why a replica comes."""
-    wanted = case.group.replicas if case.group is not None else 1
-    if case.seen_count == 0:
-        return "none of it runs yet" if wanted == 1 else f"none of {wanted} runs yet"
-    return f"scale up {case.seen_count} -> {wanted}"
+def new(pair: Pair) -> str:
+    wanted = pair.group.replicas if pair.group is not None else 1
+    if pair.seen_count == 0:
+        return "not running yet" if wanted == 1 else f"none of {wanted} is running yet"
+    return f"scale up {pair.seen_count} -> {wanted}"
 
 
-def outdated(case: Case) -> str:
-    """What is different in the spec."""
-    assert case.wanted is not None
-    assert case.seen is not None
-    old, new_one = case.seen, case.wanted
+def outdated(pair: Pair) -> str:
+    """The differences between its spec and the wanted one."""
+    assert pair.wanted is not None
+    assert pair.seen is not None
+    old, new_one = pair.seen, pair.wanted
     return spec_difference(old.spec, new_one.spec, old_digest=old.digest, new_digest=new_one.digest)
 
 
-def resized(case: Case) -> str:
+def resized(pair: Pair) -> str:
     """Which settings are to change in place."""
-    assert case.wanted is not None
-    assert case.seen is not None
-    if case.seen.spec is None:
+    assert pair.wanted is not None
+    assert pair.seen is not None
+    if pair.seen.spec is None:
         return "its launch document is lost"
-    if said := changes(case.seen.spec, case.wanted.spec):
+    if said := changes(pair.seen.spec, pair.wanted.spec):
         return listed(said)
-    slots, wanted = case.seen.slots, case.wanted.spec.pool.concurrency
+    slots, wanted = pair.seen.slots, pair.wanted.spec.pool.concurrency
     what = f"pool.concurrency {slots} -> {wanted}" if slots != wanted else "its settings"
-    return f"{what}: changed by hand, or not taken up yet"
+    return f"{what}: changed by hand, or not applied yet"
 
 
-def parked(case: Case) -> str:
+def parked(pair: Pair) -> str:
     """What the launcher said when it gave up."""
-    note = case.seen.note if case.seen is not None else ""
+    note = pair.seen.note if pair.seen is not None else ""
     return f"parked after too many crashes: {note}" if note else "parked after too many crashes"
 
 
-def stopped(case: Case) -> str:
+def stopped(pair: Pair) -> str:
     """What is known of why it stopped."""
-    note = case.seen.note if case.seen is not None else ""
+    note = pair.seen.note if pair.seen is not None else ""
     return note or "stopped by hand"
 
 
 def stray(process: Stray) -> str:
-    """Why a process is ended that no supervisor runs."""
     return f"{process.kind}: not the process its supervisor runs"

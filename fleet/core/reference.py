@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from fleet.core import field_types
 from fleet.core import manifest as models
 from pools.traits import TRAITS
 
@@ -64,7 +65,7 @@ _RULES = """\
 
 
 def markdown() -> str:
-    """The whole page."""
+    """The text of docs/manifest.md."""
     return "\n".join([_INTRODUCTION, *_sections(), _RULES + _capabilities()])
 
 
@@ -75,7 +76,7 @@ def _sections() -> Iterator[str]:
 
 
 def places(model: type[BaseModel], path: str, seen: set[type] | None = None) -> Iterator[tuple[str, type[BaseModel]]]:
-    """Every model with the key path under which it is first met; what defaults share with groups is told once."""
+    """Every model with the key path under which it is first met; what defaults share with groups appears once."""
     seen = set() if seen is None else seen
     seen.add(model)
     yield path, model
@@ -118,7 +119,7 @@ def _default(info: FieldInfo) -> str:
     return f" Default `{shown}`."
 
 
-_BY_METADATA: dict[Any, str] = {models.duration_seconds: "duration", models.size_bytes: "size"}
+_BY_METADATA: dict[Any, str] = {field_types.duration_seconds: "duration", field_types.size_bytes: "size"}
 _PLAIN = {str: "text", int: "whole number", float: "number", bool: "true or false"}
 
 
@@ -134,7 +135,7 @@ def _kinds(annotation: Any, metadata: Any = ()) -> list[str]:
     origin, parts = get_origin(annotation), get_args(annotation)
     if annotation is types.NoneType:
         return []
-    if any(getattr(mark, "func", None) is models.tick_seconds for mark in metadata):
+    if any(getattr(mark, "func", None) is field_types.tick_seconds for mark in metadata):
         return ["`auto`", "duration"]
     if origin is Literal:
         return [f"`{word}`" for word in parts]

@@ -10,7 +10,7 @@ round: then what leaves makes room first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from fleet.core import budget
@@ -19,6 +19,9 @@ from fleet.core.observed import Observed
 from fleet.core.plan import Action, Plan, Step
 from fleet.core.stages import CYCLES, GroupStages, stages_of
 from fleet.core.waves import Stage, scheduled
+
+Wait = tuple[Stage, Sequence[Stage]]
+"""A stage, and stages that must be done before it begins."""
 
 
 def in_waves(plan: Plan, desired: Desired, observed: Observed) -> Plan:
@@ -79,28 +82,30 @@ def _reaps(plan: Plan) -> list[Step]:
 def _linked(
     groups: Mapping[str, GroupStages], desired: Desired, reaps: Sequence[Step], *, room_first: bool
 ) -> list[Stage]:
-    """All stages, linked: strays before their replicas, dependencies up first and down last, room first if need be."""
-    _up_after_dependencies(groups, desired)
-    strays = _before_their_replicas(groups, reaps)
-    shrinks = [group.shrink for group in groups.values() if group.shrink is not None]
-    _all_after((group.grow for group in groups.values() if group.grow is not None), shrinks)
+    """All stages, each knowing what it waits for. Every rule names its own waits, and none reads another's."""
+    strays = _stray_stages(reaps)
     leaving = [group for group in groups.values() if group.only_leaves and group.name != BROKER_GROUP]
-    if room_first:
-        rooms = [*shrinks, *(group.down for group in leaving if group.down is not None)]
-        _all_after([group.up[0] for group in groups.values() if group.up], rooms)
-    else:
-        ups = [group.up[-1] for group in groups.values() if group.up]
-        _all_after([group.down for group in groups.values() if group.orphan and group.down is not None], ups)
-    _down_before_dependencies(leaving if room_first else list(groups.values()), groups, desired)
-    _broker_last(groups)
+    _apply(
+        *_up_after_dependencies(groups, desired),
+        *_up_after_strays(groups, strays),
+        *_grow_after_shrinks(groups),
+        *(_up_after_leaving(groups, leaving) if room_first else _orphans_down_after_ups(groups)),
+        *_dependencies_down_after(leaving if room_first else list(groups.values()), groups, desired),
+        *_broker_down_after_all(groups),
+    )
     every = (stage for group in groups.values() for stage in (group.shrink, *group.up, group.down))
-    return [*strays, *(stage for stage in every if stage is not None)]
+    return [*strays.values(), *(stage for stage in every if stage is not None)]
 
 
-def _up_after_dependencies(groups: Mapping[str, GroupStages], desired: Desired) -> None:
+def _apply(*waits: Wait) -> None:
+    for stage, others in waits:
+        stage.after = [*stage.after, *(other for other in others if other not in stage.after)]
+
+
+def _up_after_dependencies(groups: Mapping[str, GroupStages], desired: Desired) -> Iterator[Wait]:
     for group in groups.values():
         if group.up:
-            _all_after(group.up[:1], _last_up(group.name, groups, desired, frozenset({group.name})))
+            yield group.up[0], _last_up(group.name, groups, desired, frozenset({group.name}))
 
 
 def _last_up(name: str, groups: Mapping[str, GroupStages], desired: Desired, path: frozenset[str]) -> list[Stage]:
@@ -115,38 +120,66 @@ def _last_up(name: str, groups: Mapping[str, GroupStages], desired: Desired, pat
     return found
 
 
-def _before_their_replicas(groups: Mapping[str, GroupStages], reaps: Sequence[Step]) -> list[Stage]:
+def _stray_stages(reaps: Sequence[Step]) -> dict[str, Stage]:
+    """One stage per group that has strays, by its name."""
     stages: dict[str, Stage] = {}
     for step in reaps:
         stages.setdefault(_identity(step.replica)[0], Stage([])).steps.append(step)
-    for name, stage in stages.items():
-        if name in groups:
-            _all_after(groups[name].up[:1], [stage])
-    return list(stages.values())
+    return stages
 
 
-def _down_before_dependencies(
+def _up_after_strays(groups: Mapping[str, GroupStages], strays: Mapping[str, Stage]) -> Iterator[Wait]:
+    for name, stage in strays.items():
+        if name in groups and groups[name].up:
+            yield groups[name].up[0], [stage]
+
+
+def _grow_after_shrinks(groups: Mapping[str, GroupStages]) -> Iterator[Wait]:
+    """Slots are given up before others take them: together they never pass the budget."""
+    shrinks = _present(group.shrink for group in groups.values())
+    for grow in _present(group.grow for group in groups.values()):
+        yield grow, shrinks
+
+
+def _orphans_down_after_ups(groups: Mapping[str, GroupStages]) -> Iterator[Wait]:
+    """What is not in the manifest leaves after everything came."""
+    ups = [group.up[-1] for group in groups.values() if group.up]
+    for group in groups.values():
+        if group.orphan and group.down is not None:
+            yield group.down, ups
+
+
+def _up_after_leaving(groups: Mapping[str, GroupStages], leaving: Sequence[GroupStages]) -> Iterator[Wait]:
+    """What leaves or shrinks makes room before anything comes."""
+    rooms = _present([*(group.shrink for group in groups.values()), *(group.down for group in leaving)])
+    for group in groups.values():
+        if group.up:
+            yield group.up[0], rooms
+
+
+def _dependencies_down_after(
     candidates: Sequence[GroupStages], groups: Mapping[str, GroupStages], desired: Desired
-) -> None:
+) -> Iterator[Wait]:
+    """A group goes before the groups that it depends on."""
     among = {group.name for group in candidates}
     for group in candidates:
         wanted = desired.groups.get(group.name)
-        for other in wanted.depends_on if wanted is not None and group.down is not None else ():
+        if wanted is None or group.down is None:
+            continue
+        for other in wanted.depends_on:
             below = groups[other].down if other in among else None
-            if below is not None and group.down is not None:
-                _all_after([below], [group.down])
+            if below is not None:
+                yield below, [group.down]
 
 
-def _broker_last(groups: Mapping[str, GroupStages]) -> None:
+def _broker_down_after_all(groups: Mapping[str, GroupStages]) -> Iterator[Wait]:
     """Workers hand back and acknowledge while they drain: the broker goes when everything else is done."""
     broker = groups.get(BROKER_GROUP)
     if broker is None or broker.down is None:
         return
     others = [group for group in groups.values() if group is not broker]
-    ends = (stage for group in others for stage in (group.shrink, *group.up[-1:], group.down))
-    _all_after([broker.down], [stage for stage in ends if stage is not None])
+    yield broker.down, _present(stage for group in others for stage in (group.shrink, *group.up[-1:], group.down))
 
 
-def _all_after(stages: Iterable[Stage], before: Sequence[Stage]) -> None:
-    for stage in stages:
-        stage.after = [*stage.after, *(other for other in before if other not in stage.after)]
+def _present(stages: Iterable[Stage | None]) -> list[Stage]:
+    return [stage for stage in stages if stage is not None]

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One group, seen once. Counters only grow, except that they start anew when their source does.
+    """One group, seen once. Counters only grow, except that they begin again at 0 when their source does.
 
     queue: tasks waiting, not yet with a worker.  oldest_age_seconds: how long the first of them has waited.
     completions, busy_seconds: counters.  busy, ready, starting, draining: slots; those that drain may be busy.
@@ -33,7 +33,7 @@ class Sample:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Metrics without which nobody can say what the group needs."""
+        """Metrics without which the need of the group is unknown."""
         needed = {"queue": self.queue, "completions": self.completions, "busySeconds": self.busy_seconds}
         return tuple(name for name, value in needed.items() if value is None)
 

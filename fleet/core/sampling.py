@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fleet.core.assignment import leaving
 from fleet.core.desired import Desired, DesiredGroup, group_of
-from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.observed import Observed, ObservedReplica, State, leaving
 from fleet.core.samples import Backlog, Count, Meter, QueueSample, Sample
 
 _UNKNOWN = QueueSample()
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """One group, seen. ``parked``: slots of replicas that were given up after too many crashes: nobody works in them,
-    and nobody else gets them before a person has looked."""
+class Measured:
+    """One group, seen. ``parked``: slots of replicas that were given up after too many crashes: they
+    stay idle, and no other group gets them until a person has looked."""
 
     sample: Sample
     meter: Meter
     parked: int = 0
 
 
-def sights(
+def measure(
     groups: Sequence[str],
     desired: Desired,
     observed: Observed,
@@ -31,16 +30,16 @@ def sights(
     *,
     meters: Mapping[str, Meter],
     now: float,
-) -> dict[str, Sight]:
-    """Each of these groups as it is now."""
+) -> dict[str, Measured]:
+    """Group -> what was measured, with its counters carried on."""
     takers = _takers(desired)
     return {
-        name: _sight(desired.groups[name], desired, observed, backlog, takers, meters.get(name, Meter()), now)
+        name: _measured(desired.groups[name], desired, observed, backlog, takers, meters.get(name, Meter()), now)
         for name in groups
     }
 
 
-def _sight(
+def _measured(
     group: DesiredGroup,
     desired: Desired,
     observed: Observed,
@@ -48,14 +47,14 @@ def _sight(
     takers: Mapping[str, Sequence[str]],
     meter: Meter,
     now: float,
-) -> Sight:
+) -> Measured:
     seen = [replica for _, replica in sorted(observed.replicas.items()) if replica.group == group.name]
     slots = [_slots(replica, group, desired) for replica in seen]
     counts = _counts(seen, meter.last)
     meter = meter if counts is None else meter.read(counts)
     busy = sum(replica.busy for replica in seen)
     waiting = _waiting(group, backlog, takers)
-    return Sight(
+    return Measured(
         Sample(
             queue=None if waiting is None else waiting + _unstarted(group.name, seen, backlog, busy),
             oldest_age_seconds=_age(group, backlog, now),
@@ -83,7 +82,7 @@ class _Slots:
 
 def _slots(replica: ObservedReplica, group: DesiredGroup, desired: Desired) -> _Slots:
     """Between an order and its effect, slots that come count as starting, and those that go as draining."""
-    size = replica.size if group.capacity_slots is None else group.capacity_slots
+    size = replica.target_slots if group.capacity_slots is None else group.capacity_slots
     if replica.state is State.FAILED:
         return _Slots(parked=size)
     if not replica.running and replica.state is not State.STARTING:
@@ -101,7 +100,7 @@ def _slots(replica: ObservedReplica, group: DesiredGroup, desired: Desired) -> _
 def _counts(seen: Iterable[ObservedReplica], last: Mapping[str, Count]) -> dict[str, Count] | None:
     """What every replica has counted; None where one that works keeps no count. One that starts has counted nothing.
 
-    A process that does not tell at this moment has counted what it had at the ``last`` look: it must not count anew.
+    A process that does not answer at this moment has counted what it had at the ``last`` look: it must not begin at 0.
     """
     found = {}
     for replica in seen:
@@ -127,7 +126,7 @@ def _unstarted(group: str, seen: Sequence[ObservedReplica], backlog: Backlog, bu
 
 
 def _takers(desired: Desired) -> dict[str, list[str]]:
-    """Groups by queue."""
+    """Queue -> groups that take from it."""
     found: dict[str, list[str]] = {}
     for name, group in sorted(desired.groups.items()):
         for queue in group.spec.queues:
@@ -136,7 +135,7 @@ def _takers(desired: Desired) -> dict[str, list[str]]:
 
 
 def _waiting(group: DesiredGroup, backlog: Backlog, takers: Mapping[str, Sequence[str]]) -> int | None:
-    """Messages in its queues. What several groups take from counts for each of them in equal parts."""
+    """Messages in its queues. Of a queue that several groups take from, each counts an equal part."""
     total = 0
     for queue in group.spec.queues:
         waiting = backlog.queues.get(queue.name, _UNKNOWN).waiting

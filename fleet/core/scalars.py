@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from fleet.core.tree import Scalar, shown
+from fleet.core.tree import Scalar
+from fleet.core.wording import shown
 
 _INTEGER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)")
 _DECIMAL = re.compile(r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fleet.core.balance import Share
+from fleet.core.shares import Share
 
 DEFAULT_TARGET_WAIT_SECONDS = 5.0
 DEFAULT_RUNTIME_SECONDS = 1.0
@@ -14,7 +14,7 @@ DEFAULT_IDLE_AFTER_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Scaled:
+class ScaledGroup:
     """A group that moves: its part of the budget, what it promises, and what its pool makes slots cost.
 
     start_seconds: until a new slot takes its first task.  loans: whether it may have more than its static share.
@@ -30,7 +30,6 @@ class Scaled:
 
     @property
     def name(self) -> str:
-        """The group's name."""
         return self.share.name
 
     @property
@@ -38,9 +37,19 @@ class Scaled:
         """Its min, in whole units."""
         return -(-self.share.min // self.share.unit) * self.share.unit
 
+    def ceiling(self, budget: int) -> int:
+        """The most it may have of that many slots, in whole units."""
+        most = budget if self.share.max is None else min(self.share.max, budget)
+        return most // self.share.unit * self.share.unit
+
+    def bounded(self, slots: int, *, most: int) -> int:
+        """That many slots in whole units, rounded up; at most ``most``, and never below its floor."""
+        unit = self.share.unit
+        return max(self.floor, min(-(-slots // unit) * unit, most))
+
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
+class Parameters:
     """Every constant of the decision. The defaults were found by simulation; only a few are the user's to set.
 
     tick_seconds: time between two decisions.  aim: the part of targetWait that is aimed at, so that there is room.
@@ -69,12 +78,12 @@ class Tuning:
     surplus: Literal["keep", "release"] = "release"
     loan_within_seconds: float | None = None
 
-    def patience_seconds(self, group: Scaled) -> float:
+    def patience_seconds(self, group: ScaledGroup) -> float:
         """How long a group must want less before slots go: the dearer a start, the longer."""
         wished = self.down_factor * group.start_seconds
         return min(self.down_most_seconds, max(self.down_least_seconds, wished))
 
 
-def tick_seconds(groups: Sequence[Scaled]) -> float:
+def tick_seconds(groups: Sequence[ScaledGroup]) -> float:
     """Time between decisions where the manifest says ``auto``: short targets need quick looks."""
     return 1.0 if any(group.target_wait_seconds < 4.0 for group in groups) else 2.0

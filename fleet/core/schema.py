@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from fleet.core.manifest import NAME_PATTERN, QUEUE_PATTERN, Manifest, Pool
+from fleet.core.field_types import NAME_PATTERN, QUEUE_PATTERN
+from fleet.core.manifest import Manifest, Pool
 from fleet.core.overlay import NAMED_MAPS
 
 TITLE = "fleet manifest"

@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fleet.core.manifest import Group, Manifest
-from fleet.core.tree import Findings, Node, Path, Position, shown
+from fleet.core.tree import Findings, Node, Path, Position
+from fleet.core.wording import shown
 from fleet.core.words import did_you_mean
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """What a check looks at: the manifest, where things stand, what is broken already (touched: with all around it)."""
+class CheckContext:
+    """What a check looks at: the manifest and where each value is written.
+
+    broken: paths with a problem already.  touched: these and all paths around them.
+    """
 
     manifest: Manifest
     tree: Node
@@ -21,12 +25,12 @@ class Scope:
     touched: frozenset[Path]
 
     def groups(self) -> Iterator[tuple[str, Group]]:
-        """The groups, in the order of their names."""
+        """In the order of their names."""
         for name in sorted(self.manifest.spec.groups):
             yield name, self.manifest.spec.groups[name]
 
     def names(self, *path: str) -> list[str]:
-        """The keys written at a path, broken or not."""
+        """The keys written at a path, with broken ones."""
         node = self.tree.get(*path)
         return sorted(node.fields()) if node else []
 
@@ -35,7 +39,6 @@ class Scope:
         return path in self.touched or any(path[:length] in self.broken for length in range(1, len(path)))
 
     def problem(self, path: Path, message: str, hint: str = "") -> None:
-        """Note a problem at a path."""
         self.findings.add(self._place(path), path, message, hint)
 
     def problem_once(self, path: Path, message: str, hint: str = "") -> None:
@@ -46,7 +49,6 @@ class Scope:
             self.findings.add(place, path, message, hint)
 
     def warn(self, path: Path, message: str, hint: str = "") -> None:
-        """Note a warning at a path."""
         self.findings.warn(self._place(path), path, message, hint)
 
     def declared(self, path: Path, secret: str) -> None:

@@ -7,23 +7,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.core import manifest as models
+from fleet.core import field_types
 from fleet.core.fields import aliases, model_at
-from fleet.core.tree import Path, shown
+from fleet.core.manifest import API_VERSION
+from fleet.core.tree import Path
+from fleet.core.wording import shown
 from fleet.core.words import did_you_mean, kind_of, one_of
 
 PATTERN_HINTS = {
-    models.NAME_PATTERN: "use lower-case letters, digits and hyphens, a letter first, at most 31 in all",
-    models.ENV_PATTERN: "use letters, digits and underscores, no digit first",
-    models.QUEUE_PATTERN: "use letters, digits and any of _ . : @ / -, at most 200 in all",
-    models.TASK_PATTERN: "use no spaces, at most 200 characters",
-    models.RATE_PATTERN: "write it like 10/s, 100/m or 5/h",
-    models.IMPORT_PATTERN: "write it like package.module:attribute",
+    field_types.NAME_PATTERN: "use lower-case letters, digits and hyphens, a letter first, at most 31 in all",
+    field_types.ENV_PATTERN: "use letters, digits and underscores, no digit first",
+    field_types.QUEUE_PATTERN: "use letters, digits and any of _ . : @ / -, at most 200 in all",
+    field_types.TASK_PATTERN: "use no spaces, at most 200 characters",
+    field_types.RATE_PATTERN: "write it like 10/s, 100/m or 5/h",
+    field_types.IMPORT_PATTERN: "write it like package.module:attribute",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class InvalidValue:
     """A value that does not fit, and pydantic's words on it."""
 
     path: Path
@@ -31,12 +33,12 @@ class Fault:
     context: Mapping[str, Any]
 
 
-Sentence = Callable[[Fault], tuple[str, str]]
+Sentence = Callable[[InvalidValue], tuple[str, str]]
 
 
 def _expected(what: str) -> Sentence:
-    def sentence(fault: Fault) -> tuple[str, str]:
-        return f"expected {what}, got {kind_of(fault.value)}", _type_hint(what, fault.path, fault.value)
+    def sentence(invalid: InvalidValue) -> tuple[str, str]:
+        return f"expected {what}, got {kind_of(invalid.value)}", _type_hint(what, invalid.path, invalid.value)
 
     return sentence
 
@@ -61,11 +63,11 @@ def _as_list(command: str) -> str:
     return "[" + ", ".join(words[:6]) + (", …" if len(words) > 6 else "") + "]"
 
 
-def _unknown_word(fault: Fault) -> tuple[str, str]:
-    path, value = fault.path, fault.value
-    known = re.findall(r"'([^']*)'", str(fault.context.get("expected", "")))
+def _unknown_word(invalid: InvalidValue) -> tuple[str, str]:
+    path, value = invalid.path, invalid.value
+    known = re.findall(r"'([^']*)'", str(invalid.context.get("expected", "")))
     if path == ("apiVersion",):
-        return f"unknown version {shown(value)}", f"this fleet reads {models.API_VERSION}"
+        return f"unknown version {shown(value)}", f"this fleet reads {API_VERSION}"
     if not isinstance(value, str):
         return f"expected {one_of(known)}, got {kind_of(value)}", f"known: {', '.join(sorted(known))}"
     if path == ("spec", "broker") and "://" in value:
@@ -74,43 +76,43 @@ def _unknown_word(fault: Fault) -> tuple[str, str]:
     return f"unknown {name} {shown(value)}", did_you_mean(value, known)
 
 
-_PATTERN_KINDS = {models.IMPORT_PATTERN: "a module with an attribute", models.RATE_PATTERN: "a rate"}
+_PATTERN_KINDS = {field_types.IMPORT_PATTERN: "a module with an attribute", field_types.RATE_PATTERN: "a rate"}
 
 
-def _pattern(fault: Fault) -> tuple[str, str]:
-    pattern = str(fault.context["pattern"])
+def _pattern(invalid: InvalidValue) -> tuple[str, str]:
+    pattern = str(invalid.context["pattern"])
     what = _PATTERN_KINDS.get(pattern, "a valid name")
-    return f"{shown(fault.value)} is not {what}", PATTERN_HINTS.get(pattern, "")
+    return f"{shown(invalid.value)} is not {what}", PATTERN_HINTS.get(pattern, "")
 
 
 def _bound(words: str, key: str) -> Sentence:
-    def sentence(fault: Fault) -> tuple[str, str]:
-        limit = fault.context[key]
+    def sentence(invalid: InvalidValue) -> tuple[str, str]:
+        limit = invalid.context[key]
         limit = int(limit) if float(limit).is_integer() else limit
-        got = shown(fault.value) if isinstance(fault.value, str) else fault.value
+        got = shown(invalid.value) if isinstance(invalid.value, str) else invalid.value
         return f"must be {words} {limit:,}, got {got}", f"write a value of {words} {limit}"
 
     return sentence
 
 
-def _length(fault: Fault) -> tuple[str, str]:
-    if not fault.value:
+def _length(invalid: InvalidValue) -> tuple[str, str]:
+    if not invalid.value:
         return "must not be empty", "fill it in or leave the field out"
-    most = fault.context.get("max_length", 0)
+    most = invalid.context.get("max_length", 0)
     return (
-        f"too long: {len(fault.value):,}, and {most:,} is the most",
+        f"too long: {len(invalid.value):,}, and {most:,} is the most",
         "shorten it, or put it in a file and give its path",
     )
 
 
-def _own_error(fault: Fault) -> tuple[str, str]:
-    message, _, hint = str(fault.context["error"]).partition("; ")
+def _own_error(invalid: InvalidValue) -> tuple[str, str]:
+    message, _, hint = str(invalid.context["error"]).partition("; ")
     return message, hint
 
 
-def other(fault: Fault) -> tuple[str, str]:
+def other(invalid: InvalidValue) -> tuple[str, str]:
     """What no other sentence covers."""
-    return f"not valid here: {fault.context['msg']}", "docs/manifest.md tells what each field takes"
+    return f"not valid here: {invalid.context['msg']}", "docs/manifest.md tells what each field takes"
 
 
 _TEXT, _WHOLE, _NUMBER, _BOOLEAN = "text", "a whole number", "a number", "true or false"

@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from fleet.core import manifest as models
 from fleet.core.fields import aliases, as_model, model_at, model_in
-from fleet.core.manifest import Manifest, field_named
-from fleet.core.sentences import PATTERN_HINTS, SENTENCES, Fault, other
-from fleet.core.tree import Path, path_text, shown
+from fleet.core.manifest import API_VERSION, KIND, Manifest, field_named
+from fleet.core.sentences import PATTERN_HINTS, SENTENCES, InvalidValue, other
+from fleet.core.tree import Path, path_text
+from fleet.core.wording import shown
 from fleet.core.words import bare, closest, did_you_mean
 
 
@@ -54,7 +54,7 @@ def _complaint(error: Mapping[str, Any]) -> Complaint:
         return Complaint(path, f"{shown(path[-1])} is required and missing", _missing_hint(path), is_missing=True)
     if is_key:
         return _bad_name(path, str(value), context)
-    message, hint = SENTENCES.get(kind, other)(Fault(path, value, {**context, "msg": error["msg"]}))
+    message, hint = SENTENCES.get(kind, other)(InvalidValue(path, value, {**context, "msg": error["msg"]}))
     return Complaint(path, message, hint)
 
 
@@ -113,8 +113,8 @@ _FOREIGN_WORDS = {
 
 def _missing_hint(path: Path) -> str:
     examples: dict[Path, str] = {
-        ("apiVersion",): f"add `apiVersion: {models.API_VERSION}`",
-        ("kind",): f"add `kind: {models.KIND}`",
+        ("apiVersion",): f"add `apiVersion: {API_VERSION}`",
+        ("kind",): f"add `kind: {KIND}`",
         ("metadata",): "add `metadata: {name: my-fleet}`",
         ("metadata", "name"): "add `name: my-fleet`",
         ("spec",): "add `spec:` with `groups:`",

@@ -1,4 +1,4 @@
-"""A world of queues, tasks and slots that runs in no time: what a policy would do to waits, event by event."""
+"""Queues, tasks and slots, simulated event by event: what a policy would do to waiting times."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fleet.core.crew import Crew, LiveCrew, ReplicaCrew, Token
+from fleet.core.crew import ReplicaPool, ResizablePool, SlotPool, Token
 from fleet.core.samples import Sample
-from fleet.core.scaling import Scaled
+from fleet.core.scaling import ScaledGroup
 
 Arrival = tuple[float, float]
 """When a task comes, and how long it runs."""
@@ -22,40 +22,38 @@ _LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """One group of the world. ``is_live``: its pool changes its slots without a restart. ``pool`` is for people."""
+    """One simulated group. ``is_live``: its pool changes its slots without a restart. ``pool`` is for people."""
 
-    group: Scaled
+    group: ScaledGroup
     is_live: bool = False
     pool: str = ""
 
     @property
     def name(self) -> str:
-        """The group's name."""
         return self.group.name
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """Slots that groups shall have; those not named stay. ``order``: who is given free slots first."""
+    """Slots that groups should have; those not named keep theirs. ``order``: which group is given free slots first."""
 
     slots: Mapping[str, int]
     order: Sequence[str]
 
 
 class Policy(Protocol):
-    """Who decides about slots."""
+    """What decides about slots."""
 
     tick_seconds: float
 
     def start(self) -> Mapping[str, int]:
-        """Slots at the beginning, already running."""
+        """Group -> slots at the beginning, already running."""
 
-    def decide(self, now: float, samples: Mapping[str, Sample]) -> Orders:
-        """Slots from now on."""
+    def decide(self, now: float, samples: Mapping[str, Sample]) -> Orders: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Snapshot:
     """One group at one moment."""
 
     ready: int
@@ -105,11 +103,11 @@ class Outcome:
     late: float
     slot_hours: float
     slots_most: int
-    timeline: Sequence[tuple[float, Mapping[str, Look]]] = ()
+    timeline: Sequence[tuple[float, Mapping[str, Snapshot]]] = ()
 
     @property
     def worst_over(self) -> float:
-        """The part of the time the worst group's oldest task was past its target."""
+        """The part of the time for which the worst group's oldest task was past its target."""
         return max((one.over for one in self.groups.values()), default=0.0)
 
     @property
@@ -130,7 +128,7 @@ def quantile(ordered: Sequence[float], part: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is played. ``warmup_seconds``: tasks that come before do not count. ``watch_seconds``: 0 for no timeline.
+    """What is simulated. ``warmup_seconds``: tasks that come before do not count. ``watch_seconds``: 0 for no timeline.
 
     fixed: slots of groups that the policy does not move.  seen: what a policy sees of a sample, to spoil metrics.
     """
@@ -149,16 +147,16 @@ def simulate(
     arrivals: Mapping[str, Iterator[Arrival]],
     policy: Policy,
     *,
-    tell: Callable[[float], None] | None = None,
+    on_progress: Callable[[float], None] | None = None,
 ) -> Outcome:
-    """Play it to the end. ``arrivals`` come in the order of time; ``tell`` hears how far it is."""
-    world = _World(setting, policy)
-    world.begin(arrivals)
-    return world.run(tell)
+    """Run it to the end. ``arrivals`` come in the order of time; ``on_progress`` is called with the simulated time."""
+    simulation = _Simulation(setting, policy)
+    simulation.begin(arrivals)
+    return simulation.run(on_progress)
 
 
-class _Place:
-    """A station at work: its line of tasks, its crew, and what is counted."""
+class _GroupState:
+    """A station at work: its queue of tasks, its slots, and what is counted."""
 
     def __init__(self, station: Station) -> None:
         self.station = station
@@ -166,42 +164,42 @@ class _Place:
         self.unit = station.group.share.unit
         self.target = station.group.target_wait_seconds
         self.start_seconds = station.group.start_seconds
-        self.crew: Crew = LiveCrew() if station.is_live else ReplicaCrew(self.unit)
-        self.line: deque[Arrival] = deque()
+        self.pool: SlotPool = ResizablePool() if station.is_live else ReplicaPool(self.unit)
+        self.queue: deque[Arrival] = deque()
         self.waits = array("d")
         self.completions = self.started = self.stopped = self.slots_most = 0
         self.busy_seconds = self.slot_seconds = self.over_seconds = self._added_up_at = 0.0
 
     @property
     def committed(self) -> int:
-        return self.crew.ready + self.crew.starting + self.crew.draining
+        return self.pool.ready + self.pool.starting + self.pool.draining
 
     def add_up(self, now: float) -> None:
-        """Add up what was so far, before something changes."""
+        """Add busy and slot time up to ``now``: called before anything changes."""
         seconds = now - self._added_up_at
         self._added_up_at = now
-        self.busy_seconds += self.crew.busy * seconds
+        self.busy_seconds += self.pool.busy * seconds
         self.slot_seconds += self.committed * seconds
 
     def sample(self, now: float) -> Sample:
-        crew = self.crew
+        pool = self.pool
         return Sample(
-            queue=len(self.line),
+            queue=len(self.queue),
             oldest_age_seconds=self.age(now),
             completions=self.completions,
             busy_seconds=self.busy_seconds,
-            busy=crew.busy,
-            ready=crew.ready,
-            starting=crew.starting,
-            draining=crew.draining,
+            busy=pool.busy,
+            ready=pool.ready,
+            starting=pool.starting,
+            draining=pool.draining,
         )
 
     def age(self, now: float) -> float:
-        return now - self.line[0][0] if self.line else 0.0
+        return now - self.queue[0][0] if self.queue else 0.0
 
-    def look(self, now: float) -> Look:
-        crew = self.crew
-        return Look(crew.ready, crew.starting, crew.draining, crew.busy, len(self.line), self.age(now))
+    def snapshot(self, now: float) -> Snapshot:
+        pool = self.pool
+        return Snapshot(pool.ready, pool.starting, pool.draining, pool.busy, len(self.queue), self.age(now))
 
     def outcome(self, setting: Setting) -> GroupOutcome:
         counted = sorted(self.waits)
@@ -214,7 +212,7 @@ class _Place:
             mean_seconds=sum(counted) / len(counted) if counted else 0.0,
             late=late / len(counted) if counted else 0.0,
             over=self.over_seconds / (seconds - setting.warmup_seconds),
-            unserved=len(self.line),
+            unserved=len(self.queue),
             slots_mean=self.slot_seconds / seconds,
             slots_most=self.slots_most,
             busy_mean=self.busy_seconds / seconds,
@@ -227,146 +225,145 @@ class _Place:
 _Event = tuple[float, int, Callable[..., None], tuple[object, ...]]
 
 
-class _World:
+class _Simulation:
     def __init__(self, setting: Setting, policy: Policy) -> None:
         self._setting = setting
         self._policy = policy
-        self._places = {station.name: _Place(station) for station in setting.stations}
+        self._states = {station.name: _GroupState(station) for station in setting.stations}
         self._events: list[_Event] = []
         self._number = 0
         self._slots_most = 0
-        self._timeline: list[tuple[float, Mapping[str, Look]]] = []
+        self._timeline: list[tuple[float, Mapping[str, Snapshot]]] = []
 
     def begin(self, arrivals: Mapping[str, Iterator[Arrival]]) -> None:
         """Everything warm: the first slots have started already."""
         for name, slots in {**self._setting.fixed, **self._policy.start()}.items():
-            place = self._places[name]
-            for token in place.crew.grow(slots // place.unit * place.unit):
-                place.crew.started(token)
+            state = self._states[name]
+            for token in state.pool.grow(slots // state.unit * state.unit):
+                state.pool.started(token)
         self._check_budget(0.0)
         for name, coming in arrivals.items():
-            self._expect(self._places[name], coming)
+            self._expect(self._states[name], coming)
         self._at(self._policy.tick_seconds, self._tick)
-        self._at(_LOOK_SECONDS, self._look)
+        self._at(_LOOK_SECONDS, self._count_late)
         if self._setting.watch_seconds:
             self._at(0.0, self._watch)
 
-    def run(self, tell: Callable[[float], None] | None) -> Outcome:
-        """Event by event."""
-        end, told = self._setting.duration_seconds, 0.0
+    def run(self, on_progress: Callable[[float], None] | None) -> Outcome:
+        end, reported = self._setting.duration_seconds, 0.0
         while self._events:
             now, _, act, args = heapq.heappop(self._events)
             if now > end:
                 break
             act(now, *args)
-            if tell is not None and now >= told:
-                tell(now)
-                told = now + end / 200
+            if on_progress is not None and now >= reported:
+                on_progress(now)
+                reported = now + end / 200
         return self._outcome(end)
 
     def _at(self, when: float, act: Callable[..., None], *args: object) -> None:
         self._number += 1
         heapq.heappush(self._events, (when, self._number, act, args))
 
-    def _expect(self, place: _Place, coming: Iterator[Arrival]) -> None:
+    def _expect(self, state: _GroupState, coming: Iterator[Arrival]) -> None:
         arrival = next(coming, None)
         if arrival is not None:
-            self._at(arrival[0], self._arrive, place, arrival, coming)
+            self._at(arrival[0], self._arrive, state, arrival, coming)
 
-    def _arrive(self, now: float, place: _Place, arrival: Arrival, coming: Iterator[Arrival]) -> None:
-        place.line.append(arrival)
-        self._serve(now, place)
-        self._expect(place, coming)
+    def _arrive(self, now: float, state: _GroupState, arrival: Arrival, coming: Iterator[Arrival]) -> None:
+        state.queue.append(arrival)
+        self._serve(now, state)
+        self._expect(state, coming)
 
-    def _serve(self, now: float, place: _Place) -> None:
+    def _serve(self, now: float, state: _GroupState) -> None:
         """Free slots take what waits."""
-        if place.line:
-            place.add_up(now)
-        while place.line and (token := place.crew.take()) is not None:
-            came, seconds = place.line.popleft()
+        if state.queue:
+            state.add_up(now)
+        while state.queue and (token := state.pool.take()) is not None:
+            came, seconds = state.queue.popleft()
             if came >= self._setting.warmup_seconds:
-                place.waits.append(now - came)
-            self._at(now + seconds, self._finish, place, token)
+                state.waits.append(now - came)
+            self._at(now + seconds, self._finish, state, token)
 
-    def _finish(self, now: float, place: _Place, token: Token) -> None:
-        place.add_up(now)
-        place.completions += 1
-        place.crew.give_back(token)
-        self._serve(now, place)
+    def _finish(self, now: float, state: _GroupState, token: Token) -> None:
+        state.add_up(now)
+        state.completions += 1
+        state.pool.give_back(token)
+        self._serve(now, state)
 
-    def _ready(self, now: float, place: _Place, token: Token) -> None:
-        place.add_up(now)
-        place.crew.started(token)
-        self._serve(now, place)
+    def _ready(self, now: float, state: _GroupState, token: Token) -> None:
+        state.add_up(now)
+        state.pool.started(token)
+        self._serve(now, state)
 
     def _tick(self, now: float) -> None:
         orders = self._policy.decide(now, self._samples(now))
         for name in orders.order:
-            self._shrink(now, self._places[name], orders.slots[name])
+            self._shrink(now, self._states[name], orders.slots[name])
         for name in orders.order:
-            self._grow(now, self._places[name], orders.slots[name])
+            self._grow(now, self._states[name], orders.slots[name])
         self._check_budget(now)
         self._at(now + self._policy.tick_seconds, self._tick)
 
     def _samples(self, now: float) -> dict[str, Sample]:
         samples = {}
-        for name, place in self._places.items():
-            place.add_up(now)
-            sample = place.sample(now)
+        for name, state in self._states.items():
+            state.add_up(now)
+            sample = state.sample(now)
             samples[name] = sample if self._setting.seen is None else self._setting.seen(now, name, sample)
         return samples
 
-    def _shrink(self, now: float, place: _Place, wanted: int) -> None:
-        less = (place.crew.ready + place.crew.starting - wanted) // place.unit * place.unit
+    def _shrink(self, now: float, state: _GroupState, wanted: int) -> None:
+        less = (state.pool.ready + state.pool.starting - wanted) // state.unit * state.unit
         if less > 0:
-            place.add_up(now)
-            place.stopped += place.crew.shrink(less)
+            state.add_up(now)
+            state.stopped += state.pool.shrink(less)
 
-    def _grow(self, now: float, place: _Place, wanted: int) -> None:
+    def _grow(self, now: float, state: _GroupState, wanted: int) -> None:
         """As far as slots are free; a live pool may also raise its limit over slots that drain."""
-        crew = place.crew
-        more = wanted - crew.ready - crew.starting
-        back = min(more, crew.draining) if place.station.is_live else 0
-        free = self._setting.budget - sum(one.committed for one in self._places.values()) + back
-        more = min(more, free) // place.unit * place.unit
+        pool = state.pool
+        more = wanted - pool.ready - pool.starting
+        back = min(more, pool.draining) if state.station.is_live else 0
+        free = self._setting.budget - sum(one.committed for one in self._states.values()) + back
+        more = min(more, free) // state.unit * state.unit
         if more <= 0:
             return
-        place.add_up(now)
-        for token in crew.grow(more):
-            place.started += token.slots
-            self._start(now, place, token)
-        self._serve(now, place)
+        state.add_up(now)
+        for token in pool.grow(more):
+            state.started += token.slots
+            self._start(now, state, token)
+        self._serve(now, state)
 
-    def _start(self, now: float, place: _Place, token: Token) -> None:
-        if place.start_seconds > 0:
-            self._at(now + place.start_seconds, self._ready, place, token)
+    def _start(self, now: float, state: _GroupState, token: Token) -> None:
+        if state.start_seconds > 0:
+            self._at(now + state.start_seconds, self._ready, state, token)
         else:
-            place.crew.started(token)
+            state.pool.started(token)
 
     def _check_budget(self, now: float) -> None:
-        for place in self._places.values():
-            place.slots_most = max(place.slots_most, place.committed)
-        total = sum(place.committed for place in self._places.values())
+        for state in self._states.values():
+            state.slots_most = max(state.slots_most, state.committed)
+        total = sum(state.committed for state in self._states.values())
         if total > self._setting.budget:
             raise AssertionError(f"{total} slots of {self._setting.budget} at {now:.1f} s")
         self._slots_most = max(self._slots_most, total)
 
-    def _look(self, now: float) -> None:
-        for place in self._places.values():
-            if now > self._setting.warmup_seconds and place.age(now) > place.target:
-                place.over_seconds += _LOOK_SECONDS
-        self._at(now + _LOOK_SECONDS, self._look)
+    def _count_late(self, now: float) -> None:
+        for state in self._states.values():
+            if now > self._setting.warmup_seconds and state.age(now) > state.target:
+                state.over_seconds += _LOOK_SECONDS
+        self._at(now + _LOOK_SECONDS, self._count_late)
 
     def _watch(self, now: float) -> None:
-        self._timeline.append((now, {name: place.look(now) for name, place in self._places.items()}))
+        self._timeline.append((now, {name: state.snapshot(now) for name, state in self._states.items()}))
         self._at(now + self._setting.watch_seconds, self._watch)
 
     def _outcome(self, end: float) -> Outcome:
-        for place in self._places.values():
-            place.add_up(end)
-            place.waits.extend(end - came for came, _ in place.line if came >= self._setting.warmup_seconds)
-        groups = {name: place.outcome(self._setting) for name, place in self._places.items()}
-        waits = sorted(wait for place in self._places.values() for wait in place.waits)
+        for state in self._states.values():
+            state.add_up(end)
+            state.waits.extend(end - came for came, _ in state.queue if came >= self._setting.warmup_seconds)
+        groups = {name: state.outcome(self._setting) for name, state in self._states.items()}
+        waits = sorted(wait for state in self._states.values() for wait in state.waits)
         late = sum(one.late * one.tasks for one in groups.values())
         return Outcome(
             groups=groups,
@@ -374,7 +371,7 @@ class _World:
             p50_seconds=quantile(waits, 0.5),
             p99_seconds=quantile(waits, 0.99),
             late=late / len(waits) if waits else 0.0,
-            slot_hours=sum(place.slot_seconds for place in self._places.values()) / 3600,
+            slot_hours=sum(state.slot_seconds for state in self._states.values()) / 3600,
             slots_most=self._slots_most,
             timeline=self._timeline,
         )

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm
 
-from fleet.core.balance import UNBOUNDED, Allocation, Share, Tail, balance, exact_budgets, shape
+from fleet.core.balance import balance, exact_budgets, shape
 from fleet.core.facts import Overrides
 from fleet.core.manifest import Group
 from fleet.core.manifest import Share as SaidShare
 from fleet.core.prices import FREE, Prices
+from fleet.core.shares import UNBOUNDED, Allocation, Share, Tail
 from fleet.core.wording import counted, listed
 from fleet.errors import Refused
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What one group asks for. ``size``: slots of a full replica; ``counts``: what one replica takes of the budget.
+class GroupRequest:
+    """What one group asks for.
 
-    prices: what its replicas and slots take of the other budgets.  whole: only whole replicas come and go.
+    slots_per_replica: of a full replica.  budget_slots: what one replica takes of the budget.  prices: what its
+    replicas and slots take of the other budgets.  whole: only whole replicas come and go.
     """
 
     name: str
     group: Group
-    size: int
-    counts: int
+    slots_per_replica: int
+    budget_slots: int
     prices: Prices = FREE
     whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Shaped:
+class Sized:
     """The slots of each replica of a group, and why."""
 
     shape: tuple[int, ...]
@@ -41,7 +43,7 @@ class Shaped:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the manifest says about the division as a whole. ``moving``: the controller's decisions count.
+    """What the manifest says about the division as a whole. ``moving``: the controller's decisions apply.
 
     capacity: the other budgets, as far as the manifest sets them.
     """
@@ -60,6 +62,16 @@ class Division:
     allocation: Allocation
     capacity: Mapping[str, int]
 
+    def left_by(self, others: Collection[Share]) -> tuple[int, dict[str, int]]:
+        """Slots and other resources that remain when these have what they got."""
+        got = self.allocation.slots
+        slots = self.allocation.budget - sum(got[share.name] for share in others)
+        capacity = {
+            name: there - sum(share.used(name, got[share.name]) for share in others)
+            for name, there in self.capacity.items()
+        }
+        return slots, capacity
+
 
 @dataclass(frozen=True, slots=True)
 class Movable:
@@ -70,101 +82,104 @@ class Movable:
     capacity: Mapping[str, int]
 
 
-def divide(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> tuple[dict[str, Shaped], tuple[str, ...]]:
-    """Shapes by group name, and notes. Raises Refused with the sums where the budget does not add up.
+def divide(
+    requests: Sequence[GroupRequest], rules: Rules, *, overrides: Overrides
+) -> tuple[dict[str, Sized], tuple[str, ...]]:
+    """Shapes by group name, and notes. Raises Refused with the numbers where the budget does not add up.
 
     A paused group keeps its part of the budget: pausing one group must not replace workers of the others.
     """
-    fixed = {wish.name: count for wish in wishes if (count := _fixed_replicas(wish, overrides)) is not None}
-    taken = {wish.name: fixed[wish.name] * wish.counts for wish in wishes if wish.name in fixed}
-    parts = [_share(wish) for wish in wishes if wish.name not in fixed]
-    left = _left(rules.budget, taken, parts)
-    rules = replace(rules, capacity=_capacity_left(rules.capacity, wishes, fixed))
-    overrides = replace(overrides, slots=_decisions(wishes, overrides))
-    shares, notes = _divided(left, parts, taken, rules, overrides)
+    fixed = _fixed_replicas(requests, overrides)
+    found = _division(requests, rules, fixed)
+    slots = _static(found) | (_decided(found, requests, overrides) if rules.moving else {})
     shapes = {}
-    for wish in wishes:
-        shaped = _fixed(wish, fixed[wish.name], overrides) if wish.name in fixed else _flexible(wish, shares[wish.name])
-        shapes[wish.name] = _paused(wish, shaped, overrides)
-    return shapes, notes
+    for request in requests:
+        name = request.name
+        sized = _fixed(request, fixed[name], overrides) if name in fixed else _flexible(request, slots[name])
+        shapes[name] = _paused(request, sized, overrides)
+    return shapes, _leftover(found, rules)
 
 
-def _decisions(wishes: Sequence[Wish], overrides: Overrides) -> dict[str, int]:
-    """What the controller decided, as far as it still has a say: a manifest may have changed since."""
-    moving = {wish.name for wish in wishes if wish.group.autoscale is not None}
-    return {name: slots for name, slots in overrides.slots.items() if name in moving}
+def division(requests: Sequence[GroupRequest], rules: Rules, *, overrides: Overrides) -> Division | None:
+    """The static shares of what fixed groups leave; None where nothing is shared. Raises Refused as ``divide``."""
+    fixed = _fixed_replicas(requests, overrides)
+    return _division(requests, rules, fixed) if len(fixed) < len(requests) else None
 
 
-def division(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> Division | None:
-    """The static shares of what fixed groups leave; None where nothing is shared."""
-    fixed = {wish.name: count for wish in wishes if (count := _fixed_replicas(wish, overrides)) is not None}
-    taken = {wish.name: fixed[wish.name] * wish.counts for wish in wishes if wish.name in fixed}
-    parts = [_share(wish) for wish in wishes if wish.name not in fixed]
-    if not parts:
-        return None
-    left = _left(rules.budget, taken, parts)
-    capacity = _capacity_left(rules.capacity, wishes, fixed)
-    return Division(tuple(parts), _balanced(left, parts, taken, replace(rules, capacity=capacity)), capacity)
-
-
-def movable(wishes: Sequence[Wish], rules: Rules, *, overrides: Overrides) -> Movable:
+def movable(requests: Sequence[GroupRequest], rules: Rules, *, overrides: Overrides) -> Movable:
     """The groups that autoscale, with what fixed groups and static shares leave them."""
-    divided = division(wishes, rules, overrides=overrides)
-    if divided is None:
+    found = division(requests, rules, overrides=overrides)
+    if found is None:
         return Movable((), 0, {})
-    moving = {wish.name for wish in wishes if wish.group.autoscale is not None}
-    slots = divided.allocation.slots
-    standing = [part for part in divided.shares if part.name not in moving]
-    return Movable(
-        shares=tuple(part for part in divided.shares if part.name in moving),
-        slots=divided.allocation.budget - sum(slots[part.name] for part in standing),
-        capacity={
-            name: there - sum(part.used(name, slots[part.name]) for part in standing)
-            for name, there in divided.capacity.items()
-        },
-    )
+    names = _autoscaled(requests)
+    slots, capacity = found.left_by([share for share in found.shares if share.name not in names])
+    return Movable(tuple(share for share in found.shares if share.name in names), slots, capacity)
 
 
-def _capacity_left(capacity: Mapping[str, int], wishes: Sequence[Wish], fixed: Mapping[str, int]) -> dict[str, int]:
+def _division(requests: Sequence[GroupRequest], rules: Rules, fixed: Mapping[str, int]) -> Division:
+    """The static shares of what the ``fixed`` groups (replicas by name) leave."""
+    taken = {one.name: fixed[one.name] * one.budget_slots for one in requests if one.name in fixed}
+    shares = tuple(_share(one) for one in requests if one.name not in fixed)
+    capacity = _capacity_left(rules.capacity, requests, fixed)
+    slots = _slots_left(rules.budget, taken, shares)
+    if not shares:
+        return Division((), Allocation(slots, {}, 0, {}), capacity)
+    try:
+        return Division(shares, balance(slots, shares, tail=rules.tail, capacity=capacity), capacity)
+    except Refused as error:
+        if rules.budget is None or not taken or sum(share.min for share in shares) <= slots:
+            raise
+        whole = f"spec.concurrency {rules.budget} less {sum(taken.values())} of fixed groups"
+        raise Refused(f"{error.message}; {slots} is {whole}", hint=error.hint) from None
+
+
+def _fixed_replicas(requests: Sequence[GroupRequest], overrides: Overrides) -> dict[str, int]:
+    """Replicas of the groups that are not divided: fixed in the manifest, or held by an override."""
+    fixed = {}
+    for request in requests:
+        group = request.group
+        if request.name in overrides.replicas:
+            fixed[request.name] = overrides.replicas[request.name]
+        elif group.share is None and group.autoscale is None:
+            fixed[request.name] = 1 if group.replicas is None else group.replicas
+    return fixed
+
+
+def _autoscaled(requests: Sequence[GroupRequest]) -> set[str]:
+    return {request.name for request in requests if request.group.autoscale is not None}
+
+
+def _capacity_left(
+    capacity: Mapping[str, int], requests: Sequence[GroupRequest], fixed: Mapping[str, int]
+) -> dict[str, int]:
     """What fixed groups leave of the other budgets. One that they alone overdraw is refused with the whole plan."""
-    left = {
-        name: there
-        - sum(
-            fixed[wish.name] * wish.prices.used(name, wish.size, size=wish.size)
-            for wish in wishes
-            if wish.name in fixed
-        )
-        for name, there in capacity.items()
-    }
+    left = dict(capacity)
+    for request in requests:
+        slots = request.slots_per_replica
+        for name in capacity:
+            left[name] -= fixed.get(request.name, 0) * request.prices.used(name, slots, slots_per_replica=slots)
     return {name: there for name, there in left.items() if there >= 0}
 
 
-def _fixed_replicas(wish: Wish, overrides: Overrides) -> int | None:
-    """The replica count of a group that is not divided: fixed in the manifest, or held by an override."""
-    if wish.name in overrides.replicas:
-        return overrides.replicas[wish.name]
-    if wish.group.share is None and wish.group.autoscale is None:
-        return 1 if wish.group.replicas is None else wish.group.replicas
-    return None
-
-
-def _share(wish: Wish) -> Share:
+def _share(request: GroupRequest) -> Share:
     """Its part, as asked for. Where there is no smaller replica, or none could become one, slots come whole."""
-    said = wish.group.autoscale or wish.group.share or SaidShare()
-    unit = lcm(said.unit, wish.size) if wish.whole else said.unit
-    return Share(wish.name, said.weight, said.min, said.max, said.tier, unit, wish.size, wish.prices)
+    said = request.group.autoscale or request.group.share or SaidShare()
+    unit = lcm(said.unit, request.slots_per_replica) if request.whole else said.unit
+    return Share(
+        request.name, said.weight, said.min, said.max, said.tier, unit, request.slots_per_replica, request.prices
+    )
 
 
-def _left(budget: int | None, taken: Mapping[str, int], parts: Sequence[Share]) -> int:
-    """What fixed groups leave to the others. Without a budget everyone may have its max."""
+def _slots_left(budget: int | None, taken: Mapping[str, int], shares: Sequence[Share]) -> int:
+    """What fixed groups leave to the others. Without a budget each of them may have its max."""
     if budget is None:
-        endless = [part.name for part in parts if part.max is None]
+        endless = [share.name for share in shares if share.max is None]
         if endless:
             raise Refused(
                 f"{listed(map(repr, endless))}: a share of spec.concurrency, and the manifest has none",
                 hint="set spec.concurrency, or give each of these groups a max",
             )
-        return sum(part.max or 0 for part in parts)
+        return sum(share.max or 0 for share in shares)
     total = sum(taken.values())
     if total > budget:
         most = listed(f"{name} {slots}" for name, slots in sorted(taken.items(), key=lambda item: (-item[1], item[0])))
@@ -177,94 +192,71 @@ def _left(budget: int | None, taken: Mapping[str, int], parts: Sequence[Share]) 
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
-    slots: int
+class _Slots:
+    count: int
     reason: str
 
 
-def _divided(
-    left: int, parts: Sequence[Share], taken: Mapping[str, int], rules: Rules, overrides: Overrides
-) -> tuple[dict[str, _Part], tuple[str, ...]]:
-    if not parts:
-        return {}, ()
-    allocation = _balanced(left, parts, taken, rules)
-    shares = {part.name: _Part(allocation.slots[part.name], allocation.reasons[part.name]) for part in parts}
-    decided = {part.name for part in parts if part.name in overrides.slots} if rules.moving else set()
-    if decided:
-        shares |= _moved(left, parts, shares, decided, rules, overrides)
-    return shares, _leftover(left, parts, rules) if allocation.left and rules.budget is not None else ()
+def _static(found: Division) -> dict[str, _Slots]:
+    slots, reasons = found.allocation.slots, found.allocation.reasons
+    return {share.name: _Slots(slots[share.name], reasons[share.name]) for share in found.shares}
 
 
-def _balanced(left: int, parts: Sequence[Share], taken: Mapping[str, int], rules: Rules) -> Allocation:
-    try:
-        return balance(left, parts, tail=rules.tail, capacity=rules.capacity)
-    except Refused as error:
-        if rules.budget is None or not taken or sum(part.min for part in parts) <= left:
-            raise
-        whole = f"spec.concurrency {rules.budget} less {sum(taken.values())} of fixed groups"
-        raise Refused(f"{error.message}; {left} is {whole}", hint=error.hint) from None
+def _decided(found: Division, requests: Sequence[GroupRequest], overrides: Overrides) -> dict[str, _Slots]:
+    """Groups the controller decided about, within their bounds and what the others leave of the budget.
 
-
-def _moved(
-    left: int,
-    parts: Sequence[Share],
-    static: Mapping[str, _Part],
-    decided: set[str],
-    rules: Rules,
-    overrides: Overrides,
-) -> dict[str, _Part]:
-    """Groups the controller decided about, within their bounds and what the others leave of the budget."""
-    standing = [part for part in parts if part.name not in decided]
-    slots = left - sum(static[part.name].slots for part in standing)
-    capacity = {
-        name: there - sum(part.used(name, static[part.name].slots) for part in standing)
-        for name, there in rules.capacity.items()
+    The manifest may have changed since: a decision about a group that does not autoscale any more has no effect.
+    """
+    names = _autoscaled(requests) & overrides.slots.keys()
+    slots, capacity = found.left_by([share for share in found.shares if share.name not in names])
+    ceilings = [_capped(share, overrides.slots[share.name]) for share in found.shares if share.name in names]
+    decided = balance(slots, ceilings, capacity=capacity).slots if ceilings else {}
+    static, why = found.allocation.slots, overrides.slot_reasons
+    return {
+        name: _Slots(count, f"{why.get(name, 'moved by the controller')}; static share {static[name]}")
+        for name, count in decided.items()
     }
-    ceilings = [_capped(part, overrides.slots[part.name]) for part in parts if part.name in decided]
-    allocation = balance(slots, ceilings, capacity=capacity)
-    reasons = {
-        name: f"{overrides.slot_reasons.get(name, 'moved by the controller')}; static share {static[name].slots}"
-        for name in decided
-    }
-    return {name: _Part(slots, reasons[name]) for name, slots in allocation.slots.items()}
 
 
-def _capped(part: Share, decision: int) -> Share:
+def _capped(share: Share, decision: int) -> Share:
     """The share with the decision, in whole units, as its ceiling."""
-    whole = -(-max(part.min, decision) // part.unit) * part.unit
-    ceiling = (UNBOUNDED if part.max is None else part.max) // part.unit * part.unit
-    return replace(part, max=min(whole, ceiling))
+    whole = -(-max(share.min, decision) // share.unit) * share.unit
+    ceiling = (UNBOUNDED if share.max is None else share.max) // share.unit * share.unit
+    return replace(share, max=min(whole, ceiling))
 
 
-def _leftover(left: int, parts: Sequence[Share], rules: Rules) -> tuple[str, ...]:
+def _leftover(found: Division, rules: Rules) -> tuple[str, ...]:
     """Why some of the budget is not used."""
-    allocation = balance(left, parts, tail=rules.tail, capacity=rules.capacity)
+    allocation = found.allocation
+    if not allocation.left or rules.budget is None:
+        return ()
     rest = counted(allocation.left, "slot")
     if allocation.next_in_line is None:
         used_up = f", or stopped by {listed(sorted(set(allocation.stopped.values())))}" if allocation.stopped else ""
         return (f"{rest} of spec.concurrency not used: every group is at its max{used_up}",)
-    down, up = exact_budgets(left, parts, capacity=rules.capacity)
-    base = (rules.budget or 0) - left
+    down, up = exact_budgets(allocation.budget, found.shares, capacity=found.capacity)
+    base = rules.budget - allocation.budget
     return (
         f"{rest} of spec.concurrency not used: the next unit of {allocation.next_in_line!r} does not fit;"
         f" {base + down} or {base + up} would leave nothing over",
     )
 
 
-def _fixed(wish: Wish, count: int, overrides: Overrides) -> Shaped:
-    what = f"{counted(count, 'replica')} x {counted(wish.counts, 'slot')}"
-    if wish.name not in overrides.replicas:
-        return Shaped((wish.size,) * count, f"{what}, fixed in the manifest")
-    why = overrides.reasons.get(wish.name)
-    return Shaped((wish.size,) * count, f"{what}, held by scale --live" + (f": {why}" if why else ""))
+def _fixed(request: GroupRequest, count: int, overrides: Overrides) -> Sized:
+    shape = (request.slots_per_replica,) * count
+    what = f"{counted(count, 'replica')} x {counted(request.budget_slots, 'slot')}"
+    if request.name not in overrides.replicas:
+        return Sized(shape, f"{what}, fixed in the manifest")
+    why = overrides.reasons.get(request.name)
+    return Sized(shape, f"{what}, held by scale --live" + (f": {why}" if why else ""))
 
 
-def _flexible(wish: Wish, part: _Part) -> Shaped:
-    return Shaped(shape(part.slots, wish.size), part.reason)
+def _flexible(request: GroupRequest, slots: _Slots) -> Sized:
+    return Sized(shape(slots.count, request.slots_per_replica), slots.reason)
 
 
-def _paused(wish: Wish, shaped: Shaped, overrides: Overrides) -> Shaped:
-    if not wish.group.paused and wish.name not in overrides.paused:
-        return shaped
-    kept = counted(sum(shaped.shape) if wish.counts else 0, "slot")
-    return Shaped((), f"paused; keeps its {kept} of the budget" if wish.counts else "paused", paused=True)
+def _paused(request: GroupRequest, sized: Sized, overrides: Overrides) -> Sized:
+    if not request.group.paused and request.name not in overrides.paused:
+        return sized
+    kept = counted(sum(sized.shape) if request.budget_slots else 0, "slot")
+    return Sized((), f"paused; keeps its {kept} of the budget" if request.budget_slots else "paused", paused=True)

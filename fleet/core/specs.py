@@ -4,21 +4,9 @@ from __future__ import annotations
 
 from fleet.core import manifest as text
 from fleet.core.capabilities import pool_refusals
-from fleet.core.desired import (
-    BROKER_GROUP,
-    CONTROLLER_GROUP,
-    BrokerSpec,
-    DesiredGroup,
-    Kind,
-    PoolSpec,
-    Price,
-    QueueSpec,
-    RestartPolicy,
-    RolloutPolicy,
-    TaskPolicy,
-    WorkerSpec,
-)
+from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, DesiredGroup, Price, RolloutPolicy
 from fleet.core.facts import AppFacts, Facts
+from fleet.core.spec import BrokerSpec, Kind, PoolSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec
 from fleet.errors import Refused
 from pools.traits import TRAITS
 
@@ -71,7 +59,7 @@ def kind_of(group: text.Group) -> Kind:
 
 
 def rollout(group: text.Group, replicas: int) -> RolloutPolicy:
-    """The rollout policy; silent: one spare, and a quarter of the replicas may be missing.
+    """The rollout policy. By default: one spare, and a quarter of the replicas may be missing.
 
     A command gets no spare unless the manifest says so: it may well be one that must never run twice, as beat is.
     Without a spare at least one replica may be missing, or nothing could ever be replaced.
@@ -101,7 +89,6 @@ def price(group: text.Group, pool: PoolSpec) -> Price:
 
 
 def processes(spec: WorkerSpec, capacity: text.Capacity | None) -> int:
-    """Operating system processes of one replica."""
     if spec.kind == "command":
         return (capacity or text.Capacity()).processes
     return spec.pool.concurrency + spec.pool.processes_beside_slots if TRAITS[spec.pool.type].own_processes else 1

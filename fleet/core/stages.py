@@ -7,7 +7,7 @@
 4. those that get more slots;
 5. what is not wanted any more leaves, spares too.
 
-Who gives up slots waits for nobody, and whoever gets more waits for all of them: so the ceilings hold all the way.
+What gives up slots waits for nothing, and what gets more waits for all of them: so the ceilings hold all the way.
 Other settings are changed with the first stage. Nothing of this is missed, so none of it needs a spare.
 
 With the strategy ``recreate`` everything that is outdated stops before anything starts.
@@ -45,7 +45,6 @@ class GroupStages:
 
     @property
     def only_leaves(self) -> bool:
-        """Nothing of it comes."""
         return self.down is not None and not self.up
 
 
@@ -84,7 +83,7 @@ def _staged(name: str, steps: Sequence[Step], group: DesiredGroup | None, observ
 def _extra_slots(step: Step, observed: Observed) -> int:
     """How many more slots the replica will have."""
     seen = observed.replicas[step.replica]
-    return 0 if step.target is None else step.target.spec.pool.concurrency - max(seen.slots, seen.size)
+    return 0 if step.target is None else step.target.spec.pool.concurrency - max(seen.slots, seen.target_slots)
 
 
 def _recreated(steps: Sequence[Step], observed: Observed) -> tuple[list[list[Step]], list[Step]]:

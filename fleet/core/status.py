@@ -52,17 +52,16 @@ class GroupStatus:
 
     @property
     def busy(self) -> int:
-        """Slots that run a task."""
         return sum(worker.busy for worker in self.workers)
 
     @property
     def processed(self) -> int:
-        """Tasks done by the workers that are there now."""
+        """Tasks done by the workers that run now."""
         return sum(worker.processed for worker in self.workers)
 
     @property
     def failed(self) -> int:
-        """Tasks that failed in the workers that are there now."""
+        """Tasks that failed in the workers that run now."""
         return sum(worker.failed for worker in self.workers)
 
     @property
@@ -164,7 +163,7 @@ def _drift(wanted: Replica | None, seen: ObservedReplica) -> str:
         return UNWANTED
     if wanted.digest != seen.digest:
         return OUTDATED
-    return "" if seen.goes_by(wanted.spec) else UNSETTLED
+    return "" if seen.follows(wanted.spec) else UNSETTLED
 
 
 def _ready(worker: WorkerStatus) -> bool:

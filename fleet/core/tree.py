@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from fleet.core.wording import shown
 from fleet.errors import Problem
 
 Path = tuple[str | int, ...]
@@ -89,11 +90,10 @@ class Findings:
     warnings: list[Problem] = field(default_factory=list)
 
     def add(self, at: Position, path: Path, message: str, hint: str = "") -> None:
-        """Note a problem."""
         self.problems.append(Problem(at.source, at.line, at.column, path_text(path), message, hint))
 
     def warn(self, at: Position, path: Path, message: str, hint: str = "") -> None:
-        """Note something that is allowed and probably not meant."""
+        """Note something that is allowed and probably a mistake."""
         self.warnings.append(Problem(at.source, at.line, at.column, path_text(path), message, hint))
 
 
@@ -108,12 +108,6 @@ def path_text(path: Path) -> str:
         else:
             text += f"[{shown(part)}]"
     return text
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """A value as a message may show it: quoted, on one line, short."""
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[: limit - 2]}…{text[-1]}"
 
 
 def plain(node: Node) -> Any:

@@ -18,7 +18,6 @@ class Stage:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The ids of its steps."""
         return tuple(step.id for step in self.steps)
 
 

@@ -58,3 +58,9 @@ def listed(items: Iterable[str], *, most: int = 4, mark: str = ", ") -> str:
     every = list(items)
     shown = mark.join(every[:most])
     return shown if len(every) <= most else f"{shown} and {len(every) - most} more"
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value as a message may show it: quoted, on one line, short."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[: limit - 2]}…{text[-1]}"

@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
-from fleet.core.tree import shown
-from fleet.core.wording import listed
+from fleet.core.wording import listed, shown
 
 MOST_KNOWN = 30
 """Known words that a hint lists; of a fleet with hundreds of groups nobody reads all."""

@@ -29,7 +29,7 @@ Draw = Callable[[Chance], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Usual:
+class BaseLoad:
     """The ordinary load of one group: tasks a second, how long one takes, and how much that varies (sigma by mean)."""
 
     name: str
@@ -72,28 +72,28 @@ def two_humps(mean: float) -> Draw:
     return lambda chance: short(chance) if chance.random() < 5 / 6 else long(chance)
 
 
-def _flat(usual: Usual, times: float = 1.0) -> Flow:
-    rate = usual.rate * times
-    return Flow(lambda _now: rate, rate, lognormal(usual.task_seconds, usual.variation))
+def _flat(base: BaseLoad, times: float = 1.0) -> Flow:
+    rate = base.rate * times
+    return Flow(lambda _now: rate, rate, lognormal(base.task_seconds, base.variation))
 
 
-def steady(usuals: Sequence[Usual], *, budget: int, duration: float) -> dict[str, Flow]:
+def steady(base_loads: Sequence[BaseLoad], *, budget: int, duration: float) -> dict[str, Flow]:
     """The ordinary load, all the time."""
     del budget, duration
-    return {usual.name: _flat(usual) for usual in usuals}
+    return {base.name: _flat(base) for base in base_loads}
 
 
-def diurnal(usuals: Sequence[Usual], *, budget: int, duration: float) -> dict[str, Flow]:
+def diurnal(base_loads: Sequence[BaseLoad], *, budget: int, duration: float) -> dict[str, Flow]:
     """Each group swings by nine tenths, twice in the run; the peaks lie apart."""
     del budget
     flows = {}
-    for number, usual in enumerate(usuals):
-        middle, shift = usual.rate * 1.15, number / len(usuals)
+    for number, base in enumerate(base_loads):
+        middle, shift = base.rate * 1.15, number / len(base_loads)
 
         def rate(now: float, middle: float = middle, shift: float = shift) -> float:
             return middle * (1 + 0.9 * sin(2 * pi * (2 * now / duration + shift)))
 
-        flows[usual.name] = replace(_flat(usual), rate=rate, peak=middle * 1.9)
+        flows[base.name] = replace(_flat(base), rate=rate, peak=middle * 1.9)
     return flows
 
 
@@ -104,43 +104,43 @@ _BURSTS = (
 """(number of the group, second of an hour)."""
 
 
-def spike(usuals: Sequence[Usual], *, budget: int, duration: float) -> dict[str, Flow]:
+def spike(base_loads: Sequence[BaseLoad], *, budget: int, duration: float) -> dict[str, Flow]:
     """Half the ordinary load, with bursts of six times as much for a minute; sometimes two together."""
     del budget
     scale = duration / HOUR_SECONDS
     length = BURST_SECONDS * min(1.0, max(1 / 3, scale))
     flows = {}
-    for number, usual in enumerate(usuals):
-        starts = [second * scale for group, second in _BURSTS if group % len(usuals) == number]
-        flows[usual.name] = _at_times(usual, 0.5, [(start, start + length, 3.0) for start in starts])
+    for number, base in enumerate(base_loads):
+        starts = [second * scale for group, second in _BURSTS if group % len(base_loads) == number]
+        flows[base.name] = _at_times(base, 0.5, [(start, start + length, 3.0) for start in starts])
     return flows
 
 
-def starvation(usuals: Sequence[Usual], *, budget: int, duration: float) -> dict[str, Flow]:
+def starvation(base_loads: Sequence[BaseLoad], *, budget: int, duration: float) -> dict[str, Flow]:
     """The heaviest group asks for a quarter more than the whole budget, for two thirds of the run."""
-    flows = {usual.name: _flat(usual, 0.8) for usual in usuals}
-    noisy = noisy_one(usuals)
+    flows = {base.name: _flat(base, 0.8) for base in base_loads}
+    noisy = noisy_one(base_loads)
     flood = 1.25 * budget / (noisy.task_seconds * noisy.rate)
     flows[noisy.name] = _at_times(noisy, 0.8, [(duration / 6, duration * 5 / 6, flood)])
     return flows
 
 
-def noisy_one(usuals: Sequence[Usual]) -> Usual:
-    """Who floods in ``starvation``: the one with the largest weight."""
-    return min(usuals, key=lambda usual: (-usual.weight, usual.name))
+def noisy_one(base_loads: Sequence[BaseLoad]) -> BaseLoad:
+    """The group that floods in ``starvation``: the one with the largest weight."""
+    return min(base_loads, key=lambda base: (-base.weight, base.name))
 
 
-def mixed(usuals: Sequence[Usual], *, budget: int, duration: float) -> dict[str, Flow]:
+def mixed(base_loads: Sequence[BaseLoad], *, budget: int, duration: float) -> dict[str, Flow]:
     """Long, very uneven tasks in waves that want most of the budget, and bursts of the quickest ones in between."""
     scale = duration / HOUR_SECONDS
-    by_time = sorted(usuals, key=lambda usual: (-usual.task_seconds, usual.name))
-    flows = {usual.name: _flat(usual, 0.6) for usual in usuals}
+    by_time = sorted(base_loads, key=lambda base: (-base.task_seconds, base.name))
+    flows = {base.name: _flat(base, 0.6) for base in base_loads}
     slow = replace(by_time[0], variation=2.0)
     flood = 0.75 * budget / (slow.task_seconds * slow.rate)
     flows[slow.name] = _at_times(slow, 0.5, [(0, 300 * scale, flood)], period=1200 * scale)
-    for usual, start, length, times in zip(by_time[:0:-1], (200, 350), (60, 120), (3.0, 4.0), strict=False):
+    for base, start, length, times in zip(by_time[:0:-1], (200, 350), (60, 120), (3.0, 4.0), strict=False):
         window = (start * scale, (start + length) * scale, times)
-        flows[usual.name] = _at_times(usual, 0.55, [window], period=1200 * scale)
+        flows[base.name] = _at_times(base, 0.55, [window], period=1200 * scale)
     if len(by_time) > 3:
         uneven = by_time[1]
         flows[uneven.name] = replace(flows[uneven.name], draw=two_humps(uneven.task_seconds))
@@ -148,23 +148,23 @@ def mixed(usuals: Sequence[Usual], *, budget: int, duration: float) -> dict[str,
 
 
 def _at_times(
-    usual: Usual, otherwise: float, windows: Sequence[tuple[float, float, float]], *, period: float = 0.0
+    base: BaseLoad, otherwise: float, windows: Sequence[tuple[float, float, float]], *, period: float = 0.0
 ) -> Flow:
     """So many times the ordinary rate in each window (start, end, times), else another."""
 
     def rate(now: float) -> float:
         moment = now % period if period else now
         times = (times for start, end, times in windows if start <= moment < end)
-        return usual.rate * next(times, otherwise)
+        return base.rate * next(times, otherwise)
 
-    peak = usual.rate * max(otherwise, *(times for _, _, times in windows)) if windows else usual.rate * otherwise
-    return replace(_flat(usual), rate=rate, peak=peak)
+    peak = base.rate * max(otherwise, *(times for _, _, times in windows)) if windows else base.rate * otherwise
+    return replace(_flat(base), rate=rate, peak=peak)
 
 
 class Workload(Protocol):
     """From the ordinary loads of all groups to what comes."""
 
-    def __call__(self, usuals: Sequence[Usual], *, budget: int, duration: float) -> dict[str, Flow]: ...
+    def __call__(self, base_loads: Sequence[BaseLoad], *, budget: int, duration: float) -> dict[str, Flow]: ...
 
 
 WORKLOADS: Mapping[str, Workload] = {

@@ -15,7 +15,8 @@ from typing import Any
 import yaml
 
 from fleet.core.scalars import resolve
-from fleet.core.tree import Findings, Node, Path, Position, Source, shown
+from fleet.core.tree import Findings, Node, Path, Position, Source
+from fleet.core.wording import shown
 
 MAX_BYTES = 1 << 20
 MAX_ALIASES = 100

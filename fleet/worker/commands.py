@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 from fleet.errors import FleetError
 from fleet.worker import rates
 from fleet.worker.autoscaler import Bounds

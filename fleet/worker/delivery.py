@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 
 
 @dataclass(slots=True)

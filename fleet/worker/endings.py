@@ -6,7 +6,7 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
-from fleet.core.desired import TaskPolicy as Wishes
+from fleet.core.spec import TaskPolicy as Wishes
 from fleet.worker import postmortem
 from fleet.worker.application import Application, Outcome
 from fleet.worker.delivery import Channel

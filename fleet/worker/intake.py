@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fleet.core.desired import TaskPolicy as Wishes
+from fleet.core.spec import TaskPolicy as Wishes
 from fleet.worker.application import Application, Call, Ending, TaskPolicy
 from fleet.worker.delivery import Delivery
 from fleet.worker.job import Job

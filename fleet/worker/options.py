@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet import launch_document
-from fleet.core.desired import WorkerSpec
+from fleet.core.spec import WorkerSpec
 from fleet.errors import FleetError
 from fleet.launch_document import NO_FILE, DocumentError
 

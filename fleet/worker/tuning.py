@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fleet.core.desired import QueueSpec, WorkerSpec, live_digest, resizes
-from fleet.core.desired import TaskPolicy as Wishes
+from fleet.core.spec import QueueSpec, WorkerSpec, live_digest, resizes
+from fleet.core.spec import TaskPolicy as Wishes
 from fleet.worker import logs
 from fleet.worker.autoscaler import Autoscaler, Bounds
 from fleet.worker.delivery import ChannelLost

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from supervisor.options import ServerOptions
 
 from fleet.backends.supervisor import config
-from fleet.core.desired import PARKED_EXIT
+from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError
 from fleet.places import Places
 

@@ -10,8 +10,9 @@ import pytest
 
 from fleet.backends.base import Backend
 from fleet.backends.memory import MemoryBackend
-from fleet.core.desired import Replica, RestartPolicy
+from fleet.core.desired import Replica
 from fleet.core.observed import Observed, State
+from fleet.core.spec import RestartPolicy
 from fleet.errors import FleetError
 from tests.backends.worlds import World, desired_of, drains_for, replicas_of, spec_of
 from tests.conftest import eventually
@@ -173,7 +174,7 @@ def test_a_resized_replica_keeps_its_process_and_says_its_new_settings(site: Sit
     for _ in range(2):
         site.backend.resize(wanted, secrets={})
 
-    seen = site.until(lambda seen: seen.replicas["thumbs.0"].goes_by(wanted[0].spec))
+    seen = site.until(lambda seen: seen.replicas["thumbs.0"].follows(wanted[0].spec))
     assert pids(seen) == before
     assert seen.replicas["thumbs.1"].spec == SPEC
     site.run(replicas_of(SPEC, 1, first=2))

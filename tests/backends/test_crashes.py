@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.core.desired import RestartPolicy
+from fleet.core.spec import RestartPolicy
 from fleet.crashes import MOST_DEATHS, History, Life, pause_seconds, read_history, write_history
 
 POLICY = RestartPolicy(backoff_initial_seconds=1.0, backoff_max_seconds=60.0, max_crashes=8, window_seconds=600.0)

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from fleet.backends.supervisor.folder import Folder
-from fleet.core.desired import Replica, RestartPolicy, WorkerSpec, digest
+from fleet.core.desired import Replica
+from fleet.core.spec import RestartPolicy, WorkerSpec, digest
 from fleet.launch import LOG_BYTES, rotate
 from fleet.places import Places
 from fleet.worker import record as records

@@ -10,8 +10,8 @@ import pytest
 from fleet.backends.supervisor.observation import Sight, observed
 from fleet.backends.supervisor.processes import Proc, Table
 from fleet.backends.supervisor.rpc import Process, ProcessState
-from fleet.core.desired import PoolSpec, WorkerSpec
 from fleet.core.observed import RunningTask, State
+from fleet.core.spec import PoolSpec, WorkerSpec
 from fleet.launch_document import LaunchDocument
 from fleet.worker.record import RecordView, SlotView
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec
+from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec
 from fleet.launch_document import LaunchDocument
 from fleet.program import LaunchError, command, environment
 from tests.backends.worlds import spec_of

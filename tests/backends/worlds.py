@@ -12,8 +12,9 @@ from pathlib import Path
 
 from fleet.backends.supervisor.backend import SupervisorBackend
 from fleet.backends.supervisor.processes import Table, await_end, read_mark, signal_marked, supervisors
-from fleet.core.desired import Desired, DesiredGroup, Replica, RestartPolicy, WorkerSpec, digest
+from fleet.core.desired import Desired, DesiredGroup, Replica
 from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.spec import RestartPolicy, WorkerSpec, digest
 from fleet.places import Places
 from tests.conftest import eventually
 

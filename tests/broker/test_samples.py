@@ -21,8 +21,8 @@ from fleet.broker.envelope import SENT_AT_HEADER
 from fleet.broker.link import Link
 from fleet.broker.publisher import Outgoing, Publisher
 from fleet.broker.samples import Sampler
-from fleet.core.desired import QueueSpec
 from fleet.core.samples import QueueSample
+from fleet.core.spec import QueueSpec
 from fleet.worker.channels.kombu import KombuChannel
 from tests.conftest import eventually
 from tests.servers import RedisServer, free_port

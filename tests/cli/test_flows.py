@@ -35,18 +35,18 @@ def test_a_missing_manifest_is_a_mistake_with_a_hint(desk: Desk) -> None:
 def test_plan_shows_every_replica_with_its_reason(desk: Desk) -> None:
     said = desk.fleet("plan", "--detailed-exitcode", code=2)
     assert said.out.splitlines()[:5] == [
-        "+ clock.0    start  none of it runs yet",
-        "+ reports.0  start  none of it runs yet",
-        "+ thumbs.0   start  none of 3 runs yet",
-        "+ thumbs.1   start  none of 3 runs yet",
-        "+ thumbs.2   start  none of 3 runs yet",
+        "+ clock.0    start  not running yet",
+        "+ reports.0  start  not running yet",
+        "+ thumbs.0   start  none of 3 is running yet",
+        "+ thumbs.1   start  none of 3 is running yet",
+        "+ thumbs.2   start  none of 3 is running yet",
     ]
     document = desk.fleet("plan", "-o", "json").json
     assert document["summary"] == {"start": 5, "replace": 0, "resize": 0, "restart": 0, "stop": 0, "keep": 0}
     assert document["steps"][0] == {
         "replica": "clock.0",
         "action": "start",
-        "reason": "none of it runs yet",
+        "reason": "not running yet",
         "after": [],
     }
     assert desk.world.calls == [], "a plan touches nothing"

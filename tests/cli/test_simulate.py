@@ -49,7 +49,8 @@ def test_it_tells_per_group_what_became_of_the_tasks(stage: Desk) -> None:
     assert "never more than 20 of 20" in lines[-1]
     assert "\033[" not in said.out
     assert (
-        said.err == "note: no expectedRuntime, so a task takes 1s: reports\nnote: no targetWait, so 5s count: reports\n"
+        said.err == "note: no expectedRuntime, so 1s per task is assumed: reports\n"
+        "note: no targetWait, so 5s is assumed: reports\n"
     )
 
 
@@ -106,7 +107,7 @@ def test_a_fleet_that_has_nothing_to_move_is_played_as_it_stands(desk: Desk) -> 
 def test_what_only_the_app_could_tell_is_said_to_be_a_guess(stage: Desk) -> None:
     stage.manifest.write_text(MANIFEST.replace("{type: threads, concurrency: 2}", "threads"))
 
-    assert "note: apps are not asked, so what" in stage.fleet("simulate", "fleet.yaml", *BRIEF).err
+    assert "note: apps are not loaded, so what" in stage.fleet("simulate", "fleet.yaml", *BRIEF).err
 
 
 def test_more_tasks_than_can_be_played_are_refused_before_they_are_made(stage: Desk) -> None:

@@ -7,17 +7,21 @@ from dataclasses import replace
 import pytest
 
 from fleet.core.autoscale import EMPTY, Decision, Memory, decide
-from fleet.core.balance import Share
 from fleet.core.prices import Prices
 from fleet.core.queueing import slots_needed
 from fleet.core.samples import Count, Meter, Sample
-from fleet.core.scaling import Scaled, Tuning, tick_seconds
+from fleet.core.scaling import Parameters, ScaledGroup, tick_seconds
+from fleet.core.shares import Share
 from fleet.errors import Refused
 from tests.core.erlang import late_probability, waiting_probability
 
-THUMBS = Scaled(Share("thumbs", 2, 1, 40), target_wait_seconds=5.0, expected_runtime_seconds=1.0, start_seconds=3.0)
-ETL = Scaled(Share("etl", 3, 2, 40), target_wait_seconds=20.0, expected_runtime_seconds=4.0, start_seconds=0.2)
-MAIL = Scaled(Share("mail", 1, 0, 40), target_wait_seconds=2.0, expected_runtime_seconds=0.5, idle_after_seconds=60.0)
+THUMBS = ScaledGroup(
+    Share("thumbs", 2, 1, 40), target_wait_seconds=5.0, expected_runtime_seconds=1.0, start_seconds=3.0
+)
+ETL = ScaledGroup(Share("etl", 3, 2, 40), target_wait_seconds=20.0, expected_runtime_seconds=4.0, start_seconds=0.2)
+MAIL = ScaledGroup(
+    Share("mail", 1, 0, 40), target_wait_seconds=2.0, expected_runtime_seconds=0.5, idle_after_seconds=60.0
+)
 GROUPS = (THUMBS, ETL, MAIL)
 FAIR = {"etl": 16, "mail": 5, "thumbs": 11}
 BUDGET = sum(FAIR.values())
@@ -26,8 +30,8 @@ BUDGET = sum(FAIR.values())
 class Story:
     """Looks two seconds apart, at groups that have what was decided at the look before."""
 
-    def __init__(self, *groups: Scaled, budget: int = BUDGET, tuning: Tuning | None = None) -> None:
-        self.groups, self.budget, self.tuning = groups or GROUPS, budget, tuning
+    def __init__(self, *groups: ScaledGroup, budget: int = BUDGET, parameters: Parameters | None = None) -> None:
+        self.groups, self.budget, self.parameters = groups or GROUPS, budget, parameters
         self.memory: Memory = EMPTY
         self.now = 1000.0
         self.slots = {group.name: FAIR[group.name] for group in self.groups}
@@ -39,11 +43,13 @@ class Story:
         for _ in range(times):
             self.now += 2.0
             samples = {group.name: self._sample(group, queues.get(group.name, 0), age, lost) for group in self.groups}
-            decision = decide(self.memory, samples, self.groups, budget=self.budget, now=self.now, tuning=self.tuning)
+            decision = decide(
+                self.memory, samples, self.groups, budget=self.budget, now=self.now, parameters=self.parameters
+            )
             self.memory, self.slots = decision.memory, decision.slots
         return decision
 
-    def _sample(self, group: Scaled, queue: int, age: float, lost: tuple[str, ...]) -> Sample:
+    def _sample(self, group: ScaledGroup, queue: int, age: float, lost: tuple[str, ...]) -> Sample:
         name, slots = group.name, self.slots[group.name]
         busy = slots if queue else 0
         if name in lost:
@@ -61,7 +67,7 @@ def test_a_fleet_at_rest_keeps_its_slots_for_the_first_minute_then_lets_them_go(
 
 
 def test_a_surplus_may_stay_where_it_is() -> None:
-    story = Story(tuning=Tuning(surplus="keep"))
+    story = Story(parameters=Parameters(surplus="keep"))
 
     assert sum(story.look(200).slots.values()) == BUDGET
     assert story.look(10).moves == {}
@@ -127,7 +133,7 @@ def test_a_group_without_loans_stays_within_its_share() -> None:
 
 def test_loans_can_be_bounded_by_how_soon_they_come_back() -> None:
     """16 slots of 4 s tasks: a loan of 5 more frees 5.25 slots a second; within one second that is what was lent."""
-    story = Story(tuning=Tuning(loan_within_seconds=1.0))
+    story = Story(parameters=Parameters(loan_within_seconds=1.0))
 
     assert story.look(60, etl=5000).slots["etl"] == 16 + 5
 
@@ -222,7 +228,7 @@ def test_short_targets_need_quick_looks() -> None:
 
 
 def test_patience_is_priced_by_the_start_time() -> None:
-    waits = [Tuning().patience_seconds(replace(ETL, start_seconds=seconds)) for seconds in (0.0, 3.0, 60.0)]
+    waits = [Parameters().patience_seconds(replace(ETL, start_seconds=seconds)) for seconds in (0.0, 3.0, 60.0)]
 
     assert waits == [15.0, 60.0, 300.0]
 

@@ -40,7 +40,7 @@ def test_who_keeps_no_count_of_its_tasks_cannot_be_seen(group: str, who: str) ->
     text = one(group)
 
     assert f"spec.groups.a.autoscale: the controller cannot see how busy {who} is" in text
-    assert "stands at its static share" in text
+    assert "stays at its static share" in text
     assert "hint: use fleet's own worker, or write share instead of autoscale" in text
 
 
@@ -62,8 +62,8 @@ def test_a_broker_that_tells_nobody_what_waits(url: str) -> None:
     groups = "a: {pool: solo, autoscale: {}, queues: [a]}\n    b: {pool: solo, share: {}, queues: [b]}"
     texts = warned(groups, broker=f"{{url: '{url}'}}")
 
-    assert "spec.broker.url: this kind of broker tells nobody what waits: a would stand" in texts[-1]
-    assert not any("tells nobody" in text for text in warned("b: {replicas: 1}", broker=f"{{url: '{url}'}}"))
+    assert "spec.broker.url: this kind of broker does not report queue lengths: a would stay" in texts[-1]
+    assert not any("queue lengths" in text for text in warned("b: {replicas: 1}", broker=f"{{url: '{url}'}}"))
 
 
 def test_of_a_broker_whose_url_is_a_secret_nothing_is_said() -> None:
@@ -84,7 +84,7 @@ def test_a_queue_that_several_groups_take_from_counts_in_parts() -> None:
     moved = "a: {pool: solo, autoscale: {}, queues: [x, y]}"
     text = one(f"{moved}\n    b: {{pool: solo, autoscale: {{}}, queues: {{x: {{priority: 5}}, z: {{}}}}}}")
 
-    assert "spec.groups.b.queues.x: a and b take from queue 'x': what waits in it counts for each in equal" in text
+    assert "spec.groups.b.queues.x: a and b take from queue 'x': each counts an equal part of what waits in it" in text
     assert "a.queues.y: b and a take from queue 'y'" in one(f"{moved}\n    b: {{replicas: 1, queues: [y]}}")
     assert warned("a: {replicas: 1, queues: [x]}\n    b: {pool: solo, share: {}, queues: [x]}") == []
 

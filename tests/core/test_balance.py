@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.core.balance import Share, balance, exact_budgets, shape
+from fleet.core.balance import balance, exact_budgets, shape
 from fleet.core.prices import Prices
+from fleet.core.shares import Share
 from fleet.errors import Refused
 
 
@@ -96,7 +97,7 @@ def test_a_hundred_thousand_slots_over_a_thousand_groups() -> None:
 
 def test_a_group_stops_where_a_resource_is_used_up_and_the_others_have_its_share() -> None:
     memory = Prices(replica={"memory": 100}, slot={"memory": 50})
-    shares = [Share("etl", weight=3, size=4, prices=memory), Share("mail")]
+    shares = [Share("etl", weight=3, slots_per_replica=4, prices=memory), Share("mail")]
 
     found = balance(40, shares, capacity={"memory": 650})
 
@@ -110,16 +111,17 @@ def test_a_replica_never_uses_more_than_its_most() -> None:
     """Slots under the GIL share one core: the third and the thirtieth cost nothing more."""
     threads = Prices(slot={"cores": 1}, most={"cores": 1})
 
-    found = balance(30, [Share("mail", size=10, prices=threads)], capacity={"cores": 2})
+    found = balance(30, [Share("mail", slots_per_replica=10, prices=threads)], capacity={"cores": 2})
 
     assert found.slots == {"mail": 20}
 
 
 def test_every_sum_that_does_not_add_up_is_told_at_once() -> None:
     dear = Prices(replica={"memory": 300}, slot={"postgres": 2})
+    shares = [Share("a", min=4, slots_per_replica=2, prices=dear), Share("b")]
 
     with pytest.raises(Refused) as refused:
-        balance(3, [Share("a", min=4, size=2, prices=dear), Share("b")], capacity={"memory": 500, "postgres": 100})
+        balance(3, shares, capacity={"memory": 500, "postgres": 100})
 
     assert refused.value.message == (
         "the groups' minimums need 5 slots and 3 are there: 2 short (a 4, b 1);"

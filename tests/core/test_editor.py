@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.core.parse import Source
+from fleet.core.tree import Source
 from fleet.editor import edit_replicas
 from fleet.errors import ManifestError, UsageError
 from tests.core.texts import GOOD, fleet, read

@@ -9,19 +9,11 @@ from typing import Any
 import pytest
 
 from fleet.core import explain
-from fleet.core.desired import (
-    BROKER_GROUP,
-    BrokerSpec,
-    Desired,
-    PoolSpec,
-    RolloutPolicy,
-    WorkerSpec,
-    digest,
-    live_digest,
-)
+from fleet.core.desired import BROKER_GROUP, Desired, RolloutPolicy
 from fleet.core.expand import expand
 from fleet.core.facts import AppFacts, Facts, Overrides
 from fleet.core.parse import parse
+from fleet.core.spec import BrokerSpec, PoolSpec, WorkerSpec, digest, live_digest
 from fleet.core.tree import Source
 from fleet.errors import Refused
 
@@ -350,5 +342,5 @@ def test_a_memory_budget_names_groups_without_a_price() -> None:
         """
     )
 
-    assert found.notes == ("the memory budget counts 'a' as nothing: no perSlot.memory or perReplica.memory",)
+    assert found.notes == ("the memory budget does not include 'a': no perSlot.memory or perReplica.memory",)
     assert found.groups["c"].price.memory_per_slot_bytes == 100 << 20

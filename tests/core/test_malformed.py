@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.core.parse import Source, parse
+from fleet.core.parse import parse
+from fleet.core.tree import Source
 from fleet.errors import ManifestError
 from tests.core.texts import ENVIRON, GOOD, document, fleet, problems
 

@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from fleet.apply import apply
 from fleet.apply_events import WalkOptions
 from fleet.backends.memory import MemoryBackend
-from fleet.core.desired import Desired, PoolSpec, WorkerSpec
+from fleet.core.desired import Desired
 from fleet.core.moves import begun, in_rollout
 from fleet.core.observed import Observed, State
 from fleet.core.plan import Action, Plan
 from fleet.core.planner import plan
+from fleet.core.spec import PoolSpec, WorkerSpec
 from tests.properties.strategies import fleets, worlds
 from tests.worlds import but, fleet, group, running
 

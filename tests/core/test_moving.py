@@ -7,7 +7,7 @@ import pytest
 from fleet.core.expand import expand, full_specs
 from fleet.core.facts import Facts, Overrides
 from fleet.core.manifest import Manifest
-from fleet.core.moving import Moving, moving
+from fleet.core.moving import ScaledGroups, scaled_groups
 from fleet.core.prices import Prices
 from fleet.errors import Refused
 from tests.core.texts import fleet, read
@@ -24,9 +24,11 @@ def manifest(groups: str = GROUPS, *, more: str = "  concurrency: 40\n") -> Mani
     return read(fleet(groups, more=more)).manifest
 
 
-def found(groups: str = GROUPS, *, more: str = "  concurrency: 40\n", overrides: Overrides | None = None) -> Moving:
+def found(
+    groups: str = GROUPS, *, more: str = "  concurrency: 40\n", overrides: Overrides | None = None
+) -> ScaledGroups:
     text = manifest(groups, more=more)
-    return moving(text, full_specs(text, FACTS), overrides=overrides or Overrides())
+    return scaled_groups(text, full_specs(text, FACTS), overrides=overrides or Overrides())
 
 
 def test_what_fixed_groups_and_static_shares_leave_is_divided() -> None:
@@ -38,16 +40,16 @@ def test_a_group_says_what_it_promises_and_its_pool_what_a_slot_costs() -> None:
     moved, other = found().groups
 
     assert (moved.target_wait_seconds, moved.expected_runtime_seconds, moved.start_seconds) == (3.0, 0.2, 0.0)
-    assert (moved.share.weight, moved.share.min, moved.share.size, moved.loans) == (3, 1, 8, True)
+    assert (moved.share.weight, moved.share.min, moved.share.slots_per_replica, moved.loans) == (3, 1, 8, True)
     assert (other.target_wait_seconds, other.start_seconds, other.idle_after_seconds) == (5.0, 3.0, 60.0)
     assert (other.loans, other.on_missing_metrics) == (False, "static")
 
 
 def test_the_manifest_tunes_what_is_the_owners_to_choose() -> None:
-    said = found(more="  concurrency: 40\n  balance: {tick: 5s, surplus: release, squeeze: 0s}\n").tuning
+    said = found(more="  concurrency: 40\n  balance: {tick: 5s, surplus: release, squeeze: 0s}\n").parameters
 
     assert (said.tick_seconds, said.surplus, said.squeeze_seconds) == (5.0, "release", 0.0)
-    assert found().tuning.tick_seconds == 1.0
+    assert found().parameters.tick_seconds == 1.0
 
 
 def test_a_group_held_by_hand_is_not_moved() -> None:

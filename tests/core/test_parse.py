@@ -11,9 +11,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.core.manifest import Broker, Defaults, duration_seconds, size_bytes
-from fleet.core.parse import Parsed, Source, from_document, parse
+from fleet.core.field_types import duration_seconds, size_bytes
+from fleet.core.manifest import Broker, Defaults
+from fleet.core.parse import Parsed, from_document, parse
 from fleet.core.scalars import resolve
+from fleet.core.tree import Source
 from fleet.errors import ManifestError
 from tests.core.texts import ENVIRON, GOOD, document, fleet, problems, read, said
 

@@ -9,21 +9,11 @@ from typing import Any
 import pytest
 
 from fleet.core import plan_text
-from fleet.core.desired import (
-    BROKER_GROUP,
-    BrokerSpec,
-    Desired,
-    DesiredGroup,
-    QueueSpec,
-    RestartPolicy,
-    RolloutPolicy,
-    TaskPolicy,
-    WorkerSpec,
-    live_digest,
-)
+from fleet.core.desired import BROKER_GROUP, Desired, DesiredGroup, RolloutPolicy
 from fleet.core.observed import Observed, ObservedReplica, State, Stray
 from fleet.core.plan import Action, Plan
 from fleet.core.planner import plan
+from fleet.core.spec import BrokerSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest
 from tests.worlds import FLEET, but, fleet, group, planned, running, without
 
 TEN = group("thumbs", *[1] * 10)
@@ -43,9 +33,9 @@ def test_a_fleet_that_does_not_run_is_started() -> None:
     is_text(
         planned(fleet(group("thumbs", 1, 1), group("reports", 10, pool="prefork")), EMPTY),
         """
-        + reports.0  start  none of it runs yet
-        + thumbs.0   start  none of 2 runs yet
-        + thumbs.1   start  none of 2 runs yet
+        + reports.0  start  not running yet
+        + thumbs.0   start  none of 2 is running yet
+        + thumbs.1   start  none of 2 is running yet
 
         Plan: 3 to start.
         """,
@@ -264,10 +254,10 @@ def test_the_broker_and_dependencies_come_first() -> None:
     is_text(
         todo,
         """
-        + fleet-broker.0  start  none of it runs yet
-        + thumbs.0        start  none of 2 runs yet  (after fleet-broker.0)
-        + thumbs.1        start  none of 2 runs yet  (after fleet-broker.0)
-        + beat.0          start  none of it runs yet  (after fleet-broker.0, thumbs.0, thumbs.1)
+        + fleet-broker.0  start  not running yet
+        + thumbs.0        start  none of 2 is running yet  (after fleet-broker.0)
+        + thumbs.1        start  none of 2 is running yet  (after fleet-broker.0)
+        + beat.0          start  not running yet  (after fleet-broker.0, thumbs.0, thumbs.1)
 
         Plan: 4 to start.
         """,
@@ -311,7 +301,7 @@ def test_strays_are_ended_before_their_replica_starts() -> None:
         """
         ! gone.4 (pid 811)    reap   duplicate: not the process its supervisor runs
         ! thumbs.0 (pid 812)  reap   orphan: not the process its supervisor runs
-        + thumbs.0            start  none of it runs yet  (after thumbs.0@812)
+        + thumbs.0            start  not running yet  (after thumbs.0@812)
 
         Plan: 1 to start, 2 to reap.
         """,
@@ -330,7 +320,7 @@ def test_what_stopped_runs_again() -> None:
         """
         + thumbs.0            start    stopped by hand
         ↻ thumbs.1            restart  parked after too many crashes: exit 1, 8 times in 10m
-        ↻ thumbs.2            restart  it is on its way out, and wanted
+        ↻ thumbs.2            restart  it is leaving, and wanted
         = thumbs.3, thumbs.4  keep     up to date
 
         Plan: 1 to start, 2 to restart, 2 untouched.
@@ -345,8 +335,8 @@ def test_a_restart_rolls_like_a_replacement() -> None:
         todo,
         """
         + thumbs.2  start    spare while thumbs rolls
-        ↻ thumbs.0  restart  restart asked for  (after thumbs.2)
-        ↻ thumbs.1  restart  restart asked for  (after thumbs.0)
+        ↻ thumbs.0  restart  restart requested  (after thumbs.2)
+        ↻ thumbs.1  restart  restart requested  (after thumbs.0)
         - thumbs.2  drain    the spare is not needed any more  (after thumbs.1)
 
         Plan: 2 to restart.
@@ -469,7 +459,7 @@ def test_slots_changed_by_hand_are_drift() -> None:
 
     assert (step.id, step.reason) == (
         "resize mail.0",
-        "pool.concurrency 5 -> 2: changed by hand, or not taken up yet",
+        "pool.concurrency 5 -> 2: changed by hand, or not applied yet",
     )
 
 
@@ -627,7 +617,7 @@ def test_the_text_ends_with_budgets_summary_and_longest_time() -> None:
             processes       11       22      -
 
             Plan: 1 to replace.
-            Takes at most 4m, if everything is as slow as it may be.
+            Takes 4m in the worst case.
             """
         )
     )

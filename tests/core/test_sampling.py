@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.core.decode import decoded
-from fleet.core.desired import Desired, DesiredGroup, QueueSpec, WorkerSpec
+from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.samples import Backlog, Meter, QueueSample
-from fleet.core.sampling import Sight, sights
+from fleet.core.sampling import Measured, measure
+from fleet.core.spec import QueueSpec, WorkerSpec
 from tests.worlds import but, fleet, group, running
 from tests.worlds import without as lacking
 
@@ -51,18 +52,18 @@ def looked(
     *,
     name: str = "a",
     meters: Mapping[str, Meter] | None = None,
-) -> Sight:
+) -> Measured:
     """One group as it is now."""
-    return sights([name], desired, observed, backlog, meters=meters or {}, now=NOW)[name]
+    return measure([name], desired, observed, backlog, meters=meters or {}, now=NOW)[name]
 
 
-def slots(sight: Sight) -> tuple[int, int, int, int]:
+def slots(measured: Measured) -> tuple[int, int, int, int]:
     """Ready, starting, draining, parked."""
-    sample = sight.sample
-    return sample.ready, sample.starting, sample.draining, sight.parked
+    sample = measured.sample
+    return sample.ready, sample.starting, sample.draining, measured.parked
 
 
-def changed(one: DesiredGroup, **fields: Any) -> Sight:
+def changed(one: DesiredGroup, **fields: Any) -> Measured:
     """A group of which the first replica looks like this."""
     return looked(fleet(one), but(working(one), "a.0", **fields))
 
@@ -142,10 +143,10 @@ def test_other_groups_do_not_count() -> None:
     one, other = taking("a", 4), taking("b", 9)
     seen = but(working(one, other), "b.0", busy=9, processed=50, reserved=20)
 
-    sight = looked(fleet(one, other), seen, at_broker({"mail": 0}, {}, held={"b.0": 20, "b.7": 5}))
+    measured = looked(fleet(one, other), seen, at_broker({"mail": 0}, {}, held={"b.0": 20, "b.7": 5}))
 
-    assert slots(sight) == (4, 0, 0, 0)
-    assert (sight.sample.busy, sight.sample.queue, sight.sample.completions) == (0, 0, 0)
+    assert slots(measured) == (4, 0, 0, 0)
+    assert (measured.sample.busy, measured.sample.queue, measured.sample.completions) == (0, 0, 0)
 
 
 @st.composite
@@ -172,7 +173,7 @@ def test_every_slot_is_counted_once(seen: list[ObservedReplica], drained: set[st
     one = taking("a", 8)
     observed = Observed("shop", up=True, replicas={replica.name: replica for replica in seen})
     there = [
-        max(replica.size, replica.slots, replica.busy)
+        max(replica.target_slots, replica.slots, replica.busy)
         for replica in observed.replicas.values()
         if replica.running or replica.state in (State.STARTING, State.FAILED)
     ]
@@ -207,7 +208,7 @@ def test_a_group_without_queues_waits_for_nobody_knows_what() -> None:
 @given(st.integers(0, 10_000), st.integers(1, 7))
 def test_a_shared_queue_is_divided_without_loss(waiting: int, sharers: int) -> None:
     groups = [taking(f"g{number}", 1) for number in range(sharers)]
-    found = sights(
+    found = measure(
         [one.name for one in groups],
         fleet(*groups),
         working(*groups),
@@ -215,7 +216,7 @@ def test_a_shared_queue_is_divided_without_loss(waiting: int, sharers: int) -> N
         meters={},
         now=NOW,
     )
-    parts = [sight.sample.queue or 0 for sight in found.values()]
+    parts = [measured.sample.queue or 0 for measured in found.values()]
 
     assert sum(parts) == waiting
     assert max(parts) - min(parts) <= 1
@@ -337,11 +338,11 @@ def test_counters_do_not_go_back_when_replicas_restart_and_leave() -> None:
     first = but(but(working(one), "a.0", processed=10, busy_seconds=20.0), "a.1", processed=4, busy_seconds=4.0)
     restarted = but(first, "a.0", pid=999, processed=1, busy_seconds=0.5)
 
-    sight = looked(fleet(one), first)
-    seen = [sight.sample]
+    measured = looked(fleet(one), first)
+    seen = [measured.sample]
     for observed in (restarted, lacking(restarted, "a.1"), restarted):
-        sight = looked(fleet(one), observed, meters={"a": sight.meter})
-        seen.append(sight.sample)
+        measured = looked(fleet(one), observed, meters={"a": measured.meter})
+        seen.append(measured.sample)
 
     assert [sample.completions for sample in seen[:3]] == [14, 15, 15]
     assert [sample.busy_seconds for sample in seen[:3]] == [24.0, 24.5, 24.5]
@@ -351,11 +352,11 @@ def test_counters_do_not_go_back_when_replicas_restart_and_leave() -> None:
 def test_a_record_that_could_not_be_read_once_is_not_counted_twice(state: State) -> None:
     one = taking("a", 2, 2)
     seen = but(but(working(one), "a.0", processed=1000, busy_seconds=900.0), "a.1", processed=10, busy_seconds=9.0)
-    sight = looked(fleet(one), seen)
+    measured = looked(fleet(one), seen)
     for observed in (but(seen, "a.0", state=state, counts=False), but(seen, "a.0", processed=1001)):
-        sight = looked(fleet(one), observed, meters={"a": sight.meter})
+        measured = looked(fleet(one), observed, meters={"a": measured.meter})
 
-    assert sight.sample.completions == 1011
+    assert measured.sample.completions == 1011
 
 
 @given(
@@ -374,9 +375,9 @@ def test_whatever_comes_restarts_and_goes_counters_only_grow(looks: list[dict[st
             name: replace(working(one).replicas[name], pid=pid, processed=done, busy_seconds=done / 4)
             for name, (pid, done) in look.items()
         }
-        sight = looked(fleet(one), Observed("shop", up=True, replicas=replicas), meters=meters)
-        now = (sight.sample.completions or 0, sight.sample.busy_seconds or 0.0)
-        meters = {"a": sight.meter}
+        measured = looked(fleet(one), Observed("shop", up=True, replicas=replicas), meters=meters)
+        now = (measured.sample.completions or 0, measured.sample.busy_seconds or 0.0)
+        meters = {"a": measured.meter}
         assert now >= before
         assert now[1] >= before[1]
         before = now
@@ -384,8 +385,8 @@ def test_whatever_comes_restarts_and_goes_counters_only_grow(looks: list[dict[st
 
 def test_what_was_counted_survives_a_controller_that_was_killed() -> None:
     one = taking("a", 2)
-    sight = looked(fleet(one), but(working(one), "a.0", processed=10, busy_seconds=20.0))
-    again = decoded(Meter, sight.meter.to_json())
+    measured = looked(fleet(one), but(working(one), "a.0", processed=10, busy_seconds=20.0))
+    again = decoded(Meter, measured.meter.to_json())
     later = looked(fleet(one), but(working(one), "a.0", processed=12, busy_seconds=21.0), meters={"a": again})
 
     assert later.sample.completions == 12

@@ -9,19 +9,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleet.core.balance import Share
-from fleet.core.policies import POLICIES, Case, Split
+from fleet.core.policies import POLICIES, PolicyInput, Split
 from fleet.core.samples import Sample
-from fleet.core.scaling import Scaled, Tuning
+from fleet.core.scaling import Parameters, ScaledGroup
+from fleet.core.shares import Share
 from fleet.core.simulation import Arrival, Orders, Outcome, Setting, Station, simulate
-from fleet.core.workloads import WORKLOADS, Usual, arrivals, read_arrivals
+from fleet.core.workloads import WORKLOADS, BaseLoad, arrivals, read_arrivals
 from fleet.errors import UsageError
 from tests.core.erlang import late_probability, waiting_probability
 
 
 def station(name: str = "a", *, live: bool = True, unit: int = 1, start: float = 0.0, target: float = 1.0) -> Station:
     share = Share(name, min=unit, unit=unit)
-    return Station(Scaled(share, target_wait_seconds=target, start_seconds=start), is_live=live)
+    return Station(ScaledGroup(share, target_wait_seconds=target, start_seconds=start), is_live=live)
 
 
 def tasks(*pairs: Arrival) -> Iterator[Arrival]:
@@ -156,10 +156,10 @@ def test_tasks_and_slots_are_conserved_under_any_policy(seed: int) -> None:
 
 
 USUALS = (
-    Usual("thumbs", 8.0, 0.8, 0.5, weight=2),
-    Usual("etl", 2.5, 4.0, weight=3),
-    Usual("mail", 20.0, 0.4, weight=3),
-    Usual("export", 0.3, 30.0, weight=2),
+    BaseLoad("thumbs", 8.0, 0.8, 0.5, weight=2),
+    BaseLoad("etl", 2.5, 4.0, weight=3),
+    BaseLoad("mail", 20.0, 0.4, weight=3),
+    BaseLoad("export", 0.3, 30.0, weight=2),
 )
 
 
@@ -167,9 +167,9 @@ USUALS = (
 def test_a_workload_never_passes_its_peak_and_is_the_same_for_the_same_seed(name: str) -> None:
     flows = WORKLOADS[name](USUALS, budget=64, duration=600.0)
 
-    assert list(flows) == [usual.name for usual in USUALS]
-    for usual in USUALS:
-        flow = flows[usual.name]
+    assert list(flows) == [base.name for base in USUALS]
+    for base in USUALS:
+        flow = flows[base.name]
         assert all(0 <= flow.rate(second / 4) <= flow.peak + 1e-9 for second in range(2400))
         first, again = (list(arrivals(flow, Random(7), until=600.0)) for _ in range(2))
         assert first == again
@@ -192,10 +192,10 @@ def test_starvation_asks_for_more_than_the_budget() -> None:
 
 
 GROUPS = [
-    Scaled(Share("thumbs", 2, 1, 48), 5.0, 0.8, 3.0),
-    Scaled(Share("etl", 3, 2, 64), 20.0, 4.0, 0.2),
-    Scaled(Share("mail", 3, 2, 64), 2.0, 0.4, 0.0),
-    Scaled(Share("export", 2, 1, 48), 60.0, 30.0, 3.0),
+    ScaledGroup(Share("thumbs", 2, 1, 48), 5.0, 0.8, 3.0),
+    ScaledGroup(Share("etl", 3, 2, 64), 20.0, 4.0, 0.2),
+    ScaledGroup(Share("mail", 3, 2, 64), 2.0, 0.4, 0.0),
+    ScaledGroup(Share("export", 2, 1, 48), 60.0, 30.0, 3.0),
 ]
 
 
@@ -206,7 +206,7 @@ def outcome(policy: str, workload: str, *, seconds: float = 900.0) -> Outcome:
     flows = WORKLOADS[workload](USUALS, budget=BUDGET, duration=seconds)
     came = {name: list(arrivals(flow, Random(f"3/{name}"), until=seconds)) for name, flow in flows.items()}
     loads = {name: sum(runtime for _, runtime in one) / seconds for name, one in came.items()}
-    made = POLICIES[policy](Case(GROUPS, BUDGET, Tuning(), loads))
+    made = POLICIES[policy](PolicyInput(GROUPS, BUDGET, Parameters(), loads))
     stations = [Station(group, group.start_seconds < 1) for group in GROUPS]
     return simulate(Setting(stations, BUDGET, seconds, 60.0), {name: iter(one) for name, one in came.items()}, made)
 

@@ -11,11 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.core.manifest import NAME_PATTERN
-from fleet.core.parse import Parsed, Source, parse, schema
+from fleet.core.field_types import NAME_PATTERN
+from fleet.core.parse import Parsed, parse, schema
+from fleet.core.tree import Source
 from fleet.errors import UsageError
-from fleet.manifest_text import flow, free_name, scalar
-from fleet.starter import Imported, files, fleet_name, import_from
+from fleet.importers import import_from
+from fleet.manifest_text import Imported, flow, free_name, scalar
+from fleet.starter import files, fleet_name
 from tests.core.texts import fleet, read
 
 

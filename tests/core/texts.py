@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from fleet.core.parse import Parsed, Source, parse
+from fleet.core.parse import Parsed, parse
+from fleet.core.tree import Source
 from fleet.errors import ManifestError, Problem
 
 GOOD = """\

@@ -17,7 +17,7 @@ import pytest
 
 from pools import BasePool, EventLoop, HandleState, HardTimeLimit, PoolUnavailable, SlotLost, Terminated, Unpicklable
 from pools.errors import SoftTimeLimit
-from pools.prefork import PreforkPool
+from pools.prefork.pool import PreforkPool
 from pools.prefork.zygote import ZygoteNursery
 from tests.conftest import eventually
 from tests.pools import tasks

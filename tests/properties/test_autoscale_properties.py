@@ -10,12 +10,14 @@ from random import Random
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from fleet.controller_look import Look
 from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
-from fleet.core.balance import Share, balance
+from fleet.core.balance import balance
 from fleet.core.decode import decoded
 from fleet.core.samples import Sample
-from fleet.core.scaling import Scaled, Tuning
-from fleet.core.simulation import Arrival, Look, Orders, Outcome, Setting, Station, simulate
+from fleet.core.scaling import Parameters, ScaledGroup
+from fleet.core.shares import Share
+from fleet.core.simulation import Arrival, Orders, Outcome, Setting, Station, simulate
 
 TICK = 2.0
 Samples = Mapping[str, Sample]
@@ -29,10 +31,10 @@ class World:
     budget: int
     arrivals: dict[str, list[Arrival]]
     seconds: float
-    tuning: Tuning
+    parameters: Parameters
 
     @property
-    def groups(self) -> list[Scaled]:
+    def groups(self) -> list[ScaledGroup]:
         return [station.group for station in self.stations]
 
     @property
@@ -61,7 +63,7 @@ class Watched:
 
 
 def decided(world: World, memory: Memory, samples: Samples, now: float) -> Decision:
-    return decide(memory, samples, world.groups, budget=world.budget, now=now, tuning=world.tuning)
+    return decide(memory, samples, world.groups, budget=world.budget, now=now, parameters=world.parameters)
 
 
 def play(
@@ -83,7 +85,7 @@ def stations(draw: st.DrawFn, name: str, units: Sequence[int], tiers: Sequence[i
     low = draw(st.integers(0, 3)) * unit
     high = draw(st.none() | st.integers(1, 10).map(lambda steps: low + steps * unit))
     share = Share(name, draw(st.integers(1, 5)), low, high, draw(st.sampled_from(list(tiers))), unit)
-    group = Scaled(
+    group = ScaledGroup(
         share,
         target_wait_seconds=draw(st.sampled_from([1.0, 5.0, 20.0])),
         expected_runtime_seconds=draw(st.sampled_from([0.3, 1.0, 5.0])),
@@ -104,11 +106,11 @@ def worlds(draw: st.DrawFn, units: Sequence[int] = (1, 1, 4), tiers: Sequence[in
         sum(station.group.floor for station in made) + draw(st.integers(1, 24)),
         {station.name: coming(draw, station, seconds, chance) for station in made},
         seconds,
-        replace(Tuning(), tick_seconds=TICK, **draw(tunings)),
+        replace(Parameters(), tick_seconds=TICK, **draw(all_parameters)),
     )
 
 
-tunings = st.fixed_dictionaries(
+all_parameters = st.fixed_dictionaries(
     {
         "surplus": st.sampled_from(["keep", "release"]),
         "squeeze_seconds": st.sampled_from([0.0, 30.0, 120.0]),
@@ -165,7 +167,7 @@ def test_what_is_asked_for_at_once_never_passes_the_budget(world: World) -> None
 @given(worlds(units=(1,), tiers=(0,)))
 def test_everybody_gets_what_they_need_or_their_share_whatever_others_ask_for(world: World) -> None:
     """Isolation. In the first time of a shortage only the bare need is promised, so that bursts are met."""
-    assume(world.tuning.loan_within_seconds is None)
+    assume(world.parameters.loan_within_seconds is None)
     watched, _ = play(world)
     for _, _, decision in watched.log:
         shares = shares_beside_the_awake(world, decision)
@@ -228,7 +230,7 @@ def test_a_group_without_metrics_stands_or_goes_to_its_static_share(world: World
     blind = world.stations[0]
     group = replace(blind.group, on_missing_metrics=said)
     world = replace(world, stations=[replace(blind, group=group), *world.stations[1:]])
-    release = replace(world, tuning=replace(world.tuning, surplus="release", loan_within_seconds=None))
+    release = replace(world, parameters=replace(world.parameters, surplus="release", loan_within_seconds=None))
     watched, _ = play(
         release, seen=lambda now, name, sample: blinded(sample) if name == blind.name and now > TICK else sample
     )
@@ -344,17 +346,17 @@ def test_a_shortage_that_is_met_every_other_look_is_still_one() -> None:
     """Seen with a unit of four in a full budget: each look began a new squeeze, which the next look undid."""
     world = World(
         [
-            Station(Scaled(Share("a", 5), 5.0, 0.3, 3.0)),
-            Station(Scaled(Share("b", 2, 0), 5.0, 1.0, 3.0, 20.0), is_live=True),
-            Station(Scaled(Share("c", 2, 0, 4, tier=1), 5.0, 1.0, 0.2, 20.0, loans=False)),
-            Station(Scaled(Share("d", 2, 4, 40, unit=4), 20.0, 5.0, 0.0), is_live=True),
+            Station(ScaledGroup(Share("a", 5), 5.0, 0.3, 3.0)),
+            Station(ScaledGroup(Share("b", 2, 0), 5.0, 1.0, 3.0, 20.0), is_live=True),
+            Station(ScaledGroup(Share("c", 2, 0, 4, tier=1), 5.0, 1.0, 0.2, 20.0, loans=False)),
+            Station(ScaledGroup(Share("d", 2, 4, 40, unit=4), 20.0, 5.0, 0.0), is_live=True),
         ],
         budget=15,
         arrivals={},
         seconds=900.0,
-        tuning=Tuning(tick_seconds=TICK, surplus="keep"),
+        parameters=Parameters(tick_seconds=TICK, surplus="keep"),
     )
     rates = {"a": 2.5, "b": 1.0, "c": 1.0, "d": 2.5}
 
     assert moves_at_the_end(world, rates) == 0
-    assert moves_at_the_end(replace(world, tuning=replace(world.tuning, burst_seconds=0.0)), rates) > 0
+    assert moves_at_the_end(replace(world, parameters=replace(world.parameters, burst_seconds=0.0)), rates) > 0

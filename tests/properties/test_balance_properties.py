@@ -12,8 +12,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fleet.core.balance import Share, balance, shape
+from fleet.core.balance import balance, shape
 from fleet.core.prices import Prices
+from fleet.core.shares import Share
 from fleet.errors import Refused
 
 Problem = tuple[int, list[Share]]
@@ -232,7 +233,7 @@ def priced(draw: st.DrawFn, units: tuple[int, ...] = (1, 2, 3)) -> Priced:
     shares = [
         replace(
             share,
-            size=draw(st.sampled_from([1, 3, 8])),
+            slots_per_replica=draw(st.sampled_from([1, 3, 8])),
             prices=Prices(draw(amounts), draw(amounts), {"cores": draw(st.integers(0, 9))}),
         )
         for share in shares

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from fleet.backends.memory import MemoryBackend
 from fleet.core import plan_text
 from fleet.core.assignment import assign
-from fleet.core.desired import Desired, DesiredGroup, PoolSpec, WorkerSpec, digest, live_digest
+from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.plan import Action
 from fleet.core.planner import fingerprint, plan
+from fleet.core.spec import PoolSpec, WorkerSpec, digest, live_digest
 from tests.properties.strategies import ORPHAN, fleets, groups, resized, settings, worlds
 from tests.worlds import apply, carry_out, fleet, planned, running
 
@@ -113,7 +114,7 @@ def test_what_can_change_in_place_keeps_its_process(one: DesiredGroup, other: di
 
     assert {step.action for step in todo.changes} <= {Action.RESIZE}
     assert pids(backend.observe()) == before
-    assert all(seen.goes_by(new.spec) for seen in backend.observe().replicas.values())
+    assert all(seen.follows(new.spec) for seen in backend.observe().replicas.values())
 
 
 def pids(observed: Observed) -> dict[str, int | None]:

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from fleet.broker.publisher import Outgoing, Publisher, depths
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 from fleet.worker.channels.redis import RedisChannel
 from fleet.worker.delivery import ChannelLost
 from tests.conftest import eventually

@@ -23,8 +23,9 @@ from fleet.backends.supervisor.daemon import daemon_environment
 from fleet.backends.supervisor.folder import Folder
 from fleet.backends.supervisor.processes import is_alive
 from fleet.broker import embedded
-from fleet.core.desired import BROKER_GROUP, RestartPolicy, WorkerSpec
+from fleet.core.desired import BROKER_GROUP
 from fleet.core.observed import ObservedReplica, State
+from fleet.core.spec import RestartPolicy, WorkerSpec
 from fleet.errors import FleetError, Refused, Unreachable
 from tests.backends.worlds import IDLE, PYTHON, World, desired_of, drains_for, replicas_of, spec_of
 from tests.conftest import eventually

@@ -13,7 +13,7 @@ import pytest
 from celery import Celery, chain
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 
-from fleet.core.desired import TaskPolicy
+from fleet.core.spec import TaskPolicy
 from fleet.worker.lifecycle import EXIT_REPLACE
 from tests.conftest import eventually
 from tests.worker.workers import RunningWorker, Shop

@@ -15,7 +15,7 @@ import pytest
 from celery import Celery, chain, chord, group
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 
-from fleet.core.desired import TaskPolicy
+from fleet.core.spec import TaskPolicy
 from tests.conftest import eventually
 from tests.worker.workers import RunningWorker
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import kombu
 import pytest
 
-from fleet.core.desired import TaskPolicy
+from fleet.core.spec import TaskPolicy
 from tests.conftest import eventually
 from tests.servers import free_port
 from tests.worker.workers import Shop

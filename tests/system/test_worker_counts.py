@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fleet.core.desired import TaskPolicy
+from fleet.core.spec import TaskPolicy
 from fleet.worker.record import RecordView
 from tests.conftest import eventually
 from tests.worker.brokers import Broker

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 
-from fleet.core.desired import TaskPolicy
+from fleet.core.spec import TaskPolicy
 from tests.conftest import eventually
 from tests.system.test_worker_celery import WAIT, CeleryShop
 from tests.worker.workers import PROJECT, RunningWorker, Shop

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet.core.desired import TaskPolicy
 from fleet.core.health import Condition, Health, Patience, judge
+from fleet.core.spec import TaskPolicy
 from fleet.worker.alive import lives
 from fleet.worker.record import read
 from tests.conftest import eventually

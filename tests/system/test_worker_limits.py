@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fleet.core.desired import TaskPolicy
+from fleet.core.spec import TaskPolicy
 from fleet.worker.lifecycle import EXIT_REPLACE
 from tests.conftest import eventually
 from tests.worker.workers import Shop

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fleet.core.desired import TaskPolicy
+from fleet.core.spec import TaskPolicy
 from tests.conftest import eventually
 from tests.worker.workers import RunningWorker, Shop
 

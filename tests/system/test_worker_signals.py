@@ -16,7 +16,7 @@ import kombu
 import pytest
 
 from fleet import Tasks
-from fleet.core.desired import TaskPolicy
+from fleet.core.spec import TaskPolicy
 from tests.conftest import eventually
 from tests.worker.workers import RunningWorker
 

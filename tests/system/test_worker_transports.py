@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.core.desired import TaskPolicy
+from fleet.core.spec import TaskPolicy
 from tests.conftest import eventually
 from tests.worker.workers import Shop
 

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import uuid4
 
 from fleet.broker.publisher import Outgoing, Publisher, depths
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 from fleet.worker.channels import open_channel
 from fleet.worker.delivery import Delivery
 from tests.conftest import eventually

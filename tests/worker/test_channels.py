@@ -11,7 +11,7 @@ import kombu
 import pytest
 from kombu.transport.sqlalchemy import Channel
 
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 from fleet.worker.delivery import ChannelLost
 from tests.conftest import eventually
 from tests.worker.brokers import Broker, filesystem, gather, stays_empty, values

@@ -12,7 +12,7 @@ import kombu
 import pytest
 from amqp.basic_message import Message
 
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 from fleet.worker.channels import open_channel
 from fleet.worker.channels import rabbitmq as module
 from fleet.worker.channels.frames import Pushed

@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from fleet.broker.connection import redis_access
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 from fleet.worker.channels.holders import is_dead_sibling
 from fleet.worker.channels.redis import POLL_SECONDS, RedisChannel
 from fleet.worker.delivery import ChannelLost

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from fleet import Tasks
-from fleet.core.desired import PoolSpec, QueueSpec, TaskPolicy, WorkerSpec
+from fleet.core.spec import PoolSpec, QueueSpec, TaskPolicy, WorkerSpec
 from fleet.worker import execution, record
 from fleet.worker.consumer import Consumer
 from fleet.worker.delivery import ChannelLost, Delivery

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest
+from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest
 from fleet.launch_document import LaunchDocument
 from fleet.worker import logs
 from fleet.worker.lifecycle import State

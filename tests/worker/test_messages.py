@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from fleet.broker.envelope import SENT_AT_HEADER
 from fleet.worker.delivery import Delivery
-from fleet.worker.messages import SENT_AT_HEADER, BadMessage, Built, TaskMessage, build
+from fleet.worker.messages import BadMessage, Built, TaskMessage, build
 
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 

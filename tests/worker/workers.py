@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 import fleet
-from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
+from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
 from fleet.launch_document import LaunchDocument
 from fleet.worker import record
 from fleet.worker.record import RecordView

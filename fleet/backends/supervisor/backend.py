@@ -27,8 +27,9 @@ from fleet.backends.supervisor.rpc import (
     SupervisorRpc,
 )
 from fleet.broker import embedded
-from fleet.core.desired import BROKER_GROUP, PARKED_EXIT, Desired, Replica
+from fleet.core.desired import BROKER_GROUP, Desired, Replica
 from fleet.core.observed import Observed, ObservedReplica
+from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.places import Places
 from fleet.worker import record as records
@@ -225,9 +226,11 @@ class SupervisorBackend:
         self._folder.rewrite({replica: self._program(replica) for replica in stale}, secrets=secrets)
 
     def stop(self, names: Sequence[str]) -> None:
-        """Signal all of them in one call. One that has just crashed is about to be started again: it is waited for,
-        because
-        supervisord refuses to stop what does not run."""
+        """Signal all of them in one call.
+
+        A replica that has just crashed is about to be started again: that is waited for, because supervisord refuses
+        to stop what does not run.
+        """
         end = time.monotonic() + _RESPAWN_SECONDS
         while True:
             rows = [row for name, (row, _) in _owned(self._rpc.processes()).items() if name in set(names)]

@@ -13,7 +13,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.core.desired import BROKER_GROUP, PARKED_EXIT, split_name
+from fleet.core.desired import BROKER_GROUP, split_name
+from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError
 from fleet.places import Places, check_socket_path
 

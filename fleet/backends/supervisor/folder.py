@@ -13,7 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet import launch_document
-from fleet.core.desired import Replica, WorkerSpec, is_replica
+from fleet.core.desired import Replica, is_replica
+from fleet.core.spec import WorkerSpec
 from fleet.errors import FleetError
 from fleet.files import write_all
 from fleet.launch_document import DocumentError, LaunchDocument
@@ -82,9 +83,10 @@ class Folder:
             self.starts_file(replica).unlink(missing_ok=True)
 
     def remove_records(self, replicas: Iterable[str]) -> None:
-        """What these replicas wrote about themselves. Their logs stay, and their lock files: an orphan of an earlier
-        life may
-        still hold one, and a new file of the same name would be another lock."""
+        """What these replicas wrote about themselves. Their logs and their lock files stay.
+
+        A process of an earlier start may still hold such a lock, and a new file of the same name would be another one.
+        """
         for replica in replicas:
             self.places.record_file(replica).unlink(missing_ok=True)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fleet.backends.supervisor.rpc import LIVE_STATES, Process, ProcessState
-from fleet.core.desired import PARKED_EXIT, WorkerSpec, split_name
+from fleet.core.desired import split_name
 from fleet.core.health import Condition, judge
 from fleet.core.observed import ObservedReplica, RunningTask, State
+from fleet.core.spec import PARKED_EXIT, WorkerSpec
 from fleet.launch_document import LaunchDocument
 from fleet.worker.record import RecordView
 

@@ -31,7 +31,7 @@ def init_flags(parser: argparse.ArgumentParser) -> None:
 
 def init(args: argparse.Namespace, out: Output) -> int:
     """Write a manifest to start from, and say what to do next."""
-    from fleet.core.manifest import NAME_PATTERN
+    from fleet.core.field_types import NAME_PATTERN
     from fleet.starter import MANIFEST_FILE, files, fleet_name
 
     folder = Path(args.folder)
@@ -52,7 +52,8 @@ def init(args: argparse.Namespace, out: Output) -> int:
 
 
 def _taken_over(name: str, kind: str, file: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    from fleet.starter import MANIFEST_FILE, SCHEMA_FILE, files, import_from
+    from fleet.importers import import_from
+    from fleet.starter import MANIFEST_FILE, SCHEMA_FILE, files
 
     try:
         text = read_named(file).decode()

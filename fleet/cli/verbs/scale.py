@@ -11,8 +11,8 @@ from fleet.audit import who
 from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
 from fleet.cli.output import Output
 from fleet.cli.target import Target, checked_names, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
-from fleet.core.parse import Source
 from fleet.core.selection import sharing
+from fleet.core.tree import Source
 from fleet.editor import edit_replicas
 from fleet.errors import UsageError
 from fleet.files import STDIN, rewrite

@@ -15,7 +15,7 @@ from fleet.core.wording import duration as told
 from fleet.errors import UsageError
 
 if TYPE_CHECKING:
-    from fleet.core.rehearsal import Play, Stage
+    from fleet.core.rehearsal import Scenario, Traffic
     from fleet.core.simulation import GroupOutcome, Outcome
     from fleet.wanted import LoadedManifest
 
@@ -50,7 +50,7 @@ def simulate_flags(parser: argparse.ArgumentParser) -> None:
 
 def simulate(args: argparse.Namespace, out: Output) -> int:
     """Play the load against the manifest, and say what became of every group's tasks."""
-    from fleet.core.rehearsal import rehearse
+    from fleet.core.rehearsal import run_scenario
 
     target = target_of(args)
     no_names(target)
@@ -60,19 +60,20 @@ def simulate(args: argparse.Namespace, out: Output) -> int:
 
         plot.check(args.picture)
     loaded = manifest_of(target)
-    stage = _stage(loaded)
-    play = _play(args, stage)
+    scenario = _scenario(loaded)
+    traffic = _traffic(args, scenario)
     policy = args.policy or ("fleet" if loaded.manifest.spec.balance.mode == "dynamic" else "static")
-    with portion(out, f"{told(play.duration_seconds)} of {loaded.name}", play.duration_seconds) as tell:
-        outcome = rehearse(stage, play, policy, watch=bool(args.picture), tell=tell)
+    with portion(out, f"{told(traffic.duration_seconds)} of {loaded.name}", traffic.duration_seconds) as tell:
+        outcome = run_scenario(scenario, traffic, policy, watch=bool(args.picture), on_progress=tell)
     what = args.arrivals or args.workload or WORKLOADS[1]
     head = {"fleet": loaded.name, "policy": policy, "workload": what, "seed": args.seed}
-    out.either({**head, **_document(stage, play, outcome)}, _text(head, stage, play, outcome, colour=out.colour))
-    for note in stage.notes if not out.is_json else ():
+    document = {**head, **_document(scenario, traffic, outcome)}
+    out.either(document, _text(head, scenario, traffic, outcome, colour=out.colour))
+    for note in scenario.notes if not out.is_json else ():
         out.say(f"note: {note}")
     if args.picture:
-        targets = {one.name: one.group.target_wait_seconds for one in stage.stations}
-        plot.draw(outcome, args.picture, title=_title(head, play), budget=stage.budget, targets=targets)
+        targets = {one.name: one.group.target_wait_seconds for one in scenario.stations}
+        plot.draw(outcome, args.picture, title=_title(head, traffic), budget=scenario.budget, targets=targets)
         out.say(f"drew {args.picture}")
     return 0
 
@@ -82,28 +83,28 @@ def _check_duration(seconds: float | None) -> None:
         raise UsageError(f"--duration {told(seconds)} makes no sense", hint="from 10s to 7d")
 
 
-def _stage(loaded: LoadedManifest) -> Stage:
+def _scenario(loaded: LoadedManifest) -> Scenario:
     """Without secrets, apps or anything that runs: what is unknown counts as the default."""
     from fleet.core.facts import Facts
-    from fleet.core.rehearsal import stage
+    from fleet.core.rehearsal import scenario
     from fleet.machine import cpus
 
-    found = stage(loaded.manifest, facts=Facts(cpus=cpus(), embedded_url="redis+socket:///"))
+    found = scenario(loaded.manifest, facts=Facts(cpus=cpus(), embedded_url="redis+socket:///"))
     if not found.stations:
         raise UsageError(f"fleet {loaded.name!r} has no group with slots", hint="there is nothing to simulate")
     return found
 
 
-def _play(args: argparse.Namespace, stage: Stage) -> Play:
+def _traffic(args: argparse.Namespace, scenario: Scenario) -> Traffic:
     """What comes: drawn from the seed, or read."""
-    from fleet.core.rehearsal import file_play, workload_play
+    from fleet.core.rehearsal import recorded_traffic, workload_traffic
 
     def chance(name: str) -> random.Random:
         return random.Random(f"{args.seed}/{name}")
 
     if args.arrivals is None:
         seconds = args.duration or HOUR_SECONDS
-        return workload_play(stage, args.workload or WORKLOADS[1], duration_seconds=seconds, chance=chance)
+        return workload_traffic(scenario, args.workload or WORKLOADS[1], duration_seconds=seconds, chance=chance)
     from fleet.core.workloads import read_arrivals
     from fleet.files import read_named
 
@@ -112,13 +113,13 @@ def _play(args: argparse.Namespace, stage: Stage) -> Play:
     except UnicodeDecodeError as error:
         raise UsageError(f"{args.arrivals} is not UTF-8 text") from error
     lines = read_arrivals(text, source=args.arrivals)
-    return file_play(stage, lines, source=args.arrivals, duration_seconds=args.duration, chance=chance)
+    return recorded_traffic(scenario, lines, source=args.arrivals, duration_seconds=args.duration, chance=chance)
 
 
-def _document(stage: Stage, play: Play, outcome: Outcome) -> dict[str, Any]:
+def _document(scenario: Scenario, traffic: Traffic, outcome: Outcome) -> dict[str, Any]:
     return {
-        "duration": play.duration_seconds,
-        "budget": stage.budget,
+        "duration": traffic.duration_seconds,
+        "budget": scenario.budget,
         "totals": {
             "tasks": outcome.tasks,
             "p50": round(outcome.p50_seconds, 3),
@@ -129,13 +130,13 @@ def _document(stage: Stage, play: Play, outcome: Outcome) -> dict[str, Any]:
             "moves": outcome.moves,
             "startSeconds": round(outcome.start_seconds, 1),
         },
-        "groups": {one.name: _group_document(stage, one.name, outcome.groups[one.name]) for one in stage.stations},
-        "notes": list(stage.notes),
+        "groups": {name: _group_document(scenario, name, found) for name, found in outcome.groups.items()},
+        "notes": list(scenario.notes),
     }
 
 
-def _group_document(stage: Stage, name: str, found: GroupOutcome) -> dict[str, Any]:
-    station = next(one for one in stage.stations if one.name == name)
+def _group_document(scenario: Scenario, name: str, found: GroupOutcome) -> dict[str, Any]:
+    station = next(one for one in scenario.stations if one.name == name)
     return {
         "pool": station.pool,
         "tasks": found.tasks,
@@ -151,26 +152,26 @@ def _group_document(stage: Stage, name: str, found: GroupOutcome) -> dict[str, A
     }
 
 
-def _title(head: dict[str, Any], play: Play) -> str:
-    return f"{head['fleet']}, {head['workload']} for {told(play.duration_seconds)}, policy {head['policy']}"
+def _title(head: dict[str, Any], traffic: Traffic) -> str:
+    return f"{head['fleet']}, {head['workload']} for {told(traffic.duration_seconds)}, policy {head['policy']}"
 
 
-def _text(head: dict[str, Any], stage: Stage, play: Play, outcome: Outcome, *, colour: bool) -> str:
-    rows = [_row(stage, one.name, one.pool, outcome.groups[one.name]) for one in stage.stations]
-    lines = [painted(_title(head, play), "bold", colour=colour), "", table(HEAD, rows, colour=colour), ""]
+def _text(head: dict[str, Any], scenario: Scenario, traffic: Traffic, outcome: Outcome, *, colour: bool) -> str:
+    rows = [_row(scenario, one.name, one.pool, outcome.groups[one.name]) for one in scenario.stations]
+    lines = [painted(_title(head, traffic), "bold", colour=colour), "", table(HEAD, rows, colour=colour), ""]
     lines.append(
         f"{counted(outcome.tasks, 'task')}: waits p50 {_seconds(outcome.p50_seconds)}, p99"
         f" {_seconds(outcome.p99_seconds)}, {_percent(outcome.late)} late"
     )
     lines.append(
-        f"slots: {outcome.slot_hours:.1f} slot-hours, never more than {outcome.slots_most} of {stage.budget};"
+        f"slots: {outcome.slot_hours:.1f} slot-hours, never more than {outcome.slots_most} of {scenario.budget};"
         f" {counted(outcome.moves, 'move')}, {outcome.start_seconds:.0f} s of starting"
     )
     return "\n".join(lines)
 
 
-def _row(stage: Stage, name: str, pool: str, found: GroupOutcome) -> Sequence[Cell]:
-    target = next(one.group.target_wait_seconds for one in stage.stations if one.name == name)
+def _row(scenario: Scenario, name: str, pool: str, found: GroupOutcome) -> Sequence[Cell]:
+    target = next(one.group.target_wait_seconds for one in scenario.stations if one.name == name)
     style = "good" if found.late <= _MANY_LATE else "bad"
     return (
         Cell(name),

@@ -11,16 +11,8 @@ from typing import NoReturn
 from fleet import machine
 from fleet.cli.output import Output
 from fleet.cli.target import duration
-from fleet.core.desired import (
-    DRAIN_TIMEOUT_SECONDS,
-    BrokerSpec,
-    PoolSpec,
-    QueueSpec,
-    TaskPolicy,
-    WorkerSpec,
-    digest,
-    replica_name,
-)
+from fleet.core.desired import replica_name
+from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
 from fleet.core.specs import GREEN_SLOTS
 from fleet.errors import UsageError
 from fleet.launch_document import LaunchDocument

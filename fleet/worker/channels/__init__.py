@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleet.broker.connection import is_rabbitmq, is_redis
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 
 if TYPE_CHECKING:
     from fleet.worker.delivery import Channel

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from fleet.broker.connection import broker_errors, connect_now, kombu_connection
 from fleet.broker.queues import backlog, declare, entity
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 from fleet.worker.delivery import ChannelLost
 
 P = ParamSpec("P")

@@ -20,7 +20,7 @@ from kombu.transport import virtual
 
 from fleet.broker.envelope import ATTEMPTS_HEADER
 from fleet.broker.queues import entity, sendable
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 from fleet.worker.channels.connected import Connected, by_priority, speaks
 from fleet.worker.delivery import Delivery
 

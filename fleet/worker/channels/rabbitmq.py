@@ -32,7 +32,7 @@ from amqp import spec
 from kombu.compression import decompress
 
 from fleet.broker.envelope import ATTEMPTS_HEADER
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 from fleet.worker.channels.connected import Connected, by_priority, speaks
 from fleet.worker.channels.frames import Inlet, Pushed, send_acks
 from fleet.worker.channels.outlet import Outlet

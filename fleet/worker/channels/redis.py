@@ -24,7 +24,7 @@ from fleet.broker.connection import RedisAccess, connect_now, kombu_connection, 
 from fleet.broker.envelope import opened, sealed
 from fleet.broker.keys import Keys
 from fleet.broker.queues import entity
-from fleet.core.desired import QueueSpec
+from fleet.core.spec import QueueSpec
 from fleet.errors import Unreachable
 from fleet.worker.channels.holders import Registry, holder_name
 from fleet.worker.channels.scripts import Link, Prepared
