@@ -39,7 +39,7 @@ class DesiredGroup:
 
     shape: slots of each wanted replica, largest first: full replicas and at most one smaller one.
     processes_per_replica: operating system processes of a full replica, for the budget.
-    slots_per_replica: what counts against the concurrency budget (``capacity.slots`` for a command).
+    capacity_slots: slots of a replica of a command (``capacity.slots``); None for workers.
     depends_on: groups whose replicas must be ready first.  system: fleet's own program (broker, controller).
     reason: why the group has this many slots, for ``explain``.
     """

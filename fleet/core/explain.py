@@ -40,7 +40,7 @@ def _facts(group: DesiredGroup) -> dict[str, Any]:
     return {
         "slots": group.slots,
         "replicas": group.replicas,
-        "concurrency": concurrency(group),
+        "concurrency": slots_per_replica(group),
         "cpuParallelism": cpu_parallelism(group),
         "reason": group.reason,
     }
@@ -102,8 +102,8 @@ def allocated(desired: Desired) -> int:
     return sum(group.slots for group in desired.groups.values())
 
 
-def concurrency(group: DesiredGroup) -> int:
-    """Slots of a full replica; of a command, what its capacity says."""
+def slots_per_replica(group: DesiredGroup) -> int:
+    """Slots of a full replica; of a command, its ``capacity.slots``."""
     return group.spec.pool.concurrency if group.capacity_slots is None else group.capacity_slots
 
 
