@@ -18,7 +18,7 @@ from fleet.worker.delivery import Delivery
 from fleet.worker.messages import Payload, TaskMessage
 
 if TYPE_CHECKING:
-    from fleet.worker.witness import Witness
+    from fleet.worker.witness import TaskListener
 
 
 class Call(NamedTuple):
@@ -211,7 +211,7 @@ class Application(Protocol):
         """How far the worker's life has come: for the app's own signals."""
         ...
 
-    def witness(self) -> Witness:
+    def listener(self) -> TaskListener:
         """Who sends the app's signals about tasks that only the worker's process knows of. After ``prepare_worker``."""
         ...
 

@@ -41,11 +41,11 @@ class Answering(Protocol):
         ...
 
 
-class Attendant(threading.Thread):
+class HousekeepingThread(threading.Thread):
     """Started with the loop, closed after it."""
 
     def __init__(self, consumer: Consumer, control: Answering | None, *, box_fd: int) -> None:
-        super().__init__(name="fleet-attendant", daemon=True)
+        super().__init__(name="fleet-housekeeping", daemon=True)
         self._consumer = consumer
         self._control = control
         self._box_fd = box_fd
@@ -56,7 +56,7 @@ class Attendant(threading.Thread):
         self._closing = False
 
     def look(self) -> None:
-        """From the main thread, before a task: costs one attribute read unless the attendant sleeps."""
+        """From the main thread, before a task: costs one attribute read unless the housekeeping thread sleeps."""
         if self._drowsy:
             self._drowsy = False
             self._wake()
@@ -76,7 +76,7 @@ class Attendant(threading.Thread):
             try:
                 self._tick()
             except Exception:
-                log.exception("the attendant stumbled")
+                log.exception("the housekeeping thread failed")
 
     def _tick(self) -> None:
         busy = self._consumer.inline_job is not None

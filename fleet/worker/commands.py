@@ -1,6 +1,6 @@
 """What ``celery control`` tells a worker to do, with Celery's argument names and replies.
 
-What cannot be done is an error that says what can. Whatever touches the loop's state goes through the handover, since
+What cannot be done is an error that says what can. Whatever touches the loop's state goes through ``LoopCalls``, since
 in a solo worker another thread than the loop's listens.
 """
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fleet.worker.application import Remote
     from fleet.worker.consumer import Consumer
     from fleet.worker.events import Events
-    from fleet.worker.handover import Handover
+    from fleet.worker.handover import LoopCalls
     from fleet.worker.inspection import Inspection
     from fleet.worker.job import Job
 
@@ -41,11 +41,11 @@ class Refused(Exception):
 class Commands:
     """The orders. ``afterwards`` collects what is to be done once the reply is on its way: it may end the process."""
 
-    def __init__(self, consumer: Consumer, remote: Remote, events: Events, handover: Handover) -> None:
+    def __init__(self, consumer: Consumer, remote: Remote, events: Events, calls: LoopCalls) -> None:
         self._consumer = consumer
         self._remote = remote
         self._events = events
-        self._do = handover.do
+        self._do = calls.do
         self.afterwards: list[Callable[[], object]] = []
 
     # -- tasks
@@ -100,7 +100,7 @@ class Commands:
             rate = rates.per_second(rate_limit)
         except ValueError as error:
             raise Refused(str(error)) from error
-        self._do(lambda: self._consumer.tuning.set_rate_limit(task_name, rate))
+        self._do(lambda: self._consumer.settings.set_rate_limit(task_name, rate))
         self._remote.set_rate_limit(task_name, rate_limit if rate else None)
         return {"ok": "new rate limit set successfully" if rate else "rate limit disabled successfully"}
 
@@ -115,7 +115,7 @@ class Commands:
                 raise Refused(self._cannot(what, capability))
         soft_seconds, hard_seconds = _seconds(soft), _seconds(hard)
         self._do(
-            lambda: self._consumer.tuning.set_time_limits(
+            lambda: self._consumer.settings.set_time_limits(
                 task_name, soft_seconds=soft_seconds, hard_seconds=hard_seconds
             )
         )
@@ -135,12 +135,12 @@ class Commands:
 
     def _resize(self, by: int) -> None:
         self._check_resize()
-        if self._consumer.tuning.autoscaler is not None:
+        if self._consumer.settings.autoscaler is not None:
             raise Refused("the slots follow autoscale: change its bounds instead")
         slots = self._consumer.pool.limit + by
         if slots < 1:
             raise Refused(f"at least one of the {self._consumer.pool.limit} slots must stay")
-        self._do(lambda: self._consumer.tuning.set_slots(slots))
+        self._do(lambda: self._consumer.settings.set_slots(slots))
 
     def pool_restart(self, **_: Any) -> Reply:
         """Fresh processes for all slots, each after its task. Changed code of the app needs a restart of the worker."""
@@ -150,12 +150,12 @@ class Commands:
     def autoscale(self, max: Any = None, min: Any = None, **_: Any) -> Reply:
         """Let the slots follow the work between these bounds, until the next apply."""
         self._check_resize()
-        scaler = self._consumer.tuning.autoscaler
+        scaler = self._consumer.settings.autoscaler
         known = scaler.bounds if scaler is not None else Bounds(1, self._consumer.pool.limit)
         bounds = Bounds(known.least if min is None else _count(min), known.most if max is None else _count(max))
         if bounds.least > bounds.most:
             raise Refused(f"min={bounds.least} is more than max={bounds.most}")
-        self._do(lambda: self._consumer.tuning.autoscale(bounds))
+        self._do(lambda: self._consumer.settings.autoscale(bounds))
         return {"ok": f"autoscale now max={bounds.most} min={bounds.least}"}
 
     # -- queues
@@ -167,16 +167,16 @@ class Commands:
                 f"queue {queue!r} would be bound to another exchange or routing key; "
                 "define it in the app's task_queues and add it by its name"
             )
-        queues = self._consumer.tuning.queues
+        queues = self._consumer.settings.queues
         if any(known.name == queue for known in queues):
             return {"ok": f"already consuming from {queue}"}
-        self._do(lambda: self._consumer.tuning.set_queues((*self._consumer.tuning.queues, QueueSpec(queue))))
+        self._do(lambda: self._consumer.settings.set_queues((*self._consumer.settings.queues, QueueSpec(queue))))
         return {"ok": f"add consumer {queue}"}
 
     def cancel_consumer(self, queue: str, **_: Any) -> Reply:
         """Consume this queue no more; what was fetched from it and has not started goes back."""
-        left = tuple(known for known in self._consumer.tuning.queues if known.name != queue)
-        self._do(lambda: self._consumer.tuning.set_queues(left))
+        left = tuple(known for known in self._consumer.settings.queues if known.name != queue)
+        self._do(lambda: self._consumer.settings.set_queues(left))
         return {"ok": f"no longer consuming from {queue}"}
 
     # -- the worker

@@ -1,7 +1,7 @@
 """The loop that feeds the pool: fetch what free slots can take, start it, hand its end on.
 
 One loop serves every pool. It runs in the main thread and holds ``channel.lock``, except while a solo task runs inline:
-then the attendant thread may take the lock and does the loop's housekeeping (``attend``) until the task is over.
+then the housekeeping thread may take the lock and does the loop's housekeeping (``attend``) until the task is over.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from fleet.crashes import read_history
 from fleet.worker import departure, execution, notify, stacks
 from fleet.worker.application import Application, Call, Outcome, TaskPolicy
 from fleet.worker.delivery import TEND_SECONDS, Channel, ChannelLost, Delivery
-from fleet.worker.endings import Endings
-from fleet.worker.intake import Intake
+from fleet.worker.endings import Completion
+from fleet.worker.intake import Admission
 from fleet.worker.job import Job
 from fleet.worker.lifecycle import EXIT_DONE, EXIT_REPLACE, RECORD_STATES, Action, Event, Lifecycle, State
-from fleet.worker.line import Line
+from fleet.worker.line import Connection
 from fleet.worker.messages import BadMessage
 from fleet.worker.options import WorkerOptions
 from fleet.worker.revoked import Revoked
 from fleet.worker.settlement import Settlement
 from fleet.worker.signals import STACKS, SignalBox
-from fleet.worker.tuning import Tuning
-from fleet.worker.witness import Gate, Happening, Witness
+from fleet.worker.tuning import LiveSettings
+from fleet.worker.witness import RateGate, TaskEvent, TaskListener
 from pools.base import BasePool
 from pools.errors import PoolError
 from pools.handle import Handle
 from pools.loop import EventLoop
 
 if TYPE_CHECKING:
-    from fleet.worker.attendant import Attendant
+    from fleet.worker.attendant import HousekeepingThread
     from fleet.worker.record import Record
 
 log = logging.getLogger("fleet.worker")
@@ -75,30 +75,30 @@ class Consumer:
         self.waiting: deque[Job] = deque()
         self.delayed: list[tuple[float, int, Job]] = []
         self.running: dict[Job, None] = {}
-        self.attendant: Attendant | None = None
+        self.housekeeping: HousekeepingThread | None = None
         self.inline_job: Job | None = None
         self.exit_code = EXIT_DONE
-        self.line = Line(channel, loop)
+        self.connection = Connection(channel, loop)
         self.settlement = Settlement(channel, replica=options.replica)
-        self.witnesses: list[Witness] = []
-        self.chores: list[Chore] = []
-        self.farewells: list[Callable[[], object]] = []
+        self.listeners: list[TaskListener] = []
+        self.every_second: list[Chore] = []
+        self.on_exit: list[Callable[[], object]] = []
         self.totals: Counter[str] = Counter()
-        self.gate: Gate | None = None
+        self.gate: RateGate | None = None
         self.got_at = time.monotonic()
-        self._untold: deque[Job] = deque()
-        self.endings = Endings(
+        self._unreported: deque[Job] = deque()
+        self.completion = Completion(
             application,
             self.settlement,
             channel,
             record=record,
-            wishes=options.spec.task,
-            untold=self._untold,
+            policy_of_manifest=options.spec.task,
+            unreported=self._unreported,
             on_stuck=self.replace_soon,
-            witnesses=self.witnesses,
+            listeners=self.listeners,
         )
-        self.intake = Intake(application, options.spec.task, deaths=_deaths(options))
-        self.tuning = Tuning(self)
+        self.admission = Admission(application, options.spec.task, deaths=_deaths(options))
+        self.settings = LiveSettings(self)
         self._box = box
         self._loop = loop
         self._lock = channel.lock
@@ -106,7 +106,7 @@ class Consumer:
         self._done: deque[tuple[Job, Handle]] = deque()
         self._order = itertools.count()
         self._record_slots = list(range(record.slots - 1, -1, -1))
-        self._care_at = 0.0
+        self._tick_at = 0.0
         self._fetch_at = 0.0
         self._asked = -1
         self._deadline: float | None = None
@@ -118,9 +118,9 @@ class Consumer:
     def run(self) -> int:
         """Feed the pool until the worker is to stop; the exit code of the process."""
         with self._lock:
-            self._loop.add_reader(self._box.fileno(), self.heed)
+            self._loop.add_reader(self._box.fileno(), self.handle_signals)
             if self.record.hold:
-                self.tell(Event.HOLD)
+                self.on_event(Event.HOLD)
             while not self.life.stopped:
                 self.turn()
         return self.exit_code
@@ -128,17 +128,17 @@ class Consumer:
     def turn(self) -> None:
         """Once around. The caller holds the lock."""
         now = time.monotonic()
-        if now >= self._care_at:
-            self.care(now)
-        if self.life.state is State.STARTING and self.line.up and self.pool.free_slots > 0:
-            self.tell(Event.CONNECTED)  # and not before: a worker whose slots cannot start is not ready
+        if now >= self._tick_at:
+            self.tick(now)
+        if self.life.state is State.STARTING and self.connection.up and self.pool.free_slots > 0:
+            self.on_event(Event.CONNECTED)  # and not before: a worker whose slots cannot start is not ready
         moved = self._settle_done()
         self._notice_loss()
-        if self.line.up:
+        if self.connection.up:
             moved |= self._feed(now)
         self._notice_loss()
         if self.life.leaving and self._is_empty():
-            self.tell(Event.EMPTY)
+            self.on_event(Event.EMPTY)
         if not moved:
             self._before_waiting()
         self._loop.run_once(0.0 if moved else self._patience())
@@ -146,25 +146,25 @@ class Consumer:
     def _is_empty(self) -> bool:
         """Nothing runs, nothing is owed. While there is time, a drain waits for a broken line to tell what it owes."""
         owed = self._deadline is not None and self.settlement.debts > 0
-        return not (self.running or self._done or self._untold or owed)
+        return not (self.running or self._done or self._unreported or owed)
 
     def _before_waiting(self) -> None:
         before = self.record.waiting
         self._count_waiting()
-        if self.endings.counted or self.record.waiting != before:
-            self.endings.counted = False
+        if self.completion.counted or self.record.waiting != before:
+            self.completion.counted = False
             self.record.beat()
         self.settlement.flush()
-        self.line.watch()
+        self.connection.watch()
 
     def _patience(self) -> float:
         if self.life.stopped:
             return 0.0
         now = time.monotonic()
-        until = self._care_at
+        until = self._tick_at
         if self.delayed:
             until = min(until, now + self.delayed[0][0] - time.time())
-        if self.line.up and self._asked > 0:
+        if self.connection.up and self._asked > 0:
             until = min(until, self._fetch_at)
         return max(0.0, until - now)
 
@@ -174,7 +174,7 @@ class Consumer:
         """Start what can start and fetch what free slots can take; whether anything moved."""
         moved = self._start_waiting()
         wanted = self._wanted()
-        if wanted == self._asked and not self.line.readable and (wanted == 0 or now < self._fetch_at):
+        if wanted == self._asked and not self.connection.readable and (wanted == 0 or now < self._fetch_at):
             return moved
         try:
             deliveries = self.channel.fetch(wanted)
@@ -195,13 +195,13 @@ class Consumer:
     @property
     def wants(self) -> bool:
         """Whether a message that came now would start now."""
-        return self.line.up and self.pool.free_slots > 0 and self._wanted() > 0
+        return self.connection.up and self.pool.free_slots > 0 and self._wanted() > 0
 
     def _wanted(self) -> int:
         if not self.life.takes_work or self._is_sated():
             return 0
-        extra = max(0, (self.intake.wishes.prefetch or 0) - self.pool.limit)
-        return max(0, self.pool.free_slots + extra - len(self.waiting) - len(self._untold))
+        extra = max(0, (self.admission.policy_of_manifest.prefetch or 0) - self.pool.limit)
+        return max(0, self.pool.free_slots + extra - len(self.waiting) - len(self._unreported))
 
     def _is_sated(self) -> bool:
         """What waits here for its date or its rate is enough."""
@@ -210,7 +210,7 @@ class Consumer:
     def _note_fetch(self, now: float, wanted: int, got: int) -> None:
         """A fetch that brought all it wanted is repeated at once; else the channel says when to look again."""
         self.settlement.unflushed = False
-        self.line.readable = False
+        self.connection.readable = False
         self._asked = -1 if got and got >= wanted else wanted
         if got:
             self.got_at = now
@@ -222,21 +222,21 @@ class Consumer:
     def _take(self, delivery: Delivery) -> None:
         """A message has come."""
         try:
-            job = self.intake.job_of(delivery)
+            job = self.admission.job_of(delivery)
         except BadMessage as error:
             log.error("a message in queue %s is no task: %s", delivery.queue, error)
             job = _junk(delivery)
-            job.line = self.endings.line
-            self.endings.conclude(job, Outcome("dead", error=f"no task message: {error}"))
+            job.line = self.completion.line
+            self.completion.conclude(job, Outcome("dead", error=f"no task message: {error}"))
             return
-        job.line = self.endings.line
-        if delivery.redelivered and (self._is_running(job) or self.endings.told_before(job)):
+        job.line = self.completion.line
+        if delivery.redelivered and (self._is_running(job) or self.completion.told_before(job)):
             return
         if log.isEnabledFor(logging.DEBUG):
             log.debug("Task %s[%s] received", job.call.name, job.call.id)
         self._place(job)
-        if self.witnesses and job.ending is None and self.application.knows(job.call.name):
-            self._witness(Happening.RECEIVED, job)
+        if self.listeners and job.ending is None and self.application.knows(job.call.name):
+            self._announce_task(TaskEvent.RECEIVED, job)
 
     def _is_running(self, job: Job) -> bool:
         """Whether a broken line brought the message of a running task again; that one then belongs to the task."""
@@ -251,7 +251,7 @@ class Consumer:
 
     def _place(self, job: Job) -> None:
         """Let it run, wait or end."""
-        verdict = self.intake.examine(job, now=time.time(), revoked=self.revoked)
+        verdict = self.admission.examine(job, now=time.time(), revoked=self.revoked)
         if verdict.way == "run":
             self.waiting.append(job)
         elif verdict.way == "later":
@@ -259,7 +259,7 @@ class Consumer:
         else:
             job.ending, job.detail = verdict.ending, verdict.detail
             log.warning("Task %s[%s] does not run: %s", job.call.name, job.call.id, verdict.detail)
-            self.endings.end_untold(job)
+            self.completion.end_unreported(job)
 
     def _put_off(self, job: Job) -> None:
         if not self.channel.delay(job.delivery, due=job.due):
@@ -273,8 +273,8 @@ class Consumer:
         while self.delayed and self.delayed[0][0] <= time.time():
             self._place(heapq.heappop(self.delayed)[2])
         started = False
-        while self._untold and self.pool.free_slots > 0:
-            job = self._untold.popleft()
+        while self._unreported and self.pool.free_slots > 0:
+            job = self._unreported.popleft()
             self._submit(job, execution.record_end, (job.call, job.ending, job.detail), None, REPORT_LIMIT_SECONDS)
             started = True
         while self.waiting and self.life.takes_work and self.pool.free_slots > 0:
@@ -303,7 +303,7 @@ class Consumer:
     def _may_start(self, job: Job) -> bool:
         if job.call.id in self.revoked:
             job.ending, job.detail = "revoked", "revoked"
-            self.endings.end_untold(job)
+            self.completion.end_unreported(job)
             return False
         pause = self.gate.pause_seconds(job) if self.gate is not None else 0.0
         if pause > 0:
@@ -313,8 +313,8 @@ class Consumer:
     def _start(self, job: Job) -> None:
         soft, hard = self._limits(job)
         self.totals[job.call.name] += 1
-        if self.witnesses:
-            self._witness(Happening.STARTED, job)
+        if self.listeners:
+            self._announce_task(TaskEvent.STARTED, job)
         awaited = self.pool.traits.async_tasks and self.application.is_async(job.call.name)
         perform = execution.perform_async if awaited else execution.perform
         self._submit(job, perform, (job.call,), soft, hard)
@@ -332,10 +332,10 @@ class Consumer:
             self._note_start(job, hard)
 
     def _run_inline(self, job: Job, target: Any, args: tuple[Any, ...], soft: float | None, hard: float | None) -> None:
-        """Run it here. Meanwhile the lock is free, and the attendant may do the housekeeping."""
+        """Run it here. Meanwhile the lock is free, and the housekeeping thread may do the housekeeping."""
         self.inline_job = job
-        if self.attendant is not None:
-            self.attendant.look()
+        if self.housekeeping is not None:
+            self.housekeeping.look()
         self._lock.release()
         try:
             self._apply(job, target, args, soft, hard)
@@ -389,7 +389,7 @@ class Consumer:
             moved = True
             self._forget_running(job)
             if not job.settled:
-                self.endings.settle(job, handle)
+                self.completion.settle(job, handle)
         return moved
 
     def _forget_running(self, job: Job) -> None:
@@ -407,63 +407,63 @@ class Consumer:
         self.settlement.give_back(left)
         self.running.clear()
 
-    # -- housekeeping: by the loop, and by the attendant while a solo task runs
+    # -- housekeeping: by the loop, and by the housekeeping thread while a solo task runs
 
     def attend(self) -> bool:
-        """From the attendant: do what the loop cannot do now; False when it needs no help."""
+        """From the housekeeping thread: do what the loop cannot do now; False when it needs no help."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
             if self.inline_job is None:
                 return False
-            self.heed()
+            self.handle_signals()
             now = time.monotonic()
-            if now >= self._care_at:
-                self.care(now)
+            if now >= self._tick_at:
+                self.tick(now)
             self.settlement.flush()
             self._notice_loss()
             return True
         finally:
             self._lock.release()
 
-    def heed(self) -> None:
+    def handle_signals(self) -> None:
         """Signals that have come."""
         for signum in self._box.take():
             if signum == STACKS:
                 stacks.write(self)
                 continue
             log.info("%s received", signal.Signals(signum).name)
-            self.tell(Event.QUIT if signum == signal.SIGQUIT else Event.TERM)
+            self.on_event(Event.QUIT if signum == signal.SIGQUIT else Event.TERM)
 
-    def care(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Once a second: lease, record, operator's hold, deadline, connection."""
-        self._care_at = now + TEND_SECONDS
-        if self.line.up:
-            self._on_lost(self.line.tend())
-        elif now >= self.line.try_at:
+        self._tick_at = now + TEND_SECONDS
+        if self.connection.up:
+            self._on_lost(self.connection.tend())
+        elif now >= self.connection.try_at:
             self._connect()
         if self.record.hold != (self.life.state is State.HELD):
-            self.tell(Event.HOLD if self.record.hold else Event.RESUME)
+            self.on_event(Event.HOLD if self.record.hold else Event.RESUME)
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             log.warning("the drain timeout of %g s is over", self.options.spec.drain_timeout_seconds)
-            self.tell(Event.DEADLINE)
-        self._do_chores(now)
+            self.on_event(Event.DEADLINE)
+        self._do_every_second(now)
         self._publish_state()
 
-    def _do_chores(self, now: float) -> None:
-        for chore in self.chores:
+    def _do_every_second(self, now: float) -> None:
+        for work in self.every_second:
             try:
-                chore(now)
+                work(now)
             except Exception:
-                log.exception("a chore of the worker failed")
+                log.exception("the work of a second failed")
 
     def _connect(self) -> None:
-        if not self.line.connect():
-            self._care_at = min(self._care_at, self.line.try_at)
+        if not self.connection.connect():
+            self._tick_at = min(self._tick_at, self.connection.try_at)
             return
         self._asked = -1
-        self.endings.line_mended()
+        self.completion.connection_restored()
         self._notice_loss()
 
     def _notice_loss(self) -> None:
@@ -471,21 +471,21 @@ class Consumer:
 
     def _on_lost(self, error: ChannelLost | None) -> None:
         """The connection is gone. What runs goes on; what has not started will not be ours."""
-        if error is None or not self.line.up:
+        if error is None or not self.connection.up:
             return
         self.settlement.lost = error
-        self.line.break_off(error)
-        self._care_at = 0.0
-        self.endings.line_lost()
+        self.connection.break_off(error)
+        self._tick_at = 0.0
+        self.completion.connection_lost()
         self._hand_back()
 
     def _count_waiting(self) -> None:
         """Messages in hand that could run, those included that the broker pushed and nobody has fetched yet."""
-        self.record.waiting = len(self.waiting) + len(self._untold) + self.channel.pushed
+        self.record.waiting = len(self.waiting) + len(self._unreported) + self.channel.pushed
 
     def _publish_state(self) -> None:
         self._count_waiting()
-        self.record.line_up, self.record.sated = self.line.up, self._is_sated()
+        self.record.line_up, self.record.sated = self.connection.up, self._is_sated()
         self.record.resting = self.life.state is State.HELD
         self.record.become(RECORD_STATES[self.life.state], self._note())
 
@@ -496,16 +496,16 @@ class Consumer:
         if self._deadline is not None:
             left = len(self.running)
             notes.append(f"{left} task{'s'[: left != 1]} left, {max(0.0, self._deadline - time.monotonic()):.0f} s")
-        if not self.line.up and not self.life.stopped:
+        if not self.connection.up and not self.life.stopped:
             notes.append("no connection to the broker")
         return "; ".join(notes)
 
     # -- life
 
-    def tell(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Something happened to this worker."""
         before = self.life.state
-        action = self.life.tell(event)
+        action = self.life.on_event(event)
         if self.life.state is before:
             return
         log.info("%s -> %s", before.value, self.life.state.value)
@@ -535,7 +535,7 @@ class Consumer:
     def _drain(self) -> None:
         self._hand_back()
         self._deadline = time.monotonic() + self.options.spec.drain_timeout_seconds
-        self._care_at = 0.0
+        self._tick_at = 0.0
         notify.tell("STOPPING=1")
         self.application.announce("stopping")
         if self.running:
@@ -554,15 +554,15 @@ class Consumer:
             self.pool.terminate()  # each handle comes back as Terminated, and its message is given back
             self._settle_done()
         self.give_back_running()
-        self._tell_untold()
+        self._report_unreported()
 
-    def _tell_untold(self) -> None:
+    def _report_unreported(self) -> None:
         """Ends that no slot had room to record: told again by whoever gets the message, or here where nobody will."""
-        for job in self._untold:
+        for job in self._unreported:
             if job.acked and job.ending is not None:
                 departure.record_end(self, job, job.ending)
-        self.settlement.give_back([job for job in self._untold if not job.acked])
-        self._untold.clear()
+        self.settlement.give_back([job for job in self._unreported if not job.acked])
+        self._unreported.clear()
 
     def _leave(self) -> None:
         self.settlement.flush()
@@ -572,7 +572,7 @@ class Consumer:
         log.error("%s; this process drains and is replaced", why)
         self.exit_code = EXIT_REPLACE
         if not self.life.leaving:
-            self.tell(Event.TERM)
+            self.on_event(Event.TERM)
 
     # -- for control
 
@@ -582,9 +582,9 @@ class Consumer:
 
     def queues(self) -> Sequence[str]:
         """The consumed queues, those of a higher priority first."""
-        return [queue.name for queue in sorted(self.tuning.queues, key=lambda queue: -queue.priority)]
+        return [queue.name for queue in sorted(self.settings.queues, key=lambda queue: -queue.priority)]
 
-    def rebuild_line(self, why: str) -> None:
+    def rebuild_connection(self, why: str) -> None:
         """The connection seems to be of no use: make a new one. What runs goes on."""
         self._on_lost(ChannelLost(why))
 
@@ -605,9 +605,9 @@ class Consumer:
         self.delayed = [entry for entry in self.delayed if entry[2].delivery.queue in names]
         heapq.heapify(self.delayed)
         self.settlement.give_back(others)
-        self.line.unwatch()  # descriptors are about to change, and their numbers may come again
+        self.connection.unwatch()  # descriptors are about to change, and their numbers may come again
         try:
-            self.channel.consume(self.tuning.queues)  # without a connection too: the next one is told
+            self.channel.consume(self.settings.queues)  # without a connection too: the next one is told
         except ChannelLost as error:
             self._on_lost(error)
         self._asked = -1
@@ -618,9 +618,9 @@ class Consumer:
         heapq.heapify(self.delayed)
         self._asked = -1
 
-    def _witness(self, happening: Happening, job: Job) -> None:
-        for witness in self.witnesses:
-            witness.tell(happening, job)
+    def _announce_task(self, event: TaskEvent, job: Job) -> None:
+        for listener in self.listeners:
+            listener.on_event(event, job)
 
 
 _ACTIONS = {

@@ -17,7 +17,7 @@ from fleet.broker.connection import masked
 from fleet.worker.backoff import Backoff
 from fleet.worker.commands import Commands, answered, table
 from fleet.worker.events import FLUSH_SECONDS, Events
-from fleet.worker.handover import Handover
+from fleet.worker.handover import LoopCalls
 from fleet.worker.inspection import Inspection
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ RECONNECT = Backoff(2.0, 60.0, 0.3)
 
 
 class Control:
-    """Listens and answers for one worker. Used by one thread, the attendant's or the loop's, until ``close``."""
+    """Listens and answers for one worker. Used by one thread, the housekeeping one or the loop's, until ``close``."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Control:
         self._options = options or {}
         self.events = Events(consumer, node, remote.clock)
         self.inspection = Inspection(consumer, remote, node)
-        self.commands = Commands(consumer, remote, self.events, Handover(consumer.channel.lock, loop))
+        self.commands = Commands(consumer, remote, self.events, LoopCalls(consumer.channel.lock, loop))
         self._table = table(self.inspection, self.commands)
         self._mailbox: Mailbox | None = None
         self._mutex = threading.RLock()
@@ -132,7 +132,7 @@ class Control:
             self.events.flush(mailbox.publish)
 
     def _open(self) -> None:
-        if time.monotonic() < self._connect_at or (self._tried and not self._consumer.line.up):
+        if time.monotonic() < self._connect_at or (self._tried and not self._consumer.connection.up):
             return  # while the broker is away, the tasks' line finds out when it is back
         self._tried = True
         from fleet.worker.mailbox import Mailbox, NoFanout
@@ -165,4 +165,4 @@ class Control:
             if self.before_hanging_up is not None:
                 self.before_hanging_up()
             mailbox.close()
-            self.events.line_lost()
+            self.events.connection_lost()

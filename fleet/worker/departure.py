@@ -25,7 +25,7 @@ def on_hard_limit(consumer: Consumer, handle: Handle) -> None:
 
 
 def on_terminate_job(consumer: Consumer, handle: Handle) -> None:
-    """From remote control, in the attendant: the running solo task is to be ended."""
+    """From remote control, in the housekeeping thread: the running solo task is to be ended."""
     _replace(consumer, handle, "terminated", "terminated on request")
 
 
@@ -57,7 +57,7 @@ def give_up_process(consumer: Consumer, code: int) -> None:
     consumer.settlement.flush()
     consumer.channel.close()
     consumer.record.become("stopped", "replaced" if code == EXIT_REPLACE else "cut")
-    for farewell in consumer.farewells:
+    for farewell in consumer.on_exit:
         farewell()
     logging.shutdown()
     # Last: a task whose child is killed returns, and must find no time to record a second end.
@@ -73,7 +73,7 @@ def _replace(consumer: Consumer, handle: Handle, ending: Ending, detail: str) ->
         job.ending, job.detail = ending, detail
         log.error("Task %s[%s] ended: %s; this process is replaced", job.call.name, job.call.id, detail)
         record_end(consumer, job, ending)
-        consumer.endings.conclude(job, consumer.application.after_end(job.call, ending, detail))
+        consumer.completion.conclude(job, consumer.application.after_end(job.call, ending, detail))
         give_up_process(consumer, EXIT_REPLACE)
 
 

@@ -6,14 +6,14 @@ import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 
-from fleet.core.desired import TaskPolicy as Wishes
+from fleet.core.desired import TaskPolicy as ManifestPolicy
 from fleet.worker import postmortem
 from fleet.worker.application import Application, Outcome
 from fleet.worker.delivery import Channel
 from fleet.worker.job import Job, Key
 from fleet.worker.record import Record
 from fleet.worker.settlement import Settlement
-from fleet.worker.witness import Witness, end_of
+from fleet.worker.witness import TaskListener, end_of
 from pools.errors import HardTimeLimit, SlotLost, Terminated
 from pools.handle import Handle
 
@@ -26,8 +26,8 @@ ALREADY_TOLD = Outcome("ignored")
 """For a message that comes again although the broker was told: only the acknowledgement is repeated."""
 
 
-class Endings:
-    """Settles jobs. ``untold`` gets those whose end a slot must record first, because somebody waits for the result."""
+class Completion:
+    """Settles jobs. ``unreported`` gets those whose end a slot must record first: somebody waits for the result."""
 
     def __init__(
         self,
@@ -36,27 +36,27 @@ class Endings:
         channel: Channel,
         *,
         record: Record,
-        wishes: Wishes,
-        untold: deque[Job],
+        policy_of_manifest: ManifestPolicy,
+        unreported: deque[Job],
         on_stuck: Callable[[str], None],
-        witnesses: Sequence[Witness] = (),
+        listeners: Sequence[TaskListener] = (),
     ) -> None:
         self._application = application
         self._settlement = settlement
         self._channel = channel
         self._record = record
-        self._wishes = wishes
-        self._untold = untold
+        self._wishes = policy_of_manifest
+        self._unreported = unreported
         self._on_stuck = on_stuck
-        self._witnesses = witnesses
+        self._listeners = listeners
         self._recent: OrderedDict[Key, Outcome] = OrderedDict()
         self._doubtful: OrderedDict[Key, Outcome] = OrderedDict()
         self.line = 0
         self.counted = False
 
-    def wish(self, wishes: Wishes) -> None:
-        """Other wishes of the manifest from now on."""
-        self._wishes = wishes
+    def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
+        """Another policy from now on."""
+        self._wishes = policy_of_manifest
 
     # -- from the pool
 
@@ -79,11 +79,11 @@ class Endings:
             job.story = postmortem.story(error, handle.pid)
             self._end_by(job, error, abandoned=handle.abandoned)
 
-    def end_untold(self, job: Job) -> None:
+    def end_unreported(self, job: Job) -> None:
         """A task that cannot tell its end itself (``job.ending``): recorded in a slot where somebody waits for it."""
         assert job.ending is not None
         if self._application.records_ends:
-            self._untold.appendleft(job)
+            self._unreported.appendleft(job)
         else:
             self.conclude(job, self._application.after_end(job.call, job.ending, job.detail))
 
@@ -91,9 +91,9 @@ class Endings:
         """Count it, remember it, and tell the broker."""
         job.settled = True
         self._count(outcome)
-        if self._witnesses and (happening := end_of(job, outcome)) is not None:
-            for witness in self._witnesses:
-                witness.tell(happening, job, outcome)
+        if self._listeners and (event := end_of(job, outcome)) is not None:
+            for listener in self._listeners:
+                listener.on_event(event, job, outcome)
         if outcome.state == "requeue":
             self._settlement.give_back([job])
             return
@@ -121,7 +121,7 @@ class Endings:
         log.error("Task %s[%s] ended: %s", job.call.name, job.call.id, job.detail)
         if abandoned:
             self._on_stuck(f"{job.call.name} cannot be ended and still holds its slot")
-        self.end_untold(job)
+        self.end_unreported(job)
 
     def _count(self, outcome: Outcome) -> None:
         self.counted = True
@@ -158,11 +158,11 @@ class Endings:
             _remember(self._doubtful, job.key, outcome)
         return True
 
-    def line_lost(self) -> None:
-        """The last words may not have reached the broker. What is known to be untold stays so."""
+    def connection_lost(self) -> None:
+        """The last words may not have reached the broker. What is known to be unreported stays so."""
         self._doubt_recent()
 
-    def line_mended(self) -> None:
+    def connection_restored(self) -> None:
         """Tell what is owed. What is no longer ours is told when it comes again."""
         self.line += 1
         for job in self._settlement.replay():

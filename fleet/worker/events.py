@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from fleet import __version__
 from fleet.worker.application import Call, Outcome
-from fleet.worker.witness import Happening
+from fleet.worker.witness import TaskEvent
 
 if TYPE_CHECKING:
     from fleet.worker.consumer import Consumer
@@ -52,7 +52,7 @@ class Publish(Protocol):
 class _Noted(NamedTuple):
     """What happened, with all that may have changed when it is written out. eta, expires: Unix time, 0.0 for none."""
 
-    happening: Happening
+    event: TaskEvent
     at: float
     call: Call
     eta: float
@@ -81,21 +81,21 @@ class Events:
         """Task events from now on, or none; whether that is a change."""
         if on == self.on:
             return False
-        self.on = self._consumer.intake.report = on
+        self.on = self._consumer.admission.report = on
         if on:
-            self._consumer.witnesses.append(self)
+            self._consumer.listeners.append(self)
         else:
-            self._consumer.witnesses.remove(self)
+            self._consumer.listeners.remove(self)
         return True
 
-    # -- the witness
+    # -- the listener
 
-    def tell(self, happening: Happening, job: Job, outcome: Outcome | None = None) -> None:
+    def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
         """Note it."""
         if len(self._noted) >= MOST_NOTED:
             self._dropped += 1
             return
-        noted = _Noted(happening, time.time(), job.call, job.due, job.expires_at, str(job.ending or ""), outcome)
+        noted = _Noted(event, time.time(), job.call, job.due, job.expires_at, str(job.ending or ""), outcome)
         self._noted.append(noted)
 
     # -- the sender
@@ -121,7 +121,7 @@ class Events:
             log.warning("%d task events were dropped: the broker did not take them in time", self._dropped)
             self._dropped = 0
 
-    def line_lost(self) -> None:
+    def connection_lost(self) -> None:
         """The connection is gone; the next one says hello again."""
         self._online = False
         self._beat_at = 0.0
@@ -156,10 +156,10 @@ class Events:
         }
 
     def _task_event(self, noted: _Noted) -> Event:
-        kind = "failed" if noted.happening is Happening.UNKNOWN else noted.happening.value
+        kind = "failed" if noted.event is TaskEvent.UNKNOWN else noted.event.value
         event = self._event(f"task-{kind}", noted.at)
         event["uuid"] = noted.call.id
-        fields = _FIELDS.get(noted.happening)
+        fields = _FIELDS.get(noted.event)
         if fields is not None:
             event |= fields(noted)
         return event
@@ -204,14 +204,14 @@ def _revoked(noted: _Noted) -> Event:
     return {"terminated": noted.ending == "terminated", "signum": None, "expired": noted.ending == "expired"}
 
 
-_FIELDS: dict[Happening, Callable[[_Noted], Event]] = {
-    Happening.RECEIVED: _received,
-    Happening.SUCCEEDED: _succeeded,
-    Happening.FAILED: _failed,
-    Happening.UNKNOWN: _failed,
-    Happening.RETRIED: _failed,
-    Happening.REJECTED: _rejected,
-    Happening.REVOKED: _revoked,
+_FIELDS: dict[TaskEvent, Callable[[_Noted], Event]] = {
+    TaskEvent.RECEIVED: _received,
+    TaskEvent.SUCCEEDED: _succeeded,
+    TaskEvent.FAILED: _failed,
+    TaskEvent.UNKNOWN: _failed,
+    TaskEvent.RETRIED: _failed,
+    TaskEvent.REJECTED: _rejected,
+    TaskEvent.REVOKED: _revoked,
 }
 
 

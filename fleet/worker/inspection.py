@@ -105,7 +105,7 @@ class Inspection:
     def stats(self, **_: Any) -> Any:
         """Facts about this worker."""
         consumer = self._consumer
-        scaler = consumer.tuning.autoscaler
+        scaler = consumer.settings.autoscaler
         found = {
             "total": dict(consumer.totals),
             "pid": os.getpid(),
@@ -113,7 +113,7 @@ class Inspection:
             "uptime": round(time.monotonic() - self._started),
             "pool": _plain({**self._pool(), **consumer.pool.info}),
             "broker": dict(self.broker),
-            "prefetch_count": max(consumer.pool.limit, consumer.intake.wishes.prefetch or 0),
+            "prefetch_count": max(consumer.pool.limit, consumer.admission.policy_of_manifest.prefetch or 0),
             "rusage": _usage(),
             "replica": consumer.options.replica,
         }
@@ -128,13 +128,13 @@ class Inspection:
         return found
 
     def _pool(self) -> dict[str, Any]:
-        pool, wishes = self._consumer.pool, self._consumer.intake.wishes
+        pool, policy_of_manifest = self._consumer.pool, self._consumer.admission.policy_of_manifest
         return {
             "implementation": pool.name,
             "max-concurrency": pool.limit,
             "processes": [os.getpid()],
             "max-tasks-per-child": pool.max_tasks_per_child or "N/A",
-            "timeouts": [wishes.soft_time_limit_seconds or 0, wishes.time_limit_seconds or 0],
+            "timeouts": [policy_of_manifest.soft_time_limit_seconds or 0, policy_of_manifest.time_limit_seconds or 0],
             "busy": pool.busy_slots,
         }
 

@@ -6,7 +6,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from fleet.core.desired import TaskPolicy as Wishes
+from fleet.core.desired import TaskPolicy as ManifestPolicy
 from fleet.worker.application import Application, Call, Ending, TaskPolicy
 from fleet.worker.delivery import Delivery
 from fleet.worker.job import Job
@@ -28,24 +28,26 @@ RUN = Verdict("run")
 LATER = Verdict("later")
 
 
-class Intake:
-    """Knows the app and the manifest's wishes; turns deliveries into jobs."""
+class Admission:
+    """Knows the app and what the manifest says about its tasks; turns deliveries into jobs."""
 
-    def __init__(self, application: Application, wishes: Wishes, *, deaths: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, application: Application, policy_of_manifest: ManifestPolicy, *, deaths: Mapping[str, int] | None = None
+    ) -> None:
         """deaths: task id -> how often this replica died while it ran, where the broker does not count."""
         self._deaths = deaths or {}
         self._application = application
-        self.wishes = wishes
+        self.policy_of_manifest = policy_of_manifest
         self._policies: dict[str, TaskPolicy] = {}
         self._limits: dict[str, tuple[float | None, float | None]] = {}
         self.report = False
 
-    def wish(self, wishes: Wishes) -> None:
-        """Other wishes of the manifest from now on. Time limits set by hand hold until the manifest changes its own."""
-        before, self.wishes = self.wishes, wishes
+    def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
+        """Another policy from now on. Time limits set by hand hold until the manifest changes its own."""
+        before, self.policy_of_manifest = self.policy_of_manifest, policy_of_manifest
         if (before.time_limit_seconds, before.soft_time_limit_seconds) != (
-            wishes.time_limit_seconds,
-            wishes.soft_time_limit_seconds,
+            policy_of_manifest.time_limit_seconds,
+            policy_of_manifest.soft_time_limit_seconds,
         ):
             self._limits.clear()
         self._policies.clear()
@@ -101,18 +103,18 @@ class Intake:
             return Verdict("end", "revoked", "revoked")
         if job.expires_at and now > job.expires_at:
             return Verdict("end", "expired", f"expired {now - job.expires_at:.1f} s ago")
-        if job.delivery.attempts >= self.wishes.max_attempts:
+        if job.delivery.attempts >= self.policy_of_manifest.max_attempts:
             return Verdict("end", "lost", f"its process died {job.delivery.attempts} times while it ran")
         return LATER if job.due > now else RUN
 
     def _policy(self, name: str) -> TaskPolicy:
         """Message over task over manifest; for acknowledgement the manifest has the last word."""
-        own, wishes = self._application.policy(name), self.wishes
+        own, policy_of_manifest = self._application.policy(name), self.policy_of_manifest
         policy = replace(
             own,
-            late=own.late if wishes.acks is None else wishes.acks == "late",
-            time_limit_seconds=own.time_limit_seconds or wishes.time_limit_seconds,
-            soft_time_limit_seconds=own.soft_time_limit_seconds or wishes.soft_time_limit_seconds,
+            late=own.late if policy_of_manifest.acks is None else policy_of_manifest.acks == "late",
+            time_limit_seconds=own.time_limit_seconds or policy_of_manifest.time_limit_seconds,
+            soft_time_limit_seconds=own.soft_time_limit_seconds or policy_of_manifest.soft_time_limit_seconds,
         )
         if name in self._limits:
             soft, hard = self._limits[name]

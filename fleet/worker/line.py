@@ -18,7 +18,7 @@ STEADY_SECONDS = 10.0
 """A connection that held for less is another failure: what breaks at once again is not tried without a pause."""
 
 
-class Line:
+class Connection:
     """``up`` while the channel is open. The loop wakes when something may have come over it: ``readable``."""
 
     def __init__(self, channel: Channel, loop: EventLoop) -> None:

@@ -20,15 +20,15 @@ from fleet.errors import FleetError
 from fleet.worker import application as applications
 from fleet.worker import departure, execution, logs, stacks
 from fleet.worker.application import Application
-from fleet.worker.attendant import Attendant
+from fleet.worker.attendant import HousekeepingThread
 from fleet.worker.channels import open_channel
 from fleet.worker.consumer import INLINE_POOLS, Consumer
 from fleet.worker.control import POLL_SECONDS, Control
 from fleet.worker.delivery import Channel
 from fleet.worker.lifecycle import EXIT_FAILED
-from fleet.worker.live import LiveDocument
+from fleet.worker.live import DocumentWatch
 from fleet.worker.options import WorkerOptions
-from fleet.worker.progress import Watchdog
+from fleet.worker.progress import StallWatchdog
 from fleet.worker.record import Record
 from fleet.worker.signals import SignalBox
 from pools import BasePool, EventLoop, pool_class
@@ -95,13 +95,15 @@ class Worker:
         self.consumer = Consumer(
             options, application, self.pool, self.channel, record=self.record, box=box, loop=self.loop
         )
-        self.consumer.tuning.set_rate_limits(application.rate_limits())
+        self.consumer.settings.set_rate_limits(application.rate_limits())
         if options.document_path is not None:
-            self.consumer.chores.append(LiveDocument(options.document_path, options.digest, self.consumer.tuning).look)
-        self.consumer.witnesses.append(application.witness())
-        self.consumer.chores.append(Watchdog(self.consumer))
+            self.consumer.every_second.append(
+                DocumentWatch(options.document_path, options.digest, self.consumer.settings).look
+            )
+        self.consumer.listeners.append(application.listener())
+        self.consumer.every_second.append(StallWatchdog(self.consumer))
         self.control = self._make_control()
-        self.attendant: Attendant | None = None
+        self.housekeeping: HousekeepingThread | None = None
         self._control_fds: list[int] = []
 
     def run(self) -> int:
@@ -189,16 +191,16 @@ class Worker:
         control = Control(
             self.consumer, self.options.broker_url, self.node, remote=remote, loop=self.loop, options=options
         )
-        self.consumer.farewells.append(control.farewell)
+        self.consumer.on_exit.append(control.farewell)
         return control
 
     def _start_answering(self) -> None:
         if self.control is not None:
             self.control.attend()  # who is ready can be reached
         if self.pool.name in INLINE_POOLS:
-            self.attendant = Attendant(self.consumer, self.control, box_fd=self.box.fileno())
-            self.consumer.attendant = self.attendant
-            self.attendant.start()
+            self.housekeeping = HousekeepingThread(self.consumer, self.control, box_fd=self.box.fileno())
+            self.consumer.housekeeping = self.housekeeping
+            self.housekeeping.start()
         elif self.control is not None:
             self.control.before_hanging_up = self._unwatch_control
             self._attend_in_loop(self.control)
@@ -233,7 +235,7 @@ class Worker:
     def _closing_steps(self, *, crashed: bool) -> list[Callable[[], object]]:
         stuck = bool(self.consumer.running) or self.pool.busy_slots > 0
         return [
-            self.attendant.close if self.attendant is not None else _nothing,
+            self.housekeeping.close if self.housekeeping is not None else _nothing,
             self.pool.terminate if stuck else self.pool.stop,
             self.channel.close,
             self.control.close if self.control is not None else _nothing,

@@ -32,15 +32,15 @@ class Step(Enum):
 
     NOTHING = auto()
     ASK = auto()
-    """Ask the broker how many messages wait; tell :meth:`Progress.waits`."""
+    """Ask the broker how many messages wait; tell :meth:`StallWatch.waits`."""
     REBUILD = auto()
     PROBE = auto()
-    """Fetch one message, past the loop; tell :meth:`Progress.probed`."""
+    """Fetch one message, past the loop; tell :meth:`StallWatch.probed`."""
     REPLACE = auto()
     REST = auto()
 
 
-class Progress:
+class StallWatch:
     """Decides, from what it is told. Times are monotonic seconds."""
 
     def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
@@ -89,12 +89,12 @@ class Progress:
         return Step.REST
 
 
-class Watchdog:
-    """Asks and acts for one worker: a chore of its loop."""
+class StallWatchdog:
+    """Asks and acts for one worker: called by its loop once a second."""
 
     def __init__(self, consumer: Consumer, environ: Mapping[str, str] = os.environ) -> None:
         self._consumer = consumer
-        self._progress = Progress(float(environ.get(_PATIENCE_VARIABLE) or PATIENCE_SECONDS))
+        self._progress = StallWatch(float(environ.get(_PATIENCE_VARIABLE) or PATIENCE_SECONDS))
         self._waiting = 0
 
     def __call__(self, now: float) -> None:
@@ -108,12 +108,12 @@ class Watchdog:
             unacknowledged = any(not job.acked for job in consumer.running)
             self._act(self._progress.waits(now, self._waiting, may_rebuild=not unacknowledged), now)
         except ChannelLost as error:
-            consumer.rebuild_line(f"no answer about the queues: {error.__cause__ or error}")
+            consumer.rebuild_connection(f"no answer about the queues: {error.__cause__ or error}")
 
     def _act(self, step: Step, now: float) -> None:
         idle = f"{self._waiting} messages wait, slots are free, and nothing came"
         if step is Step.REBUILD:
-            self._consumer.rebuild_line(f"{idle} for {now - self._consumer.got_at:.0f} s")
+            self._consumer.rebuild_connection(f"{idle} for {now - self._consumer.got_at:.0f} s")
         elif step is Step.PROBE:
             self._act(self._progress.probed(now, found=self._probe()), now)
         elif step is Step.REPLACE:

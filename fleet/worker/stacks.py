@@ -2,8 +2,8 @@
 
 Twice, because the two ways fail differently. First the interpreter's C handler writes the bare stacks of all threads,
 at once, whatever the process is doing: also in C code that never gives the interpreter back. Then the loop, or for a
-busy solo worker the attendant, writes them again with names and tasks, and with what C cannot see. Children get USR2,
-which is the bare kind alone; so does a worker that is sent USR2 itself.
+busy solo worker the housekeeping thread, writes them again with names and tasks, and with what C cannot see.
+Children get USR2, which is the bare kind alone; so does a worker that is sent USR2 itself.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fleet.core.desired import QueueSpec, WorkerSpec, live_digest, resizes
-from fleet.core.desired import TaskPolicy as Wishes
+from fleet.core.desired import TaskPolicy as ManifestPolicy
 from fleet.worker import logs
 from fleet.worker.autoscaler import Autoscaler, Bounds
 from fleet.worker.delivery import ChannelLost
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("fleet.worker")
 
 
-class Tuning:
+class LiveSettings:
     """Changes one running worker. Every call is idempotent; the caller holds the channel's lock.
 
     ``spec`` is what the worker goes by now, and the record publishes its digest: what somebody changes by hand is no
@@ -32,7 +32,7 @@ class Tuning:
         self._rates: dict[str, str] = {}
         self._rates_of_app: dict[str, object] = {}
         self.autoscaler: Autoscaler | None = None
-        consumer.chores.append(self.follow_work)
+        consumer.every_second.append(self.follow_work)
         self.spec: WorkerSpec = consumer.options.spec
         consumer.record.live = live_digest(self.spec)
 
@@ -43,7 +43,7 @@ class Tuning:
 
     def adopt(self, spec: WorkerSpec) -> None:
         """Go by this spec, in all that can change in place. PoolError where the pool cannot follow."""
-        self.set_wishes(spec.task)
+        self.set_policy(spec.task)
         self.set_log_level(spec.log_level)
         self.set_queues(spec.queues)
         self.autoscale(None)
@@ -73,13 +73,13 @@ class Tuning:
         self._consumer.on_requeued({queue.name for queue in wanted})
         log.info("consuming %s", ", ".join(queue.name for queue in wanted) or "no queue")
 
-    def set_wishes(self, wishes: Wishes) -> None:
+    def set_policy(self, policy_of_manifest: ManifestPolicy) -> None:
         """The manifest's delivery and limits, for tasks that start from now on."""
-        self._set_rates(dict(wishes.rate_limits))
-        if wishes != self.spec.task:
-            self._consumer.intake.wish(wishes)
-            self._consumer.endings.wish(wishes)
-            self._go_by(task=wishes)
+        self._set_rates(dict(policy_of_manifest.rate_limits))
+        if policy_of_manifest != self.spec.task:
+            self._consumer.admission.adopt(policy_of_manifest)
+            self._consumer.completion.adopt(policy_of_manifest)
+            self._go_by(task=policy_of_manifest)
 
     def _set_rates(self, rates: dict[str, str]) -> None:
         """Only what the manifest changes: a rate somebody set by hand holds until then."""
@@ -90,7 +90,7 @@ class Tuning:
 
     def set_time_limits(self, task_name: str, *, soft_seconds: float | None, hard_seconds: float | None) -> None:
         """Limits of one task, over what the app and the manifest say; a message's own still win."""
-        self._consumer.intake.limit(task_name, soft_seconds, hard_seconds)
+        self._consumer.admission.limit(task_name, soft_seconds, hard_seconds)
 
     def set_rate_limit(self, task_name: str, rate: object) -> None:
         """How often one task may start, like ``10/m``; None: as often as there are slots. ValueError for no rate."""
@@ -132,7 +132,7 @@ class Tuning:
     def _waiting(self) -> int:
         """How much waits for a slot. Where the broker cannot tell, one more is assumed."""
         consumer = self._consumer
-        if consumer.waiting or not consumer.line.up:
+        if consumer.waiting or not consumer.connection.up:
             return len(consumer.waiting)
         try:
             backlog = consumer.channel.backlog()

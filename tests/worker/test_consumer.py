@@ -196,7 +196,7 @@ class World:
             box=self.box,
             loop=self.loop,
         )
-        self.loop.add_reader(self.box.fileno(), self.consumer.heed)
+        self.loop.add_reader(self.box.fileno(), self.consumer.handle_signals)
 
     def until(self, check: Callable[[], Any], *, within: float = 20) -> None:
         """Turn the loop until something holds."""
@@ -311,7 +311,7 @@ def test_what_it_holds_is_published_while_it_waits_for_a_slot(make: Make) -> Non
 
 def test_what_waits_for_its_date_or_its_turn_does_not_wait_for_a_slot(make: Make) -> None:
     world = make("threads", 2)
-    world.consumer.tuning.set_rate_limit("early", "1/h")
+    world.consumer.settings.set_rate_limit("early", "1/h")
     world.channel.put("note", 1, countdown=3600)
     world.channel.put("early", 1)
     world.channel.put("early", 2)
@@ -425,7 +425,7 @@ def test_a_task_outlives_a_broken_line(make: Make, again: bool) -> None:
     world.channel.put("waits", 1)
     world.until(lambda: len(world.channel.held) == 1)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.consumer.connection.up)
     gate.set()
     world.until(lambda: ran == [1] and not world.consumer.running)
     world.channel.cut = False
@@ -441,7 +441,7 @@ def test_a_retry_that_could_not_be_sent_is_sent_once(make: Make, again: bool) ->
     world.channel.put("waits", 1, kwargs={"fail": True})
     world.until(lambda: len(world.channel.held) == 1)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.consumer.connection.up)
     gate.set()
     world.until(lambda: ran == [1] and not world.consumer.running)
     assert not world.channel.sent
@@ -456,7 +456,7 @@ def test_a_message_that_comes_again_while_its_task_runs_is_adopted(make: Make) -
     world.channel.put("waits", 1)
     world.until(lambda: len(world.channel.held) == 1)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.consumer.connection.up)
     world.channel.cut = False
     world.until(lambda: list(world.channel.held) == ["2"])
     gate.set()
@@ -470,7 +470,7 @@ def test_a_prefetched_task_is_not_run_after_a_broken_line(make: Make) -> None:
         world.channel.put("waits", number)
     world.until(lambda: len(world.channel.held) == 3)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.consumer.connection.up)
     assert not world.consumer.waiting
     world.channel.cut = False
     gate.set()
@@ -488,23 +488,23 @@ def test_junk_is_buried(make: Make) -> None:
 def test_a_hold_from_before_the_start_is_kept(make: Make, tmp_path: Path) -> None:
     world = make()
     set_hold(world.record_path, on=True)
-    world.until(lambda: world.consumer.line.up)
+    world.until(lambda: world.consumer.connection.up)
     world.channel.put("note", 1)
     world.until(lambda: world.consumer.life.state is State.HELD)
     assert not ran
-    world.consumer.tell(Event.RESUME)
+    world.consumer.on_event(Event.RESUME)
     set_hold(world.record_path, on=False)
     world.until(lambda: ran == [1])
 
 
 def test_changed_queues_reach_the_channel_with_and_without_a_line(make: Make) -> None:
     world = make()
-    world.until(lambda: world.consumer.line.up)
-    world.consumer.tuning.set_queues([QueueSpec("q"), QueueSpec("r")])
+    world.until(lambda: world.consumer.connection.up)
+    world.consumer.settings.set_queues([QueueSpec("q"), QueueSpec("r")])
     assert world.channel.consumed == ["q", "r"]
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
-    world.consumer.tuning.set_queues([QueueSpec("r")])
+    world.until(lambda: not world.consumer.connection.up)
+    world.consumer.settings.set_queues([QueueSpec("r")])
     assert world.channel.consumed == ["r"]
     assert list(world.consumer.queues()) == ["r"]
 
@@ -514,14 +514,14 @@ def test_an_end_that_is_owed_is_not_forgotten_when_the_line_breaks_twice(make: M
     world.channel.put("waits", 1, kwargs={"fail": True})
     world.until(lambda: len(world.channel.held) == 1)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.consumer.connection.up)
     gate.set()
     world.until(lambda: ran == [1] and not world.consumer.running)
     kept, world.channel.queue = world.channel.queue, deque()  # the broker does not deliver it again just yet
     world.channel.cut = False
-    world.until(lambda: world.consumer.line.up)
+    world.until(lambda: world.consumer.connection.up)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.consumer.connection.up)
     world.channel.queue = kept
     world.channel.cut = False
     world.until(lambda: len(world.channel.sent) == 2)
@@ -535,7 +535,7 @@ def test_an_early_task_that_ended_while_the_line_was_down_does_not_run_again(mak
     message = world.channel.queue[0]
     world.until(lambda: world.channel.acked == ["1"])
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.consumer.connection.up)
     gate.set()
     world.until(lambda: ran == [1] and not world.consumer.running)
     world.channel.queue.append(replace(message, tag="9", redelivered=True))  # the acknowledgement was lost on its way

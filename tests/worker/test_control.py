@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from fleet.worker.commands import OLD_NAMES, ORDERS, QUESTIONS
-from fleet.worker.handover import Handover
+from fleet.worker.handover import LoopCalls
 from pools import EventLoop
 from tests.conftest import eventually
 from tests.worker.remotes import NODE, Steered
@@ -102,7 +102,7 @@ def test_slots_change_and_autoscale_takes_over(make: Make) -> None:
     for number in range(8):
         world.channel.put("waits", number)
     world.until(lambda: world.pool.busy_slots == 4)
-    world.consumer.tuning.adopt(world.consumer.options.spec)
+    world.consumer.settings.adopt(world.consumer.options.spec)
     assert world.pool.limit == 1
     assert "autoscaler" not in steered.ask("stats")
 
@@ -168,8 +168,8 @@ def test_every_command_that_people_type_is_there() -> None:
 
 def test_work_is_done_by_whoever_has_the_lock_first() -> None:
     loop, lock = EventLoop(), threading.RLock()
-    handover = Handover(lock, loop)
-    assert handover.do(lambda: "here") == "here"
+    calls = LoopCalls(lock, loop)
+    assert calls.do(lambda: "here") == "here"
     answers: list[object] = []
 
     def work() -> str:
@@ -177,7 +177,7 @@ def test_work_is_done_by_whoever_has_the_lock_first() -> None:
             return "done"
 
     def ask() -> None:
-        answers.append(handover.do(work))
+        answers.append(calls.do(work))
 
     def turned() -> bool:
         loop.run_once(0.05)
@@ -197,12 +197,12 @@ def test_work_is_done_by_whoever_has_the_lock_first() -> None:
 
 def test_an_error_of_handed_over_work_comes_back() -> None:
     loop = EventLoop()
-    handover = Handover(threading.RLock(), loop)
+    calls = LoopCalls(threading.RLock(), loop)
     found: list[BaseException] = []
 
     def ask() -> None:
         with pytest.raises(ZeroDivisionError) as caught:
-            handover.do(lambda: 1 / 0)
+            calls.do(lambda: 1 / 0)
         found.append(caught.value)
 
     thread = threading.Thread(target=ask)
