@@ -19,11 +19,11 @@ from celery.app.task import Context
 from celery.app.trace import TraceInfo, build_tracer, setup_worker_optimizations
 from celery.exceptions import InvalidTaskError, NotRegistered, Reject
 
-from fleet.worker.application import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy, payload_of
+from fleet.worker.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.celery_coroutines import let_body_finish
 from fleet.worker.celery_remote import CeleryRemote
 from fleet.worker.job import Job
-from fleet.worker.messages import BadMessage, Payload
+from fleet.worker.messages import BadMessage, Payload, payload_of
 from fleet.worker.request import Request
 from fleet.worker.witness import TaskEvent, TaskListener
 from pools.errors import SoftTimeLimit

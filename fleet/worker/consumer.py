@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.crashes import read_history
 from fleet.worker import departure, execution, notify, stacks
-from fleet.worker.application import Application, Call, Outcome, TaskPolicy
+from fleet.worker.application import Application
+from fleet.worker.call import Call, Outcome, TaskPolicy
 from fleet.worker.delivery import TEND_SECONDS, Channel, ChannelLost, Delivery
 from fleet.worker.endings import Completion
 from fleet.worker.intake import Admission

@@ -8,7 +8,7 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from fleet.worker.application import Ending
+from fleet.worker.call import Ending
 from fleet.worker.lifecycle import EXIT_REPLACE
 from pools.handle import Handle
 

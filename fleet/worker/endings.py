@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from fleet.core.desired import TaskPolicy as ManifestPolicy
 from fleet.worker import postmortem
-from fleet.worker.application import Application, Outcome
+from fleet.worker.application import Application
+from fleet.worker.call import Outcome
 from fleet.worker.delivery import Channel
 from fleet.worker.job import Job, Key
 from fleet.worker.record import Record

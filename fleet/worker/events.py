@@ -16,7 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from fleet import __version__
-from fleet.worker.application import Call, Outcome
+from fleet.worker.call import Call, Outcome
 from fleet.worker.witness import TaskEvent
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import faulthandler
 
 from fleet.worker import application as applications
 from fleet.worker import logs
-from fleet.worker.application import Application, Call, Ending, Outcome
+from fleet.worker.application import Application
+from fleet.worker.call import Call, Ending, Outcome
 from fleet.worker.logs import apply_level
 from fleet.worker.signals import answer_bare
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
 from fleet.core.desired import TaskPolicy as ManifestPolicy
-from fleet.worker.application import Application, Call, Ending, TaskPolicy
+from fleet.worker.application import Application
+from fleet.worker.call import Call, Ending, TaskPolicy
 from fleet.worker.delivery import Delivery
 from fleet.worker.job import Job
 from fleet.worker.messages import TaskMessage
@@ -62,36 +64,15 @@ class Admission:
         message = TaskMessage.from_delivery(delivery, accept=self._application.accept)
         if self._deaths:
             delivery.attempts = max(delivery.attempts, self._deaths.get(message.id, 0))
-        call = Call(
-            message.id,
-            message.name,
-            message.headers,
-            delivery.body,
-            delivery.content_type,
-            delivery.content_encoding,
-            delivery.properties,
-            delivery.queue,
-            delivery.redelivered,
-            delivery.attempts,
-            self.report,
-        )
-        policy = self._policies.get(call.name) or self._policy(call.name)
-        hard, soft = message.time_limit, message.soft_time_limit
-        if hard or soft:
-            policy = replace(
-                policy,
-                time_limit_seconds=hard or policy.time_limit_seconds,
-                soft_time_limit_seconds=soft or policy.soft_time_limit_seconds,
-            )
-        due, expires = message.eta, message.expires
+        call = Call.of(message, report=self.report)
         return Job(
             delivery,
             message,
             call,
-            policy,
+            self._policy_of(message),
             (call.id, message.retries),
-            due=due.timestamp() if due is not None else 0.0,
-            expires_at=expires.timestamp() if expires is not None else 0.0,
+            due=_unix_time(message.eta),
+            expires_at=_unix_time(message.expires),
         )
 
     def examine(self, job: Job, *, now: float, revoked: Container[str]) -> Verdict:
@@ -107,8 +88,20 @@ class Admission:
             return Verdict("end", "lost", f"its process died {job.delivery.attempts} times while it ran")
         return LATER if job.due > now else RUN
 
-    def _policy(self, name: str) -> TaskPolicy:
+    def _policy_of(self, message: TaskMessage) -> TaskPolicy:
         """Message over task over manifest; for acknowledgement the manifest has the last word."""
+        policy = self._policies.get(message.name) or self._policy(message.name)
+        hard, soft = message.time_limit, message.soft_time_limit
+        if not (hard or soft):
+            return policy
+        return replace(
+            policy,
+            time_limit_seconds=hard or policy.time_limit_seconds,
+            soft_time_limit_seconds=soft or policy.soft_time_limit_seconds,
+        )
+
+    def _policy(self, name: str) -> TaskPolicy:
+        """What task and manifest say."""
         own, policy_of_manifest = self._application.policy(name), self.policy_of_manifest
         policy = replace(
             own,
@@ -122,3 +115,7 @@ class Admission:
         if self._application.knows(name):
             self._policies[name] = policy
         return policy
+
+
+def _unix_time(moment: datetime | None) -> float:
+    return moment.timestamp() if moment is not None else 0.0

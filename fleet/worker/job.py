@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.worker.application import Call, Ending, TaskPolicy
+from fleet.worker.call import Call, Ending, TaskPolicy
 from fleet.worker.delivery import Delivery
 from fleet.worker.messages import TaskMessage
 from pools.handle import Handle

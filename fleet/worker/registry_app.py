@@ -12,8 +12,8 @@ from typing import Any
 
 from fleet import signals
 from fleet.worker import registry_signals
-from fleet.worker.application import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy, payload_of
-from fleet.worker.messages import BadMessage, Payload
+from fleet.worker.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.messages import BadMessage, Payload, payload_of
 from fleet.worker.tasks import CURRENT, Current, Retry, Task, Tasks
 from fleet.worker.witness import TaskListener
 from pools.errors import HardTimeLimit, SoftTimeLimit, Terminated

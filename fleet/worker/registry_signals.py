@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fleet import signals
-from fleet.worker.application import Call, Outcome
+from fleet.worker.call import Call, Outcome
 from fleet.worker.job import Job
 from fleet.worker.messages import Payload
 from fleet.worker.request import Request

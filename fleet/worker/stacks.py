@@ -22,7 +22,7 @@ from types import CoroutineType, FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fleet.worker import execution
-from fleet.worker.application import Call
+from fleet.worker.call import Call
 from fleet.worker.signals import BARE_STACKS, STACKS, answer_bare
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-from fleet.worker.application import Outcome
+from fleet.worker.call import Outcome
 from fleet.worker.job import Job
 
 
