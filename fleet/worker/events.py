@@ -10,7 +10,7 @@ import logging
 import os
 import platform
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -20,8 +20,9 @@ from fleet.worker.call import Call, Outcome
 from fleet.worker.witness import TaskEvent
 
 if TYPE_CHECKING:
-    from fleet.worker.consumer import Consumer
     from fleet.worker.job import Job
+    from fleet.worker.witness import TaskListener
+    from pools.base import BasePool
 
 log = logging.getLogger("fleet.worker")
 
@@ -41,6 +42,12 @@ class Clock(Protocol):
     def forward(self) -> int:
         """One step on."""
         ...
+
+
+class Reported(Protocol):
+    """Whoever makes the calls: ``report`` says that somebody wants to see what tasks return."""
+
+    report: bool
 
 
 class Publish(Protocol):
@@ -64,8 +71,21 @@ class _Noted(NamedTuple):
 class Events:
     """The events of one worker. ``tell`` may come from any thread; everything else from the control connection's."""
 
-    def __init__(self, consumer: Consumer, node: str, clock: Clock) -> None:
-        self._consumer = consumer
+    def __init__(
+        self,
+        node: str,
+        clock: Clock,
+        *,
+        admission: Reported,
+        listeners: list[TaskListener],
+        pool: BasePool,
+        totals: Counter[str],
+    ) -> None:
+        """listeners: those of the worker, to join and to leave.  totals: starts so far, by task."""
+        self._admission = admission
+        self._listeners = listeners
+        self._pool = pool
+        self._totals = totals
         self._node = node
         self._clock = clock
         self._pid = os.getpid()
@@ -81,11 +101,11 @@ class Events:
         """Task events from now on, or none; whether that is a change."""
         if on == self.on:
             return False
-        self.on = self._consumer.admission.report = on
+        self.on = self._admission.report = on
         if on:
-            self._consumer.listeners.append(self)
+            self._listeners.append(self)
         else:
-            self._consumer.listeners.remove(self)
+            self._listeners.remove(self)
         return True
 
     # -- the listener
@@ -126,7 +146,7 @@ class Events:
         self._online = False
         self._beat_at = 0.0
 
-    def farewell(self, publish: Publish) -> None:
+    def say_goodbye(self, publish: Publish) -> None:
         """The last events, and that this worker leaves."""
         self.flush(publish)
         publish(self._worker_event("worker-offline"), "worker.offline")
@@ -144,11 +164,10 @@ class Events:
         }
 
     def _worker_event(self, kind: str) -> Event:
-        consumer = self._consumer
         return self._event(kind, time.time()) | {
             "freq": HEARTBEAT_SECONDS,
-            "active": consumer.pool.busy_slots,
-            "processed": consumer.totals.total(),
+            "active": self._pool.busy_slots,
+            "processed": self._totals.total(),
             "loadavg": [round(load, 2) for load in os.getloadavg()],
             "sw_ident": "fleet",
             "sw_ver": __version__,

@@ -90,7 +90,7 @@ class Settlement:
             self.unflushed = False
             self._attempt(self._channel.flush)
 
-    def sent_along(self) -> None:
+    def on_fetched(self) -> None:
         """A fetch has taken the buffered acknowledgements with it."""
         self.unflushed = False
 

@@ -46,8 +46,8 @@ class Document:
 
     def __init__(self, world: World, folder: Path) -> None:
         self.path = folder / "g.0.json"
-        self.spec = replace(world.consumer.options.spec, broker=BROKER)
-        self.settings: LiveSettings = world.consumer.settings
+        self.spec = replace(world.parts.options.spec, broker=BROKER)
+        self.settings: LiveSettings = world.parts.settings
         self.live = DocumentWatch(self.path, "d", self.settings)
 
     def write(self, spec: WorkerSpec, *, digest: str = "d") -> None:
@@ -72,7 +72,7 @@ def begin(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
 
     def begun(pool: str = "threads", slots: int = 2, **policy: Any) -> tuple[World, Document]:
         world = make(pool, slots, **policy)
-        world.until(lambda: world.consumer.life.state is State.READY)
+        world.until(lambda: world.parts.life.state is State.READY)
         return world, Document(world, tmp_path)
 
     return begun
@@ -91,20 +91,20 @@ def test_everything_that_can_change_in_place_is_taken_up(begin: Begin) -> None:
     document.write(wanted)
     document.look()
 
-    consumer = world.consumer
     assert world.pool.limit == 5
     assert world.channel.consumed == ["x", "y"]
-    assert list(consumer.queues()) == ["y", "x"]
-    assert consumer.admission.policy_of_manifest == task
+    assert list(world.parts.settings.queue_names()) == ["y", "x"]
+    assert world.parts.admission.policy_of_manifest == task
     assert logging.getLogger().level == logging.ERROR
-    assert isinstance(consumer.gate, RateLimits)
+    assert isinstance(world.parts.rate_limits, RateLimits)
+    assert len(world.parts.rate_limits) == 1
     assert (world.view().slots, world.view().live) == (5, live_digest(replace(wanted, broker=BrokerSpec())))
 
 
 def test_a_worker_says_from_the_beginning_what_it_goes_by(begin: Begin) -> None:
     world, _ = begin()
 
-    assert world.view().live == live_digest(world.consumer.options.spec)
+    assert world.view().live == live_digest(world.parts.options.spec)
 
 
 def test_what_cannot_be_read_or_needs_a_restart_is_ignored_and_told_once(
@@ -175,7 +175,7 @@ def test_messages_of_a_queue_that_is_left_go_back_started_ones_stay(begin: Begin
     for number in range(2):
         channel.put("waits", number)
     channel.put("note", 2, eta=datetime.now(UTC) + timedelta(hours=1))
-    world.until(lambda: len(channel.held) == 3 and world.consumer.delayed and world.consumer.waiting)
+    world.until(lambda: len(channel.held) == 3 and world.parts.inflight.delayed_count and world.parts.inflight.waiting)
 
     with channel.lock:
         document.write(replace(document.spec, queues=(QueueSpec("x"),)))
@@ -209,7 +209,7 @@ def test_a_rate_that_leaves_the_manifest_is_the_apps_own_again(begin: Begin) -> 
     world, document = begin()
     asked: list[tuple[str, object]] = []
     document.settings.set_rate_limits({"note": "5/s"})
-    limits = world.consumer.gate
+    limits = world.parts.rate_limits
     assert isinstance(limits, RateLimits)
     limits.limit = lambda task_name, rate: asked.append((task_name, rate))  # type: ignore[method-assign]
 

@@ -92,13 +92,12 @@ def test_a_rest_is_over_when_something_comes() -> None:
 
 
 class Worker:
-    """As much of a consumer as the watchdog looks at."""
+    """As much of a worker as the watchdog looks at."""
 
     wants = True
     got_at = 5.0
 
     def __init__(self, *, brings: bool) -> None:
-        self.channel = self
         self.brings = brings
         self.told: list[str] = []
         self.given_back: list[Any] = []
@@ -116,15 +115,22 @@ class Worker:
     def give_back(self, deliveries: list[Any]) -> None:
         self.given_back += deliveries
 
-    def rebuild_connection(self, why: str) -> None:
+    def rebuild(self, why: str) -> None:
         self.told.append(f"rebuild: {why}")
 
-    def replace_soon(self, why: str) -> None:
+    def replace(self, why: str) -> None:
         self.told.append(f"replace: {why}")
 
 
 def watched(worker: Worker, *, seconds: int) -> list[str]:
-    watchdog = StallWatchdog(worker, {"FLEET_STALL_SECONDS": "4"})  # type: ignore[arg-type]
+    watchdog = StallWatchdog(
+        worker,
+        worker,  # type: ignore[arg-type]
+        running=worker.running,
+        rebuild=worker.rebuild,
+        replace=worker.replace,
+        environ={"FLEET_STALL_SECONDS": "4"},
+    )
     for now in range(10, 10 + seconds):
         watchdog(float(now))
     return worker.told
