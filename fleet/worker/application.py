@@ -10,80 +10,13 @@ import importlib
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fleet.errors import FleetError
-from fleet.worker.delivery import Delivery
-from fleet.worker.messages import Payload, TaskMessage
+from fleet.worker.call import Call, Ending, Outcome, Stage, TaskPolicy
 
 if TYPE_CHECKING:
-    from fleet.worker.witness import Witness
-
-
-class Call(NamedTuple):
-    """One task as it is handed to a slot: small, picklable, the body still encoded."""
-
-    id: str
-    name: str
-    headers: Mapping[str, Any]
-    body: Any
-    content_type: str = "application/json"
-    content_encoding: str = "utf-8"
-    properties: Mapping[str, Any] = {}
-    queue: str = ""
-    redelivered: bool = False
-    attempts: int = 0
-    report: bool = False
-    """Whether somebody wants to see what the task returns: the outcome then carries its representation."""
-
-
-State = Literal["success", "failure", "retry", "requeue", "dead", "ignored"]
-
-
-class Outcome(NamedTuple):
-    """How one task ended, as the slot tells it. Small and picklable whatever the task returned.
-
-    success, failure, ignored: done with the message.  retry: send it again after ``after_seconds`` (None: the app has
-    sent it itself).  requeue: give the same message back.  dead: it goes to the dead letters.
-    """
-
-    state: State
-    runtime_seconds: float = 0.0
-    error: str = ""
-    traceback: str = ""
-    after_seconds: float | None = None
-    result: str = ""
-
-
-Ending = Literal["unknown", "expired", "revoked", "terminated", "timeout", "lost", "raised"]
-"""The ends of a task that its own process cannot tell."""
-
-
-Stage = Literal["ready", "stopping", "cutting", "stopped"]
-"""Of a worker's life. stopping: it drains.  cutting: what runs is ended at once."""
-SHUTDOWNS: Mapping[str, Mapping[str, Any]] = {
-    "stopping": {"sig": "SIGTERM", "how": "Warm", "exitcode": 0},
-    "cutting": {"sig": "SIGQUIT", "how": "Cold", "exitcode": 0},
-}
-"""Stage -> the arguments of the signal ``worker_shutting_down``, as Celery names them."""
-
-
-@dataclass(frozen=True, slots=True)
-class TaskPolicy:
-    """What an app says about one of its tasks where message and manifest are silent."""
-
-    late: bool = True
-    time_limit_seconds: float | None = None
-    soft_time_limit_seconds: float | None = None
-    dead_on_failure: bool = False
-    requeue_on_timeout: bool = False
-
-
-def payload_of(call: Call, accept: Collection[str]) -> Payload:
-    """The arguments of a call, decoded: once, in the process that runs the task. Raises BadMessage."""
-    # A call has what reading needs of a delivery, under the same names.
-    return TaskMessage(cast(Delivery, call), call.headers, accept).payload
+    from fleet.worker.witness import TaskListener
 
 
 class Remote(Protocol):
@@ -211,7 +144,7 @@ class Application(Protocol):
         """How far the worker's life has come: for the app's own signals."""
         ...
 
-    def witness(self) -> Witness:
+    def listener(self) -> TaskListener:
         """Who sends the app's signals about tasks that only the worker's process knows of. After ``prepare_worker``."""
         ...
 

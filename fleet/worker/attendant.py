@@ -12,10 +12,7 @@ import logging
 import select
 import socket
 import threading
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from fleet.worker.consumer import Consumer
+from typing import Protocol
 
 log = logging.getLogger("fleet.worker")
 
@@ -41,12 +38,25 @@ class Answering(Protocol):
         ...
 
 
-class Attendant(threading.Thread):
+class Attended(Protocol):
+    """The loop, as far as its housekeeping goes."""
+
+    @property
+    def is_inside_task(self) -> bool:
+        """Whether the main thread is in a task now."""
+        ...
+
+    def attend(self) -> bool:
+        """Do the housekeeping; False when it needs no help."""
+        ...
+
+
+class HousekeepingThread(threading.Thread):
     """Started with the loop, closed after it."""
 
-    def __init__(self, consumer: Consumer, control: Answering | None, *, box_fd: int) -> None:
-        super().__init__(name="fleet-attendant", daemon=True)
-        self._consumer = consumer
+    def __init__(self, loop: Attended, control: Answering | None, *, box_fd: int) -> None:
+        super().__init__(name="fleet-housekeeping", daemon=True)
+        self._loop = loop
         self._control = control
         self._box_fd = box_fd
         self._read, self._write = socket.socketpair()
@@ -56,7 +66,7 @@ class Attendant(threading.Thread):
         self._closing = False
 
     def look(self) -> None:
-        """From the main thread, before a task: costs one attribute read unless the attendant sleeps."""
+        """From the main thread, before a task: costs one attribute read unless the housekeeping thread sleeps."""
         if self._drowsy:
             self._drowsy = False
             self._wake()
@@ -76,14 +86,14 @@ class Attendant(threading.Thread):
             try:
                 self._tick()
             except Exception:
-                log.exception("the attendant stumbled")
+                log.exception("the housekeeping thread failed")
 
     def _tick(self) -> None:
-        busy = self._consumer.inline_job is not None
+        busy = self._loop.is_inside_task
         self._wait(busy=busy)
         if self._control is not None:
             self._control.attend()
-        helped = self._consumer.attend()
+        helped = self._loop.attend()
         if busy and not helped:
             # Between two tasks the loop heeds signals itself; do not spin on a descriptor that it is about to read.
             threading.Event().wait(_YIELD_SECONDS)
@@ -97,7 +107,7 @@ class Attendant(threading.Thread):
         else:
             timeout = DROWSY_SECONDS
             self._drowsy = True
-            if self._consumer.inline_job is not None:  # it began in between, and saw no reason to wake anybody
+            if self._loop.is_inside_task:  # it began in between, and saw no reason to wake anybody
                 timeout = TICK_SECONDS
         if control is not None and control.poll_seconds is not None:
             timeout = min(timeout, control.poll_seconds)

@@ -19,20 +19,20 @@ from celery.app.task import Context
 from celery.app.trace import TraceInfo, build_tracer, setup_worker_optimizations
 from celery.exceptions import InvalidTaskError, NotRegistered, Reject
 
-from fleet.worker.application import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy, payload_of
+from fleet.worker.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.celery_coroutines import let_body_finish
 from fleet.worker.celery_remote import CeleryRemote
 from fleet.worker.job import Job
-from fleet.worker.messages import BadMessage, Payload
+from fleet.worker.messages import BadMessage, Payload, payload_of
 from fleet.worker.request import Request
-from fleet.worker.witness import Happening, Witness
+from fleet.worker.witness import TaskEvent, TaskListener
 from pools.errors import SoftTimeLimit
 from pools.traits import TRAITS
 
 log = logging.getLogger("fleet.task")
 
 NOTHING = Payload((), {}, {})
-_STARTED, _SUCCEEDED = Happening.STARTED, Happening.SUCCEEDED
+_STARTED, _SUCCEEDED = TaskEvent.STARTED, TaskEvent.SUCCEEDED
 
 
 class CeleryApplication:
@@ -97,9 +97,9 @@ class CeleryApplication:
         else:
             signals.worker_shutting_down.send(sender=self._node, **SHUTDOWNS[what])
 
-    def witness(self) -> Witness:
+    def listener(self) -> TaskListener:
         """Celery's signals about tasks that its worker sends from the worker's process."""
-        return _SignalWitness(self.app, self._worker, self._node)
+        return _SignalListener(self.app, self._worker, self._node)
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
         """Celery's signals for the life of an eventlet pool."""
@@ -139,7 +139,7 @@ class CeleryApplication:
     # -- the slot's side
 
     def import_tasks(self) -> None:
-        """What ``imports`` and autodiscovery name; and the app's wishes about logging."""
+        """What ``imports`` and autodiscovery name; and what the app wants to log."""
         self.app.loader.init_worker()
         _let_the_app_log()
         self.app.finalize()
@@ -297,7 +297,7 @@ class _Sender:
         self.concurrency = concurrency
 
 
-class _SignalWitness:
+class _SignalListener:
     """Sends the signals that Celery's consumer sends. What the tracer sends from the slot is not repeated."""
 
     def __init__(self, app: Any, worker: _Sender, node: str) -> None:
@@ -305,19 +305,19 @@ class _SignalWitness:
         self._worker = worker
         self._node = node
 
-    def tell(self, happening: Happening, job: Job, outcome: Outcome | None = None) -> None:
+    def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
         """One thing happened to one task."""
-        if happening is _SUCCEEDED or happening is _STARTED:  # first: most of what is told
+        if event is _SUCCEEDED or event is _STARTED:  # first: most of what is told
             return
-        if happening is Happening.RECEIVED:
+        if event is TaskEvent.RECEIVED:
             if signals.task_received.receivers:
                 signals.task_received.send(sender=self._worker, request=self._request(job))
-        elif happening is Happening.REVOKED:
+        elif event is TaskEvent.REVOKED:
             self._revoked(job)
-        elif happening is Happening.UNKNOWN:
+        elif event is TaskEvent.UNKNOWN:
             name, error = job.call.name, NotRegistered(job.call.name)
             signals.task_unknown.send(sender=self._worker, message=job.delivery, exc=error, name=name, id=job.call.id)
-        elif happening is Happening.FAILED and job.message is None:
+        elif event is TaskEvent.FAILED and job.message is None:
             error = InvalidTaskError(outcome.error if outcome is not None else "")
             signals.task_rejected.send(sender=self._worker, message=job.delivery, exc=error)
 

@@ -1,6 +1,6 @@
 """What ``celery control`` tells a worker to do, with Celery's argument names and replies.
 
-What cannot be done is an error that says what can. Whatever touches the loop's state goes through the handover, since
+What cannot be done is an error that says what can. Whatever touches the loop's state goes through ``LoopCalls``, since
 in a solo worker another thread than the loop's listens.
 """
 
@@ -21,12 +21,15 @@ from pools.errors import PoolError
 from pools.traits import TRAITS
 
 if TYPE_CHECKING:
-    from fleet.worker.application import Remote
-    from fleet.worker.consumer import Consumer
+    from fleet.worker.application import Application, Remote
     from fleet.worker.events import Events
-    from fleet.worker.handover import Handover
+    from fleet.worker.handover import LoopCalls
+    from fleet.worker.inflight import InFlight
     from fleet.worker.inspection import Inspection
     from fleet.worker.job import Job
+    from fleet.worker.revoked import Revoked
+    from fleet.worker.tuning import LiveSettings
+    from pools.base import BasePool
 
 log = logging.getLogger("fleet.worker")
 
@@ -41,11 +44,26 @@ class Refused(Exception):
 class Commands:
     """The orders. ``afterwards`` collects what is to be done once the reply is on its way: it may end the process."""
 
-    def __init__(self, consumer: Consumer, remote: Remote, events: Events, handover: Handover) -> None:
-        self._consumer = consumer
+    def __init__(
+        self,
+        remote: Remote,
+        calls: LoopCalls,
+        *,
+        events: Events,
+        application: Application,
+        pool: BasePool,
+        inflight: InFlight,
+        settings: LiveSettings,
+        revoked: Revoked,
+    ) -> None:
         self._remote = remote
         self._events = events
-        self._do = handover.do
+        self._application = application
+        self._pool = pool
+        self._inflight = inflight
+        self._settings = settings
+        self._revoked = revoked
+        self._do = calls.do
         self.afterwards: list[Callable[[], object]] = []
 
     # -- tasks
@@ -54,7 +72,7 @@ class Commands:
         """These must not run; with ``terminate`` a running one is ended."""
         ids = _ids(task_id)
         signum = _signal_number(signal)
-        self._do(lambda: self._consumer.revoked.add(ids))
+        self._do(lambda: self._revoked.add(ids))
         log.info("revoked: %s", ", ".join(ids))
         if not terminate:
             return {"ok": f"tasks {', '.join(ids)} flagged as revoked"}
@@ -67,12 +85,12 @@ class Commands:
 
     def _terminate(self, task_id: str, signum: int) -> bool:
         """Whether it runs here, and will be ended."""
-        job = next((job for job in self._consumer.jobs() if job.call.id == task_id and _can_end(job)), None)
+        job = next((job for job in self._inflight.jobs() if job.call.id == task_id and _can_end(job)), None)
         if job is None:
             return False
-        if not self._consumer.pool.traits.terminate:
+        if not self._pool.traits.terminate:
             raise Refused(self._cannot("end a running task", "terminate"))
-        if job is self._consumer.inline_job:
+        if job is self._inflight.inline_job:
             self.afterwards.append(lambda: self._end_inline(job, signum))
             return True
         return job.handle is not None and self._end(job, job.handle, signum)
@@ -80,7 +98,7 @@ class Commands:
     def _end(self, job: Job, handle: Any, signum: int) -> bool:
         job.revoked = True
         try:
-            ended = self._consumer.pool.terminate_job(handle, signum)
+            ended = self._pool.terminate_job(handle, signum)
         except PoolError:
             job.revoked = False
             raise
@@ -89,8 +107,8 @@ class Commands:
 
     def _end_inline(self, job: Job, signum: int) -> None:
         """The task of a solo worker ends with its process: the reply has to leave before."""
-        handle = job.handle or getattr(self._consumer.pool, "current", None)
-        if handle is not None and job is self._consumer.inline_job:
+        handle = job.handle or getattr(self._pool, "current", None)
+        if handle is not None and job is self._inflight.inline_job:
             self._end(job, handle, signum)
 
     def rate_limit(self, task_name: str, rate_limit: Any = None, **_: Any) -> Reply:
@@ -100,7 +118,7 @@ class Commands:
             rate = rates.per_second(rate_limit)
         except ValueError as error:
             raise Refused(str(error)) from error
-        self._do(lambda: self._consumer.tuning.set_rate_limit(task_name, rate))
+        self._do(lambda: self._settings.set_rate_limit(task_name, rate))
         self._remote.set_rate_limit(task_name, rate_limit if rate else None)
         return {"ok": "new rate limit set successfully" if rate else "rate limit disabled successfully"}
 
@@ -111,13 +129,11 @@ class Commands:
             (soft, "soft_limit", "keep a soft time limit"),
             (hard, "hard_limit", "keep a hard time limit"),
         ):
-            if seconds and not getattr(self._consumer.pool.traits, capability):
+            if seconds and not getattr(self._pool.traits, capability):
                 raise Refused(self._cannot(what, capability))
         soft_seconds, hard_seconds = _seconds(soft), _seconds(hard)
         self._do(
-            lambda: self._consumer.tuning.set_time_limits(
-                task_name, soft_seconds=soft_seconds, hard_seconds=hard_seconds
-            )
+            lambda: self._settings.set_time_limits(task_name, soft_seconds=soft_seconds, hard_seconds=hard_seconds)
         )
         return {"ok": "time limits set successfully"}
 
@@ -135,27 +151,27 @@ class Commands:
 
     def _resize(self, by: int) -> None:
         self._check_resize()
-        if self._consumer.tuning.autoscaler is not None:
+        if self._settings.autoscaler is not None:
             raise Refused("the slots follow autoscale: change its bounds instead")
-        slots = self._consumer.pool.limit + by
+        slots = self._pool.limit + by
         if slots < 1:
-            raise Refused(f"at least one of the {self._consumer.pool.limit} slots must stay")
-        self._do(lambda: self._consumer.tuning.set_slots(slots))
+            raise Refused(f"at least one of the {self._pool.limit} slots must stay")
+        self._do(lambda: self._settings.set_slots(slots))
 
     def pool_restart(self, **_: Any) -> Reply:
         """Fresh processes for all slots, each after its task. Changed code of the app needs a restart of the worker."""
-        self._do(self._consumer.pool.restart)
+        self._do(self._pool.restart)
         return {"ok": "reload started"}
 
     def autoscale(self, max: Any = None, min: Any = None, **_: Any) -> Reply:
         """Let the slots follow the work between these bounds, until the next apply."""
         self._check_resize()
-        scaler = self._consumer.tuning.autoscaler
-        known = scaler.bounds if scaler is not None else Bounds(1, self._consumer.pool.limit)
+        scaler = self._settings.autoscaler
+        known = scaler.bounds if scaler is not None else Bounds(1, self._pool.limit)
         bounds = Bounds(known.least if min is None else _count(min), known.most if max is None else _count(max))
         if bounds.least > bounds.most:
             raise Refused(f"min={bounds.least} is more than max={bounds.most}")
-        self._do(lambda: self._consumer.tuning.autoscale(bounds))
+        self._do(lambda: self._settings.autoscale(bounds))
         return {"ok": f"autoscale now max={bounds.most} min={bounds.least}"}
 
     # -- queues
@@ -167,16 +183,16 @@ class Commands:
                 f"queue {queue!r} would be bound to another exchange or routing key; "
                 "define it in the app's task_queues and add it by its name"
             )
-        queues = self._consumer.tuning.queues
+        queues = self._settings.queues
         if any(known.name == queue for known in queues):
             return {"ok": f"already consuming from {queue}"}
-        self._do(lambda: self._consumer.tuning.set_queues((*self._consumer.tuning.queues, QueueSpec(queue))))
+        self._do(lambda: self._settings.set_queues((*self._settings.queues, QueueSpec(queue))))
         return {"ok": f"add consumer {queue}"}
 
     def cancel_consumer(self, queue: str, **_: Any) -> Reply:
         """Consume this queue no more; what was fetched from it and has not started goes back."""
-        left = tuple(known for known in self._consumer.tuning.queues if known.name != queue)
-        self._do(lambda: self._consumer.tuning.set_queues(left))
+        left = tuple(known for known in self._settings.queues if known.name != queue)
+        self._do(lambda: self._settings.set_queues(left))
         return {"ok": f"no longer consuming from {queue}"}
 
     # -- the worker
@@ -207,16 +223,16 @@ class Commands:
     # -- checks
 
     def _check_task(self, name: Any) -> None:
-        if not isinstance(name, str) or not self._consumer.application.knows(name):
+        if not isinstance(name, str) or not self._application.knows(name):
             raise Refused("unknown task")
 
     def _check_resize(self) -> None:
-        if not self._consumer.pool.traits.resize:
+        if not self._pool.traits.resize:
             raise Refused(self._cannot("change its number of slots", "resize"))
 
     def _cannot(self, what: str, capability: str) -> str:
         able = ", ".join(sorted(row.name for row in TRAITS.values() if getattr(row, capability)))
-        return f"the {self._consumer.pool.name} pool cannot {what}; pools that can: {able}"
+        return f"the {self._pool.name} pool cannot {what}; pools that can: {able}"
 
 
 def table(inspection: Inspection, commands: Commands) -> Mapping[str, Answer]:

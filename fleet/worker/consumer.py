@@ -1,54 +1,34 @@
 """The loop that feeds the pool: fetch what free slots can take, start it, hand its end on.
 
 One loop serves every pool. It runs in the main thread and holds ``channel.lock``, except while a solo task runs inline:
-then the attendant thread may take the lock and does the loop's housekeeping (``attend``) until the task is over.
+then the housekeeping thread may take the lock and does the loop's housekeeping (``attend``) until the task is over.
+
+This module turns the loop and moves the worker through its life. Each step of a task's way has a class of its own; they
+are put together in ``parts``.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import logging
 import signal
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
 
-from fleet.crashes import read_history
-from fleet.worker import departure, execution, notify, stacks
-from fleet.worker.application import Application, Call, Outcome, TaskPolicy
-from fleet.worker.delivery import TEND_SECONDS, Channel, ChannelLost, Delivery
-from fleet.worker.endings import Endings
-from fleet.worker.intake import Intake
-from fleet.worker.job import Job
-from fleet.worker.lifecycle import EXIT_DONE, EXIT_REPLACE, RECORD_STATES, Action, Event, Lifecycle, State
-from fleet.worker.line import Line
-from fleet.worker.messages import BadMessage
+from fleet.worker import notify, stacks
+from fleet.worker.application import Application
+from fleet.worker.delivery import TEND_SECONDS, Channel, ChannelLost
+from fleet.worker.lifecycle import EXIT_DONE, EXIT_REPLACE, Action, Event, State
 from fleet.worker.options import WorkerOptions
-from fleet.worker.revoked import Revoked
-from fleet.worker.settlement import Settlement
+from fleet.worker.parts import LoopParts
+from fleet.worker.record import Record
 from fleet.worker.signals import STACKS, SignalBox
-from fleet.worker.tuning import Tuning
-from fleet.worker.witness import Gate, Happening, Witness
 from pools.base import BasePool
-from pools.errors import PoolError
-from pools.handle import Handle
 from pools.loop import EventLoop
-
-if TYPE_CHECKING:
-    from fleet.worker.attendant import Attendant
-    from fleet.worker.record import Record
 
 log = logging.getLogger("fleet.worker")
 
-MOST_DELAYED = 10_000
-"""Messages with a date that wait in this process, where the broker cannot keep them. Beyond that nothing is fetched."""
-REPORT_LIMIT_SECONDS = 60.0
-INLINE_POOLS = frozenset({"solo", "custom"})
-Chore = Callable[[float], object]
-"""Something to see to once a second. Gets ``time.monotonic()``; holds the channel's lock."""
+EverySecond = Callable[[float], object]
+"""Something to see to once a second. Gets ``time.monotonic()``; the channel's lock is held."""
 
 
 class Consumer:
@@ -65,565 +45,243 @@ class Consumer:
         box: SignalBox,
         loop: EventLoop,
     ) -> None:
-        self.options = options
-        self.application = application
-        self.pool = pool
-        self.channel = channel
-        self.record = record
-        self.life = Lifecycle()
-        self.revoked = Revoked(options.record_path and options.record_path.with_suffix(".revoked"))
-        self.waiting: deque[Job] = deque()
-        self.delayed: list[tuple[float, int, Job]] = []
-        self.running: dict[Job, None] = {}
-        self.attendant: Attendant | None = None
-        self.inline_job: Job | None = None
-        self.exit_code = EXIT_DONE
-        self.line = Line(channel, loop)
-        self.settlement = Settlement(channel, replica=options.replica)
-        self.witnesses: list[Witness] = []
-        self.chores: list[Chore] = []
-        self.farewells: list[Callable[[], object]] = []
-        self.totals: Counter[str] = Counter()
-        self.gate: Gate | None = None
-        self.got_at = time.monotonic()
-        self._untold: deque[Job] = deque()
-        self.endings = Endings(
-            application,
-            self.settlement,
-            channel,
-            record=record,
-            wishes=options.spec.task,
-            untold=self._untold,
-            on_stuck=self.replace_soon,
-            witnesses=self.witnesses,
+        self.parts = parts = LoopParts(
+            options, application, pool, channel, record=record, loop=loop, on_stuck=self.replace_soon
         )
-        self.intake = Intake(application, options.spec.task, deaths=_deaths(options))
-        self.tuning = Tuning(self)
+        self.exit_code = EXIT_DONE
+        self.every_second: list[EverySecond] = [parts.settings.follow_work]
+        self._life = parts.life
+        self._application = application
+        self._pool = pool
+        self._record = record
+        self._connection = parts.connection
+        self._inflight = parts.inflight
+        self._fetching = parts.fetching
+        self._receiving = parts.receiving
+        self._starting = parts.starting
+        self._done = parts.submission.done
+        self._completion = parts.completion
+        self._settlement = parts.settlement
+        self._handing_back = parts.handing_back
+        self._reporting = parts.reporting
         self._box = box
         self._loop = loop
         self._lock = channel.lock
-        self._inline = pool.name in INLINE_POOLS
-        self._done: deque[tuple[Job, Handle]] = deque()
-        self._order = itertools.count()
-        self._record_slots = list(range(record.slots - 1, -1, -1))
-        self._care_at = 0.0
-        self._fetch_at = 0.0
-        self._asked = -1
+        self._tick_at = 0.0
         self._deadline: float | None = None
         self._announced = False
-        self._warned_limits: set[str] = set()
+        self._connection.on_lost += [self._tick_soon, parts.redelivery.on_lost, self._handing_back.unstarted]
 
     # -- the loop
 
     def run(self) -> int:
         """Feed the pool until the worker is to stop; the exit code of the process."""
         with self._lock:
-            self._loop.add_reader(self._box.fileno(), self.heed)
-            if self.record.hold:
-                self.tell(Event.HOLD)
-            while not self.life.stopped:
+            self._loop.add_reader(self._box.fileno(), self.handle_signals)
+            if self._record.hold:
+                self.on_event(Event.HOLD)
+            while not self._life.stopped:
                 self.turn()
         return self.exit_code
 
     def turn(self) -> None:
         """Once around. The caller holds the lock."""
         now = time.monotonic()
-        if now >= self._care_at:
-            self.care(now)
-        if self.life.state is State.STARTING and self.line.up and self.pool.free_slots > 0:
-            self.tell(Event.CONNECTED)  # and not before: a worker whose slots cannot start is not ready
+        if now >= self._tick_at:
+            self.tick(now)
+        if self._life.state is State.STARTING and self._connection.up and self._pool.free_slots > 0:
+            self.on_event(Event.CONNECTED)  # and not before: a worker whose slots cannot start is not ready
         moved = self._settle_done()
-        self._notice_loss()
-        if self.line.up:
+        self._connection.notice_loss()
+        if self._connection.up:
             moved |= self._feed(now)
-        self._notice_loss()
-        if self.life.leaving and self._is_empty():
-            self.tell(Event.EMPTY)
+        self._connection.notice_loss()
+        if self._life.leaving and self._is_empty():
+            self.on_event(Event.EMPTY)
         if not moved:
             self._before_waiting()
         self._loop.run_once(0.0 if moved else self._patience())
 
-    def _is_empty(self) -> bool:
-        """Nothing runs, nothing is owed. While there is time, a drain waits for a broken line to tell what it owes."""
-        owed = self._deadline is not None and self.settlement.debts > 0
-        return not (self.running or self._done or self._untold or owed)
-
-    def _before_waiting(self) -> None:
-        before = self.record.waiting
-        self._count_waiting()
-        if self.endings.counted or self.record.waiting != before:
-            self.endings.counted = False
-            self.record.beat()
-        self.settlement.flush()
-        self.line.watch()
-
-    def _patience(self) -> float:
-        if self.life.stopped:
-            return 0.0
-        now = time.monotonic()
-        until = self._care_at
-        if self.delayed:
-            until = min(until, now + self.delayed[0][0] - time.time())
-        if self.line.up and self._asked > 0:
-            until = min(until, self._fetch_at)
-        return max(0.0, until - now)
-
-    # -- fetching
-
     def _feed(self, now: float) -> bool:
         """Start what can start and fetch what free slots can take; whether anything moved."""
-        moved = self._start_waiting()
-        wanted = self._wanted()
-        if wanted == self._asked and not self.line.readable and (wanted == 0 or now < self._fetch_at):
-            return moved
+        self._receiving.place_due()
+        moved = self._starting.start()
         try:
-            deliveries = self.channel.fetch(wanted)
-            self._note_fetch(now, wanted, len(deliveries))
+            deliveries = self._fetching.fetch_due(now)
         except ChannelLost as error:
-            self._on_lost(error)
+            self._connection.lose(error)
             return False
-        for place, delivery in enumerate(deliveries):
-            try:
-                self._take(delivery)
-            except ChannelLost as error:
-                self.settlement.lost = error
-                self.settlement.give_back([_junk(left) for left in deliveries[place:]])  # as soon as there is a line
-                self._on_lost(error)
-                return False
-        return self._start_waiting() or moved or bool(deliveries)
-
-    @property
-    def wants(self) -> bool:
-        """Whether a message that came now would start now."""
-        return self.line.up and self.pool.free_slots > 0 and self._wanted() > 0
-
-    def _wanted(self) -> int:
-        if not self.life.takes_work or self._is_sated():
-            return 0
-        extra = max(0, (self.intake.wishes.prefetch or 0) - self.pool.limit)
-        return max(0, self.pool.free_slots + extra - len(self.waiting) - len(self._untold))
-
-    def _is_sated(self) -> bool:
-        """What waits here for its date or its rate is enough."""
-        return len(self.delayed) >= MOST_DELAYED or (self.gate is not None and self.gate.full)
-
-    def _note_fetch(self, now: float, wanted: int, got: int) -> None:
-        """A fetch that brought all it wanted is repeated at once; else the channel says when to look again."""
-        self.settlement.unflushed = False
-        self.line.readable = False
-        self._asked = -1 if got and got >= wanted else wanted
-        if got:
-            self.got_at = now
-        if wanted:
-            self.record.consumed_at = time.time()
-        poll = self.channel.poll_seconds
-        self._fetch_at = now + (TEND_SECONDS if poll is None else min(poll, TEND_SECONDS))
-
-    def _take(self, delivery: Delivery) -> None:
-        """A message has come."""
-        try:
-            job = self.intake.job_of(delivery)
-        except BadMessage as error:
-            log.error("a message in queue %s is no task: %s", delivery.queue, error)
-            job = _junk(delivery)
-            job.line = self.endings.line
-            self.endings.conclude(job, Outcome("dead", error=f"no task message: {error}"))
-            return
-        job.line = self.endings.line
-        if delivery.redelivered and (self._is_running(job) or self.endings.told_before(job)):
-            return
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("Task %s[%s] received", job.call.name, job.call.id)
-        self._place(job)
-        if self.witnesses and job.ending is None and self.application.knows(job.call.name):
-            self._witness(Happening.RECEIVED, job)
-
-    def _is_running(self, job: Job) -> bool:
-        """Whether a broken line brought the message of a running task again; that one then belongs to the task."""
-        for known in self.running:
-            if known.key == job.key and not known.settled:
-                known.delivery, known.line = job.delivery, job.line
-                if known.acked:
-                    known.acked = False
-                    self.settlement.ack(known)
-                return True
-        return False
-
-    def _place(self, job: Job) -> None:
-        """Let it run, wait or end."""
-        verdict = self.intake.examine(job, now=time.time(), revoked=self.revoked)
-        if verdict.way == "run":
-            self.waiting.append(job)
-        elif verdict.way == "later":
-            self._put_off(job)
-        else:
-            job.ending, job.detail = verdict.ending, verdict.detail
-            log.warning("Task %s[%s] does not run: %s", job.call.name, job.call.id, verdict.detail)
-            self.endings.end_untold(job)
-
-    def _put_off(self, job: Job) -> None:
-        if not self.channel.delay(job.delivery, due=job.due):
-            heapq.heappush(self.delayed, (job.due, next(self._order), job))
-            if len(self.delayed) == MOST_DELAYED:
-                log.warning("%d tasks wait for their date in this worker: it fetches no more for now", MOST_DELAYED)
-
-    # -- starting
-
-    def _start_waiting(self) -> bool:
-        while self.delayed and self.delayed[0][0] <= time.time():
-            self._place(heapq.heappop(self.delayed)[2])
-        started = False
-        while self._untold and self.pool.free_slots > 0:
-            job = self._untold.popleft()
-            self._submit(job, execution.record_end, (job.call, job.ending, job.detail), None, REPORT_LIMIT_SECONDS)
-            started = True
-        while self.waiting and self.life.takes_work and self.pool.free_slots > 0:
-            started |= self._start_batch()
-        return started
-
-    def _start_batch(self) -> bool:
-        """Start as many as there are free slots. Early acknowledgements reach the broker before: what starts after
-        that and dies must not come again."""
-        room = 1 if self._inline else self.pool.free_slots
-        batch: list[Job] = []
-        while self.waiting and len(batch) < room:
-            job = self.waiting.popleft()
-            if self._may_start(job):
-                batch.append(job)
-        early = [job for job in batch if not job.policy.late]
-        for job in early:
-            self.settlement.ack(job)
-        if early:
-            self.settlement.flush()
-            self._notice_loss()  # before anything forks: descriptors of a dead connection must not be watched any more
-        for job in batch:
-            self._start(job)
-        return bool(batch)
-
-    def _may_start(self, job: Job) -> bool:
-        if job.call.id in self.revoked:
-            job.ending, job.detail = "revoked", "revoked"
-            self.endings.end_untold(job)
+        if not deliveries:
+            return moved
+        if not self._receiving.receive(deliveries):
             return False
-        pause = self.gate.pause_seconds(job) if self.gate is not None else 0.0
-        if pause > 0:
-            heapq.heappush(self.delayed, (time.time() + pause, next(self._order), job))
-        return pause <= 0
-
-    def _start(self, job: Job) -> None:
-        soft, hard = self._limits(job)
-        self.totals[job.call.name] += 1
-        if self.witnesses:
-            self._witness(Happening.STARTED, job)
-        awaited = self.pool.traits.async_tasks and self.application.is_async(job.call.name)
-        perform = execution.perform_async if awaited else execution.perform
-        self._submit(job, perform, (job.call,), soft, hard)
-
-    def _submit(self, job: Job, target: Any, args: tuple[Any, ...], soft: float | None, hard: float | None) -> None:
-        self.running[job] = None
-        job.started_at = time.time()
-        job.slot = self._record_slots.pop() if self._record_slots else -1
-        self._note_start(job, hard)
-        if self._inline:
-            self._run_inline(job, target, args, soft, hard)
-            return
-        self._apply(job, target, args, soft, hard)
-        if job.handle is not None and not job.handle.done:
-            self._note_start(job, hard)
-
-    def _run_inline(self, job: Job, target: Any, args: tuple[Any, ...], soft: float | None, hard: float | None) -> None:
-        """Run it here. Meanwhile the lock is free, and the attendant may do the housekeeping."""
-        self.inline_job = job
-        if self.attendant is not None:
-            self.attendant.look()
-        self._lock.release()
-        try:
-            self._apply(job, target, args, soft, hard)
-        except KeyboardInterrupt:
-            log.error("Task %s[%s] raised KeyboardInterrupt", job.call.name, job.call.id)
-        finally:
-            self._lock.acquire()
-            self.inline_job = None
-
-    def _apply(self, job: Job, target: Any, args: tuple[Any, ...], soft: float | None, hard: float | None) -> None:
-        try:
-            job.handle = self.pool.apply_async(
-                target,
-                args,
-                id=job.call.id,
-                callback=partial(self._on_done, job),
-                soft_timeout_seconds=soft,
-                timeout_seconds=hard if self.pool.traits.hard_limit else None,
-            )
-        except PoolError as error:
-            log.error("the pool refuses task %s[%s]: %s", job.call.name, job.call.id, error)
-            self._on_done(job, _refused(self.pool, job, error))
-
-    def _note_start(self, job: Job, hard: float | None) -> None:
-        if job.slot >= 0:
-            pid = job.handle.pid if job.handle is not None else 0
-            until = job.started_at + hard if hard else 0.0
-            self.record.begin(job.slot, task_id=job.call.id, task_name=job.call.name, until=until, pid=pid)
-
-    def _limits(self, job: Job) -> tuple[float | None, float | None]:
-        soft, hard = job.policy.soft_time_limit_seconds, job.policy.time_limit_seconds
-        traits = self.pool.traits
-        if (soft is not None and not traits.soft_limit) or (hard is not None and not traits.hard_limit):
-            # Only a pool class of the user's: for our own kinds a manifest that asks for this is refused.
-            if job.call.name not in self._warned_limits:
-                self._warned_limits.add(job.call.name)
-                log.warning("the %s pool cannot keep all time limits; %s runs without", self.pool.name, job.call.name)
-            soft = soft if traits.soft_limit else None
-            hard = hard if traits.hard_limit else None
-        return soft, hard
-
-    # -- ends
-
-    def _on_done(self, job: Job, handle: Handle) -> None:
-        self._done.append((job, handle))
+        self._starting.start()
+        return True
 
     def _settle_done(self) -> bool:
-        moved = False
-        while self._done:
-            job, handle = self._done.popleft()
-            moved = True
-            self._forget_running(job)
+        """Settle what the pool has finished; whether there was anything."""
+        done = self._done
+        if not done:
+            return False
+        while done:
+            job, handle = done.popleft()
+            self._inflight.end(job)
             if not job.settled:
-                self.endings.settle(job, handle)
-        return moved
+                self._completion.settle(job, handle)
+        return True
 
-    def _forget_running(self, job: Job) -> None:
-        self.running.pop(job, None)
-        if job.slot >= 0:
-            self.record.end(job.slot)
-            self._record_slots.append(job.slot)
-            job.slot = -1
+    def _is_empty(self) -> bool:
+        """Nothing runs, nothing is owed. While there is time, a drain waits for a connection to tell what it owes."""
+        owed = self._deadline is not None and self._settlement.debts > 0
+        return not (self._inflight.running or self._done or self._inflight.unreported or owed)
 
-    def give_back_running(self) -> None:
-        """What runs goes back to its queue; what the pool still says about it is ignored."""
-        left = [job for job in self.running if not job.settled]
-        for job in left:
-            job.settled = True
-        self.settlement.give_back(left)
-        self.running.clear()
+    def _before_waiting(self) -> None:
+        if self._reporting.count_waiting() or self._completion.counted:
+            self._completion.counted = False
+            self._record.beat()
+        self._settlement.flush()
+        self._connection.watch()
 
-    # -- housekeeping: by the loop, and by the attendant while a solo task runs
+    def _patience(self) -> float:
+        """For how many seconds nothing is due."""
+        if self._life.stopped:
+            return 0.0
+        now = time.monotonic()
+        until = self._tick_at
+        if (due_at := self._inflight.next_due_at) is not None:
+            until = min(until, now + due_at - time.time())
+        if (fetch_at := self._fetching.next_at) is not None:
+            until = min(until, fetch_at)
+        return max(0.0, until - now)
+
+    # -- housekeeping: by the loop, and by the housekeeping thread while a solo task runs
+
+    @property
+    def is_inside_task(self) -> bool:
+        """Whether the main thread is in a task now."""
+        return self._inflight.inline_job is not None
 
     def attend(self) -> bool:
-        """From the attendant: do what the loop cannot do now; False when it needs no help."""
+        """From the housekeeping thread: do what the loop cannot do now; False when it needs no help."""
         if not self._lock.acquire(blocking=False):
             return False
         try:
-            if self.inline_job is None:
+            if not self.is_inside_task:
                 return False
-            self.heed()
+            self.handle_signals()
             now = time.monotonic()
-            if now >= self._care_at:
-                self.care(now)
-            self.settlement.flush()
-            self._notice_loss()
+            if now >= self._tick_at:
+                self.tick(now)
+            self._settlement.flush()
+            self._connection.notice_loss()
             return True
         finally:
             self._lock.release()
 
-    def heed(self) -> None:
+    def handle_signals(self) -> None:
         """Signals that have come."""
         for signum in self._box.take():
             if signum == STACKS:
-                stacks.write(self)
+                stacks.write(self._pool, self._inflight.running.keys())
                 continue
             log.info("%s received", signal.Signals(signum).name)
-            self.tell(Event.QUIT if signum == signal.SIGQUIT else Event.TERM)
+            self.on_event(Event.QUIT if signum == signal.SIGQUIT else Event.TERM)
 
-    def care(self, now: float) -> None:
+    def tick(self, now: float) -> None:
         """Once a second: lease, record, operator's hold, deadline, connection."""
-        self._care_at = now + TEND_SECONDS
-        if self.line.up:
-            self._on_lost(self.line.tend())
-        elif now >= self.line.try_at:
+        self._tick_at = now + TEND_SECONDS
+        if self._connection.up:
+            self._connection.tend()
+        elif now >= self._connection.try_at:
             self._connect()
-        if self.record.hold != (self.life.state is State.HELD):
-            self.tell(Event.HOLD if self.record.hold else Event.RESUME)
+        if self._record.hold != (self._life.state is State.HELD):
+            self.on_event(Event.HOLD if self._record.hold else Event.RESUME)
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
-            log.warning("the drain timeout of %g s is over", self.options.spec.drain_timeout_seconds)
-            self.tell(Event.DEADLINE)
-        self._do_chores(now)
-        self._publish_state()
-
-    def _do_chores(self, now: float) -> None:
-        for chore in self.chores:
+            log.warning("the drain timeout of %g s is over", self.parts.options.spec.drain_timeout_seconds)
+            self.on_event(Event.DEADLINE)
+        for call in self.every_second:
             try:
-                chore(now)
+                call(now)
             except Exception:
-                log.exception("a chore of the worker failed")
+                log.exception("something that the worker does every second failed")
+        self._publish()
+
+    def _tick_soon(self) -> None:
+        self._tick_at = 0.0
 
     def _connect(self) -> None:
-        if not self.line.connect():
-            self._care_at = min(self._care_at, self.line.try_at)
+        if not self._connection.connect():
+            self._tick_at = min(self._tick_at, self._connection.try_at)
             return
-        self._asked = -1
-        self.endings.line_mended()
-        self._notice_loss()
+        self._fetching.ask_again()
+        self._completion.on_connection_restored()
+        self._connection.notice_loss()
 
-    def _notice_loss(self) -> None:
-        self._on_lost(self.settlement.lost)
-
-    def _on_lost(self, error: ChannelLost | None) -> None:
-        """The connection is gone. What runs goes on; what has not started will not be ours."""
-        if error is None or not self.line.up:
-            return
-        self.settlement.lost = error
-        self.line.break_off(error)
-        self._care_at = 0.0
-        self.endings.line_lost()
-        self._hand_back()
-
-    def _count_waiting(self) -> None:
-        """Messages in hand that could run, those included that the broker pushed and nobody has fetched yet."""
-        self.record.waiting = len(self.waiting) + len(self._untold) + self.channel.pushed
-
-    def _publish_state(self) -> None:
-        self._count_waiting()
-        self.record.line_up, self.record.sated = self.line.up, self._is_sated()
-        self.record.resting = self.life.state is State.HELD
-        self.record.become(RECORD_STATES[self.life.state], self._note())
-
-    def _note(self) -> str:
-        notes = []
-        if self.life.state is State.HELD:
-            notes.append("held")
-        if self._deadline is not None:
-            left = len(self.running)
-            notes.append(f"{left} task{'s'[: left != 1]} left, {max(0.0, self._deadline - time.monotonic()):.0f} s")
-        if not self.line.up and not self.life.stopped:
-            notes.append("no connection to the broker")
-        return "; ".join(notes)
+    def _publish(self) -> None:
+        self._reporting.publish(deadline=self._deadline)
 
     # -- life
 
-    def tell(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         """Something happened to this worker."""
-        before = self.life.state
-        action = self.life.tell(event)
-        if self.life.state is before:
+        before = self._life.state
+        action = self._life.on_event(event)
+        if self._life.state is before:
             return
-        log.info("%s -> %s", before.value, self.life.state.value)
-        self._publish_state()
+        log.info("%s -> %s", before.value, self._life.state.value)
+        self._publish()
         _ACTIONS[action](self)
-        self._publish_state()
-
-    def _announce(self) -> None:
-        self._asked = -1
-        notify.tell("READY=1", "STATUS=consuming")
-        if not self._announced:
-            self._announced = True
-            queues = ", ".join(self.queues()) or "no queue"
-            log.info("ready: %s pool with %d slots on %s", self.pool.name, self.pool.limit, queues)
-            self.application.announce("ready")
-
-    def _hand_back(self) -> None:
-        """What has not started goes back to its queue."""
-        unstarted = [*self.waiting, *(entry[2] for entry in sorted(self.delayed))]
-        self.waiting.clear()
-        self.delayed.clear()
-        if self.gate is not None:
-            self.gate.forget_waiting()
-        self.settlement.give_back(unstarted)
-        self._asked = -1
-
-    def _drain(self) -> None:
-        self._hand_back()
-        self._deadline = time.monotonic() + self.options.spec.drain_timeout_seconds
-        self._care_at = 0.0
-        notify.tell("STOPPING=1")
-        self.application.announce("stopping")
-        if self.running:
-            log.info("%d running: they may finish", len(self.running))
-
-    def _cut(self) -> None:
-        """End what runs, so that it goes back to its queue at once."""
-        self._hand_back()
-        self._deadline = None
-        self.application.announce("cutting")
-        if self.running:
-            log.warning("cold stop: %d running tasks go back to their queues", len(self.running))
-        if self.inline_job is not None:
-            departure.give_up_process(self, EXIT_DONE)
-        if self.pool.traits.terminate and not self._inline:
-            self.pool.terminate()  # each handle comes back as Terminated, and its message is given back
-            self._settle_done()
-        self.give_back_running()
-        self._tell_untold()
-
-    def _tell_untold(self) -> None:
-        """Ends that no slot had room to record: told again by whoever gets the message, or here where nobody will."""
-        for job in self._untold:
-            if job.acked and job.ending is not None:
-                departure.record_end(self, job, job.ending)
-        self.settlement.give_back([job for job in self._untold if not job.acked])
-        self._untold.clear()
-
-    def _leave(self) -> None:
-        self.settlement.flush()
+        self._publish()
 
     def replace_soon(self, why: str) -> None:
         """Drain, and let the supervisor start another process."""
         log.error("%s; this process drains and is replaced", why)
         self.exit_code = EXIT_REPLACE
-        if not self.life.leaving:
-            self.tell(Event.TERM)
+        if not self._life.leaving:
+            self.on_event(Event.TERM)
 
-    # -- for control
+    def _announce(self) -> None:
+        self._fetching.ask_again()
+        notify.tell("READY=1", "STATUS=consuming")
+        if not self._announced:
+            self._announced = True
+            queues = ", ".join(self.parts.settings.queue_names()) or "no queue"
+            log.info("ready: %s pool with %d slots on %s", self._pool.name, self._pool.limit, queues)
+            self._application.announce("ready")
 
-    def jobs(self) -> Iterator[Job]:
-        """Everything in hand, running first. A copy: another thread may look."""
-        return iter([*self.running, *self.waiting, *(entry[2] for entry in list(self.delayed))])
+    def _hand_back(self) -> None:
+        self._handing_back.unstarted()
 
-    def queues(self) -> Sequence[str]:
-        """The consumed queues, those of a higher priority first."""
-        return [queue.name for queue in sorted(self.tuning.queues, key=lambda queue: -queue.priority)]
+    def _drain(self) -> None:
+        self._handing_back.unstarted()
+        self._deadline = time.monotonic() + self.parts.options.spec.drain_timeout_seconds
+        self._tick_soon()
+        notify.tell("STOPPING=1")
+        self._application.announce("stopping")
+        if running := len(self._inflight.running):
+            log.info("%d running: they may finish", running)
 
-    def rebuild_line(self, why: str) -> None:
-        """The connection seems to be of no use: make a new one. What runs goes on."""
-        self._on_lost(ChannelLost(why))
+    def _cut(self) -> None:
+        """End what runs, so that it goes back to its queue at once."""
+        self._handing_back.unstarted()
+        self._deadline = None
+        self._application.announce("cutting")
+        if running := len(self._inflight.running):
+            log.warning("cold stop: %d running tasks go back to their queues", running)
+        if self.is_inside_task:
+            self.parts.forced_exit.give_up_process(EXIT_DONE)
+        if self._pool.traits.terminate and not self.parts.submission.is_inline:
+            self._pool.terminate()  # each handle comes back as Terminated, and its message is given back
+            self._settle_done()
+        self._handing_back.running()
+        self._handing_back.unreported()
 
-    # -- changed while it runs
-
-    def on_resized(self) -> None:
-        """The pool has another number of slots."""
-        before = self.record.capacity
-        self.record.resize(self.pool.limit)
-        self._record_slots += range(self.record.capacity - 1, before - 1, -1)
-        self._asked = -1
-
-    def on_requeued(self, names: Container[str]) -> None:
-        """Only queues of these names are consumed from now on."""
-        others = [job for job in self.waiting if job.delivery.queue not in names]
-        others += [entry[2] for entry in sorted(self.delayed) if entry[2].delivery.queue not in names]
-        self.waiting = deque(job for job in self.waiting if job.delivery.queue in names)
-        self.delayed = [entry for entry in self.delayed if entry[2].delivery.queue in names]
-        heapq.heapify(self.delayed)
-        self.settlement.give_back(others)
-        self.line.unwatch()  # descriptors are about to change, and their numbers may come again
-        try:
-            self.channel.consume(self.tuning.queues)  # without a connection too: the next one is told
-        except ChannelLost as error:
-            self._on_lost(error)
-        self._asked = -1
-
-    def on_regated(self) -> None:
-        """Rate limits have changed: what waits for one is to be looked at anew."""
-        self.delayed = [(job.due, order, job) for _, order, job in self.delayed]
-        heapq.heapify(self.delayed)
-        self._asked = -1
-
-    def _witness(self, happening: Happening, job: Job) -> None:
-        for witness in self.witnesses:
-            witness.tell(happening, job)
+    def _leave(self) -> None:
+        self._settlement.flush()
 
 
-_ACTIONS = {
+_ACTIONS: dict[Action, Callable[[Consumer], None]] = {
     Action.NOTHING: lambda _: None,
     Action.ANNOUNCE: Consumer._announce,
     Action.HAND_BACK: Consumer._hand_back,
@@ -631,20 +289,3 @@ _ACTIONS = {
     Action.CUT: Consumer._cut,
     Action.LEAVE: Consumer._leave,
 }
-
-
-def _deaths(options: WorkerOptions) -> Mapping[str, int]:
-    return read_history(options.history_path).deaths if options.history_path is not None else {}
-
-
-def _junk(delivery: Delivery) -> Job:
-    """A message that is no task, as a job that can only be buried: its body stays as it came."""
-    call = Call(delivery.tag, "", delivery.headers, delivery.body, queue=delivery.queue)
-    return Job(delivery, None, call, TaskPolicy(), (delivery.tag, 0))
-
-
-def _refused(pool: BasePool, job: Job, error: PoolError) -> Handle:
-    """The handle of a task that the pool did not take."""
-    handle = Handle(pool, job.call.id, None, None, None, None)
-    handle.fail(error, time.monotonic())
-    return handle

@@ -17,44 +17,45 @@ from fleet.broker.connection import masked
 from fleet.worker.backoff import Backoff
 from fleet.worker.commands import Commands, answered, table
 from fleet.worker.events import FLUSH_SECONDS, Events
-from fleet.worker.handover import Handover
 from fleet.worker.inspection import Inspection
 
 if TYPE_CHECKING:
     from fleet.worker.application import Remote
-    from fleet.worker.consumer import Consumer
+    from fleet.worker.line import Connection
     from fleet.worker.mailbox import Mailbox
-    from pools.loop import EventLoop
 
 log = logging.getLogger("fleet.worker")
 
 POLL_SECONDS = 0.5
 BEAT_SECONDS = 15.0
-FAREWELL_SECONDS = 1.0
+LAST_EVENTS_SECONDS = 1.0
 RECONNECT = Backoff(2.0, 60.0, 0.3)
 
 
 class Control:
-    """Listens and answers for one worker. Used by one thread, the attendant's or the loop's, until ``close``."""
+    """Listens and answers for one worker. Used by one thread, the housekeeping one or the loop's, until ``close``."""
 
     def __init__(
         self,
-        consumer: Consumer,
         url: str,
         node: str,
         *,
         remote: Remote,
-        loop: EventLoop,
+        events: Events,
+        inspection: Inspection,
+        commands: Commands,
+        connection: Connection,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._consumer = consumer
+        """connection: the one for tasks, which finds out when a broker that was away is back."""
+        self._connection = connection
         self._url = url
         self._node = node
         self._remote = remote
         self._options = options or {}
-        self.events = Events(consumer, node, remote.clock)
-        self.inspection = Inspection(consumer, remote, node)
-        self.commands = Commands(consumer, remote, self.events, Handover(consumer.channel.lock, loop))
+        self.events = events
+        self.inspection = inspection
+        self.commands = commands
         self._table = table(self.inspection, self.commands)
         self._mailbox: Mailbox | None = None
         self._mutex = threading.RLock()
@@ -91,22 +92,22 @@ class Control:
         for work in afterwards:
             work()
 
-    def farewell(self) -> None:
+    def on_exit(self) -> None:
         """The last events, from any thread, when the process is about to go. Never raises, never waits for long."""
-        if not self._mutex.acquire(timeout=FAREWELL_SECONDS):
+        if not self._mutex.acquire(timeout=LAST_EVENTS_SECONDS):
             return
         try:
             if self._mailbox is not None and not self._off:
                 self._off = True
-                self.events.farewell(self._mailbox.publish)
+                self.events.say_goodbye(self._mailbox.publish)
         except Exception as error:
-            log.debug("no farewell: %r", error)
+            log.debug("the last events were not sent: %r", error)
         finally:
             self._mutex.release()
 
     def close(self) -> None:
         """Leave. Never raises."""
-        self.farewell()
+        self.on_exit()
         self._off = True
         self._hang_up()
 
@@ -132,8 +133,8 @@ class Control:
             self.events.flush(mailbox.publish)
 
     def _open(self) -> None:
-        if time.monotonic() < self._connect_at or (self._tried and not self._consumer.line.up):
-            return  # while the broker is away, the tasks' line finds out when it is back
+        if time.monotonic() < self._connect_at or (self._tried and not self._connection.up):
+            return  # while the broker is away, the tasks' connection finds out when it is back
         self._tried = True
         from fleet.worker.mailbox import Mailbox, NoFanout
 
@@ -165,4 +166,4 @@ class Control:
             if self.before_hanging_up is not None:
                 self.before_hanging_up()
             mailbox.close()
-            self.events.line_lost()
+            self.events.connection_lost()

@@ -1,64 +1,59 @@
-"""How a task's end becomes a word to the broker, also when the line to it was broken in between."""
+"""How a task's end becomes a word to the broker, also when the connection was broken in between."""
 
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 
-from fleet.core.spec import TaskPolicy as Wishes
+from fleet.core.spec import TaskPolicy as ManifestPolicy
 from fleet.worker import postmortem
-from fleet.worker.application import Application, Outcome
-from fleet.worker.delivery import Channel
-from fleet.worker.job import Job, Key
+from fleet.worker.application import Application
+from fleet.worker.call import Outcome
+from fleet.worker.job import Job
 from fleet.worker.record import Record
+from fleet.worker.redelivery import Redelivery
 from fleet.worker.settlement import Settlement
-from fleet.worker.witness import Witness, end_of
+from fleet.worker.witness import TaskListener, end_of
 from pools.errors import HardTimeLimit, SlotLost, Terminated
 from pools.handle import Handle
 
 log = logging.getLogger("fleet.worker")
 
-REMEMBERED = 512
-"""Ends of tasks remembered for messages that a broken line brings again."""
 
-ALREADY_TOLD = Outcome("ignored")
-"""For a message that comes again although the broker was told: only the acknowledgement is repeated."""
+class Completion:
+    """Settles jobs. ``unreported`` gets those whose end a slot must record first: somebody waits for the result.
 
-
-class Endings:
-    """Settles jobs. ``untold`` gets those whose end a slot must record first, because somebody waits for the result."""
+    counted: an end was counted since somebody set this to False.
+    """
 
     def __init__(
         self,
         application: Application,
         settlement: Settlement,
-        channel: Channel,
+        redelivery: Redelivery,
         *,
         record: Record,
-        wishes: Wishes,
-        untold: deque[Job],
+        policy_of_manifest: ManifestPolicy,
+        unreported: deque[Job],
         on_stuck: Callable[[str], None],
-        witnesses: Sequence[Witness] = (),
+        listeners: Sequence[TaskListener],
     ) -> None:
         self._application = application
         self._settlement = settlement
-        self._channel = channel
+        self._redelivery = redelivery
         self._record = record
-        self._wishes = wishes
-        self._untold = untold
+        self._policy_of_manifest = policy_of_manifest
+        self._unreported = unreported
         self._on_stuck = on_stuck
-        self._witnesses = witnesses
-        self._recent: OrderedDict[Key, Outcome] = OrderedDict()
-        self._doubtful: OrderedDict[Key, Outcome] = OrderedDict()
-        self.line = 0
+        self._listeners = listeners
         self.counted = False
 
-    def wish(self, wishes: Wishes) -> None:
-        """Other wishes of the manifest from now on."""
-        self._wishes = wishes
+    def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
+        """Another policy from now on."""
+        self._policy_of_manifest = policy_of_manifest
 
-    # -- from the pool
+    # -- ends
 
     def settle(self, job: Job, handle: Handle) -> None:
         """The pool is done with a job."""
@@ -66,47 +61,55 @@ class Endings:
         if job.ending is not None:
             if error is not None:
                 log.error("the end of task %s[%s] could not be recorded: %s", job.call.name, job.call.id, error)
-            self.conclude(job, self._application.after_end(job.call, job.ending, job.detail))
+            self._conclude_by_ending(job)
         elif error is None:
             self.conclude(job, handle.value)
         elif isinstance(error, Terminated) and not job.revoked:
             self._settlement.give_back([job])
         elif isinstance(error, SlotLost) and self._may_crash_again(job):
             log.error("Task %s[%s] runs again: %s", job.call.name, job.call.id, error)
-            if self._is_ours(job):
+            if self._redelivery.is_ours(job):
                 self._settlement.after_crash(job, attempts=job.delivery.attempts + 1)
         else:
             job.story = postmortem.story(error, handle.pid)
             self._end_by(job, error, abandoned=handle.abandoned)
 
-    def end_untold(self, job: Job) -> None:
+    def end_unreported(self, job: Job) -> None:
         """A task that cannot tell its end itself (``job.ending``): recorded in a slot where somebody waits for it."""
-        assert job.ending is not None
         if self._application.records_ends:
-            self._untold.appendleft(job)
+            self._unreported.appendleft(job)
         else:
-            self.conclude(job, self._application.after_end(job.call, job.ending, job.detail))
+            self._conclude_by_ending(job)
+
+    def end_here(self, job: Job) -> None:
+        """The same, recorded here and now: the process is about to go."""
+        self.record_end(job)
+        self._conclude_by_ending(job)
+
+    def record_end(self, job: Job) -> None:
+        """Let whoever waits for the result know of ``job.ending``, here and now. Errors are logged."""
+        assert job.ending is not None
+        try:
+            self._application.record_end(job.call, job.ending, job.detail)
+        except Exception:
+            log.exception("the end of task %s[%s] could not be recorded", job.call.name, job.call.id)
 
     def conclude(self, job: Job, outcome: Outcome) -> None:
-        """Count it, remember it, and tell the broker."""
+        """It is over: count it, tell listeners, and tell the broker, now or when the message comes again."""
         job.settled = True
         self._count(outcome)
-        if self._witnesses and (happening := end_of(job, outcome)) is not None:
-            for witness in self._witnesses:
-                witness.tell(happening, job, outcome)
+        self._tell_listeners(job, outcome)
         if outcome.state == "requeue":
             self._settlement.give_back([job])
-            return
-        _remember(self._recent, job.key, outcome)
-        if not self._is_ours(job):
-            _remember(self._doubtful, job.key, outcome)
-            return
-        if job.line != self.line:
-            _remember(self._doubtful, job.key, ALREADY_TOLD)
-        self._tell_broker(job, outcome)
+        elif self._redelivery.note_end(job, outcome):
+            self._tell_broker(job, outcome)
+
+    def _conclude_by_ending(self, job: Job) -> None:
+        assert job.ending is not None
+        self.conclude(job, self._application.after_end(job.call, job.ending, job.detail))
 
     def _may_crash_again(self, job: Job) -> bool:
-        return not job.acked and job.delivery.attempts + 1 < self._wishes.max_attempts
+        return not job.acked and job.delivery.attempts + 1 < self._policy_of_manifest.max_attempts
 
     def _end_by(self, job: Job, error: BaseException, *, abandoned: bool) -> None:
         job.detail = str(error)
@@ -121,7 +124,7 @@ class Endings:
         log.error("Task %s[%s] ended: %s", job.call.name, job.call.id, job.detail)
         if abandoned:
             self._on_stuck(f"{job.call.name} cannot be ended and still holds its slot")
-        self.end_untold(job)
+        self.end_unreported(job)
 
     def _count(self, outcome: Outcome) -> None:
         self.counted = True
@@ -132,6 +135,12 @@ class Endings:
             if outcome.state in ("failure", "dead"):
                 self._record.failed += 1
 
+    def _tell_listeners(self, job: Job, outcome: Outcome) -> None:
+        if not self._listeners or (event := end_of(job, outcome)) is None:
+            return
+        for listener in self._listeners:
+            listener.on_event(event, job, outcome)
+
     def _tell_broker(self, job: Job, outcome: Outcome) -> None:
         state = outcome.state
         if state == "retry" and outcome.after_seconds is not None:
@@ -141,43 +150,24 @@ class Endings:
         else:
             self._settlement.ack(job)
 
-    # -- broken lines
+    # -- broken connections
 
-    def _is_ours(self, job: Job) -> bool:
-        """Whether the broker waits for our word. After a broken line it may have given the message away again."""
-        return job.acked or job.line == self.line or self._channel.holds(job.delivery)
+    @property
+    def connection_number(self) -> int:
+        """How many connections there were before this one."""
+        return self._redelivery.connection_number
 
     def told_before(self, job: Job) -> bool:
         """Whether this message comes again after its task was over; then the broker is told once more."""
-        outcome = self._doubtful.pop(job.key, None)
+        outcome = self._redelivery.pop_doubtful(job)
         if outcome is None:
             return False
         log.info("Task %s[%s] is over already; only its acknowledgement was lost", job.call.name, job.call.id)
         self._tell_broker(job, outcome)
         if self._settlement.lost is not None:  # lost once more: it may come again
-            _remember(self._doubtful, job.key, outcome)
+            self._redelivery.doubt(job, outcome)
         return True
 
-    def line_lost(self) -> None:
-        """The last words may not have reached the broker. What is known to be untold stays so."""
-        self._doubt_recent()
-
-    def line_mended(self) -> None:
+    def on_connection_restored(self) -> None:
         """Tell what is owed. What is no longer ours is told when it comes again."""
-        self.line += 1
-        for job in self._settlement.replay():
-            outcome = self._recent.get(job.key)
-            if job.settled and outcome is not None:
-                _remember(self._doubtful, job.key, outcome)
-        self._doubt_recent()  # what ended while the line was down, its message acknowledged just before
-
-    def _doubt_recent(self) -> None:
-        for key in self._recent:
-            if key not in self._doubtful:
-                _remember(self._doubtful, key, ALREADY_TOLD)
-
-
-def _remember(ends: OrderedDict[Key, Outcome], key: Key, outcome: Outcome) -> None:
-    ends[key] = outcome
-    if len(ends) > REMEMBERED:
-        ends.popitem(last=False)
+        self._redelivery.on_restored(self._settlement.replay())

@@ -10,18 +10,19 @@ import logging
 import os
 import platform
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from fleet import __version__
-from fleet.worker.application import Call, Outcome
-from fleet.worker.witness import Happening
+from fleet.worker.call import Call, Outcome
+from fleet.worker.witness import TaskEvent
 
 if TYPE_CHECKING:
-    from fleet.worker.consumer import Consumer
     from fleet.worker.job import Job
+    from fleet.worker.witness import TaskListener
+    from pools.base import BasePool
 
 log = logging.getLogger("fleet.worker")
 
@@ -43,6 +44,12 @@ class Clock(Protocol):
         ...
 
 
+class Reported(Protocol):
+    """Whoever makes the calls: ``report`` says that somebody wants to see what tasks return."""
+
+    report: bool
+
+
 class Publish(Protocol):
     """Sends one event, or a list of them."""
 
@@ -52,7 +59,7 @@ class Publish(Protocol):
 class _Noted(NamedTuple):
     """What happened, with all that may have changed when it is written out. eta, expires: Unix time, 0.0 for none."""
 
-    happening: Happening
+    event: TaskEvent
     at: float
     call: Call
     eta: float
@@ -64,8 +71,21 @@ class _Noted(NamedTuple):
 class Events:
     """The events of one worker. ``tell`` may come from any thread; everything else from the control connection's."""
 
-    def __init__(self, consumer: Consumer, node: str, clock: Clock) -> None:
-        self._consumer = consumer
+    def __init__(
+        self,
+        node: str,
+        clock: Clock,
+        *,
+        admission: Reported,
+        listeners: list[TaskListener],
+        pool: BasePool,
+        totals: Counter[str],
+    ) -> None:
+        """listeners: those of the worker, to join and to leave.  totals: starts so far, by task."""
+        self._admission = admission
+        self._listeners = listeners
+        self._pool = pool
+        self._totals = totals
         self._node = node
         self._clock = clock
         self._pid = os.getpid()
@@ -81,21 +101,21 @@ class Events:
         """Task events from now on, or none; whether that is a change."""
         if on == self.on:
             return False
-        self.on = self._consumer.intake.report = on
+        self.on = self._admission.report = on
         if on:
-            self._consumer.witnesses.append(self)
+            self._listeners.append(self)
         else:
-            self._consumer.witnesses.remove(self)
+            self._listeners.remove(self)
         return True
 
-    # -- the witness
+    # -- the listener
 
-    def tell(self, happening: Happening, job: Job, outcome: Outcome | None = None) -> None:
+    def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
         """Note it."""
         if len(self._noted) >= MOST_NOTED:
             self._dropped += 1
             return
-        noted = _Noted(happening, time.time(), job.call, job.due, job.expires_at, str(job.ending or ""), outcome)
+        noted = _Noted(event, time.time(), job.call, job.due, job.expires_at, str(job.ending or ""), outcome)
         self._noted.append(noted)
 
     # -- the sender
@@ -121,12 +141,12 @@ class Events:
             log.warning("%d task events were dropped: the broker did not take them in time", self._dropped)
             self._dropped = 0
 
-    def line_lost(self) -> None:
+    def connection_lost(self) -> None:
         """The connection is gone; the next one says hello again."""
         self._online = False
         self._beat_at = 0.0
 
-    def farewell(self, publish: Publish) -> None:
+    def say_goodbye(self, publish: Publish) -> None:
         """The last events, and that this worker leaves."""
         self.flush(publish)
         publish(self._worker_event("worker-offline"), "worker.offline")
@@ -144,11 +164,10 @@ class Events:
         }
 
     def _worker_event(self, kind: str) -> Event:
-        consumer = self._consumer
         return self._event(kind, time.time()) | {
             "freq": HEARTBEAT_SECONDS,
-            "active": consumer.pool.busy_slots,
-            "processed": consumer.totals.total(),
+            "active": self._pool.busy_slots,
+            "processed": self._totals.total(),
             "loadavg": [round(load, 2) for load in os.getloadavg()],
             "sw_ident": "fleet",
             "sw_ver": __version__,
@@ -156,10 +175,10 @@ class Events:
         }
 
     def _task_event(self, noted: _Noted) -> Event:
-        kind = "failed" if noted.happening is Happening.UNKNOWN else noted.happening.value
+        kind = "failed" if noted.event is TaskEvent.UNKNOWN else noted.event.value
         event = self._event(f"task-{kind}", noted.at)
         event["uuid"] = noted.call.id
-        fields = _FIELDS.get(noted.happening)
+        fields = _FIELDS.get(noted.event)
         if fields is not None:
             event |= fields(noted)
         return event
@@ -204,14 +223,14 @@ def _revoked(noted: _Noted) -> Event:
     return {"terminated": noted.ending == "terminated", "signum": None, "expired": noted.ending == "expired"}
 
 
-_FIELDS: dict[Happening, Callable[[_Noted], Event]] = {
-    Happening.RECEIVED: _received,
-    Happening.SUCCEEDED: _succeeded,
-    Happening.FAILED: _failed,
-    Happening.UNKNOWN: _failed,
-    Happening.RETRIED: _failed,
-    Happening.REJECTED: _rejected,
-    Happening.REVOKED: _revoked,
+_FIELDS: dict[TaskEvent, Callable[[_Noted], Event]] = {
+    TaskEvent.RECEIVED: _received,
+    TaskEvent.SUCCEEDED: _succeeded,
+    TaskEvent.FAILED: _failed,
+    TaskEvent.UNKNOWN: _failed,
+    TaskEvent.RETRIED: _failed,
+    TaskEvent.REJECTED: _rejected,
+    TaskEvent.REVOKED: _revoked,
 }
 
 

@@ -6,8 +6,9 @@ import faulthandler
 
 from fleet.worker import application as applications
 from fleet.worker import logs
-from fleet.worker.application import Application, Call, Ending, Outcome
-from fleet.worker.logs import heed_level
+from fleet.worker.application import Application
+from fleet.worker.call import Call, Ending, Outcome
+from fleet.worker.logs import apply_level
 from fleet.worker.signals import answer_bare
 
 _bound: Application | None = None
@@ -50,7 +51,7 @@ def finish() -> None:
 
 def perform(call: Call) -> Outcome:
     """Run one task."""
-    heed_level()
+    apply_level()
     return bound().run(call)
 
 

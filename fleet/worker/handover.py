@@ -16,7 +16,7 @@ _LOOK_SECONDS = 0.005
 Work = Callable[[], Any]
 
 
-class Handover:
+class LoopCalls:
     """Does the work here when this is the loop's thread or the loop is inside a task; else lets the loop do it."""
 
     def __init__(self, lock: threading.RLock, loop: EventLoop) -> None:

@@ -14,8 +14,13 @@ from fleet.worker.job import Job
 from fleet.worker.messages import BadMessage
 
 if TYPE_CHECKING:
-    from fleet.worker.application import Remote
-    from fleet.worker.consumer import Consumer
+    from collections import Counter
+
+    from fleet.worker.application import Application, Remote
+    from fleet.worker.inflight import InFlight
+    from fleet.worker.revoked import Revoked
+    from fleet.worker.tuning import LiveSettings
+    from pools.base import BasePool
 
 USUAL_DETAILS = ("exchange", "routing_key", "rate_limit")
 _USAGE = "utime stime maxrss ixrss idrss isrss minflt majflt nswap inblock oublock msgsnd msgrcv nsignals nvcsw nivcsw"
@@ -26,10 +31,28 @@ _PRIORITY = 6
 class Inspection:
     """The questions. Every answer is made of copies and atomic reads: it needs no lock, whoever asks."""
 
-    def __init__(self, consumer: Consumer, remote: Remote, node: str) -> None:
-        self._consumer = consumer
+    def __init__(
+        self,
+        remote: Remote,
+        node: str,
+        *,
+        replica: str,
+        application: Application,
+        pool: BasePool,
+        inflight: InFlight,
+        settings: LiveSettings,
+        revoked: Revoked,
+        totals: Counter[str],
+    ) -> None:
         self._remote = remote
         self._node = node
+        self._replica = replica
+        self._application = application
+        self._pool = pool
+        self._inflight = inflight
+        self._settings = settings
+        self._revoked = revoked
+        self._totals = totals
         self._started = time.monotonic()
         self.broker: Mapping[str, Any] = {}
         """How the broker is reached, without passwords. Known once there is a connection."""
@@ -54,17 +77,17 @@ class Inspection:
 
     def active(self, safe: Any = False, **_: Any) -> Any:
         """What runs."""
-        return [self._describe(job, safe=_is_true(safe)) for job in self._consumer.jobs() if _runs(job)]
+        return [self._describe(job, safe=_is_true(safe)) for job in self._inflight.jobs() if _runs(job)]
 
     def reserved(self, **_: Any) -> Any:
         """What is here, has no date and has not started."""
-        return [self._describe(job) for job in self._consumer.jobs() if _state(job) == "reserved"]
+        return [self._describe(job) for job in self._inflight.jobs() if _state(job) == "reserved"]
 
     def scheduled(self, **_: Any) -> Any:
         """What waits in this process for its date. What the broker keeps until then is nobody's yet."""
         return [
             {"eta": _iso(job.due), "priority": _PRIORITY, "request": self._describe(job)}
-            for job in self._consumer.jobs()
+            for job in self._inflight.jobs()
             if _state(job) == "scheduled"
         ]
 
@@ -72,12 +95,12 @@ class Inspection:
         """Where these tasks are, as far as they are here."""
         wanted = set(_list(ids))
         return {
-            job.call.id: [_state(job), self._describe(job)] for job in self._consumer.jobs() if job.call.id in wanted
+            job.call.id: [_state(job), self._describe(job)] for job in self._inflight.jobs() if job.call.id in wanted
         }
 
     def revoked(self, **_: Any) -> Any:
         """Ids that must not run."""
-        return self._consumer.revoked.ids()
+        return self._revoked.ids()
 
     def _describe(self, job: Job, *, safe: bool = False) -> dict[str, Any]:
         told = job.describe() | {"hostname": self._node, "delivery_info": _delivery_info(job)}
@@ -88,7 +111,7 @@ class Inspection:
     def registered(self, taskinfoitems: Any = None, builtins: Any = False, **_: Any) -> Any:
         """Names of tasks and some of their attributes; Celery's own are left out."""
         items = [str(item) for item in _list(taskinfoitems)] or list(USUAL_DETAILS)
-        names = self._consumer.application.task_names()
+        names = self._application.task_names()
         shown = [name for name in names if _is_true(builtins) or not name.startswith("celery.")]
         return [self._with_details(name, items) for name in shown]
 
@@ -99,42 +122,41 @@ class Inspection:
 
     def active_queues(self, **_: Any) -> Any:
         """What is consumed, in the shape of kombu's queues."""
-        entities = self._consumer.application.queue_entities()
-        return [_queue(name, entities.get(name)) for name in self._consumer.queues()]
+        entities = self._application.queue_entities()
+        return [_queue(name, entities.get(name)) for name in self._settings.queue_names()]
 
     def stats(self, **_: Any) -> Any:
         """Facts about this worker."""
-        consumer = self._consumer
-        scaler = consumer.tuning.autoscaler
+        pool, scaler = self._pool, self._settings.autoscaler
         found = {
-            "total": dict(consumer.totals),
+            "total": dict(self._totals),
             "pid": os.getpid(),
             "clock": str(self._remote.clock.value),
             "uptime": round(time.monotonic() - self._started),
-            "pool": _plain({**self._pool(), **consumer.pool.info}),
+            "pool": _plain({**self._pool_facts(), **pool.info}),
             "broker": dict(self.broker),
-            "prefetch_count": max(consumer.pool.limit, consumer.intake.wishes.prefetch or 0),
+            "prefetch_count": max(pool.limit, self._settings.spec.task.prefetch or 0),
             "rusage": _usage(),
-            "replica": consumer.options.replica,
+            "replica": self._replica,
         }
         if scaler is not None:
             bounds = scaler.bounds
             found["autoscaler"] = {
                 "max": bounds.most,
                 "min": bounds.least,
-                "current": consumer.pool.limit,
-                "qty": len(consumer.running) + len(consumer.waiting),
+                "current": pool.limit,
+                "qty": len(self._inflight.running) + len(self._inflight.waiting),
             }
         return found
 
-    def _pool(self) -> dict[str, Any]:
-        pool, wishes = self._consumer.pool, self._consumer.intake.wishes
+    def _pool_facts(self) -> dict[str, Any]:
+        pool, policy = self._pool, self._settings.spec.task
         return {
             "implementation": pool.name,
             "max-concurrency": pool.limit,
             "processes": [os.getpid()],
             "max-tasks-per-child": pool.max_tasks_per_child or "N/A",
-            "timeouts": [wishes.soft_time_limit_seconds or 0, wishes.time_limit_seconds or 0],
+            "timeouts": [policy.soft_time_limit_seconds or 0, policy.time_limit_seconds or 0],
             "busy": pool.busy_slots,
         }
 

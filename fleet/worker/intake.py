@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
-from fleet.core.spec import TaskPolicy as Wishes
-from fleet.worker.application import Application, Call, Ending, TaskPolicy
+from fleet.core.spec import TaskPolicy as ManifestPolicy
+from fleet.worker.application import Application
+from fleet.worker.call import Call, Ending, TaskPolicy
 from fleet.worker.delivery import Delivery
 from fleet.worker.job import Job
 from fleet.worker.messages import TaskMessage
@@ -28,24 +30,26 @@ RUN = Verdict("run")
 LATER = Verdict("later")
 
 
-class Intake:
-    """Knows the app and the manifest's wishes; turns deliveries into jobs."""
+class Admission:
+    """Knows the app and what the manifest says about its tasks; turns deliveries into jobs."""
 
-    def __init__(self, application: Application, wishes: Wishes, *, deaths: Mapping[str, int] | None = None) -> None:
+    def __init__(
+        self, application: Application, policy_of_manifest: ManifestPolicy, *, deaths: Mapping[str, int] | None = None
+    ) -> None:
         """deaths: task id -> how often this replica died while it ran, where the broker does not count."""
         self._deaths = deaths or {}
         self._application = application
-        self.wishes = wishes
+        self.policy_of_manifest = policy_of_manifest
         self._policies: dict[str, TaskPolicy] = {}
         self._limits: dict[str, tuple[float | None, float | None]] = {}
         self.report = False
 
-    def wish(self, wishes: Wishes) -> None:
-        """Other wishes of the manifest from now on. Time limits set by hand hold until the manifest changes its own."""
-        before, self.wishes = self.wishes, wishes
+    def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
+        """Another policy from now on. Time limits set by hand hold until the manifest changes its own."""
+        before, self.policy_of_manifest = self.policy_of_manifest, policy_of_manifest
         if (before.time_limit_seconds, before.soft_time_limit_seconds) != (
-            wishes.time_limit_seconds,
-            wishes.soft_time_limit_seconds,
+            policy_of_manifest.time_limit_seconds,
+            policy_of_manifest.soft_time_limit_seconds,
         ):
             self._limits.clear()
         self._policies.clear()
@@ -60,36 +64,15 @@ class Intake:
         message = TaskMessage.from_delivery(delivery, accept=self._application.accept)
         if self._deaths:
             delivery.attempts = max(delivery.attempts, self._deaths.get(message.id, 0))
-        call = Call(
-            message.id,
-            message.name,
-            message.headers,
-            delivery.body,
-            delivery.content_type,
-            delivery.content_encoding,
-            delivery.properties,
-            delivery.queue,
-            delivery.redelivered,
-            delivery.attempts,
-            self.report,
-        )
-        policy = self._policies.get(call.name) or self._policy(call.name)
-        hard, soft = message.time_limit, message.soft_time_limit
-        if hard or soft:
-            policy = replace(
-                policy,
-                time_limit_seconds=hard or policy.time_limit_seconds,
-                soft_time_limit_seconds=soft or policy.soft_time_limit_seconds,
-            )
-        due, expires = message.eta, message.expires
+        call = Call.of(message, report=self.report)
         return Job(
             delivery,
             message,
             call,
-            policy,
+            self._policy_of(message),
             (call.id, message.retries),
-            due=due.timestamp() if due is not None else 0.0,
-            expires_at=expires.timestamp() if expires is not None else 0.0,
+            due=_unix_time(message.eta),
+            expires_at=_unix_time(message.expires),
         )
 
     def examine(self, job: Job, *, now: float, revoked: Container[str]) -> Verdict:
@@ -101,18 +84,30 @@ class Intake:
             return Verdict("end", "revoked", "revoked")
         if job.expires_at and now > job.expires_at:
             return Verdict("end", "expired", f"expired {now - job.expires_at:.1f} s ago")
-        if job.delivery.attempts >= self.wishes.max_attempts:
+        if job.delivery.attempts >= self.policy_of_manifest.max_attempts:
             return Verdict("end", "lost", f"its process died {job.delivery.attempts} times while it ran")
         return LATER if job.due > now else RUN
 
-    def _policy(self, name: str) -> TaskPolicy:
+    def _policy_of(self, message: TaskMessage) -> TaskPolicy:
         """Message over task over manifest; for acknowledgement the manifest has the last word."""
-        own, wishes = self._application.policy(name), self.wishes
+        policy = self._policies.get(message.name) or self._policy(message.name)
+        hard, soft = message.time_limit, message.soft_time_limit
+        if not (hard or soft):
+            return policy
+        return replace(
+            policy,
+            time_limit_seconds=hard or policy.time_limit_seconds,
+            soft_time_limit_seconds=soft or policy.soft_time_limit_seconds,
+        )
+
+    def _policy(self, name: str) -> TaskPolicy:
+        """What task and manifest say."""
+        own, policy_of_manifest = self._application.policy(name), self.policy_of_manifest
         policy = replace(
             own,
-            late=own.late if wishes.acks is None else wishes.acks == "late",
-            time_limit_seconds=own.time_limit_seconds or wishes.time_limit_seconds,
-            soft_time_limit_seconds=own.soft_time_limit_seconds or wishes.soft_time_limit_seconds,
+            late=own.late if policy_of_manifest.acks is None else policy_of_manifest.acks == "late",
+            time_limit_seconds=own.time_limit_seconds or policy_of_manifest.time_limit_seconds,
+            soft_time_limit_seconds=own.soft_time_limit_seconds or policy_of_manifest.soft_time_limit_seconds,
         )
         if name in self._limits:
             soft, hard = self._limits[name]
@@ -120,3 +115,7 @@ class Intake:
         if self._application.knows(name):
             self._policies[name] = policy
         return policy
+
+
+def _unix_time(moment: datetime | None) -> float:
+    return moment.timestamp() if moment is not None else 0.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.worker.application import Call, Ending, TaskPolicy
+from fleet.worker.call import Call, Ending, TaskPolicy
 from fleet.worker.delivery import Delivery
 from fleet.worker.messages import TaskMessage
 from pools.handle import Handle
@@ -23,7 +23,7 @@ class Job:
     due, expires_at: Unix time, 0.0 for none.  ending: set when the task must not run (any more) and its end is to be
     told. slot: its place in the record, -1 while it does not run.  acked: the broker need not be told any more.
     settled: nothing is left to do; a late word of the pool about it is ignored.
-    line: number of the connection it came over.  story: headers about its end, should it be buried.
+    connection_number: of the connection it came over.  story: headers about its end, should it be buried.
     """
 
     delivery: Delivery
@@ -41,7 +41,7 @@ class Job:
     acked: bool = False
     settled: bool = False
     revoked: bool = False
-    line: int = 0
+    connection_number: int = 0
     story: Mapping[str, str] | None = None
 
     def describe(self) -> dict[str, Any]:
@@ -62,3 +62,9 @@ class Job:
     def runtime_seconds(self) -> float:
         """How long it has run."""
         return time.time() - self.started_at if self.started_at else 0.0
+
+
+def unreadable_job(delivery: Delivery) -> Job:
+    """A message that is no task, as a job that can only be buried: its body stays as it came."""
+    call = Call(delivery.tag, "", delivery.headers, delivery.body, queue=delivery.queue)
+    return Job(delivery, None, call, TaskPolicy(), (delivery.tag, 0))

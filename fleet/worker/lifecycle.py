@@ -103,7 +103,7 @@ class Lifecycle:
     def __init__(self) -> None:
         self.state = State.STARTING
 
-    def tell(self, event: Event) -> Action:
+    def on_event(self, event: Event) -> Action:
         """Something happened."""
         self.state, action = cell(self.state, event)
         return action

@@ -1,4 +1,4 @@
-"""The line to the broker: made, watched, and made again with growing pauses when it breaks."""
+"""The connection to the broker: made, watched, and made again with growing pauses when it breaks."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from fleet.errors import FleetError
 from fleet.worker.backoff import Backoff
 from fleet.worker.delivery import Channel, ChannelLost
+from fleet.worker.settlement import Settlement
 from pools.loop import EventLoop
 
 log = logging.getLogger("fleet.worker")
@@ -18,15 +19,20 @@ STEADY_SECONDS = 10.0
 """A connection that held for less is another failure: what breaks at once again is not tried without a pause."""
 
 
-class Line:
-    """``up`` while the channel is open. The loop wakes when something may have come over it: ``readable``."""
+class Connection:
+    """``up`` while the channel is open. The loop wakes when something may have come over it: ``readable``.
 
-    def __init__(self, channel: Channel, loop: EventLoop) -> None:
+    ``on_lost`` is called, in order, when it breaks: what runs goes on, what has not started will not be ours.
+    """
+
+    def __init__(self, channel: Channel, loop: EventLoop, settlement: Settlement) -> None:
         self.up = False
         self.readable = False
         self.try_at = 0.0
         self._channel = channel
         self._loop = loop
+        self._settlement = settlement
+        self.on_lost: list[Callable[[], object]] = []
         self._failed = 0
         self._up_since = 0.0
         self._watched: tuple[int, ...] = ()
@@ -46,8 +52,24 @@ class Line:
         self._up_since = time.monotonic()
         return True
 
-    def break_off(self, error: ChannelLost) -> None:
-        """The connection is gone."""
+    def lose(self, error: ChannelLost | None) -> None:
+        """The connection is gone, where there is an error and it is not known yet."""
+        if error is None or not self.up:
+            return
+        self._settlement.lost = error
+        self._break_off(error)
+        for call in self.on_lost:
+            call()
+
+    def notice_loss(self) -> None:
+        """It may have broken while the broker was told something."""
+        self.lose(self._settlement.lost)
+
+    def rebuild(self, why: str) -> None:
+        """It seems to be of no use: make a new one. What runs goes on."""
+        self.lose(ChannelLost(why))
+
+    def _break_off(self, error: ChannelLost) -> None:
         log.error("the connection to the broker is lost: %s", error.__cause__ or error)
         self.up = False
         self.try_at = now = time.monotonic()
@@ -58,13 +80,12 @@ class Line:
             self._failed += 1
         self.watch()
 
-    def tend(self) -> ChannelLost | None:
-        """Heartbeat and lease; the error when the line turns out to be broken."""
+    def tend(self) -> None:
+        """Heartbeat and lease."""
         try:
             self._channel.tend()
         except ChannelLost as error:
-            return error
-        return None
+            self.lose(error)
 
     def watch(self) -> None:
         """Let the loop wake when a fetch may bring something. The descriptors change with every connection."""

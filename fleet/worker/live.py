@@ -15,24 +15,24 @@ from fleet.worker.options import read_document
 from pools.errors import PoolError
 
 if TYPE_CHECKING:
-    from fleet.worker.tuning import Tuning
+    from fleet.worker.tuning import LiveSettings
 
 log = logging.getLogger("fleet.worker")
 
 _Stamp = tuple[int, int, int]
 
 
-class LiveDocument:
+class DocumentWatch:
     """The document of one worker. Written anew, it holds again, also over what was changed by hand in between."""
 
-    def __init__(self, path: Path, digest: str, tuning: Tuning) -> None:
+    def __init__(self, path: Path, digest: str, settings: LiveSettings) -> None:
         self._path = path
         self._digest = digest
-        self._tuning = tuning
+        self._settings = settings
         self._stamp: _Stamp | None = None
 
     def look(self, now: float) -> None:  # noqa: ARG002
-        """A chore: costs one ``stat`` unless the file was written since the last look. Each problem is logged once."""
+        """Once a second: costs one ``stat`` unless the file was written since the last look. Logs each problem once."""
         stamp = self._read_stamp()
         if stamp is None or stamp == self._stamp:
             return
@@ -45,7 +45,7 @@ class LiveDocument:
     def _adopt(self) -> None:
         options = read_document(self._path)
         if options.digest == self._digest:
-            self._tuning.adopt(options.spec)
+            self._settings.adopt(options.spec)
         else:
             log.warning(
                 "%s holds digest %s, not %s: that needs a restart, so it is ignored",

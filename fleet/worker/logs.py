@@ -35,7 +35,7 @@ def set_level(level: str) -> None:
         _said[0] = logging.getLogger().level // _STEP
 
 
-def heed_level() -> None:
+def apply_level() -> None:
     """For a slot, before a task: the worker may have another level since. Costs one comparison as a rule."""
     global _heard
     if _said is not None and _said[0] != _heard:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import uuid4
 
 from fleet.broker.envelope import SENT_AT_HEADER
@@ -37,6 +37,22 @@ class Payload(NamedTuple):
     args: Sequence[Any]
     kwargs: Mapping[str, Any]
     embed: Mapping[str, Any]
+
+
+class Encoded(Protocol):
+    """A body as it came, and what decoding it takes. A delivery is one, and a call that was made of it."""
+
+    @property
+    def body(self) -> bytes | str: ...
+
+    @property
+    def headers(self) -> Mapping[str, Any]: ...
+
+    @property
+    def content_type(self) -> str: ...
+
+    @property
+    def content_encoding(self) -> str: ...
 
 
 class TaskMessage:
@@ -85,11 +101,9 @@ class TaskMessage:
         """Arguments and what follows. Raises BadMessage."""
         if self._payload is None:
             body = decoded(self.delivery, self._accept)
-            if isinstance(body, dict) and "args" in body:
+            self._payload = _payload_in(body)
+            if isinstance(body, dict):
                 self.headers = _headers_of_body(body, self.headers)
-                self._payload = _payload_of_body(body)
-            else:
-                self._payload = _payload_of_list(body)
         return self._payload
 
     @property
@@ -163,6 +177,21 @@ class TaskMessage:
     def origin(self) -> str:
         """Who sent it."""
         return str(self.headers.get("origin") or "")
+
+    @property
+    def argsrepr(self) -> str:
+        """Its positional arguments, as the producer wrote them down."""
+        return str(self.headers.get("argsrepr") or "")
+
+    @property
+    def kwargsrepr(self) -> str:
+        """Its keyword arguments, as the producer wrote them down."""
+        return str(self.headers.get("kwargsrepr") or "")
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        """Of the transport: priority, reply_to, correlation_id."""
+        return self.delivery.properties
 
     @property
     def reply_to(self) -> str | None:
@@ -258,18 +287,23 @@ _UNREAD: datetime | None = _Unread(1, 1, 1)
 # ---- decoding
 
 
-def decoded(delivery: Delivery, accept: Collection[str] = ACCEPT_JSON) -> Any:
+def payload_of(message: Encoded, accept: Collection[str]) -> Payload:
+    """The arguments in a body, decoded now: once, in the process that runs the task. Raises BadMessage."""
+    return _payload_in(decoded(message, accept))
+
+
+def decoded(message: Encoded, accept: Collection[str] = ACCEPT_JSON) -> Any:
     """The body as Python values. Raises BadMessage for what is not accepted or cannot be decoded."""
-    if delivery.content_type not in _content_types(frozenset(accept)):
+    if message.content_type not in _content_types(frozenset(accept)):
         known = ", ".join(sorted(accept))
-        raise BadMessage(f"its content type {delivery.content_type!r} is not accepted (accepted: {known})")
+        raise BadMessage(f"its content type {message.content_type!r} is not accepted (accepted: {known})")
     try:
-        body = delivery.body
-        if compression := delivery.headers.get("compression"):
+        body = message.body
+        if compression := message.headers.get("compression"):
             body = _decompressed(body, compression)
-        if delivery.content_type == CONTENT_TYPE and not _has_extended_types(body):
+        if message.content_type == CONTENT_TYPE and not _has_extended_types(body):
             return json.loads(body)
-        return _loads(body, delivery.content_type, delivery.content_encoding)
+        return _loads(body, message.content_type, message.content_encoding)
     except Exception as error:
         raise BadMessage(f"its body cannot be decoded: {type(error).__name__}: {error}") from error
 
@@ -297,6 +331,12 @@ def _content_types(accept: frozenset[str]) -> frozenset[str]:
     from kombu.serialization import prepare_accept_content
 
     return frozenset(prepare_accept_content(accept))
+
+
+def _payload_in(body: Any) -> Payload:
+    if isinstance(body, dict) and "args" in body:
+        return _payload_of_body(body)
+    return _payload_of_list(body)
 
 
 def _payload_of_list(body: Any) -> Payload:

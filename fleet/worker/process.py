@@ -10,7 +10,7 @@ import socket
 import sys
 import traceback
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,16 +19,21 @@ from typing import Any
 from fleet.errors import FleetError
 from fleet.worker import application as applications
 from fleet.worker import departure, execution, logs, stacks
-from fleet.worker.application import Application
-from fleet.worker.attendant import Attendant
+from fleet.worker.application import Application, Remote
+from fleet.worker.attendant import HousekeepingThread
 from fleet.worker.channels import open_channel
-from fleet.worker.consumer import INLINE_POOLS, Consumer
+from fleet.worker.commands import Commands
+from fleet.worker.consumer import Consumer
 from fleet.worker.control import POLL_SECONDS, Control
 from fleet.worker.delivery import Channel
+from fleet.worker.events import Events
+from fleet.worker.handover import LoopCalls
+from fleet.worker.inspection import Inspection
 from fleet.worker.lifecycle import EXIT_FAILED
-from fleet.worker.live import LiveDocument
+from fleet.worker.live import DocumentWatch
 from fleet.worker.options import WorkerOptions
-from fleet.worker.progress import Watchdog
+from fleet.worker.parts import LoopParts
+from fleet.worker.progress import StallWatchdog
 from fleet.worker.record import Record
 from fleet.worker.signals import SignalBox
 from pools import BasePool, EventLoop, pool_class
@@ -95,14 +100,27 @@ class Worker:
         self.consumer = Consumer(
             options, application, self.pool, self.channel, record=self.record, box=box, loop=self.loop
         )
-        self.consumer.tuning.set_rate_limits(application.rate_limits())
-        if options.document_path is not None:
-            self.consumer.chores.append(LiveDocument(options.document_path, options.digest, self.consumer.tuning).look)
-        self.consumer.witnesses.append(application.witness())
-        self.consumer.chores.append(Watchdog(self.consumer))
+        self.parts = self.consumer.parts
+        self._add_to_the_loop()
         self.control = self._make_control()
-        self.attendant: Attendant | None = None
+        self.housekeeping: HousekeepingThread | None = None
         self._control_fds: list[int] = []
+
+    def _add_to_the_loop(self) -> None:
+        """What the loop does for this process beyond feeding the pool."""
+        parts, every_second, document = self.parts, self.consumer.every_second, self.options.document_path
+        parts.settings.set_rate_limits(self.application.rate_limits())
+        parts.listeners.append(self.application.listener())
+        if document is not None:
+            every_second.append(DocumentWatch(document, self.options.digest, parts.settings).look)
+        watchdog = StallWatchdog(
+            parts.fetching,
+            self.channel,
+            running=parts.inflight.running.keys(),
+            rebuild=parts.connection.rebuild,
+            replace=self.consumer.replace_soon,
+        )
+        every_second.append(watchdog)
 
     def run(self) -> int:
         """Start, feed, stop."""
@@ -154,13 +172,13 @@ class Worker:
         return partial(execution.preload, spec.app, replica, level=spec.log_level, style=spec.log_format)
 
     def _on_blocked(self, handle: Any) -> None:
-        departure.on_blocked(self.consumer, handle)
+        self.parts.forced_exit.on_blocked(handle)
 
     def _on_hard_limit(self, handle: Any) -> None:
-        departure.on_hard_limit(self.consumer, handle)
+        self.parts.forced_exit.on_hard_limit(handle)
 
     def _on_terminate_job(self, handle: Any, signum: int) -> None:  # noqa: ARG002
-        departure.on_terminate_job(self.consumer, handle)
+        self.parts.forced_exit.on_terminate_job(handle)
 
     def _private_fds(self) -> list[int]:
         """Asked for in a fresh child: connections are the parent's alone."""
@@ -185,20 +203,24 @@ class Worker:
         remote = self.application.remote()
         if remote is None:
             return None
-        options = self.application.transport_options(None)
-        control = Control(
-            self.consumer, self.options.broker_url, self.node, remote=remote, loop=self.loop, options=options
+        control = make_control(
+            self.parts,
+            self.options.broker_url,
+            self.node,
+            remote=remote,
+            loop=self.loop,
+            options=self.application.transport_options(None),
         )
-        self.consumer.farewells.append(control.farewell)
+        self.parts.forced_exit.on_exit.append(control.on_exit)
         return control
 
     def _start_answering(self) -> None:
         if self.control is not None:
             self.control.attend()  # who is ready can be reached
-        if self.pool.name in INLINE_POOLS:
-            self.attendant = Attendant(self.consumer, self.control, box_fd=self.box.fileno())
-            self.consumer.attendant = self.attendant
-            self.attendant.start()
+        if self.parts.submission.is_inline:
+            self.housekeeping = HousekeepingThread(self.consumer, self.control, box_fd=self.box.fileno())
+            self.parts.submission.before_inline = self.housekeeping.look
+            self.housekeeping.start()
         elif self.control is not None:
             self.control.before_hanging_up = self._unwatch_control
             self._attend_in_loop(self.control)
@@ -231,9 +253,9 @@ class Worker:
         _occupied = self.pool.busy_slots > 0
 
     def _closing_steps(self, *, crashed: bool) -> list[Callable[[], object]]:
-        stuck = bool(self.consumer.running) or self.pool.busy_slots > 0
+        stuck = bool(self.parts.inflight.running) or self.pool.busy_slots > 0
         return [
-            self.attendant.close if self.attendant is not None else _nothing,
+            self.housekeeping.close if self.housekeeping is not None else _nothing,
             self.pool.terminate if stuck else self.pool.stop,
             self.channel.close,
             self.control.close if self.control is not None else _nothing,
@@ -242,6 +264,47 @@ class Worker:
             _nothing if crashed else partial(self.record.become, "stopped"),
             partial(log.info, "crashed" if crashed else "stopped"),
         ]
+
+
+def make_control(
+    parts: LoopParts, url: str, node: str, *, remote: Remote, loop: EventLoop, options: Mapping[str, Any] | None = None
+) -> Control:
+    """Remote control over the worker that has these parts."""
+    totals = parts.starting.totals
+    events = Events(
+        node, remote.clock, admission=parts.admission, listeners=parts.listeners, pool=parts.pool, totals=totals
+    )
+    inspection = Inspection(
+        remote,
+        node,
+        replica=parts.options.replica,
+        application=parts.application,
+        pool=parts.pool,
+        inflight=parts.inflight,
+        settings=parts.settings,
+        revoked=parts.revoked,
+        totals=totals,
+    )
+    commands = Commands(
+        remote,
+        LoopCalls(parts.channel.lock, loop),
+        events=events,
+        application=parts.application,
+        pool=parts.pool,
+        inflight=parts.inflight,
+        settings=parts.settings,
+        revoked=parts.revoked,
+    )
+    return Control(
+        url,
+        node,
+        remote=remote,
+        events=events,
+        inspection=inspection,
+        commands=commands,
+        connection=parts.connection,
+        options=options,
+    )
 
 
 _occupied = False
@@ -274,7 +337,7 @@ def _set_title(options: WorkerOptions) -> None:
 
 
 def leave(code: int) -> None:
-    """End the process. Without the interpreter's own farewell when a thread still runs a task that cannot be ended."""
+    """End the process. Without the interpreter's own clean-up when a thread still runs a task that cannot be ended."""
     import threading
 
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]

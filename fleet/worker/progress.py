@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from fleet.worker.delivery import ChannelLost
-
-if TYPE_CHECKING:
-    from fleet.worker.consumer import Consumer
+from fleet.worker.delivery import Channel, ChannelLost
+from fleet.worker.job import Job
 
 log = logging.getLogger("fleet.worker")
 
@@ -32,15 +30,15 @@ class Step(Enum):
 
     NOTHING = auto()
     ASK = auto()
-    """Ask the broker how many messages wait; tell :meth:`Progress.waits`."""
+    """Ask the broker how many messages wait; tell :meth:`StallWatch.waits`."""
     REBUILD = auto()
     PROBE = auto()
-    """Fetch one message, past the loop; tell :meth:`Progress.probed`."""
+    """Fetch one message, past the loop; tell :meth:`StallWatch.probed`."""
     REPLACE = auto()
     REST = auto()
 
 
-class Progress:
+class StallWatch:
     """Decides, from what it is told. Times are monotonic seconds."""
 
     def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
@@ -89,35 +87,62 @@ class Progress:
         return Step.REST
 
 
-class Watchdog:
-    """Asks and acts for one worker: a chore of its loop."""
+class Wanting(Protocol):
+    """A worker's fetching, as the watchdog sees it."""
 
-    def __init__(self, consumer: Consumer, environ: Mapping[str, str] = os.environ) -> None:
-        self._consumer = consumer
-        self._progress = Progress(float(environ.get(_PATIENCE_VARIABLE) or PATIENCE_SECONDS))
+    @property
+    def wants(self) -> bool:
+        """Whether a message that came now would start now."""
+        ...
+
+    @property
+    def got_at(self) -> float:
+        """When a fetch last brought something (monotonic)."""
+        ...
+
+
+class StallWatchdog:
+    """Asks and acts for one worker: called by its loop once a second."""
+
+    def __init__(
+        self,
+        fetching: Wanting,
+        channel: Channel,
+        *,
+        running: Iterable[Job],
+        rebuild: Callable[[str], object],
+        replace: Callable[[str], object],
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        """running: a view of the jobs that run.  rebuild, replace: make a new connection or process, and say why."""
+        self._fetching = fetching
+        self._channel = channel
+        self._running = running
+        self._rebuild = rebuild
+        self._replace = replace
+        self._watch = StallWatch(float(environ.get(_PATIENCE_VARIABLE) or PATIENCE_SECONDS))
         self._waiting = 0
 
     def __call__(self, now: float) -> None:
         """Look, and do what is to be done."""
-        consumer = self._consumer
-        step = self._progress.look(now, wants=consumer.wants, got_at=consumer.got_at)
+        step = self._watch.look(now, wants=self._fetching.wants, got_at=self._fetching.got_at)
         if step is not Step.ASK:
             return
         try:
-            self._waiting = consumer.channel.backlog() or 0
-            unacknowledged = any(not job.acked for job in consumer.running)
-            self._act(self._progress.waits(now, self._waiting, may_rebuild=not unacknowledged), now)
+            self._waiting = self._channel.backlog() or 0
+            unacknowledged = any(not job.acked for job in self._running)
+            self._act(self._watch.waits(now, self._waiting, may_rebuild=not unacknowledged), now)
         except ChannelLost as error:
-            consumer.rebuild_line(f"no answer about the queues: {error.__cause__ or error}")
+            self._rebuild(f"no answer about the queues: {error.__cause__ or error}")
 
     def _act(self, step: Step, now: float) -> None:
         idle = f"{self._waiting} messages wait, slots are free, and nothing came"
         if step is Step.REBUILD:
-            self._consumer.rebuild_line(f"{idle} for {now - self._consumer.got_at:.0f} s")
+            self._rebuild(f"{idle} for {now - self._fetching.got_at:.0f} s")
         elif step is Step.PROBE:
-            self._act(self._progress.probed(now, found=self._probe()), now)
+            self._act(self._watch.probed(now, found=self._probe()), now)
         elif step is Step.REPLACE:
-            self._consumer.replace_soon(f"{idle} by itself, but a plain fetch brings one")
+            self._replace(f"{idle} by itself, but a plain fetch brings one")
         elif step is Step.REST:
             log.warning(
                 "%s, nor by a plain fetch: the broker keeps them for somebody else (a single active consumer,"
@@ -127,7 +152,6 @@ class Watchdog:
             )
 
     def _probe(self) -> bool:
-        channel = self._consumer.channel
-        found = channel.fetch(1)
-        channel.give_back(found)
+        found = self._channel.fetch(1)
+        self._channel.give_back(found)
         return bool(found)

@@ -75,7 +75,7 @@ class RateLimits:
     @property
     def full(self) -> bool:
         """Whether so many tasks wait for their turn that no more should be fetched."""
-        if self._waiting() < MOST_WAITING:
+        if not self._buckets or self._waiting() < MOST_WAITING:
             return False
         self._drop_passed()
         return self._waiting() >= MOST_WAITING

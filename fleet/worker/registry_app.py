@@ -12,10 +12,10 @@ from typing import Any
 
 from fleet import signals
 from fleet.worker import registry_signals
-from fleet.worker.application import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy, payload_of
-from fleet.worker.messages import BadMessage, Payload
+from fleet.worker.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.messages import BadMessage, Payload, payload_of
 from fleet.worker.tasks import CURRENT, Current, Retry, Task, Tasks
-from fleet.worker.witness import Witness
+from fleet.worker.witness import TaskListener
 from pools.errors import HardTimeLimit, SoftTimeLimit, Terminated
 from pools.traits import TRAITS
 
@@ -81,9 +81,9 @@ class RegistryApplication:
         else:
             signals.worker_shutting_down.send(self._node, **SHUTDOWNS[what])
 
-    def witness(self) -> Witness:
+    def listener(self) -> TaskListener:
         """Signals for what only the worker's process knows."""
-        return registry_signals.SignalWitness(self.tasks, self._node)
+        return registry_signals.SignalListener(self.tasks, self._node)
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
         """Nobody listens."""

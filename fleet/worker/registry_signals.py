@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from fleet import signals
-from fleet.worker.application import Call, Outcome
+from fleet.worker.call import Call, Outcome
 from fleet.worker.job import Job
 from fleet.worker.messages import Payload
 from fleet.worker.request import Request
 from fleet.worker.tasks import CURRENT, Task, Tasks
-from fleet.worker.witness import Happening
+from fleet.worker.witness import TaskEvent
 from pools.errors import HardTimeLimit, PoolError, SlotLost
 
 _ERRORS: dict[str, type[PoolError]] = {"timeout": HardTimeLimit, "lost": SlotLost}
-_STARTED, _SUCCEEDED = Happening.STARTED, Happening.SUCCEEDED
+_STARTED, _SUCCEEDED = TaskEvent.STARTED, TaskEvent.SUCCEEDED
 _STATES = {"success": "SUCCESS", "retry": "RETRY", "dead": "FAILURE"}
 
 
@@ -55,30 +55,30 @@ def after(
         )
 
 
-class SignalWitness:
+class SignalListener:
     """Sends what only the worker's process knows."""
 
     def __init__(self, tasks: Tasks, node: str) -> None:
         self._tasks = tasks
         self._node = node
 
-    def tell(self, happening: Happening, job: Job, outcome: Outcome | None = None) -> None:
+    def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
         """One thing happened to one task."""
-        if happening is _SUCCEEDED or happening is _STARTED:  # first: most of what is told
+        if event is _SUCCEEDED or event is _STARTED:  # first: most of what is told
             return
-        if happening is Happening.RECEIVED:
+        if event is TaskEvent.RECEIVED:
             if signals.task_received.heard:
                 signals.task_received.send(self._node, request=self._request(job))
-        elif happening is Happening.REVOKED:
+        elif event is TaskEvent.REVOKED:
             self._revoked(job)
-        elif happening is Happening.UNKNOWN:
+        elif event is TaskEvent.UNKNOWN:
             name, message = job.call.name, job.delivery
             signals.task_unknown.send(self._node, message=message, exc=KeyError(name), name=name, id=job.call.id)
-        elif happening is Happening.FAILED and job.message is None:
+        elif event is TaskEvent.FAILED and job.message is None:
             error = ValueError(outcome.error if outcome is not None else "")
             signals.task_rejected.send(self._node, message=job.delivery, exc=error)
         elif job.ending is not None and outcome is not None:
-            self._ended_from_outside(job, happening)
+            self._ended_from_outside(job, event)
 
     def _request(self, job: Job) -> Request:
         return Request(job, hostname=self._node, task=self._tasks.get(job.call.name))
@@ -95,12 +95,12 @@ class SignalWitness:
             expired=job.ending == "expired",
         )
 
-    def _ended_from_outside(self, job: Job, happening: Happening) -> None:
+    def _ended_from_outside(self, job: Job, event: TaskEvent) -> None:
         """The slot could not tell it: a hard limit, a process that died, a pool that refused."""
         error = _ERRORS.get(job.ending or "", PoolError)(job.detail)
-        if happening is Happening.RETRIED:
+        if event is TaskEvent.RETRIED:
             signals.task_retry.send(self._sender(job), request=self._request(job), reason=error, einfo=None)
-        elif happening is Happening.FAILED:
+        elif event is TaskEvent.FAILED:
             signals.task_failure.send(
                 self._sender(job), task_id=job.call.id, exception=error, args=(), kwargs={}, traceback=None, einfo=None
             )

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from fleet.worker.application import Call
 from fleet.worker.job import Job
+
+_OF_MESSAGE = {
+    name: name
+    for name in (
+        "id",
+        "name",
+        "headers",
+        "properties",
+        "args",
+        "kwargs",
+        "argsrepr",
+        "kwargsrepr",
+        "root_id",
+        "parent_id",
+        "group",
+        "correlation_id",
+        "reply_to",
+        "retries",
+    )
+} | {"task_id": "id", "task_name": "name", "request_dict": "headers"}
+"""Attribute -> the attribute of the task message. ``args`` and ``kwargs`` decode the body, and raise BadMessage."""
 
 
 class Request:
-    """Read-only."""
+    """Read-only. ``job`` holds a task message: what cannot be read has no request."""
 
     __slots__ = ("_job", "hostname", "task")
 
@@ -21,25 +41,12 @@ class Request:
         self.task = task
 
     def __repr__(self) -> str:
-        return f"<Request {self.name}[{self.id}]>"
+        return f"<Request {self._job.call.name}[{self._job.call.id}]>"
 
-    @property
-    def _call(self) -> Call:
-        return self._job.call
-
-    @property
-    def id(self) -> str:
-        """Of the task."""
-        return self._call.id
-
-    task_id = id
-
-    @property
-    def name(self) -> str:
-        """Of the task."""
-        return self._call.name
-
-    task_name = name
+    def __getattr__(self, name: str) -> Any:
+        if name not in _OF_MESSAGE:
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        return getattr(self._job.message, _OF_MESSAGE[name])
 
     @property
     def message(self) -> Any:
@@ -47,84 +54,23 @@ class Request:
         return self._job.delivery
 
     @property
-    def headers(self) -> Mapping[str, Any]:
-        """Of the message."""
-        return self._call.headers
-
-    request_dict = headers
-
-    @property
-    def properties(self) -> Mapping[str, Any]:
-        """Of the message."""
-        return self._call.properties
-
-    @property
-    def argsrepr(self) -> str:
-        """Its positional arguments, as the producer wrote them down."""
-        return str(self.headers.get("argsrepr") or "")
-
-    @property
-    def kwargsrepr(self) -> str:
-        """Its keyword arguments, as the producer wrote them down."""
-        return str(self.headers.get("kwargsrepr") or "")
-
-    @property
-    def args(self) -> Sequence[Any]:
-        """Its positional arguments, decoded when they are asked for. Raises BadMessage."""
-        return () if self._job.message is None else self._job.message.payload.args
-
-    @property
-    def kwargs(self) -> Mapping[str, Any]:
-        """Its keyword arguments, decoded when they are asked for. Raises BadMessage."""
-        return {} if self._job.message is None else self._job.message.payload.kwargs
-
-    @property
-    def retries(self) -> int:
-        """How often it was retried before."""
-        return self._job.key[1]
-
-    @property
     def eta(self) -> datetime | None:
-        """Not before."""
+        """Not before, in local time."""
         return _moment(self._job.due)
 
     @property
     def expires(self) -> datetime | None:
-        """Not after."""
+        """Not after, in local time."""
         return _moment(self._job.expires_at)
 
     @property
-    def root_id(self) -> str | None:
-        """The first task of its workflow."""
-        return self.headers.get("root_id")
-
-    @property
-    def parent_id(self) -> str | None:
-        """The task that sent it."""
-        return self.headers.get("parent_id")
-
-    @property
-    def group(self) -> str | None:
-        """The group it belongs to."""
-        return self.headers.get("group")
-
-    @property
-    def correlation_id(self) -> str | None:
-        """Of the message."""
-        return self.properties.get("correlation_id")
-
-    @property
-    def reply_to(self) -> str | None:
-        """Of the message."""
-        return self.properties.get("reply_to")
-
-    @property
     def delivery_info(self) -> Mapping[str, Any]:
-        """Where it came from."""
+        """routing_key (the queue), redelivered, priority."""
+        call = self._job.call
         return {
-            "routing_key": self._call.queue,
-            "redelivered": self._call.redelivered,
-            "priority": self.properties.get("priority"),
+            "routing_key": call.queue,
+            "redelivered": call.redelivered,
+            "priority": call.properties.get("priority"),
         }
 
     @property
@@ -134,7 +80,7 @@ class Request:
 
     @property
     def time_start(self) -> float | None:
-        """When it began, Unix seconds."""
+        """Unix seconds; None before it starts."""
         return self._job.started_at or None
 
 

@@ -19,7 +19,7 @@ KEPT_SECONDS = 3 * 3600.0
 
 
 class Revoked:
-    """A set that forgets its oldest entries. Used by the loop and by the attendant.
+    """A set that forgets its oldest entries. Used by the loop and by the housekeeping thread.
 
     With a ``path`` it outlives the process: each id is appended to that file before ``add`` returns, and a new process
     reads it and writes it anew without what is too old. A file that cannot be used is told of once, and done without.

@@ -90,6 +90,10 @@ class Settlement:
             self.unflushed = False
             self._attempt(self._channel.flush)
 
+    def on_fetched(self) -> None:
+        """A fetch has taken the buffered acknowledgements with it."""
+        self.unflushed = False
+
     def replay(self) -> list[Job]:
         """After a new connection: tell what is owed; gives the jobs whose messages are no longer ours.
 

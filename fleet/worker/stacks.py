@@ -2,8 +2,8 @@
 
 Twice, because the two ways fail differently. First the interpreter's C handler writes the bare stacks of all threads,
 at once, whatever the process is doing: also in C code that never gives the interpreter back. Then the loop, or for a
-busy solo worker the attendant, writes them again with names and tasks, and with what C cannot see. Children get USR2,
-which is the bare kind alone; so does a worker that is sent USR2 itself.
+busy solo worker the housekeeping thread, writes them again with names and tasks, and with what C cannot see.
+Children get USR2, which is the bare kind alone; so does a worker that is sent USR2 itself.
 """
 
 from __future__ import annotations
@@ -19,14 +19,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from types import CoroutineType, FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from fleet.worker import execution
-from fleet.worker.application import Call
+from fleet.worker.call import Call
+from fleet.worker.job import Job
 from fleet.worker.signals import BARE_STACKS, STACKS, answer_bare
-
-if TYPE_CHECKING:
-    from fleet.worker.consumer import Consumer
+from pools.base import BasePool
 
 log = logging.getLogger("fleet.stacks")
 
@@ -48,12 +47,15 @@ def answer() -> None:
     answer_bare()
 
 
-def write(consumer: Consumer) -> None:
-    """Everything of this process, then one child after the other. The caller holds the channel's lock."""
+def write(pool: BasePool, running: Iterable[Job]) -> None:
+    """Everything of this process, then one child after the other. The caller holds the channel's lock.
+
+    running: a view that stays true, since children are asked later.
+    """
     for stack in merged(current()):
         what = f" runs {stack.task}" if stack.task else ""
         log.warning("%s%s:\n%s", stack.who, what, stack.text.rstrip())
-    _ask_children(consumer)
+    _ask_children(pool, running)
 
 
 def current() -> Iterator[Stack]:
@@ -118,21 +120,20 @@ def _task_in(frames: list[FrameType]) -> str:
 # --- children
 
 
-def _ask_children(consumer: Consumer) -> None:
-    pool = consumer.pool
+def _ask_children(pool: BasePool, running: Iterable[Job]) -> None:
     if pool.loop is None:
         return
     for number, slot in enumerate(pool.info.get("slots", ())):
         if slot["state"] == "starting" and pool.start_method != "fork":
             continue  # it does not answer yet, and would die
-        pool.loop.call_later(number * BETWEEN_CHILDREN_SECONDS, partial(_ask_child, consumer, slot["pid"]))
+        pool.loop.call_later(number * BETWEEN_CHILDREN_SECONDS, partial(_ask_child, pool, running, slot["pid"]))
 
 
-def _ask_child(consumer: Consumer, pid: int) -> None:
-    if not any(slot["pid"] == pid for slot in consumer.pool.info.get("slots", ())):
+def _ask_child(pool: BasePool, running: Iterable[Job], pid: int) -> None:
+    if not any(slot["pid"] == pid for slot in pool.info.get("slots", ())):
         return  # it has left in between
-    running = [job.call for job in consumer.running if job.handle is not None and job.handle.pid == pid]
-    what = f"runs {running[0].name}[{running[0].id}]" if running else "runs no task"
+    calls = [job.call for job in running if job.handle is not None and job.handle.pid == pid]
+    what = f"runs {calls[0].name}[{calls[0].id}]" if calls else "runs no task"
     log.warning("child %d %s; its stack:", pid, what)
     with suppress(ProcessLookupError):
         os.kill(pid, BARE_STACKS)

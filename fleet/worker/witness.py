@@ -5,11 +5,11 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol
 
-from fleet.worker.application import Outcome
+from fleet.worker.call import Outcome
 from fleet.worker.job import Job
 
 
-class Happening(Enum):
+class TaskEvent(Enum):
     """What can happen to one task, in the words of Celery's events."""
 
     RECEIVED = "received"
@@ -22,15 +22,15 @@ class Happening(Enum):
     UNKNOWN = "unknown"
 
 
-class Witness(Protocol):
+class TaskListener(Protocol):
     """Told in the worker's process, by whoever holds the channel's lock. Must be quick and must not raise."""
 
-    def tell(self, happening: Happening, job: Job, outcome: Outcome | None = None) -> None:
+    def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
         """``outcome`` comes with the ends."""
         ...
 
 
-class Gate(Protocol):
+class RateGate(Protocol):
     """Decides whether a task may start now: rate limits."""
 
     @property
@@ -48,18 +48,18 @@ class Gate(Protocol):
 
 
 _ENDS = {
-    "success": Happening.SUCCEEDED,
-    "failure": Happening.FAILED,
-    "dead": Happening.FAILED,
-    "retry": Happening.RETRIED,
-    "requeue": Happening.REJECTED,
+    "success": TaskEvent.SUCCEEDED,
+    "failure": TaskEvent.FAILED,
+    "dead": TaskEvent.FAILED,
+    "retry": TaskEvent.RETRIED,
+    "requeue": TaskEvent.REJECTED,
 }
 
 
-def end_of(job: Job, outcome: Outcome) -> Happening | None:
-    """How a task ended, for witnesses; None for one that asked to be ignored."""
+def end_of(job: Job, outcome: Outcome) -> TaskEvent | None:
+    """How a task ended, for listeners; None for one that asked to be ignored."""
     if job.ending in ("revoked", "expired", "terminated"):
-        return Happening.REVOKED
+        return TaskEvent.REVOKED
     if job.ending == "unknown":
-        return Happening.UNKNOWN
+        return TaskEvent.UNKNOWN
     return _ENDS.get(outcome.state)

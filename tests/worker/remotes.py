@@ -7,7 +7,7 @@ from typing import Any
 
 from kombu.clocks import LamportClock
 
-from fleet.worker.control import Control
+from fleet.worker.process import make_control
 from tests.worker.test_consumer import World
 
 NODE = "f.g.0@here"
@@ -44,7 +44,7 @@ class Steered:
     def __init__(self, world: World) -> None:
         self.world = world
         self.remote = PlainRemote()
-        self.control = Control(world.consumer, "memory://", NODE, remote=self.remote, loop=world.loop)
+        self.control = make_control(world.parts, "memory://", NODE, remote=self.remote, loop=world.loop)
 
     def ask(self, method: str, **arguments: Any) -> Any:
         """The reply to one command; what was to happen after it has happened."""

@@ -17,7 +17,8 @@ from celery.exceptions import Ignore, Reject
 
 import fleet
 from fleet.errors import FleetError
-from fleet.worker.application import Call, import_object, wrap
+from fleet.worker.application import import_object, wrap
+from fleet.worker.call import Call
 from fleet.worker.celery_app import CeleryApplication
 
 app = Celery("unit", broker="memory://", backend="cache+memory://", set_as_current=False)

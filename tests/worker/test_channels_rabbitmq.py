@@ -13,7 +13,7 @@ import pytest
 from amqp.basic_message import Message
 
 from fleet.core.spec import QueueSpec
-from fleet.worker.channels import open_channel
+from fleet.worker.channels import open_channel, prefetch
 from fleet.worker.channels import rabbitmq as module
 from fleet.worker.channels.frames import Pushed
 from fleet.worker.channels.outlet import DECLARED_SECONDS, delay_bucket_seconds, delay_queue_arguments
@@ -32,7 +32,7 @@ def broker(rabbitmq_url: str) -> Broker:
 
 def unacknowledged(channel: Any) -> int:
     """How many messages the broker has pushed to this channel."""
-    return len(channel._held) + sum(map(len, channel._buffers.values()))
+    return len(channel._held) + channel.pushed
 
 
 def drop_connection(channel: Any) -> None:
@@ -59,7 +59,7 @@ def test_window_grows_with_what_is_asked_for(broker: Broker) -> None:
 
 
 def test_full_worker_gives_back_what_was_pushed_too_early(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HOARD_SECONDS", 0.05)
+    monkeypatch.setattr(prefetch, "HOARD_SECONDS", 0.05)
     names = [f"{broker.queue}-{letter}" for letter in "ab"]
     channel = broker.channel(*(QueueSpec(name) for name in names), slots=1)
     for name in names:
@@ -265,7 +265,7 @@ def test_delay_queue_outlives_every_message_in_it() -> None:
 
 
 def test_window_follows_the_slots_up_and_down(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HOARD_SECONDS", 0.05)
+    monkeypatch.setattr(prefetch, "HOARD_SECONDS", 0.05)
     broker.send(*range(60))
     channel = broker.channel(slots=2)
     taken = gather(channel, 2)
@@ -287,7 +287,7 @@ def test_window_follows_the_slots_up_and_down(broker: Broker, monkeypatch: pytes
 
 
 def test_quick_tasks_are_taken_ahead_and_slow_ones_are_not(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HOARD_SECONDS", 0.05)
+    monkeypatch.setattr(prefetch, "HOARD_SECONDS", 0.05)
     broker.send(*range(3000))
     channel = broker.channel(slots=1)
     done = 0

@@ -17,7 +17,8 @@ import redis
 from fleet.broker.connection import redis_access
 from fleet.core.spec import QueueSpec
 from fleet.worker.channels.holders import is_dead_sibling
-from fleet.worker.channels.redis import POLL_SECONDS, RedisChannel
+from fleet.worker.channels.redis import RedisChannel
+from fleet.worker.channels.turns import POLL_SECONDS
 from fleet.worker.delivery import ChannelLost
 from fleet.worker.messages import TaskMessage
 from tests.conftest import eventually
@@ -338,7 +339,7 @@ def test_taken_but_never_seen_messages_go_back(broker: Broker, server: Any) -> N
     broker.send(1, 2)
     channel = broker.channel()
     taken = channel.fetch(2)
-    channel._held.pop(taken[0].tag)
+    channel._held.pop(taken[:1])
     cut_connections(server, broker)
     with pytest.raises(ChannelLost):
         channel.fetch(1)

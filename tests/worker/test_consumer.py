@@ -196,7 +196,8 @@ class World:
             box=self.box,
             loop=self.loop,
         )
-        self.loop.add_reader(self.box.fileno(), self.consumer.heed)
+        self.parts = self.consumer.parts
+        self.loop.add_reader(self.box.fileno(), self.consumer.handle_signals)
 
     def until(self, check: Callable[[], Any], *, within: float = 20) -> None:
         """Turn the loop until something holds."""
@@ -244,7 +245,7 @@ def test_it_asks_for_as_many_as_there_are_free_slots(make: Make) -> None:
     world = make("threads", 3)
     for number in range(5):
         world.channel.put("waits", number)
-    world.until(lambda: world.consumer.life.state is State.READY)
+    world.until(lambda: world.parts.life.state is State.READY)
     world.until(lambda: len(world.channel.held) == 3)
     assert world.channel.asked[0] == 3
     world.until(lambda: world.channel.asked[-1] == 0)
@@ -268,7 +269,7 @@ def test_prefetch_is_opt_in_and_never_below_the_slots(make: Make) -> None:
 def test_a_late_task_is_acknowledged_after_and_an_early_one_before(make: Make) -> None:
     world = make("threads", 2)
     world.channel.put("waits", 1)
-    world.until(lambda: len(world.consumer.running) == 1)
+    world.until(lambda: len(world.parts.inflight.running) == 1)
     assert not world.channel.acked
     world.channel.put("early", 2)
     world.until(lambda: world.channel.acked == ["2"])
@@ -290,7 +291,7 @@ def test_a_failing_task_is_sent_again_and_then_buried(make: Make) -> None:
     [again, dead] = world.channel.sent
     assert (again[0], again[1]["retries"]) == ("q", 1)
     assert (dead[0], dead[1]["x-fleet-error"], dead[1]["x-fleet-retries"]) == ("q.dead", "ValueError: as asked", 1)
-    world.consumer.record.beat()
+    world.parts.record.beat()
     assert (world.view().processed, world.view().failed, world.view().retried) == (1, 1, 1)
 
 
@@ -311,11 +312,11 @@ def test_what_it_holds_is_published_while_it_waits_for_a_slot(make: Make) -> Non
 
 def test_what_waits_for_its_date_or_its_turn_does_not_wait_for_a_slot(make: Make) -> None:
     world = make("threads", 2)
-    world.consumer.tuning.set_rate_limit("early", "1/h")
+    world.parts.settings.set_rate_limit("early", "1/h")
     world.channel.put("note", 1, countdown=3600)
     world.channel.put("early", 1)
     world.channel.put("early", 2)
-    world.until(lambda: ran == [1] and len(world.consumer.delayed) == 2)
+    world.until(lambda: ran == [1] and world.parts.inflight.delayed_count == 2)
     world.until(lambda: world.view().busy == 0)
     assert world.view().waiting == 0
 
@@ -347,7 +348,7 @@ def test_revoked_and_expired_tasks_do_not_run(make: Make) -> None:
     revoked = world.channel.put("note", 1)
     world.channel.put("note", 2, expires=1, now=time.time() - 10)
     world.channel.put("note", 3)
-    world.consumer.revoked.add([revoked])
+    world.parts.revoked.add([revoked])
     world.until(lambda: len(world.channel.acked) == 3)
     assert ran == [3]
 
@@ -356,7 +357,7 @@ def test_a_task_with_a_date_waits_here_where_the_broker_cannot_keep_it(make: Mak
     world = make()
     later = time.time() + 1.0
     world.channel.put("note", 1, eta=datetime.fromtimestamp(later, UTC))
-    world.until(lambda: len(world.consumer.delayed) == 1 or ran)
+    world.until(lambda: world.parts.inflight.delayed_count == 1 or ran)
     world.until(lambda: ran == [1])
     assert time.time() >= later
 
@@ -365,7 +366,7 @@ def test_a_task_with_a_date_stays_with_the_broker_that_can_keep_it(make: Make) -
     world = make(delays=True)
     world.channel.put("note", 1, countdown=60)
     world.until(lambda: world.channel.delayed == ["1"])
-    assert not world.consumer.delayed
+    assert not world.parts.inflight.delayed_count
     assert not world.channel.held
 
 
@@ -383,11 +384,11 @@ def test_term_hands_back_what_has_not_started_and_finishes_what_runs(make: Make)
         world.channel.put("waits", number)
     world.until(lambda: len(world.channel.held) == 4)
     world.box.post(signal.SIGTERM)
-    world.until(lambda: world.consumer.life.state is State.DRAINING)
+    world.until(lambda: world.parts.life.state is State.DRAINING)
     assert [delivery.tag for delivery in world.channel.queue] == ["2", "3", "4"]
     assert "1 task left" in world.view().note
     gate.set()
-    world.until(lambda: world.consumer.life.stopped)
+    world.until(lambda: world.parts.life.stopped)
     assert ran == [0]
     assert world.channel.acked == ["1"]
 
@@ -398,7 +399,7 @@ def test_a_second_term_gives_running_tasks_back(make: Make) -> None:
     world.until(lambda: len(world.channel.held) == 1)
     world.box.post(signal.SIGTERM)
     world.box.post(signal.SIGTERM)
-    world.until(lambda: world.consumer.life.stopped)
+    world.until(lambda: world.parts.life.stopped)
     assert [delivery.tag for delivery in world.channel.queue] == ["1"]
     assert not world.channel.acked
 
@@ -409,7 +410,7 @@ def test_hold_and_resume(make: Make) -> None:
         world.channel.put("waits", number)
     world.until(lambda: len(world.channel.held) == 3)
     set_hold(world.record_path, on=True)
-    world.until(lambda: world.consumer.life.state is State.HELD)
+    world.until(lambda: world.parts.life.state is State.HELD)
     assert len(world.channel.queue) == 2
     gate.set()
     world.until(lambda: world.channel.acked == ["1"])
@@ -425,9 +426,9 @@ def test_a_task_outlives_a_broken_line(make: Make, again: bool) -> None:
     world.channel.put("waits", 1)
     world.until(lambda: len(world.channel.held) == 1)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.parts.connection.up)
     gate.set()
-    world.until(lambda: ran == [1] and not world.consumer.running)
+    world.until(lambda: ran == [1] and not world.parts.inflight.running)
     world.channel.cut = False
     world.until(lambda: len(world.channel.acked) == 1)
     world.channel.put("note", 2)
@@ -441,9 +442,9 @@ def test_a_retry_that_could_not_be_sent_is_sent_once(make: Make, again: bool) ->
     world.channel.put("waits", 1, kwargs={"fail": True})
     world.until(lambda: len(world.channel.held) == 1)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.parts.connection.up)
     gate.set()
-    world.until(lambda: ran == [1] and not world.consumer.running)
+    world.until(lambda: ran == [1] and not world.parts.inflight.running)
     assert not world.channel.sent
     world.channel.cut = False
     world.until(lambda: len(world.channel.sent) == 2)
@@ -456,7 +457,7 @@ def test_a_message_that_comes_again_while_its_task_runs_is_adopted(make: Make) -
     world.channel.put("waits", 1)
     world.until(lambda: len(world.channel.held) == 1)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.parts.connection.up)
     world.channel.cut = False
     world.until(lambda: list(world.channel.held) == ["2"])
     gate.set()
@@ -470,8 +471,8 @@ def test_a_prefetched_task_is_not_run_after_a_broken_line(make: Make) -> None:
         world.channel.put("waits", number)
     world.until(lambda: len(world.channel.held) == 3)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
-    assert not world.consumer.waiting
+    world.until(lambda: not world.parts.connection.up)
+    assert not world.parts.inflight.waiting
     world.channel.cut = False
     gate.set()
     world.until(lambda: sorted(ran) == [0, 1, 2] and len(world.channel.acked) == 3)
@@ -488,25 +489,25 @@ def test_junk_is_buried(make: Make) -> None:
 def test_a_hold_from_before_the_start_is_kept(make: Make, tmp_path: Path) -> None:
     world = make()
     set_hold(world.record_path, on=True)
-    world.until(lambda: world.consumer.line.up)
+    world.until(lambda: world.parts.connection.up)
     world.channel.put("note", 1)
-    world.until(lambda: world.consumer.life.state is State.HELD)
+    world.until(lambda: world.parts.life.state is State.HELD)
     assert not ran
-    world.consumer.tell(Event.RESUME)
+    world.consumer.on_event(Event.RESUME)
     set_hold(world.record_path, on=False)
     world.until(lambda: ran == [1])
 
 
 def test_changed_queues_reach_the_channel_with_and_without_a_line(make: Make) -> None:
     world = make()
-    world.until(lambda: world.consumer.line.up)
-    world.consumer.tuning.set_queues([QueueSpec("q"), QueueSpec("r")])
+    world.until(lambda: world.parts.connection.up)
+    world.parts.settings.set_queues([QueueSpec("q"), QueueSpec("r")])
     assert world.channel.consumed == ["q", "r"]
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
-    world.consumer.tuning.set_queues([QueueSpec("r")])
+    world.until(lambda: not world.parts.connection.up)
+    world.parts.settings.set_queues([QueueSpec("r")])
     assert world.channel.consumed == ["r"]
-    assert list(world.consumer.queues()) == ["r"]
+    assert list(world.parts.settings.queue_names()) == ["r"]
 
 
 def test_an_end_that_is_owed_is_not_forgotten_when_the_line_breaks_twice(make: Make) -> None:
@@ -514,14 +515,14 @@ def test_an_end_that_is_owed_is_not_forgotten_when_the_line_breaks_twice(make: M
     world.channel.put("waits", 1, kwargs={"fail": True})
     world.until(lambda: len(world.channel.held) == 1)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.parts.connection.up)
     gate.set()
-    world.until(lambda: ran == [1] and not world.consumer.running)
+    world.until(lambda: ran == [1] and not world.parts.inflight.running)
     kept, world.channel.queue = world.channel.queue, deque()  # the broker does not deliver it again just yet
     world.channel.cut = False
-    world.until(lambda: world.consumer.line.up)
+    world.until(lambda: world.parts.connection.up)
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.parts.connection.up)
     world.channel.queue = kept
     world.channel.cut = False
     world.until(lambda: len(world.channel.sent) == 2)
@@ -535,9 +536,9 @@ def test_an_early_task_that_ended_while_the_line_was_down_does_not_run_again(mak
     message = world.channel.queue[0]
     world.until(lambda: world.channel.acked == ["1"])
     world.channel.lose()
-    world.until(lambda: not world.consumer.line.up)
+    world.until(lambda: not world.parts.connection.up)
     gate.set()
-    world.until(lambda: ran == [1] and not world.consumer.running)
+    world.until(lambda: ran == [1] and not world.parts.inflight.running)
     world.channel.queue.append(replace(message, tag="9", redelivered=True))  # the acknowledgement was lost on its way
     world.channel.cut = False
     world.until(lambda: world.channel.acked == ["1", "9"])

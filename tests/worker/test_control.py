@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from fleet.worker.commands import OLD_NAMES, ORDERS, QUESTIONS
-from fleet.worker.handover import Handover
+from fleet.worker.handover import LoopCalls
 from pools import EventLoop
 from tests.conftest import eventually
 from tests.worker.remotes import NODE, Steered
@@ -21,7 +21,7 @@ def test_commands_tell_what_is_here(make: Make) -> None:
     world = make("threads", 1, prefetch=2)
     steered = Steered(world)
     running, reserved = world.channel.put("waits", 1), world.channel.put("waits", 2)
-    world.until(lambda: len(world.channel.held) >= 2 and world.consumer.running)
+    world.until(lambda: len(world.channel.held) >= 2 and world.parts.inflight.running)
     assert steered.tasks("active") == [running]
     assert steered.tasks("reserved") == [reserved]
     [job] = steered.ask("active")
@@ -90,7 +90,7 @@ def test_what_a_pool_cannot_do_is_an_error_that_says_which_can(make: Make) -> No
 def test_slots_change_and_autoscale_takes_over(make: Make) -> None:
     world = make("threads", 1)
     steered = Steered(world)
-    world.until(lambda: world.consumer.life.takes_work)
+    world.until(lambda: world.parts.life.takes_work)
     assert steered.ask("pool_grow", n=2) == {"ok": "pool will grow"}
     assert world.pool.limit == 3
     assert "at least one" in steered.ask("pool_shrink", n=3)["error"]
@@ -102,7 +102,7 @@ def test_slots_change_and_autoscale_takes_over(make: Make) -> None:
     for number in range(8):
         world.channel.put("waits", number)
     world.until(lambda: world.pool.busy_slots == 4)
-    world.consumer.tuning.adopt(world.consumer.options.spec)
+    world.parts.settings.adopt(world.parts.options.spec)
     assert world.pool.limit == 1
     assert "autoscaler" not in steered.ask("stats")
 
@@ -111,11 +111,11 @@ def test_queues_come_and_go(make: Make) -> None:
     world = make("solo", 1)
     steered = Steered(world)
     assert steered.ask("add_consumer", queue="more", exchange_type="direct") == {"ok": "add consumer more"}
-    assert world.consumer.queues() == ["q", "more"]
+    assert world.parts.settings.queue_names() == ["q", "more"]
     assert "already" in steered.ask("add_consumer", queue="more")["ok"]
     assert "task_queues" in steered.ask("add_consumer", queue="x", exchange="other")["error"]
     assert steered.ask("cancel_consumer", queue="q") == {"ok": "no longer consuming from q"}
-    assert world.consumer.queues() == ["more"]
+    assert world.parts.settings.queue_names() == ["more"]
 
 
 def test_limits_are_set_for_tasks_there_are(make: Make) -> None:
@@ -168,8 +168,8 @@ def test_every_command_that_people_type_is_there() -> None:
 
 def test_work_is_done_by_whoever_has_the_lock_first() -> None:
     loop, lock = EventLoop(), threading.RLock()
-    handover = Handover(lock, loop)
-    assert handover.do(lambda: "here") == "here"
+    calls = LoopCalls(lock, loop)
+    assert calls.do(lambda: "here") == "here"
     answers: list[object] = []
 
     def work() -> str:
@@ -177,7 +177,7 @@ def test_work_is_done_by_whoever_has_the_lock_first() -> None:
             return "done"
 
     def ask() -> None:
-        answers.append(handover.do(work))
+        answers.append(calls.do(work))
 
     def turned() -> bool:
         loop.run_once(0.05)
@@ -197,12 +197,12 @@ def test_work_is_done_by_whoever_has_the_lock_first() -> None:
 
 def test_an_error_of_handed_over_work_comes_back() -> None:
     loop = EventLoop()
-    handover = Handover(threading.RLock(), loop)
+    calls = LoopCalls(threading.RLock(), loop)
     found: list[BaseException] = []
 
     def ask() -> None:
         with pytest.raises(ZeroDivisionError) as caught:
-            handover.do(lambda: 1 / 0)
+            calls.do(lambda: 1 / 0)
         found.append(caught.value)
 
     thread = threading.Thread(target=ask)

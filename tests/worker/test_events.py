@@ -80,15 +80,15 @@ def test_a_task_that_does_not_run_is_revoked_or_failed(make: Make) -> None:
 def test_nothing_is_noted_while_they_are_off(make: Make) -> None:
     world = make("solo", 1)
     steered, told, wire = watched(world)
-    reported = [world.consumer.intake.report]
+    reported = [world.parts.admission.report]
     assert steered.ask("disable_events") == {"ok": "task events disabled"}
     assert steered.ask("disable_events") == {"ok": "task events already disabled"}
     world.channel.put("note", 1)
     world.until(lambda: world.channel.acked)
     told.flush(wire)
     assert wire.tasks() == []
-    assert [*reported, world.consumer.intake.report] == [True, False]
-    assert told not in world.consumer.witnesses
+    assert [*reported, world.parts.admission.report] == [True, False]
+    assert told not in world.parts.listeners
 
 
 def test_the_worker_says_hello_beats_and_says_goodbye(make: Make) -> None:
@@ -97,9 +97,9 @@ def test_the_worker_says_hello_beats_and_says_goodbye(make: Make) -> None:
     told.flush(wire)
     told.beat_soon()
     told.flush(wire)
-    told.line_lost()
+    told.connection_lost()
     told.flush(wire)
-    told.farewell(wire)
+    told.say_goodbye(wire)
     assert [key for key, _ in wire.sent] == ["worker.online", "worker.heartbeat", "worker.online", "worker.offline"]
     assert {"freq", "active", "processed", "loadavg", "sw_ident", "sw_ver", "sw_sys"} <= set(wire.sent[0][1])
 
@@ -118,7 +118,7 @@ def test_what_a_broken_line_did_not_take_waits_within_bounds(
     with pytest.raises(ConnectionError):
         told.flush(wire)
     wire.cut = False
-    told.line_lost()
+    told.connection_lost()
     told.flush(wire)
     assert [len(body) for key, body in wire.sent if key == "task.multi"] == [4, 2]
     assert wire.kinds()[:3] == ["task-received", "task-started", "task-succeeded"]

@@ -39,7 +39,7 @@ def _cells() -> list[tuple[State, Event, State, Action]]:
 def test_every_cell(state: State, event: Event, target: State, action: Action) -> None:
     life = Lifecycle()
     life.state = state
-    assert life.tell(event) is action
+    assert life.on_event(event) is action
     assert life.state is target
 
 
@@ -53,7 +53,7 @@ def test_no_way_leads_back_from_leaving() -> None:
         for event in Event:
             life = Lifecycle()
             life.state = state
-            life.tell(event)
+            life.on_event(event)
             assert life.leaving
             assert not life.takes_work
 

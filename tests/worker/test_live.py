@@ -17,9 +17,9 @@ from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, RestartPolicy, Task
 from fleet.launch_document import LaunchDocument
 from fleet.worker import logs
 from fleet.worker.lifecycle import State
-from fleet.worker.live import LiveDocument
+from fleet.worker.live import DocumentWatch
 from fleet.worker.rates import RateLimits
-from fleet.worker.tuning import Tuning
+from fleet.worker.tuning import LiveSettings
 from tests.worker.test_consumer import Make, MemoryChannel, World, gate, make, ran
 
 __all__ = ["make"]
@@ -46,9 +46,9 @@ class Document:
 
     def __init__(self, world: World, folder: Path) -> None:
         self.path = folder / "g.0.json"
-        self.spec = replace(world.consumer.options.spec, broker=BROKER)
-        self.tuning: Tuning = world.consumer.tuning
-        self.live = LiveDocument(self.path, "d", self.tuning)
+        self.spec = replace(world.parts.options.spec, broker=BROKER)
+        self.settings: LiveSettings = world.parts.settings
+        self.live = DocumentWatch(self.path, "d", self.settings)
 
     def write(self, spec: WorkerSpec, *, digest: str = "d") -> None:
         document = LaunchDocument(self.path, spec.fleet, "g.0", digest, spec, secrets={})
@@ -72,7 +72,7 @@ def begin(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Begin:
 
     def begun(pool: str = "threads", slots: int = 2, **policy: Any) -> tuple[World, Document]:
         world = make(pool, slots, **policy)
-        world.until(lambda: world.consumer.life.state is State.READY)
+        world.until(lambda: world.parts.life.state is State.READY)
         return world, Document(world, tmp_path)
 
     return begun
@@ -91,20 +91,20 @@ def test_everything_that_can_change_in_place_is_taken_up(begin: Begin) -> None:
     document.write(wanted)
     document.look()
 
-    consumer = world.consumer
     assert world.pool.limit == 5
     assert world.channel.consumed == ["x", "y"]
-    assert list(consumer.queues()) == ["y", "x"]
-    assert consumer.intake.wishes == task
+    assert list(world.parts.settings.queue_names()) == ["y", "x"]
+    assert world.parts.admission.policy_of_manifest == task
     assert logging.getLogger().level == logging.ERROR
-    assert isinstance(consumer.gate, RateLimits)
+    assert isinstance(world.parts.rate_limits, RateLimits)
+    assert len(world.parts.rate_limits) == 1
     assert (world.view().slots, world.view().live) == (5, live_digest(replace(wanted, broker=BrokerSpec())))
 
 
 def test_a_worker_says_from_the_beginning_what_it_goes_by(begin: Begin) -> None:
     world, _ = begin()
 
-    assert world.view().live == live_digest(world.consumer.options.spec)
+    assert world.view().live == live_digest(world.parts.options.spec)
 
 
 def test_what_cannot_be_read_or_needs_a_restart_is_ignored_and_told_once(
@@ -156,8 +156,8 @@ def test_what_was_changed_by_hand_shows_and_is_undone_when_the_document_is_writt
     document.look()
     settled = world.view().live
 
-    document.tuning.set_slots(7)
-    document.tuning.set_queues([QueueSpec("other")])
+    document.settings.set_slots(7)
+    document.settings.set_queues([QueueSpec("other")])
     by_hand = world.view()
     document.look()
     assert (by_hand.slots, world.view().slots) == (7, 7), "nobody asked for the settings of the document"
@@ -175,7 +175,7 @@ def test_messages_of_a_queue_that_is_left_go_back_started_ones_stay(begin: Begin
     for number in range(2):
         channel.put("waits", number)
     channel.put("note", 2, eta=datetime.now(UTC) + timedelta(hours=1))
-    world.until(lambda: len(channel.held) == 3 and world.consumer.delayed and world.consumer.waiting)
+    world.until(lambda: len(channel.held) == 3 and world.parts.inflight.delayed_count and world.parts.inflight.waiting)
 
     with channel.lock:
         document.write(replace(document.spec, queues=(QueueSpec("x"),)))
@@ -208,13 +208,13 @@ def test_fewer_slots_let_what_runs_finish(begin: Begin) -> None:
 def test_a_rate_that_leaves_the_manifest_is_the_apps_own_again(begin: Begin) -> None:
     world, document = begin()
     asked: list[tuple[str, object]] = []
-    document.tuning.set_rate_limits({"note": "5/s"})
-    limits = world.consumer.gate
+    document.settings.set_rate_limits({"note": "5/s"})
+    limits = world.parts.rate_limits
     assert isinstance(limits, RateLimits)
     limits.limit = lambda task_name, rate: asked.append((task_name, rate))  # type: ignore[method-assign]
 
     for rates in ((("note", "1/s"), ("early", "2/s")), (("note", "1/s"),), ()):
-        document.tuning.set_wishes(replace(document.spec.task, rate_limits=rates))
+        document.settings.set_policy(replace(document.spec.task, rate_limits=rates))
 
     assert asked == [("early", 2.0), ("note", 1.0), ("early", None), ("note", 5.0)]
 
@@ -225,7 +225,7 @@ def test_a_slot_hears_of_another_log_level(monkeypatch: pytest.MonkeyPatch) -> N
     logs.set_level("DEBUG")
     logging.getLogger().setLevel("INFO")  # as in a child, which has its own copy
 
-    logs.heed_level()
+    logs.apply_level()
 
     assert logging.getLogger().level == logging.DEBUG
 
@@ -235,6 +235,6 @@ def test_a_level_that_a_task_sets_itself_is_left_alone(monkeypatch: pytest.Monke
     logs.set_up("g.0", level="INFO")
     logging.getLogger().setLevel("CRITICAL")
 
-    logs.heed_level()
+    logs.apply_level()
 
     assert logging.getLogger().level == logging.CRITICAL

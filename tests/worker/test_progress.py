@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from fleet.worker.delivery import ChannelLost
-from fleet.worker.progress import REST_SECONDS, Progress, Step, Watchdog
+from fleet.worker.progress import REST_SECONDS, StallWatch, StallWatchdog, Step
 
 T = 30.0
 
@@ -16,7 +16,7 @@ class Story:
     """A worker seen once a second."""
 
     def __init__(self) -> None:
-        self.progress = Progress(T)
+        self.progress = StallWatch(T)
         self.now = 1000.0
         self.got_at = 1000.0
         self.steps: list[tuple[float, Step]] = []
@@ -92,13 +92,12 @@ def test_a_rest_is_over_when_something_comes() -> None:
 
 
 class Worker:
-    """As much of a consumer as the watchdog looks at."""
+    """As much of a worker as the watchdog looks at."""
 
     wants = True
     got_at = 5.0
 
     def __init__(self, *, brings: bool) -> None:
-        self.channel = self
         self.brings = brings
         self.told: list[str] = []
         self.given_back: list[Any] = []
@@ -116,15 +115,22 @@ class Worker:
     def give_back(self, deliveries: list[Any]) -> None:
         self.given_back += deliveries
 
-    def rebuild_line(self, why: str) -> None:
+    def rebuild(self, why: str) -> None:
         self.told.append(f"rebuild: {why}")
 
-    def replace_soon(self, why: str) -> None:
+    def replace(self, why: str) -> None:
         self.told.append(f"replace: {why}")
 
 
 def watched(worker: Worker, *, seconds: int) -> list[str]:
-    watchdog = Watchdog(worker, {"FLEET_STALL_SECONDS": "4"})  # type: ignore[arg-type]
+    watchdog = StallWatchdog(
+        worker,
+        worker,  # type: ignore[arg-type]
+        running=worker.running,
+        rebuild=worker.rebuild,
+        replace=worker.replace,
+        environ={"FLEET_STALL_SECONDS": "4"},
+    )
     for now in range(10, 10 + seconds):
         watchdog(float(now))
     return worker.told
@@ -150,6 +156,6 @@ def test_a_broker_that_does_not_answer_the_question_is_connected_to_anew() -> No
 
 
 def test_a_fetch_decides_at_once_where_a_new_connection_would_give_running_tasks_away() -> None:
-    progress = Progress(T)
+    progress = StallWatch(T)
     assert progress.waits(100.0, 3, may_rebuild=False) is Step.NOTHING
     assert progress.waits(101.0, 3, may_rebuild=False) is Step.PROBE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fleet.worker.application import Call, TaskPolicy
+from fleet.worker.call import Call, TaskPolicy
 from fleet.worker.delivery import Delivery
 from fleet.worker.job import Job
 from fleet.worker.rates import MOST_WAITING, RateLimits, per_second

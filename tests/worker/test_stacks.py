@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fleet.worker import execution, stacks
-from fleet.worker.application import Call, Outcome
+from fleet.worker.call import Call, Outcome
 from fleet.worker.stacks import Stack
 from tests.conftest import eventually
 

@@ -14,7 +14,7 @@ import pytest
 
 from fleet import Retry, Tasks
 from fleet.errors import FleetError
-from fleet.worker.application import Call
+from fleet.worker.call import Call
 from fleet.worker.registry_app import RegistryApplication
 from fleet.worker.tasks import RetryPolicy
 
