@@ -26,7 +26,7 @@ from pools.base import Target
 from pools.errors import Killed, SoftTimeLimit
 from pools.handle import Handle
 from pools.inprocess import GRACE_SECONDS, HERE, InProcessPool, Job, Run
-from pools.interruption import Interruptible
+from pools.raise_in_thread import Interruptible
 from pools.traits import TRAITS
 
 R = TypeVar("R")

@@ -5,9 +5,9 @@ three steps:
 
 1. The hub throws ``SoftTimeLimit`` or ``Killed`` into exactly that greenlet where it waits, and again each second if
    the task swallows it.
-2. A task that computes and never waits keeps the hub from doing so. A native thread (:mod:`pools.lookout`) notices it
-   within half a second and signals the main thread; the handler raises only if the greenlet that runs right then is
-   the one over its limit. System calls that Python made itself are interrupted as well (``os.read``, an unpatched
+2. A task that computes and never waits keeps the hub from doing so. A native thread (:mod:`pools.block_detector`)
+   notices it within half a second and signals the main thread; the handler raises only if the greenlet that runs right
+   then is the one over its limit. System calls that Python made itself are interrupted as well (``os.read``, an unpatched
    ``sleep``).
 3. A task that is still there ``patience_seconds`` later is given up: its handle fails, is marked ``abandoned``, and its
    slot stays taken. When it also blocks the whole process (C code that never looks at signals), only the end of the
@@ -33,9 +33,9 @@ from greenlet import GreenletExit, getcurrent
 
 from pools import logging_locks
 from pools.base import BasePool, Target
+from pools.block_detector import Lookout
 from pools.errors import HardTimeLimit, PoolError, SoftTimeLimit, Terminated
 from pools.handle import DoneCallback, Handle
-from pools.lookout import Lookout
 from pools.patching import require_patched
 
 Cancel = Callable[[], object]

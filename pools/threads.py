@@ -19,7 +19,7 @@ from typing import Any
 from pools.base import Target
 from pools.handle import Handle
 from pools.inprocess import HERE, InProcessPool, Job, Run
-from pools.interruption import Interruptible
+from pools.raise_in_thread import Interruptible
 from pools.traits import TRAITS
 
 

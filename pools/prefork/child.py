@@ -20,8 +20,8 @@ from typing import Any
 
 from pools.errors import SoftTimeLimit
 from pools.loop import EventLoop
-from pools.prefork.ties import Cradle
-from pools.prefork.wire import (
+from pools.prefork.parent_link import Cradle
+from pools.prefork.protocol import (
     BOARD,
     FAILURE,
     INIT_FAILED,

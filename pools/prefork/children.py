@@ -13,14 +13,14 @@ from typing import Protocol
 from pools.errors import PoolUnavailable
 from pools.loop import EventLoop
 from pools.prefork import backoff
-from pools.prefork.alarms import Alarms
-from pools.prefork.allowance import Allowance
 from pools.prefork.child import Inheritance, Upbringing
-from pools.prefork.death import await_exit, exit_text, has_exited, signal_group, signal_process
-from pools.prefork.nursery import ForkNursery, Nursery, SpawnNursery
-from pools.prefork.seed import letter_head
+from pools.prefork.deadlines import Alarms
+from pools.prefork.exit import await_exit, exit_text, has_exited, signal_group, signal_process
+from pools.prefork.fresh_interpreter import letter_head
+from pools.prefork.protocol import INIT_FAILED, WORKER_UP, Report, load
+from pools.prefork.recycle_limits import Allowance
 from pools.prefork.slot import Child, ChildState, Job, Slot
-from pools.prefork.wire import INIT_FAILED, WORKER_UP, Report, load
+from pools.prefork.start_methods import ForkNursery, Nursery, SpawnNursery
 from pools.prefork.zygote import ZygoteNursery
 
 SLOW_START_SECONDS = 10.0

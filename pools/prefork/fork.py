@@ -22,7 +22,7 @@ from billiard.popen_fork import Popen
 from billiard.process import current_process
 from billiard.util import _args_from_interpreter_flags
 
-from pools.prefork.ties import Cradle
+from pools.prefork.parent_link import Cradle
 
 _ALL_SIGNALS = signal.valid_signals()
 

@@ -18,14 +18,14 @@ from functools import partial
 from typing import NoReturn
 
 from pools.errors import Unpicklable
-from pools.prefork.birth import become_slot, describe_program, fork_child, resemble_program
 from pools.prefork.child import INIT_FAILED_EXIT_CODE, Runner, Upbringing, set_title
-from pools.prefork.death import reap
-from pools.prefork.ties import Cradle
-from pools.prefork.wire import INIT_FAILED, TASK_HEAD, WORKER_UP, dump_failure, read_task, send_report
+from pools.prefork.exit import reap
+from pools.prefork.fork import become_slot, describe_program, fork_child, resemble_program
+from pools.prefork.parent_link import Cradle
+from pools.prefork.protocol import INIT_FAILED, TASK_HEAD, WORKER_UP, dump_failure, read_task, send_report
 
-SLOT = "pools.prefork.seed:grow_slot"
-ZYGOTE = "pools.prefork.seed:grow_zygote"
+SLOT = "pools.prefork.fresh_interpreter:grow_slot"
+ZYGOTE = "pools.prefork.fresh_interpreter:grow_zygote"
 
 REQUEST = struct.Struct("<BQ")
 """To the zygote: BIRTH and the index of the slot, with the child's descriptors; or REAP and a pid."""

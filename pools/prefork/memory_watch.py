@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Set
 
 from pools.loop import EventLoop, Timer
-from pools.prefork.allowance import resident_bytes
+from pools.prefork.recycle_limits import resident_bytes
 from pools.prefork.slot import Child
 
 LOOK_SECONDS = 0.2

@@ -20,7 +20,7 @@ import socket
 import threading
 from dataclasses import dataclass
 
-from pools.prefork.wire import BOARD
+from pools.prefork.protocol import BOARD
 
 _PR_SET_PDEATHSIG = 1
 _F_SETSIG = 10

@@ -22,14 +22,14 @@ from pools.base import BasePool, PoolState, Target
 from pools.errors import HardTimeLimit, MemoryLimit, PoolError, SlotLost, Terminated
 from pools.handle import Handle
 from pools.loop import EventLoop
-from pools.prefork.allowance import Allowance
 from pools.prefork.child import Inheritance, Upbringing
-from pools.prefork.crew import Crew
-from pools.prefork.death import exit_text, signal_process
-from pools.prefork.driver import Driver
-from pools.prefork.memory import MemoryWatch
+from pools.prefork.children import Crew
+from pools.prefork.exit import exit_text, signal_process
+from pools.prefork.loop_thread import Driver
+from pools.prefork.memory_watch import MemoryWatch
+from pools.prefork.protocol import RESULT, Report, dump_task, load
+from pools.prefork.recycle_limits import Allowance
 from pools.prefork.slot import Child, ChildState, Job
-from pools.prefork.wire import RESULT, Report, dump_task, load
 from pools.traits import TRAITS
 
 T = TypeVar("T")

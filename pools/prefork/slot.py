@@ -10,9 +10,9 @@ from enum import StrEnum
 from pools.errors import PoolError
 from pools.handle import Handle
 from pools.loop import Timer
-from pools.prefork.allowance import Allowance
-from pools.prefork.ties import Ties
-from pools.prefork.wire import BOARD, TASK_HEAD, Inbox, Outbox
+from pools.prefork.parent_link import Ties
+from pools.prefork.protocol import BOARD, TASK_HEAD, Inbox, Outbox
+from pools.prefork.recycle_limits import Allowance
 
 NEVER = float("inf")
 

@@ -7,11 +7,11 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from pools.loop import EventLoop
-from pools.prefork.birth import exec_child, fork_child
 from pools.prefork.child import Inheritance, Runner, Upbringing
-from pools.prefork.death import reap
-from pools.prefork.seed import SLOT, write_letter
-from pools.prefork.ties import Cradle, Ties, make_ties
+from pools.prefork.exit import reap
+from pools.prefork.fork import exec_child, fork_child
+from pools.prefork.fresh_interpreter import SLOT, write_letter
+from pools.prefork.parent_link import Cradle, Ties, make_ties
 
 
 class NewBorn(NamedTuple):

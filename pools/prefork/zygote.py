@@ -20,12 +20,12 @@ from typing import Protocol
 from pools.errors import PoolUnavailable
 from pools.loop import EventLoop, Timer
 from pools.prefork import backoff
-from pools.prefork.birth import exec_child
 from pools.prefork.child import Upbringing
-from pools.prefork.death import await_exit, exit_text, reap, signal_process
-from pools.prefork.nursery import NewBorn, bear
-from pools.prefork.seed import ANSWER, BIRTH, REAP, REQUEST, ZYGOTE, letter_head, write_letter
-from pools.prefork.wire import WORKER_UP, Inbox, Outbox, Report, load
+from pools.prefork.exit import await_exit, exit_text, reap, signal_process
+from pools.prefork.fork import exec_child
+from pools.prefork.fresh_interpreter import ANSWER, BIRTH, REAP, REQUEST, ZYGOTE, letter_head, write_letter
+from pools.prefork.protocol import WORKER_UP, Inbox, Outbox, Report, load
+from pools.prefork.start_methods import NewBorn, bear
 
 ANSWER_SECONDS = 10.0
 """How long the zygote may take for a fork. It does nothing else, so one that takes longer is stopped or broken."""

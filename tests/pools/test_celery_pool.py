@@ -26,7 +26,7 @@ from pools import (
     get_pool,
     pool_class,
 )
-from pools.foreign import ForeignPool
+from pools.celery_pool import ForeignPool
 from tests.conftest import eventually
 from tests.pools import tasks
 
@@ -354,7 +354,8 @@ print("stopped")
 
 
 def test_the_adapter_does_not_import_celery() -> None:
-    code = "import sys, pools.foreign; print([name for name in ('celery', 'billiard', 'kombu') if name in sys.modules])"
+    systems = ("celery", "billiard", "kombu")
+    code = f"import sys, pools.celery_pool; print([name for name in {systems} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 

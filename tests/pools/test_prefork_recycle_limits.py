@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pools import BasePool, EventLoop, HandleState, HardTimeLimit, MemoryLimit, PoolError, SlotLost, get_pool
-from pools.prefork.allowance import CEILING, Allowance, resident_bytes
+from pools.prefork.recycle_limits import CEILING, Allowance, resident_bytes
 from tests.conftest import eventually
 from tests.pools import tasks
 from tests.pools.test_contract import turn_until
