@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from pools.base import Target
 from pools.errors import Killed, SoftTimeLimit
 from pools.handle import Handle
-from pools.inprocess import GRACE_SECONDS, HERE, InProcessPool, Job, Run
+from pools.inprocess import GRACE_SECONDS, THIS_THREAD, InProcessPool, Job, Run
 from pools.raise_in_thread import Interruptible
 from pools.traits import TRAITS
 
@@ -38,7 +38,7 @@ def complete(coroutine: Coroutine[Any, Any, R]) -> R:
     In a thread of an asyncio pool it runs on the loop of the pool, anywhere else on a loop of its own. In an asyncio
     and in a threads pool, limits reach it where it awaits.
     """
-    run: Run | None = getattr(HERE, "run", None)
+    run: Run | None = getattr(THIS_THREAD, "run", None)
     if isinstance(run, _AsyncioRun):
         return run.complete(coroutine)
     return asyncio.run(coroutine) if run is None else _complete_in_thread(run, coroutine)
@@ -225,13 +225,13 @@ class AsyncioPool(InProcessPool):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> tuple[Any, BaseException | None]:
-        HERE.run = run
+        THIS_THREAD.run = run
         try:
             if (missed := run.enter_thread(thread)) is not None:
                 return None, missed
             return thread.call(run.handle, self._context.copy().run, (target, *args), kwargs)
         finally:
-            HERE.run = None
+            THIS_THREAD.run = None
 
 
 class _AsyncioRun(Run):

@@ -1,7 +1,7 @@
-"""A native thread in a green process: it sees what the hub cannot while a task does not yield.
+"""A native thread in a green process: it finds the task that does not yield, which the hub cannot.
 
-It runs no code of the patched library: raw threads and locks, a glance every quarter of a second while there is
-something to watch, and a signal for the main thread.
+It runs no code of the patched library: only raw threads and locks. It checks every quarter of a second while something
+is watched, and can send a signal to the main thread.
 """
 
 from __future__ import annotations
@@ -11,60 +11,60 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-GLANCE_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 
-POKE = signal.SIGRTMAX - 3
-"""Nobody else's: SIGALRM belongs to tasks and test runners, USR1 and USR2 to people."""
+WAKE_SIGNAL = signal.SIGRTMAX - 3
+"""A signal that nothing else uses: SIGALRM belongs to tasks and test runners, USR1 and USR2 to people."""
 
-_POKED: list[Callable[[], object]] = []
+_ON_SIGNAL: list[Callable[[], object]] = []
 
 
-class Lookout:
-    """Calls ``glance()`` in a native thread while anybody is watched; ``poke()`` lets ``on_poke`` run in the main one.
+class BlockDetector:
+    """Calls ``check()`` in a native thread while something is watched.
 
-    thread: the original ``_thread`` functions, by name. ``on_poke`` is called in whichever greenlet runs at that
-    moment, between two bytecodes or out of an interrupted system call, and may raise into it.
+    thread: the original ``_thread`` functions, by name.  on_signal: called in the main thread after
+    ``signal_main_thread()``, in the greenlet that runs at that moment, between two bytecodes or out of an interrupted
+    system call; it may raise into that greenlet.
     """
 
-    def __init__(self, thread: Any, glance: Callable[[], object], on_poke: Callable[[], object]) -> None:
+    def __init__(self, thread: Any, check: Callable[[], object], on_signal: Callable[[], object]) -> None:
         self._thread = thread
-        self._glance = glance
-        self._on_poke = on_poke
+        self._check = check
+        self._on_signal = on_signal
         self._watched = 0
         self._closed = False
-        self._bell = thread.allocate_lock()
-        self._bell.acquire()
+        self._wake_lock = thread.allocate_lock()
+        self._wake_lock.acquire()
         self._sleeps = True
         self.main_thread: int = thread.get_ident()
-        self.can_poke = _answer_pokes()
-        _POKED.append(on_poke)
+        self.can_signal = _handle_signal()
+        _ON_SIGNAL.append(on_signal)
         thread.start_new_thread(self._run, ())
 
     def watch(self) -> None:
-        """One more to watch."""
+        """One more task is watched."""
         self._watched += 1
         if self._sleeps:
-            self._ring()
+            self._wake()
 
     def forget(self) -> None:
-        """One less to watch."""
+        """One task less is watched."""
         self._watched -= 1
 
-    def poke(self) -> None:
-        """From the native thread: let the main thread look at what it runs."""
-        if self.can_poke:
-            signal.pthread_kill(self.main_thread, POKE)
+    def signal_main_thread(self) -> None:
+        """From the native thread: make the main thread call ``on_signal``."""
+        if self.can_signal:
+            signal.pthread_kill(self.main_thread, WAKE_SIGNAL)
 
     def close(self) -> None:
         """End the thread."""
         self._closed = True
-        _POKED.remove(self._on_poke)
-        self._ring()
+        _ON_SIGNAL.remove(self._on_signal)
+        self._wake()
 
-    def _ring(self) -> None:
-        # Python's lock as a bell: let go when it is held, and never mind when somebody was faster.
+    def _wake(self) -> None:
         try:
-            self._bell.release()
+            self._wake_lock.release()
         except RuntimeError:
             return
 
@@ -72,23 +72,23 @@ class Lookout:
         while not self._closed:
             self._sleeps = self._watched <= 0
             if self._sleeps and self._watched <= 0:
-                self._bell.acquire()
+                self._wake_lock.acquire()
             else:
-                self._bell.acquire(True, GLANCE_SECONDS)
+                self._wake_lock.acquire(True, CHECK_SECONDS)
             self._sleeps = False
             if not self._closed:
-                self._glance()
+                self._check()
 
 
-def _answer_pokes() -> bool:
+def _handle_signal() -> bool:
     """Whether signals can reach the tasks: handlers run in the main thread only."""
     try:
-        signal.signal(POKE, _on_poke)
+        signal.signal(WAKE_SIGNAL, _on_signal)
     except ValueError:
         return False
     return True
 
 
-def _on_poke(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-    for look in tuple(_POKED):
+def _on_signal(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+    for look in tuple(_ON_SIGNAL):
         look()

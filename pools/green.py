@@ -7,8 +7,8 @@ three steps:
    the task swallows it.
 2. A task that computes and never waits keeps the hub from doing so. A native thread (:mod:`pools.block_detector`)
    notices it within half a second and signals the main thread; the handler raises only if the greenlet that runs right
-   then is the one over its limit. System calls that Python made itself are interrupted as well (``os.read``, an unpatched
-   ``sleep``).
+   then is the one over its limit. System calls that Python made itself are interrupted as well (``os.read``, an
+   unpatched ``sleep``).
 3. A task that is still there ``patience_seconds`` later is given up: its handle fails, is marked ``abandoned``, and its
    slot stays taken. When it also blocks the whole process (C code that never looks at signals), only the end of the
    process helps, and ``on_blocked(handle)`` is called in the native thread: nothing of the patched library may be used
@@ -33,7 +33,7 @@ from greenlet import GreenletExit, getcurrent
 
 from pools import logging_locks
 from pools.base import BasePool, Target
-from pools.block_detector import Lookout
+from pools.block_detector import BlockDetector
 from pools.errors import HardTimeLimit, PoolError, SoftTimeLimit, Terminated
 from pools.handle import DoneCallback, Handle
 from pools.patching import require_patched
@@ -46,7 +46,7 @@ LAG_SECONDS = 0.2
 FIRST_PID = 1 << 30
 """Slots have numbers in the place of pids, far above every real one, so that a signal sent there hits nobody."""
 
-_FAREWELL_SECONDS = 1.0
+_TERMINATE_SECONDS = 1.0
 
 
 class Killed(GreenletExit, SystemExit):  # type: ignore[misc]
@@ -56,13 +56,14 @@ class Killed(GreenletExit, SystemExit):  # type: ignore[misc]
 class _Run:
     """One task in its slot.
 
-    inside: the task's own code runs, so that something may be raised into it.  verdict: why it is being ended.
+    inside: the task's own code runs, so that something may be raised into it.  end_reason: why it is being ended.
     seen_at: when the hub last dealt with its end.
     """
 
     __slots__ = (
         "args",
         "cancels",
+        "end_reason",
         "greenlet",
         "handle",
         "hard_at",
@@ -75,7 +76,6 @@ class _Run:
         "soft_at",
         "softened",
         "target",
-        "verdict",
         "watched",
     )
 
@@ -89,7 +89,7 @@ class _Run:
         self.greenlet: Any = None
         self.inside = self.softened = self.watched = False
         self.soft_at = self.hard_at = self.killed_at = self.seen_at = 0.0
-        self.verdict: PoolError | None = None
+        self.end_reason: PoolError | None = None
         self.cancels: list[Cancel] = []
 
 
@@ -110,7 +110,7 @@ class GreenPool(BasePool):
         self._by_greenlet: dict[Any, _Run] = {}
         self._free = list(range(limit))
         self._started = itertools.count()
-        self._lookout: Lookout | None = None
+        self._detector: BlockDetector | None = None
 
     # -- what it is
 
@@ -133,7 +133,7 @@ class GreenPool(BasePool):
         self.flush()
         for run in list(self._runs.values()):
             self._end_soon(run, Terminated("the pool was terminated"))
-        end = time.monotonic() + _FAREWELL_SECONDS
+        end = time.monotonic() + _TERMINATE_SECONDS
         while any(not handle.done for handle in self._runs) and time.monotonic() < end:
             self._let_run(0.05)
         for run in list(self._runs.values()):
@@ -142,8 +142,8 @@ class GreenPool(BasePool):
 
     def _leave(self) -> None:
         self._let_run(0)
-        if self._lookout is not None:
-            self._lookout.close()
+        if self._detector is not None:
+            self._detector.close()
         if self.finalizer is not None:
             self.finalizer()
 
@@ -187,7 +187,7 @@ class GreenPool(BasePool):
 
     def on_terminate_job(self, which: Handle | int, signum: int) -> bool:  # noqa: ARG002
         for run in self._runs.values():
-            if (run.handle is which or run.pid == which) and run.verdict is None and not run.handle.done:
+            if (run.handle is which or run.pid == which) and run.end_reason is None and not run.handle.done:
                 self._end_soon(run, Terminated("the task was ended on request"))
                 return True
         return False
@@ -248,13 +248,13 @@ class GreenPool(BasePool):
 
     def _complete(self, run: _Run, value: Any, failure: BaseException | None) -> None:
         handle, now = run.handle, time.monotonic()
-        if run.softened or run.verdict is not None:
+        if run.softened or run.end_reason is not None:
             logging_locks.release_own()
         if handle.done:
             if handle.abandoned:
                 self.log.warning("%r returned after it was given up; its result is dropped", handle)
-        elif run.verdict is not None:
-            handle.fail(run.verdict, now)
+        elif run.end_reason is not None:
+            handle.fail(run.end_reason, now)
         elif failure is not None:
             handle.fail(failure, now)
         else:
@@ -275,16 +275,16 @@ class GreenPool(BasePool):
 
     def _watch(self, run: _Run) -> None:
         run.watched = True
-        if self._lookout is None:
-            self._lookout = Lookout(self._thread(), self._glance, self._on_poke)
-        self._lookout.watch()
+        if self._detector is None:
+            self._detector = BlockDetector(self._thread(), self._check, self._on_signal)
+        self._detector.watch()
 
     def _disarm(self, run: _Run) -> None:
         for cancel in run.cancels:
             cancel()
         run.cancels.clear()
-        if run.watched and self._lookout is not None:
-            self._lookout.forget()
+        if run.watched and self._detector is not None:
+            self._detector.forget()
 
     def _soften(self, run: _Run) -> None:
         if run.inside and not run.softened:
@@ -295,40 +295,40 @@ class GreenPool(BasePool):
         self.on_soft_timeout(run.handle)
         return SoftTimeLimit(f"the task reached its soft time limit of {run.handle.soft_timeout_seconds} s")
 
-    def _end_soon(self, run: _Run, verdict: PoolError) -> None:
-        run.cancels.append(self._in_hub_after(0, partial(self._kill, run, verdict)))
+    def _end_soon(self, run: _Run, end_reason: PoolError) -> None:
+        run.cancels.append(self._in_hub_after(0, partial(self._kill, run, end_reason)))
 
-    def _kill(self, run: _Run, verdict: PoolError) -> None:
+    def _kill(self, run: _Run, end_reason: PoolError) -> None:
         """In the hub: throw, and look again in a second."""
         if not run.inside:
             return
-        self._condemn(run, verdict)
+        self._request_end(run, end_reason)
         now = run.seen_at = time.monotonic()
         if now - run.killed_at >= self.patience_seconds:
-            self._abandon(run, verdict)
-        run.cancels.append(self._in_hub_after(AGAIN_SECONDS, partial(self._kill, run, verdict)))
-        run.greenlet.throw(Killed(str(run.verdict)))
+            self._abandon(run, end_reason)
+        run.cancels.append(self._in_hub_after(AGAIN_SECONDS, partial(self._kill, run, end_reason)))
+        run.greenlet.throw(Killed(str(run.end_reason)))
 
-    def _condemn(self, run: _Run, verdict: PoolError) -> None:
-        if run.verdict is not None:
+    def _request_end(self, run: _Run, end_reason: PoolError) -> None:
+        if run.end_reason is not None:
             return
-        run.verdict = verdict
+        run.end_reason = end_reason
         run.killed_at = time.monotonic()
         if not run.watched:
             self._watch(run)
-        if isinstance(verdict, HardTimeLimit):
+        if isinstance(end_reason, HardTimeLimit):
             self.on_hard_timeout(run.handle)
 
-    def _abandon(self, run: _Run, verdict: PoolError) -> None:
+    def _abandon(self, run: _Run, end_reason: PoolError) -> None:
         handle = run.handle
         if not handle.done:
             self.log.error("%r does not end; it is given up, and its slot stays taken", handle)
             handle.abandoned = True
-            handle.fail(run.verdict or verdict, time.monotonic())
+            handle.fail(run.end_reason or end_reason, time.monotonic())
 
     # -- limits and ends: when the hub does not get to it
 
-    def _glance(self) -> None:
+    def _check(self) -> None:
         """In the native thread."""
         now = time.monotonic()
         for run in list(self._runs.values()):
@@ -336,8 +336,8 @@ class GreenPool(BasePool):
                 self._interrupt(run, now)
 
     def _interrupt(self, run: _Run, now: float) -> None:
-        if self._lookout is not None:
-            self._lookout.poke()
+        if self._detector is not None:
+            self._detector.signal_main_thread()
         if self._on_blocked is not None and self._is_lost(run, now):
             callback, self._on_blocked = self._on_blocked, None
             run.handle.abandoned = True
@@ -346,7 +346,7 @@ class GreenPool(BasePool):
     def _is_late(self, run: _Run, now: float) -> bool:
         if not run.inside:
             return False
-        if run.verdict is not None:
+        if run.end_reason is not None:
             return now - max(run.killed_at, run.seen_at) > AGAIN_SECONDS + LAG_SECONDS
         if run.hard_at and now - run.hard_at > LAG_SECONDS:
             return True
@@ -359,23 +359,23 @@ class GreenPool(BasePool):
 
     def _blocks(self, run: _Run) -> bool:
         """Whether the main thread is inside this very task. Another one that blocks is neither disturbed nor blamed."""
-        frame: FrameType | None = sys._current_frames().get(self._lookout.main_thread if self._lookout else 0)
+        frame: FrameType | None = sys._current_frames().get(self._detector.main_thread if self._detector else 0)
         while frame is not None:
             if frame.f_code is GreenPool._perform.__code__:
                 return frame.f_locals.get("run") is run
             frame = frame.f_back
         return False
 
-    def _on_poke(self) -> None:
+    def _on_signal(self) -> None:
         """In the main thread, in whatever greenlet runs."""
         run = self._by_greenlet.get(getcurrent())
         if run is None or not run.inside:
             return
         now, hard = time.monotonic(), run.handle.timeout_seconds
-        if run.verdict is None and run.hard_at and now >= run.hard_at:
-            self._condemn(run, HardTimeLimit(f"the task ran into its hard time limit of {hard} s"))
-        if run.verdict is not None:
-            raise Killed(str(run.verdict))
+        if run.end_reason is None and run.hard_at and now >= run.hard_at:
+            self._request_end(run, HardTimeLimit(f"the task ran into its hard time limit of {hard} s"))
+        if run.end_reason is not None:
+            raise Killed(str(run.end_reason))
         if run.soft_at and now >= run.soft_at and not run.softened:
             raise self._softened(run)
 

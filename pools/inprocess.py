@@ -27,26 +27,26 @@ Job = tuple[Target, Sequence[Any], Mapping[str, Any]]
 Interrupt = Callable[[SoftTimeLimit | Killed], object]
 
 GRACE_SECONDS = 1.0
-"""What a task may take to end by itself, once its end is decided."""
+"""Seconds a task may take to end after ``Killed`` was raised in it."""
 
-HERE = threading.local()
-"""``HERE.run``: the run that this thread is in, where it is in one."""
+THIS_THREAD = threading.local()
+"""``THIS_THREAD.run``: the run whose code this thread executes, None or missing without one."""
 
 
 class Run:
     """A task in its slot.
 
-    interrupt(error): raise it inside the task, from any thread; it may come too late.  verdict: why the task is to end,
-    whatever it says itself.  softened: whether its soft limit has struck.
+    interrupt(error): raise it inside the task, from any thread; it may come too late.  end_reason: the error the handle
+    gets, whatever the task itself returns or raises.  softened: whether its soft limit was reached.
     """
 
-    __slots__ = ("handle", "interrupt", "softened", "verdict")
+    __slots__ = ("end_reason", "handle", "interrupt", "softened")
 
     def __init__(self, handle: Handle, interrupt: Interrupt) -> None:
         self.handle = handle
         self.interrupt = interrupt
         self.softened = False
-        self.verdict: PoolError | None = None
+        self.end_reason: PoolError | None = None
 
 
 class InProcessPool(BasePool):
@@ -76,13 +76,13 @@ class InProcessPool(BasePool):
     def on_terminate_job(self, which: Handle | int, signum: int) -> bool:  # noqa: ARG002
         # A pid names no slot here: all of them have the same.
         run = self._runs.get(which) if isinstance(which, Handle) else None
-        return run is not None and self._condemn(run, Terminated("the task was ended on request"))
+        return run is not None and self._request_end(run, Terminated("the task was ended on request"))
 
     def on_terminate(self) -> None:
         self.flush()
         runs = list(self._runs.values())
         for run in runs:
-            self._condemn(run, Terminated("the pool was terminated while the task ran"))
+            self._request_end(run, Terminated("the pool was terminated while the task ran"))
         end = time.monotonic() + GRACE_SECONDS
         for run in runs:
             with suppress(TimeoutError):
@@ -119,7 +119,7 @@ class InProcessPool(BasePool):
             told = self._runs.pop(handle, None) is None
         if told:
             self.log.warning("%r has returned after all; its result is dropped", handle)
-        elif run.verdict is not None:
+        elif run.end_reason is not None:
             self._fail(run)
         elif failure is None:
             handle.succeed(value, time.monotonic())
@@ -136,10 +136,10 @@ class InProcessPool(BasePool):
         if run is None:
             return
         hard = handle.timeout_seconds
-        if run.verdict is not None:
+        if run.end_reason is not None:
             self._abandon(run)
         elif hard is not None and time.monotonic() >= handle.started_at + hard:
-            self._condemn(run, HardTimeLimit(f"the task ran into its hard time limit of {hard} s"))
+            self._request_end(run, HardTimeLimit(f"the task ran into its hard time limit of {hard} s"))
         else:
             self._soften(run)
 
@@ -151,16 +151,16 @@ class InProcessPool(BasePool):
         run.interrupt(SoftTimeLimit(_soft_limit_of(handle)))
         self.on_soft_timeout(handle)
 
-    def _condemn(self, run: Run, verdict: PoolError) -> bool:
+    def _request_end(self, run: Run, end_reason: PoolError) -> bool:
         """Raise it inside the task, which must end now; False when it has ended already."""
         with self._lock:
             if run.handle not in self._runs:
                 return False
-            if run.verdict is not None:
+            if run.end_reason is not None:
                 return True
-            run.verdict = verdict
+            run.end_reason = end_reason
         self._watchdog.watch(run.handle, time.monotonic() + GRACE_SECONDS)
-        run.interrupt(Killed(str(verdict)))
+        run.interrupt(Killed(str(end_reason)))
         return True
 
     def _abandon(self, run: Run) -> None:
@@ -173,9 +173,9 @@ class InProcessPool(BasePool):
         self._fail(run)
 
     def _fail(self, run: Run) -> None:
-        assert run.verdict is not None
-        run.handle.fail(run.verdict, time.monotonic())
-        if isinstance(run.verdict, HardTimeLimit):
+        assert run.end_reason is not None
+        run.handle.fail(run.end_reason, time.monotonic())
+        if isinstance(run.end_reason, HardTimeLimit):
             self.on_hard_timeout(run.handle)
 
     def on_abandon(self, handle: Handle) -> None:

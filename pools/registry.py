@@ -88,7 +88,7 @@ def _load(path: str) -> type[BasePool]:
         return found
     from pools import celery_pool
 
-    if celery_pool.is_foreign(found):
+    if celery_pool.is_celery_pool(found):
         return celery_pool.adapt(found)
     raise PoolUnavailable(f"{path!r} is not a pool class", hint="derive it from pools.BasePool, or from Celery's")
 

@@ -96,8 +96,8 @@ class SoloPool(BasePool):
             yield
             return
         started = time.monotonic()
-        ring = self._bell(handle, soft, hard, started)
-        earlier_handler = signal.signal(signal.SIGALRM, ring)
+        on_alarm = self._alarm_handler(handle, soft, hard, started)
+        earlier_handler = signal.signal(signal.SIGALRM, on_alarm)
         earlier_left, earlier_interval = signal.setitimer(signal.ITIMER_REAL, soft if soft is not None else hard or 0)
         try:
             yield
@@ -108,12 +108,12 @@ class SoloPool(BasePool):
                 left = max(earlier_left - (time.monotonic() - started), 1e-6)
                 signal.setitimer(signal.ITIMER_REAL, left, earlier_interval)
 
-    def _bell(
+    def _alarm_handler(
         self, handle: Handle, soft: float | None, hard: float | None, started: float
     ) -> Callable[[int, FrameType | None], None]:
         softened = soft is None
 
-        def ring(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        def on_alarm(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
             nonlocal softened
             if self._in_task is not handle:  # the signal came between the end of the task and the end of the clock
                 return
@@ -125,7 +125,7 @@ class SoloPool(BasePool):
             self.on_soft_timeout(handle)
             raise SoftTimeLimit(f"the task reached its soft time limit of {soft} s")
 
-        return ring
+        return on_alarm
 
     def _check_limits(self, soft: float | None, hard: float | None) -> None:
         super()._check_limits(soft, hard)

@@ -18,7 +18,7 @@ from typing import Any
 
 from pools.base import Target
 from pools.handle import Handle
-from pools.inprocess import HERE, InProcessPool, Job, Run
+from pools.inprocess import THIS_THREAD, InProcessPool, Job, Run
 from pools.raise_in_thread import Interruptible
 from pools.traits import TRAITS
 
@@ -141,9 +141,9 @@ class ThreadsPool(InProcessPool):
         if job is None:
             return
         self._begin(index, run)
-        HERE.run = run
+        THIS_THREAD.run = run
         value, failure = thread.call(handle, *job)
-        HERE.run = None
+        THIS_THREAD.run = None
         self._end(run, value, failure)
         self._stuck.discard(index)
         self.tell_slot(index, os.getpid(), "idle")

@@ -20,12 +20,12 @@ from typing import Any
 
 from pools.errors import SoftTimeLimit
 from pools.loop import EventLoop
-from pools.prefork.parent_link import Cradle
+from pools.prefork.parent_link import ParentLinkBuilder
 from pools.prefork.protocol import (
-    BOARD,
     FAILURE,
     INIT_FAILED,
     RESULT,
+    SIGNAL_PAGE,
     WORKER_UP,
     dump_failure,
     dump_result,
@@ -42,7 +42,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(slots=True)
-class Upbringing:
+class ChildOptions:
     """What the pool tells its children, whichever way they come into being.
 
     preload: called once in each process that starts from nothing, before the initializer: in the zygote, or in each
@@ -58,7 +58,7 @@ class Upbringing:
 
 
 @dataclass(slots=True)
-class Inheritance:
+class ForkOptions:
     """What a forked child has of its parent and must let go. ``private_fds`` names descriptors of the parent alone."""
 
     loop: EventLoop | None = None
@@ -70,28 +70,28 @@ class Runner:
 
     def __init__(
         self,
-        cradle: Cradle,
+        child_ends: ParentLinkBuilder,
         index: int,
-        learn: Callable[[], Upbringing],
-        inheritance: Inheritance | None = None,
+        learn: Callable[[], ChildOptions],
+        fork_options: ForkOptions | None = None,
     ) -> None:
-        self.socket: socket.socket = cradle.socket
-        self.board: mmap.mmap = cradle.open_board()
+        self.socket: socket.socket = child_ends.socket
+        self.signal_page: mmap.mmap = child_ends.open_signal_page()
         self.running = 0
         self._softened = 0
         self._learn = learn
         self._index = index
-        self._inheritance = inheritance or Inheritance()
+        self._fork_options = fork_options or ForkOptions()
         self._statm = -1
         self._masks: dict[int, set[int | signal.Signals]] = {}
-        self._cradle = cradle
+        self._child_ends = child_ends
 
     def live(self) -> None:
         """From the birth to the exit."""
         self._settle()
         try:
-            upbringing = self._learn()
-            self._initialize(upbringing)
+            options = self._learn()
+            self._initialize(options)
         except BaseException as error:
             self._send(INIT_FAILED, 0, 0.0, 0.0, dump_failure(error, traceback.format_exc()))
             raise SystemExit(INIT_FAILED_EXIT_CODE) from None
@@ -99,18 +99,18 @@ class Runner:
         try:
             self._serve()
         finally:  # also when its task was told to end
-            if upbringing.finalizer is not None:
-                upbringing.finalizer()
+            if options.finalizer is not None:
+                options.finalizer()
 
     # -- birth
 
     def _settle(self) -> None:
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
-        self._cradle.bind_to_parent()
+        self._child_ends.bind_to_parent()
         signal.set_wakeup_fd(-1)
-        if self._inheritance.loop is not None:
-            self._inheritance.loop.close()
+        if self._fork_options.loop is not None:
+            self._fork_options.loop.close()
         self._take_signals()
         self._shut_descriptors()
         os.register_at_fork(
@@ -131,7 +131,7 @@ class Runner:
     def _shut_descriptors(self) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
-        private = self._inheritance.private_fds
+        private = self._fork_options.private_fds
         for fd in () if private is None else tuple(private()):
             # Not closed but replaced: the parent's object, copied here, still believes that the number is its own.
             os.dup2(null, fd, inheritable=False)
@@ -156,27 +156,27 @@ class Runner:
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self._free_signals()
 
-    def _initialize(self, upbringing: Upbringing) -> None:
-        if upbringing.title:
-            set_title(f"{upbringing.title} slot {self._index}")
-        if upbringing.report_memory:
+    def _initialize(self, options: ChildOptions) -> None:
+        if options.title:
+            set_title(f"{options.title} slot {self._index}")
+        if options.report_memory:
             self._statm = os.open("/proc/self/statm", os.O_RDONLY)
-        if upbringing.initializer is not None:
-            upbringing.initializer(*upbringing.initargs)
+        if options.initializer is not None:
+            options.initializer(*options.initargs)
 
     # -- signals
 
     def _on_soft_limit(self, signum: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002
         job = self.running
-        softened_job, _, seconds = BOARD.unpack_from(self.board)
+        softened_job, _, seconds = SIGNAL_PAGE.unpack_from(self.signal_page)
         if job and job == softened_job and job != self._softened:
             self._softened = job
             raise SoftTimeLimit(f"the task reached its soft time limit of {seconds:g} s")
 
     def _on_term(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        # A TERM to the whole group of the worker must not cut a task; one for this very job is on the board.
+        # A TERM to the whole group of the worker must not cut a task; one for this very job is on the signal_page.
         job = self.running
-        if job and BOARD.unpack_from(self.board)[1] == job:
+        if job and SIGNAL_PAGE.unpack_from(self.signal_page)[1] == job:
             self.running = 0
             raise SystemExit(ENDED_EXIT_CODE)
 

@@ -13,15 +13,15 @@ from typing import Protocol
 from pools.errors import PoolUnavailable
 from pools.loop import EventLoop
 from pools.prefork import backoff
-from pools.prefork.child import Inheritance, Upbringing
-from pools.prefork.deadlines import Alarms
+from pools.prefork.child import ChildOptions, ForkOptions
+from pools.prefork.deadlines import Deadlines
 from pools.prefork.exit import await_exit, exit_text, has_exited, signal_group, signal_process
-from pools.prefork.fresh_interpreter import letter_head
+from pools.prefork.fresh_interpreter import start_message_head
 from pools.prefork.protocol import INIT_FAILED, WORKER_UP, Report, load
-from pools.prefork.recycle_limits import Allowance
+from pools.prefork.recycle_limits import RecycleLimits
 from pools.prefork.slot import Child, ChildState, Job, Slot
-from pools.prefork.start_methods import ForkNursery, Nursery, SpawnNursery
-from pools.prefork.zygote import ZygoteNursery
+from pools.prefork.start_methods import Fork, Spawn, StartMethod
+from pools.prefork.zygote import ForkServer
 
 SLOW_START_SECONDS = 10.0
 LEAVE_SECONDS = 5.0
@@ -34,7 +34,7 @@ POLL_SECONDS = 0.2
 """How often to look for the death of a child where the system has no pidfd."""
 
 
-class CrewHooks(Protocol):
+class ChildrenListener(Protocol):
     """What the crew tells the pool."""
 
     def on_ready(self, child: Child) -> None:
@@ -46,7 +46,7 @@ class CrewHooks(Protocol):
     def on_report(self, child: Child, report: Report) -> None:
         """The child has finished a task. Ends with ``crew.settle(child)``."""
 
-    def on_buried(self, child: Child, exit_code: int | None) -> None:
+    def on_dead(self, child: Child, exit_code: int | None) -> None:
         """The child is gone; ``child.job`` is what it left behind."""
 
     def on_start_failed(self, problem: str) -> None:
@@ -56,37 +56,37 @@ class CrewHooks(Protocol):
         """A child of this slot changed its state."""
 
 
-class Crew:
+class Children:
     """All slots and all children of one pool. Everything happens in the thread of ``loop``."""
 
     def __init__(
         self,
-        hooks: CrewHooks,
-        upbringing: Upbringing,
-        inheritance: Inheritance,
+        hooks: ChildrenListener,
+        options: ChildOptions,
+        fork_options: ForkOptions,
         *,
         start_method: str,
-        allowance: Allowance,
+        limits: RecycleLimits,
         log: logging.Logger,
     ) -> None:
         self._hooks = hooks
-        self._nursery = self._make_nursery(start_method, upbringing, inheritance)
-        self._allowance = allowance
+        self._start_method = self._make_start_method(start_method, options, fork_options)
+        self._limits = limits
         self._log = log
         self._abandoned: set[int] = set()
         self.loop: EventLoop | None = None
         self.slots: dict[int, Slot] = {}
         self.children: set[Child] = set()
-        self.alarms = Alarms(self.children)
+        self.deadlines = Deadlines(self.children)
         self.filling = True
 
-    def _make_nursery(self, start_method: str, upbringing: Upbringing, inheritance: Inheritance) -> Nursery:
+    def _make_start_method(self, start_method: str, options: ChildOptions, fork_options: ForkOptions) -> StartMethod:
         if start_method == "fork":
-            return ForkNursery(upbringing, inheritance)
+            return Fork(options, fork_options)
         if start_method == "spawn":
-            return SpawnNursery(upbringing)
+            return Spawn(options)
         if start_method == "forkserver":
-            return ZygoteNursery(self, upbringing)
+            return ForkServer(self, options)
         raise PoolUnavailable(
             f"the prefork pool knows no start method {start_method!r}", hint="known: fork, forkserver, spawn"
         )
@@ -94,12 +94,12 @@ class Crew:
     def open(self, count: int) -> None:
         """The first slots."""
         assert self.loop is not None
-        self._nursery.open(self.loop)
+        self._start_method.open(self.loop)
         self.add_slots(count)
 
     def close(self) -> None:
         """All children are gone."""
-        self._nursery.close()
+        self._start_method.close()
 
     # -- slots
 
@@ -135,7 +135,7 @@ class Crew:
         self._forget_next_try(slot)
         for child in (slot.spare, slot.child):
             if child is not None:
-                self.let_go(child)
+                self.retire(child)
         self._forget_if_empty(slot)
 
     def _forget_if_empty(self, slot: Slot) -> None:
@@ -147,72 +147,72 @@ class Crew:
 
     def _fill(self, slot: Slot) -> None:
         """Give the slot the children it lacks; after failures, later."""
-        if slot.dropped or not self.filling or not self._nursery.ready or slot.next_try is not None:
+        if slot.dropped or not self.filling or not self._start_method.ready or slot.next_try is not None:
             return
         if slot.failures:
             assert self.loop is not None
             pause_seconds = backoff.pause_seconds(slot.failures)
             slot.next_try = self.loop.call_later(pause_seconds, partial(self._try_again, slot))
             return
-        self._bear_missing(slot)
+        self._start_missing(slot)
 
     def _try_again(self, slot: Slot) -> None:
         slot.next_try = None
-        if self._nursery.ready:
-            self._bear_missing(slot)
+        if self._start_method.ready:
+            self._start_missing(slot)
 
-    def _bear_missing(self, slot: Slot) -> None:
+    def _start_missing(self, slot: Slot) -> None:
         if slot.child is None:
-            slot.child = self._bear(slot)
+            slot.child = self._start_child(slot)
         elif slot.spare is None and (slot.renew or slot.child.spent or slot.child.state is ChildState.KILLING):
-            slot.spare = self._bear(slot)
+            slot.spare = self._start_child(slot)
 
-    def _bear(self, slot: Slot) -> Child | None:
+    def _start_child(self, slot: Slot) -> Child | None:
         try:
-            pid, ties, letter = self._nursery.bear(slot.index)
+            pid, link, start_message = self._start_method.start_child(slot.index)
         except OSError as error:
-            if self._nursery.ready:
+            if self._start_method.ready:
                 self._on_failed_start(slot, f"no process could be started: {error}")
                 self._fill(slot)
             return None
-        child = Child(slot, pid, ties, self._allowance.of_a_child())
+        child = Child(slot, pid, link, self._limits.for_one_child())
         self.children.add(child)
-        if letter:
+        if start_message:
             with contextlib.suppress(OSError):  # its death is told elsewhere
-                child.outbox.send(letter_head(letter), letter)
+                child.outbox.send(start_message_head(start_message), start_message)
         self._watch(child)
-        self._let_age(child, child.allowance.seconds)
+        self._let_age(child, child.limits.seconds)
         self.become(child, ChildState.STARTING)
-        self.alarms.set(child, SLOW_START_SECONDS, partial(self._on_slow_start, child))
+        self.deadlines.set(child, SLOW_START_SECONDS, partial(self._on_slow_start, child))
         return child
 
-    def on_nursery_ready(self) -> None:
+    def on_start_method_ready(self) -> None:
         """Fill what could not be filled."""
         for slot in list(self.slots.values()):
             self._fill(slot)
 
-    def on_nursery_failed(self, problem: str, *, again_in_seconds: float) -> None:
+    def on_start_method_failed(self, problem: str, *, again_in_seconds: float) -> None:
         """The children there are go on; new ones have to wait."""
         self._log.error("%s; next try in %.1f s", problem, again_in_seconds)
         self._hooks.on_start_failed(problem)
 
     def _on_slow_start(self, child: Child) -> None:
-        seconds = time.monotonic() - child.born_at
+        seconds = time.monotonic() - child.started_at
         self._log.warning("slot %d: child %d is still starting after %.0f s", child.slot.index, child.pid, seconds)
-        self.alarms.set(child, seconds, partial(self._on_slow_start, child))
+        self.deadlines.set(child, seconds, partial(self._on_slow_start, child))
 
     def _on_up(self, child: Child) -> None:
         slot = child.slot
         if child.state is not ChildState.STARTING:  # let go while it started
             return
-        self.alarms.clear(child)
+        self.deadlines.clear(child)
         self.become(child, ChildState.IDLE)
         if slot.child is child:
             self._hooks.on_ready(child)
         elif slot.child is None or slot.child.state is ChildState.KILLING:
             self._promote(slot)
         else:
-            self.let_go(slot.child)
+            self.retire(slot.child)
         self._renew_some()
 
     def _promote(self, slot: Slot) -> None:
@@ -256,31 +256,31 @@ class Crew:
         """Give it a job. OSError when it is gone; then it has read nothing of it."""
         assert self.loop is not None
         if not child.send(job):
-            self.loop.add_writer(child.ties.socket.fileno(), partial(self._on_writable, child))
+            self.loop.add_writer(child.link.socket.fileno(), partial(self._on_writable, child))
 
     def _on_writable(self, child: Child) -> None:
         assert self.loop is not None
         with contextlib.suppress(OSError):  # its death is told elsewhere
             if not child.outbox.flush():
                 return
-        self.loop.remove_writer(child.ties.socket.fileno())
+        self.loop.remove_writer(child.link.socket.fileno())
 
     def _watch(self, child: Child) -> None:
         loop = self.loop
         assert loop is not None
-        loop.add_reader(child.ties.socket.fileno(), partial(self._on_readable, child))
-        if child.ties.pidfd >= 0:
-            loop.add_reader(child.ties.pidfd, partial(self._on_exit, child))
+        loop.add_reader(child.link.socket.fileno(), partial(self._on_readable, child))
+        if child.link.pidfd >= 0:
+            loop.add_reader(child.link.pidfd, partial(self._on_exit, child))
         else:
             loop.call_later(POLL_SECONDS, partial(self._poll, child, loop))
         if child.outbox.pending:
-            loop.add_writer(child.ties.socket.fileno(), partial(self._on_writable, child))
+            loop.add_writer(child.link.socket.fileno(), partial(self._on_writable, child))
 
     def move_to(self, loop: EventLoop) -> None:
         """Be driven by another loop from now on."""
         self.loop = loop
-        self._nursery.move_to(loop)
-        self.alarms.move_to(loop)
+        self._start_method.move_to(loop)
+        self.deadlines.move_to(loop)
         for child in self.children:
             self._watch(child)
             if child.aging is not None and child.aging.pending:
@@ -299,11 +299,11 @@ class Crew:
     def _on_hang_up(self, child: Child) -> None:
         assert self.loop is not None
         child.gone = True
-        self.loop.remove_reader(child.ties.socket.fileno())
+        self.loop.remove_reader(child.link.socket.fileno())
         self._hooks.on_unready(child)
         if child.state is not ChildState.KILLING:
             # It is on its way out, or its task closed the socket and nothing can be heard of it any more.
-            self.alarms.set(child, END_SECONDS, partial(self._kill, child))
+            self.deadlines.set(child, END_SECONDS, partial(self._kill, child))
 
     def _on_report(self, child: Child, report: Report) -> None:
         if report.kind == WORKER_UP:
@@ -326,13 +326,13 @@ class Crew:
         self.become(child, ChildState.IDLE)
         ready_spare = child.slot.spare is not None and child.slot.spare.state is ChildState.IDLE
         if child.leaving or child.spent or ready_spare:
-            self.let_go(child)
+            self.retire(child)
         else:
             self._hooks.on_ready(child)
 
     # -- leaving
 
-    def let_go(self, child: Child) -> None:
+    def retire(self, child: Child) -> None:
         """It leaves as soon as it has no task, and somebody takes its place if there is to be anybody."""
         child.leaving = True
         if child.job is not None or child.state not in (ChildState.STARTING, ChildState.IDLE):
@@ -340,7 +340,7 @@ class Crew:
         slot = child.slot
         self._hooks.on_unready(child)
         self.become(child, ChildState.RETIRING)
-        self.alarms.set(child, LEAVE_SECONDS, partial(self._kill, child))
+        self.deadlines.set(child, LEAVE_SECONDS, partial(self._kill, child))
         self._hang_up(child)
         self._vacate(slot, child)
 
@@ -355,7 +355,7 @@ class Crew:
         if not busy:
             self._hang_up(child)
         signal_group(child.pid, signum)
-        self.alarms.set(child, END_SECONDS, partial(self._kill, child))
+        self.deadlines.set(child, END_SECONDS, partial(self._kill, child))
         if child.slot.child is child:
             self.prepare_spare(child.slot)
 
@@ -363,27 +363,27 @@ class Crew:
         self.become(child, ChildState.KILLING)
         signal_group(child.pid, signal.SIGKILL)
         signal_process(child.pid, signal.SIGKILL)
-        self.alarms.set(child, ABANDON_SECONDS, partial(self._abandon, child))
+        self.deadlines.set(child, ABANDON_SECONDS, partial(self._abandon, child))
 
     def _abandon(self, child: Child) -> None:
         self._log.error("slot %d: child %d does not die; it is left alone", child.slot.index, child.pid)
         self._abandoned.add(child.pid)
-        self._bury(child)
+        self._remove_dead(child)
 
     def kill_all(self) -> None:
         """Without a loop, and without ceremony: for the end of a program."""
         for child in list(self.children):
             signal_group(child.pid, signal.SIGKILL)
-            if child.ties.pidfd >= 0:
-                await_exit(child.ties.pidfd, ABANDON_SECONDS)
-            child.ties.close()
-            self._nursery.reap(child.pid, wait=True)
+            if child.link.pidfd >= 0:
+                await_exit(child.link.pidfd, ABANDON_SECONDS)
+            child.link.close()
+            self._start_method.reap(child.pid, wait=True)
         self.children.clear()
-        self._nursery.close()
+        self._start_method.close()
 
     def _hang_up(self, child: Child) -> None:
         with contextlib.suppress(OSError):
-            child.ties.socket.shutdown(socket.SHUT_WR)
+            child.link.socket.shutdown(socket.SHUT_WR)
 
     def _vacate(self, slot: Slot, child: Child) -> None:
         if slot.spare is child:
@@ -410,33 +410,33 @@ class Crew:
         child.gone = True
         for report in child.inbox.drain():  # what it had finished before it died counts
             self._on_report(child, report)
-        self._bury(child)
+        self._remove_dead(child)
 
-    def _bury(self, child: Child) -> None:
+    def _remove_dead(self, child: Child) -> None:
         state = child.state
         self._hooks.on_unready(child)
         exit_code = self._take_leave(child)
         self.become(child, ChildState.DEAD)
         self._learn_from(child, state, exit_code)
         self._vacate(child.slot, child)
-        self._hooks.on_buried(child, exit_code)
+        self._hooks.on_dead(child, exit_code)
 
     def _take_leave(self, child: Child) -> int | None:
         assert self.loop is not None
         self.children.discard(child)
-        self.alarms.clear(child)
+        self.deadlines.clear(child)
         if child.aging is not None:
             child.aging.cancel()
-        self.loop.remove_reader(child.ties.socket.fileno())
-        self.loop.remove_writer(child.ties.socket.fileno())
-        if child.ties.pidfd >= 0:
-            self.loop.remove_reader(child.ties.pidfd)
+        self.loop.remove_reader(child.link.socket.fileno())
+        self.loop.remove_writer(child.link.socket.fileno())
+        if child.link.pidfd >= 0:
+            self.loop.remove_reader(child.link.pidfd)
         # Before reaping: while it is a zombie no other process can have its number. Its tasks' processes go with it.
-        if has_exited(child.pid, child.ties.pidfd):
+        if has_exited(child.pid, child.link.pidfd):
             signal_group(child.pid, signal.SIGKILL)
-        _, exit_code = self._nursery.reap(child.pid)
-        child.ties.close()
-        self._abandoned = {pid for pid in self._abandoned if not self._nursery.reap(pid)[0]}
+        _, exit_code = self._start_method.reap(child.pid)
+        child.link.close()
+        self._abandoned = {pid for pid in self._abandoned if not self._start_method.reap(pid)[0]}
         return exit_code
 
     def _learn_from(self, child: Child, state: ChildState, exit_code: int | None) -> None:
@@ -444,7 +444,7 @@ class Crew:
         slot = child.slot
         if child.tasks_done:
             return
-        if time.monotonic() - child.born_at > backoff.SHORT_LIFE_SECONDS:
+        if time.monotonic() - child.started_at > backoff.SHORT_LIFE_SECONDS:
             slot.failures = 0
         elif state is ChildState.STARTING:
             cause = child.init_error or "it said nothing"

@@ -9,7 +9,7 @@ from pools.loop import EventLoop, Timer
 from pools.prefork.slot import NEVER, Child
 
 
-class Alarms:
+class Deadlines:
     """Rings for these children. A task's limit costs two attribute writes and no entry in a heap."""
 
     def __init__(self, children: Set[Child]) -> None:
@@ -23,15 +23,15 @@ class Alarms:
         self._timer = None
         self._arm_nearest()
 
-    def set(self, child: Child, seconds: float, alarm: Callable[[], object]) -> None:
-        """Call ``alarm`` this long from now, unless the child gets another alarm before."""
+    def set(self, child: Child, seconds: float, on_deadline: Callable[[], object]) -> None:
+        """Call ``on_deadline`` this long from now, unless the child gets another on_deadline before."""
         child.due = time.monotonic() + seconds
-        child.alarm = alarm
+        child.on_deadline = on_deadline
         self._arm(child.due)
 
     def clear(self, child: Child) -> None:
         """No deadline."""
-        child.due, child.alarm = NEVER, None
+        child.due, child.on_deadline = NEVER, None
 
     def _arm(self, due: float) -> None:
         # A deadline that is taken back leaves the timer alone: it rings once for nothing.
@@ -40,18 +40,18 @@ class Alarms:
             if self._timer.pending and self._timer.when <= due:
                 return
             self._timer.cancel()
-        self._timer = self._loop.call_at(due, self._ring)
+        self._timer = self._loop.call_at(due, self._call_due)
 
     def _arm_nearest(self) -> None:
         nearest = min((child.due for child in self._children), default=NEVER)
         if nearest < NEVER:
             self._arm(nearest)
 
-    def _ring(self) -> None:
+    def _call_due(self) -> None:
         now = time.monotonic()
         for child in list(self._children):
-            if child.due <= now and child.alarm is not None:
-                alarm = child.alarm
+            if child.due <= now and child.on_deadline is not None:
+                on_deadline = child.on_deadline
                 self.clear(child)
-                alarm()
+                on_deadline()
         self._arm_nearest()

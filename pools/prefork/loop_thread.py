@@ -7,7 +7,7 @@ import threading
 from pools.loop import EventLoop
 
 
-class Driver:
+class LoopThread:
     """Owns its loop. The thread is a daemon: a forgotten pool does not keep the program alive."""
 
     def __init__(self, *, name: str) -> None:

@@ -12,12 +12,12 @@ LOOK_SECONDS = 0.2
 
 
 class MemoryWatch:
-    """Calls ``on_greedy(child, bytes)`` for a child that has more than ``ceiling_bytes`` in the middle of a task."""
+    """Calls ``on_ceiling(child, bytes)`` for a child that has more than ``ceiling_bytes`` in the middle of a task."""
 
-    def __init__(self, children: Set[Child], ceiling_bytes: int, on_greedy: Callable[[Child, int], object]) -> None:
+    def __init__(self, children: Set[Child], ceiling_bytes: int, on_ceiling: Callable[[Child, int], object]) -> None:
         self._children = children
         self._ceiling_bytes = ceiling_bytes
-        self._on_greedy = on_greedy
+        self._on_ceiling = on_ceiling
         self._timer: Timer | None = None
         self._loop: EventLoop | None = None
 
@@ -32,6 +32,6 @@ class MemoryWatch:
         for child in busy:
             found = resident_bytes(child.pid)
             if found > self._ceiling_bytes:
-                self._on_greedy(child, found)
+                self._on_ceiling(child, found)
         if busy and self._loop is not None:
             self.wake(self._loop)

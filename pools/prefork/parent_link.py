@@ -1,10 +1,10 @@
-"""What ties the life of a child to its parent's, and the descriptors they share.
+"""The descriptors that a child and its parent share, and how a child dies with its parent.
 
-Three descriptors per child stay in the parent, four where children do not inherit: the socket, the lifeline, a pidfd
-(and the memory of the board). The lifeline is a pipe that nobody ever writes to. The child asks the kernel to send
-SIGKILL to its whole process group when the pipe hangs up, that is when the parent is gone, however it went: so the
-processes that a task started die too, also while the child sits in C code. PR_SET_PDEATHSIG is the second belt; it is
-bound to the thread that made the child, so it is used only when that is the main thread.
+Three descriptors per child stay open in the parent, four where children do not inherit: the socket, the alive pipe, a
+pidfd (and the memory of the signal page). Nothing is ever written to the alive pipe. The child asks the kernel to send
+SIGKILL to its whole process group when the pipe hangs up, which happens when the parent is gone for any reason: so the
+processes that a task started die too, also while the child executes C code. PR_SET_PDEATHSIG does the same a second
+time; it is bound to the thread that started the child, so it is used only when that is the main thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import socket
 import threading
 from dataclasses import dataclass
 
-from pools.prefork.protocol import BOARD
+from pools.prefork.protocol import SIGNAL_PAGE
 
 _PR_SET_PDEATHSIG = 1
 _F_SETSIG = 10
@@ -28,12 +28,12 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(slots=True, eq=False)
-class Ties:
+class ParentLink:
     """The parent's ends of everything shared with one child."""
 
     socket: socket.socket
-    lifeline: int
-    board: mmap.mmap
+    alive_pipe: int
+    signal_page: mmap.mmap
     pidfd: int = -1
 
     def hold(self, pid: int) -> None:
@@ -42,86 +42,86 @@ class Ties:
             self.pidfd = os.pidfd_open(pid)
 
     def close(self) -> None:
-        """Let go. The lifeline last: with it goes whatever may be left of the child's process group."""
-        _TIES.discard(self)
+        """Let go. The alive_pipe last: with it goes whatever may be left of the child's process group."""
+        _LINKS.discard(self)
         self.cut()
-        self.board.close()
+        self.signal_page.close()
 
     def cut(self) -> None:
-        """Close the descriptors only: in a forked process the board may be that process's own."""
+        """Close the descriptors only: in a forked process the signal_page may be that process's own."""
         self.socket.close()
-        for fd in (self.pidfd, self.lifeline):
+        for fd in (self.pidfd, self.alive_pipe):
             if fd >= 0:
                 os.close(fd)
-        self.pidfd = self.lifeline = -1
+        self.pidfd = self.alive_pipe = -1
 
 
-_TIES: set[Ties] = set()
-"""All ties of this process. A forked process closes them at once, else it would keep a dead parent looking alive."""
+_LINKS: set[ParentLink] = set()
+"""All link of this process. A forked process closes them at once, else it would keep a dead parent looking alive."""
 
 
-def _cut_inherited_ties() -> None:
-    for ties in _TIES:
-        ties.cut()
-    _TIES.clear()
+def _close_inherited_links() -> None:
+    for link in _LINKS:
+        link.cut()
+    _LINKS.clear()
 
 
-os.register_at_fork(after_in_child=_cut_inherited_ties)
+os.register_at_fork(after_in_child=_close_inherited_links)
 
 
 @dataclass(slots=True)
-class Cradle:
-    """The child's ends. ``board_fd`` is -1 where the board itself was inherited."""
+class ParentLinkBuilder:
+    """The child's ends. ``signal_page_fd`` is -1 where the signal_page itself was inherited."""
 
     socket: socket.socket
-    lifeline: int
-    board_fd: int = -1
-    board: mmap.mmap | None = None
+    alive_pipe: int
+    signal_page_fd: int = -1
+    signal_page: mmap.mmap | None = None
     dies_with_parent_thread: bool = False
 
     @property
     def fds(self) -> list[int]:
         """What has to reach a child that inherits nothing."""
-        return [self.socket.fileno(), self.lifeline, self.board_fd]
+        return [self.socket.fileno(), self.alive_pipe, self.signal_page_fd]
 
     @classmethod
-    def from_fds(cls, fds: list[int], *, dies_with_parent_thread: bool = False) -> Cradle:
+    def from_fds(cls, fds: list[int], *, dies_with_parent_thread: bool = False) -> ParentLinkBuilder:
         """In a child that inherited nothing: from the descriptors that came, in the order of ``fds``."""
         for fd in fds:
             os.set_inheritable(fd, False)
         return cls(socket.socket(fileno=fds[0]), fds[1], fds[2], None, dies_with_parent_thread)
 
-    def open_board(self) -> mmap.mmap:
+    def open_signal_page(self) -> mmap.mmap:
         """In the child: the page shared with the parent."""
-        if self.board is None:
-            self.board = mmap.mmap(self.board_fd, BOARD.size)
-            os.close(self.board_fd)
-            self.board_fd = -1
-        return self.board
+        if self.signal_page is None:
+            self.signal_page = mmap.mmap(self.signal_page_fd, SIGNAL_PAGE.size)
+            os.close(self.signal_page_fd)
+            self.signal_page_fd = -1
+        return self.signal_page
 
     def close(self) -> None:
         """In the parent, after the birth."""
         self.socket.close()
-        for fd in (self.lifeline, self.board_fd):
+        for fd in (self.alive_pipe, self.signal_page_fd):
             if fd >= 0:
                 os.close(fd)
 
     def bind_to_parent(self) -> None:
         """In the child: die with the parent."""
         with contextlib.suppress(OSError):
-            fcntl.fcntl(self.lifeline, fcntl.F_SETOWN, -os.getpgrp())
-            fcntl.fcntl(self.lifeline, _F_SETSIG, signal.SIGKILL)
-            flags = fcntl.fcntl(self.lifeline, fcntl.F_GETFL)
-            fcntl.fcntl(self.lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+            fcntl.fcntl(self.alive_pipe, fcntl.F_SETOWN, -os.getpgrp())
+            fcntl.fcntl(self.alive_pipe, _F_SETSIG, signal.SIGKILL)
+            flags = fcntl.fcntl(self.alive_pipe, fcntl.F_GETFL)
+            fcntl.fcntl(self.alive_pipe, fcntl.F_SETFL, flags | os.O_ASYNC)
         if self.dies_with_parent_thread:
             _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         poll = select.poll()
-        poll.register(self.lifeline, 0)
+        poll.register(self.alive_pipe, 0)
         if poll.poll(0):  # it hung up before anybody asked to be told
             os._exit(1)
 
 
-def make_ties(*, inherited: bool) -> tuple[Ties, Cradle]:
+def make_link(*, inherited: bool) -> tuple[ParentLink, ParentLinkBuilder]:
     """Both ends for one child. inherited: it will be forked by this very process."""
     with contextlib.ExitStack() as undo:
         ours, theirs = socket.socketpair()
@@ -130,23 +130,23 @@ def make_ties(*, inherited: bool) -> tuple[Ties, Cradle]:
         read_end, write_end = os.pipe()
         undo.callback(os.close, read_end)
         undo.callback(os.close, write_end)
-        board, board_fd = _make_board(inherited=inherited)
+        signal_page, signal_page_fd = _make_signal_page(inherited=inherited)
         undo.pop_all()
     ours.setblocking(False)
     theirs.setblocking(True)  # whatever socket.setdefaulttimeout() says
-    ties = Ties(ours, write_end, board)
-    _TIES.add(ties)
+    link = ParentLink(ours, write_end, signal_page)
+    _LINKS.add(link)
     by_main = threading.current_thread() is threading.main_thread()
-    return ties, Cradle(theirs, read_end, board_fd, board if inherited else None, by_main)
+    return link, ParentLinkBuilder(theirs, read_end, signal_page_fd, signal_page if inherited else None, by_main)
 
 
-def _make_board(*, inherited: bool) -> tuple[mmap.mmap, int]:
+def _make_signal_page(*, inherited: bool) -> tuple[mmap.mmap, int]:
     if inherited:
-        return mmap.mmap(-1, BOARD.size), -1
-    fd = os.memfd_create("pool-board")
+        return mmap.mmap(-1, SIGNAL_PAGE.size), -1
+    fd = os.memfd_create("pool-signal_page")
     try:
-        os.ftruncate(fd, BOARD.size)
-        return mmap.mmap(fd, BOARD.size), fd
+        os.ftruncate(fd, SIGNAL_PAGE.size)
+        return mmap.mmap(fd, SIGNAL_PAGE.size), fd
     except BaseException:
         os.close(fd)
         raise

@@ -22,13 +22,13 @@ from pools.base import BasePool, PoolState, Target
 from pools.errors import HardTimeLimit, MemoryLimit, PoolError, SlotLost, Terminated
 from pools.handle import Handle
 from pools.loop import EventLoop
-from pools.prefork.child import Inheritance, Upbringing
-from pools.prefork.children import Crew
+from pools.prefork.child import ChildOptions, ForkOptions
+from pools.prefork.children import Children
 from pools.prefork.exit import exit_text, signal_process
-from pools.prefork.loop_thread import Driver
+from pools.prefork.loop_thread import LoopThread
 from pools.prefork.memory_watch import MemoryWatch
 from pools.prefork.protocol import RESULT, Report, dump_task, load
-from pools.prefork.recycle_limits import Allowance
+from pools.prefork.recycle_limits import RecycleLimits
 from pools.prefork.slot import Child, ChildState, Job
 from pools.traits import TRAITS
 
@@ -59,27 +59,29 @@ class PreforkPool(BasePool):
         **options: Any,
     ) -> None:
         super().__init__(limit, **options)
-        allowance = Allowance(self.max_tasks_per_child, self.max_age_per_child_seconds, self.max_memory_per_child_bytes)
-        upbringing = Upbringing(
+        limits = RecycleLimits(
+            self.max_tasks_per_child, self.max_age_per_child_seconds, self.max_memory_per_child_bytes
+        )
+        child_options = ChildOptions(
             initializer=self.initializer,
             initargs=self.initargs,
             finalizer=self.finalizer,
             preload=preload,
             title=title,
-            report_memory=allowance.memory_bytes is not None,
+            report_memory=limits.memory_bytes is not None,
         )
-        self._crew = Crew(
+        self._children = Children(
             self,
-            upbringing,
-            Inheritance(private_fds=private_fds),
+            child_options,
+            ForkOptions(private_fds=private_fds),
             start_method=self.start_method,
-            allowance=allowance,
+            limits=limits,
             log=self.log,
         )
         self._memory: MemoryWatch | None = None
-        if allowance.ceiling_bytes is not None:
-            self._memory = MemoryWatch(self._crew.children, allowance.ceiling_bytes, self._on_greedy_child)
-        self._driver: Driver | None = None
+        if limits.ceiling_bytes is not None:
+            self._memory = MemoryWatch(self._children.children, limits.ceiling_bytes, self._on_memory_ceiling)
+        self._loop_thread: LoopThread | None = None
         self._numbers = itertools.count(1)
         self._waiting: deque[Job] = deque()
         self._idle: list[Child] = []
@@ -94,11 +96,11 @@ class PreforkPool(BasePool):
 
     @property
     def num_processes(self) -> int:
-        return len(self._crew.children)
+        return len(self._children.children)
 
     @property
     def info(self) -> dict[str, Any]:
-        children = sorted(self._crew.children, key=lambda child: (child.slot.index, child.pid))
+        children = sorted(self._children.children, key=lambda child: (child.slot.index, child.pid))
         return {
             **super().info,
             "processes": [child.pid for child in children],
@@ -115,26 +117,26 @@ class PreforkPool(BasePool):
     # -- life
 
     def on_register(self, loop: EventLoop) -> None:
-        if self._driver is not None:
-            self._driver.stop()
-            self._driver = None
-        self._crew.move_to(loop)
+        if self._loop_thread is not None:
+            self._loop_thread.stop()
+            self._loop_thread = None
+        self._children.move_to(loop)
         if self._memory is not None:
             self._memory.wake(loop)
         self._dispatch()
 
     def on_start(self) -> None:
         if self.loop is None:
-            self._driver = Driver(name="pool-prefork")
-            self.loop = self._driver.loop
-            self._crew.move_to(self.loop)
-            self._driver.start()
-        _LIVING.add(self)
+            self._loop_thread = LoopThread(name="pool-prefork")
+            self.loop = self._loop_thread.loop
+            self._children.move_to(self.loop)
+            self._loop_thread.start()
+        _RUNNING_POOLS.add(self)
         gc.collect()  # children must not inherit garbage
-        self._in_loop(partial(self._crew.open, self.limit))
+        self._in_loop(partial(self._children.open, self.limit))
 
     def register_with_event_loop(self, loop: EventLoop) -> None:
-        if self._driver is not None:
+        if self._loop_thread is not None:
             self.loop = None
         super().register_with_event_loop(loop)
 
@@ -146,7 +148,7 @@ class PreforkPool(BasePool):
 
     def on_terminate(self) -> None:
         if self._unattended:
-            self._crew.kill_all()
+            self._children.kill_all()
             return
         self._in_loop(self._end_everything)
         self._await_end()
@@ -158,25 +160,25 @@ class PreforkPool(BasePool):
 
     def _leave_if_done(self) -> None:
         if self.state is not PoolState.RUNNING and not self._waiting:
-            self._crew.dismiss()
-        if self.state is not PoolState.RUNNING and not self._crew.children and not self._waiting:
+            self._children.dismiss()
+        if self.state is not PoolState.RUNNING and not self._children.children and not self._waiting:
             self._empty.set()
 
     def _end_everything(self) -> None:
         self.flush()
-        self._crew.dismiss()
-        for child in list(self._crew.children):
+        self._children.dismiss()
+        for child in list(self._children.children):
             if child.job is not None:
                 self._end_task(child, Terminated("the pool was terminated"), signal.SIGTERM)
             elif child.state is not ChildState.RETIRING:
-                self._crew.end(child, signal.SIGKILL)
+                self._children.end(child, signal.SIGKILL)
 
     def _await_end(self) -> None:
         loop = self.loop
         if loop is None:  # never started
             return
         if self._unattended:
-            self._crew.kill_all()
+            self._children.kill_all()
         elif loop.in_thread:
             self._leave_if_done()
             while not self._empty.is_set():
@@ -184,10 +186,10 @@ class PreforkPool(BasePool):
         else:
             self._post(self._leave_if_done)
             self._empty.wait()
-        self._in_loop(self._crew.close)
-        if self._driver is not None:
-            self._driver.stop()
-        _LIVING.discard(self)
+        self._in_loop(self._children.close)
+        if self._loop_thread is not None:
+            self._loop_thread.stop()
+        _RUNNING_POOLS.discard(self)
 
     # -- work
 
@@ -216,14 +218,14 @@ class PreforkPool(BasePool):
 
     def on_grow(self, count: int) -> None:
         self.limit += count
-        self._in_loop(partial(self._crew.add_slots, count))
+        self._in_loop(partial(self._children.add_slots, count))
 
     def on_shrink(self, count: int) -> None:
         self.limit -= count
-        self._in_loop(partial(self._crew.drop_slots, count))
+        self._in_loop(partial(self._children.drop_slots, count))
 
     def on_restart(self) -> None:
-        self._in_loop(self._crew.renew)
+        self._in_loop(self._children.renew)
 
     def _dispatch(self) -> None:
         while self._waiting and self._idle:
@@ -233,25 +235,25 @@ class PreforkPool(BasePool):
         handle = job.handle
         now = time.monotonic()
         try:
-            self._crew.send(child, job)
+            self._children.send(child, job)
         except OSError:  # it is gone, and its death will be told in a moment
             self._waiting.appendleft(job)
             return
         child.take(job)
         self._busy += 1
         handle.begin(child.slot.index, child.pid, now)
-        self._crew.become(child, ChildState.BUSY)
+        self._children.become(child, ChildState.BUSY)
         if self._memory is not None and self.loop is not None:
             self._memory.wake(self.loop)
         soft, hard = handle.soft_timeout_seconds, handle.timeout_seconds
         if soft is not None and (hard is None or soft < hard):
-            self._crew.alarms.set(child, soft, partial(self._soften, child))
+            self._children.deadlines.set(child, soft, partial(self._soften, child))
         elif hard is not None:
-            self._crew.alarms.set(child, hard, partial(self._expire, child))
+            self._children.deadlines.set(child, hard, partial(self._expire, child))
         if handle.accept_callback is not None:
             self.accepted(handle, now)
         if child.spent:
-            self._crew.prepare_spare(child.slot)
+            self._children.prepare_spare(child.slot)
 
     def _withdraw(self, handle: Handle) -> bool:
         for job in self._waiting:
@@ -283,7 +285,7 @@ class PreforkPool(BasePool):
         signal_process(child.pid, signal.SIGUSR1)
         if handle.timeout_seconds is not None:
             left = handle.started_at + handle.timeout_seconds - time.monotonic()
-            self._crew.alarms.set(child, max(left, 0.0), partial(self._expire, child))
+            self._children.deadlines.set(child, max(left, 0.0), partial(self._expire, child))
         self.on_soft_timeout(handle)
 
     def _expire(self, child: Child) -> None:
@@ -294,7 +296,7 @@ class PreforkPool(BasePool):
             self.on_hard_timeout(handle)
 
     def _terminate_job(self, which: Handle | int, signum: int) -> bool:
-        for child in self._crew.children:
+        for child in self._children.children:
             if child.job is not None and (child.pid == which or child.job.handle is which):
                 if signum == signal.SIGUSR1:
                     self._soften(child)
@@ -306,7 +308,7 @@ class PreforkPool(BasePool):
     def _end_task(self, child: Child, reason: PoolError, signum: int) -> None:
         if child.job is not None and child.job.reason is None:
             child.job.reason = reason
-        self._crew.end(child, signum)
+        self._children.end(child, signum)
 
     # -- what the crew tells
 
@@ -324,22 +326,22 @@ class PreforkPool(BasePool):
             return
         job = child.give_up_job()
         self._busy -= 1
-        limit = child.allowance.memory_bytes
+        limit = child.limits.memory_bytes
         if limit is not None and report.rss > limit and not child.leaving:
-            self._on_fat_child(child, report.rss, limit)
-        self._crew.settle(child)  # first the next task, then the news of this one
+            self._on_memory_limit(child, report.rss, limit)
+        self._children.settle(child)  # first the next task, then the news of this one
         self._complete(job, report)
         self._leave_if_closing()
 
-    def on_buried(self, child: Child, exit_code: int | None) -> None:
+    def on_dead(self, child: Child, exit_code: int | None) -> None:
         if child.job is not None:
             job = child.give_up_job()
             self._busy -= 1
-            self._mourn(child, job, exit_code)
+            self._on_death(child, job, exit_code)
         self._leave_if_closing()
 
     def on_start_failed(self, problem: str) -> None:
-        if self.state is not PoolState.RUNNING and not any(child.job for child in self._crew.children):
+        if self.state is not PoolState.RUNNING and not any(child.job for child in self._children.children):
             now = time.monotonic()
             while self._waiting:
                 self._waiting.popleft().handle.withdraw(now, SlotLost(f"no slot could be started: {problem}"))
@@ -359,7 +361,7 @@ class PreforkPool(BasePool):
             raised, text = value
             handle.fail(job.reason or raised, report.ended_at, remote_traceback=text)
 
-    def _mourn(self, child: Child, job: Job, exit_code: int | None) -> None:
+    def _on_death(self, child: Child, job: Job, exit_code: int | None) -> None:
         handle = job.handle
         job.tries += 1
         if child.inbox.unread and job.reason is None and job.tries < MOST_TRIES:
@@ -372,7 +374,7 @@ class PreforkPool(BasePool):
         hint = "nobody here killed it: ask the kernel's log for an out-of-memory kill" if exit_code == -9 else ""
         handle.fail(job.reason or SlotLost(died, hint=hint, exit_code=exit_code), time.monotonic())
 
-    def _on_fat_child(self, child: Child, rss: int, limit: int) -> None:
+    def _on_memory_limit(self, child: Child, rss: int, limit: int) -> None:
         if child.tasks_done == 1 and not self._memory_warned:
             self._memory_warned = True
             self.log.warning(
@@ -380,9 +382,9 @@ class PreforkPool(BasePool):
                 rss >> 20,
                 limit >> 20,
             )
-        self._crew.replace_soon(child.slot)
+        self._children.replace_soon(child.slot)
 
-    def _on_greedy_child(self, child: Child, found: int) -> None:
+    def _on_memory_ceiling(self, child: Child, found: int) -> None:
         limit = self.max_memory_per_child_bytes or 0
         text = f"the task's process grew to {found >> 20} MiB, its limit is {limit >> 20} MiB; it was killed"
         self.log.error("slot %d: %s (pid %d)", child.slot.index, text, child.pid)
@@ -412,7 +414,7 @@ class PreforkPool(BasePool):
         outcome: list[T | BaseException] = []
         done = threading.Event()
 
-        def carry_out() -> None:
+        def run_task() -> None:
             try:
                 outcome.append(call())
             except BaseException as error:
@@ -420,31 +422,31 @@ class PreforkPool(BasePool):
             finally:
                 done.set()
 
-        loop.call_soon_threadsafe(carry_out)
+        loop.call_soon_threadsafe(run_task)
         done.wait()
         if isinstance(outcome[0], BaseException):
             raise outcome[0]
         return outcome[0]
 
 
-_LIVING: weakref.WeakSet[PreforkPool] = weakref.WeakSet()
+_RUNNING_POOLS: weakref.WeakSet[PreforkPool] = weakref.WeakSet()
 _OWNER = os.getpid()
 
 
 @atexit.register
-def _terminate_the_living() -> None:
+def _terminate_running_pools() -> None:
     """A program that forgot to stop its pools ends at once all the same, and orderly."""
-    for pool in list(_LIVING) if os.getpid() == _OWNER else ():
-        if pool._driver is not None or (pool.loop is not None and pool.loop.in_thread):
+    for pool in list(_RUNNING_POOLS) if os.getpid() == _OWNER else ():
+        if pool._loop_thread is not None or (pool.loop is not None and pool.loop.in_thread):
             pool.terminate()
         else:  # its loop belongs to a thread that will not turn it any more
-            pool._crew.kill_all()
+            pool._children.kill_all()
 
 
-def _disown() -> None:
+def _forget_inherited_pools() -> None:
     global _OWNER
     _OWNER = os.getpid()
-    _LIVING.clear()
+    _RUNNING_POOLS.clear()
 
 
-os.register_at_fork(after_in_child=_disown)
+os.register_at_fork(after_in_child=_forget_inherited_pools)

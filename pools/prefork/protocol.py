@@ -17,7 +17,7 @@ from pools.errors import Unpicklable
 
 TASK_HEAD = struct.Struct("<QQ")
 REPORT_HEAD = struct.Struct("<QBQddQ")
-BOARD = struct.Struct("<QQd")
+SIGNAL_PAGE = struct.Struct("<QQd")
 """The page shared with a child: the job whose soft limit struck, the job that is to end, the soft limit in seconds."""
 
 WORKER_UP = 15

@@ -16,7 +16,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class RecycleLimits:
     """Tasks, seconds of life, resident memory; None: as many as it likes.
 
     Memory counts what is resident now, not the most there ever was. A child over its limit finishes its task and is
@@ -33,9 +33,9 @@ class Allowance:
         """The memory at which a child is killed."""
         return None if self.memory_bytes is None else self.memory_bytes * CEILING
 
-    def of_a_child(self) -> Allowance:
+    def for_one_child(self) -> RecycleLimits:
         """The part of one child."""
-        return Allowance(
+        return RecycleLimits(
             None if self.tasks is None else self.tasks - random.randint(0, int(self.tasks * JITTER)),
             None if self.seconds is None else self.seconds * random.uniform(1 - JITTER, 1),
             None if self.memory_bytes is None else int(self.memory_bytes * random.uniform(1 - JITTER, 1)),

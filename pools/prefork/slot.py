@@ -10,9 +10,9 @@ from enum import StrEnum
 from pools.errors import PoolError
 from pools.handle import Handle
 from pools.loop import Timer
-from pools.prefork.parent_link import Ties
-from pools.prefork.protocol import BOARD, TASK_HEAD, Inbox, Outbox
-from pools.prefork.recycle_limits import Allowance
+from pools.prefork.parent_link import ParentLink
+from pools.prefork.protocol import SIGNAL_PAGE, TASK_HEAD, Inbox, Outbox
+from pools.prefork.recycle_limits import RecycleLimits
 
 NEVER = float("inf")
 
@@ -44,45 +44,45 @@ class Job:
 
 
 class Child:
-    """One child process. It has one deadline at a time: ``alarm`` is called when ``due`` has come."""
+    """One child process. It has one deadline at a time: ``on_deadline`` is called when ``due`` has come."""
 
     __slots__ = (
         "aging",
-        "alarm",
-        "allowance",
-        "born_at",
         "due",
         "gone",
         "inbox",
         "init_error",
         "job",
         "leaving",
+        "limits",
+        "link",
+        "on_deadline",
         "outbox",
         "pid",
         "slot",
+        "started_at",
         "state",
         "tasks_done",
         "tasks_left",
-        "ties",
     )
 
-    def __init__(self, slot: Slot, pid: int, ties: Ties, allowance: Allowance) -> None:
+    def __init__(self, slot: Slot, pid: int, link: ParentLink, limits: RecycleLimits) -> None:
         self.slot = slot
         self.pid = pid
-        self.ties = ties
-        self.inbox = Inbox(ties.socket)
-        self.outbox = Outbox(ties.socket)
+        self.link = link
+        self.inbox = Inbox(link.socket)
+        self.outbox = Outbox(link.socket)
         self.state = ChildState.STARTING
         self.job: Job | None = None
-        self.allowance = allowance
-        self.tasks_left = allowance.tasks
+        self.limits = limits
+        self.tasks_left = limits.tasks
         self.tasks_done = 0
         self.leaving = False
         self.gone = False
         self.init_error = ""
-        self.born_at = time.monotonic()
+        self.started_at = time.monotonic()
         self.due = NEVER
-        self.alarm: Callable[[], object] | None = None
+        self.on_deadline: Callable[[], object] | None = None
         self.aging: Timer | None = None
 
     def __repr__(self) -> str:
@@ -107,12 +107,12 @@ class Child:
         """It has no job any more."""
         job, self.job = self.job, None
         assert job is not None
-        self.due, self.alarm = NEVER, None
+        self.due, self.on_deadline = NEVER, None
         return job
 
     def post(self, *, soft: int = 0, end: int = 0, seconds: float = 0.0) -> None:
-        """Publish on its board which job a signal is meant for."""
-        BOARD.pack_into(self.ties.board, 0, soft, end, seconds)
+        """Publish on its signal_page which job a signal is meant for."""
+        SIGNAL_PAGE.pack_into(self.link.signal_page, 0, soft, end, seconds)
 
 
 @dataclass(slots=True, eq=False)

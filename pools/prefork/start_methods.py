@@ -7,23 +7,23 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from pools.loop import EventLoop
-from pools.prefork.child import Inheritance, Runner, Upbringing
+from pools.prefork.child import ChildOptions, ForkOptions, Runner
 from pools.prefork.exit import reap
 from pools.prefork.fork import exec_child, fork_child
-from pools.prefork.fresh_interpreter import SLOT, write_letter
-from pools.prefork.parent_link import Cradle, Ties, make_ties
+from pools.prefork.fresh_interpreter import SLOT, make_start_message
+from pools.prefork.parent_link import ParentLink, ParentLinkBuilder, make_link
 
 
-class NewBorn(NamedTuple):
-    """A process that is to become a slot. ``letter``: what it must be sent first, if anything."""
+class StartedProcess(NamedTuple):
+    """A process that is to become a slot. ``start_message``: what it must be sent first, if anything."""
 
     pid: int
-    ties: Ties
-    letter: bytes = b""
+    link: ParentLink
+    start_message: bytes = b""
 
 
-class Nursery(Protocol):
-    """One start method. ``ready``: whether ``bear`` may be called."""
+class StartMethod(Protocol):
+    """One start method. ``ready``: whether ``start_child`` may be called."""
 
     ready: bool
 
@@ -33,7 +33,7 @@ class Nursery(Protocol):
     def move_to(self, loop: EventLoop) -> None:
         """Be driven by another loop from now on."""
 
-    def bear(self, index: int) -> NewBorn:
+    def start_child(self, index: int) -> StartedProcess:
         """A child for this slot. OSError when there is none to be had now."""
 
     def reap(self, pid: int, *, wait: bool = False) -> tuple[bool, int | None]:
@@ -43,37 +43,37 @@ class Nursery(Protocol):
         """No more children."""
 
 
-def bear(birth: Callable[[Cradle], int], *, inherited: bool) -> NewBorn:
-    """Both ends of the ties, and the process that ``birth`` makes of the child's ends; its pid."""
-    ties, cradle = make_ties(inherited=inherited)
+def start_process(create: Callable[[ParentLinkBuilder], int], *, inherited: bool) -> StartedProcess:
+    """Make both ends of a link and a process that has the child's ends. ``create(child_ends)`` returns its pid."""
+    link, child_ends = make_link(inherited=inherited)
     try:
-        pid = birth(cradle)
+        pid = create(child_ends)
     except BaseException:
-        ties.close()
+        link.close()
         raise
     finally:
-        cradle.close()
-    ties.hold(pid)
-    return NewBorn(pid, ties)
+        child_ends.close()
+    link.hold(pid)
+    return StartedProcess(pid, link)
 
 
-class ForkNursery:
+class Fork:
     """Children are copies of this process."""
 
     ready = True
 
-    def __init__(self, upbringing: Upbringing, inheritance: Inheritance) -> None:
-        self._upbringing = upbringing
-        self._inheritance = inheritance
+    def __init__(self, options: ChildOptions, fork_options: ForkOptions) -> None:
+        self._options = options
+        self._fork_options = fork_options
 
     def open(self, loop: EventLoop) -> None:
         self.move_to(loop)
 
     def move_to(self, loop: EventLoop) -> None:
-        self._inheritance.loop = loop
+        self._fork_options.loop = loop
 
-    def bear(self, index: int) -> NewBorn:
-        return bear(partial(self._fork, index), inherited=True)
+    def start_child(self, index: int) -> StartedProcess:
+        return start_process(partial(self._fork, index), inherited=True)
 
     def reap(self, pid: int, *, wait: bool = False) -> tuple[bool, int | None]:
         return reap(pid, wait=wait)
@@ -81,30 +81,31 @@ class ForkNursery:
     def close(self) -> None:
         pass
 
-    def _fork(self, index: int, cradle: Cradle) -> int:
-        return fork_child(partial(self._live, index), cradle, index)
+    def _fork(self, index: int, child_ends: ParentLinkBuilder) -> int:
+        return fork_child(partial(self._live, index), child_ends, index)
 
-    def _live(self, index: int, cradle: Cradle) -> None:
-        Runner(cradle, index, lambda: self._upbringing, self._inheritance).live()
+    def _live(self, index: int, child_ends: ParentLinkBuilder) -> None:
+        Runner(child_ends, index, lambda: self._options, self._fork_options).live()
 
 
-class SpawnNursery:
+class Spawn:
     """Each child is a fresh interpreter."""
 
     ready = True
 
-    def __init__(self, upbringing: Upbringing) -> None:
-        self._upbringing = upbringing
-        self._letter = b""
+    def __init__(self, options: ChildOptions) -> None:
+        self._options = options
+        self._start_message = b""
 
     def open(self, loop: EventLoop) -> None:  # noqa: ARG002
-        self._letter = write_letter(self._upbringing)
+        self._start_message = make_start_message(self._options)
 
     def move_to(self, loop: EventLoop) -> None:
         pass
 
-    def bear(self, index: int) -> NewBorn:
-        return bear(lambda cradle: exec_child(SLOT, cradle, index), inherited=False)._replace(letter=self._letter)
+    def start_child(self, index: int) -> StartedProcess:
+        process = start_process(lambda child_ends: exec_child(SLOT, child_ends, index), inherited=False)
+        return process._replace(start_message=self._start_message)
 
     def reap(self, pid: int, *, wait: bool = False) -> tuple[bool, int | None]:
         return reap(pid, wait=wait)

@@ -304,7 +304,7 @@ def test_children_share_no_descriptor_of_the_pool(make_pool: Make, kind: str) ->
     for handle in handles:
         child = handle.result(20)
         shared = sorted(parent & set(child.values()))
-        # The two ends of its lifeline look the same; nothing else, and nothing of its seven siblings.
+        # The two ends of its alive_pipe look the same; nothing else, and nothing of its seven siblings.
         assert len(shared) == 1
         assert shared[0].startswith("pipe:")
         assert child[0] == "/dev/null"

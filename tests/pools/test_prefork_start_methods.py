@@ -18,7 +18,7 @@ import pytest
 from pools import BasePool, EventLoop, HandleState, HardTimeLimit, PoolUnavailable, SlotLost, Terminated, Unpicklable
 from pools.errors import SoftTimeLimit
 from pools.prefork import PreforkPool
-from pools.prefork.zygote import ZygoteNursery
+from pools.prefork.zygote import ForkServer
 from tests.conftest import eventually
 from tests.pools import tasks
 from tests.pools.test_contract import turn_until
@@ -39,8 +39,8 @@ def ready(pool: BasePool) -> None:
     turn_until(pool, lambda: pool.free_slots == pool.limit)
 
 
-def zygote_of(pool: BasePool) -> ZygoteNursery:
-    return cast(ZygoteNursery, cast(PreforkPool, pool)._crew._nursery)
+def zygote_of(pool: BasePool) -> ForkServer:
+    return cast(ForkServer, cast(PreforkPool, pool)._children._start_method)
 
 
 # -- the essentials
@@ -217,7 +217,7 @@ def test_children_inherit_nothing(make_pool: Make, method: str, tmp_path: Path) 
             found = handle.result(PATIENCE)
             extra = {number: what for number, what in found.items() if number > 2}
             shared = [what for what in extra.values() if what in mine and what.startswith(("pipe:", "socket:"))]
-            # The two ends of its lifeline look the same. Nothing else is shared with the parent, and the socket is its.
+            # Both ends of the alive pipe look the same. Nothing else is shared with the parent; the socket is its own.
             assert [what.partition(":")[0] for what in shared] == ["pipe"]
             assert sum(what.startswith("socket:") for what in extra.values()) == 1
             assert inheritable.name not in found.values()
@@ -437,7 +437,7 @@ def test_nothing_survives_a_parent_that_is_killed(method: str, when: str, tmp_pa
                     time.sleep(0.01)
             else:
                 tasks.wait_for(births)
-            zygote = getattr(pool._crew._nursery, "pid", None)
+            zygote = getattr(pool._children._start_method, "pid", None)
             print(*pool.info["processes"], *([zygote] if zygote else []), flush=True)
             time.sleep(300)
 
