@@ -10,7 +10,7 @@ from pools.prefork.slot import NEVER, Child
 
 
 class Deadlines:
-    """Rings for these children. A task's limit costs two attribute writes and no entry in a heap."""
+    """Calls what was set for each child. A task's limit costs two attribute writes and no entry in a heap."""
 
     def __init__(self, children: Set[Child]) -> None:
         self._children = children
@@ -18,13 +18,13 @@ class Deadlines:
         self._timer: Timer | None = None
 
     def move_to(self, loop: EventLoop) -> None:
-        """Ring in this loop from now on."""
+        """Use the timers of this loop from now on."""
         self._loop = loop
         self._timer = None
         self._arm_nearest()
 
     def set(self, child: Child, seconds: float, on_deadline: Callable[[], object]) -> None:
-        """Call ``on_deadline`` this long from now, unless the child gets another on_deadline before."""
+        """Call ``on_deadline`` this long from now, unless another deadline of the child is set before."""
         child.due = time.monotonic() + seconds
         child.on_deadline = on_deadline
         self._arm(child.due)
@@ -34,7 +34,7 @@ class Deadlines:
         child.due, child.on_deadline = NEVER, None
 
     def _arm(self, due: float) -> None:
-        # A deadline that is taken back leaves the timer alone: it rings once for nothing.
+        # A deadline that is cleared leaves the timer alone: it fires once for nothing.
         assert self._loop is not None
         if self._timer is not None:
             if self._timer.pending and self._timer.when <= due:

@@ -1,4 +1,4 @@
-"""Looks at the memory of children while they work: a task may eat it all before it ends."""
+"""Watches the memory of children while they run tasks: one task may use up all memory before it ends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOOK_SECONDS = 0.2
 
 
 class MemoryWatch:
-    """Calls ``on_ceiling(child, bytes)`` for a child that has more than ``ceiling_bytes`` in the middle of a task."""
+    """Calls ``on_ceiling(child, bytes)`` for a child with more than ``ceiling_bytes`` resident while it runs a task."""
 
     def __init__(self, children: Set[Child], ceiling_bytes: int, on_ceiling: Callable[[Child, int], object]) -> None:
         self._children = children
@@ -21,11 +21,16 @@ class MemoryWatch:
         self._timer: Timer | None = None
         self._loop: EventLoop | None = None
 
-    def wake(self, loop: EventLoop) -> None:
-        """A task begins, or another loop turns: look until no task runs any more."""
-        if self._timer is None or not self._timer.pending or self._loop is not loop:
-            self._loop = loop
-            self._timer = loop.call_later(LOOK_SECONDS, self._look)
+    def move_to(self, loop: EventLoop) -> None:
+        """Use the timers of this loop from now on."""
+        self._loop = loop
+        self._timer = None
+        self.watch_tasks()
+
+    def watch_tasks(self) -> None:
+        """A task has begun: look every ``LOOK_SECONDS`` until none runs any more."""
+        if self._loop is not None and (self._timer is None or not self._timer.pending):
+            self._timer = self._loop.call_later(LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         busy = [child for child in self._children if child.job is not None]
@@ -33,5 +38,5 @@ class MemoryWatch:
             found = resident_bytes(child.pid)
             if found > self._ceiling_bytes:
                 self._on_ceiling(child, found)
-        if busy and self._loop is not None:
-            self.wake(self._loop)
+        if busy:
+            self.watch_tasks()

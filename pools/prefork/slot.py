@@ -20,8 +20,8 @@ NEVER = float("inf")
 class ChildState(StrEnum):
     """The life of a child.
 
-    STARTING: until it says WORKER_UP.  IDLE, BUSY: without and with a task.  RETIRING: the parent hung up, it leaves by
-    itself.  KILLING: it was told to end and will be made to.  DEAD: gone and buried.
+    STARTING: until it reports WORKER_UP.  IDLE, BUSY: without and with a task.  RETIRING: the parent hung up, and the
+    child leaves by itself.  KILLING: it was sent a signal, and will be sent KILL.  DEAD: reaped, or given up.
     """
 
     STARTING = "starting"
@@ -47,7 +47,7 @@ class Child:
     """One child process. It has one deadline at a time: ``on_deadline`` is called when ``due`` has come."""
 
     __slots__ = (
-        "aging",
+        "age_timer",
         "due",
         "gone",
         "inbox",
@@ -83,7 +83,7 @@ class Child:
         self.started_at = time.monotonic()
         self.due = NEVER
         self.on_deadline: Callable[[], object] | None = None
-        self.aging: Timer | None = None
+        self.age_timer: Timer | None = None
 
     def __repr__(self) -> str:
         return f"<Child {self.pid} in slot {self.slot.index}: {self.state}>"
@@ -97,21 +97,21 @@ class Child:
         """Write a job to it; whether all of it is on its way. OSError when the child is gone."""
         return self.outbox.send(TASK_HEAD.pack(len(job.body), job.number), job.body)
 
-    def take(self, job: Job) -> None:
-        """It has this job now."""
+    def begin_job(self, job: Job) -> None:
+        """It has been sent this job."""
         self.job = job
         if self.tasks_left is not None:
             self.tasks_left -= 1
 
-    def give_up_job(self) -> Job:
-        """It has no job any more."""
+    def end_job(self) -> Job:
+        """Forget its job and its deadline; the job."""
         job, self.job = self.job, None
         assert job is not None
         self.due, self.on_deadline = NEVER, None
         return job
 
-    def post(self, *, soft: int = 0, end: int = 0, seconds: float = 0.0) -> None:
-        """Publish on its signal_page which job a signal is meant for."""
+    def write_signal_page(self, *, soft: int = 0, end: int = 0, seconds: float = 0.0) -> None:
+        """Write which job a signal is meant for, before the signal is sent. ``seconds``: its soft limit."""
         SIGNAL_PAGE.pack_into(self.link.signal_page, 0, soft, end, seconds)
 
 
@@ -119,8 +119,9 @@ class Child:
 class Slot:
     """One place for one task at a time. Its index is never changed while it exists.
 
-    child: who serves it.  spare: who will, as soon as the child leaves.  renew: the child is to be replaced by a
-    fresh one. dropped: nobody is to come after the child.  failures: starts in a row that came to nothing.
+    child: the one that runs its tasks.  spare: the one that will, as soon as the child leaves.  renew: the child is to
+    be replaced by a fresh one.  dropped: no other child comes after this one.  failures: failed starts in a row.
+    next_try: the timer of the next start after a failure.
     """
 
     index: int
@@ -130,3 +131,11 @@ class Slot:
     dropped: bool = False
     failures: int = 0
     next_try: Timer | None = None
+
+
+def drop_order(slot: Slot) -> tuple[int, int]:
+    """The slots that are easiest to give up first: idle, starting, busy; the highest index first among equals."""
+    child = slot.child
+    if child is not None and child.job is not None:
+        return 2, -slot.index
+    return int(child is None or child.state is ChildState.STARTING), -slot.index

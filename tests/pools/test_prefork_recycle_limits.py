@@ -158,6 +158,14 @@ def test_memory_is_watched_under_another_loop_too(make_pool: Make, loop: EventLo
         eater.result(PATIENCE)
 
 
+def test_memory_is_watched_without_a_loop_of_the_program(make_pool: Make) -> None:
+    limit = resident_bytes(os.getpid()) + (50 << 20)
+    pool = make_pool("prefork", 1, max_memory_per_child_bytes=limit)
+
+    with pytest.raises(MemoryLimit):
+        pool.apply_async(tasks.eat).result(PATIENCE)
+
+
 # -- code that cannot be reached
 
 

@@ -40,7 +40,7 @@ def ready(pool: BasePool) -> None:
 
 
 def zygote_of(pool: BasePool) -> ForkServer:
-    return cast(ForkServer, cast(PreforkPool, pool)._children._start_method)
+    return cast(ForkServer, cast(PreforkPool, pool)._children.filling.start_method)
 
 
 # -- the essentials
@@ -437,7 +437,7 @@ def test_nothing_survives_a_parent_that_is_killed(method: str, when: str, tmp_pa
                     time.sleep(0.01)
             else:
                 tasks.wait_for(births)
-            zygote = getattr(pool._children._start_method, "pid", None)
+            zygote = getattr(pool._children.filling.start_method, "pid", None)
             print(*pool.info["processes"], *([zygote] if zygote else []), flush=True)
             time.sleep(300)
 
