@@ -96,11 +96,6 @@ class EventLoop:
         self.add_reader(self._wake_read.fileno(), self._on_wake)
 
     @property
-    def wake_fd(self) -> int:
-        """Non-blocking descriptor for ``signal.set_wakeup_fd``: a signal then ends the wait at once."""
-        return self._wake_write.fileno()
-
-    @property
     def in_thread(self) -> bool:
         """Whether the caller is in the thread that runs this loop (before the first turn: that made it)."""
         return threading.get_ident() == self._thread
@@ -182,10 +177,6 @@ class EventLoop:
             self._cancelled = 0
 
     # -- now
-
-    def call_soon(self, callback: Callback) -> None:
-        """Call in the next turn. From the loop's own thread."""
-        self._soon.append(callback)
 
     def call_soon_threadsafe(self, callback: Callback) -> None:
         """Call in the next turn, and wake the loop for it. From any thread, and from signal handlers."""
