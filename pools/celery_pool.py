@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 from pools.base import BasePool, Target
 from pools.errors import HardTimeLimit, PoolError, SlotLost, Terminated
 from pools.handle import Handle, HandleState
+from pools.options import check_slots
 from pools.traits import TRAITS, Traits
 
 _REQUIRED = ("start", "stop", "close", "terminate", "apply_async")
@@ -273,8 +274,7 @@ class CeleryPool(BasePool):
 
     def _check_options(self) -> None:
         """What becomes of the options only the class knows."""
-        if self.limit < 1:
-            raise ValueError(f"a pool has at least one slot, not {self.limit}")
+        check_slots(self.limit)
 
 
 class _Run:
