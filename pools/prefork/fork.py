@@ -22,11 +22,11 @@ from billiard.popen_fork import Popen
 from billiard.process import current_process
 from billiard.util import _args_from_interpreter_flags
 
-from pools.prefork.parent_link import ParentLinkBuilder
+from pools.prefork.parent_link import ChildEnds
 
 _ALL_SIGNALS = signal.valid_signals()
 
-Main = Callable[[ParentLinkBuilder], None]
+Main = Callable[[ChildEnds], None]
 
 
 class _Fork(Popen):  # type: ignore[misc]
@@ -54,12 +54,12 @@ class _SlotProcess(ForkProcess):  # type: ignore[misc]
 
     _Popen = staticmethod(_Fork)
 
-    def __init__(self, main: Main, child_ends: ParentLinkBuilder, index: int) -> None:
+    def __init__(self, main: Main, child_ends: ChildEnds, index: int) -> None:
         super().__init__(target=main, args=(child_ends,), name=f"slot-{index}", daemon=False)
         self.index = index
 
 
-def fork_child(main: Main, child_ends: ParentLinkBuilder, index: int) -> int:
+def fork_child(main: Main, child_ends: ChildEnds, index: int) -> int:
     """Fork a process that runs ``main(child_ends)``; its pid. OSError when the system refuses."""
     process = _SlotProcess(main, child_ends, index)
     with all_signals_blocked(), _memory_shared():
@@ -72,7 +72,7 @@ def fork_child(main: Main, child_ends: ParentLinkBuilder, index: int) -> int:
     return pid
 
 
-def exec_child(entry: str, child_ends: ParentLinkBuilder, index: int) -> int:
+def exec_child(entry: str, child_ends: ChildEnds, index: int) -> int:
     """Start a fresh interpreter that calls ``entry``, a function ``module:name``, with its end of the link; its pid."""
     module, _, function = entry.partition(":")
     arguments = f"{child_ends.fds}, {child_ends.dies_with_parent_thread}, {index}"
@@ -82,7 +82,7 @@ def exec_child(entry: str, child_ends: ParentLinkBuilder, index: int) -> int:
         return int(spawnv_passfds(program, [program, *_args_from_interpreter_flags(), "-c", call], child_ends.fds))
 
 
-def be_slot_process(main: Main, child_ends: ParentLinkBuilder, index: int) -> NoReturn:
+def be_slot_process(main: Main, child_ends: ChildEnds, index: int) -> NoReturn:
     """In a fresh interpreter: be the process of a slot, and end with it."""
     code = 1
     try:

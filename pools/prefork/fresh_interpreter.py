@@ -1,6 +1,6 @@
-"""What grows in a fresh interpreter: a slot of its own (spawn), or the zygote that slots are forked from (forkserver).
+"""What a fresh interpreter becomes: one slot (spawn), or the zygote that slots are forked from (forkserver).
 
-Both are told by a start_message, the first thing on their socket, who they are to be.
+The start message, the first thing on its socket, carries the options and what is needed to import the program.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from functools import partial
 from typing import NoReturn
 
 from pools.errors import Unpicklable
-from pools.prefork.child import INIT_FAILED_EXIT_CODE, ChildOptions, Runner, set_title
+from pools.prefork.child import INIT_FAILED_EXIT_CODE, ChildOptions, ChildProcess, set_title
 from pools.prefork.exit import reap
 from pools.prefork.fork import be_slot_process, describe_program, fork_child, take_on_program
-from pools.prefork.parent_link import ParentLinkBuilder
+from pools.prefork.parent_link import ChildEnds
 from pools.prefork.protocol import INIT_FAILED, TASK_HEAD, WORKER_UP, dump_failure, read_task, send_report
 
 SLOT = "pools.prefork.fresh_interpreter:run_slot"
 ZYGOTE = "pools.prefork.fresh_interpreter:run_zygote"
 
 REQUEST = struct.Struct("<BQ")
-"""To the zygote: FORK and the index of the slot, with the child's descriptors; or REAP and a pid."""
+"""To the zygote: FORK and the index of a slot, together with ``ChildEnds.fds``; or REAP and a pid."""
 ANSWER = struct.Struct("<qqi")
-"""From the zygote: the pid and the exit code, or 0 and an errno. Pid 0 without an errno: it still lives."""
+"""From the zygote: pid, exit code, errno. An errno: the request failed. Pid 0 and no errno: the child still lives."""
 FORK = 1
 REAP = 2
 
 
 def make_start_message(options: ChildOptions) -> bytes:
-    """All that a fresh interpreter must know. Unpicklable when it cannot travel."""
+    """A pickle of ``(program, options)`` for a fresh interpreter. Unpicklable when the options cannot be pickled."""
     try:
         body = pickle.dumps(options, pickle.HIGHEST_PROTOCOL)
     except Exception as error:
@@ -48,7 +48,7 @@ def make_start_message(options: ChildOptions) -> bytes:
 
 
 def start_message_head(start_message: bytes) -> bytes:
-    """What goes before it on the socket."""
+    """The bytes that go before the message on the socket."""
     return TASK_HEAD.pack(len(start_message), 0)
 
 
@@ -68,24 +68,27 @@ def _read_start_message(sock: socket.socket) -> ChildOptions:
 
 
 def run_slot(fds: list[int], dies_with_parent_thread: bool, index: int) -> NoReturn:
-    """Be a child, from nothing."""
-    child_ends = ParentLinkBuilder.from_fds(fds, dies_with_parent_thread=dies_with_parent_thread)
-    be_slot_process(partial(_live, index, partial(_read_start_message, child_ends.socket)), child_ends, index)
+    """The main function of a spawned child. fds: in the order of ``ChildEnds.fds``."""
+    child_ends = ChildEnds.from_fds(fds, dies_with_parent_thread=dies_with_parent_thread)
+    be_slot_process(partial(_run_child, index, partial(_read_start_message, child_ends.socket)), child_ends, index)
 
 
-def _live(index: int, learn: partial[ChildOptions], child_ends: ParentLinkBuilder) -> None:
-    Runner(child_ends, index, learn).live()
+def _run_child(index: int, read_options: partial[ChildOptions], child_ends: ChildEnds) -> None:
+    ChildProcess(child_ends, index, read_options).run()
 
 
 # -- forkserver
 
 
 def run_zygote(fds: list[int], dies_with_parent_thread: bool, _: int) -> NoReturn:
-    """Import what the children need, run nothing, and fork when asked to. EOF from the parent is the end."""
-    child_ends = ParentLinkBuilder.from_fds(fds, dies_with_parent_thread=dies_with_parent_thread)
+    """The main function of the zygote: import the program, run no task, fork when asked, and exit at EOF.
+
+    fds: in the order of ``ChildEnds.fds``.
+    """
+    child_ends = ChildEnds.from_fds(fds, dies_with_parent_thread=dies_with_parent_thread)
     code = INIT_FAILED_EXIT_CODE
     try:
-        _settle(child_ends)
+        _set_up_process(child_ends)
         options = _prepare(child_ends.socket)
         while _answer(child_ends, options):
             pass
@@ -94,7 +97,7 @@ def run_zygote(fds: list[int], dies_with_parent_thread: bool, _: int) -> NoRetur
         os._exit(code)
 
 
-def _settle(child_ends: ParentLinkBuilder) -> None:
+def _set_up_process(child_ends: ChildEnds) -> None:
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     child_ends.bind_to_parent()
@@ -115,12 +118,12 @@ def _prepare(sock: socket.socket) -> ChildOptions:
     if options.title:
         set_title(f"{options.title} zygote")
     gc.collect()
-    gc.freeze()  # what is here now is shared with every child for good
+    gc.freeze()  # the memory of what exists now stays shared with every child
     send_report(sock, WORKER_UP, 0, 0.0, 0.0, 0, b"")
     return options
 
 
-def _answer(own: ParentLinkBuilder, options: ChildOptions) -> bool:
+def _answer(own: ChildEnds, options: ChildOptions) -> bool:
     try:
         head, fds, _, _ = socket.recv_fds(own.socket, REQUEST.size, 3)
     except ConnectionResetError:
@@ -136,17 +139,17 @@ def _answer(own: ParentLinkBuilder, options: ChildOptions) -> bool:
     return True
 
 
-def _start_child(own: ParentLinkBuilder, options: ChildOptions, index: int, fds: list[int]) -> tuple[int, int]:
-    child_ends = ParentLinkBuilder.from_fds(fds)
+def _start_child(own: ChildEnds, options: ChildOptions, index: int, fds: list[int]) -> tuple[int, int]:
+    child_ends = ChildEnds.from_fds(fds)
     try:
         return fork_child(partial(_leave_zygote, own, options, index), child_ends, index), 0
     finally:
         child_ends.close()
 
 
-def _leave_zygote(own: ParentLinkBuilder, options: ChildOptions, index: int, child_ends: ParentLinkBuilder) -> None:
+def _leave_zygote(own: ChildEnds, options: ChildOptions, index: int, child_ends: ChildEnds) -> None:
     own.close()
-    Runner(child_ends, index, lambda: options).live()
+    ChildProcess(child_ends, index, lambda: options).run()
 
 
 def _reap(pid: int) -> tuple[int, int]:

@@ -29,26 +29,26 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(slots=True, eq=False)
 class ParentLink:
-    """The parent's ends of everything shared with one child."""
+    """The parent's ends of what it shares with one child. Descriptors are -1 when closed or missing."""
 
     socket: socket.socket
     alive_pipe: int
     signal_page: mmap.mmap
     pidfd: int = -1
 
-    def hold(self, pid: int) -> None:
-        """The child has this pid; it has not been reaped yet."""
+    def watch_pid(self, pid: int) -> None:
+        """Open the pidfd of the child, which has not been reaped yet; ``pidfd`` stays -1 where there are none."""
         with contextlib.suppress(OSError, AttributeError):
             self.pidfd = os.pidfd_open(pid)
 
     def close(self) -> None:
-        """Let go. The alive_pipe last: with it goes whatever may be left of the child's process group."""
+        """Close everything. The alive pipe last: the kernel then kills what is left of the child's process group."""
         _LINKS.discard(self)
-        self.cut()
+        self.close_descriptors()
         self.signal_page.close()
 
-    def cut(self) -> None:
-        """Close the descriptors only: in a forked process the signal_page may be that process's own."""
+    def close_descriptors(self) -> None:
+        """Close the descriptors only: in a forked process the signal page may be that process's own."""
         self.socket.close()
         for fd in (self.pidfd, self.alive_pipe):
             if fd >= 0:
@@ -57,12 +57,12 @@ class ParentLink:
 
 
 _LINKS: set[ParentLink] = set()
-"""All link of this process. A forked process closes them at once, else it would keep a dead parent looking alive."""
+"""All links of this process. A forked process closes them at once: an open alive pipe means a living parent."""
 
 
 def _close_inherited_links() -> None:
     for link in _LINKS:
-        link.cut()
+        link.close_descriptors()
     _LINKS.clear()
 
 
@@ -70,8 +70,11 @@ os.register_at_fork(after_in_child=_close_inherited_links)
 
 
 @dataclass(slots=True)
-class ParentLinkBuilder:
-    """The child's ends. ``signal_page_fd`` is -1 where the signal_page itself was inherited."""
+class ChildEnds:
+    """The child's ends of what it shares with its parent.
+
+    signal_page_fd: -1 where the page itself was inherited.  dies_with_parent_thread: use PR_SET_PDEATHSIG.
+    """
 
     socket: socket.socket
     alive_pipe: int
@@ -81,18 +84,18 @@ class ParentLinkBuilder:
 
     @property
     def fds(self) -> list[int]:
-        """What has to reach a child that inherits nothing."""
+        """The descriptors that must be passed to a child that inherits nothing: socket, alive pipe, signal page."""
         return [self.socket.fileno(), self.alive_pipe, self.signal_page_fd]
 
     @classmethod
-    def from_fds(cls, fds: list[int], *, dies_with_parent_thread: bool = False) -> ParentLinkBuilder:
-        """In a child that inherited nothing: from the descriptors that came, in the order of ``fds``."""
+    def from_fds(cls, fds: list[int], *, dies_with_parent_thread: bool = False) -> ChildEnds:
+        """In a child that inherited nothing: from the descriptors that were passed, in the order of ``fds``."""
         for fd in fds:
             os.set_inheritable(fd, False)
         return cls(socket.socket(fileno=fds[0]), fds[1], fds[2], None, dies_with_parent_thread)
 
     def open_signal_page(self) -> mmap.mmap:
-        """In the child: the page shared with the parent."""
+        """In the child: map the page shared with the parent."""
         if self.signal_page is None:
             self.signal_page = mmap.mmap(self.signal_page_fd, SIGNAL_PAGE.size)
             os.close(self.signal_page_fd)
@@ -100,14 +103,14 @@ class ParentLinkBuilder:
         return self.signal_page
 
     def close(self) -> None:
-        """In the parent, after the birth."""
+        """In the parent, when the child has its own copies."""
         self.socket.close()
         for fd in (self.alive_pipe, self.signal_page_fd):
             if fd >= 0:
                 os.close(fd)
 
     def bind_to_parent(self) -> None:
-        """In the child: die with the parent."""
+        """In the child: ask the kernel for SIGKILL when the parent is gone. Exits at once when it is gone already."""
         with contextlib.suppress(OSError):
             fcntl.fcntl(self.alive_pipe, fcntl.F_SETOWN, -os.getpgrp())
             fcntl.fcntl(self.alive_pipe, _F_SETSIG, signal.SIGKILL)
@@ -117,12 +120,12 @@ class ParentLinkBuilder:
             _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         poll = select.poll()
         poll.register(self.alive_pipe, 0)
-        if poll.poll(0):  # it hung up before anybody asked to be told
+        if poll.poll(0):  # it hung up before the kernel was asked to signal that
             os._exit(1)
 
 
-def make_link(*, inherited: bool) -> tuple[ParentLink, ParentLinkBuilder]:
-    """Both ends for one child. inherited: it will be forked by this very process."""
+def make_link(*, inherited: bool) -> tuple[ParentLink, ChildEnds]:
+    """Both ends for one child. inherited: this very process forks it. OSError when no descriptor is left."""
     with contextlib.ExitStack() as undo:
         ours, theirs = socket.socketpair()
         undo.callback(ours.close)
@@ -137,13 +140,13 @@ def make_link(*, inherited: bool) -> tuple[ParentLink, ParentLinkBuilder]:
     link = ParentLink(ours, write_end, signal_page)
     _LINKS.add(link)
     by_main = threading.current_thread() is threading.main_thread()
-    return link, ParentLinkBuilder(theirs, read_end, signal_page_fd, signal_page if inherited else None, by_main)
+    return link, ChildEnds(theirs, read_end, signal_page_fd, signal_page if inherited else None, by_main)
 
 
 def _make_signal_page(*, inherited: bool) -> tuple[mmap.mmap, int]:
     if inherited:
         return mmap.mmap(-1, SIGNAL_PAGE.size), -1
-    fd = os.memfd_create("pool-signal_page")
+    fd = os.memfd_create("pool-signal-page")
     try:
         os.ftruncate(fd, SIGNAL_PAGE.size)
         return mmap.mmap(fd, SIGNAL_PAGE.size), fd

@@ -1,4 +1,4 @@
-"""Where children come from: forked from this process, or spawned as fresh interpreters. The zygote is elsewhere."""
+"""Ways to start a child: forked from this process, or spawned as a fresh interpreter. The zygote is in ``zygote``."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from pools.loop import EventLoop
-from pools.prefork.child import ChildOptions, ForkOptions, Runner
+from pools.prefork.child import ChildOptions, ChildProcess, ForkOptions
 from pools.prefork.exit import reap
 from pools.prefork.fork import exec_child, fork_child
 from pools.prefork.fresh_interpreter import SLOT, make_start_message
-from pools.prefork.parent_link import ParentLink, ParentLinkBuilder, make_link
+from pools.prefork.parent_link import ChildEnds, ParentLink, make_link
 
 
 class StartedProcess(NamedTuple):
-    """A process that is to become a slot. ``start_message``: what it must be sent first, if anything."""
+    """A process that was just started. start_message: what it must be sent first; empty when nothing."""
 
     pid: int
     link: ParentLink
@@ -23,27 +23,27 @@ class StartedProcess(NamedTuple):
 
 
 class StartMethod(Protocol):
-    """One start method. ``ready``: whether ``start_child`` may be called."""
+    """How children are started. ready: whether ``start_child`` may be called."""
 
     ready: bool
 
     def open(self, loop: EventLoop) -> None:
-        """Begin. Unpicklable when the children cannot be told what they are to do."""
+        """Get ready; ``ready`` may become true later. Unpicklable when the options cannot be sent to children."""
 
     def move_to(self, loop: EventLoop) -> None:
-        """Be driven by another loop from now on."""
+        """Use this loop from now on."""
 
     def start_child(self, index: int) -> StartedProcess:
-        """A child for this slot. OSError when there is none to be had now."""
+        """Start a child for the slot with this index. OSError when the system refuses, or when not ready."""
 
     def reap(self, pid: int, *, wait: bool = False) -> tuple[bool, int | None]:
-        """Whether a child is gone, and its exit code where that can be known."""
+        """Whether a child has exited, and its exit code, negative for a signal; None when that cannot be known."""
 
     def close(self) -> None:
-        """No more children."""
+        """Start no more children; release what ``open`` made."""
 
 
-def start_process(create: Callable[[ParentLinkBuilder], int], *, inherited: bool) -> StartedProcess:
+def start_process(create: Callable[[ChildEnds], int], *, inherited: bool) -> StartedProcess:
     """Make both ends of a link and a process that has the child's ends. ``create(child_ends)`` returns its pid."""
     link, child_ends = make_link(inherited=inherited)
     try:
@@ -53,7 +53,7 @@ def start_process(create: Callable[[ParentLinkBuilder], int], *, inherited: bool
         raise
     finally:
         child_ends.close()
-    link.hold(pid)
+    link.watch_pid(pid)
     return StartedProcess(pid, link)
 
 
@@ -81,11 +81,11 @@ class Fork:
     def close(self) -> None:
         pass
 
-    def _fork(self, index: int, child_ends: ParentLinkBuilder) -> int:
-        return fork_child(partial(self._live, index), child_ends, index)
+    def _fork(self, index: int, child_ends: ChildEnds) -> int:
+        return fork_child(partial(self._run_child, index), child_ends, index)
 
-    def _live(self, index: int, child_ends: ParentLinkBuilder) -> None:
-        Runner(child_ends, index, lambda: self._options, self._fork_options).live()
+    def _run_child(self, index: int, child_ends: ChildEnds) -> None:
+        ChildProcess(child_ends, index, lambda: self._options, self._fork_options).run()
 
 
 class Spawn:

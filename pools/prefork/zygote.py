@@ -1,7 +1,7 @@
-"""The zygote: one small process that has imported the app and run nothing, from which all children are forked.
+"""The zygote: one small process that has imported the app and run no task, from which all children are forked.
 
 The pool's own process then never forks: it may have threads, may have grown, and its locks, connections and memory are
-nobody's fork_options. Children of the zygote are not children of this process, so the zygote says how they ended; they
+not inherited by any child. Children of the zygote are not children of this process, so the zygote says how they ended; they
 outlive it, and a new one is started in its place.
 """
 
@@ -117,12 +117,12 @@ class ForkServer:
         """Before it is ready: its report. Afterwards it speaks only when asked, so this is its end."""
         reports = self._inbox.receive() if not self.ready else []
         if self.ready or self._inbox.ended or any(report.kind != WORKER_UP for report in reports):
-            self._lose(_cause(reports))
+            self._on_lost(_cause(reports))
         elif reports:
             self.ready = True
             self._hooks.on_start_method_ready()
 
-    def _lose(self, cause: str = "") -> None:
+    def _on_lost(self, cause: str = "") -> None:
         was_ready, lived = self.ready, time.monotonic() - self._started_at
         pid, code = self.pid, self._end()
         if was_ready and lived > backoff.SHORT_LIFE_SECONDS:
@@ -157,11 +157,11 @@ class ForkServer:
     # -- its children
 
     def start_child(self, index: int) -> StartedProcess:
-        born = start_process(lambda child_ends: self._ask(FORK, index, child_ends.fds)[0], inherited=False)
-        if born.link.pidfd < 0:  # nothing else tells when it dies; without its alive_pipe it ends at once
-            born.link.close()
+        process = start_process(lambda child_ends: self._ask(FORK, index, child_ends.fds)[0], inherited=False)
+        if process.link.pidfd < 0:  # nothing else tells when it dies; without its alive_pipe it ends at once
+            process.link.close()
             raise OSError(errno.EMFILE, "no descriptor is left to watch a child with")
-        return born
+        return process
 
     def reap(self, pid: int, *, wait: bool = False) -> tuple[bool, int | None]:  # noqa: ARG002
         if not self.ready:
@@ -181,7 +181,7 @@ class ForkServer:
             socket.send_fds(zygote.link.socket, [REQUEST.pack(kind, number)], fds or [])
             pid, code, problem = ANSWER.unpack(_receive_answer(zygote.link.socket))
         except OSError as error:
-            self._lose(f": {error}")
+            self._on_lost(f": {error}")
             raise
         if problem:
             raise OSError(problem, os.strerror(problem))
