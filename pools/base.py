@@ -84,7 +84,6 @@ class BasePool(PoolHooks):
         self._hard_timeout_callback = on_hard_timeout
         self._terminate_job_callback = on_terminate_job
         self._busy = 0
-        self._running_here: set[Handle] = set()
         self._check_options()
 
     # -- what it is
@@ -262,43 +261,7 @@ class BasePool(PoolHooks):
                 raise TimeoutError(f"{handle!r} was not done within {timeout_seconds} s")
             loop.run_once(left)
 
-    def on_apply(self, handle: Handle, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        self.run(handle, target, args, kwargs)
-
-    # -- for subclasses
-
-    def run(
-        self, handle: Handle, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any], slot: int = 0
-    ) -> None:
-        """Run a task here and now and complete its handle.
-
-        Whatever the task raises is its failure and stays in the handle, SystemExit too. Only KeyboardInterrupt also
-        goes on to the caller: it comes from outside of the task, and a worker may derive its own interruption from
-        it.
-        """
-        self._accept(handle, slot)
-        try:
-            value = target(*args, **kwargs)
-        except BaseException as error:
-            self._running_here.discard(handle)
-            handle.fail(error, time.monotonic())
-            if isinstance(error, KeyboardInterrupt):
-                raise
-        else:
-            self._running_here.discard(handle)
-            handle.succeed(value, time.monotonic())
-        finally:
-            if self.on_slot is not None:
-                self.tell_slot(slot, handle.pid, "idle")
-
-    def _accept(self, handle: Handle, slot: int) -> None:
-        self._running_here.add(handle)  # a set: a subclass may run its tasks in threads, and this is atomic
-        pid, now = os.getpid(), time.monotonic()
-        handle.begin(slot, pid, now)
-        if handle.accept_callback is not None:
-            self.accepted(handle, now)
-        if self.on_slot is not None:
-            self.tell_slot(slot, pid, "busy")
+    # -- checks
 
     def _wake_up(self) -> None:
         if self.state is not _NEW:

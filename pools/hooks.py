@@ -1,11 +1,14 @@
-"""The methods that a pool of your own may override; ``BasePool`` calls them."""
+"""What a pool of your own may override, and what it has to run a task with; ``BasePool`` calls these methods."""
 
 from __future__ import annotations
 
+import logging
+import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pools.callbacks import Callbacks
+from pools.callbacks import Callbacks, SlotCallback
 from pools.handle import DoneCallback, Handle
 from pools.loop import EventLoop
 
@@ -13,13 +16,17 @@ Target = Callable[..., Any]
 
 
 class PoolHooks(Callbacks):
-    """Everything a pool does in its own way. What stands here is right for a pool without slots of its own."""
+    """Everything a pool does in its own way. As it is here, a task runs at once in the thread that calls."""
 
     initializer: Callable[..., object] | None
     initargs: tuple[Any, ...]
     finalizer: Callable[[], object] | None
     _soft_timeout_callback: DoneCallback | None
     _hard_timeout_callback: DoneCallback | None
+
+    def __init__(self, *, log: logging.Logger, on_slot: SlotCallback | None) -> None:
+        super().__init__(log=log, on_slot=on_slot)
+        self._running_here: set[Handle] = set()
 
     def on_register(self, loop: EventLoop) -> None:
         """A loop was given; ``self.loop`` is set."""
@@ -43,7 +50,7 @@ class PoolHooks(Callbacks):
 
     def on_apply(self, handle: Handle, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Bring the task to a slot; there, ``self.run`` runs it and completes the handle. Must not raise."""
-        raise NotImplementedError
+        self.run(handle, target, args, kwargs)
 
     def on_cancel(self, handle: Handle) -> bool:  # noqa: ARG002
         """Take back a waiting handle (``handle.withdraw``); False when it has started."""
@@ -74,3 +81,38 @@ class PoolHooks(Callbacks):
         """The pool has found that a task has reached its hard limit."""
         if self._hard_timeout_callback is not None:
             self.notify(self._hard_timeout_callback, handle)
+
+    # -- for subclasses
+
+    def run(
+        self, handle: Handle, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any], slot: int = 0
+    ) -> None:
+        """Run a task here and now and complete its handle.
+
+        Whatever the task raises is its failure and stays in the handle, SystemExit too. Only KeyboardInterrupt also
+        goes on to the caller: it comes from outside of the task, and a worker may derive its own interruption from
+        it.
+        """
+        self._accept(handle, slot)
+        try:
+            value = target(*args, **kwargs)
+        except BaseException as error:
+            self._running_here.discard(handle)
+            handle.fail(error, time.monotonic())
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        else:
+            self._running_here.discard(handle)
+            handle.succeed(value, time.monotonic())
+        finally:
+            if self.on_slot is not None:
+                self.tell_slot(slot, handle.pid, "idle")
+
+    def _accept(self, handle: Handle, slot: int) -> None:
+        self._running_here.add(handle)  # a set: a subclass may run its tasks in threads, and this is atomic
+        pid, now = os.getpid(), time.monotonic()
+        handle.begin(slot, pid, now)
+        if handle.accept_callback is not None:
+            self.accepted(handle, now)
+        if self.on_slot is not None:
+            self.tell_slot(slot, pid, "busy")

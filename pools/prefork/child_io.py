@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterable
 from functools import partial
 from typing import Protocol
 
@@ -37,9 +38,11 @@ class ChildIO:
         self._listener = listener
         self._loop: EventLoop | None = None
 
-    def move_to(self, loop: EventLoop) -> None:
-        """Use this loop from now on. Children that were watched in another loop are to be watched again."""
+    def move_to(self, loop: EventLoop, children: Iterable[Child]) -> None:
+        """Use this loop from now on, also for children that were watched in another one."""
         self._loop = loop
+        for child in children:
+            self.watch(child)
 
     def watch(self, child: Child) -> None:
         """Begin to tell what the child sends, and its exit."""

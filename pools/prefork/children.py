@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import time
 from functools import partial
 from typing import Protocol
 
@@ -13,14 +12,12 @@ from pools.prefork.age_watch import AgeWatch
 from pools.prefork.child import ChildOptions, ForkOptions
 from pools.prefork.child_io import ChildIO
 from pools.prefork.deadlines import Deadlines
-from pools.prefork.exit import await_exit, has_exited, signal_group, signal_process
-from pools.prefork.filling import Filling
+from pools.prefork.exit import has_exited, kill_and_wait, signal_group, signal_process
+from pools.prefork.filling import Filling, make_start_method
 from pools.prefork.protocol import INIT_FAILED, WORKER_UP, Report, load
 from pools.prefork.recycle_limits import RecycleLimits
 from pools.prefork.slot import Child, ChildState, Job, Slot, drop_order
 
-SLOW_START_SECONDS = 10.0
-"""How often the log mentions a child that is still starting."""
 LEAVE_SECONDS = 5.0
 """How long a retired child may take, with its finalizer, before it is killed."""
 END_SECONDS = 1.0
@@ -73,11 +70,10 @@ class Children:
         self._abandoned_pids: set[int] = set()
         self.alive: set[Child] = set()
         self.deadlines = Deadlines(self.alive)
-        self.filling = Filling(
-            self, self._slots, options, fork_options, start_method=start_method, limits=limits, log=log
-        )
+        start_method_of = partial(make_start_method, start_method, options, fork_options)
+        self.filling = Filling(self, self._slots, start_method_of, deadlines=self.deadlines, limits=limits, log=log)
         self._io = ChildIO(self)
-        self._ages = AgeWatch(self._on_old)
+        self._ages = AgeWatch(self.renew)
 
     def open(self, count: int) -> None:
         """Make the first slots. Unpicklable when the children cannot be told what they are to do."""
@@ -90,12 +86,10 @@ class Children:
 
     def move_to(self, loop: EventLoop) -> None:
         """Use this loop from now on."""
-        self._io.move_to(loop)
+        self._io.move_to(loop, self.alive)
         self.filling.move_to(loop)
         self.deadlines.move_to(loop)
         self._ages.move_to(loop, self.alive)
-        for child in self.alive:
-            self._io.watch(child)
 
     # -- slots
 
@@ -137,10 +131,7 @@ class Children:
         if slot.spare is child:
             slot.spare = None
         if slot.child is child:
-            slot.child = None
-            slot.renew = False
-            if slot.spare is not None:
-                self._promote_spare(slot)
+            self._promote_spare(slot)
         self.filling.fill(slot)
         self._forget_if_empty(slot)
 
@@ -162,12 +153,6 @@ class Children:
         """Put a fresh child in this slot; the present one goes on until the fresh one is ready."""
         slot.renew = True
         self.filling.renew_some()
-
-    def _on_old(self, child: Child) -> None:
-        if child.slot.child is child:
-            self.renew(child.slot)
-        else:  # a spare: it may become the child of its slot later
-            self._ages.start(child, SLOW_START_SECONDS)
 
     # -- a child at work
 
@@ -205,7 +190,6 @@ class Children:
         if child.limits.seconds is not None:
             self._ages.start(child, child.limits.seconds)
         self.set_state(child, ChildState.STARTING)
-        self.deadlines.set(child, SLOW_START_SECONDS, partial(self._on_slow_start, child))
 
     def on_start_failed(self, problem: str) -> None:
         self._listener.on_start_failed(problem)
@@ -229,11 +213,6 @@ class Children:
 
     def on_exit(self, child: Child) -> None:
         self._remove_dead(child)
-
-    def _on_slow_start(self, child: Child) -> None:
-        seconds = time.monotonic() - child.started_at
-        self._log.warning("slot %d: child %d is still starting after %.0f s", child.slot.index, child.pid, seconds)
-        self.deadlines.set(child, seconds, partial(self._on_slow_start, child))
 
     def _on_up(self, child: Child) -> None:
         slot = child.slot
@@ -280,9 +259,7 @@ class Children:
     def kill_all(self) -> None:
         """End all children now and wait for it, without the loop: for the end of a program."""
         for child in list(self.alive):
-            signal_group(child.pid, signal.SIGKILL)
-            if child.link.pidfd >= 0:
-                await_exit(child.link.pidfd, ABANDON_SECONDS)
+            kill_and_wait(child.pid, child.link.pidfd, ABANDON_SECONDS)
             child.link.close()
             self.filling.start_method.reap(child.pid, wait=True)
         self.alive.clear()

@@ -34,6 +34,13 @@ def await_exit(pidfd: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
+def kill_and_wait(pid: int, pidfd: int, seconds: float) -> None:
+    """Kill a child and all of its group, and wait at most this long for its end; not at all without a pidfd."""
+    signal_group(pid, signal.SIGKILL)
+    if pidfd >= 0:
+        await_exit(pidfd, seconds)
+
+
 def signal_group(pid: int, signum: int) -> None:
     """Send a signal to the process group that a child leads, or to the child alone while it does not lead one yet."""
     try:

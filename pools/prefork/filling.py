@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -12,11 +12,15 @@ from pools.errors import PoolUnavailable
 from pools.loop import EventLoop
 from pools.prefork import backoff
 from pools.prefork.child import ChildOptions, ForkOptions
+from pools.prefork.deadlines import Deadlines
 from pools.prefork.exit import exit_text
 from pools.prefork.recycle_limits import RecycleLimits
 from pools.prefork.slot import Child, ChildState, Slot, drop_order
 from pools.prefork.start_methods import Fork, Spawn, StartMethod
-from pools.prefork.zygote import ForkServer
+from pools.prefork.zygote import ForkServer, StartMethodListener
+
+SLOW_START_SECONDS = 10.0
+"""When the log mentions a child that is still starting, for the first time; then again each time it has doubled."""
 
 
 class FillingListener(Protocol):
@@ -29,6 +33,19 @@ class FillingListener(Protocol):
         """A slot could not be filled; another attempt follows."""
 
 
+def make_start_method(
+    name: str, options: ChildOptions, fork_options: ForkOptions, listener: StartMethodListener
+) -> StartMethod:
+    """The start method of this name. PoolUnavailable for an unknown one."""
+    if name == "fork":
+        return Fork(options, fork_options)
+    if name == "spawn":
+        return Spawn(options)
+    if name == "forkserver":
+        return ForkServer(listener, options)
+    raise PoolUnavailable(f"the prefork pool knows no start method {name!r}", hint="known: fork, forkserver, spawn")
+
+
 class Filling:
     """Starts children for the slots of one pool.
 
@@ -39,29 +56,20 @@ class Filling:
         self,
         listener: FillingListener,
         slots: Mapping[int, Slot],
-        options: ChildOptions,
-        fork_options: ForkOptions,
+        start_method_of: Callable[[StartMethodListener], StartMethod],
         *,
-        start_method: str,
+        deadlines: Deadlines,
         limits: RecycleLimits,
         log: logging.Logger,
     ) -> None:
         self._listener = listener
         self._slots = slots
+        self._deadlines = deadlines
         self._limits = limits
         self._log = log
         self._loop: EventLoop | None = None
-        self.start_method = self._make_start_method(start_method, options, fork_options)
+        self.start_method = start_method_of(self)
         self.active = True
-
-    def _make_start_method(self, name: str, options: ChildOptions, fork_options: ForkOptions) -> StartMethod:
-        if name == "fork":
-            return Fork(options, fork_options)
-        if name == "spawn":
-            return Spawn(options)
-        if name == "forkserver":
-            return ForkServer(self, options)
-        raise PoolUnavailable(f"the prefork pool knows no start method {name!r}", hint="known: fork, forkserver, spawn")
 
     def open(self) -> None:
         """Get ready to start children. Unpicklable when they cannot be told what they are to do."""
@@ -133,7 +141,13 @@ class Filling:
             return None
         child = Child(slot, pid, link, self._limits.for_one_child())
         self._listener.on_started(child, start_message)
+        self._deadlines.set(child, SLOW_START_SECONDS, partial(self._on_slow_start, child))
         return child
+
+    def _on_slow_start(self, child: Child) -> None:
+        seconds = time.monotonic() - child.started_at
+        self._log.warning("slot %d: child %d is still starting after %.0f s", child.slot.index, child.pid, seconds)
+        self._deadlines.set(child, seconds, partial(self._on_slow_start, child))
 
     # -- failures
 

@@ -104,10 +104,7 @@ class PreforkPool(BasePool):
             "max-memory-per-child": self.max_memory_per_child_bytes or "N/A",
             "max-age-per-child": self.max_age_per_child_seconds or "N/A",
             "start-method": self.start_method,
-            "slots": [
-                {"index": child.slot.index, "pid": child.pid, "state": str(child.state), "tasks": child.tasks_done}
-                for child in children
-            ],
+            "slots": [child.describe() for child in children],
         }
 
     # -- life
@@ -137,13 +134,10 @@ class PreforkPool(BasePool):
     def on_close(self) -> None:
         post_to_loop(self.loop, self._finish_closing)
 
-    def on_stop(self) -> None:
-        self._wait_until_empty()
-
     def on_terminate(self) -> None:
         if self.loop is not None and not self.loop.closed:
             self._in_loop(self._end_everything)
-        self._wait_until_empty()
+        self.on_stop()
 
     def _move_to(self, loop: EventLoop) -> None:
         self._children.move_to(loop)
@@ -166,7 +160,7 @@ class PreforkPool(BasePool):
             elif child.state is not ChildState.RETIRING:
                 self._children.terminate_child(child, signal.SIGKILL)
 
-    def _wait_until_empty(self) -> None:
+    def on_stop(self) -> None:
         loop = self.loop
         if loop is None:  # never started
             return
@@ -246,17 +240,12 @@ class PreforkPool(BasePool):
         return True
 
     def _withdraw(self, handle: Handle) -> bool:
-        if not self._waiting.remove(handle):
-            return False
-        handle.withdraw(time.monotonic())
+        withdrawn = self._waiting.withdraw(handle)
         self._finish_closing()
-        return True
+        return withdrawn
 
     def _withdraw_all(self, error: PoolError | None = None) -> list[Handle]:
-        handles = self._waiting.remove_all()
-        now = time.monotonic()
-        for handle in handles:
-            handle.withdraw(now, error)
+        handles = self._waiting.withdraw_all(error)
         self._finish_closing()
         return handles
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from pools.errors import PoolError
 from pools.handle import Handle
@@ -92,6 +93,10 @@ class Child:
     def spent(self) -> bool:
         """Whether it has run all the tasks it may."""
         return self.tasks_left == 0
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for people: index of the slot, pid, state, tasks done."""
+        return {"index": self.slot.index, "pid": self.pid, "state": str(self.state), "tasks": self.tasks_done}
 
     def send(self, job: Job) -> bool:
         """Write a job to it; whether all of it is on its way. OSError when the child is gone."""

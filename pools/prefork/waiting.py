@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 
+from pools.errors import PoolError
 from pools.handle import Handle
 from pools.prefork.slot import Child, Job
 
@@ -55,16 +57,20 @@ class WaitingJobs:
             if not self._assign(child, job):
                 self._jobs.appendleft(job)
 
-    def remove(self, handle: Handle) -> bool:
-        """Take the job of this handle out of the queue; False when it is not in it."""
+    def withdraw(self, handle: Handle) -> bool:
+        """Take this handle back; False when it does not wait."""
         for job in self._jobs:
             if job.handle is handle:
                 self._jobs.remove(job)
+                handle.withdraw(time.monotonic())
                 return True
         return False
 
-    def remove_all(self) -> list[Handle]:
-        """Empty the queue; the handles of its jobs, in order."""
+    def withdraw_all(self, error: PoolError | None = None) -> list[Handle]:
+        """Take back all handles that wait, with this error; the handles, in order."""
         handles = [job.handle for job in self._jobs]
         self._jobs.clear()
+        now = time.monotonic()
+        for handle in handles:
+            handle.withdraw(now, error)
         return handles

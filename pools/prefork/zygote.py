@@ -1,8 +1,8 @@
 """The zygote: one small process that has imported the app and run no task, from which all children are forked.
 
-The pool's own process then never forks: it may have threads, may have grown, and its locks, connections and memory are
-not inherited by any child. Children of the zygote are not children of this process, so the zygote says how they ended; they
-outlive it, and a new one is started in its place.
+The pool's own process then never forks: it may have threads, may have grown, and no child inherits its locks,
+connections and memory. Children of the zygote are not children of this process, so the zygote tells how they ended;
+they outlive it, and a new zygote is started in its place.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class ForkServer:
 
     def start_child(self, index: int) -> StartedProcess:
         process = start_process(lambda child_ends: self._ask(FORK, index, child_ends.fds)[0], inherited=False)
-        if process.link.pidfd < 0:  # nothing else tells when it dies; without its alive_pipe it ends at once
+        if process.link.pidfd < 0:  # nothing else tells when it dies; without its alive pipe it ends at once
             process.link.close()
             raise OSError(errno.EMFILE, "no descriptor is left to watch a child with")
         return process

@@ -356,7 +356,7 @@ def test_a_pool_that_never_starts_can_be_stopped(make_pool: Make, tmp_path: Path
 def test_a_slow_start_is_waited_for(
     make_pool: Make, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pools.prefork.children.SLOW_START_SECONDS", 0.05)
+    monkeypatch.setattr("pools.prefork.filling.SLOW_START_SECONDS", 0.05)
     gate, births = tmp_path / "gate", tmp_path / "births"
     pool = make_pool(kind, 1, initializer=tasks.wait_unless, initargs=(str(gate), str(births)))
     handle = pool.apply_async(tasks.add, (1,))
