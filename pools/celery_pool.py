@@ -40,14 +40,14 @@ def is_celery_pool(found: object) -> bool:
 
 
 def adapt(found: type) -> type[BasePool]:
-    """The class as one of ours."""
+    """A subclass of ``CeleryPool`` for this class, with its name and module."""
     return type(found.__name__, (CeleryPool,), {"foreign_class": found, "__module__": found.__module__})
 
 
 class CeleryPool(BasePool):
     """Drives an instance of ``foreign_class``.
 
-    app, hostname: what Celery gives its pools to work with; silent where the program has no Celery app.
+    app, hostname: passed on to the class as Celery does; None and empty where the program has no Celery app.
     """
 
     foreign_class: ClassVar[type]
@@ -242,7 +242,7 @@ class CeleryPool(BasePool):
     def _tell(
         self, handle: Handle, *, value: Any = None, error: BaseException | None, remote_traceback: str = ""
     ) -> None:
-        """The first end that is told is the end."""
+        """Complete the handle, once: later reports about it are dropped."""
         with self._lock:
             if self._runs.pop(handle, None) is None:
                 return
@@ -254,7 +254,7 @@ class CeleryPool(BasePool):
             if isinstance(error, HardTimeLimit):
                 self.on_hard_timeout(handle)
 
-    # -- making it
+    # -- the instance of the class
 
     def _make(self, app: Any, hostname: str) -> Any:
         memory = self.max_memory_per_child_bytes
@@ -273,12 +273,12 @@ class CeleryPool(BasePool):
         )
 
     def _check_options(self) -> None:
-        """What becomes of the options only the class knows."""
+        """Other options are not checked: only the class knows what it does with them."""
         check_slots(self.limit)
 
 
 class _Run:
-    """A task that was given to the class. end_reason: how it ends, whatever the class says."""
+    """A task that was given to the class. end_reason: the error its handle gets, whatever the class reports."""
 
     __slots__ = ("end_reason", "handle", "slot")
 
@@ -289,7 +289,7 @@ class _Run:
 
 
 def run_task(target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Report:
-    """What the class runs. It never raises: some classes lose exceptions, others end the worker with them."""
+    """Call the target for the class. Never raises: some classes lose exceptions, others end the worker with them."""
     started = time.monotonic()
     try:
         return 0, target(*args, **kwargs), time.monotonic() - started
@@ -328,7 +328,7 @@ def _defines(instance: Any, name: str) -> bool:
 
 
 def _translate(error: BaseException) -> BaseException:
-    """billiard's and Celery's words for how a pool ended a task, by name."""
+    """Our error for one of billiard's and Celery's, found by the name of its class; others unchanged."""
     for cls in type(error).__mro__:
         if cls.__name__ in _OURS:
             ours = _OURS[cls.__name__](str(error))

@@ -1,4 +1,4 @@
-"""Tasks that share one process, in threads or on an event loop: an exception ends them, or nothing does.
+"""Tasks that share one process, in threads or on an event loop, and can be ended only by an exception.
 
 At the soft limit ``SoftTimeLimit`` is raised inside the task. At the hard limit, and by ``terminate_job``, ``Killed``
 is raised in the same way, and the task has ``GRACE_SECONDS`` to end: its handle fails with ``HardTimeLimit`` or
@@ -37,27 +37,27 @@ class Run:
     """A task in its slot.
 
     interrupt(error): raise it inside the task, from any thread; it may come too late.  end_reason: the error the handle
-    gets, whatever the task itself returns or raises.  softened: whether its soft limit was reached.
+    gets, whatever the task itself returns or raises.  soft_raised: whether its soft limit was reached.
     """
 
-    __slots__ = ("end_reason", "handle", "interrupt", "softened")
+    __slots__ = ("end_reason", "handle", "interrupt", "soft_raised")
 
     def __init__(self, handle: Handle, interrupt: Interrupt) -> None:
         self.handle = handle
         self.interrupt = interrupt
-        self.softened = False
+        self.soft_raised = False
         self.end_reason: PoolError | None = None
 
 
 class InProcessPool(BasePool):
-    """What waits and what runs, its limits and its end. Subclasses bring tasks to slots."""
+    """Keeps the tasks that wait and those that run, and ends them. Subclasses bring tasks to slots."""
 
     def __init__(self, limit: int = 1, **options: Any) -> None:
         super().__init__(limit, **options)
         self._lock = threading.Lock()
         self._waiting: OrderedDict[Handle, Job] = OrderedDict()
         self._runs: dict[Handle, Run] = {}
-        self._watchdog = Watchdog(self._on_alarm, name=f"pool-{self.name}-watchdog")
+        self._watchdog = Watchdog(self._on_deadline, name=f"pool-{self.name}-watchdog")
 
     @property
     def free_slots(self) -> int:
@@ -101,7 +101,7 @@ class InProcessPool(BasePool):
     # -- one task
 
     def _begin(self, slot: int, run: Run) -> None:
-        """It runs from now on. ``_busy`` and ``_runs`` know already."""
+        """The task begins. ``_busy`` and ``_runs`` count it already."""
         handle, pid, now = run.handle, os.getpid(), time.monotonic()
         handle.begin(slot, pid, now)
         if (deadline := _first_deadline(handle)) is not None:
@@ -111,7 +111,7 @@ class InProcessPool(BasePool):
         self.tell_slot(slot, pid, "busy")
 
     def _end(self, run: Run, value: Any, failure: BaseException | None) -> None:
-        """Its code has returned, and its slot is free."""
+        """The task's code has returned or raised, and its slot is free."""
         handle = run.handle
         self._watchdog.forget(handle)
         with self._lock:
@@ -124,13 +124,13 @@ class InProcessPool(BasePool):
         elif failure is None:
             handle.succeed(value, time.monotonic())
         else:
-            if isinstance(failure, SoftTimeLimit) and run.softened:
+            if isinstance(failure, SoftTimeLimit) and run.soft_raised:
                 failure.args = (_soft_limit_of(handle),)  # an exception raised in a thread comes without its text
             handle.fail(failure, time.monotonic())
 
     # -- its limits, and its end on request
 
-    def _on_alarm(self, handle: Handle) -> None:
+    def _on_deadline(self, handle: Handle) -> None:
         """In the watching thread: a deadline has passed."""
         run = self._runs.get(handle)
         if run is None:
@@ -141,11 +141,11 @@ class InProcessPool(BasePool):
         elif hard is not None and time.monotonic() >= handle.started_at + hard:
             self._request_end(run, HardTimeLimit(f"the task ran into its hard time limit of {hard} s"))
         else:
-            self._soften(run)
+            self._raise_soft_limit(run)
 
-    def _soften(self, run: Run) -> None:
+    def _raise_soft_limit(self, run: Run) -> None:
         handle = run.handle
-        run.softened = True
+        run.soft_raised = True
         if handle.timeout_seconds is not None:
             self._watchdog.watch(handle, handle.started_at + handle.timeout_seconds)
         run.interrupt(SoftTimeLimit(_soft_limit_of(handle)))
@@ -164,7 +164,7 @@ class InProcessPool(BasePool):
         return True
 
     def _abandon(self, run: Run) -> None:
-        """Tell the end of a task that does not end. Whoever takes it out of ``_runs`` tells it."""
+        """Fail the handle of a task that does not end. Its run leaves ``_runs``, so nothing else completes it."""
         with self._lock:
             if self._runs.pop(run.handle, None) is None:
                 return
@@ -179,7 +179,7 @@ class InProcessPool(BasePool):
             self.on_hard_timeout(run.handle)
 
     def on_abandon(self, handle: Handle) -> None:
-        """The code of this task may occupy its slot for ever."""
+        """The code of this task may occupy its slot until the process ends."""
 
 
 def _first_deadline(handle: Handle) -> float | None:

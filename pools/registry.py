@@ -1,4 +1,4 @@
-"""From the name of a pool to its class. The class is imported when asked for, and not before."""
+"""Finds the class of a pool by its name, and imports it only then."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class ThreadsPool(InProcessPool):
         self.tell_slot(index, os.getpid(), "dead")
 
     def _leaves(self, index: int) -> bool:
-        """Whether this thread is one too many; after a shrink and a grow in a row it is not."""
+        """Whether this thread has to leave; after a shrink and a grow in a row it has not."""
         with self._lock:
             if len(self._threads) <= self._wanted:
                 return False
@@ -149,7 +149,7 @@ class ThreadsPool(InProcessPool):
         self.tell_slot(index, os.getpid(), "idle")
 
     def _take(self, run: Run) -> Job | None:
-        """The task is taken out of the queue, unless it was taken back."""
+        """Take the task out of the queue; None when its handle was cancelled."""
         with self._lock:
             job = self._waiting.pop(run.handle, None)
             if job is not None:

@@ -1,4 +1,4 @@
-"""A thread that notices deadlines while the thread of a task cannot."""
+"""A thread that notices deadlines, because the thread of the task is busy with the task."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Watchdog:
             self._wake_event.set()
 
     def forget(self, handle: Handle) -> None:
-        """Its task has ended."""
+        """Do not call for this handle. Does nothing for one that is not watched."""
         self._watched.pop(handle, None)
 
     def close(self) -> None:
@@ -52,7 +52,7 @@ class Watchdog:
 
     def _run(self) -> None:
         while not self._closed:
-            # Any deadline set while this looks around is earlier than for ever, and rings.
+            # Any deadline that is set during the search is earlier than this, and wakes the thread.
             self._sleeps_until = _FOREVER
             earliest = self._call_due(time.monotonic())
             self._sleeps_until = earliest

@@ -12,7 +12,7 @@ from pools.loop import EventLoop
 from pools.prefork.exit import has_exited
 from pools.prefork.fresh_interpreter import start_message_head
 from pools.prefork.protocol import Report
-from pools.prefork.slot import Child, ChildState, Job
+from pools.prefork.slot import Child, ChildState
 
 POLL_SECONDS = 0.2
 """How often to check whether a child has exited, where the system has no pidfd."""
@@ -54,7 +54,7 @@ class ChildIO:
         else:
             loop.call_later(POLL_SECONDS, partial(self._poll, child, loop))
         if child.outbox.pending:
-            loop.add_writer(child.link.socket.fileno(), partial(self._on_writable, child))
+            self.send_rest(child)
 
     def unwatch(self, child: Child) -> None:
         """Tell nothing more of this child. Before its link is closed."""
@@ -65,11 +65,10 @@ class ChildIO:
         if child.link.pidfd >= 0:
             loop.remove_reader(child.link.pidfd)
 
-    def send(self, child: Child, job: Job) -> None:
-        """Send it a job. OSError when it is gone; then it has read nothing of the job."""
-        if not child.send(job):
-            assert self._loop is not None
-            self._loop.add_writer(child.link.socket.fileno(), partial(self._on_writable, child))
+    def send_rest(self, child: Child) -> None:
+        """The child's outbox is not empty: send the rest when the socket takes it."""
+        assert self._loop is not None
+        self._loop.add_writer(child.link.socket.fileno(), partial(self._on_writable, child))
 
     def send_start_message(self, child: Child, message: bytes) -> None:
         """Send a child what it must read first; before ``watch``."""

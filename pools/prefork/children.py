@@ -158,7 +158,8 @@ class Children:
 
     def send(self, child: Child, job: Job) -> None:
         """Give the child this job. OSError when it is gone; then it has read nothing of the job."""
-        self._io.send(child, job)
+        if not child.send(job):
+            self._io.send_rest(child)
         child.begin_job(job)
 
     def after_task(self, child: Child) -> None:

@@ -21,19 +21,19 @@ class Deadlines:
         """Use the timers of this loop from now on."""
         self._loop = loop
         self._timer = None
-        self._arm_nearest()
+        self._start_nearest()
 
     def set(self, child: Child, seconds: float, on_deadline: Callable[[], object]) -> None:
         """Call ``on_deadline`` this long from now, unless another deadline of the child is set before."""
         child.due = time.monotonic() + seconds
         child.on_deadline = on_deadline
-        self._arm(child.due)
+        self._start_timer(child.due)
 
     def clear(self, child: Child) -> None:
-        """No deadline."""
+        """The child has no deadline."""
         child.due, child.on_deadline = NEVER, None
 
-    def _arm(self, due: float) -> None:
+    def _start_timer(self, due: float) -> None:
         # A deadline that is cleared leaves the timer alone: it fires once for nothing.
         assert self._loop is not None
         if self._timer is not None:
@@ -42,10 +42,10 @@ class Deadlines:
             self._timer.cancel()
         self._timer = self._loop.call_at(due, self._call_due)
 
-    def _arm_nearest(self) -> None:
+    def _start_nearest(self) -> None:
         nearest = min((child.due for child in self._children), default=NEVER)
         if nearest < NEVER:
-            self._arm(nearest)
+            self._start_timer(nearest)
 
     def _call_due(self) -> None:
         now = time.monotonic()
@@ -54,4 +54,4 @@ class Deadlines:
                 on_deadline = child.on_deadline
                 self.clear(child)
                 on_deadline()
-        self._arm_nearest()
+        self._start_nearest()

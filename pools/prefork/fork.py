@@ -1,8 +1,8 @@
-"""The birth of a process, by fork or as a fresh interpreter: the only module that touches billiard.
+"""Starts a process, by fork or as a fresh interpreter: the only module that uses billiard.
 
 Of billiard's start methods only the parts are used. Its ``spawn`` keeps a semaphore tracker (one more process) per
-program; the children of its ``forkserver`` are reaped out of sight, so that nobody learns which signal killed them, and
-a fork server that died is never replaced.
+program; the children of its ``forkserver`` are reaped by it, which loses the signal that killed them, and a fork
+server that died is never replaced.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def fork_child(main: Main, child_ends: ChildEnds, index: int) -> int:
     # The pool waits for its children itself: billiard must neither reap them in passing nor join them at exit.
     process._children.discard(process)
     with contextlib.suppress(OSError):
-        os.setpgid(pid, pid)  # the child does it too; whoever is first
+        os.setpgid(pid, pid)  # the child does it too, and may be first
     return pid
 
 

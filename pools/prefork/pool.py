@@ -267,10 +267,12 @@ class PreforkPool(BasePool):
             return
         job = child.end_job()
         self._busy -= 1
-        self._task_limits.check_memory(child, report.rss)
+        if report.rss:
+            self._task_limits.check_memory(child, report.rss)
         self._children.after_task(child)  # first the next task, then the callbacks of this one
         _complete(job, report)
-        self._finish_closing()
+        if self.state is not PoolState.RUNNING:
+            self._finish_closing()
 
     def on_dead(self, child: Child, exit_code: int | None) -> None:
         if child.job is not None:

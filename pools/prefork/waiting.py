@@ -43,7 +43,8 @@ class WaitingJobs:
     def add_idle(self, child: Child) -> None:
         """The child may be given a job."""
         self._idle.append(child)
-        self.assign_jobs()
+        if self._jobs:
+            self.assign_jobs()
 
     def remove_idle(self, child: Child) -> None:
         """The child may not be given a job any more. Does nothing for one that is not idle."""

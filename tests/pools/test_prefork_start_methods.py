@@ -179,23 +179,23 @@ def test_stop_ends_every_process_and_closes_every_descriptor(make_pool: Make, me
 @every_method
 @pytest.mark.parametrize("how", ["recycled", "stopped", "ended"])
 def test_every_child_runs_the_finalizer_once(make_pool: Make, method: str, how: str, tmp_path: Path) -> None:
-    farewells = tmp_path / "farewells"
+    finished = tmp_path / "finished"
     pool = make_pool(
         "prefork+loop",
         1,
         start_method=method,
         max_tasks_per_child=1 if how == "recycled" else None,
-        finalizer=partial(tasks.mark_pid, str(farewells)),
+        finalizer=partial(tasks.mark_pid, str(finished)),
     )
     ran_in = [pool.apply_async(os.getpid).result(PATIENCE)]
     if how == "ended":
         handle = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"), str(tmp_path / "started")))
         turn_until(pool, lambda: tasks.lines(tmp_path / "started"))
         pool.terminate_job(handle)
-    turn_until(pool, lambda: how == "stopped" or tasks.lines(farewells))
+    turn_until(pool, lambda: how == "stopped" or tasks.lines(finished))
     pool.stop()
 
-    said = [int(line) for line in tasks.lines(farewells)]
+    said = [int(line) for line in tasks.lines(finished)]
     assert ran_in[0] in said
     assert len(said) == len(set(said))
 
