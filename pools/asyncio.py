@@ -3,7 +3,7 @@
 Limits and ``terminate_job`` throw their exception into the coroutine where it awaits, as ``asyncio.timeout`` does: what
 it awaits is cancelled first, and the exception is a ``CancelledError`` too, so that task groups and ``wait_for`` clean
 up before it comes out of them. ``except SoftTimeLimit`` catches it. A coroutine that does not await is not reached,
-and stops all others with it; the hard limit then gives it up, see ``pools.inprocess``.
+and it stops all others; the hard limit then gives it up, see ``pools.inprocess``.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Any, TypeVar
 from pools.base import Target
 from pools.errors import Killed, SoftTimeLimit
 from pools.handle import Handle
-from pools.inprocess import GRACE_SECONDS, HERE, InProcessPool, Job, Run
-from pools.interruption import Interruptible
+from pools.inprocess import GRACE_SECONDS, THIS_THREAD, InProcessPool, Job, Run
+from pools.raise_in_thread import Interruptible
 from pools.traits import TRAITS
 
 R = TypeVar("R")
@@ -38,21 +38,21 @@ def complete(coroutine: Coroutine[Any, Any, R]) -> R:
     In a thread of an asyncio pool it runs on the loop of the pool, anywhere else on a loop of its own. In an asyncio
     and in a threads pool, limits reach it where it awaits.
     """
-    run: Run | None = getattr(HERE, "run", None)
+    run: Run | None = getattr(THIS_THREAD, "run", None)
     if isinstance(run, _AsyncioRun):
         return run.complete(coroutine)
     return asyncio.run(coroutine) if run is None else _complete_in_thread(run, coroutine)
 
 
 def _complete_in_thread(run: Run, coroutine: Coroutine[Any, Any, R]) -> R:
-    async def attend() -> R:
-        guest = _Guest(asyncio.get_running_loop())
-        run.interrupt = guest.interrupt
-        return await guest.attend(coroutine)
+    async def run_coroutine() -> R:
+        driven = _DrivenCoroutine(asyncio.get_running_loop())
+        run.interrupt = driven.interrupt
+        return await driven.drive(coroutine)
 
     into_thread = run.interrupt
     try:
-        return asyncio.run(attend())
+        return asyncio.run(run_coroutine())
     finally:
         run.interrupt = into_thread
 
@@ -69,8 +69,8 @@ class AsyncioPool(InProcessPool):
         self._context = contextvars.Context()
         self._free = list(range(limit))
         self._numbered = limit
-        self._handed: deque[tuple[_AsyncioRun, Job]] = deque()
-        self._loop_knows = False
+        self._new_runs: deque[tuple[_AsyncioRun, Job]] = deque()
+        self._loop_woken = False
         self._calls: queue.SimpleQueue[tuple[_AsyncioRun, Job] | None] = queue.SimpleQueue()
         self._threads: set[threading.Thread] = set()
         self._calls_open = 0
@@ -126,9 +126,9 @@ class AsyncioPool(InProcessPool):
             slot, run, job = taken
             self._begin(slot, run)
             if inspect.iscoroutinefunction(job[0]):
-                self._hand_to_loop(run, job)
+                self._run_on_loop(run, job)
             else:
-                self._call_in_thread(run, job)
+                self._run_in_thread(run, job)
 
     def _take(self) -> tuple[int, _AsyncioRun, Job] | None:
         """The next task and a slot for it, when there are both."""
@@ -164,35 +164,37 @@ class AsyncioPool(InProcessPool):
         asyncio.set_event_loop(self.events)
         try:
             self.events.run_forever()
-            self.events.run_until_complete(_end_leftovers())
+            self.events.run_until_complete(_cancel_left_tasks())
         finally:
             self.events.close()
 
-    def _hand_to_loop(self, run: _AsyncioRun, job: Job) -> None:
-        self._handed.append((run, job))
+    def _run_on_loop(self, run: _AsyncioRun, job: Job) -> None:
+        self._new_runs.append((run, job))
         if threading.current_thread() is self._thread:
-            self._spawn_handed()
-        elif not self._loop_knows:  # waking the loop costs more than starting a task, so once for many
-            self._loop_knows = True
-            self.events.call_soon_threadsafe(self._spawn_handed)
+            self._start_new_runs()
+        elif not self._loop_woken:  # waking the loop costs more than starting a task, so once for many
+            self._loop_woken = True
+            self.events.call_soon_threadsafe(self._start_new_runs)
 
-    def _spawn_handed(self) -> None:
-        self._loop_knows = False  # first: what is handed over from now on wakes it again
-        while self._handed:
-            run, job = self._handed.popleft()
-            run.task = self.events.create_task(self._attend(run, *job), context=self._context.copy())
+    def _start_new_runs(self) -> None:
+        self._loop_woken = False  # first: what is handed over from now on wakes it again
+        while self._new_runs:
+            run, job = self._new_runs.popleft()
+            run.task = self.events.create_task(self._await_task(run, *job), context=self._context.copy())
 
-    async def _attend(self, run: _AsyncioRun, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    async def _await_task(
+        self, run: _AsyncioRun, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> None:
         value, failure = None, None
         try:
-            value = await run.enter(_Guest(self.events)).attend(target(*args, **kwargs))
+            value = await run.enter(_DrivenCoroutine(self.events)).drive(target(*args, **kwargs))
         except BaseException as error:
             failure = error
         self._end(run, value, failure)
 
     # -- everything else, in threads
 
-    def _call_in_thread(self, run: _AsyncioRun, job: Job) -> None:
+    def _run_in_thread(self, run: _AsyncioRun, job: Job) -> None:
         with self._lock:
             self._calls_open += 1
             short = self._calls_open > len(self._threads)
@@ -225,87 +227,87 @@ class AsyncioPool(InProcessPool):
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
     ) -> tuple[Any, BaseException | None]:
-        HERE.run = run
+        THIS_THREAD.run = run
         try:
-            if (missed := run.enter_thread(thread)) is not None:
-                return None, missed
+            if (pending := run.enter_thread(thread)) is not None:
+                return None, pending
             return thread.call(run.handle, self._context.copy().run, (target, *args), kwargs)
         finally:
-            HERE.run = None
+            THIS_THREAD.run = None
 
 
 class _AsyncioRun(Run):
-    """A task in its slot, which is reached on the loop or in a thread, wherever its code is now."""
+    """A task in its slot. Its code is on the loop or in a thread, and an interruption is raised where it is now."""
 
-    __slots__ = ("_events", "_guest", "_missed", "_place", "_thread", "task")
+    __slots__ = ("_driven", "_events", "_lock", "_pending", "_thread", "task")
 
     def __init__(self, handle: Handle, events: asyncio.AbstractEventLoop) -> None:
         super().__init__(handle, self._interrupt)
         self.task: asyncio.Task[None] | None = None
         self._events = events
-        self._place = threading.Lock()
-        self._guest: _Guest | None = None
+        self._lock = threading.Lock()
+        self._driven: _DrivenCoroutine | None = None
         self._thread: Interruptible | None = None
-        self._missed: SoftTimeLimit | Killed | None = None
+        self._pending: SoftTimeLimit | Killed | None = None
 
-    def enter(self, guest: _Guest) -> _Guest:
-        """Its code is a coroutine from now on."""
-        with self._place:
-            self._guest = guest
-            if self._missed is not None:
-                guest.interrupt(self._missed)
-        return guest
+    def enter(self, driven: _DrivenCoroutine) -> _DrivenCoroutine:
+        """Its code is this coroutine from now on. Raises there what came too early."""
+        with self._lock:
+            self._driven = driven
+            if self._pending is not None:
+                driven.interrupt(self._pending)
+        return driven
 
     def enter_thread(self, thread: Interruptible) -> BaseException | None:
-        """Its code is called in this thread; what should have been raised before that."""
-        with self._place:
+        """Its code is called in this thread from now on. Returns the error that came too early, None without one."""
+        with self._lock:
             self._thread = thread
-            return self._missed
+            return self._pending
 
     def complete(self, coroutine: Coroutine[Any, Any, R]) -> R:
         """From its thread: run a coroutine on the loop, and wait for it."""
         future: concurrent.futures.Future[R] = concurrent.futures.Future()
-        guest = _Guest(self._events)
+        driven = _DrivenCoroutine(self._events)
         context = contextvars.copy_context()
-        self.enter(guest)
+        self.enter(driven)
         try:
-            self._events.call_soon_threadsafe(partial(guest.report, coroutine, future), context=context)
+            self._events.call_soon_threadsafe(partial(driven.report, coroutine, future), context=context)
             return future.result()
         finally:
-            with self._place:
-                self._guest = None
+            with self._lock:
+                self._driven = None
 
     def _interrupt(self, error: SoftTimeLimit | Killed) -> None:
-        with self._place:
-            if self._guest is not None:
-                self._guest.interrupt(error)
+        with self._lock:
+            if self._driven is not None:
+                self._driven.interrupt(error)
             elif self._thread is not None:
                 self._thread.interrupt(self.handle, error)
             else:
-                self._missed = error
+                self._pending = error
 
 
-class _Guest:
+class _DrivenCoroutine:
     """A coroutine on the loop, driven step by step, so that an exception of ours can take the place of a cancellation.
 
-    cancels: cancellations that others had asked for when it last began to await.  owed: one that came together with
-    ours; it follows at the next await.
+    _cancels: how often others had asked to cancel it when it last began to await.  _owes_cancel: somebody else asked
+    to cancel it together with us; that cancellation follows at the next await.
     """
 
     def __init__(self, events: asyncio.AbstractEventLoop) -> None:
         self._events = events
         self._task: asyncio.Task[Any] | None = None
         self._awaits = False
-        self._knocked = False
-        self._owed = False
+        self._cancelled_here = False
+        self._owes_cancel = False
         self._cancels = 0
-        self._news: SoftTimeLimit | Killed | None = None
+        self._pending: SoftTimeLimit | Killed | None = None
 
     def interrupt(self, error: SoftTimeLimit | Killed) -> None:
         """From any thread: raise it in the coroutine where it awaits, or will await next."""
-        self._news = error
+        self._pending = error
         with suppress(RuntimeError):  # the loop is closed, and the coroutine with it
-            self._events.call_soon_threadsafe(self._knock)
+            self._events.call_soon_threadsafe(self._cancel_to_raise)
 
     def report(self, coroutine: Coroutine[Any, Any, R], future: concurrent.futures.Future[R]) -> None:
         """On the loop: run the coroutine as a task of its own, and tell the future."""
@@ -313,27 +315,27 @@ class _Guest:
 
     async def _report(self, coroutine: Coroutine[Any, Any, R], future: concurrent.futures.Future[R]) -> None:
         try:
-            future.set_result(await self.attend(coroutine))
+            future.set_result(await self.drive(coroutine))
         except BaseException as error:
             future.set_exception(error)
 
     @types.coroutine
-    def attend(self, coroutine: Coroutine[Any, Any, R]) -> Generator[Any, Any, R]:
+    def drive(self, coroutine: Coroutine[Any, Any, R]) -> Generator[Any, Any, R]:
         """Run it to its end."""
         task = self._task = asyncio.current_task()
         assert task is not None
         step: Callable[[Any], Any] = coroutine.send
         argument: Any = None
-        if self._news is not None:
-            step, argument = coroutine.throw, self._take_news()
+        if self._pending is not None:
+            step, argument = coroutine.throw, self._take_pending()
         while True:
             try:
                 awaited = step(argument)
             except StopIteration as end:
                 result: R = end.value
                 return result
-            if self._owed:
-                self._owed = False
+            if self._owes_cancel:
+                self._owes_cancel = False
                 task.uncancel()
                 task.cancel()
             try:
@@ -344,19 +346,19 @@ class _Guest:
                 step, argument = coroutine.throw, error
             finally:
                 self._awaits = False
-            if self._knocked:
-                self._knocked = False
-                self._owed = task.uncancel() > self._cancels
-                step, argument = coroutine.throw, self._take_news()
+            if self._cancelled_here:
+                self._cancelled_here = False
+                self._owes_cancel = task.uncancel() > self._cancels
+                step, argument = coroutine.throw, self._take_pending()
 
-    def _knock(self) -> None:
-        if self._awaits and not self._knocked and self._news is not None and self._task is not None:
-            self._knocked = True
+    def _cancel_to_raise(self) -> None:
+        if self._awaits and not self._cancelled_here and self._pending is not None and self._task is not None:
+            self._cancelled_here = True
             self._task.cancel()
 
-    def _take_news(self) -> BaseException:
-        news, self._news = self._news, None
-        return _SoftTimeLimit(str(news)) if isinstance(news, SoftTimeLimit) else _Killed(str(news))
+    def _take_pending(self) -> BaseException:
+        error, self._pending = self._pending, None
+        return _SoftTimeLimit(str(error)) if isinstance(error, SoftTimeLimit) else _Killed(str(error))
 
 
 class _SoftTimeLimit(SoftTimeLimit, asyncio.CancelledError):
@@ -367,8 +369,8 @@ class _Killed(Killed, asyncio.CancelledError):
     """The end at an await."""
 
 
-async def _end_leftovers() -> None:
-    """What tasks have started and not waited for."""
+async def _cancel_left_tasks() -> None:
+    """Cancel what tasks have started and not waited for, and give it ``GRACE_SECONDS`` to end."""
     left = asyncio.all_tasks() - {asyncio.current_task()}
     for task in left:
         task.cancel()

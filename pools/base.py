@@ -1,4 +1,4 @@
-"""What every pool is: a number of slots, tasks that are handed to them, and a life that begins and ends."""
+"""What all pools share: slots, tasks that are given to them, and the states from new to stopped."""
 
 from __future__ import annotations
 
@@ -11,19 +11,21 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
 
+from pools.callbacks import SlotCallback
 from pools.errors import PoolClosed, PoolError
 from pools.handle import AcceptCallback, DoneCallback, Handle
+from pools.hooks import PoolHooks, Target
 from pools.loop import EventLoop
+from pools.options import check_options, check_time_limits, require
 from pools.traits import TRAITS, Traits
 
-SlotCallback = Callable[[int, int, str], object]
-Target = Callable[..., Any]
+__all__ = ["BasePool", "PoolState", "SlotCallback", "Target"]
 
 _NO_KWARGS: Mapping[str, Any] = {}
 
 
 class PoolState(StrEnum):
-    """The life of a pool, in this order."""
+    """The states of a pool, in this order. CLOSED: no new work, accepted tasks go on."""
 
     NEW = "new"
     RUNNING = "running"
@@ -35,17 +37,18 @@ _NEW = PoolState.NEW
 _RUNNING = PoolState.RUNNING
 
 
-class BasePool:
-    """The base of all pools. A pool of your own overrides ``on_apply`` and what else it needs.
+class BasePool(PoolHooks):
+    """The base of all pools. A pool of your own overrides ``on_apply`` and what else it needs of ``PoolHooks``.
 
-    The class attribute ``traits`` says what the pool can do, and the base refuses what it cannot: options, limits,
-    resizing and ending of tasks never pass silently. Untouched, a subclass runs each task at once in the calling
+    The class attribute ``traits`` says what the pool can do. Options, limits, resizing and ending of tasks that it
+    cannot do are refused with a PoolError. A subclass that overrides nothing runs each task at once in the calling
     thread.
 
     limit: number of slots.  initializer(*initargs), finalizer(): called in each process where tasks run, before the
-    first and after the last.  on_slot(index, pid, state): told of every change of a slot.  on_soft_timeout(handle),
-    on_hard_timeout(handle): told when a limit strikes; a pool whose tasks cannot be ended from inside leaves the hard
-    limit to this callback. on_terminate_job(handle, signum): the same for ``terminate_job``.
+    first and after the last task.  on_slot(index, pid, state): called at every change of a slot.
+    on_soft_timeout(handle), on_hard_timeout(handle): called when a task reaches a limit; a pool that cannot end its
+    tasks from inside leaves the hard limit to this callback.  on_terminate_job(handle, signum): the same for
+    ``terminate_job``.
     """
 
     traits: Traits = TRAITS["custom"]
@@ -67,6 +70,7 @@ class BasePool:
         on_terminate_job: Callable[[Handle, int], object] | None = None,
         log: logging.Logger | None = None,
     ) -> None:
+        super().__init__(log=log or logging.getLogger(type(self).__module__), on_slot=on_slot)
         self.limit = limit
         self.initializer = initializer
         self.initargs = tuple(initargs)
@@ -75,15 +79,11 @@ class BasePool:
         self.max_memory_per_child_bytes = max_memory_per_child_bytes
         self.max_age_per_child_seconds = max_age_per_child_seconds
         self.start_method = start_method
-        self.on_slot = on_slot
-        self.log = log or logging.getLogger(type(self).__module__)
-        self.loop: EventLoop | None = None
         self.state = PoolState.NEW
         self._soft_timeout_callback = on_soft_timeout
         self._hard_timeout_callback = on_hard_timeout
         self._terminate_job_callback = on_terminate_job
         self._busy = 0
-        self._running_here: set[Handle] = set()
         self._check_options()
 
     # -- what it is
@@ -261,128 +261,7 @@ class BasePool:
                 raise TimeoutError(f"{handle!r} was not done within {timeout_seconds} s")
             loop.run_once(left)
 
-    # -- to override
-
-    def on_register(self, loop: EventLoop) -> None:
-        """A loop was given; ``self.loop`` is set."""
-
-    def on_start(self) -> None:
-        """Make the slots."""
-        if self.initializer is not None:
-            self.initializer(*self.initargs)
-
-    def on_close(self) -> None:
-        """No new work comes from now on."""
-
-    def on_stop(self) -> None:
-        """Wait for what was accepted, then give up the slots."""
-        if self.finalizer is not None:
-            self.finalizer()
-
-    def on_terminate(self) -> None:
-        """Give up the slots at once."""
-        self.on_stop()
-
-    def on_apply(self, handle: Handle, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Bring the task to a slot; there, ``self.run`` runs it and completes the handle. Must not raise."""
-        self.run(handle, target, args, kwargs)
-
-    def on_cancel(self, handle: Handle) -> bool:  # noqa: ARG002
-        """Take back a waiting handle (``handle.withdraw``); whether it had not started."""
-        return False
-
-    def on_terminate_job(self, which: Handle | int, signum: int) -> bool:
-        """End a running task."""
-        raise NotImplementedError
-
-    def on_grow(self, count: int) -> None:
-        """Add slots and raise ``self.limit``."""
-        raise NotImplementedError
-
-    def on_shrink(self, count: int) -> None:
-        """Give up slots and lower ``self.limit``."""
-        raise NotImplementedError
-
-    def on_restart(self) -> None:
-        """Replace what runs the slots."""
-        raise NotImplementedError
-
-    def on_soft_timeout(self, handle: Handle) -> None:
-        """A task reached its soft limit."""
-        if self._soft_timeout_callback is not None:
-            self.notify(self._soft_timeout_callback, handle)
-
-    def on_hard_timeout(self, handle: Handle) -> None:
-        """A task reached its hard limit."""
-        if self._hard_timeout_callback is not None:
-            self.notify(self._hard_timeout_callback, handle)
-
-    # -- for subclasses
-
-    def run(
-        self, handle: Handle, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any], slot: int = 0
-    ) -> None:
-        """Run a task here and now and complete its handle.
-
-        Whatever the task raises is its failure and stays in the handle, SystemExit too. Only KeyboardInterrupt also
-        goes on to the caller: it comes from outside of the task, and a worker may derive its own interruption from
-        it.
-        """
-        self._accept(handle, slot)
-        try:
-            value = target(*args, **kwargs)
-        except BaseException as error:
-            self._running_here.discard(handle)
-            handle.fail(error, time.monotonic())
-            if isinstance(error, KeyboardInterrupt):
-                raise
-        else:
-            self._running_here.discard(handle)
-            handle.succeed(value, time.monotonic())
-        finally:
-            if self.on_slot is not None:
-                self.tell_slot(slot, handle.pid, "idle")
-
-    def _accept(self, handle: Handle, slot: int) -> None:
-        self._running_here.add(handle)  # a set: a subclass may run its tasks in threads, and this is atomic
-        pid, now = os.getpid(), time.monotonic()
-        handle.begin(slot, pid, now)
-        if handle.accept_callback is not None:
-            self.accepted(handle, now)
-        if self.on_slot is not None:
-            self.tell_slot(slot, pid, "busy")
-
-    def accepted(self, handle: Handle, now: float) -> None:
-        """Call the accept callback, the first time only: a task put back after its slot died was accepted before."""
-        callback, handle.accept_callback = handle.accept_callback, None
-        if callback is not None:
-            pid = handle.pid
-            self._in_loop_thread(lambda: callback(pid, now), handle)
-
-    def notify(self, callback: DoneCallback, handle: Handle) -> None:
-        """Call back in the loop's thread. A callback that raises is logged and harms nobody else."""
-        self._in_loop_thread(lambda: callback(handle), handle)
-
-    def tell_slot(self, index: int, pid: int, state: str) -> None:
-        """Tell ``on_slot``."""
-        if self.on_slot is not None:
-            try:
-                self.on_slot(index, pid, state)
-            except Exception:
-                self.log.exception("on_slot failed for slot %d", index)
-
-    def _in_loop_thread(self, call: Callable[[], object], handle: Handle) -> None:
-        loop = self.loop
-        if loop is None or loop.closed or loop.in_thread:
-            self._call_back(call, handle)
-        else:
-            loop.call_soon_threadsafe(lambda: self._call_back(call, handle))
-
-    def _call_back(self, call: Callable[[], object], handle: Handle) -> None:
-        try:
-            call()
-        except Exception:
-            self.log.exception("a callback of %r failed", handle)
+    # -- checks
 
     def _wake_up(self) -> None:
         if self.state is not _NEW:
@@ -396,37 +275,17 @@ class BasePool:
         return self.state is _RUNNING
 
     def _require(self, capability: str, what: str) -> None:
-        if not getattr(self.traits, capability):
-            able = ", ".join(sorted(row.name for row in TRAITS.values() if getattr(row, capability)))
-            raise PoolError(f"the {self.name} pool cannot {what}", hint=f"pools that can: {able}")
+        require(self.traits, capability, what)
 
     def _check_limits(self, soft: float | None, hard: float | None) -> None:
-        if soft is not None:
-            self._require("soft_limit", "keep a soft time limit")
-        if hard is not None:
-            self._require("hard_limit", "keep a hard time limit")
-        if (soft is not None and soft <= 0) or (hard is not None and hard <= 0):
-            raise ValueError("a time limit is more than 0 seconds")
+        check_time_limits(self.traits, soft, hard)
 
     def _check_options(self) -> None:
-        if self.limit < 1:
-            raise ValueError(f"a pool has at least one slot, not {self.limit}")
-        if self.traits.fixed_slots not in (None, self.limit):
-            raise PoolError(
-                f"the {self.name} pool has {self.traits.fixed_slots} slot, not {self.limit}",
-                hint="run more workers, or use a pool with a variable number of slots",
-            )
-        if self.max_tasks_per_child is not None:
-            self._require("recycle_tasks", "recycle its slots by number of tasks")
-            if self.max_tasks_per_child < 1:
-                raise ValueError("max_tasks_per_child is at least 1")
-        if self.max_memory_per_child_bytes is not None:
-            self._require("recycle_memory", "recycle its slots by memory")
-        if self.max_age_per_child_seconds is not None:
-            self._require("recycle_age", "recycle its slots by age")
-            if self.max_age_per_child_seconds <= 0:
-                raise ValueError("max_age_per_child_seconds is more than 0")
-        if self.start_method != "fork" and not self.traits.own_processes:
-            raise PoolError(
-                f"the {self.name} pool starts no processes: start_method {self.start_method!r} means nothing"
-            )
+        check_options(
+            self.traits,
+            limit=self.limit,
+            max_tasks_per_child=self.max_tasks_per_child,
+            max_memory_per_child_bytes=self.max_memory_per_child_bytes,
+            max_age_per_child_seconds=self.max_age_per_child_seconds,
+            start_method=self.start_method,
+        )

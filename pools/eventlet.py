@@ -1,6 +1,6 @@
 """One green thread of eventlet per task. For programs that need eventlet: its own project calls it deprecated.
 
-How limits and ends work, and where they stop, is told in :mod:`pools.green`.
+How limits and ends reach a task, and which task they do not reach, is told in :mod:`pools.green_limits`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pools.base import Target
-from pools.green import Cancel, GreenPool
+from pools.green import GreenPool
+from pools.green_limits import Cancel
 from pools.handle import Handle
 from pools.patching import import_green, require_installed, require_patched
 from pools.traits import TRAITS
@@ -75,7 +76,7 @@ class EventletPool(GreenPool):
     def _spawn(self, function: Callable[..., object], *args: Any) -> None:
         self._pool.spawn_n(function, *args)
 
-    def _in_hub_after(self, seconds: float, function: Callable[[], object]) -> Cancel:
+    def in_hub_after(self, seconds: float, function: Callable[[], object]) -> Cancel:
         timer = hubs.get_hub().schedule_call_global(seconds, function)
         return lambda: timer.cancel()
 
@@ -88,5 +89,5 @@ class EventletPool(GreenPool):
             if timeout_seconds:
                 self._pool.waitall()
 
-    def _thread(self) -> Any:
+    def original_thread(self) -> Any:
         return patcher.original("_thread")

@@ -1,6 +1,6 @@
 """One greenlet of gevent per task: thousands of waiting tasks in one thread.
 
-How limits and ends work, and where they stop, is told in :mod:`pools.green`.
+How limits and ends reach a task, and which task they do not reach, is told in :mod:`pools.green_limits`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import gevent
 import gevent.pool
 from gevent.monkey import get_original
 
-from pools.green import Cancel, GreenPool
+from pools.green import GreenPool
+from pools.green_limits import Cancel
 from pools.traits import TRAITS
 
 
@@ -30,7 +31,7 @@ class GeventPool(GreenPool):
     def _spawn(self, function: Callable[..., object], *args: Any) -> None:
         self._pool.spawn(function, *args)
 
-    def _in_hub_after(self, seconds: float, function: Callable[[], object]) -> Cancel:
+    def in_hub_after(self, seconds: float, function: Callable[[], object]) -> Cancel:
         loop = gevent.get_hub().loop
         if seconds <= 0:
             callback = loop.run_callback(function)
@@ -46,6 +47,6 @@ class GeventPool(GreenPool):
         gevent.sleep(0)
         self._pool.join(timeout_seconds)
 
-    def _thread(self) -> Any:
+    def original_thread(self) -> Any:
         names = ("start_new_thread", "allocate_lock", "get_ident")
         return SimpleNamespace(**{name: get_original("_thread", name) for name in names})

@@ -1,4 +1,4 @@
-"""The pending result of one ``apply_async``."""
+"""The result of one ``apply_async``, there already or still to come."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import threading
 import traceback
 from collections.abc import Callable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from pools.errors import PoolError, Terminated
-
-if TYPE_CHECKING:
-    from pools.base import BasePool
+from pools.loop import EventLoop
 
 
 class HandleState(StrEnum):
@@ -31,10 +29,26 @@ _FAILED = HandleState.FAILED
 _CANCELLED = HandleState.CANCELLED
 
 _WAITERS = threading.Lock()
-"""Two threads that begin to wait for one handle must wait for the same event."""
+"""Guards ``Handle._event``: two threads that begin to wait for one handle must wait for the same event."""
 
 DoneCallback = Callable[["Handle"], object]
 AcceptCallback = Callable[[int, float], object]
+
+
+class HandleOwner(Protocol):
+    """What a handle needs of its pool."""
+
+    loop: EventLoop | None
+
+    def wait(self, handle: Handle, timeout_seconds: float | None = None) -> None:
+        """Return when the handle is done. TimeoutError when it takes longer."""
+
+    def notify(self, callback: DoneCallback, handle: Handle) -> None:
+        """Call ``callback(handle)`` in the thread of the loop."""
+
+    def on_cancel(self, handle: Handle) -> bool:
+        """Take back a handle that has not started; False when it has."""
+        ...
 
 
 class RemoteTraceback(Exception):
@@ -49,11 +63,11 @@ class RemoteTraceback(Exception):
 
 
 class Handle:
-    """What became, or will become, of one task.
+    """The state and the outcome of one task.
 
     id: as given by the caller.  slot, pid: where it runs or ran (-1 and 0 before that).  started_at, ended_at:
-    ``time.monotonic()``, 0.0 before.  value: what the task returned.  error: what ended it instead.
-    abandoned: its end was told, but its code still occupies the slot, and only the end of the process ends it.
+    ``time.monotonic()``, 0.0 before.  value: what the task returned.  error: what it raised, or why it was ended.
+    abandoned: the handle is done, but the task's code still occupies the slot, until the process ends.
     """
 
     __slots__ = (
@@ -77,7 +91,7 @@ class Handle:
 
     def __init__(
         self,
-        pool: BasePool,
+        pool: HandleOwner,
         id: str,
         accept_callback: AcceptCallback | None,
         callback: DoneCallback | None,

@@ -1,4 +1,4 @@
-"""Tasks that share one process, in threads or on an event loop: an exception ends them, or nothing does.
+"""Tasks that share one process, in threads or on an event loop, and can be ended only by an exception.
 
 At the soft limit ``SoftTimeLimit`` is raised inside the task. At the hard limit, and by ``terminate_job``, ``Killed``
 is raised in the same way, and the task has ``GRACE_SECONDS`` to end: its handle fails with ``HardTimeLimit`` or
@@ -27,37 +27,37 @@ Job = tuple[Target, Sequence[Any], Mapping[str, Any]]
 Interrupt = Callable[[SoftTimeLimit | Killed], object]
 
 GRACE_SECONDS = 1.0
-"""What a task may take to end by itself, once its end is decided."""
+"""Seconds a task may take to end after ``Killed`` was raised in it."""
 
-HERE = threading.local()
-"""``HERE.run``: the run that this thread is in, where it is in one."""
+THIS_THREAD = threading.local()
+"""``THIS_THREAD.run``: the run whose code this thread executes, None or missing without one."""
 
 
 class Run:
     """A task in its slot.
 
-    interrupt(error): raise it inside the task, from any thread; it may come too late.  verdict: why the task is to end,
-    whatever it says itself.  softened: whether its soft limit has struck.
+    interrupt(error): raise it inside the task, from any thread; it may come too late.  end_reason: the error the handle
+    gets, whatever the task itself returns or raises.  soft_raised: whether its soft limit was reached.
     """
 
-    __slots__ = ("handle", "interrupt", "softened", "verdict")
+    __slots__ = ("end_reason", "handle", "interrupt", "soft_raised")
 
     def __init__(self, handle: Handle, interrupt: Interrupt) -> None:
         self.handle = handle
         self.interrupt = interrupt
-        self.softened = False
-        self.verdict: PoolError | None = None
+        self.soft_raised = False
+        self.end_reason: PoolError | None = None
 
 
 class InProcessPool(BasePool):
-    """What waits and what runs, its limits and its end. Subclasses bring tasks to slots."""
+    """Keeps the tasks that wait and those that run, and ends them. Subclasses bring tasks to slots."""
 
     def __init__(self, limit: int = 1, **options: Any) -> None:
         super().__init__(limit, **options)
         self._lock = threading.Lock()
         self._waiting: OrderedDict[Handle, Job] = OrderedDict()
         self._runs: dict[Handle, Run] = {}
-        self._watchdog = Watchdog(self._on_alarm, name=f"pool-{self.name}-watchdog")
+        self._watchdog = Watchdog(self._on_deadline, name=f"pool-{self.name}-watchdog")
 
     @property
     def free_slots(self) -> int:
@@ -76,13 +76,13 @@ class InProcessPool(BasePool):
     def on_terminate_job(self, which: Handle | int, signum: int) -> bool:  # noqa: ARG002
         # A pid names no slot here: all of them have the same.
         run = self._runs.get(which) if isinstance(which, Handle) else None
-        return run is not None and self._condemn(run, Terminated("the task was ended on request"))
+        return run is not None and self._request_end(run, Terminated("the task was ended on request"))
 
     def on_terminate(self) -> None:
         self.flush()
         runs = list(self._runs.values())
         for run in runs:
-            self._condemn(run, Terminated("the pool was terminated while the task ran"))
+            self._request_end(run, Terminated("the pool was terminated while the task ran"))
         end = time.monotonic() + GRACE_SECONDS
         for run in runs:
             with suppress(TimeoutError):
@@ -101,7 +101,7 @@ class InProcessPool(BasePool):
     # -- one task
 
     def _begin(self, slot: int, run: Run) -> None:
-        """It runs from now on. ``_busy`` and ``_runs`` know already."""
+        """The task begins. ``_busy`` and ``_runs`` count it already."""
         handle, pid, now = run.handle, os.getpid(), time.monotonic()
         handle.begin(slot, pid, now)
         if (deadline := _first_deadline(handle)) is not None:
@@ -111,7 +111,7 @@ class InProcessPool(BasePool):
         self.tell_slot(slot, pid, "busy")
 
     def _end(self, run: Run, value: Any, failure: BaseException | None) -> None:
-        """Its code has returned, and its slot is free."""
+        """The task's code has returned or raised, and its slot is free."""
         handle = run.handle
         self._watchdog.forget(handle)
         with self._lock:
@@ -119,52 +119,52 @@ class InProcessPool(BasePool):
             told = self._runs.pop(handle, None) is None
         if told:
             self.log.warning("%r has returned after all; its result is dropped", handle)
-        elif run.verdict is not None:
+        elif run.end_reason is not None:
             self._fail(run)
         elif failure is None:
             handle.succeed(value, time.monotonic())
         else:
-            if isinstance(failure, SoftTimeLimit) and run.softened:
+            if isinstance(failure, SoftTimeLimit) and run.soft_raised:
                 failure.args = (_soft_limit_of(handle),)  # an exception raised in a thread comes without its text
             handle.fail(failure, time.monotonic())
 
     # -- its limits, and its end on request
 
-    def _on_alarm(self, handle: Handle) -> None:
+    def _on_deadline(self, handle: Handle) -> None:
         """In the watching thread: a deadline has passed."""
         run = self._runs.get(handle)
         if run is None:
             return
         hard = handle.timeout_seconds
-        if run.verdict is not None:
+        if run.end_reason is not None:
             self._abandon(run)
         elif hard is not None and time.monotonic() >= handle.started_at + hard:
-            self._condemn(run, HardTimeLimit(f"the task ran into its hard time limit of {hard} s"))
+            self._request_end(run, HardTimeLimit(f"the task ran into its hard time limit of {hard} s"))
         else:
-            self._soften(run)
+            self._raise_soft_limit(run)
 
-    def _soften(self, run: Run) -> None:
+    def _raise_soft_limit(self, run: Run) -> None:
         handle = run.handle
-        run.softened = True
+        run.soft_raised = True
         if handle.timeout_seconds is not None:
             self._watchdog.watch(handle, handle.started_at + handle.timeout_seconds)
         run.interrupt(SoftTimeLimit(_soft_limit_of(handle)))
         self.on_soft_timeout(handle)
 
-    def _condemn(self, run: Run, verdict: PoolError) -> bool:
+    def _request_end(self, run: Run, end_reason: PoolError) -> bool:
         """Raise it inside the task, which must end now; False when it has ended already."""
         with self._lock:
             if run.handle not in self._runs:
                 return False
-            if run.verdict is not None:
+            if run.end_reason is not None:
                 return True
-            run.verdict = verdict
+            run.end_reason = end_reason
         self._watchdog.watch(run.handle, time.monotonic() + GRACE_SECONDS)
-        run.interrupt(Killed(str(verdict)))
+        run.interrupt(Killed(str(end_reason)))
         return True
 
     def _abandon(self, run: Run) -> None:
-        """Tell the end of a task that does not end. Whoever takes it out of ``_runs`` tells it."""
+        """Fail the handle of a task that does not end. Its run leaves ``_runs``, so nothing else completes it."""
         with self._lock:
             if self._runs.pop(run.handle, None) is None:
                 return
@@ -173,13 +173,13 @@ class InProcessPool(BasePool):
         self._fail(run)
 
     def _fail(self, run: Run) -> None:
-        assert run.verdict is not None
-        run.handle.fail(run.verdict, time.monotonic())
-        if isinstance(run.verdict, HardTimeLimit):
+        assert run.end_reason is not None
+        run.handle.fail(run.end_reason, time.monotonic())
+        if isinstance(run.end_reason, HardTimeLimit):
             self.on_hard_timeout(run.handle)
 
     def on_abandon(self, handle: Handle) -> None:
-        """The code of this task may occupy its slot for ever."""
+        """The code of this task may occupy its slot until the process ends."""
 
 
 def _first_deadline(handle: Handle) -> float | None:

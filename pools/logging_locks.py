@@ -2,8 +2,8 @@
 
 Before Python 3.13 a handler takes its lock in one statement and enters the ``try`` that gives it back in the next. An
 exception raised from outside between the two leaves the lock with the thread for good, and every thread that logs
-stands still from then on. So whoever runs a task that may have been interrupted gives back, when it is over, what its
-thread still holds: it is in no call of ``logging`` then.
+waits for ever from then on. So after a task that may have been interrupted, its thread releases what it still holds: it
+is in no call of ``logging`` then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def release_own() -> int:
-    """Give back what the calling thread (or greenlet) holds; how often something was to be given back."""
+    """Release the locks that the calling thread (or greenlet) holds; how many releases that took."""
     count = 0
     for lock in _locks():
         is_owned = getattr(lock, "_is_owned", None)

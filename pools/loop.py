@@ -96,11 +96,6 @@ class EventLoop:
         self.add_reader(self._wake_read.fileno(), self._on_wake)
 
     @property
-    def wake_fd(self) -> int:
-        """Non-blocking descriptor for ``signal.set_wakeup_fd``: a signal then ends the wait at once."""
-        return self._wake_write.fileno()
-
-    @property
     def in_thread(self) -> bool:
         """Whether the caller is in the thread that runs this loop (before the first turn: that made it)."""
         return threading.get_ident() == self._thread
@@ -183,10 +178,6 @@ class EventLoop:
 
     # -- now
 
-    def call_soon(self, callback: Callback) -> None:
-        """Call in the next turn. From the loop's own thread."""
-        self._soon.append(callback)
-
     def call_soon_threadsafe(self, callback: Callback) -> None:
         """Call in the next turn, and wake the loop for it. From any thread, and from signal handlers."""
         self._soon.append(callback)
@@ -215,7 +206,7 @@ class EventLoop:
     def run_once(self, timeout_seconds: float | None = None) -> None:
         """One turn: wait for something to do, at most this long (None: for ever; 0: look only), and do it."""
         self._thread = threading.get_ident()
-        for key, mask in self._ready(self._patience(timeout_seconds)):
+        for key, mask in self._ready(self._wait_seconds(timeout_seconds)):
             watch: _Watch = key.data
             if mask & selectors.EVENT_READ and watch.reader is not None:
                 self._call(watch.reader)
@@ -224,17 +215,17 @@ class EventLoop:
         self._run_timers()
         self._run_soon()
 
-    def _ready(self, patience: float | None) -> list[tuple[selectors.SelectorKey, int]]:
+    def _ready(self, wait_seconds: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         if not self._yields:
-            return self._selector.select(patience)
-        if patience is not None and patience <= 0:
+            return self._selector.select(wait_seconds)
+        if wait_seconds is not None and wait_seconds <= 0:
             time.sleep(0)
         else:
             epoll: Any = self._selector
-            select.select([epoll.fileno()], [], [], patience)
+            select.select([epoll.fileno()], [], [], wait_seconds)
         return self._selector.select(0)
 
-    def _patience(self, timeout_seconds: float | None) -> float | None:
+    def _wait_seconds(self, timeout_seconds: float | None) -> float | None:
         if self._soon:
             return 0.0
         while self._timers and not self._timers[0][2].pending:
@@ -280,7 +271,7 @@ class EventLoop:
             logging.getLogger(__name__).exception("on_error of the event loop failed")
 
     def close(self) -> None:
-        """Let go of all descriptors of its own. Watched ones are not closed. Callbacks not yet called are dropped."""
+        """Close the loop's own descriptors, not the watched ones. Callbacks that were not called yet are dropped."""
         if self._closed:
             return
         self._closed = True

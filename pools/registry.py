@@ -1,4 +1,4 @@
-"""From the name of a pool to its class. The class is imported when asked for, and not before."""
+"""Finds the class of a pool by its name, and imports it only then."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ def _load(path: str) -> type[BasePool]:
         ) from error
     if isinstance(found, type) and issubclass(found, BasePool):
         return found
-    from pools import foreign
+    from pools import celery_pool
 
-    if foreign.is_foreign(found):
-        return foreign.adapt(found)
+    if celery_pool.is_celery_pool(found):
+        return celery_pool.adapt(found)
     raise PoolUnavailable(f"{path!r} is not a pool class", hint="derive it from pools.BasePool, or from Celery's")
 
 

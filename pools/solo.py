@@ -89,15 +89,15 @@ class SoloPool(BasePool):
 
     @contextmanager
     def _alarm(self, handle: Handle, soft: float | None, hard: float | None) -> Iterator[None]:
-        """Raise in the task at its limits, and give the alarm clock back as it was."""
+        """Raise in the task at its limits; afterwards SIGALRM and its timer are as they were."""
         if soft is not None and hard is not None and hard <= soft:
             soft = None  # it would come too late
         if soft is None and hard is None:
             yield
             return
         started = time.monotonic()
-        ring = self._bell(handle, soft, hard, started)
-        earlier_handler = signal.signal(signal.SIGALRM, ring)
+        on_alarm = self._alarm_handler(handle, soft, hard, started)
+        earlier_handler = signal.signal(signal.SIGALRM, on_alarm)
         earlier_left, earlier_interval = signal.setitimer(signal.ITIMER_REAL, soft if soft is not None else hard or 0)
         try:
             yield
@@ -108,24 +108,24 @@ class SoloPool(BasePool):
                 left = max(earlier_left - (time.monotonic() - started), 1e-6)
                 signal.setitimer(signal.ITIMER_REAL, left, earlier_interval)
 
-    def _bell(
+    def _alarm_handler(
         self, handle: Handle, soft: float | None, hard: float | None, started: float
     ) -> Callable[[int, FrameType | None], None]:
-        softened = soft is None
+        soft_raised = soft is None
 
-        def ring(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
-            nonlocal softened
-            if self._in_task is not handle:  # the signal came between the end of the task and the end of the clock
+        def on_alarm(signum: int, frame: FrameType | None) -> None:  # noqa: ARG001
+            nonlocal soft_raised
+            if self._in_task is not handle:  # the signal came after the task and before the timer was stopped
                 return
-            if softened:
+            if soft_raised:
                 raise HardTimeLimit(f"the task ran into its hard time limit of {hard} s")
-            softened = True
+            soft_raised = True
             if hard is not None:
                 signal.setitimer(signal.ITIMER_REAL, max(started + hard - time.monotonic(), 1e-6))
             self.on_soft_timeout(handle)
             raise SoftTimeLimit(f"the task reached its soft time limit of {soft} s")
 
-        return ring
+        return on_alarm
 
     def _check_limits(self, soft: float | None, hard: float | None) -> None:
         super()._check_limits(soft, hard)

@@ -18,8 +18,8 @@ from typing import Any
 
 from pools.base import Target
 from pools.handle import Handle
-from pools.inprocess import HERE, InProcessPool, Job, Run
-from pools.interruption import Interruptible
+from pools.inprocess import THIS_THREAD, InProcessPool, Job, Run
+from pools.raise_in_thread import Interruptible
 from pools.traits import TRAITS
 
 
@@ -126,7 +126,7 @@ class ThreadsPool(InProcessPool):
         self.tell_slot(index, os.getpid(), "dead")
 
     def _leaves(self, index: int) -> bool:
-        """Whether this thread is one too many; after a shrink and a grow in a row it is not."""
+        """Whether this thread has to leave; after a shrink and a grow in a row it has not."""
         with self._lock:
             if len(self._threads) <= self._wanted:
                 return False
@@ -141,15 +141,15 @@ class ThreadsPool(InProcessPool):
         if job is None:
             return
         self._begin(index, run)
-        HERE.run = run
+        THIS_THREAD.run = run
         value, failure = thread.call(handle, *job)
-        HERE.run = None
+        THIS_THREAD.run = None
         self._end(run, value, failure)
         self._stuck.discard(index)
         self.tell_slot(index, os.getpid(), "idle")
 
     def _take(self, run: Run) -> Job | None:
-        """The task is taken out of the queue, unless it was taken back."""
+        """Take the task out of the queue; None when its handle was cancelled."""
         with self._lock:
             job = self._waiting.pop(run.handle, None)
             if job is not None:

@@ -1,4 +1,4 @@
-"""A thread that notices deadlines while the thread of a task cannot."""
+"""A thread that notices deadlines, because the thread of the task is busy with the task."""
 
 from __future__ import annotations
 
@@ -12,55 +12,58 @@ _FOREVER = float("inf")
 
 
 class Watchdog:
-    """Calls ``ring(handle)`` in its own thread when a watched handle passes its deadline.
+    """Calls ``on_deadline(handle)`` in its own thread when a watched handle passes its deadline.
 
     Watching costs two attribute writes as long as deadlines grow, as they do with a constant limit: the thread sleeps
     until the earliest deadline it knew, and is woken only for an earlier one. It is started by the first watch.
     """
 
-    def __init__(self, ring: Callable[[Handle], object], *, name: str) -> None:
-        self._ring = ring
+    def __init__(self, on_deadline: Callable[[Handle], object], *, name: str) -> None:
+        self._on_deadline = on_deadline
         self._name = name
         self._watched: dict[Handle, float] = {}
-        self._bell = threading.Event()
+        self._wake_event = threading.Event()
         self._sleeps_until = _FOREVER
         self._thread: threading.Thread | None = None
         self._closed = False
 
     def watch(self, handle: Handle, deadline: float) -> None:
-        """Ring for this handle unless ``forget`` comes first. ``ring`` may watch it again, for a later deadline."""
+        """Call ``on_deadline`` for this handle at ``deadline`` (monotonic seconds), unless ``forget`` comes first.
+
+        ``on_deadline`` may watch the handle again.
+        """
         self._watched[handle] = deadline
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
         elif deadline < self._sleeps_until:
-            self._bell.set()
+            self._wake_event.set()
 
     def forget(self, handle: Handle) -> None:
-        """Its task has ended."""
+        """Do not call for this handle. Does nothing for one that is not watched."""
         self._watched.pop(handle, None)
 
     def close(self) -> None:
         """End the thread."""
         self._closed = True
-        self._bell.set()
+        self._wake_event.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
     def _run(self) -> None:
         while not self._closed:
-            # Any deadline set while this looks around is earlier than for ever, and rings.
+            # Any deadline that is set during the search is earlier than this, and wakes the thread.
             self._sleeps_until = _FOREVER
-            earliest = self._ring_due(time.monotonic())
+            earliest = self._call_due(time.monotonic())
             self._sleeps_until = earliest
-            self._bell.wait(None if earliest == _FOREVER else max(0.0, earliest - time.monotonic()))
-            self._bell.clear()
+            self._wake_event.wait(None if earliest == _FOREVER else max(0.0, earliest - time.monotonic()))
+            self._wake_event.clear()
 
-    def _ring_due(self, now: float) -> float:
+    def _call_due(self, now: float) -> float:
         earliest = _FOREVER
         for handle, deadline in list(self._watched.items()):
             if deadline > now:
                 earliest = min(earliest, deadline)
             elif self._watched.pop(handle, None) is not None:
-                self._ring(handle)
+                self._on_deadline(handle)
         return earliest

@@ -1,4 +1,4 @@
-"""What runs inside a child: its own signals, the initializer, then task after task until the parent hangs up."""
+"""What runs inside a child: its signal handlers, the initializer, then task after task until the parent hangs up."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from typing import Any
 
 from pools.errors import SoftTimeLimit
 from pools.loop import EventLoop
-from pools.prefork.ties import Cradle
-from pools.prefork.wire import (
-    BOARD,
+from pools.prefork.parent_link import ChildEnds
+from pools.prefork.protocol import (
     FAILURE,
     INIT_FAILED,
     RESULT,
+    SIGNAL_PAGE,
     WORKER_UP,
     dump_failure,
     dump_result,
@@ -42,11 +42,11 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(slots=True)
-class Upbringing:
-    """What the pool tells its children, whichever way they come into being.
+class ChildOptions:
+    """What the pool tells its children; picklable where the start method is not fork.
 
-    preload: called once in each process that starts from nothing, before the initializer: in the zygote, or in each
-    spawned child.
+    preload: called once in each fresh interpreter, before the initializer: in the zygote, or in each spawned child.
+    title: of the process, with the number of the slot behind it.  report_memory: whether reports carry ``rss``.
     """
 
     initializer: Callable[..., object] | None = None
@@ -58,40 +58,46 @@ class Upbringing:
 
 
 @dataclass(slots=True)
-class Inheritance:
-    """What a forked child has of its parent and must let go. ``private_fds`` names descriptors of the parent alone."""
+class ForkOptions:
+    """What a forked child has of its parent and must not keep.
+
+    loop: the parent's event loop, closed in the child.  private_fds: descriptors that only the parent may use.
+    """
 
     loop: EventLoop | None = None
     private_fds: Callable[[], Iterable[int]] | None = None
 
 
-class Runner:
-    """The life of one child. ``running`` is the job inside task code, 0 outside of it: only there signals may raise."""
+class ChildProcess:
+    """One child, from its start to its exit.
+
+    running: the number of the job whose code runs, 0 outside of task code, where signals must not raise.
+    """
 
     def __init__(
         self,
-        cradle: Cradle,
+        child_ends: ChildEnds,
         index: int,
-        learn: Callable[[], Upbringing],
-        inheritance: Inheritance | None = None,
+        read_options: Callable[[], ChildOptions],
+        fork_options: ForkOptions | None = None,
     ) -> None:
-        self.socket: socket.socket = cradle.socket
-        self.board: mmap.mmap = cradle.open_board()
+        self.socket: socket.socket = child_ends.socket
+        self.signal_page: mmap.mmap = child_ends.open_signal_page()
         self.running = 0
-        self._softened = 0
-        self._learn = learn
+        self._soft_raised = 0
+        self._read_options = read_options
         self._index = index
-        self._inheritance = inheritance or Inheritance()
+        self._fork_options = fork_options or ForkOptions()
         self._statm = -1
         self._masks: dict[int, set[int | signal.Signals]] = {}
-        self._cradle = cradle
+        self._child_ends = child_ends
 
-    def live(self) -> None:
-        """From the birth to the exit."""
-        self._settle()
+    def run(self) -> None:
+        """Run tasks until the parent hangs up. SystemExit when the initializer fails or a task is ended."""
+        self._set_up_process()
         try:
-            upbringing = self._learn()
-            self._initialize(upbringing)
+            options = self._read_options()
+            self._initialize(options)
         except BaseException as error:
             self._send(INIT_FAILED, 0, 0.0, 0.0, dump_failure(error, traceback.format_exc()))
             raise SystemExit(INIT_FAILED_EXIT_CODE) from None
@@ -99,84 +105,84 @@ class Runner:
         try:
             self._serve()
         finally:  # also when its task was told to end
-            if upbringing.finalizer is not None:
-                upbringing.finalizer()
+            if options.finalizer is not None:
+                options.finalizer()
 
-    # -- birth
+    # -- start
 
-    def _settle(self) -> None:
+    def _set_up_process(self) -> None:
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)
-        self._cradle.bind_to_parent()
+        self._child_ends.bind_to_parent()
         signal.set_wakeup_fd(-1)
-        if self._inheritance.loop is not None:
-            self._inheritance.loop.close()
-        self._take_signals()
-        self._shut_descriptors()
+        if self._fork_options.loop is not None:
+            self._fork_options.loop.close()
+        self._set_signal_handlers()
+        self._replace_descriptors()
         os.register_at_fork(
-            before=self._hold_signals, after_in_parent=self._free_signals, after_in_child=self._leave_to_grandchild
+            before=self._block_signals, after_in_parent=self._unblock_signals, after_in_child=self._reset_in_grandchild
         )
         _reset_multiprocessing()
 
-    def _take_signals(self) -> None:
+    def _set_signal_handlers(self) -> None:
         for signum in signal.valid_signals():
             if callable(signal.getsignal(signum)):
                 signal.signal(signum, signal.SIG_DFL)
         # Handlers and not SIG_IGN, which programs started by a task would inherit.
-        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGTERM, self._on_terminate)
         signal.signal(signal.SIGINT, _do_nothing)
         signal.signal(signal.SIGUSR1, self._on_soft_limit)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
-    def _shut_descriptors(self) -> None:
+    def _replace_descriptors(self) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, 0)
-        private = self._inheritance.private_fds
+        private = self._fork_options.private_fds
         for fd in () if private is None else tuple(private()):
-            # Not closed but replaced: the parent's object, copied here, still believes that the number is its own.
+            # Not closed but replaced: the parent's object, copied here, would close the number once more.
             os.dup2(null, fd, inheritable=False)
         if null > 2:
             os.close(null)
 
-    def _hold_signals(self) -> None:
+    def _block_signals(self) -> None:
         """A task forks. A signal that is on its way already waits until the new process has handlers of its own."""
         self._masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, _OWN_SIGNALS)
 
-    def _free_signals(self) -> None:
+    def _unblock_signals(self) -> None:
         mask = self._masks.pop(threading.get_ident(), None)
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
-    def _leave_to_grandchild(self) -> None:
-        """In a process that a task forked: it is nobody's slot. With our handlers terminate() could not end it."""
+    def _reset_in_grandchild(self) -> None:
+        """In a process that a task forked: it is not a slot, and with our handlers terminate() could not end it."""
         self.socket.close()
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGUSR1, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._free_signals()
+        self._unblock_signals()
 
-    def _initialize(self, upbringing: Upbringing) -> None:
-        if upbringing.title:
-            set_title(f"{upbringing.title} slot {self._index}")
-        if upbringing.report_memory:
+    def _initialize(self, options: ChildOptions) -> None:
+        if options.title:
+            set_title(f"{options.title} slot {self._index}")
+        if options.report_memory:
             self._statm = os.open("/proc/self/statm", os.O_RDONLY)
-        if upbringing.initializer is not None:
-            upbringing.initializer(*upbringing.initargs)
+        if options.initializer is not None:
+            options.initializer(*options.initargs)
 
     # -- signals
 
     def _on_soft_limit(self, signum: int = 0, frame: FrameType | None = None) -> None:  # noqa: ARG002
         job = self.running
-        softened_job, _, seconds = BOARD.unpack_from(self.board)
-        if job and job == softened_job and job != self._softened:
-            self._softened = job
+        soft_job, _, seconds = SIGNAL_PAGE.unpack_from(self.signal_page)
+        if job and job == soft_job and job != self._soft_raised:
+            self._soft_raised = job
             raise SoftTimeLimit(f"the task reached its soft time limit of {seconds:g} s")
 
-    def _on_term(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        # A TERM to the whole group of the worker must not cut a task; one for this very job is on the board.
+    def _on_terminate(self, signum: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        # A TERM to the whole group of the worker must not cut a task; one for this very job is on the signal page.
         job = self.running
-        if job and BOARD.unpack_from(self.board)[1] == job:
+        if job and SIGNAL_PAGE.unpack_from(self.signal_page)[1] == job:
             self.running = 0
             raise SystemExit(ENDED_EXIT_CODE)
 
@@ -185,18 +191,18 @@ class Runner:
     def _serve(self) -> None:
         while (task := read_task(self.socket)) is not None:
             job, body = task
-            report = self._run(job, body)
+            report = self._run_task(job, body)
             del task, body
             self._send(*report)
             del report
 
-    def _run(self, job: int, body: bytearray) -> tuple[int, int, float, float, bytes]:
+    def _run_task(self, job: int, body: bytearray) -> tuple[int, int, float, float, bytes]:
         started = time.monotonic()
         try:
             target, args, kwargs = load(body)
             body.clear()
             self.running = job
-            self._on_soft_limit()  # it may have struck while the arguments were loaded
+            self._on_soft_limit()  # it may have been reached while the arguments were loaded
             value = target(*args, **kwargs)
             self.running = 0
             ended = time.monotonic()
@@ -235,7 +241,7 @@ def _do_nothing(signum: int, frame: FrameType | None) -> None:
 
 
 def _reset_multiprocessing() -> None:
-    """The standard library's own record of children and finalizers is the parent's, and not true here."""
+    """The standard library's record of children and finalizers is the parent's, and does not apply here."""
     process: Any = multiprocessing.process
     process._children = set()
     process._process_counter = itertools.count(1)
@@ -244,7 +250,7 @@ def _reset_multiprocessing() -> None:
 
 
 def set_title(title: str) -> None:
-    """Name this process, where setproctitle is installed."""
+    """Set the title of this process, where setproctitle is installed."""
     with contextlib.suppress(ImportError):
         from setproctitle import setproctitle
 

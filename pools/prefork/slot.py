@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from pools.errors import PoolError
 from pools.handle import Handle
 from pools.loop import Timer
-from pools.prefork.allowance import Allowance
-from pools.prefork.ties import Ties
-from pools.prefork.wire import BOARD, TASK_HEAD, Inbox, Outbox
+from pools.prefork.parent_link import ParentLink
+from pools.prefork.protocol import SIGNAL_PAGE, TASK_HEAD, Inbox, Outbox
+from pools.prefork.recycle_limits import RecycleLimits
 
 NEVER = float("inf")
 
@@ -20,8 +21,8 @@ NEVER = float("inf")
 class ChildState(StrEnum):
     """The life of a child.
 
-    STARTING: until it says WORKER_UP.  IDLE, BUSY: without and with a task.  RETIRING: the parent hung up, it leaves by
-    itself.  KILLING: it was told to end and will be made to.  DEAD: gone and buried.
+    STARTING: until it reports WORKER_UP.  IDLE, BUSY: without and with a task.  RETIRING: the parent hung up, and the
+    child leaves by itself.  KILLING: it was sent a signal, and will be sent KILL.  DEAD: reaped, or given up.
     """
 
     STARTING = "starting"
@@ -44,46 +45,46 @@ class Job:
 
 
 class Child:
-    """One child process. It has one deadline at a time: ``alarm`` is called when ``due`` has come."""
+    """One child process. It has one deadline at a time: ``on_deadline`` is called when ``due`` has come."""
 
     __slots__ = (
-        "aging",
-        "alarm",
-        "allowance",
-        "born_at",
+        "age_timer",
         "due",
         "gone",
         "inbox",
         "init_error",
         "job",
         "leaving",
+        "limits",
+        "link",
+        "on_deadline",
         "outbox",
         "pid",
         "slot",
+        "started_at",
         "state",
         "tasks_done",
         "tasks_left",
-        "ties",
     )
 
-    def __init__(self, slot: Slot, pid: int, ties: Ties, allowance: Allowance) -> None:
+    def __init__(self, slot: Slot, pid: int, link: ParentLink, limits: RecycleLimits) -> None:
         self.slot = slot
         self.pid = pid
-        self.ties = ties
-        self.inbox = Inbox(ties.socket)
-        self.outbox = Outbox(ties.socket)
+        self.link = link
+        self.inbox = Inbox(link.socket)
+        self.outbox = Outbox(link.socket)
         self.state = ChildState.STARTING
         self.job: Job | None = None
-        self.allowance = allowance
-        self.tasks_left = allowance.tasks
+        self.limits = limits
+        self.tasks_left = limits.tasks
         self.tasks_done = 0
         self.leaving = False
         self.gone = False
         self.init_error = ""
-        self.born_at = time.monotonic()
+        self.started_at = time.monotonic()
         self.due = NEVER
-        self.alarm: Callable[[], object] | None = None
-        self.aging: Timer | None = None
+        self.on_deadline: Callable[[], object] | None = None
+        self.age_timer: Timer | None = None
 
     def __repr__(self) -> str:
         return f"<Child {self.pid} in slot {self.slot.index}: {self.state}>"
@@ -93,34 +94,39 @@ class Child:
         """Whether it has run all the tasks it may."""
         return self.tasks_left == 0
 
+    def describe(self) -> dict[str, Any]:
+        """Facts for people: index of the slot, pid, state, tasks done."""
+        return {"index": self.slot.index, "pid": self.pid, "state": str(self.state), "tasks": self.tasks_done}
+
     def send(self, job: Job) -> bool:
         """Write a job to it; whether all of it is on its way. OSError when the child is gone."""
         return self.outbox.send(TASK_HEAD.pack(len(job.body), job.number), job.body)
 
-    def take(self, job: Job) -> None:
-        """It has this job now."""
+    def begin_job(self, job: Job) -> None:
+        """It has been sent this job."""
         self.job = job
         if self.tasks_left is not None:
             self.tasks_left -= 1
 
-    def give_up_job(self) -> Job:
-        """It has no job any more."""
+    def end_job(self) -> Job:
+        """Forget its job and its deadline; the job."""
         job, self.job = self.job, None
         assert job is not None
-        self.due, self.alarm = NEVER, None
+        self.due, self.on_deadline = NEVER, None
         return job
 
-    def post(self, *, soft: int = 0, end: int = 0, seconds: float = 0.0) -> None:
-        """Publish on its board which job a signal is meant for."""
-        BOARD.pack_into(self.ties.board, 0, soft, end, seconds)
+    def write_signal_page(self, *, soft: int = 0, end: int = 0, seconds: float = 0.0) -> None:
+        """Write which job a signal is meant for, before the signal is sent. ``seconds``: its soft limit."""
+        SIGNAL_PAGE.pack_into(self.link.signal_page, 0, soft, end, seconds)
 
 
 @dataclass(slots=True, eq=False)
 class Slot:
     """One place for one task at a time. Its index is never changed while it exists.
 
-    child: who serves it.  spare: who will, as soon as the child leaves.  renew: the child is to be replaced by a
-    fresh one. dropped: nobody is to come after the child.  failures: starts in a row that came to nothing.
+    child: the one that runs its tasks.  spare: the one that will, as soon as the child leaves.  renew: the child is to
+    be replaced by a fresh one.  dropped: no other child comes after this one.  failures: failed starts in a row.
+    next_try: the timer of the next start after a failure.
     """
 
     index: int
@@ -130,3 +136,11 @@ class Slot:
     dropped: bool = False
     failures: int = 0
     next_try: Timer | None = None
+
+
+def drop_order(slot: Slot) -> tuple[int, int]:
+    """The slots that are easiest to give up first: idle, starting, busy; the highest index first among equals."""
+    child = slot.child
+    if child is not None and child.job is not None:
+        return 2, -slot.index
+    return int(child is None or child.state is ChildState.STARTING), -slot.index

@@ -1,8 +1,8 @@
-"""The zygote: one small process that has imported the app and run nothing, from which all children are forked.
+"""The zygote: one small process that has imported the app and run no task, from which all children are forked.
 
-The pool's own process then never forks: it may have threads, may have grown, and its locks, connections and memory are
-nobody's inheritance. Children of the zygote are not children of this process, so the zygote says how they ended; they
-outlive it, and a new one is started in its place.
+The pool's own process then never forks: it may have threads, may have grown, and no child inherits its locks,
+connections and memory. Children of the zygote are not children of this process, so the zygote tells how they ended;
+they outlive it, and a new zygote is started in its place.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from typing import Protocol
 from pools.errors import PoolUnavailable
 from pools.loop import EventLoop, Timer
 from pools.prefork import backoff
-from pools.prefork.birth import exec_child
-from pools.prefork.child import Upbringing
-from pools.prefork.death import await_exit, exit_text, reap, signal_process
-from pools.prefork.nursery import NewBorn, bear
-from pools.prefork.seed import ANSWER, BIRTH, REAP, REQUEST, ZYGOTE, letter_head, write_letter
-from pools.prefork.wire import WORKER_UP, Inbox, Outbox, Report, load
+from pools.prefork.child import ChildOptions
+from pools.prefork.exit import await_exit, exit_text, reap, signal_process
+from pools.prefork.fork import exec_child
+from pools.prefork.fresh_interpreter import ANSWER, FORK, REAP, REQUEST, ZYGOTE, make_start_message, start_message_head
+from pools.prefork.protocol import WORKER_UP, Inbox, Outbox, Report, load
+from pools.prefork.start_methods import StartedProcess, start_process
 
 ANSWER_SECONDS = 10.0
 """How long the zygote may take for a fork. It does nothing else, so one that takes longer is stopped or broken."""
@@ -33,27 +33,27 @@ _LAST_SECONDS = 0.1
 _KILLED_SECONDS = 1.0
 
 
-class NurseryHooks(Protocol):
+class StartMethodListener(Protocol):
     """What a nursery tells."""
 
-    def on_nursery_ready(self) -> None:
+    def on_start_method_ready(self) -> None:
         """Children can be had from now on."""
 
-    def on_nursery_failed(self, problem: str, *, again_in_seconds: float) -> None:
+    def on_start_method_failed(self, problem: str, *, again_in_seconds: float) -> None:
         """No children can be had until it is ready again; it tries by itself."""
 
 
-class ZygoteNursery:
+class ForkServer:
     """Children are forked from one fresh interpreter that has imported the app."""
 
-    def __init__(self, hooks: NurseryHooks, upbringing: Upbringing) -> None:
+    def __init__(self, hooks: StartMethodListener, options: ChildOptions) -> None:
         self.ready = False
         self._hooks = hooks
-        self._upbringing = upbringing
-        self._letter = b""
+        self._options = options
+        self._start_message = b""
         self._loop: EventLoop | None = None
-        self._zygote: NewBorn | None = None
-        self._born_at = 0.0
+        self._zygote: StartedProcess | None = None
+        self._started_at = 0.0
         self._failures = 0
         self._next_try: Timer | None = None
         self._closed = False
@@ -66,7 +66,7 @@ class ZygoteNursery:
     def open(self, loop: EventLoop) -> None:
         _check_system()
         self._loop = loop
-        self._letter = write_letter(self._upbringing)
+        self._start_message = make_start_message(self._options)
         self._start()
 
     def move_to(self, loop: EventLoop) -> None:
@@ -89,41 +89,41 @@ class ZygoteNursery:
 
     def _start(self) -> None:
         self._next_try = None
-        self._born_at = time.monotonic()
+        self._started_at = time.monotonic()
         try:
-            self._zygote = bear(lambda cradle: exec_child(ZYGOTE, cradle, 0), inherited=False)
+            self._zygote = start_process(lambda child_ends: exec_child(ZYGOTE, child_ends, 0), inherited=False)
         except OSError as error:
             self._try_later(f"no zygote could be started: {error}")
             return
-        self._inbox, self._outbox = Inbox(self._zygote.ties.socket), Outbox(self._zygote.ties.socket)
+        self._inbox, self._outbox = Inbox(self._zygote.link.socket), Outbox(self._zygote.link.socket)
         with contextlib.suppress(OSError):  # its death is told by its socket
-            self._outbox.send(letter_head(self._letter), self._letter)
+            self._outbox.send(start_message_head(self._start_message), self._start_message)
         self._watch(self._zygote)
 
-    def _watch(self, zygote: NewBorn) -> None:
+    def _watch(self, zygote: StartedProcess) -> None:
         assert self._loop is not None
-        self._loop.add_reader(zygote.ties.socket.fileno(), self._on_readable)
+        self._loop.add_reader(zygote.link.socket.fileno(), self._on_readable)
         if self._outbox.pending:
-            self._loop.add_writer(zygote.ties.socket.fileno(), partial(self._on_writable, zygote, self._outbox))
+            self._loop.add_writer(zygote.link.socket.fileno(), partial(self._on_writable, zygote, self._outbox))
 
-    def _on_writable(self, zygote: NewBorn, outbox: Outbox) -> None:
+    def _on_writable(self, zygote: StartedProcess, outbox: Outbox) -> None:
         assert self._loop is not None
         with contextlib.suppress(OSError):
             if not outbox.flush():
                 return
-        self._loop.remove_writer(zygote.ties.socket.fileno())
+        self._loop.remove_writer(zygote.link.socket.fileno())
 
     def _on_readable(self) -> None:
         """Before it is ready: its report. Afterwards it speaks only when asked, so this is its end."""
         reports = self._inbox.receive() if not self.ready else []
         if self.ready or self._inbox.ended or any(report.kind != WORKER_UP for report in reports):
-            self._lose(_cause(reports))
+            self._on_lost(_cause(reports))
         elif reports:
             self.ready = True
-            self._hooks.on_nursery_ready()
+            self._hooks.on_start_method_ready()
 
-    def _lose(self, cause: str = "") -> None:
-        was_ready, lived = self.ready, time.monotonic() - self._born_at
+    def _on_lost(self, cause: str = "") -> None:
+        was_ready, lived = self.ready, time.monotonic() - self._started_at
         pid, code = self.pid, self._end()
         if was_ready and lived > backoff.SHORT_LIFE_SECONDS:
             self._failures = 0
@@ -136,14 +136,14 @@ class ZygoteNursery:
         assert zygote is not None
         self._zygote, self.ready = None, False
         if self._loop is not None and not self._loop.closed:
-            self._loop.remove_reader(zygote.ties.socket.fileno())
-            self._loop.remove_writer(zygote.ties.socket.fileno())
-        if zygote.ties.pidfd < 0 or not await_exit(zygote.ties.pidfd, 0 if self._closed else _LAST_SECONDS):
+            self._loop.remove_reader(zygote.link.socket.fileno())
+            self._loop.remove_writer(zygote.link.socket.fileno())
+        if zygote.link.pidfd < 0 or not await_exit(zygote.link.pidfd, 0 if self._closed else _LAST_SECONDS):
             signal_process(zygote.pid, signal.SIGKILL)
-        if zygote.ties.pidfd >= 0:
-            await_exit(zygote.ties.pidfd, _KILLED_SECONDS)
+        if zygote.link.pidfd >= 0:
+            await_exit(zygote.link.pidfd, _KILLED_SECONDS)
         _, code = reap(zygote.pid)
-        zygote.ties.close()
+        zygote.link.close()
         return code
 
     def _try_later(self, problem: str) -> None:
@@ -152,16 +152,16 @@ class ZygoteNursery:
         self._failures += 1
         seconds = backoff.pause_seconds(self._failures)
         self._next_try = self._loop.call_later(seconds, self._start)
-        self._hooks.on_nursery_failed(problem, again_in_seconds=seconds)
+        self._hooks.on_start_method_failed(problem, again_in_seconds=seconds)
 
     # -- its children
 
-    def bear(self, index: int) -> NewBorn:
-        born = bear(lambda cradle: self._ask(BIRTH, index, cradle.fds)[0], inherited=False)
-        if born.ties.pidfd < 0:  # nothing else tells when it dies; without its lifeline it ends at once
-            born.ties.close()
+    def start_child(self, index: int) -> StartedProcess:
+        process = start_process(lambda child_ends: self._ask(FORK, index, child_ends.fds)[0], inherited=False)
+        if process.link.pidfd < 0:  # nothing else tells when it dies; without its alive pipe it ends at once
+            process.link.close()
             raise OSError(errno.EMFILE, "no descriptor is left to watch a child with")
-        return born
+        return process
 
     def reap(self, pid: int, *, wait: bool = False) -> tuple[bool, int | None]:  # noqa: ARG002
         if not self.ready:
@@ -178,10 +178,10 @@ class ZygoteNursery:
         if zygote is None or not self.ready:
             raise ConnectionError("there is no zygote")
         try:
-            socket.send_fds(zygote.ties.socket, [REQUEST.pack(kind, number)], fds or [])
-            pid, code, problem = ANSWER.unpack(_receive_answer(zygote.ties.socket))
+            socket.send_fds(zygote.link.socket, [REQUEST.pack(kind, number)], fds or [])
+            pid, code, problem = ANSWER.unpack(_receive_answer(zygote.link.socket))
         except OSError as error:
-            self._lose(f": {error}")
+            self._on_lost(f": {error}")
             raise
         if problem:
             raise OSError(problem, os.strerror(problem))

@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from pools import BasePool, EventLoop, HardTimeLimit, PoolState, PoolUnavailable, SoftTimeLimit, Terminated, get_pool
-from pools.green import GreenPool, Killed
+from pools.green import GreenPool
+from pools.green_limits import Killed
 from pools.handle import Handle
 from tests.conftest import eventually
 from tests.pools import patched, tasks

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from types import FrameType
 
 import pytest
 
@@ -132,16 +132,20 @@ def test_no_call_from_another_thread_is_ever_missed(loop: EventLoop) -> None:
     assert len(called) == total
 
 
-def test_a_signal_ends_the_wait(loop: EventLoop) -> None:
+def test_a_signal_handler_ends_the_wait(loop: EventLoop) -> None:
     caught: list[int] = []
-    earlier = signal.signal(signal.SIGUSR2, lambda signum, frame: caught.append(signum))
-    earlier_fd = signal.set_wakeup_fd(loop.wake_fd, warn_on_full_buffer=False)
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        caught.append(signum)
+        loop.wake()
+
+    earlier = signal.signal(signal.SIGUSR2, handle)
+    sender = threading.Thread(target=signal.pthread_kill, args=(threading.get_ident(), signal.SIGUSR2))
     try:
-        loop.call_soon_threadsafe(lambda: os.kill(os.getpid(), signal.SIGUSR2))
-        loop.run_once(None)
+        sender.start()
         loop.run_once(None)  # returns because of the signal, and of nothing else
+        sender.join()
     finally:
-        signal.set_wakeup_fd(earlier_fd)
         signal.signal(signal.SIGUSR2, earlier)
 
     assert caught == [signal.SIGUSR2]
@@ -151,8 +155,8 @@ def test_an_exception_goes_to_on_error_and_the_loop_goes_on() -> None:
     errors: list[Exception] = []
     called: list[bool] = []
     loop = EventLoop(on_error=errors.append)
-    loop.call_soon(lambda: 1 / 0)
-    loop.call_soon(lambda: called.append(True))
+    loop.call_soon_threadsafe(lambda: 1 / 0)
+    loop.call_soon_threadsafe(lambda: called.append(True))
     loop.run_once(1)
     loop.close()
 
@@ -162,7 +166,7 @@ def test_an_exception_goes_to_on_error_and_the_loop_goes_on() -> None:
 
 def test_without_on_error_an_exception_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     loop = EventLoop()
-    loop.call_soon(lambda: 1 / 0)
+    loop.call_soon_threadsafe(lambda: 1 / 0)
     loop.run_once(1)
     loop.close()
 
@@ -173,7 +177,7 @@ def test_an_exception_that_is_no_error_of_a_callback_passes(loop: EventLoop) -> 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    loop.call_soon(interrupt)
+    loop.call_soon_threadsafe(interrupt)
     with pytest.raises(KeyboardInterrupt):
         loop.run_once(1)
 
@@ -184,9 +188,9 @@ def test_a_callback_that_calls_itself_does_not_starve_the_others(
     got: list[bytes] = []
 
     def again() -> None:
-        loop.call_soon(again)
+        loop.call_soon_threadsafe(again)
 
-    loop.call_soon(again)
+    loop.call_soon_threadsafe(again)
     loop.add_reader(pair[0].fileno(), lambda: got.append(pair[0].recv(1)))
     pair[1].send(b"x")
     for _ in range(3):
@@ -203,8 +207,8 @@ def test_a_turn_within_a_turn_is_allowed(loop: EventLoop) -> None:
             loop.run_once(1)
         called.append("outer")
 
-    loop.call_soon(outer)
-    loop.call_soon(lambda: called.append("inner"))
+    loop.call_soon_threadsafe(outer)
+    loop.call_soon_threadsafe(lambda: called.append("inner"))
     loop.run_once(1)
 
     assert called == ["inner", "outer"]

@@ -304,7 +304,7 @@ def test_children_share_no_descriptor_of_the_pool(make_pool: Make, kind: str) ->
     for handle in handles:
         child = handle.result(20)
         shared = sorted(parent & set(child.values()))
-        # The two ends of its lifeline look the same; nothing else, and nothing of its seven siblings.
+        # The two ends of its alive_pipe look the same; nothing else, and nothing of its seven siblings.
         assert len(shared) == 1
         assert shared[0].startswith("pipe:")
         assert child[0] == "/dev/null"
@@ -356,7 +356,7 @@ def test_a_pool_that_never_starts_can_be_stopped(make_pool: Make, tmp_path: Path
 def test_a_slow_start_is_waited_for(
     make_pool: Make, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pools.prefork.crew.SLOW_START_SECONDS", 0.05)
+    monkeypatch.setattr("pools.prefork.filling.SLOW_START_SECONDS", 0.05)
     gate, births = tmp_path / "gate", tmp_path / "births"
     pool = make_pool(kind, 1, initializer=tasks.wait_unless, initargs=(str(gate), str(births)))
     handle = pool.apply_async(tasks.add, (1,))

@@ -10,7 +10,7 @@ import pytest
 
 import pools
 from pools import TRAITS, BasePool, PoolUnavailable, available, get_pool, pool_class
-from pools.table import BEGIN, END, with_current_table
+from pools.traits_table import BEGIN, END, with_current_table
 from tests.pools import tasks
 
 ROOT = Path(__file__).parents[2]
@@ -105,7 +105,7 @@ def test_the_table_in_the_documentation_is_current() -> None:
 
     assert BEGIN in text
     assert END in text
-    assert text == with_current_table(text), "run: python -m pools.table docs/pools.md"
+    assert text == with_current_table(text), "run: python -m pools.traits_table docs/pools.md"
 
 
 def test_asking_what_is_available_imports_no_library() -> None:

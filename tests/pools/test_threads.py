@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pools import Handle, HardTimeLimit, Killed, SoftTimeLimit, Terminated, get_pool
-from pools.interruption import Interruptible
+from pools.raise_in_thread import Interruptible
 from tests.conftest import eventually
 from tests.pools import tasks
 

@@ -19,13 +19,11 @@ _NO_LEASE = -2
 class Turns:
     """Numbers what it takes: ``next_tag``, 0 before the first connection. ``plan`` comes with that.
 
-    due_at: when the next delayed message is due (monotonic), as far as the last turn could see.
     """
 
     def __init__(self, held: Held) -> None:
         self.plan: TakePlan
         self.next_tag = 0
-        self.due_at: float | None = None
         self.poll_seconds = POLL_SECONDS
         self._held = held
 
@@ -74,5 +72,4 @@ class Turns:
 
     def _expect_due(self, milliseconds: int) -> None:
         """Poll sooner when a delayed message is due sooner."""
-        self.due_at = time.monotonic() + milliseconds / 1000 if milliseconds >= 0 else None
         self.poll_seconds = POLL_SECONDS if milliseconds < 0 else min(POLL_SECONDS, milliseconds / 1000 + 0.005)

@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 from pools.base import BasePool, Target
 from pools.errors import HardTimeLimit, PoolError, SlotLost, Terminated
 from pools.handle import Handle, HandleState
+from pools.options import check_slots
 from pools.traits import TRAITS, Traits
 
 _REQUIRED = ("start", "stop", "close", "terminate", "apply_async")
@@ -33,29 +34,29 @@ Report = tuple[int, Any, Any]
 """As Celery's own tasks report: (failed, value or error, seconds or traceback)."""
 
 
-def is_foreign(found: object) -> bool:
+def is_celery_pool(found: object) -> bool:
     """Whether this is a class with the methods of Celery's ``BasePool``."""
     return isinstance(found, type) and all(callable(getattr(found, name, None)) for name in _REQUIRED)
 
 
 def adapt(found: type) -> type[BasePool]:
-    """The class as one of ours."""
-    return type(found.__name__, (ForeignPool,), {"foreign_class": found, "__module__": found.__module__})
+    """A subclass of ``CeleryPool`` for this class, with its name and module."""
+    return type(found.__name__, (CeleryPool,), {"foreign_class": found, "__module__": found.__module__})
 
 
-class ForeignPool(BasePool):
+class CeleryPool(BasePool):
     """Drives an instance of ``foreign_class``.
 
-    app, hostname: what Celery gives its pools to work with; silent where the program has no Celery app.
+    app, hostname: passed on to the class as Celery does; None and empty where the program has no Celery app.
     """
 
     foreign_class: ClassVar[type]
 
     def __init__(self, limit: int = 1, *, app: Any = None, hostname: str = "", **options: Any) -> None:
         super().__init__(limit, **options)
-        self.foreign: Any = self._make(app, hostname)
-        self.limit = int(self.foreign.limit or limit)
-        self.traits = traits_of(self.foreign)
+        self.celery: Any = self._make(app, hostname)
+        self.limit = int(self.celery.limit or limit)
+        self.traits = traits_of(self.celery)
         self._lock = threading.Lock()
         self._waiting: OrderedDict[Handle, Job] = OrderedDict()
         self._runs: dict[Handle, _Run] = {}
@@ -74,41 +75,41 @@ class ForeignPool(BasePool):
 
     @property
     def num_processes(self) -> int:
-        return int(self.foreign.num_processes or self.limit)
+        return int(self.celery.num_processes or self.limit)
 
     @property
     def info(self) -> dict[str, Any]:
-        return {**super().info, **(self.foreign.info or {})}
+        return {**super().info, **(self.celery.info or {})}
 
     # -- life
 
     def on_start(self) -> None:
         if self.initializer is not None:
             self.initializer(*self.initargs)
-        self.foreign.start()
+        self.celery.start()
         self._started = True
-        if not getattr(self.foreign, "did_start_ok", lambda: True)():
-            raise PoolError(f"the pool {self.foreign!r} says that it could not start")
-        self.traits = traits_of(self.foreign)  # some classes make their methods when they start
+        if not getattr(self.celery, "did_start_ok", lambda: True)():
+            raise PoolError(f"the pool {self.celery!r} says that it could not start")
+        self.traits = traits_of(self.celery)  # some classes make their methods when they start
 
     def on_stop(self) -> None:
         while pending := [*self._runs, *self._waiting]:
             for handle in pending:
                 self.wait(handle)
-        self._end_foreign(self.foreign.stop)
+        self._end_celery(self.celery.stop)
         if self.finalizer is not None:
             self.finalizer()
 
     def on_terminate(self) -> None:
         self.flush()
-        self._end_foreign(self.foreign.terminate)
+        self._end_celery(self.celery.terminate)
         for handle in list(self._runs):
             handle.abandoned = True  # the class may have ended it or not: it does not say
             self._tell(handle, error=Terminated("the pool was terminated while the task ran"))
 
-    def _end_foreign(self, end: Callable[[], object]) -> None:
+    def _end_celery(self, end: Callable[[], object]) -> None:
         if self._started:
-            self.foreign.close()
+            self.celery.close()
             end()
 
     # -- slots
@@ -129,7 +130,7 @@ class ForeignPool(BasePool):
         return [handle for handle in list(self._waiting) if self.on_cancel(handle)]
 
     def on_grow(self, count: int) -> None:
-        self.foreign.grow(count)
+        self.celery.grow(count)
         with self._lock:
             self.limit += count
             for slot in range(self._numbered, self.limit):
@@ -140,18 +141,18 @@ class ForeignPool(BasePool):
     def on_shrink(self, count: int) -> None:
         with self._lock:
             self.limit -= count
-        self.foreign.shrink(count)
+        self.celery.shrink(count)
 
     def on_restart(self) -> None:
-        self.foreign.restart()
+        self.celery.restart()
 
     def on_terminate_job(self, which: Handle | int, signum: int) -> bool:
         with self._lock:
             run = next((run for run in self._runs.values() if which is run.handle or which == run.handle.pid), None)
             if run is None:
                 return False
-            run.verdict = Terminated("the task was ended on request")
-        self.foreign.terminate_job(run.handle.pid, signum)
+            run.end_reason = Terminated("the task was ended on request")
+        self.celery.terminate_job(run.handle.pid, signum)
         return True
 
     def _fill_slots(self) -> None:
@@ -174,8 +175,8 @@ class ForeignPool(BasePool):
     def _submit(self, run: _Run, job: Job) -> None:
         handle = run.handle
         limits = {"soft_timeout": handle.soft_timeout_seconds, "timeout": handle.timeout_seconds}
-        self.foreign.apply_async(
-            carry_out,
+        self.celery.apply_async(
+            run_task,
             args=job,
             kwargs={},
             accept_callback=partial(self._on_accepted, run),
@@ -198,7 +199,7 @@ class ForeignPool(BasePool):
         self.tell_slot(run.slot, handle.pid, "busy")
 
     def _on_report(self, run: _Run, report: Any = None, *_: Any, **__: Any) -> None:
-        """``callback``: what ``carry_out`` returned, or an ExceptionInfo for what even it could not catch."""
+        """``callback``: what ``run_task`` returned, or an ExceptionInfo for what even it could not catch."""
         self._on_accepted(run)
         if isinstance(report, tuple) and len(report) == 3:
             failed, found, detail = report
@@ -229,7 +230,7 @@ class ForeignPool(BasePool):
         self, run: _Run, *, value: Any = None, error: BaseException | None = None, remote_traceback: str = ""
     ) -> None:
         handle = run.handle
-        self._tell(handle, value=value, error=run.verdict or error, remote_traceback=remote_traceback)
+        self._tell(handle, value=value, error=run.end_reason or error, remote_traceback=remote_traceback)
         with self._lock:
             if run not in self._occupied:
                 return
@@ -241,7 +242,7 @@ class ForeignPool(BasePool):
     def _tell(
         self, handle: Handle, *, value: Any = None, error: BaseException | None, remote_traceback: str = ""
     ) -> None:
-        """The first end that is told is the end."""
+        """Complete the handle, once: later reports about it are dropped."""
         with self._lock:
             if self._runs.pop(handle, None) is None:
                 return
@@ -253,7 +254,7 @@ class ForeignPool(BasePool):
             if isinstance(error, HardTimeLimit):
                 self.on_hard_timeout(handle)
 
-    # -- making it
+    # -- the instance of the class
 
     def _make(self, app: Any, hostname: str) -> Any:
         memory = self.max_memory_per_child_bytes
@@ -272,24 +273,23 @@ class ForeignPool(BasePool):
         )
 
     def _check_options(self) -> None:
-        """What becomes of the options only the class knows."""
-        if self.limit < 1:
-            raise ValueError(f"a pool has at least one slot, not {self.limit}")
+        """Other options are not checked: only the class knows what it does with them."""
+        check_slots(self.limit)
 
 
 class _Run:
-    """A task that was given to the class. verdict: how it ends, whatever the class says."""
+    """A task that was given to the class. end_reason: the error its handle gets, whatever the class reports."""
 
-    __slots__ = ("handle", "slot", "verdict")
+    __slots__ = ("end_reason", "handle", "slot")
 
     def __init__(self, handle: Handle, slot: int) -> None:
         self.handle = handle
         self.slot = slot
-        self.verdict: PoolError | None = None
+        self.end_reason: PoolError | None = None
 
 
-def carry_out(target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Report:
-    """What the class runs. It never raises: some classes lose exceptions, others end the worker with them."""
+def run_task(target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Report:
+    """Call the target for the class. Never raises: some classes lose exceptions, others end the worker with them."""
     started = time.monotonic()
     try:
         return 0, target(*args, **kwargs), time.monotonic() - started
@@ -297,18 +297,18 @@ def carry_out(target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]) ->
         return 1, error, traceback.format_exc()
 
 
-def traits_of(foreign: Any) -> Traits:
+def traits_of(instance: Any) -> Traits:
     """What an instance can do, from what its class defines beyond Celery's base."""
-    limits = _parameters(foreign.on_apply) if hasattr(foreign, "on_apply") else _parameters(foreign.apply_async)
+    limits = _parameters(instance.on_apply) if hasattr(instance, "on_apply") else _parameters(instance.apply_async)
     return replace(
         TRAITS["custom"],
-        is_green=bool(getattr(foreign, "is_green", False)),
-        signal_safe=bool(getattr(foreign, "signal_safe", False)),
+        is_green=bool(getattr(instance, "is_green", False)),
+        signal_safe=bool(getattr(instance, "signal_safe", False)),
         soft_limit="soft_timeout" in limits,
         hard_limit="timeout" in limits,
-        terminate=_defines(foreign, "terminate_job"),
-        resize=_defines(foreign, "grow") and _defines(foreign, "shrink"),
-        recycle_tasks=_defines(foreign, "restart"),
+        terminate=_defines(instance, "terminate_job"),
+        resize=_defines(instance, "grow") and _defines(instance, "shrink"),
+        recycle_tasks=_defines(instance, "restart"),
     )
 
 
@@ -319,16 +319,16 @@ def _parameters(function: Any) -> frozenset[str]:
         return frozenset()
 
 
-def _defines(foreign: Any, name: str) -> bool:
+def _defines(instance: Any, name: str) -> bool:
     """Whether there is more than the method of Celery's base, which only raises NotImplementedError."""
-    if name in getattr(foreign, "__dict__", {}):
+    if name in getattr(instance, "__dict__", {}):
         return True
-    owner = next((cls for cls in type(foreign).__mro__ if name in vars(cls)), None)
+    owner = next((cls for cls in type(instance).__mro__ if name in vars(cls)), None)
     return owner is not None and owner.__module__ != _BASE_MODULE
 
 
 def _translate(error: BaseException) -> BaseException:
-    """billiard's and Celery's words for how a pool ended a task, by name."""
+    """Our error for one of billiard's and Celery's, found by the name of its class; others unchanged."""
     for cls in type(error).__mro__:
         if cls.__name__ in _OURS:
             ours = _OURS[cls.__name__](str(error))

@@ -1,8 +1,7 @@
 """What travels between parent and child: frames of a fixed head and a pickled body.
 
 To the child: length, job number, body = (target, args, kwargs). To the parent: length, kind, job number, start, end,
-resident memory, body. The parent hangs up by shutting its writing side, the child by closing: both see the end of the
-stream as truth.
+resident memory, body. The parent hangs up by shutting down its writing side, the child by closing its socket.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ from pools.errors import Unpicklable
 
 TASK_HEAD = struct.Struct("<QQ")
 REPORT_HEAD = struct.Struct("<QBQddQ")
-BOARD = struct.Struct("<QQd")
-"""The page shared with a child: the job whose soft limit struck, the job that is to end, the soft limit in seconds."""
+SIGNAL_PAGE = struct.Struct("<QQd")
+"""The page shared with a child: the job that reached its soft limit, the job that is to end, the limit in seconds."""
 
 WORKER_UP = 15
 RESULT = 1
@@ -41,7 +40,7 @@ class Report(NamedTuple):
 
 
 def dump_task(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> bytes:
-    """The body of a task. Unpicklable when it cannot travel."""
+    """The body of a task, a pickle of ``(target, args, kwargs)``. Unpicklable when it cannot be pickled."""
     try:
         return pickle.dumps((target, tuple(args), dict(kwargs)), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
@@ -52,7 +51,7 @@ def dump_task(target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> by
 
 
 def dump_result(value: Any) -> bytes:
-    """The body of a result. Unpicklable when it cannot travel."""
+    """The body of a result, its pickle. Unpicklable when it cannot be pickled."""
     try:
         return pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
     except Exception as error:
@@ -60,7 +59,10 @@ def dump_result(value: Any) -> bytes:
 
 
 def dump_failure(error: BaseException, text: str) -> bytes:
-    """The body of a failure: exception and traceback text. An exception that does not survive the trip is described."""
+    """The body of a failure, a pickle of ``(error, text)``; text is the traceback.
+
+    An exception that cannot be pickled and loaded again is replaced by an Unpicklable that describes it.
+    """
     try:
         body = pickle.dumps((error, text), pickle.HIGHEST_PROTOCOL)
         # Exceptions with arguments of their own pickle well and then fail to load.
@@ -72,7 +74,7 @@ def dump_failure(error: BaseException, text: str) -> bytes:
 
 
 def load(body: bytes | bytearray) -> Any:
-    """What a body holds. Unpicklable when it does not load here."""
+    """Unpickle a body. Unpicklable when it does not load here."""
     try:
         return pickle.loads(body)
     except Exception as error:
@@ -104,12 +106,12 @@ class Outbox:
         return bool(self._left)
 
     def send(self, head: bytes, body: bytes) -> bool:
-        """Whether all of it is gone."""
+        """Begin to send; whether everything is sent. OSError when the other side is gone."""
         self._left = [memoryview(head), memoryview(body)]
         return self.flush()
 
     def flush(self) -> bool:
-        """Send on; whether all of it is gone."""
+        """Continue to send; whether everything is sent. OSError when the other side is gone."""
         left = self._left
         try:
             while left:
@@ -141,7 +143,7 @@ class Inbox:
         self.unread = False
 
     def receive(self) -> list[Report]:
-        """The reports that are complete now. Takes a bounded amount, so that one child cannot hold up the others."""
+        """The reports that are complete now. Takes a bounded amount, so that one child cannot delay the others."""
         for _ in range(_CHUNKS_PER_TURN):
             try:
                 chunk = self._socket.recv(_CHUNK)
@@ -159,7 +161,7 @@ class Inbox:
         return list(self._cut())
 
     def drain(self) -> list[Report]:
-        """All reports that a child now gone has left behind."""
+        """All reports of a child that has exited."""
         reports: list[Report] = []
         while not self.ended:
             before = len(self._buffer)

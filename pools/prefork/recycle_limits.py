@@ -1,4 +1,4 @@
-"""What a child may use up before a fresh one takes its place."""
+"""How many tasks, how much time and how much memory a child may use before a fresh one takes its place."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 JITTER = 0.1
-"""Each child may use up to this much less than was asked for, by chance: so they do not all leave together."""
+"""Each child may use up to this part less than was asked for, at random, so that they do not all leave together."""
 CEILING = 2
 """A running task may take its child this many times over the memory limit. Then the child is killed."""
 
@@ -16,12 +16,12 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
-    """Tasks, seconds of life, resident memory; None: as many as it likes.
+class RecycleLimits:
+    """Tasks, seconds since the start, resident bytes; None: no limit.
 
     Memory counts what is resident now, not the most there ever was. A child over its limit finishes its task and is
-    then replaced, since most tasks that are a little fat end well; only past ``CEILING`` times the limit it is killed
-    in the middle of the task, so that one task cannot take the machine down.
+    then replaced, since most tasks that use a little too much end well. Only past ``CEILING`` times the limit it is
+    killed in the middle of the task, so that one task cannot use up the memory of the machine.
     """
 
     tasks: int | None = None
@@ -30,12 +30,12 @@ class Allowance:
 
     @property
     def ceiling_bytes(self) -> int | None:
-        """The memory at which a child is killed."""
+        """Resident bytes at which a child is killed; None without a limit."""
         return None if self.memory_bytes is None else self.memory_bytes * CEILING
 
-    def of_a_child(self) -> Allowance:
-        """The part of one child."""
-        return Allowance(
+    def for_one_child(self) -> RecycleLimits:
+        """The limits of one child: up to ``JITTER`` less than these."""
+        return RecycleLimits(
             None if self.tasks is None else self.tasks - random.randint(0, int(self.tasks * JITTER)),
             None if self.seconds is None else self.seconds * random.uniform(1 - JITTER, 1),
             None if self.memory_bytes is None else int(self.memory_bytes * random.uniform(1 - JITTER, 1)),
@@ -43,7 +43,7 @@ class Allowance:
 
 
 def resident_bytes(pid: int) -> int:
-    """What a process has in memory now; 0 when that cannot be known."""
+    """Resident memory of a process now; 0 when it cannot be read."""
     try:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
     except (OSError, IndexError, ValueError):

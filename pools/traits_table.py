@@ -1,6 +1,6 @@
 """The capability table of the documentation, made from ``traits``.
 
-``python -m pools.table docs/pools.md`` writes it between the two marks of that file.
+``python -m pools.traits_table docs/pools.md`` writes it between the two marks of that file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pools.traits import TRAITS, Traits
 
-BEGIN = "<!-- capabilities: made by python -m pools.table -->"
+BEGIN = "<!-- capabilities: made by python -m pools.traits_table -->"
 END = "<!-- end of capabilities -->"
 
 _QUESTIONS = (

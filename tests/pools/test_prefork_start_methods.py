@@ -17,8 +17,8 @@ import pytest
 
 from pools import BasePool, EventLoop, HandleState, HardTimeLimit, PoolUnavailable, SlotLost, Terminated, Unpicklable
 from pools.errors import SoftTimeLimit
-from pools.prefork.pool import PreforkPool
-from pools.prefork.zygote import ZygoteNursery
+from pools.prefork import PreforkPool
+from pools.prefork.zygote import ForkServer
 from tests.conftest import eventually
 from tests.pools import tasks
 from tests.pools.test_contract import turn_until
@@ -39,8 +39,8 @@ def ready(pool: BasePool) -> None:
     turn_until(pool, lambda: pool.free_slots == pool.limit)
 
 
-def zygote_of(pool: BasePool) -> ZygoteNursery:
-    return cast(ZygoteNursery, cast(PreforkPool, pool)._crew._nursery)
+def zygote_of(pool: BasePool) -> ForkServer:
+    return cast(ForkServer, cast(PreforkPool, pool)._children.filling.start_method)
 
 
 # -- the essentials
@@ -179,23 +179,23 @@ def test_stop_ends_every_process_and_closes_every_descriptor(make_pool: Make, me
 @every_method
 @pytest.mark.parametrize("how", ["recycled", "stopped", "ended"])
 def test_every_child_runs_the_finalizer_once(make_pool: Make, method: str, how: str, tmp_path: Path) -> None:
-    farewells = tmp_path / "farewells"
+    finished = tmp_path / "finished"
     pool = make_pool(
         "prefork+loop",
         1,
         start_method=method,
         max_tasks_per_child=1 if how == "recycled" else None,
-        finalizer=partial(tasks.mark_pid, str(farewells)),
+        finalizer=partial(tasks.mark_pid, str(finished)),
     )
     ran_in = [pool.apply_async(os.getpid).result(PATIENCE)]
     if how == "ended":
         handle = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"), str(tmp_path / "started")))
         turn_until(pool, lambda: tasks.lines(tmp_path / "started"))
         pool.terminate_job(handle)
-    turn_until(pool, lambda: how == "stopped" or tasks.lines(farewells))
+    turn_until(pool, lambda: how == "stopped" or tasks.lines(finished))
     pool.stop()
 
-    said = [int(line) for line in tasks.lines(farewells)]
+    said = [int(line) for line in tasks.lines(finished)]
     assert ran_in[0] in said
     assert len(said) == len(set(said))
 
@@ -217,7 +217,7 @@ def test_children_inherit_nothing(make_pool: Make, method: str, tmp_path: Path) 
             found = handle.result(PATIENCE)
             extra = {number: what for number, what in found.items() if number > 2}
             shared = [what for what in extra.values() if what in mine and what.startswith(("pipe:", "socket:"))]
-            # The two ends of its lifeline look the same. Nothing else is shared with the parent, and the socket is its.
+            # Both ends of the alive pipe look the same. Nothing else is shared with the parent; the socket is its own.
             assert [what.partition(":")[0] for what in shared] == ["pipe"]
             assert sum(what.startswith("socket:") for what in extra.values()) == 1
             assert inheritable.name not in found.values()
@@ -437,7 +437,7 @@ def test_nothing_survives_a_parent_that_is_killed(method: str, when: str, tmp_pa
                     time.sleep(0.01)
             else:
                 tasks.wait_for(births)
-            zygote = getattr(pool._crew._nursery, "pid", None)
+            zygote = getattr(pool._children.filling.start_method, "pid", None)
             print(*pool.info["processes"], *([zygote] if zygote else []), flush=True)
             time.sleep(300)
 

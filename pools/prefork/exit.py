@@ -1,4 +1,4 @@
-"""The end of a process: brought about, noticed, waited for and put in words."""
+"""The exit of a process: signals that cause it, how it is noticed and waited for, and its exit code as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 
 
 def reap(pid: int, *, wait: bool = False) -> tuple[bool, int | None]:
-    """Whether the child is gone, and its exit code: negative for a signal, None when somebody else took it."""
+    """Whether the child has exited, and its exit code: negative for a signal, None when it was reaped elsewhere."""
     try:
         found, status = os.waitpid(pid, 0 if wait else os.WNOHANG)
     except ChildProcessError:
@@ -18,7 +18,7 @@ def reap(pid: int, *, wait: bool = False) -> tuple[bool, int | None]:
 
 
 def has_exited(pid: int, pidfd: int = -1) -> bool:
-    """Whether it is gone, leaving it to be reaped: as a zombie it still owns its number and its group."""
+    """Whether the child has exited, without reaping it: as a zombie it still owns its pid and its group."""
     if pidfd >= 0:
         return await_exit(pidfd, 0)
     try:
@@ -34,6 +34,13 @@ def await_exit(pidfd: int, seconds: float) -> bool:
     return bool(poll.poll(seconds * 1000))
 
 
+def kill_and_wait(pid: int, pidfd: int, seconds: float) -> None:
+    """Kill a child and all of its group, and wait at most this long for its end; not at all without a pidfd."""
+    signal_group(pid, signal.SIGKILL)
+    if pidfd >= 0:
+        await_exit(pidfd, seconds)
+
+
 def signal_group(pid: int, signum: int) -> None:
     """Send a signal to the process group that a child leads, or to the child alone while it does not lead one yet."""
     try:
@@ -45,13 +52,13 @@ def signal_group(pid: int, signum: int) -> None:
 
 
 def signal_process(pid: int, signum: int) -> None:
-    """Send a signal to a child."""
+    """Send a signal to a child; does nothing when it is gone or has changed its user."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signum)
 
 
 def exit_text(exit_code: int | None) -> str:
-    """An exit code for people."""
+    """An exit code as text, with the name of the signal."""
     if exit_code is None:
         return "exit code unknown"
     if exit_code < 0:

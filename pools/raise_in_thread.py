@@ -1,7 +1,7 @@
-"""Raising an exception in a thread from outside, and nowhere in it but inside the task it runs.
+"""Raises an exception in another thread, and only inside the task that this thread runs.
 
-CPython raises such an exception at the thread's next bytecode. A thread that sits in C code (a sleep, a socket, a long
-computation of a library) meets it when it comes back from there.
+CPython raises such an exception at the thread's next bytecode. In a thread that executes C code (a sleep, a
+socket, a long computation of a library) it is raised when that code returns.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pools import logging_locks
 from pools.errors import Killed, SoftTimeLimit
 
 INTERRUPTIONS = (SoftTimeLimit, Killed)
-"""All that is ever raised in this way."""
+"""The only types that are raised in this way."""
 
 # A prototype of its own: argument types set on ctypes.pythonapi would be set for the whole program.
 _raise_in_thread = ctypes.PYFUNCTYPE(ctypes.c_int, ctypes.c_ulong, ctypes.py_object)(
@@ -29,16 +29,16 @@ class Interruptible:
 
     An interruption is set only while ``_inside`` names its task, and ``_inside`` is cleared by the first thing that
     happens after the task. So at most one interruption can still be on its way when a task has ended, and it lands
-    within ``call``, which waits for whoever is setting it, takes it back, or swallows it. The next task never sees it.
+    within ``call``, which waits until it is set, then takes it back or catches it. The next task never sees it.
     """
 
-    __slots__ = ("_inside", "_lock", "_struck", "ident")
+    __slots__ = ("_inside", "_interrupted", "_lock", "ident")
 
     def __init__(self) -> None:
         self.ident = threading.get_ident()
         self._lock = threading.Lock()
         self._inside: object = None
-        self._struck = False
+        self._interrupted = False
 
     def call(
         self, task: object, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -55,7 +55,7 @@ class Interruptible:
             except BaseException as error:
                 self._inside = None
                 failure = error
-            interrupted = self._struck
+            interrupted = self._interrupted
             if interrupted:
                 self._take_back()
         except INTERRUPTIONS:
@@ -67,14 +67,17 @@ class Interruptible:
     def interrupt(self, task: object, error: BaseException) -> bool:
         """From another thread: raise an exception of this type in the task; False when it does not run any more."""
         with self._lock:
-            earlier, self._struck = self._struck, True  # first: `call` must see it, should the task end just now
+            earlier, self._interrupted = (
+                self._interrupted,
+                True,
+            )  # first: `call` must see it, should the task end just now
             if self._inside is not task:
-                self._struck = earlier
+                self._interrupted = earlier
                 return False
             _raise_in_thread(self.ident, type(error))
             return True
 
     def _take_back(self) -> None:
         with self._lock:
-            self._struck = False
+            self._interrupted = False
             _raise_in_thread(self.ident, _NOTHING)

@@ -26,11 +26,11 @@ from pools import (
     get_pool,
     pool_class,
 )
-from pools.foreign import ForeignPool
+from pools.celery_pool import CeleryPool
 from tests.conftest import eventually
 from tests.pools import tasks
 
-HERE = __name__
+THIS_THREAD = __name__
 ROOT = Path(__file__).parents[2]
 
 
@@ -113,11 +113,11 @@ class Info:
         self.exception = exception
 
 
-def duck_pool(limit: int = 1, **options: Any) -> tuple[ForeignPool, Any]:
-    pool = get_pool(f"{HERE}:Duck", limit, **options)
-    assert isinstance(pool, ForeignPool)
+def duck_pool(limit: int = 1, **options: Any) -> tuple[CeleryPool, Any]:
+    pool = get_pool(f"{THIS_THREAD}:Duck", limit, **options)
+    assert isinstance(pool, CeleryPool)
     pool.start()
-    return pool, pool.foreign
+    return pool, pool.celery
 
 
 def finish(job: dict[str, Any], pid: int = 77) -> None:
@@ -126,15 +126,15 @@ def finish(job: dict[str, Any], pid: int = 77) -> None:
 
 
 def test_a_class_with_the_methods_of_celerys_base_is_a_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CELERY_CUSTOM_WORKER_POOL", f"{HERE}:Duck")
+    monkeypatch.setenv("CELERY_CUSTOM_WORKER_POOL", f"{THIS_THREAD}:Duck")
 
-    for name in ("custom", f"{HERE}:Duck"):
+    for name in ("custom", f"{THIS_THREAD}:Duck"):
         found = pool_class(name)
         assert issubclass(found, BasePool)
         assert found.__name__ == "Duck"
     assert "custom" in available()
     with pytest.raises(PoolUnavailable, match="not a pool class") as refused:
-        pool_class(f"{HERE}:NoPool")
+        pool_class(f"{THIS_THREAD}:NoPool")
     assert "Celery" in refused.value.hint
 
 
@@ -167,13 +167,13 @@ def test_its_life_is_that_of_a_celery_pool() -> None:
     with pytest.raises(Terminated):
         running.result()
 
-    get_pool(f"{HERE}:Duck").stop()  # never started: nothing to end
+    get_pool(f"{THIS_THREAD}:Duck").stop()  # never started: nothing to end
     with pytest.raises(PoolError, match="could not start"):
-        get_pool(f"{HERE}:Refuses").start()
+        get_pool(f"{THIS_THREAD}:Refuses").start()
 
 
 def test_what_it_can_do_is_read_from_what_it_defines() -> None:
-    duck = get_pool(f"{HERE}:Duck").traits
+    duck = get_pool(f"{THIS_THREAD}:Duck").traits
     assert (duck.soft_limit, duck.hard_limit, duck.terminate, duck.resize, duck.recycle_tasks) == (True,) * 5
 
     plain = get_pool("tests.pools.own:CeleryStyle").traits
@@ -299,7 +299,7 @@ def test_a_job_is_ended_by_the_pid_that_it_was_accepted_with() -> None:
 
 
 def test_a_pool_that_refuses_a_job_fails_it_alone() -> None:
-    pool = get_pool(f"{HERE}:Fails")
+    pool = get_pool(f"{THIS_THREAD}:Fails")
     handle = pool.apply_async(tasks.add, (1,))
 
     with pytest.raises(OSError, match="no room"):
@@ -354,18 +354,19 @@ print("stopped")
 
 
 def test_the_adapter_does_not_import_celery() -> None:
-    code = "import sys, pools.foreign; print([name for name in ('celery', 'billiard', 'kombu') if name in sys.modules])"
+    systems = ("celery", "billiard", "kombu")
+    code = f"import sys, pools.celery_pool; print([name for name in {systems} if name in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
 
 
 def test_a_hand_written_subclass_of_celerys_base_lives_its_life() -> None:
     pool = get_pool("tests.pools.own:CeleryStyle", 2)
-    assert isinstance(pool, ForeignPool)
+    assert isinstance(pool, CeleryPool)
     pool.start()
     handles = [pool.apply_async(tasks.echo, (number,), id=str(number)) for number in range(50)]
     assert [handle.result(20) for handle in handles] == list(range(50))
     assert {handle.pid for handle in handles} == {os.getpid()}
     pool.stop()
-    eventually(lambda: pool.foreign.seen == ["start", "close", "stop"])
-    assert pool.foreign.last_options["correlation_id"] == "49"
+    eventually(lambda: pool.celery.seen == ["start", "close", "stop"])
+    assert pool.celery.last_options["correlation_id"] == "49"

@@ -1,8 +1,8 @@
-"""The birth of a process, by fork or as a fresh interpreter: the only module that touches billiard.
+"""Starts a process, by fork or as a fresh interpreter: the only module that uses billiard.
 
 Of billiard's start methods only the parts are used. Its ``spawn`` keeps a semaphore tracker (one more process) per
-program; the children of its ``forkserver`` are reaped out of sight, so that nobody learns which signal killed them, and
-a fork server that died is never replaced.
+program; the children of its ``forkserver`` are reaped by it, which loses the signal that killed them, and a fork
+server that died is never replaced.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from billiard.popen_fork import Popen
 from billiard.process import current_process
 from billiard.util import _args_from_interpreter_flags
 
-from pools.prefork.ties import Cradle
+from pools.prefork.parent_link import ChildEnds
 
 _ALL_SIGNALS = signal.valid_signals()
 
-Main = Callable[[Cradle], None]
+Main = Callable[[ChildEnds], None]
 
 
 class _Fork(Popen):  # type: ignore[misc]
@@ -54,38 +54,39 @@ class _SlotProcess(ForkProcess):  # type: ignore[misc]
 
     _Popen = staticmethod(_Fork)
 
-    def __init__(self, main: Main, cradle: Cradle, index: int) -> None:
-        super().__init__(target=main, args=(cradle,), name=f"slot-{index}", daemon=False)
+    def __init__(self, main: Main, child_ends: ChildEnds, index: int) -> None:
+        super().__init__(target=main, args=(child_ends,), name=f"slot-{index}", daemon=False)
         self.index = index
 
 
-def fork_child(main: Main, cradle: Cradle, index: int) -> int:
-    """Fork a process that runs ``main(cradle)``; its pid. OSError when the system refuses."""
-    process = _SlotProcess(main, cradle, index)
+def fork_child(main: Main, child_ends: ChildEnds, index: int) -> int:
+    """Fork a process that runs ``main(child_ends)``; its pid. OSError when the system refuses."""
+    process = _SlotProcess(main, child_ends, index)
     with all_signals_blocked(), _memory_shared():
         process.start()
     pid = int(process.pid)
     # The pool waits for its children itself: billiard must neither reap them in passing nor join them at exit.
     process._children.discard(process)
     with contextlib.suppress(OSError):
-        os.setpgid(pid, pid)  # the child does it too; whoever is first
+        os.setpgid(pid, pid)  # the child does it too, and may be first
     return pid
 
 
-def exec_child(entry: str, cradle: Cradle, index: int) -> int:
-    """Start a fresh interpreter that calls ``entry``, a function ``module:name``, with its end of the ties; its pid."""
+def exec_child(entry: str, child_ends: ChildEnds, index: int) -> int:
+    """Start a fresh interpreter that calls ``entry``, a function ``module:name``, with its end of the link; its pid."""
     module, _, function = entry.partition(":")
-    call = f"from {module} import {function}; {function}({cradle.fds}, {cradle.dies_with_parent_thread}, {index})"
+    arguments = f"{child_ends.fds}, {child_ends.dies_with_parent_thread}, {index}"
+    call = f"from {module} import {function}; {function}({arguments})"
     program = os.fsdecode(spawn.get_executable())
     with all_signals_blocked():  # as after a fork: until its own handlers are in place
-        return int(spawnv_passfds(program, [program, *_args_from_interpreter_flags(), "-c", call], cradle.fds))
+        return int(spawnv_passfds(program, [program, *_args_from_interpreter_flags(), "-c", call], child_ends.fds))
 
 
-def become_slot(main: Main, cradle: Cradle, index: int) -> NoReturn:
+def be_slot_process(main: Main, child_ends: ChildEnds, index: int) -> NoReturn:
     """In a fresh interpreter: be the process of a slot, and end with it."""
     code = 1
     try:
-        code = _SlotProcess(main, cradle, index)._bootstrap()
+        code = _SlotProcess(main, child_ends, index)._bootstrap()
     finally:
         os._exit(code)
 
@@ -100,7 +101,7 @@ def describe_program() -> dict[str, Any]:
     return described
 
 
-def resemble_program(described: dict[str, Any]) -> None:
+def take_on_program(described: dict[str, Any]) -> None:
     """In a fresh interpreter: have the same path, and the same ``__main__`` under a name that keeps it from running."""
     process = current_process()
     process._inheriting = True  # a __main__ that makes a pool without asking for its name is told so

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pools import BasePool, EventLoop, HandleState, HardTimeLimit, MemoryLimit, PoolError, SlotLost, get_pool
-from pools.prefork.allowance import CEILING, Allowance, resident_bytes
+from pools.prefork.recycle_limits import CEILING, RecycleLimits, resident_bytes
 from tests.conftest import eventually
 from tests.pools import tasks
 from tests.pools.test_contract import turn_until
@@ -33,9 +33,9 @@ def ready(pool: BasePool) -> None:
 
 
 def test_each_child_may_use_up_to_a_tenth_less_by_chance() -> None:
-    asked = Allowance(tasks=1000, seconds=3600.0, memory_bytes=1 << 30)
+    asked = RecycleLimits(tasks=1000, seconds=3600.0, memory_bytes=1 << 30)
 
-    parts = [asked.of_a_child() for _ in range(200)]
+    parts = [asked.for_one_child() for _ in range(200)]
 
     for field in ("tasks", "seconds", "memory_bytes"):
         values = [getattr(part, field) for part in parts]
@@ -46,9 +46,9 @@ def test_each_child_may_use_up_to_a_tenth_less_by_chance() -> None:
 
 
 def test_small_numbers_of_tasks_stay_exact_and_no_limit_stays_none() -> None:
-    assert {Allowance(tasks=9).of_a_child() for _ in range(50)} == {Allowance(tasks=9)}
-    assert Allowance().of_a_child() == Allowance()
-    assert Allowance().ceiling_bytes is None
+    assert {RecycleLimits(tasks=9).for_one_child() for _ in range(50)} == {RecycleLimits(tasks=9)}
+    assert RecycleLimits().for_one_child() == RecycleLimits()
+    assert RecycleLimits().ceiling_bytes is None
 
 
 def test_the_memory_of_a_process_that_is_gone_is_nothing() -> None:
@@ -156,6 +156,14 @@ def test_memory_is_watched_under_another_loop_too(make_pool: Make, loop: EventLo
 
     with pytest.raises(MemoryLimit):
         eater.result(PATIENCE)
+
+
+def test_memory_is_watched_without_a_loop_of_the_program(make_pool: Make) -> None:
+    limit = resident_bytes(os.getpid()) + (50 << 20)
+    pool = make_pool("prefork", 1, max_memory_per_child_bytes=limit)
+
+    with pytest.raises(MemoryLimit):
+        pool.apply_async(tasks.eat).result(PATIENCE)
 
 
 # -- code that cannot be reached

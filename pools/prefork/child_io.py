@@ -1,0 +1,112 @@
+"""What a child sends, what is sent to it, and its exit: sockets and pidfds in the event loop."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Iterable
+from functools import partial
+from typing import Protocol
+
+from pools.loop import EventLoop
+from pools.prefork.exit import has_exited
+from pools.prefork.fresh_interpreter import start_message_head
+from pools.prefork.protocol import Report
+from pools.prefork.slot import Child, ChildState
+
+POLL_SECONDS = 0.2
+"""How often to check whether a child has exited, where the system has no pidfd."""
+
+
+class ChildIOListener(Protocol):
+    """Called in the thread of the loop."""
+
+    def on_report(self, child: Child, report: Report) -> None:
+        """The child has sent this."""
+
+    def on_hang_up(self, child: Child) -> None:
+        """The child has closed its socket; it may still live."""
+
+    def on_exit(self, child: Child) -> None:
+        """The child has exited and has not been reaped. All its reports have been told."""
+
+
+class ChildIO:
+    """Reads from and writes to children without blocking, and notices their exit."""
+
+    def __init__(self, listener: ChildIOListener) -> None:
+        self._listener = listener
+        self._loop: EventLoop | None = None
+
+    def move_to(self, loop: EventLoop, children: Iterable[Child]) -> None:
+        """Use this loop from now on, also for children that were watched in another one."""
+        self._loop = loop
+        for child in children:
+            self.watch(child)
+
+    def watch(self, child: Child) -> None:
+        """Begin to tell what the child sends, and its exit."""
+        loop = self._loop
+        assert loop is not None
+        loop.add_reader(child.link.socket.fileno(), partial(self._on_readable, child))
+        if child.link.pidfd >= 0:
+            loop.add_reader(child.link.pidfd, partial(self._on_exit, child))
+        else:
+            loop.call_later(POLL_SECONDS, partial(self._poll, child, loop))
+        if child.outbox.pending:
+            self.send_rest(child)
+
+    def unwatch(self, child: Child) -> None:
+        """Tell nothing more of this child. Before its link is closed."""
+        loop = self._loop
+        assert loop is not None
+        loop.remove_reader(child.link.socket.fileno())
+        loop.remove_writer(child.link.socket.fileno())
+        if child.link.pidfd >= 0:
+            loop.remove_reader(child.link.pidfd)
+
+    def send_rest(self, child: Child) -> None:
+        """The child's outbox is not empty: send the rest when the socket takes it."""
+        assert self._loop is not None
+        self._loop.add_writer(child.link.socket.fileno(), partial(self._on_writable, child))
+
+    def send_start_message(self, child: Child, message: bytes) -> None:
+        """Send a child what it must read first; before ``watch``."""
+        with contextlib.suppress(OSError):  # the exit of the child is noticed elsewhere
+            child.outbox.send(start_message_head(message), message)
+
+    def hang_up(self, child: Child) -> None:
+        """Send nothing more: the child leaves when it has read everything."""
+        with contextlib.suppress(OSError):
+            child.link.socket.shutdown(socket.SHUT_WR)
+
+    def _on_readable(self, child: Child) -> None:
+        reports = child.inbox.receive()
+        if child.inbox.ended:
+            assert self._loop is not None
+            child.gone = True
+            self._loop.remove_reader(child.link.socket.fileno())
+            self._listener.on_hang_up(child)
+        for report in reports:
+            self._listener.on_report(child, report)
+
+    def _on_writable(self, child: Child) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(OSError):  # the exit of the child is noticed elsewhere
+            if not child.outbox.flush():
+                return
+        self._loop.remove_writer(child.link.socket.fileno())
+
+    def _poll(self, child: Child, loop: EventLoop) -> None:
+        if child.state is ChildState.DEAD or loop is not self._loop:
+            return
+        if has_exited(child.pid):
+            self._on_exit(child)
+        else:
+            loop.call_later(POLL_SECONDS, partial(self._poll, child, loop))
+
+    def _on_exit(self, child: Child) -> None:
+        child.gone = True
+        for report in child.inbox.drain():  # a task that was finished before the exit is finished
+            self._listener.on_report(child, report)
+        self._listener.on_exit(child)
