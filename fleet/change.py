@@ -16,6 +16,7 @@ from fleet.audit import who
 from fleet.core.desired import Desired, group_of
 from fleet.core.plan import Action, Plan
 from fleet.errors import FleetError, Interrupted, NotReady, RolloutFailed
+from fleet.secrets import keep_key
 from fleet.session import Outlook, Session
 from fleet.standing import Standing
 from fleet.wanted import Wanted, from_revision
@@ -52,6 +53,8 @@ def carry_out(session: Session, change: Change, *, tell: Listener | None = None,
 
 
 def _walk(session: Session, change: Change, before: Standing, tell: Listener | None, terms: Terms | None) -> Report:
+    if change.secrets:
+        keep_key(session.places.key)
     revision = _keep_revision(session, change, before)
     down = not change.outlook.desired.groups
     session.keep(Standing(change.outlook.desired, revision, before.good, down=down))

@@ -288,7 +288,7 @@ class Controller:
             values = self._secrets(applied)
         except FleetError as error:
             return _alive_only(steps), [f"no replica is started: {error.message}"]
-        marks = secrets.fingerprints(values, key=secrets.fleet_key(self._session.places.state / "key"))
+        marks = secrets.fingerprints(values, key=secrets.fleet_key(self._session.places.key))
         rotated = {name for name, mark in _secret_marks(steps) if marks.get(name) != mark}
         if not rotated:
             return steps, []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from fleet.apply import Terms
+from fleet.apply import Report, Terms
 from fleet.change import take_down
 from fleet.cli.conduct import DECLINED, Look, Manner, change_flags, conduct, finished, share
 from fleet.cli.output import Output
@@ -118,7 +118,12 @@ def down(args: argparse.Namespace, out: Output) -> int:
     if not args.yes and not _agreed(session, out):
         return DECLINED
     with session.lock():
-        plan = session.outlook(nothing(session.name), prune=True).plan
+        outlook = session.outlook(nothing(session.name), prune=True)
+        plan = outlook.plan
+        if session.standing() is None and plan.is_empty and not outlook.observed.up:
+            out.say(f"nothing to take down: fleet {session.name!r} was never applied here")
+            finished(session, out, plan, Report((), 0.0, outlook.observed))
+            return 0
         with Signals(out) as signals, Progress(out, plan) as progress:
             terms = Terms(args.timeout, interrupted=signals.number)
             report = take_down(session, tell=progress.tell, terms=terms)

@@ -17,6 +17,7 @@ from fleet.core.plan import Plan
 from fleet.errors import FleetError, StalePlan, UsageError
 from fleet.files import write_whole
 from fleet.history import Origin
+from fleet.secrets import keep_key
 from fleet.session import Outlook
 from fleet.wanted import Wanted, from_document
 
@@ -47,12 +48,15 @@ def plan(args: argparse.Namespace, out: Output) -> int:
         raise UsageError(f"the name of a kept plan ends with {SUFFIX}, and {args.out!r} does not", hint=hint)
     wanted = wanted_of(target)
     session = session_for(wanted)
-    outlook = session.outlook(session.aim(wanted).desired, prune=args.prune)
+    aim = session.aim(wanted)
+    outlook = session.outlook(aim.desired, prune=args.prune)
     out.either(plan_text.document(outlook.plan), plan_text.text(outlook.plan, verbose=args.verbose, colour=out.colour))
     for warning in wanted.warnings:
         out.say(f"warning: {warning}")
     budget.check(outlook.desired, outlook.plan, outlook.observed)
     if args.out:
+        if aim.secrets:  # or the apply would see other fingerprints of the same values
+            keep_key(session.places.key)
         write_whole(Path(args.out).absolute(), json.dumps(_document(wanted, outlook, prune=args.prune)))
         out.say(f"apply exactly this: fleet apply {args.out}")
     return CHANGES if args.detailed_exitcode and not outlook.plan.is_empty else 0
