@@ -3,8 +3,8 @@
     .venv/bin/fleet apply manifests/prod.yaml
     .venv/bin/python examples/shop/send.py
 
-Meanwhile, in another shell: `fleet status --fleet shop`, `fleet explain --fleet shop --live`. Ends with 1 if a result is
-missing or wrong.
+Meanwhile, in another shell: `fleet status --fleet shop`, `fleet explain --fleet shop --live`. Ends with 1 if a result
+is missing or wrong.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 
 from celery.exceptions import TimeoutError as NoResultInTime
 from celery.result import AsyncResult
-
 from shop import partner, pictures, sales, settings
 from shop.tasks import mail, report, stock, thumbnail, webhook
 
@@ -48,7 +47,7 @@ def thumbnail_is_right(answer: Answer, call: tuple[Any, ...]) -> bool:
 
 def report_is_right(answer: Answer, call: tuple[Any, ...]) -> bool:
     """The sums are made again."""
-    sums = {article: 0 for article in sales.ARTICLES}
+    sums = dict.fromkeys(sales.ARTICLES, 0)
     for article, cents in sales.orders(call[0]):
         sums[article] += cents
     return bool(answer["result"] == sums)
@@ -137,7 +136,9 @@ def main() -> int:
         good.append(right)
         print(line, flush=True)
     night = night_came(began, until=until)
-    print(f"{'✓' if night else '✗'} beat      its nightly report came" if night else "✗ beat      no right nightly report")
+    print(
+        f"{'✓' if night else '✗'} beat      its nightly report came" if night else "✗ beat      no right nightly report"
+    )
     good.append(night)
     print(f"{'all right' if all(good) else 'NOT all right'}, after {time.time() - began:.1f} s")
     return 0 if all(good) else 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest

@@ -1,4 +1,7 @@
-"""Pictures in grey: drawn from a number, and made smaller. As a program: stdin, a picture of that width; stdout, its thumbnail."""
+"""Pictures in grey: drawn from a number, and made smaller.
+
+As a program, with a width: a picture on stdin, its thumbnail on stdout.
+"""
 
 from __future__ import annotations
 

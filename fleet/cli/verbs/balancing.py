@@ -35,6 +35,8 @@ def controller(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     session = session_of(target)
+    if session.standing() is None:
+        session.last_applied()  # says that there is nothing to look at
     with session.controller_lock():
         loop = Controller(session)
         try:
