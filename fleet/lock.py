@@ -102,11 +102,12 @@ class Lock:
             self._descriptor = None
 
     def _remove_unused(self) -> None:
-        """Folders that were made for the lock and hold nothing else go with it: what is refused leaves nothing."""
-        if not self._made or os.listdir(self._path.parent) != [self._path.name]:
+        """A fleet's folder with nothing but the lock in it goes with the lock: what is refused leaves nothing."""
+        run, root = self._path.parent, self._path.parent.parent
+        if os.listdir(run) != [self._path.name] or os.listdir(root) != [run.name]:
             return
         self._path.unlink()
-        for folder in self._made:
+        for folder in dict.fromkeys((run, root, *self._made)):
             folder.rmdir()  # an OSError ends it: somebody put something there
 
     def _take(self, descriptor: int) -> None:

@@ -106,18 +106,25 @@ def test_children_do_not_inherit_the_lock(places: Places) -> None:
         child.wait()
 
 
-def test_a_lock_takes_the_folders_with_it_that_were_made_for_it_alone(tmp_path: Path) -> None:
+def test_a_lock_alone_takes_the_folder_of_its_fleet_with_it(tmp_path: Path) -> None:
     places = Places.of(tmp_path / "home", "shop")
     with Lock(places):
         assert places.lock.exists()
     assert list(tmp_path.iterdir()) == []
+    places.root.parent.mkdir()
     with Lock(places):
-        places.audit.parent.mkdir()
-    assert list(places.root.iterdir()) == [places.audit.parent]
-    places.run.mkdir()
+        assert places.lock.exists()
+    assert list(tmp_path.iterdir()) == [places.root.parent], "it was there before"
+
+
+def test_a_lock_with_something_beside_it_stays(tmp_path: Path) -> None:
+    places = Places.of(tmp_path / "home", "shop")
     with Lock(places):
-        pass
-    assert places.run.exists(), "it was there before"
+        places.state.mkdir()
+    assert places.lock.exists()
+    with Lock(places):
+        assert holder(places) is not None
+    assert places.lock.exists()
 
 
 def test_a_lock_whose_file_was_removed_while_somebody_waited_for_it_keeps_others_out(tmp_path: Path) -> None:
@@ -135,4 +142,4 @@ def test_a_lock_whose_file_was_removed_while_somebody_waited_for_it_keeps_others
             return now
 
         assert set(pool.map(enter, range(60))) == {1}
-    assert list(tmp_path.iterdir()) == []
+    assert not places.root.exists()

@@ -1,6 +1,7 @@
 """The other side of the shop's webhooks, as a local server: `python3 -m shop.partner`.
 
-It answers `POST /orders` that is signed rightly with a receipt, and `GET /stock/<warehouse>/<article>` with a number. Each answer takes a moment, as answers over a network do.
+It answers `POST /orders` that is signed rightly with a receipt, and `GET /stock/<warehouse>/<article>`
+with a number. Each answer takes a moment, as answers over a network do.
 """
 
 from __future__ import annotations
