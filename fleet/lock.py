@@ -168,7 +168,7 @@ def _is_still_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _open(path: Path, *, attempts: int = 3) -> int:
+def _open(path: Path, *, attempts: int = 50) -> int:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
