@@ -10,9 +10,8 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -21,8 +20,7 @@ from tests.conftest import eventually
 
 ROOT = Path(__file__).resolve().parent.parent
 PROD, HOSTED = "manifests/prod.yaml", "manifests/hosted.yaml"
-PACKAGES = Path(pytest.__file__).resolve().parent.parent
-IMPORTS = "import celery, fleet.cli, gevent, pools, psutil, pydantic, setproctitle, supervisor, yaml"
+PROGRAMS = Path(sys.executable).parent
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -31,23 +29,20 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 class Visitor:
     """Somebody in a clone after `make install`: the commands are the ones that README shows."""
 
-    clone: Path
     environ: Mapping[str, str]
     state: Path
-    account: Mapping[str, Any] = field(default_factory=dict)
-    programs: Path = Path(".venv/bin")
+    become: tuple[str, ...] = ()
 
     def run(self, program: str, *words: str) -> subprocess.CompletedProcess[str]:
-        """A program of the environment, with the clone as the folder."""
+        """A program of the environment, in the root of the clone."""
         return subprocess.run(
-            [str(self.programs / program), *words],
-            cwd=self.clone,
+            [*self.become, str(PROGRAMS / program), *words],
+            cwd=ROOT,
             env=self.environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             check=False,
-            **self.account,
         )
 
     def fleet(self, *words: str, code: int = 0) -> str:
@@ -61,7 +56,8 @@ class Visitor:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("SHOP_STATE") == str(self.state):
+                words = [*process.cmdline(), *process.environ().values()]
+                if any(str(self.state.parent) in word for word in words):
                     found.append(" ".join(process.cmdline()))
             except psutil.Error:
                 continue
@@ -77,54 +73,45 @@ def environment(folder: Path, **more: str) -> dict[str, str]:
 def runner(folder: Path) -> Visitor:
     """Whoever runs the tests, in the checkout itself. FLEET_HOME, or root's fleet would be the machine's own."""
     environ = environment(folder, FLEET_HOME=str(folder / "fleets"))
-    return Visitor(ROOT, environ, folder / "state", programs=Path(sys.executable).parent)
+    return Visitor(environ, folder / "state")
 
 
 def ordinary_user(folder: Path) -> Visitor:
-    """Somebody without rights, with a clone and an environment of their own. Skips where no such thing can be had."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else; the other case is an ordinary user already")
+    """Somebody else without rights, in the same checkout, with a home of their own and FLEET_HOME left to its default.
+
+    An interpreter or a checkout in a folder that is root's alone is shown to them by a mount that only they see; where
+    that cannot be had, the test is skipped.
+    """
+    if os.geteuid() != 0 or shutil.which("setpriv") is None or shutil.which("unshare") is None:
+        pytest.skip("only root, with setpriv and unshare, can become somebody else")
     nobody = pwd.getpwnam("nobody")
-    clone = folder / "clone"
-    for name in ("fleet", "pools", "examples", "manifests"):
-        shutil.copytree(ROOT / name, clone / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (folder / "home").mkdir()
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, nobody.pw_uid, nobody.pw_gid)
-    account = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    visitor = Visitor(clone, environment(folder), folder / "state", account)
-    if not any(installed(visitor, python) for python in interpreters()):
-        pytest.skip(f"an ordinary user can run no Python {sys.version_info[:2]} that imports from {PACKAGES}")
+    for made in (folder, folder / "home"):
+        made.mkdir(exist_ok=True)
+        os.chown(made, nobody.pw_uid, nobody.pw_gid)
+    script = "\n".join([*opened(folder / "mounts"), 'exec "$@"'])
+    become = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups")
+    visitor = Visitor(environment(folder), folder / "state", ("unshare", "--mount", "sh", "-ec", script, "sh", *become))
+    asked = visitor.run("python", "-c", "import os, sys, celery, fleet.cli; print(os.geteuid(), sys.version)")
+    if asked.stdout.strip() != f"{nobody.pw_uid} {sys.version}":
+        pytest.skip(f"an ordinary user cannot run {sys.executable}: {asked.stdout[-300:]}{asked.stderr[-300:]}")
     return visitor
 
 
-def interpreters() -> list[str]:
-    """Programs that may be this version of Python, this one first."""
-    name = "python{}.{}".format(*sys.version_info[:2])
-    folders = ("/usr/local/bin", "/usr/bin")
-    return [getattr(sys, "_base_executable", sys.executable), *(f"{folder}/{name}" for folder in folders)]
+def opened(stage: Path) -> Iterator[str]:
+    """Shell commands, for a mount namespace, that lay open what is needed out of closed folders, and nothing else."""
+    needed = sorted({Path(sys.base_prefix), Path(sys.prefix), ROOT})
+    closed = {path: hidden for path in needed if (hidden := closed_folder(path)) is not None}
+    for number, path in enumerate(closed):
+        yield f"mkdir -p {stage}/{number} && mount --bind {path} {stage}/{number}"
+    for hidden in sorted(set(closed.values())):
+        yield f"mount -t tmpfs -o mode=755 none {hidden}"
+    for number, path in enumerate(closed):
+        yield f"mkdir -p {path} && mount --bind {stage}/{number} {path}"
 
 
-def installed(visitor: Visitor, python: str) -> bool:
-    """As after `make install`, but with the packages that are there already. False where the user cannot run it."""
-    environment = visitor.clone / ".venv"
-    shutil.rmtree(environment, ignore_errors=True)
-    making = [python, "-m", "venv", "--without-pip", str(environment)]
-    options: dict[str, Any] = {"env": visitor.environ, "cwd": visitor.clone, "capture_output": True, **visitor.account}
-    try:
-        if subprocess.run(making, check=False, **options).returncode:
-            return False
-        site = next((environment / "lib").glob("python*/site-packages"))
-        (site / "clone.pth").write_text(f"{visitor.clone}\n{PACKAGES}\n")
-        for program in ("fleet", "celery"):
-            text = (Path(sys.executable).parent / program).read_text()
-            made = environment / "bin" / program
-            made.write_text(f"#!{environment}/bin/python\n{text.partition(chr(10))[2]}")
-            made.chmod(0o755)
-        asked = [str(environment / "bin" / "python"), "-c", IMPORTS]
-        return subprocess.run(asked, check=False, **options).returncode == 0
-    except (OSError, StopIteration):
-        return False
+def closed_folder(path: Path) -> Path | None:
+    """The outermost folder on the way that others may not pass."""
+    return next((one for one in (*reversed(path.parents), path) if not one.stat().st_mode & stat.S_IXOTH), None)
 
 
 @pytest.fixture(params=[runner, ordinary_user], ids=["whoever-tests", "ordinary-user"])
@@ -195,7 +182,7 @@ def hosted(short_tmp: Path) -> Visitor:
         SHOP_RELEASE=str(short_tmp / "current"),
         SHOP_SECRETS=str(short_tmp / "secrets"),
     )
-    return Visitor(ROOT, environ, short_tmp / "state", programs=Path(sys.executable).parent)
+    return Visitor(environ, short_tmp / "state")
 
 
 def test_a_hosted_shop_is_validated_and_planned(hosted: Visitor, short_tmp: Path) -> None:
