@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROD, HOSTED = "manifests/prod.yaml", "manifests/hosted.yaml"
 PROGRAMS = Path(sys.executable).parent
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,7 @@ def visitor(request: pytest.FixtureRequest, short_tmp: Path) -> Iterator[Visitor
 
 def test_the_shop_comes_up_works_and_goes(visitor: Visitor) -> None:
     visitor.fleet("apply", PROD, "--yes")
+    visitor.fleet("plan", PROD, "--detailed-exitcode", code=0)
     groups = json.loads(visitor.fleet("status", "--fleet", "shop", "-o", "json"))["groups"]
     assert {group["pool"] for group in groups.values()} >= {"solo", "prefork", "threads", "gevent", "asyncio"}
     assert sum(group["slots"]["desired"] for group in groups.values()) == 80
