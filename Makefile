@@ -73,7 +73,7 @@ servers: ## Redis and RabbitMQ for the tests (Debian packages; not started as se
 	apt-get update -qq
 	$(APT_INSTALL) "$${missing[@]}" >/dev/null
 
-demo: install ## a fleet in about a minute: apply, real tasks, status, scale, heal, down
+demo: install ## two fleets in about a minute: apply, real tasks, scale, heal; then a shop on every kind of pool
 	@$(BIN)/python examples/quickstart/demo.py
 
 test: install servers ## every test, with real supervisord, Redis and RabbitMQ

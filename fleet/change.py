@@ -17,6 +17,7 @@ from fleet.audit import Audit, who
 from fleet.core.desired import Desired, group_of
 from fleet.core.plan import Action, Plan
 from fleet.errors import FleetError, Interrupted, NotReady, RolloutFailed
+from fleet.secrets import keep_key
 from fleet.session import LocalFleet, PlannedChange
 from fleet.standing import Applied
 from fleet.wanted import from_revision
@@ -56,6 +57,8 @@ def carry_out(
 
 
 def _walk(fleet: LocalFleet, change: PlannedChange, before: Applied, order: _Order) -> Report:
+    if change.secrets:
+        keep_key(fleet.places.key)
     revision = _keep_revision(fleet, change, before, order.reason)
     down = not change.desired.groups
     fleet.keep_applied(Applied(change.desired, revision, before.good, down=down))

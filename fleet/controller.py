@@ -179,7 +179,7 @@ class Controller:
             raise
 
     def _fingerprints(self, revision: RevisionInForce) -> dict[str, str]:
-        return secrets.fingerprints(revision.secrets(), key=secrets.fleet_key(self._fleet.places.state / "key"))
+        return secrets.fingerprints(revision.secrets(), key=secrets.fleet_key(self._fleet.places.key))
 
     # --- what a look needs
 

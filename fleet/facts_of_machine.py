@@ -47,7 +47,7 @@ def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *,
     paths = machine.real_paths([spec.release.workdir, spec.release.python], base=base)
     workdir = paths.get(spec.release.workdir or "", base)
     python = paths.get(spec.release.python or "", sys.executable)
-    marks = secrets.fingerprints(values, key=secrets.fleet_key(places.state / "key")) if values else {}
+    marks = secrets.fingerprints(values, key=secrets.fleet_key(places.key)) if values else {}
     return Facts(
         cpus=machine.cpus(),
         python=sys.executable,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import getpass
+import itertools
 import json
 import os
 import sys
@@ -64,6 +65,7 @@ class Lock:
         self._wait_seconds = wait_seconds
         self._brief = brief
         self._descriptor: int | None = None
+        self._made: tuple[Path, ...] = ()
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -76,22 +78,37 @@ class Lock:
 
     def acquire(self) -> None:
         """Take the lock or raise LockHeld with the holder's name."""
-        descriptor = _open(self._path)
-        try:
-            self._take(descriptor)
-            _write(descriptor, Holder(os.getpid(), self._command, _user(), time.time(), self._brief))
-        except BaseException:
-            os.close(descriptor)
-            raise
-        self._descriptor = descriptor
+        while self._descriptor is None:
+            made = _missing_folders(self._path.parent)
+            descriptor = _open(self._path)
+            try:
+                self._take(descriptor)
+                if not _is_still_at(descriptor, self._path):
+                    os.close(descriptor)
+                    continue
+                _write(descriptor, Holder(os.getpid(), self._command, _user(), time.time(), self._brief))
+            except BaseException:
+                os.close(descriptor)
+                raise
+            self._descriptor, self._made = descriptor, made
 
     def release(self) -> None:
         """Let go of the lock; harmless when it is not held."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
+                self._remove_unused()
             os.close(self._descriptor)
             self._descriptor = None
+
+    def _remove_unused(self) -> None:
+        """A fleet's folder with nothing but the lock in it goes with the lock: what is refused leaves nothing."""
+        run, root = self._path.parent, self._path.parent.parent
+        if os.listdir(run) != [self._path.name] or os.listdir(root) != [run.name]:
+            return
+        self._path.unlink()
+        for folder in dict.fromkeys((run, root, *self._made)):
+            folder.rmdir()  # an OSError ends it: somebody put something there
 
     def _take(self, descriptor: int) -> None:
         began = time.monotonic()
@@ -138,11 +155,26 @@ def holder(places: Places) -> Holder | None:
         os.close(descriptor)
 
 
-def _open(path: Path) -> int:
+def _missing_folders(folder: Path) -> tuple[Path, ...]:
+    """The folder and those above it that are not there yet, the innermost first."""
+    return tuple(itertools.takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
+
+
+def _is_still_at(descriptor: int, path: Path) -> bool:
+    """Whoever held it before may have removed it, and a lock on a removed file keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _open(path: Path, *, attempts: int = 50) -> int:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and attempts > 1:  # removed by its last holder between the two calls
+            return _open(path, attempts=attempts - 1)
         hint = "run as the user who owns the fleet, or set FLEET_HOME to a folder of your own"
         raise FleetError(f"cannot open {error.filename or path}: {error.strerror}", hint=hint) from error
 

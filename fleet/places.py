@@ -94,6 +94,11 @@ class Places:
         return self.state / "audit.ndjson"
 
     @property
+    def key(self) -> Path:
+        """The key of the fingerprints of secrets."""
+        return self.state / "key"
+
+    @property
     def overrides(self) -> Path:
         """Live exceptions to the manifest."""
         return self.state / "overrides.yaml"

@@ -15,6 +15,7 @@ import signal
 import stat
 import subprocess
 from collections.abc import Collection, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 from fleet.core.manifest import Secret
@@ -63,22 +64,37 @@ def fingerprints(values: Mapping[str, str], *, key: bytes) -> dict[str, str]:
 
 
 def fleet_key(path: Path) -> bytes:
-    """The key of one fleet, made on first use, mode 0600. Two commands that meet here get the same key."""
-    with contextlib.suppress(FileNotFoundError):
+    """The key of one fleet. Where none is kept yet: a new one, the same for as long as this process lives.
+
+    Reading a key writes nothing, so that a plan, or an apply that is refused, leaves nothing behind.
+    """
+    try:
         return _whole_key(path)
+    except FileNotFoundError:
+        return _new_key(path)
+
+
+def keep_key(path: Path) -> None:
+    """Write what ``fleet_key`` returned, mode 0600, unless a key is there. Of two commands at once the first wins."""
+    if path.exists():
+        return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{randomness.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(randomness.token_bytes(KEY_BYTES))
+            file.write(_new_key(path))
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
             os.link(fresh, path)  # whole or not at all, and the first one wins
     finally:
         os.unlink(fresh)
-    return _whole_key(path)
+
+
+@lru_cache
+def _new_key(_path: Path) -> bytes:
+    return randomness.token_bytes(KEY_BYTES)
 
 
 def _whole_key(path: Path) -> bytes:

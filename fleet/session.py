@@ -169,8 +169,12 @@ class LocalFleet:
 
 
 def known_fleets(home: Path) -> list[str]:
-    """Fleets that live in a home folder."""
+    """Fleets that were applied under a home folder; a key for a kept plan alone makes none."""
     try:
-        return sorted(path.name for path in home.iterdir() if (path / "state").is_dir() or (path / "run").is_dir())
+        return sorted(path.name for path in home.iterdir() if _was_applied(Places(path)))
     except OSError:
         return []
+
+
+def _was_applied(places: Places) -> bool:
+    return places.run.is_dir() or any(path.name != places.key.name for path in places.state.glob("[!.]*"))

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
 
 
 def run(script: Path, *words: str) -> str:
@@ -37,7 +37,7 @@ def run(script: Path, *words: str) -> str:
 def test_the_demo_keeps_every_promise() -> None:
     told = run(EXAMPLES / "quickstart" / "demo.py", "--share", "0.1")
     assert "The demo kept every promise" in told
-    assert told.count("✓") == 10
+    assert told.count("✓") == 19
 
 
 def test_solo_and_prefork_are_measured_side_by_side(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
-"""The demo: a fleet from a manifest, real tasks, scaling, a crash, and everything gone again; about a minute.
+"""The demo: a fleet from a manifest, real tasks, scaling, a crash; then a shop on every kind of pool; about a minute.
 
-Each step shows the command a person would type, and checks what it promises. The fleet lives in a temporary folder; the
-manifest is a copy in it, so the repository stays as it is. Ends with 1 when a promise was not kept.
+Each step shows the command a person would type, and checks what it promises. The fleets live in a temporary folder; the
+manifest that is edited is a copy in it, so the repository stays as it is. Ends with 1 when a promise was not kept.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 FLEET = Path(sys.executable).parent / "fleet"
-NAME = "quickstart"
+PYTHON = Path(sys.executable)
+SHOP = "manifests/prod.yaml"
+SHOP_POOLS = {"asyncio", "gevent", "prefork", "solo", "threads"}
+SHOP_SHARE = 0.5
 WORK = {  # task, queue, how many
-    ("measure", "thumbs"): 2500,
-    ("ask", "thumbs"): 500,
-    ("index", "thumbs"): 10,
-    ("copy", "reports"): 2000,
-    ("measure", "reports"): 500,
-    ("index", "reports"): 10,
+    ("measure", "thumbs"): 1500,
+    ("ask", "thumbs"): 300,
+    ("index", "thumbs"): 5,
+    ("copy", "reports"): 1000,
+    ("measure", "reports"): 300,
+    ("index", "reports"): 5,
 }
 
 
@@ -41,29 +44,34 @@ class Broken(Exception):
 
 
 class Demo:
-    """One fleet in a folder of its own."""
+    """Two fleets, one after the other, in a folder of their own."""
 
     def __init__(self, share: float) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="fleet-demo-", dir="/tmp"))  # a socket path must be short
         self.manifest = self.folder / "quickstart.yaml"
         self.work = {key: max(1, round(count * share)) for key, count in WORK.items()}
-        self.env = {**os.environ, "FLEET_HOME": str(self.folder / "home")}
+        self.home = self.folder / "home"
+        self.env = {**os.environ, "FLEET_HOME": str(self.home), "SHOP_STATE": str(self.folder / "shop")}
 
     def fleet(self, *words: str, show: bool = True) -> str:
         """Run a verb as a person would, and show it; with ``show=False`` return what it printed instead."""
-        if show:
-            print(f"\n$ fleet {' '.join(words)}", flush=True)
+        return self.run(FLEET, *words, shown=f"fleet {' '.join(words)}" if show else "")
+
+    def run(self, *words: str | Path, shown: str, folder: Path | None = None) -> str:
+        """Run a command in the demo's folder, or in another; where nothing is shown, return what it printed."""
+        if shown:
+            print(f"\n$ {shown}", flush=True)
         done = subprocess.run(
-            [FLEET, *words],
-            cwd=self.folder,
+            words,
+            cwd=folder or self.folder,
             env=self.env,
             stdin=subprocess.DEVNULL,
-            stdout=None if show else subprocess.PIPE,
+            stdout=None if shown else subprocess.PIPE,
             text=True,
             check=False,
         )
         if done.returncode:
-            raise Broken(f"`fleet {' '.join(words)}` ended with {done.returncode}")
+            raise Broken(f"`{shown or ' '.join(map(str, words))}` ended with {done.returncode}")
         return done.stdout or ""
 
     def groups(self) -> dict[str, Any]:
@@ -197,16 +205,30 @@ def finish(demo: Demo) -> None:
     promise("nothing is left running", kept=eventually(lambda: not demo.left_running(), within=10))
 
 
+def shop(demo: Demo) -> None:
+    """The manifest of README's first page, from the root of the clone: every kind of pool in one budget."""
+    title("The shop: five kinds of pool, beat and a web server of the shop's partner, in one budget of 80 slots")
+
+    def show(*words: str) -> None:
+        demo.run(FLEET, *words, shown=f"fleet {' '.join(words)}", folder=ROOT)
+
+    show("apply", SHOP, "--yes")
+    groups = json.loads(demo.fleet("status", "--fleet", "shop", "-o", "json", show=False))["groups"]
+    promise("every kind of pool is there", kept={group["pool"] for group in groups.values()} >= SHOP_POOLS)
+    promise("together they have 80 slots", kept=sum(group["slots"]["desired"] for group in groups.values()) == 80)
+    send = ("examples/shop/send.py", "--share", str(SHOP_SHARE))
+    demo.run(PYTHON, *send, shown=f"python {' '.join(send)}", folder=ROOT)
+    show("status", "--fleet", "shop")
+    show("explain", "--fleet", "shop", "--live")
+    show("down", SHOP, "--yes")
+    promise("nothing is left running", kept=eventually(lambda: not demo.left_running(), within=10))
+
+
 def clean(demo: Demo) -> None:
     """Whatever happened: no process and no file is left."""
-    if demo.left_running():
-        subprocess.run(
-            [FLEET, "down", demo.manifest.name, "--yes"],
-            cwd=demo.folder,
-            env=demo.env,
-            stdin=subprocess.DEVNULL,
-            check=False,
-        )
+    for fleet in sorted(path.name for path in demo.home.glob("*")) if demo.left_running() else ():
+        words = [FLEET, "down", "--fleet", fleet, "--yes"]
+        subprocess.run(words, cwd=demo.folder, env=demo.env, stdin=subprocess.DEVNULL, check=False)
     for pid in demo.left_running():
         os.kill(pid, signal.SIGKILL)
     shutil.rmtree(demo.folder, ignore_errors=True)
@@ -225,11 +247,11 @@ def main() -> int:
     demo = Demo(parser.parse_args().share)
     began = time.monotonic()
     try:
-        for step in (start, work, scale, heal, finish):
+        for step in (start, work, scale, heal, finish, shop):
             step(demo)
     except Broken as broken:
         print(f"\n✗ not kept: {broken}", file=sys.stderr)
-        for log in sorted((demo.folder / "home" / NAME / "log").glob("*.log")):
+        for log in sorted(demo.home.glob("*/log/*.log")):
             tail = "\n".join(log.read_text().splitlines()[-5:])
             print(f"-- {log.name}\n{tail}", file=sys.stderr)
         return 1

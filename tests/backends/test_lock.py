@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from fleet.places import Places
 
 HOLDER = """
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from fleet.lock import Lock
 from fleet.places import Places
@@ -100,3 +104,42 @@ def test_children_do_not_inherit_the_lock(places: Places) -> None:
     finally:
         child.kill()
         child.wait()
+
+
+def test_a_lock_alone_takes_the_folder_of_its_fleet_with_it(tmp_path: Path) -> None:
+    places = Places.of(tmp_path / "home", "shop")
+    with Lock(places):
+        assert places.lock.exists()
+    assert list(tmp_path.iterdir()) == []
+    places.root.parent.mkdir()
+    with Lock(places):
+        assert places.lock.exists()
+    assert list(tmp_path.iterdir()) == [places.root.parent], "it was there before"
+
+
+def test_a_lock_with_something_beside_it_stays(tmp_path: Path) -> None:
+    places = Places.of(tmp_path / "home", "shop")
+    with Lock(places):
+        places.state.mkdir()
+    assert places.lock.exists()
+    with Lock(places):
+        assert holder(places) is not None
+    assert places.lock.exists()
+
+
+def test_a_lock_whose_file_was_removed_while_somebody_waited_for_it_keeps_others_out(tmp_path: Path) -> None:
+    places = Places.of(tmp_path / "home", "shop")
+    with ThreadPoolExecutor(8) as pool:
+        inside = 0
+
+        def enter(_: int) -> int:
+            nonlocal inside
+            with Lock(places, wait_seconds=60.0):
+                inside += 1
+                now = inside
+                time.sleep(0.001)
+                inside -= 1
+            return now
+
+        assert set(pool.map(enter, range(60))) == {1}
+    assert not places.root.exists()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -143,18 +143,32 @@ def test_fingerprint_follows_the_value_and_the_key() -> None:
     assert secrets.fingerprints({"a": "hunter2"}, key=b"k" * 32) == {"a": mark}
 
 
-def test_key_is_made_once_for_its_owner_only(tmp_path: Path) -> None:
+def test_reading_a_key_that_is_not_kept_yet_writes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "key"
+    assert secrets.fleet_key(path) == secrets.fleet_key(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_key_is_kept_once_for_its_owner_only(tmp_path: Path) -> None:
     path = tmp_path / "state" / "key"
     key = secrets.fleet_key(path)
-    assert secrets.fleet_key(path) == key
+    secrets.keep_key(path)
+    secrets.keep_key(path)
+    assert path.read_bytes() == secrets.fleet_key(path) == key
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert list(path.parent.iterdir()) == [path]
 
 
 def test_commands_that_meet_get_the_same_key(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(16) as pool:
-        keys = set(pool.map(lambda _: secrets.fleet_key(tmp_path / "key"), range(64)))
-    assert len(keys) == 1
+    path = tmp_path / "key"
+    program = "import sys; from pathlib import Path; from fleet import secrets; path = Path(sys.argv[1]); "
+    program += "sys.stdin.read(); secrets.keep_key(path); print(secrets.fleet_key(path).hex())"
+    several = [
+        subprocess.Popen([sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    keys = {process.communicate()[0].decode().strip() for process in several}
+    assert keys == {path.read_bytes().hex()}
 
 
 def test_damaged_key_is_not_used(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ def controller(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     fleet = fleet_of(target)
+    if fleet.applied() is None:
+        fleet.applied_manifest()  # says that there is nothing to look at
     with fleet.controller_lock():
         loop = Controller(fleet)
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from fleet.apply_events import WalkOptions
+from fleet.apply_events import Report, WalkOptions
 from fleet.change import take_down
 from fleet.cli.change_flow import DECLINED, finished
 from fleet.cli.output import Output
@@ -34,7 +34,12 @@ def down(args: argparse.Namespace, out: Output) -> int:
     if not args.yes and not _agreed(fleet, out):
         return DECLINED
     with fleet.lock():
-        plan = fleet.planned(nothing(fleet.name), prune=True).plan
+        change = fleet.planned(nothing(fleet.name), prune=True)
+        plan = change.plan
+        if fleet.applied() is None and plan.is_empty and not change.observed.up:
+            out.say(f"nothing to take down: fleet {fleet.name!r} was never applied here")
+            finished(fleet, out, plan, Report((), 0.0, change.observed))
+            return 0
         with Signals(out) as signals, Progress(out, plan) as progress:
             options = WalkOptions(args.timeout, interrupted=signals.number)
             report = take_down(fleet, on_event=progress.on_event, options=options)

@@ -43,6 +43,8 @@ def plan(args: argparse.Namespace, out: Output) -> int:
         out.say(f"warning: {warning}")
     budget.check(change.desired, change.plan, change.observed)
     if args.out:
+        if change.secrets:  # or the apply would see other fingerprints of the same values
+            keep_key(fleet.places.key)
         write_whole(Path(args.out).absolute(), json.dumps(saved_document(loaded, change, prune=args.prune)))
         out.say(f"apply exactly this: fleet apply {args.out}")
     return CHANGES if args.detailed_exitcode and not change.plan.is_empty else 0

@@ -17,9 +17,7 @@ _NO_LEASE = -2
 
 
 class Turns:
-    """Numbers what it takes: ``next_tag``, 0 before the first connection. ``plan`` comes with that.
-
-    """
+    """Numbers what it takes: ``next_tag``, 0 before the first connection. ``plan`` comes with that."""
 
     def __init__(self, held: Held) -> None:
         self.plan: TakePlan
