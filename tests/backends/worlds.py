@@ -15,7 +15,7 @@ from fleet.backends.supervisor.processes import Table, await_end, read_mark, sig
 from fleet.core.desired import Desired, DesiredGroup, Replica, RestartPolicy, WorkerSpec, digest
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.places import Places
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 
 PYTHON = (sys.executable, "-S", "-c")
 IDLE = (*PYTHON, "import signal; signal.pause()")
@@ -87,7 +87,7 @@ class World:
         self.backend.start(replicas, secrets=secrets)
         return self.until_ready([replica.name for replica in replicas])
 
-    def until_ready(self, names: Sequence[str], *, within: float = 30.0) -> Observed:
+    def until_ready(self, names: Sequence[str], *, within: float = PATIENCE) -> Observed:
         """Wait until these replicas are ready; the observation that showed it."""
 
         def look() -> Observed | None:
@@ -101,7 +101,7 @@ class World:
         assert found is not None
         return found
 
-    def until_stopped(self, names: Sequence[str], *, within: float = 30.0) -> Observed:
+    def until_stopped(self, names: Sequence[str], *, within: float = PATIENCE) -> Observed:
         """Wait until no process of these replicas is left."""
 
         def look() -> Observed | None:

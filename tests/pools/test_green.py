@@ -23,13 +23,11 @@ def run_patched(kind: str, *arguments: str) -> None:
     assert done.returncode == 0, f"{' '.join(command[1:])}\n{done.stdout}\n{done.stderr}"
 
 
-@pytest.mark.timeout(300)
 @every_green_pool
 def test_a_green_pool_keeps_the_contract(kind: str) -> None:
     run_patched(kind, "tests/pools/test_contract.py", "-k", kind)
 
 
-@pytest.mark.timeout(300)
 @every_green_pool
 def test_a_green_pool_keeps_its_own_promises(kind: str) -> None:
     run_patched(kind, "tests/pools/green_cases.py")

@@ -11,14 +11,13 @@ import pytest
 
 from pools import BasePool, EventLoop, HandleState, HardTimeLimit, MemoryLimit, PoolError, SlotLost, get_pool
 from pools.prefork.allowance import CEILING, Allowance, resident_bytes
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.pools import tasks
 from tests.pools.test_contract import turn_until
 
 Make = Callable[..., BasePool]
 
 every_method = pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-PATIENCE = 60.0
 
 
 def pids(pool: BasePool) -> list[int]:

@@ -19,7 +19,7 @@ from pools import BasePool, EventLoop, HandleState, HardTimeLimit, PoolUnavailab
 from pools.errors import SoftTimeLimit
 from pools.prefork import PreforkPool
 from pools.prefork.zygote import ZygoteNursery
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.pools import tasks
 from tests.pools.test_contract import turn_until
 
@@ -27,8 +27,6 @@ Make = Callable[..., BasePool]
 
 every_method = pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 fresh_methods = pytest.mark.parametrize("method", ["spawn", "forkserver"])
-PATIENCE = 60.0
-"""Seconds for a result. A fresh interpreter takes a while on a busy machine."""
 
 
 def pids(pool: BasePool) -> list[int]:

@@ -12,7 +12,7 @@ import pytest
 
 from pools import Handle, HardTimeLimit, Killed, SoftTimeLimit, Terminated, get_pool
 from pools.interruption import Interruptible
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.pools import tasks
 
 
@@ -26,13 +26,13 @@ def test_a_slot_past_its_hard_limit_stays_taken_until_the_task_returns() -> None
     next_one = pool.apply_async(tasks.add, (1,))
 
     with pytest.raises(HardTimeLimit):
-        stuck.result(20)
+        stuck.result(PATIENCE)
     assert stuck.abandoned
     eventually(lambda: told == [stuck])
     assert (pool.busy_slots, next_one.done) == (1, False)
     gate.release()
 
-    assert next_one.result(20) == 1
+    assert next_one.result(PATIENCE) == 1
     assert isinstance(stuck.error, HardTimeLimit)
     pool.stop()
 
@@ -58,9 +58,9 @@ def test_a_task_at_its_hard_limit_is_interrupted_and_its_slot_is_free_again() ->
     handle = pool.apply_async(tasks.nap, (60,), timeout_seconds=0.05)
 
     with pytest.raises(HardTimeLimit, match=r"0\.05 s"):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert not handle.abandoned
-    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+    assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
     assert told == [handle]
     pool.stop()
 
@@ -77,7 +77,7 @@ def test_except_exception_does_not_stop_an_end() -> None:
     handle = pool.apply_async(stubborn, timeout_seconds=0.05)
 
     with pytest.raises(HardTimeLimit):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert not handle.abandoned
     pool.stop()
 
@@ -96,7 +96,7 @@ def test_a_task_that_swallows_its_end_is_given_up(tmp_path: Path) -> None:
     assert pool.terminate_job(handle)
 
     with pytest.raises(Terminated):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert tasks.lines(tmp_path / "swallowed") == ["x"]
     assert handle.abandoned
     pool.terminate()
@@ -122,7 +122,7 @@ def test_an_end_follows_a_soft_limit_that_was_caught() -> None:
     assert pool.terminate_job(handle)
 
     with pytest.raises(Terminated):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert seen == ["soft", "killed"]
     pool.stop()
 
@@ -137,9 +137,9 @@ def test_thousands_of_quick_tasks_at_their_limit_never_harm_the_next() -> None:
         limited.append(pool.apply_async(tasks.busy_for, (0.001,), soft_timeout_seconds=0.001))
         innocent.append(pool.apply_async(tasks.busy_for, (0.0005,)))
 
-    assert [handle.result(60) for handle in innocent] == [0.0005] * 2000
+    assert [handle.result(PATIENCE) for handle in innocent] == [0.0005] * 2000
     for handle in limited:
-        pool.wait(handle, 60)
+        pool.wait(handle, PATIENCE)
     assert {type(handle.error) for handle in limited} <= {type(None), SoftTimeLimit}
     assert pool.num_processes == 2
     pool.stop()
@@ -169,7 +169,7 @@ def test_an_interruption_stays_within_its_task() -> None:
 
     worker = threading.Thread(target=work)
     worker.start()
-    assert ready.wait(20)
+    assert ready.wait(PATIENCE)
     hits = 0
     while not over.is_set():
         for error in (SoftTimeLimit(), Killed()):
@@ -193,7 +193,7 @@ def test_growing_right_after_shrinking_keeps_every_slot() -> None:
     barrier = threading.Barrier(3)
     handles = [pool.apply_async(barrier.wait, (20,)) for _ in range(3)]
     for handle in handles:
-        handle.result(30)
+        handle.result(PATIENCE)
     assert pool.num_processes == 3
     pool.stop()
     eventually(lambda: pool.num_processes == 0)
@@ -242,11 +242,11 @@ def test_an_interrupted_task_leaves_no_lock_of_logging_behind() -> None:
 
     with get_pool("threads", 1) as pool:
         struck = pool.apply_async(is_struck_inside_logging)
-        assert taken.wait(20)
+        assert taken.wait(PATIENCE)
         assert pool.terminate_job(struck)
         with pytest.raises(Terminated):
-            struck.result(20)
-        assert pool.apply_async(tasks.add, (1, 2)).result(20) == 3
+            struck.result(PATIENCE)
+        assert pool.apply_async(tasks.add, (1, 2)).result(PATIENCE) == 3
         assert handler.lock is not None
-        assert handler.lock.acquire(timeout=20), "everybody who logs would stand still from now on"
+        assert handler.lock.acquire(timeout=PATIENCE), "everybody who logs would stand still from now on"
         handler.lock.release()

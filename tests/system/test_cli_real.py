@@ -16,10 +16,10 @@ import pytest
 
 from fleet.lock import Lock
 from fleet.places import Places
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.system.worlds import World
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
 SLEEPERS = "    a: {command: [sleep, '%d'], replicas: %d, health: {readyAfter: %s}, drain: {timeout: 2s}}\n"
 NOWHERE = "redis://127.0.0.1:1/0"
@@ -87,7 +87,7 @@ def test_an_interrupted_apply_says_how_to_resume(world: World, signum: int, code
     audit = world.home / "world" / "state" / "audit.ndjson"
     eventually(lambda: audit.exists() and audit.read_text().count('"step.started"') == 2)
     process.send_signal(signum)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == code
     assert "interrupted: run the same command again to resume" in said
     assert "interrupted" in audit.read_text().splitlines()[-1]
@@ -187,7 +187,7 @@ class Terminal:
             os.execve(world.command()[0], world.command(*words), env)
 
     def read_until(self, wanted: str) -> None:
-        eventually(lambda: wanted in self.read(), within=60)
+        eventually(lambda: wanted in self.read())
 
     def read(self) -> str:
         while select.select([self.fd], [], [], 0.05)[0]:
@@ -209,7 +209,7 @@ class Terminal:
             found = os.waitpid(self.pid, os.WNOHANG)
             return found if found[0] else None
 
-        code = os.waitstatus_to_exitcode(eventually(ended, within=60)[1])
+        code = os.waitstatus_to_exitcode(eventually(ended)[1])
         self.read()
         os.close(self.fd)
         return code
@@ -259,7 +259,7 @@ def test_watched_status_is_a_stream_of_documents(world: World) -> None:
     assert process.stdout is not None
     documents = [json.loads(process.stdout.readline()) for _ in range(2)]
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
     assert [document["ready"] for document in documents] == [True, True]
     assert process.returncode == 130
 
@@ -280,6 +280,6 @@ def test_logs_follow_what_a_program_says(world: World) -> None:
     assert process.stdout is not None
     seen = {json.loads(process.stdout.readline())["replica"] for _ in range(12)}
     process.terminate()
-    process.communicate(timeout=10)
+    process.communicate(timeout=PATIENCE)
     assert seen == {"a.0", "a.1"}
     assert process.returncode == 143

@@ -16,13 +16,12 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.system.remote import NODE, RemoteShop
 from tests.system.test_worker_celery import WAIT
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(200),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -199,7 +198,7 @@ class Flower:
 
     def get(self, path: str) -> str:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as reply:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE) as reply:
                 return str(reply.read().decode())
         except OSError as error:
             assert self.process.poll() is None, self.log.read_text()
@@ -212,7 +211,7 @@ class Flower:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}", data=urllib.parse.urlencode(fields).encode(), method="POST"
         )
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             return str(reply.read().decode())
 
     def close(self) -> None:
@@ -233,15 +232,15 @@ def flower(redis_shop: RemoteShop) -> Iterator[Flower]:
 
 def test_flower_shows_workers_and_tasks(redis_shop: RemoteShop, flower: Flower) -> None:
     worker = redis_shop.worker("prefork", 2)
-    eventually(lambda: flower.get("/healthcheck"), within=60)
-    shown = eventually(lambda: flower.json("/api/workers?refresh=1").get(NODE), within=60)
+    eventually(lambda: flower.get("/healthcheck"))
+    shown = eventually(lambda: flower.json("/api/workers?refresh=1").get(NODE))
     assert shown["stats"]["pid"] == worker.pid
     assert shown["active_queues"][0]["name"] == redis_shop.queue
     assert any(name.startswith("capp.add") for name in shown["registered"])
-    eventually(lambda: flower.json("/api/workers?status=1").get(NODE) is True, within=60)
+    eventually(lambda: flower.json("/api/workers?status=1").get(NODE) is True)
     eventually(lambda: redis_shop.ask("enable_events") == {"ok": "task events already enabled"})
     added, failed = redis_shop.send("add", 20, 22), redis_shop.send("broken")
-    eventually(lambda: states(flower) == {added.id: "SUCCESS", failed.id: "FAILURE"}, within=60)
+    eventually(lambda: states(flower) == {added.id: "SUCCESS", failed.id: "FAILURE"})
     task = flower.json("/api/tasks")[added.id]
     assert (task["name"], task["result"], task["worker"]) == ("capp.add", "42", NODE)
     assert "42" in flower.get(f"/task/{added.id}")
@@ -252,7 +251,7 @@ def test_flower_shows_workers_and_tasks(redis_shop: RemoteShop, flower: Flower) 
     flower.post(f"/api/worker/pool/grow/{NODE}", n="1")
     assert redis_shop.ask("stats")["pool"]["max-concurrency"] == 3
     assert worker.term() == 0
-    eventually(lambda: flower.json("/api/workers?status=1").get(NODE) is False, within=60)
+    eventually(lambda: flower.json("/api/workers?status=1").get(NODE) is False)
 
 
 def states(flower: Flower) -> dict[str, str]:

@@ -28,7 +28,7 @@ from tests.servers import RabbitServer, RedisServer
 from tests.system import worlds
 from tests.system.worlds import World
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.system
 
 APP = '''
 import ctypes, os, signal, time
@@ -236,14 +236,14 @@ def test_nothing_is_lost_or_repeated_by_a_term_in_the_middle(fleet: Fleet) -> No
         fleet.send(pool, "late", range(half, 2 * half))
     before = fleet.pids()
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) > half // 10, within=90)
+        eventually(lambda pool=pool: len(fleet.done(pool)) > half // 10)
         os.kill(before[pool], signal.SIGTERM)
 
     wanted = Counter(range(2 * half))
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 2 * half, within=120)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 2 * half)
         assert fleet.done(pool) == wanted, f"{pool}: repeated {fleet.done(pool) - wanted}"
-    eventually(fleet.all_ready, within=60)
+    eventually(fleet.all_ready)
     assert not set(before.values()) & set(fleet.pids().values())
 
 
@@ -253,14 +253,14 @@ def test_nothing_is_lost_by_a_kill_in_the_middle(fleet: Fleet) -> None:
         fleet.send(pool, "late", range(LATE))
     before = fleet.pids()
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) > LATE // 10, within=60)
+        eventually(lambda pool=pool: len(fleet.done(pool)) > LATE // 10)
         os.kill(before[pool], signal.SIGKILL)
 
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == LATE, within=120)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == LATE)
         repeated = fleet.done(pool) - Counter(range(LATE))
         assert repeated.total() <= SLOTS[pool], f"{pool}: more than ran at that moment came again: {repeated}"
-    eventually(fleet.all_ready, within=60)
+    eventually(fleet.all_ready)
 
 
 def test_workers_resume_by_themselves_after_a_restart_of_the_broker(fleet: Fleet) -> None:
@@ -269,13 +269,13 @@ def test_workers_resume_by_themselves_after_a_restart_of_the_broker(fleet: Fleet
     for pool in POOLS:
         fleet.send(pool, "late", range(40 * SLOTS[pool]), 0.1)
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) > 2 * SLOTS[pool], within=60)
+        eventually(lambda pool=pool: len(fleet.done(pool)) > 2 * SLOTS[pool])
     fleet.broker.stop()
     for pool in POOLS:
-        eventually(lambda pool=pool: "connection to the broker is lost" in fleet.log(pool), within=60)
+        eventually(lambda pool=pool: "connection to the broker is lost" in fleet.log(pool))
     fleet.broker.start()
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 40 * SLOTS[pool], within=120)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 40 * SLOTS[pool])
     assert fleet.pids() == before, "a worker was replaced because its broker was away"
 
 
@@ -301,8 +301,8 @@ def test_a_hard_limit_ends_the_task_or_replaces_the_worker(fleet: Fleet, task: s
         assert "TimeLimit" in type(result.get(timeout=60, propagate=False)).__name__, pool
         fleet.send(pool, "late", range(10))
     for pool in able:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 10, within=60)
-    eventually(fleet.all_ready, within=60)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 10)
+    eventually(fleet.all_ready)
     after = fleet.pids()
     assert after.get("prefork") == before.get("prefork")
     for pool in able:
@@ -315,14 +315,14 @@ def test_a_running_task_can_be_revoked_and_ended(fleet: Fleet) -> None:
     able = [pool for pool in POOLS if TRAITS[pool].terminate]
     asked = {pool: fleet.ask(pool, "nap", 90) for pool in able}
     for result in asked.values():
-        eventually(lambda result=result: result.state == "STARTED", within=60)
+        eventually(lambda result=result: result.state == "STARTED")
     fleet.celery.control.revoke([result.id for result in asked.values()], terminate=True)
     for pool, result in asked.items():
-        eventually(lambda result=result: result.state == "REVOKED", within=60)
+        eventually(lambda result=result: result.state == "REVOKED")
         fleet.send(pool, "late", range(10))
     for pool in able:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 10, within=60)
-    eventually(fleet.all_ready, within=60)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 10)
+    eventually(fleet.all_ready)
 
 
 def test_a_task_that_segfaults_takes_its_slot_or_its_worker_and_nothing_else(fleet: Fleet) -> None:
@@ -330,13 +330,13 @@ def test_a_task_that_segfaults_takes_its_slot_or_its_worker_and_nothing_else(fle
     before = fleet.pids()
     for pool in POOLS:
         fleet.send(pool, "segfault", range(1))
-        eventually(lambda pool=pool: fleet.done(pool)[0] == 1, within=60)
+        eventually(lambda pool=pool: fleet.done(pool)[0] == 1)
     for pool in POOLS:
         fleet.send(pool, "late", range(1, 11))
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 11, within=90)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 11)
         assert fleet.done(pool)[0] == 1, "an early acknowledged task came again"
-    eventually(fleet.all_ready, within=60)
+    eventually(fleet.all_ready)
     assert fleet.pids()["prefork"] == before["prefork"]
     assert "SIGSEGV" in fleet.log("prefork")
 
@@ -346,10 +346,10 @@ def test_a_task_that_kills_whatever_runs_it_ends_with_the_dead_letters(fleet: Fl
     before = fleet.dead_letters()
     for pool in POOLS:
         fleet.send(pool, "poison", range(1))
-    eventually(lambda: fleet.dead_letters() == {pool: count + 1 for pool, count in before.items()}, within=90)
+    eventually(lambda: fleet.dead_letters() == {pool: count + 1 for pool, count in before.items()})
     for pool in POOLS:
         assert fleet.done(pool)[0] == MAX_ATTEMPTS, pool
-    eventually(fleet.all_ready, within=60)
+    eventually(fleet.all_ready)
 
 
 def test_a_child_that_eats_memory_past_its_limit_is_replaced(fleet: Fleet) -> None:
@@ -358,9 +358,9 @@ def test_a_child_that_eats_memory_past_its_limit_is_replaced(fleet: Fleet) -> No
     before = {child.pid for child in worker.children()}
     result = fleet.ask("prefork", "eat", 700, 30)
     result.get(timeout=60, propagate=False)
-    eventually(lambda: before - {child.pid for child in worker.children()}, within=60)
+    eventually(lambda: before - {child.pid for child in worker.children()})
     fleet.send("prefork", "late", range(10))
-    eventually(lambda: len(fleet.done("prefork")) == 10, within=60)
+    eventually(lambda: len(fleet.done("prefork")) == 10)
     assert worker.is_running()
 
 

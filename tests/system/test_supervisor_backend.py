@@ -93,7 +93,7 @@ while True: signal.pause()
     daemon = psutil.Process(world.supervisord())
     assert daemon.num_fds() < 2 * 100 + 30
     world.backend.stop(names)
-    world.until_stopped(names, within=50.0)
+    world.until_stopped(names)
     assert len(list(told.iterdir())) == 100
     world.backend.forget(names)
     world.backend.shutdown()

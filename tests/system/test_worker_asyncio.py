@@ -20,7 +20,6 @@ from tests.worker.workers import RunningWorker, Shop
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(150),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -128,10 +127,10 @@ def test_five_hundred_tasks_wait_at_the_same_time(shop: AsyncShop) -> None:
     gate = shop.folder / "gate"
     worker = shop.worker(slots=500)
     shop.send_many("meet", ([number, str(gate)] for number in range(500)))
-    eventually(lambda: len(shop.started()) == 500, within=60)
+    eventually(lambda: len(shop.started()) == 500)
     eventually(lambda: (v := worker.view()) is not None and v.busy == 500)
     gate.touch()
-    eventually(lambda: len(shop.done()) == 500, within=60)
+    eventually(lambda: len(shop.done()) == 500)
     view = eventually(lambda: (v := worker.view()) is not None and v.processed == 500 and v)
     assert view.failed == 0
     assert max(shop.done().values()) == 1
@@ -143,7 +142,7 @@ def test_a_thousand_tasks_of_both_kinds_run_once_each(shop: AsyncShop) -> None:
     shop.send_many("note", ([number] for number in range(500)))
     shop.send_many("plain", ([number] for number in range(500, 1000)))
     worker = shop.worker(slots=20)
-    eventually(lambda: len(shop.done()) == 1000, within=60)
+    eventually(lambda: len(shop.done()) == 1000)
     eventually(lambda: (v := worker.view()) is not None and (v.processed, v.failed) == (1000, 0))
     assert max(shop.done().values()) == 1
     assert worker.term() == 0
@@ -152,13 +151,13 @@ def test_a_thousand_tasks_of_both_kinds_run_once_each(shop: AsyncShop) -> None:
 def test_term_in_the_middle_loses_nothing_and_runs_nothing_twice(shop: AsyncShop) -> None:
     shop.send_many("note", ([number, 0.2] for number in range(300)))
     worker = shop.worker(slots=20, task=TaskPolicy(prefetch=40))
-    eventually(lambda: len(shop.done()) >= 20, within=30)
+    eventually(lambda: len(shop.done()) >= 20)
     assert worker.term() == 0
     assert worker.view() is not None
     assert worker.view().state == "stopped"  # type: ignore[union-attr]
     assert len(shop.done()) < 300
     shop.worker(slots=100)
-    eventually(lambda: len(shop.done()) == 300, within=60)
+    eventually(lambda: len(shop.done()) == 300)
     assert max(shop.done().values()) == 1
 
 
@@ -520,7 +519,7 @@ def test_a_cold_stop_does_not_wait_for_threads_of_others(redis_url: str, short_t
         worker.signal(signal.SIGTERM)
         worker.wait_state("draining")
         worker.signal(signal.SIGTERM)
-        assert worker.wait(within=20) == 0
+        assert worker.wait() == 0
         eventually(lambda: shop.depth() == 1)
     finally:
         shop.close()

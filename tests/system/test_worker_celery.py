@@ -21,7 +21,6 @@ from tests.worker.workers import RunningWorker
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(150),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]

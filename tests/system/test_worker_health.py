@@ -20,7 +20,7 @@ from tests.conftest import eventually
 from tests.system.test_worker_connection import Line
 from tests.worker.workers import TASKS, RunningWorker, Shop
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
+pytestmark = pytest.mark.system
 
 HASTY = Patience(silence_seconds=3.0, overrun_seconds=1.0, idle_seconds=3.0)
 POOLS = [("solo", 1), ("prefork", 2), ("threads", 2)]
@@ -53,7 +53,7 @@ def becomes(worker: RunningWorker, condition: Condition) -> Health:
         found = health(worker)
         return found if found.condition is condition else None
 
-    return eventually(there, within=30)  # type: ignore[return-value]
+    return eventually(there)  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS)
@@ -199,7 +199,7 @@ def test_usr1_reaches_every_child(shop: Shop, start_method: str) -> None:
     children = slots_of(worker)
     worker.signal(signal.SIGUSR1)
     eventually(lambda: all(f"child {pid} runs " in log_of(worker) for pid in children))
-    eventually(lambda: log_of(worker).count("most recent call first") == 4, within=10)
+    eventually(lambda: log_of(worker).count("most recent call first") == 4)
     log = log_of(worker)
     assert f"runs shop_tasks.blocked[{blocked}]" in log
     assert f"runs shop_tasks.note[{sleeping}]" in log

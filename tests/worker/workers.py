@@ -20,7 +20,7 @@ import fleet
 from fleet.core.desired import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
 from fleet.worker import record
 from fleet.worker.record import RecordView
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 
 PROJECT = Path(fleet.__file__).parents[1]
 
@@ -196,7 +196,7 @@ class RunningWorker:
         found = record.read(self.record_path)
         return found if found is not None and found.pid == self.pid else None
 
-    def wait_state(self, state: str, *, within: float = 30) -> RecordView:
+    def wait_state(self, state: str, *, within: float = PATIENCE) -> RecordView:
         def there() -> RecordView | None:
             assert self.process is not None
             code = self.process.poll()
@@ -213,14 +213,14 @@ class RunningWorker:
     def signal(self, signum: int) -> None:
         os.kill(self.pid, signum)
 
-    def wait(self, *, within: float = 30) -> int:
+    def wait(self, *, within: float = PATIENCE) -> int:
         assert self.process is not None
         try:
             return self.process.wait(within)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the worker did not end:\n{self.log()}") from None
 
-    def term(self, *, within: float = 30) -> int:
+    def term(self, *, within: float = PATIENCE) -> int:
         """A warm stop; the exit code."""
         self.signal(signal.SIGTERM)
         return self.wait(within=within)
