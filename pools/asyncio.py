@@ -226,6 +226,7 @@ class AsyncioPool(InProcessPool):
         kwargs: Mapping[str, Any],
     ) -> tuple[Any, BaseException | None]:
         HERE.run = run
+        thread.expect(run.handle)
         try:
             if (missed := run.enter_thread(thread)) is not None:
                 return None, missed
@@ -324,8 +325,10 @@ class _Guest:
         assert task is not None
         step: Callable[[Any], Any] = coroutine.send
         argument: Any = None
-        if self._news is not None:
+        if isinstance(self._news, Killed):
             step, argument = coroutine.throw, self._take_news()
+        elif self._news is not None:  # a soft limit before its first step: raised where it awaits, so it may clean up
+            self._events.call_soon(self._knock)
         while True:
             try:
                 awaited = step(argument)

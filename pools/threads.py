@@ -140,6 +140,7 @@ class ThreadsPool(InProcessPool):
         job = self._take(run)
         if job is None:
             return
+        thread.expect(handle)
         self._begin(index, run)
         HERE.run = run
         value, failure = thread.call(handle, *job)

@@ -6,7 +6,9 @@ import asyncio
 import contextvars
 import functools
 import os
+import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from pools import EventLoop, Handle, HardTimeLimit, Killed, SoftTimeLimit, Termi
 from pools.asyncio import complete
 from tests.conftest import PATIENCE, eventually
 from tests.pools import tasks
+from tests.pools.limits import struck_inside
 
 WORD = contextvars.ContextVar("word", default="nothing")
 
@@ -116,10 +119,13 @@ async def caught(seconds: float = 60) -> tuple[str, int]:
     return "never", -1
 
 
-async def in_a_group() -> tuple[list[str], int]:
+async def in_a_group() -> tuple[list[str], int] | None:
+    """None where the limit came before both children waited."""
+    begun: list[str] = []
     ended: list[str] = []
 
     async def child(name: str) -> None:
+        begun.append(name)
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -133,7 +139,7 @@ async def in_a_group() -> tuple[list[str], int]:
     except SoftTimeLimit:
         task = asyncio.current_task()
         assert task is not None
-        return sorted(ended), task.cancelling()
+        return (sorted(ended), task.cancelling()) if len(begun) == 2 else None
     return ended, -1
 
 
@@ -165,31 +171,50 @@ async def within_its_own_timeout(seconds: float) -> list[str]:
 
 def test_the_soft_limit_is_raised_where_the_coroutine_awaits() -> None:
     told: list[Handle] = []
+    limited: list[Handle] = []
     with get_pool("asyncio", 2, on_soft_timeout=told.append) as pool:
-        handle = pool.apply_async(caught, soft_timeout_seconds=0.05)
-        assert handle.result(PATIENCE) == ("the task reached its soft time limit of 0.05 s", 0)
-        assert pool.apply_async(in_a_group, soft_timeout_seconds=0.05).result(PATIENCE) == (["a", "b"], 0)
-        assert (
-            pool.apply_async(in_wait_for, soft_timeout_seconds=0.05).result(PATIENCE) == "soft, inner cancelled: True"
-        )
-        uncaught = pool.apply_async(asyncio.sleep, (60,), soft_timeout_seconds=0.05)
+
+        def under_a_limit(target: Callable[..., object], *args: object, seconds: float = 0.05) -> Handle:
+            limited.append(pool.apply_async(target, args, soft_timeout_seconds=seconds))
+            return limited[-1]
+
+        text = "the task reached its soft time limit of 0.05 s"
+        assert under_a_limit(caught).result(PATIENCE) == (text, 0)
+        in_the_group = struck_inside(lambda seconds: under_a_limit(in_a_group, seconds=seconds).result(PATIENCE))
+        assert in_the_group == (["a", "b"], 0)
+        assert under_a_limit(in_wait_for).result(PATIENCE) == "soft, inner cancelled: True"
         with pytest.raises(SoftTimeLimit):
-            uncaught.result(PATIENCE)
-    assert told[0] is handle
-    assert len(told) == 4
+            under_a_limit(asyncio.sleep, 60).result(PATIENCE)
+    assert told == limited
+
+
+def test_a_soft_limit_before_the_first_step_is_raised_at_the_first_await() -> None:
+    gate = threading.Event()
+    struck = threading.Event()
+
+    async def holds_the_loop() -> None:
+        gate.wait(PATIENCE)
+
+    with get_pool("asyncio", 2, on_soft_timeout=lambda handle: struck.set()) as pool:
+        holder = pool.apply_async(holds_the_loop)
+        late = pool.apply_async(caught, soft_timeout_seconds=0.05)
+        assert struck.wait(PATIENCE)
+        gate.set()
+        assert late.result(PATIENCE) == ("the task reached its soft time limit of 0.05 s", 0)
+        holder.result(PATIENCE)
 
 
 def test_a_timeout_of_the_task_itself_is_not_taken_for_the_limit() -> None:
     with get_pool("asyncio", 2) as pool:
-        assert pool.apply_async(within_its_own_timeout, (0.05,), soft_timeout_seconds=60).result(PATIENCE) == [
-            "timeout",
-            "0",
-        ]
-        assert pool.apply_async(within_its_own_timeout, (1.0,), soft_timeout_seconds=0.05).result(PATIENCE) == [
-            "soft",
-            "timeout",
-            "0",
-        ]
+        own = pool.apply_async(within_its_own_timeout, (0.05,), soft_timeout_seconds=60)
+        assert own.result(PATIENCE) == ["timeout", "0"]
+
+        def both(seconds: float) -> list[str] | None:
+            handle = pool.apply_async(within_its_own_timeout, (20 * seconds,), soft_timeout_seconds=seconds)
+            ended = list(handle.result(PATIENCE))
+            return None if ended == ["timeout", "0"] else ended  # the limit came too late
+
+        assert struck_inside(both) == ["soft", "timeout", "0"]
 
 
 def test_a_timeout_at_the_moment_of_the_limit_is_not_lost() -> None:
@@ -219,6 +244,7 @@ def test_a_task_that_cancels_itself_fails_alone() -> None:
         assert pool.apply_async(add, (1, 1)).result(PATIENCE) == 2
 
 
+@pytest.mark.usefixtures("unhurried_ends")
 def test_the_hard_limit_and_an_end_pass_except_exception_and_run_cleanup() -> None:
     started: list[str] = []
     cleaned: list[str] = []
@@ -237,16 +263,26 @@ def test_the_hard_limit_and_an_end_pass_except_exception_and_run_cleanup() -> No
             raise
 
     with get_pool("asyncio", 2) as pool:
-        hard = pool.apply_async(stubborn, timeout_seconds=0.05)
-        with pytest.raises(HardTimeLimit, match=r"0\.05 s"):
-            hard.result(PATIENCE)
+
+        def hard_limit(seconds: float) -> Handle | None:
+            before = len(started)
+            handle = pool.apply_async(stubborn, timeout_seconds=seconds)
+            with pytest.raises(HardTimeLimit, match=re.escape(f"{seconds} s")):
+                handle.result(PATIENCE)
+            return handle if len(started) > before else None
+
+        hard = struck_inside(hard_limit)
         ended = pool.apply_async(stubborn)
-        neighbour = pool.apply_async(asyncio.sleep, (0.2, "fine"))
-        eventually(lambda: len(started) == 2)
+        gate = threading.Event()
+        arrived: list[int] = []
+        neighbour = pool.apply_async(meet, (arrived, 1, gate))
+        eventually(lambda: len(started) == 2 and arrived)
         assert pool.terminate_job(ended)
         with pytest.raises(Terminated):
             ended.result(PATIENCE)
-        assert neighbour.result(PATIENCE) == "fine"
+        assert not neighbour.done
+        gate.set()
+        assert neighbour.result(PATIENCE) == 1
         assert not hard.abandoned
         assert not ended.abandoned
     assert cleaned == ["x"] * 2
@@ -278,19 +314,27 @@ def test_a_task_that_ignores_its_end_is_given_up() -> None:
     gate = threading.Event()
 
     async def ignores() -> None:
+        begun.append("x")
         while not gate.is_set():
             try:
                 await asyncio.sleep(0.01)
             except BaseException:
                 continue
 
+    begun: list[str] = []
     told: list[tuple[Handle, str]] = []
     pool = get_pool("asyncio", 2, on_hard_timeout=lambda handle: told.append((handle, threading.current_thread().name)))
-    handle = pool.apply_async(ignores, timeout_seconds=0.05)
-    with pytest.raises(HardTimeLimit):
-        handle.result(PATIENCE)
+
+    def hard_limit(seconds: float) -> Handle | None:
+        told.clear()
+        handle = pool.apply_async(ignores, timeout_seconds=seconds)
+        with pytest.raises(HardTimeLimit):
+            handle.result(PATIENCE)
+        eventually(lambda: told)
+        return handle if begun else None
+
+    handle = struck_inside(hard_limit)
     assert handle.abandoned
-    eventually(lambda: told)
     assert told == [(handle, "pool-asyncio-watchdog")]
     assert pool.busy_slots == 1
     assert pool.apply_async(add, (1,)).result(PATIENCE) == 1
@@ -300,14 +344,18 @@ def test_a_task_that_ignores_its_end_is_given_up() -> None:
 
 
 def test_a_task_that_blocks_the_loop_is_given_up_and_the_pool_ends_all_the_same(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
+    gate, begun = tmp_path / "gate", tmp_path / "begun"
     told = threading.Event()
     pool = get_pool("asyncio", 3, on_hard_timeout=lambda handle: told.set())
     neighbour = pool.apply_async(asyncio.sleep, (60,))
-    handle = pool.apply_async(tasks.compute_until, (str(gate),), timeout_seconds=0.05)
-    with pytest.raises(HardTimeLimit):
-        handle.result(PATIENCE)
-    assert handle.abandoned
+
+    def hard_limit(seconds: float) -> Handle | None:
+        handle = pool.apply_async(tasks.compute_until, (str(gate), str(begun)), timeout_seconds=seconds)
+        with pytest.raises(HardTimeLimit):
+            handle.result(PATIENCE)
+        return handle if tasks.lines(begun) else None
+
+    assert struck_inside(hard_limit).abandoned
     assert told.wait(PATIENCE)
 
     pool.terminate()
@@ -317,6 +365,18 @@ def test_a_task_that_blocks_the_loop_is_given_up_and_the_pool_ends_all_the_same(
     gate.touch()
 
 
+def caught_text(handle: Handle, seconds: float) -> str | None:
+    """What ``caught`` says after its limit; None where the limit came before the code that catches it."""
+    try:
+        text, cancelling = handle.result(PATIENCE)
+    except SoftTimeLimit:
+        return None
+    assert f"{seconds} s" in text
+    assert cancelling == 0
+    return str(text)
+
+
+@pytest.mark.usefixtures("unhurried_ends")
 def test_soft_limits_reach_sync_tasks_and_what_they_wait_for_on_the_loop() -> None:
     def sync() -> str:
         try:
@@ -329,10 +389,18 @@ def test_soft_limits_reach_sync_tasks_and_what_they_wait_for_on_the_loop() -> No
         return complete(caught())
 
     with get_pool("asyncio", 2) as pool:
-        assert pool.apply_async(sync, soft_timeout_seconds=0.05).result(PATIENCE) == "in its thread"
-        text, cancelling = pool.apply_async(bridge, soft_timeout_seconds=0.05).result(PATIENCE)
-        assert "0.05 s" in text
-        assert cancelling == 0
+
+        def in_its_thread(seconds: float) -> object:
+            try:
+                return pool.apply_async(sync, soft_timeout_seconds=seconds).result(PATIENCE)
+            except SoftTimeLimit:  # before it came to its ``try``
+                return None
+
+        def on_the_loop(seconds: float) -> str | None:
+            return caught_text(pool.apply_async(bridge, soft_timeout_seconds=seconds), seconds)
+
+        assert struck_inside(in_its_thread) == "in its thread"
+        assert struck_inside(on_the_loop)
         assert pool.apply_async(complete, (add(1, 1),)).result(PATIENCE) == 2
         ended = pool.apply_async(bridge)
         eventually(lambda: pool.busy_slots == 1)
@@ -343,10 +411,14 @@ def test_soft_limits_reach_sync_tasks_and_what_they_wait_for_on_the_loop() -> No
     assert complete(add(1, 1)) == 2
 
 
+@pytest.mark.usefixtures("unhurried_ends")
 def test_limits_reach_a_coroutine_that_a_threads_pool_completes() -> None:
     with get_pool("threads", 2) as pool:
-        text, _ = pool.apply_async(lambda: complete(caught()), soft_timeout_seconds=0.05).result(PATIENCE)
-        assert "0.05 s" in text
+
+        def soft_limit(seconds: float) -> str | None:
+            return caught_text(pool.apply_async(lambda: complete(caught()), soft_timeout_seconds=seconds), seconds)
+
+        assert struck_inside(soft_limit)
         hard = pool.apply_async(lambda: complete(asyncio.sleep(60)), timeout_seconds=0.05)
         with pytest.raises(HardTimeLimit):
             hard.result(PATIENCE)

@@ -26,6 +26,7 @@ from pools import (
 )
 from tests.conftest import PATIENCE, eventually
 from tests.pools import patched, tasks
+from tests.pools.limits import struck_inside
 
 Make = Callable[..., BasePool]
 
@@ -258,12 +259,22 @@ def test_the_soft_limit_is_raised_inside_the_task(make_pool: Make, kind: str, tm
         return
 
     cleaned = tmp_path / "cleaned"
-    assert pool.apply_async(tasks.until_soft_limit, (str(cleaned),), id="a", soft_timeout_seconds=0.1).result(PATIENCE)
+    limited: list[str] = []
+
+    def caught(seconds: float) -> object:
+        limited.append(f"a {seconds}")
+        handle = pool.apply_async(tasks.until_soft_limit, (str(cleaned),), id=limited[-1], soft_timeout_seconds=seconds)
+        try:
+            return handle.result(PATIENCE)
+        except SoftTimeLimit:  # before it came to its ``try``
+            return None
+
+    assert struck_inside(caught) == "cleaned up"
     assert tasks.lines(cleaned) == ["x"]
     uncaught = pool.apply_async(tasks.nap, (60,), id="b", soft_timeout_seconds=0.1)
     with pytest.raises(SoftTimeLimit, match=r"0\.1 s"):
         uncaught.result(PATIENCE)
-    assert told == ["a", "b"]
+    turn_until(pool, lambda: told == [*limited, "b"])
 
 
 @every_pool
@@ -529,23 +540,33 @@ def test_a_soft_limit_reaches_what_the_table_says(make_pool: Make, kind: str, tm
 
 @every_pool
 @pytest.mark.parametrize("what", ["waiting", "computing"])
-def test_a_hard_limit_ends_the_task_or_gives_it_up(make_pool: Make, kind: str, what: str, tmp_path: Path) -> None:
+def test_a_hard_limit_ends_the_task_or_gives_it_up(
+    make_pool: Make, kind: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = tmp_path / "gate"
+    os.mkfifo(tmp_path / "pipe")
     pool = make_pool(kind)
     if not pool.traits.hard_limit:
         return
     reached = pool.traits.reaches_waiting if what == "waiting" else pool.traits.reaches_computing
-    if what == "waiting":
-        target, args = sleeping(pool), (60 if reached else 2,)
-    else:
+    if reached:  # then it has all the time it wants to end
+        monkeypatch.setattr("pools.inprocess.GRACE_SECONDS", PATIENCE)
+    target, args = sleeping(pool), (60,)
+    if what == "computing":
         target, args = computing(pool), (str(gate),)
+    elif not reached:
+        target, args = tasks.read_pipe, (str(tmp_path / "pipe"),)
 
-    handle = pool.apply_async(target, args, timeout_seconds=0.1)
+    def under_a_limit(seconds: float) -> Handle | None:
+        handle = pool.apply_async(target, args, timeout_seconds=seconds)
+        with pytest.raises(HardTimeLimit):
+            handle.result(PATIENCE)
+        return handle if handle.abandoned is not reached else None  # else before it was in its call
 
-    with pytest.raises(HardTimeLimit):
-        handle.result(PATIENCE)
-    assert handle.abandoned is not reached
+    assert struck_inside(under_a_limit)
     gate.touch()
+    if target is tasks.read_pipe:
+        (tmp_path / "pipe").write_text("over")
     assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
 
 

@@ -51,7 +51,7 @@ import json
 from celery import chain, chord, group
 from shopapp import add, app, broken, flaky, total
 
-WAIT = dict(timeout=PATIENCE)
+WAIT = dict(timeout=120)
 answers = {}
 answers["delay"] = add.delay(1, 2).get(**WAIT)
 answers["send_task"] = app.send_task("shopapp.add", args=[20, 22]).get(**WAIT)
