@@ -61,15 +61,21 @@ def test_scaling_keeps_the_survivors_and_lets_idle_replicas_go_first(world: Worl
     twelve = world.pids()
     assert {name: twelve[name] for name in ten} == ten
 
-    path = str(world.done_file)
-    world.send("work", "thumbs", *[[path, n, 12.0] for n in range(8)])
-    eventually(lambda: len(world.started()) == 8)
-    busy = {name for name, row in world.workers().items() if row["busy"]}
+    path, flag = str(world.done_file), world.root / "flag"
+    world.send("wait_for", "thumbs", *[[path, n, str(flag)] for n in range(8)])
+
+    def eight_busy() -> set[str]:
+        busy = {name for name, row in world.workers().items() if row["busy"]}
+        return busy if len(busy) == 8 else set()
+
+    busy = eventually(eight_busy)
     world.write(SOLO % 8)
     world.apply()
     eight = world.pids()
     assert eight == {name: twelve[name] for name in busy}
     assert not world.done(), "a running task was waited for or cut although idle replicas could leave"
+    assert len(world.started()) == 8
+    flag.touch()
     eventually(lambda: set(world.done()) == set(range(8)))
     assert max(world.started().values()) == 1
 
@@ -87,13 +93,14 @@ def test_a_running_task_is_finished_when_its_replica_must_leave(world: World) ->
 
 
 def test_a_hundred_replicas_are_ordinary(world: World) -> None:
-    world.write(SOLO % 100)
-    world.fleet("apply", str(world.manifest), timeout=280)
+    patient = "queues: [thumbs], health: {readyTimeout: 10m}"
+    world.write((SOLO % 100).replace("queues: [thumbs]", patient))
+    world.apply()
     assert len(world.pids()) == 100
     path = str(world.done_file)
     world.send("work", "thumbs", *[[path, n, 0.01] for n in range(1000)])
-    eventually(lambda: len(world.done()) == 1000)
-    world.fleet("down", str(world.manifest), "--yes", timeout=200)
+    eventually(lambda: len(world.done()) == 1000, within=600)
+    world.fleet("down", str(world.manifest), "--yes")
     assert not world.processes()
 
 

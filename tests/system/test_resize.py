@@ -12,21 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import eventually
-from tests.system.worlds import World
+from tests.conftest import PATIENCE, eventually
+from tests.system.worlds import COMMAND_SECONDS, World
 
 pytestmark = pytest.mark.system
 
 
 MORE_TASKS = """
-
-@tasks.task
-def wait_for(path, number, flag):
-    note(path + ".started", f"{number} {os.getpid()}")
-    while not os.path.exists(flag):
-        time.sleep(0.05)
-    note(path, f"{number}")
-
 
 @tasks.task
 def whisper(path, number):
@@ -35,7 +27,7 @@ def whisper(path, number):
     note(path, f"{number}")
 """
 
-PATIENT = ", drain: {timeout: 60s}"
+PATIENT = ", drain: {timeout: 300s}"
 
 
 @pytest.fixture
@@ -102,7 +94,7 @@ def test_slots_come_and_go_while_tasks_run(
     assert world.workers()["reports.0"]["busy"] == 5, "who runs in a slot that goes may finish"
     assert apply.poll() is None, "and is waited for"
     flag.touch()
-    assert apply.wait(60) == 0
+    assert apply.wait(PATIENCE) == 0
     assert nothing_to_do(world)
 
     eventually(lambda: set(world.done()) == set(range(40)))
@@ -196,7 +188,7 @@ def test_a_worker_killed_just_after_the_writing_comes_back_with_its_new_settings
     eventually(lambda: document_says(world, 5))
     os.kill(pid, signal.SIGKILL)
 
-    assert apply.wait(60) == 0
+    assert apply.wait(PATIENCE) == 0
     row = world.workers()["reports.0"]
     assert row["pid"] != pid
     assert (row["slots"], row["drift"]) == (5, "")
@@ -224,7 +216,7 @@ def test_slots_changed_by_hand_are_drift_that_the_next_apply_mends(world: World,
         cwd=world.root,
         env=world.env(),
         check=True,
-        timeout=60,
+        timeout=COMMAND_SECONDS,
         capture_output=True,
     )
     eventually(lambda: world.workers()["hand.0"]["slots"] == 5)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 
 from fleet.core.desired import TaskPolicy
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.system.test_worker_celery import WAIT, CeleryShop
 from tests.worker.workers import PROJECT, RunningWorker, Shop
 
@@ -41,10 +42,12 @@ def write(path, text):
 
 
 @tasks.task
-def meet(path, number, everybody, seconds):
-    """Returns when everybody has come: only tasks that run at the same time ever do."""
+def meet(path, number, everybody, seconds, gate=""):
+    """Returns when everybody has come: only tasks that run at the same time ever do. And when the gate is open."""
     write(path + ".started", number)
     while len(open(path + ".started").readlines()) < everybody:
+        time.sleep(0.5)
+    while gate and not os.path.exists(gate):
         time.sleep(0.5)
     time.sleep(seconds)
     write(path, number)
@@ -110,11 +113,14 @@ def lines(shop: Shop, what: str) -> list[str]:
 @pytest.mark.parametrize("pool", GREEN)
 def test_a_thousand_tasks_wait_at_once_and_term_in_the_middle_loses_none(shop: Shop, pool: str) -> None:
     worker = green_worker(shop, pool, 1000)
-    arguments = [[str(shop.out), number, 1000, 1.0] for number in range(1010)]
+    arguments = [[str(shop.out), number, 1000, 0.0, str(shop.gate())] for number in range(1010)]
     shop.tasks.send_many("green_tasks.meet", arguments, queue=shop.queue)
     eventually(lambda: len(lines(shop, "started")) >= 1000)
 
-    assert worker.term() == 0
+    worker.signal(signal.SIGTERM)
+    worker.wait_state("draining")
+    shop.gate().touch()
+    assert worker.wait() == 0
 
     assert len(shop.done()) + shop.depth() == 1010, "everything is done or in its queue again"
     assert shop.depth() >= 1, "a draining worker takes nothing new"
@@ -184,9 +190,10 @@ def test_a_celery_app_has_results_limits_control_and_revocation(celery_shop: Cel
     shop = celery_shop
     worker = shop.worker(pool, 50)
     node = f"shopfleet.shop.0@{socket.gethostname()}"
-    bystander, target = shop.send("sleeps", 2), shop.send("sleeps", 60)
+    gate = shop.folder / "gate"
+    bystander, target = shop.send("waits", str(gate)), shop.send("sleeps", 60)
     eventually(lambda: shop.lines().count("sleeps") == 2)
-    inspect = shop.app.control.inspect(destination=[node], timeout=10)
+    inspect = shop.app.control.inspect(destination=[node], timeout=PATIENCE)
 
     assert inspect.ping() == {node: {"ok": "pong"}}
     assert {task["id"] for task in inspect.active()[node]} == {bystander.id, target.id}
@@ -194,6 +201,7 @@ def test_a_celery_app_has_results_limits_control_and_revocation(celery_shop: Cel
     shop.app.control.revoke(target.id, terminate=True)
     with pytest.raises(TaskRevokedError):
         target.get(**WAIT)
+    gate.touch()
     assert bystander.get(**WAIT) == "slept"
 
     assert [shop.send("add", n, n).get(**WAIT) for n in range(3)] == [0, 2, 4]

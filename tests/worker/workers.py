@@ -58,6 +58,20 @@ def note_early(path, number, seconds=0.0):
 
 
 @tasks.task
+def wait_for(path, number, gate):
+    """Runs until somebody opens the gate."""
+    write(path + ".started", f"{number} {os.getpid()}")
+    while not os.path.exists(gate):
+        time.sleep(0.02)
+    write(path, number)
+
+
+@tasks.task(acks="early")
+def wait_early(path, number, gate):
+    wait_for(path, number, gate)
+
+
+@tasks.task
 async def note_async(path, number):
     await asyncio.sleep(0.01)
     write(path, number)
@@ -123,6 +137,16 @@ def blocked(path, number, seconds):
     left = seconds
     while left > 0:
         left = ctypes.CDLL(None).sleep(left)
+    write(path, number)
+
+
+@tasks.task
+def blocked_until(path, number, gate):
+    """The same until there is a file: a greenlet that lets no other run."""
+    import ctypes
+    write(path + ".started", f"{number} {os.getpid()}")
+    while not os.path.exists(gate):
+        ctypes.CDLL(None).usleep(50_000)
     write(path, number)
 '''
 
@@ -196,14 +220,16 @@ class RunningWorker:
         found = record.read(self.record_path)
         return found if found is not None and found.pid == self.pid else None
 
-    def wait_state(self, state: str, *, within: float = PATIENCE) -> RecordView:
+    def wait_state(self, *states: str, within: float = PATIENCE) -> RecordView:
+        """Until the record tells one of these."""
+
         def there() -> RecordView | None:
             assert self.process is not None
             code = self.process.poll()
-            if code is not None and state != "stopped":
+            if code is not None and "stopped" not in states:
                 raise RuntimeError(f"the worker exited {code}:\n{self.log()}")
             found = self.view()
-            return found if found is not None and found.state == state else None
+            return found if found is not None and found.state in states else None
 
         return eventually(there, within=within)  # type: ignore[return-value]
 
@@ -268,6 +294,10 @@ class Shop:
 
     def send_notes(self, numbers: Any, seconds: float = 0.0) -> None:
         self.tasks.send_many("shop_tasks.note", [[str(self.out), n, seconds] for n in numbers], queue=self.queue)
+
+    def gate(self) -> Path:
+        """A file that is not there yet: a task can wait for it."""
+        return self.folder / "gate"
 
     @property
     def tasks(self) -> Any:
