@@ -131,7 +131,7 @@ class World:
         """The worst that can happen to it."""
         pid = self.supervisord()
         os.kill(pid, signal.SIGKILL)
-        assert await_end(pid, timeout_seconds=10)
+        assert await_end(pid, timeout_seconds=PATIENCE)
         return pid
 
     def marked(self) -> list[int]:
@@ -151,8 +151,8 @@ class World:
         for pid in supervisors(self.places.supervisord_conf):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            await_end(pid, timeout_seconds=5)
+            await_end(pid, timeout_seconds=PATIENCE)
         for pid in self.marked():
             signal_marked(pid, self.places.specs, signal.SIGKILL)
         for pid in self.marked():
-            await_end(pid, timeout_seconds=5)
+            await_end(pid, timeout_seconds=PATIENCE)

@@ -10,6 +10,7 @@ import sys
 import threading
 import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ class Watcher(threading.Thread):
 
     def close(self) -> None:
         self.over.set()
-        self.join(20)
+        self.join(PATIENCE)
 
 
 @pytest.fixture
@@ -97,8 +98,10 @@ def test_a_receiver_hears_what_happens_to_tasks(shop: RemoteShop, watcher: Watch
     assert shop.control("enable_events") == {"ok": "task events enabled"}
     assert shop.ask("enable_events") == {"ok": "task events already enabled"}
     added, failed = shop.send("add", 2, 3), shop.send("broken")
-    retried, revoked = shop.send("flaky", 1), shop.send("add", 5, 5, countdown=1)
-    shop.ask("revoke", task_id=revoked.id)
+    retried = shop.send("flaky", 1)
+    task_id = uuid.uuid4().hex
+    shop.ask("revoke", task_id=task_id)  # before it is sent: nothing can be too late
+    revoked = shop.send("add", 5, 5, countdown=1, task_id=task_id)
     unknown = shop.send("nobody")
     eventually(lambda: watcher.of("task-succeeded", retried.id) and watcher.of("task-revoked", revoked.id))
     eventually(lambda: watcher.of("task-failed", unknown.id))
@@ -217,7 +220,7 @@ class Flower:
     def close(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(20)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

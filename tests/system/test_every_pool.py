@@ -23,7 +23,7 @@ from fleet import Tasks
 from fleet.broker.publisher import depths
 from pools import available
 from pools.traits import TRAITS
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.servers import RabbitServer, RedisServer
 from tests.system import worlds
 from tests.system.worlds import World
@@ -241,7 +241,7 @@ def test_nothing_is_lost_or_repeated_by_a_term_in_the_middle(fleet: Fleet) -> No
 
     wanted = Counter(range(2 * half))
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 2 * half)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 2 * half, within=5 * PATIENCE)
         assert fleet.done(pool) == wanted, f"{pool}: repeated {fleet.done(pool) - wanted}"
     eventually(fleet.all_ready)
     assert not set(before.values()) & set(fleet.pids().values())
@@ -257,7 +257,7 @@ def test_nothing_is_lost_by_a_kill_in_the_middle(fleet: Fleet) -> None:
         os.kill(before[pool], signal.SIGKILL)
 
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == LATE)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == LATE, within=5 * PATIENCE)
         repeated = fleet.done(pool) - Counter(range(LATE))
         assert repeated.total() <= SLOTS[pool], f"{pool}: more than ran at that moment came again: {repeated}"
     eventually(fleet.all_ready)
@@ -275,7 +275,7 @@ def test_workers_resume_by_themselves_after_a_restart_of_the_broker(fleet: Fleet
         eventually(lambda pool=pool: "connection to the broker is lost" in fleet.log(pool))
     fleet.broker.start()
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 40 * SLOTS[pool])
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 40 * SLOTS[pool], within=5 * PATIENCE)
     assert fleet.pids() == before, "a worker was replaced because its broker was away"
 
 
@@ -284,21 +284,21 @@ def test_a_soft_limit_reaches_the_task(fleet: Fleet, task: str) -> None:
     from celery.exceptions import SoftTimeLimitExceeded
 
     able = [pool for pool in POOLS if TRAITS[pool].soft_limit]
-    asked = {pool: fleet.ask(pool, task, 60, soft_time_limit=1) for pool in able}
+    asked = {pool: fleet.ask(pool, task, 600, soft_time_limit=1) for pool in able}
     for pool, result in asked.items():
         with pytest.raises(SoftTimeLimitExceeded):
-            result.get(timeout=60)
+            result.get(timeout=5 * PATIENCE)
         assert result.state == "FAILURE", pool
 
 
-@pytest.mark.parametrize(("task", "args"), [("nap", (60,)), ("spin", (60,)), ("stuck", (60,))])
+@pytest.mark.parametrize(("task", "args"), [("nap", (600,)), ("spin", (600,)), ("stuck", (600,))])
 def test_a_hard_limit_ends_the_task_or_replaces_the_worker(fleet: Fleet, task: str, args: tuple[Any, ...]) -> None:
     fleet.next_round()
     able = [pool for pool in POOLS if TRAITS[pool].hard_limit]
     before = fleet.pids()
     asked = {pool: fleet.ask(pool, task, *args, time_limit=1) for pool in able}
     for pool, result in asked.items():
-        assert "TimeLimit" in type(result.get(timeout=60, propagate=False)).__name__, pool
+        assert "TimeLimit" in type(result.get(timeout=5 * PATIENCE, propagate=False)).__name__, pool
         fleet.send(pool, "late", range(10))
     for pool in able:
         eventually(lambda pool=pool: len(fleet.done(pool)) == 10)
@@ -313,7 +313,7 @@ def test_a_hard_limit_ends_the_task_or_replaces_the_worker(fleet: Fleet, task: s
 def test_a_running_task_can_be_revoked_and_ended(fleet: Fleet) -> None:
     fleet.next_round()
     able = [pool for pool in POOLS if TRAITS[pool].terminate]
-    asked = {pool: fleet.ask(pool, "nap", 90) for pool in able}
+    asked = {pool: fleet.ask(pool, "nap", 900) for pool in able}
     for result in asked.values():
         eventually(lambda result=result: result.state == "STARTED")
     fleet.celery.control.revoke([result.id for result in asked.values()], terminate=True)
@@ -356,8 +356,8 @@ def test_a_child_that_eats_memory_past_its_limit_is_replaced(fleet: Fleet) -> No
     fleet.next_round()
     worker = psutil.Process(fleet.pids()["prefork"])
     before = {child.pid for child in worker.children()}
-    result = fleet.ask("prefork", "eat", 700, 30)
-    result.get(timeout=60, propagate=False)
+    result = fleet.ask("prefork", "eat", 700, 600)
+    result.get(timeout=5 * PATIENCE, propagate=False)
     eventually(lambda: before - {child.pid for child in worker.children()})
     fleet.send("prefork", "late", range(10))
     eventually(lambda: len(fleet.done("prefork")) == 10)

@@ -17,7 +17,7 @@ import pytest
 
 from fleet import Tasks
 from fleet.core.desired import TaskPolicy
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.worker.workers import RunningWorker
 
 pytestmark = [
@@ -202,7 +202,7 @@ def celerys(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> set[tup
             hall.send_all()
             hall.await_ends()
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(PATIENCE)
         finally:
             process.kill()
             print((hall.folder / "log").read_text()[-3000:], *hall.heard(), sep="\n")
