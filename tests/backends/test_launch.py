@@ -21,7 +21,7 @@ from fleet.launch import LOG_BYTES, rotate
 from fleet.places import Places
 from fleet.worker import record as records
 from tests.backends.worlds import IDLE, PYTHON, spec_of
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 
 REPORT = """
 import json, os, resource, signal, sys
@@ -68,7 +68,7 @@ class Launchpad:
     def run(self, spec: WorkerSpec, *, env: dict[str, str] | None = None, **secrets: str) -> int:
         """Launch once and wait for the end."""
         with self.popen(self.write(spec, **secrets), env=env) as process:
-            return process.wait(30)
+            return process.wait(PATIENCE)
 
     def facts(self, spec: WorkerSpec, *arguments: str, env: dict[str, str] | None = None, **secrets: str) -> Any:
         """What the program found."""
@@ -217,7 +217,7 @@ def test_waiting_out_a_crash_is_seen_and_ends_at_once_on_term(pad: Launchpad) ->
         assert pad.record.note == "crashed 1 time; starts again in 600 s"
         process.send_signal(signal.SIGUSR1)  # somebody asks for stacks too early; that must not be its end
         process.terminate()
-        assert process.wait(10) == -signal.SIGTERM
+        assert process.wait(PATIENCE) == -signal.SIGTERM
 
 
 def test_a_second_process_of_a_replica_waits_for_the_end_of_the_first(pad: Launchpad) -> None:
@@ -293,7 +293,7 @@ def test_a_launcher_whose_supervisor_has_died_does_not_start_anything(pad: Launc
     (pad.places.run / "supervisord.pid").write_text("1\n")
 
     with pad.popen(replica, env={**os.environ, "SUPERVISOR_ENABLED": "1"}) as process:
-        assert process.wait(20) == 1
+        assert process.wait(PATIENCE) == 1
     assert not pad.places.record_file(replica.name).exists()
 
 

@@ -33,6 +33,19 @@ while True: signal.pause()
     return (*PYTHON, code)
 
 
+def drains_until(gate: Path) -> tuple[str, ...]:
+    """A program that ends after TERM when somebody has opened the gate."""
+    code = f"""
+import os, signal, sys, time
+def finish(*_):
+    while not os.path.exists({str(gate)!r}): time.sleep(0.02)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, finish)
+while True: signal.pause()
+"""
+    return (*PYTHON, code)
+
+
 def spec_of(command: Sequence[str] = IDLE, *, group: str = "thumbs", **more: object) -> WorkerSpec:
     """A spec of kind command that is ready at once."""
     base = WorkerSpec(

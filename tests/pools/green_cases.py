@@ -19,8 +19,8 @@ from pools import BasePool, EventLoop, HardTimeLimit, PoolState, PoolUnavailable
 from pools.green import GreenPool, Killed
 from pools.handle import Handle
 from tests.conftest import PATIENCE, eventually
+from tests.limits import struck_inside
 from tests.pools import patched, tasks
-from tests.pools.limits import struck_inside
 
 KIND = os.environ[patched.VARIABLE]
 Make = Callable[..., GreenPool]

@@ -16,8 +16,8 @@ import pytest
 from pools import EventLoop, Handle, HardTimeLimit, Killed, SoftTimeLimit, Terminated, get_pool
 from pools.asyncio import complete
 from tests.conftest import PATIENCE, eventually
+from tests.limits import struck_inside
 from tests.pools import tasks
-from tests.pools.limits import struck_inside
 
 WORD = contextvars.ContextVar("word", default="nothing")
 

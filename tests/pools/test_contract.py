@@ -25,8 +25,8 @@ from pools import (
     Unpicklable,
 )
 from tests.conftest import PATIENCE, eventually
+from tests.limits import struck_inside
 from tests.pools import patched, tasks
-from tests.pools.limits import struck_inside
 
 Make = Callable[..., BasePool]
 

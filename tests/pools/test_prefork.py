@@ -27,8 +27,8 @@ from pools import (
     get_pool,
 )
 from tests.conftest import PATIENCE, eventually
+from tests.limits import struck_inside
 from tests.pools import tasks
-from tests.pools.limits import struck_inside
 from tests.pools.test_contract import turn_until
 
 Make = Callable[..., BasePool]
@@ -537,7 +537,7 @@ def test_a_program_that_forgets_its_pool_ends_all_the_same(tmp_path: Path) -> No
         pool.apply_async(time.sleep, (300,))
         """
     )
-    out, _ = parent.communicate(timeout=60)
+    out, _ = parent.communicate(timeout=PATIENCE)
     result, *children = map(int, out.split())
 
     assert (parent.returncode, result) == (0, 32)

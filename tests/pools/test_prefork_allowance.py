@@ -22,8 +22,8 @@ from pools import (
 )
 from pools.prefork.allowance import CEILING, Allowance, resident_bytes
 from tests.conftest import PATIENCE, eventually
+from tests.limits import struck_inside
 from tests.pools import tasks
-from tests.pools.limits import struck_inside
 from tests.pools.test_contract import turn_until
 
 Make = Callable[..., BasePool]

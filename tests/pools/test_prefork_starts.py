@@ -20,8 +20,8 @@ from pools.errors import SoftTimeLimit
 from pools.prefork import PreforkPool
 from pools.prefork.zygote import ZygoteNursery
 from tests.conftest import PATIENCE, eventually
+from tests.limits import struck_inside
 from tests.pools import tasks
-from tests.pools.limits import struck_inside
 from tests.pools.test_contract import turn_until
 
 Make = Callable[..., BasePool]
@@ -305,7 +305,7 @@ def test_functions_of_the_program_itself_are_found(method: str, tmp_path: Path) 
         """,
         method,
     )
-    out, err = program.communicate(timeout=120)
+    out, err = program.communicate(timeout=PATIENCE)
     assert (out, err, program.returncode) == ("42\n", "", 0)
 
 

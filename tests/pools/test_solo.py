@@ -11,8 +11,8 @@ import pytest
 
 from pools import HardTimeLimit, PoolError, SoftTimeLimit, get_pool
 from pools.solo import SoloPool
+from tests.limits import struck_inside
 from tests.pools import tasks
-from tests.pools.limits import struck_inside
 
 
 def test_a_task_runs_in_the_calling_thread() -> None:

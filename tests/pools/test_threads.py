@@ -14,8 +14,8 @@ import pytest
 from pools import Handle, HardTimeLimit, Killed, SoftTimeLimit, Terminated, get_pool
 from pools.interruption import Interruptible
 from tests.conftest import PATIENCE, eventually
+from tests.limits import struck_inside
 from tests.pools import tasks
-from tests.pools.limits import struck_inside
 
 
 def test_a_slot_past_its_hard_limit_stays_taken_until_the_task_returns() -> None:

@@ -218,6 +218,11 @@ class RunningWorker:
     def view(self) -> RecordView | None:
         """The record of this very process."""
         found = record.read(self.record_path)
+        for _ in range(100):
+            if found is not None or not self.record_path.exists():
+                break
+            time.sleep(0.02)  # the worker was put aside in the middle of a write
+            found = record.read(self.record_path)
         return found if found is not None and found.pid == self.pid else None
 
     def wait_state(self, *states: str, within: float = PATIENCE) -> RecordView:
