@@ -149,6 +149,7 @@ spec:
   defaults:
     task: {{maxAttempts: {MAX_ATTEMPTS}}}
     restart: {{maxCrashes: 100, backoff: {{initial: 100ms, max: 1s}}}}
+    health: {{readyTimeout: 10m}}
   groups:
 {groups}"""
         )

@@ -93,8 +93,7 @@ def test_a_running_task_is_finished_when_its_replica_must_leave(world: World) ->
 
 
 def test_a_hundred_replicas_are_ordinary(world: World) -> None:
-    patient = "queues: [thumbs], health: {readyTimeout: 10m}"
-    world.write((SOLO % 100).replace("queues: [thumbs]", patient))
+    world.write(SOLO % 100)
     world.apply()
     assert len(world.pids()) == 100
     path = str(world.done_file)

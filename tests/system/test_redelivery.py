@@ -25,7 +25,7 @@ from tests.worker.holder import holder
 
 pytestmark = pytest.mark.system
 
-LEASE = 1.0
+LEASE = 4.0
 
 
 class Server:

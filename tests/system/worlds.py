@@ -95,7 +95,7 @@ spec:
   app: world_tasks:tasks
   release: {{workdir: {self.root}}}
   broker: {broker_line}
-  defaults: {{task: {{acks: late}}, drain: {{timeout: 20s}}}}
+  defaults: {{task: {{acks: late}}, drain: {{timeout: 20s}}, health: {{readyTimeout: 10m}}}}
 {more}  groups:
 {groups}"""
         )
