@@ -182,7 +182,11 @@ def test_stop_ends_every_process_and_closes_every_descriptor(make_pool: Make, me
 
 @every_method
 @pytest.mark.parametrize("how", ["recycled", "stopped", "ended"])
-def test_every_child_runs_the_finalizer_once(make_pool: Make, method: str, how: str, tmp_path: Path) -> None:
+def test_every_child_runs_the_finalizer_once(
+    make_pool: Make, method: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pools.prefork.crew.END_SECONDS", PATIENCE)
+    monkeypatch.setattr("pools.prefork.crew.LEAVE_SECONDS", PATIENCE)
     farewells = tmp_path / "farewells"
     pool = make_pool(
         "prefork+loop",

@@ -61,8 +61,8 @@ def test_celerys_command_line_inspects_a_busy_worker(shop: RemoteShop, pool: str
 
 @pytest.mark.parametrize("pool", ["solo", "prefork", "threads", "gevent", "eventlet", "asyncio"])
 def test_a_running_task_is_ended_in_every_pool(redis_shop: RemoteShop, pool: str) -> None:
-    worker = redis_shop.worker(pool, 1, drain_timeout_seconds=3.0)
-    result = redis_shop.send("sleeps", 60)
+    worker = redis_shop.worker(pool, 1)
+    result = redis_shop.send("sleeps", 15)
     eventually(lambda: "sleeps" in redis_shop.lines())
     assert redis_shop.ask("ping") == {"ok": "pong"}
     assert redis_shop.ask("revoke", task_id=result.id, terminate=True) == {"ok": f"terminate: {result.id}"}
