@@ -210,7 +210,7 @@ def put_off_all(broker: Broker, count: int, seconds: float) -> float:
     eventually(lambda: channel.tend() or unacknowledged(channel) == 0)
     channel.close()
     left = broker.depth()
-    if time.time() >= began + delay_bucket_seconds(seconds):
+    if time.time() >= began + seconds / 2:  # no queue brings its messages back before half of the time has passed
         return 0.0
     assert left == 0
     return due
