@@ -22,9 +22,9 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from pools.base import Target
 from pools.errors import Killed, SoftTimeLimit
 from pools.handle import Handle
+from pools.hooks import Target
 from pools.inprocess import GRACE_SECONDS, THIS_THREAD, InProcessPool, Job, Run
 from pools.raise_in_thread import Interruptible
 from pools.traits import TRAITS
@@ -228,6 +228,7 @@ class AsyncioPool(InProcessPool):
         kwargs: Mapping[str, Any],
     ) -> tuple[Any, BaseException | None]:
         THIS_THREAD.run = run
+        thread.expect(run.handle)
         try:
             if (pending := run.enter_thread(thread)) is not None:
                 return None, pending
@@ -326,8 +327,11 @@ class _DrivenCoroutine:
         assert task is not None
         step: Callable[[Any], Any] = coroutine.send
         argument: Any = None
-        if self._pending is not None:
+        if isinstance(self._pending, Killed):
             step, argument = coroutine.throw, self._take_pending()
+        elif self._pending is not None:
+            # a soft limit before its first step: raised where it awaits, so it may clean up
+            self._events.call_soon(self._cancel_to_raise)
         while True:
             try:
                 awaited = step(argument)

@@ -20,9 +20,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
-from pools.base import BasePool, Target
+from pools.base import BasePool
 from pools.errors import HardTimeLimit, PoolError, SlotLost, Terminated
 from pools.handle import Handle, HandleState
+from pools.hooks import Target
 from pools.options import check_slots
 from pools.traits import TRAITS, Traits
 

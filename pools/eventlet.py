@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pools.base import Target
 from pools.green import GreenPool
 from pools.green_limits import Cancel
 from pools.handle import Handle
+from pools.hooks import Target
 from pools.patching import import_green, require_installed, require_patched
 from pools.traits import TRAITS
 

@@ -16,10 +16,11 @@ from typing import Any
 from greenlet import getcurrent
 
 from pools import logging_locks
-from pools.base import BasePool, Target
+from pools.base import BasePool
 from pools.errors import Terminated
 from pools.green_limits import Cancel, GreenLimits, GreenRun, perform
 from pools.handle import DoneCallback, Handle
+from pools.hooks import Target
 from pools.patching import require_patched
 
 FIRST_PID = 1 << 30

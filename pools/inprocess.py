@@ -18,9 +18,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from pools.base import BasePool, Target
+from pools.base import BasePool
 from pools.errors import HardTimeLimit, Killed, PoolError, SoftTimeLimit, Terminated
 from pools.handle import Handle
+from pools.hooks import Target
 from pools.watchdog import Watchdog
 
 Job = tuple[Target, Sequence[Any], Mapping[str, Any]]

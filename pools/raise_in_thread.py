@@ -30,15 +30,24 @@ class Interruptible:
     An interruption is set only while ``_inside`` names its task, and ``_inside`` is cleared by the first thing that
     happens after the task. So at most one interruption can still be on its way when a task has ended, and it lands
     within ``call``, which waits until it is set, then takes it back or catches it. The next task never sees it.
+
+    A task may be announced with ``expect`` before it is called: what is to interrupt it by then is raised as it begins.
     """
 
-    __slots__ = ("_inside", "_interrupted", "_lock", "ident")
+    __slots__ = ("_expected", "_inside", "_interrupted", "_lock", "_missed", "ident")
 
     def __init__(self) -> None:
         self.ident = threading.get_ident()
         self._lock = threading.Lock()
         self._inside: object = None
         self._interrupted = False
+        self._expected: object = None
+        self._missed: BaseException | None = None
+
+    def expect(self, task: object) -> None:
+        """In the thread itself: this task will be called next, and may be interrupted from now on."""
+        with self._lock:
+            self._expected, self._missed = task, None
 
     def call(
         self, task: object, target: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -49,7 +58,7 @@ class Interruptible:
         interrupted = False
         try:
             try:
-                self._inside = task
+                self._enter(task)
                 value = target(*args, **kwargs)
                 self._inside = None
             except BaseException as error:
@@ -67,15 +76,25 @@ class Interruptible:
     def interrupt(self, task: object, error: BaseException) -> bool:
         """From another thread: raise an exception of this type in the task; False when it does not run any more."""
         with self._lock:
-            earlier, self._interrupted = (
-                self._interrupted,
-                True,
-            )  # first: `call` must see it, should the task end just now
+            if self._expected is task:
+                self._missed = error
+                return True
+            # first: `call` must see it, should the task end just now
+            earlier, self._interrupted = self._interrupted, True
             if self._inside is not task:
                 self._interrupted = earlier
                 return False
             _raise_in_thread(self.ident, type(error))
             return True
+
+    def _enter(self, task: object) -> None:
+        with self._lock:
+            self._expected = None
+            missed, self._missed = self._missed, None
+            if missed is None:
+                self._inside = task
+        if missed is not None:
+            raise missed
 
     def _take_back(self) -> None:
         with self._lock:

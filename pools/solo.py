@@ -18,9 +18,10 @@ from types import FrameType
 from typing import Any
 
 from pools import logging_locks
-from pools.base import BasePool, Target
+from pools.base import BasePool
 from pools.errors import HardTimeLimit, PoolError, SoftTimeLimit
 from pools.handle import Handle
+from pools.hooks import Target
 from pools.traits import TRAITS
 from pools.watchdog import Watchdog
 

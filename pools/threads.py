@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from pools.base import Target
 from pools.handle import Handle
+from pools.hooks import Target
 from pools.inprocess import THIS_THREAD, InProcessPool, Job, Run
 from pools.raise_in_thread import Interruptible
 from pools.traits import TRAITS
@@ -140,6 +140,7 @@ class ThreadsPool(InProcessPool):
         job = self._take(run)
         if job is None:
             return
+        thread.expect(handle)
         self._begin(index, run)
         THIS_THREAD.run = run
         value, failure = thread.call(handle, *job)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+PATIENCE = 120.0
 RABBITMQ_SERVER = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 
 
@@ -30,14 +31,14 @@ class RedisServer:
         listen = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder]
         keep = ["--save", "", "--appendonly", "yes" if self._persistent else "no", "--appendfsync", "always"]
         self._process = subprocess.Popen([redis_binary(), *listen, *keep], stdout=subprocess.DEVNULL)
-        _wait_for(lambda: b"PONG" in _ask(self.port, b"PING\r\n"), seconds=20)
+        _wait_for(lambda: b"PONG" in _ask(self.port, b"PING\r\n"), seconds=PATIENCE)
         return self
 
     def stop(self, signum: int = signal.SIGTERM) -> None:
         """End the process; the data stay where they are kept."""
         assert self._process is not None
         self._process.send_signal(signum)
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
 
     def remove(self) -> None:
         """Stop, and leave nothing."""
@@ -78,7 +79,7 @@ class RabbitServer:
             self._process = subprocess.Popen(
                 [str(RABBITMQ_SERVER)], env=self._environ, stdout=log, stderr=log, start_new_session=True
             )
-        _wait_for(lambda: bool(_ask(self.port, b"AMQP\x00\x00\x09\x01")), seconds=60)
+        _wait_for(lambda: bool(_ask(self.port, b"AMQP\x00\x00\x09\x01")), seconds=4 * PATIENCE)
         return self
 
     def stop(self) -> None:
@@ -87,7 +88,7 @@ class RabbitServer:
         for signum in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self._process.pid, signum)
-                self._process.wait(30)
+                self._process.wait(PATIENCE)
                 return
             except ProcessLookupError:
                 return
@@ -120,8 +121,8 @@ def free_port() -> int:
 
 def _ask(port: int, question: bytes) -> bytes:
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1) as link:
-            link.settimeout(2)
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as link:
+            link.settimeout(10)
             link.sendall(question)
             return link.recv(100)
     except OSError:

@@ -28,6 +28,7 @@ from fleet.errors import FleetError, LockHeld, Unreachable
 from fleet.overrides import Override
 from fleet.session import LocalFleet
 from fleet.wanted import from_sources
+from tests.conftest import PATIENCE
 
 MANIFEST = """\
 apiVersion: workerfleet.dev/v1alpha1
@@ -401,12 +402,12 @@ def test_a_command_waits_for_the_controller_instead_of_giving_up(stage: Stage) -
     def hold() -> None:
         with stage.fleet.lock("fleet controller", brief=True):
             taken.set()
-            released.wait(10)
+            released.wait(PATIENCE)
 
     released = threading.Event()
     other = threading.Thread(target=hold)
     other.start()
-    assert taken.wait(10)
+    assert taken.wait(PATIENCE)
     threading.Timer(0.3, released.set).start()
     with stage.fleet.lock("fleet apply"):
         assert released.is_set()

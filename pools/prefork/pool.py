@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
-from pools.base import BasePool, PoolState, Target
+from pools.base import BasePool, PoolState
 from pools.errors import PoolError, SlotLost, Terminated
 from pools.handle import Handle
+from pools.hooks import Target
 from pools.loop import EventLoop
 from pools.prefork.child import ChildOptions, ForkOptions
 from pools.prefork.children import Children

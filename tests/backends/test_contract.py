@@ -14,7 +14,7 @@ from fleet.core.desired import Replica
 from fleet.core.observed import Observed, State
 from fleet.core.spec import RestartPolicy
 from fleet.errors import FleetError
-from tests.backends.worlds import World, desired_of, drains_for, replicas_of, spec_of
+from tests.backends.worlds import World, desired_of, drains_until, replicas_of, spec_of
 from tests.conftest import eventually
 
 SPEC = spec_of()
@@ -245,17 +245,19 @@ def test_shutdown_is_refused_while_something_runs(site: Site) -> None:
     assert pids(site.backend.observe()) == before
 
 
-def test_a_replica_that_drains_is_seen_draining(site: Site) -> None:
+def test_a_replica_that_drains_is_seen_draining(site: Site, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
     if isinstance(site.backend, MemoryBackend):
         site.backend.stepwise = True
         site.backend.prepare(desired_of(SPEC))
         site.backend.start(replicas_of(SPEC, 1), secrets={})
         site.backend.tick()
     else:
-        site.run(replicas_of(spec_of(drains_for(1.0)), 1))
+        site.run(replicas_of(spec_of(drains_until(gate)), 1))
     site.backend.stop(["thumbs.0"])
 
     assert site.backend.observe().replicas["thumbs.0"].state is State.DRAINING
+    gate.touch()
 
 
 def test_a_broken_connection_is_made_anew(site: Site) -> None:

@@ -19,12 +19,12 @@ from fleet.doctor import examine, fix
 from fleet.doctor_finding import Finding
 from fleet.lock import Lock
 from fleet.settings import Settings
-from tests.backends.worlds import IDLE, PYTHON, World, desired_of, drains_for, replicas_of, spec_of
+from tests.backends.worlds import IDLE, PYTHON, World, desired_of, drains_for, drains_until, replicas_of, spec_of
 from tests.conftest import eventually
 
 pytestmark = pytest.mark.system
 
-SETTINGS = Settings(rpc_timeout_seconds=5.0)
+SETTINGS = Settings(rpc_timeout_seconds=60.0)
 
 
 def problems(world: World) -> list[Finding]:
@@ -60,11 +60,14 @@ def test_nothing_is_changed_by_looking(world: World) -> None:
 
 
 def test_orphans_are_found_and_ended(world: World) -> None:
-    world.run(replicas_of(spec_of(drains_for(0.3)), 2))
+    gate = world.home / "gate"
+    world.run(replicas_of(spec_of(drains_until(gate)), 2))
     world.kill_supervisord()
-    assert said(problems(world)).count("an orphan of thumbs.") == 2
+    found = problems(world)
+    assert said(found).count("an orphan of thumbs.") == 2
 
-    fix(problems(world))
+    gate.touch()
+    fix(found)
 
     eventually(lambda: world.marked() == [])
     assert problems(world) == []

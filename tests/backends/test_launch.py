@@ -22,7 +22,7 @@ from fleet.launch import LOG_BYTES, rotate
 from fleet.places import Places
 from fleet.worker import record as records
 from tests.backends.worlds import IDLE, PYTHON, spec_of
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 
 REPORT = """
 import json, os, resource, signal, sys
@@ -69,7 +69,7 @@ class Launchpad:
     def run(self, spec: WorkerSpec, *, env: dict[str, str] | None = None, **secrets: str) -> int:
         """Launch once and wait for the end."""
         with self.popen(self.write(spec, **secrets), env=env) as process:
-            return process.wait(30)
+            return process.wait(PATIENCE)
 
     def facts(self, spec: WorkerSpec, *arguments: str, env: dict[str, str] | None = None, **secrets: str) -> Any:
         """What the program found."""
@@ -195,7 +195,7 @@ def test_what_cannot_run_says_so_in_the_log(pad: Launchpad, more: dict[str, Any]
 
 @pytest.mark.parametrize("command", [("false",), ("no-such-program",), ("true",)])
 def test_a_crash_loop_waits_longer_and_longer_and_is_parked(pad: Launchpad, command: Sequence[str]) -> None:
-    restart = RestartPolicy(backoff_initial_seconds=0.01, backoff_max_seconds=0.5, max_crashes=3)
+    restart = RestartPolicy(backoff_initial_seconds=0.01, backoff_max_seconds=60.0, max_crashes=3)
     spec = spec_of(command, restart=restart)
 
     codes = [pad.run(spec) for _ in range(5)]
@@ -218,7 +218,7 @@ def test_waiting_out_a_crash_is_seen_and_ends_at_once_on_term(pad: Launchpad) ->
         assert pad.record.note == "crashed 1 time; starts again in 600 s"
         process.send_signal(signal.SIGUSR1)  # somebody asks for stacks too early; that must not be its end
         process.terminate()
-        assert process.wait(10) == -signal.SIGTERM
+        assert process.wait(PATIENCE) == -signal.SIGTERM
 
 
 def test_a_second_process_of_a_replica_waits_for_the_end_of_the_first(pad: Launchpad) -> None:
@@ -294,7 +294,7 @@ def test_a_launcher_whose_supervisor_has_died_does_not_start_anything(pad: Launc
     (pad.places.run / "supervisord.pid").write_text("1\n")
 
     with pad.popen(replica, env={**os.environ, "SUPERVISOR_ENABLED": "1"}) as process:
-        assert process.wait(20) == 1
+        assert process.wait(PATIENCE) == 1
     assert not pad.places.record_file(replica.name).exists()
 
 

@@ -74,7 +74,7 @@ def test_a_patient_command_gets_its_turn(places: Places) -> None:
     with other_holder(places) as other:
         assert other.stdin is not None
         other.stdin.close()
-        with Lock(places, wait_seconds=20.0):
+        with Lock(places, wait_seconds=120.0):
             pass
 
 
@@ -97,7 +97,7 @@ def test_a_holder_that_wrote_nothing_readable_is_still_a_holder(places: Places) 
 
 def test_children_do_not_inherit_the_lock(places: Places) -> None:
     with Lock(places):
-        child = subprocess.Popen(["sleep", "30"], close_fds=False)
+        child = subprocess.Popen(["sleep", "300"], close_fds=False)
     try:
         with Lock(places):
             assert os.path.exists(f"/proc/{child.pid}")

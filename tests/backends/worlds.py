@@ -16,7 +16,7 @@ from fleet.core.desired import Desired, DesiredGroup, Replica
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.spec import RestartPolicy, WorkerSpec, digest
 from fleet.places import Places
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 
 PYTHON = (sys.executable, "-S", "-c")
 IDLE = (*PYTHON, "import signal; signal.pause()")
@@ -28,6 +28,19 @@ def drains_for(seconds: float) -> tuple[str, ...]:
 import signal, sys, time
 def finish(*_):
     time.sleep({seconds}); sys.exit(0)
+signal.signal(signal.SIGTERM, finish)
+while True: signal.pause()
+"""
+    return (*PYTHON, code)
+
+
+def drains_until(gate: Path) -> tuple[str, ...]:
+    """A program that ends after TERM when somebody has opened the gate."""
+    code = f"""
+import os, signal, sys, time
+def finish(*_):
+    while not os.path.exists({str(gate)!r}): time.sleep(0.02)
+    sys.exit(0)
 signal.signal(signal.SIGTERM, finish)
 while True: signal.pause()
 """
@@ -88,7 +101,7 @@ class World:
         self.backend.start(replicas, secrets=secrets)
         return self.until_ready([replica.name for replica in replicas])
 
-    def until_ready(self, names: Sequence[str], *, within: float = 30.0) -> Observed:
+    def until_ready(self, names: Sequence[str], *, within: float = PATIENCE) -> Observed:
         """Wait until these replicas are ready; the observation that showed it."""
 
         def look() -> Observed | None:
@@ -102,7 +115,7 @@ class World:
         assert found is not None
         return found
 
-    def until_stopped(self, names: Sequence[str], *, within: float = 30.0) -> Observed:
+    def until_stopped(self, names: Sequence[str], *, within: float = PATIENCE) -> Observed:
         """Wait until no process of these replicas is left."""
 
         def look() -> Observed | None:
@@ -132,7 +145,7 @@ class World:
         """The worst that can happen to it."""
         pid = self.supervisord()
         os.kill(pid, signal.SIGKILL)
-        assert await_end(pid, timeout_seconds=10)
+        assert await_end(pid, timeout_seconds=PATIENCE)
         return pid
 
     def marked(self) -> list[int]:
@@ -152,8 +165,8 @@ class World:
         for pid in supervisors(self.places.supervisord_conf):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            await_end(pid, timeout_seconds=5)
+            await_end(pid, timeout_seconds=PATIENCE)
         for pid in self.marked():
             signal_marked(pid, self.places.specs, signal.SIGKILL)
         for pid in self.marked():
-            await_end(pid, timeout_seconds=5)
+            await_end(pid, timeout_seconds=PATIENCE)

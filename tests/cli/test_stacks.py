@@ -52,7 +52,7 @@ def home(desk: Desk) -> Iterator[Path]:
 
 def test_what_a_worker_writes_about_itself_is_printed(desk: Desk, home: Path) -> None:
     (home / "log" / "thumbs.0.log").write_text("what was before\n")
-    said = desk.fleet("stacks", "--fleet", "shop", "thumbs.0")
+    said = desk.fleet("stacks", "--fleet", "shop", "thumbs.0", "--wait", "60s")
 
     assert said.out.splitlines()[0] == "== thumbs.0"
     assert "in thumb" in said.out

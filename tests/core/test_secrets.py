@@ -14,6 +14,7 @@ from fleet import secrets
 from fleet.core.manifest import Secret
 from fleet.secrets import SecretError
 from tests.conftest import eventually
+from tests.limits import struck_inside
 
 
 def written(folder: Path, text: bytes, *, mode: int = 0o600, name: str = "value") -> Path:
@@ -105,11 +106,16 @@ def test_unknown_command_is_an_error_and_no_traceback(tmp_path: Path) -> None:
 
 def test_command_that_hangs_is_ended_with_what_it_started(tmp_path: Path) -> None:
     script = "sleep 300 & echo $! > child; wait"
-    with pytest.raises(SecretError, match="no answer in time"):
-        secrets.resolve(
-            {"s": Secret(exec=["sh", "-c", script])}, folder=tmp_path, environ=os.environ, timeout_seconds=0.5
-        )
-    child = int((tmp_path / "child").read_text())
+
+    def child_of_the_command(seconds: float) -> int | None:
+        with pytest.raises(SecretError, match="no answer in time"):
+            secrets.resolve(
+                {"s": Secret(exec=["sh", "-c", script])}, folder=tmp_path, environ=os.environ, timeout_seconds=seconds
+            )
+        path = tmp_path / "child"
+        return int(path.read_text()) if path.exists() and path.read_text() else None
+
+    child = struck_inside(child_of_the_command)
     eventually(lambda: not running(child))
 
 

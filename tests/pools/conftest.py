@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pools import BasePool, EventLoop, PoolState, get_pool
+from tests.conftest import PATIENCE
 
 PATHS = {
     "own": "tests.pools.own:ExecutorPool",
@@ -16,6 +17,12 @@ PATHS = {
     "celery-solo": "celery.concurrency.solo:TaskPool",
 }
 """Pools of other people, under the names that the tests use for them."""
+
+
+@pytest.fixture
+def unhurried_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task that is told to end has all the time it wants."""
+    monkeypatch.setattr("pools.inprocess.GRACE_SECONDS", PATIENCE)
 
 
 @pytest.fixture

@@ -19,7 +19,8 @@ from pools import BasePool, EventLoop, HardTimeLimit, PoolState, PoolUnavailable
 from pools.green import GreenPool
 from pools.green_limits import Killed
 from pools.handle import Handle
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
+from tests.limits import struck_inside
 from tests.pools import patched, tasks
 
 KIND = os.environ[patched.VARIABLE]
@@ -86,10 +87,12 @@ def let_exceptions_pass(path: str) -> None:
             tasks.mark(path)
 
 
-def block(seconds: float) -> None:
-    """C code with all signals blocked: nothing in this process gets through."""
+def block(seconds: float, gate: str = "") -> None:
+    """C code with all signals blocked: nothing in this process gets through. With a gate: at most this long."""
     earlier = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    ctypes.CDLL(None).usleep(int(seconds * 1e6))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not (gate and os.path.exists(gate)):
+        ctypes.CDLL(None).usleep(10_000)
     signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
@@ -106,7 +109,7 @@ def test_a_thousand_sleeping_tasks_run_at_once(make: Make) -> None:
 
     handles = [pool.apply_async(meet, timeout_seconds=100) for _ in range(1000)]
 
-    assert sum(handle.result(60) for handle in handles) == 1000
+    assert sum(handle.result(PATIENCE) for handle in handles) == 1000
     assert sorted(handle.slot for handle in handles) == list(range(1000))
     assert (pool.busy_slots, pool.free_slots) == (0, 1000)
 
@@ -131,7 +134,7 @@ def test_terminate_job_ends_exactly_one_task_by_handle_or_by_pid(make: Make, tmp
     assert not pool.terminate_job(os.getpid())
     for handle in (handles[1], handles[3]):
         with pytest.raises(Terminated):
-            handle.result(20)
+            handle.result(PATIENCE)
 
     assert [handle.done for handle in handles] == [False, True, False, True, False]
     (tmp_path / "gate").touch()
@@ -150,7 +153,7 @@ def test_a_killed_task_may_clean_up_and_except_exception_does_not_stop_it(make: 
 
     for handle in (catching, careless):
         with pytest.raises(Terminated):
-            handle.result(20)
+            handle.result(PATIENCE)
     assert tasks.lines(tmp_path / "caught") == ["x"]
     assert tasks.lines(tmp_path / "never") == []
 
@@ -159,15 +162,21 @@ def test_a_spinning_task_meets_its_limits_and_its_neighbours_do_not(make: Make, 
     pool = make(4)
     neighbour = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"),), timeout_seconds=100)
 
-    assert pool.apply_async(catch_soft_limit_spinning, soft_timeout_seconds=0.1).result(20) == "cleaned up"
+    def caught(seconds: float) -> object:
+        try:
+            return pool.apply_async(catch_soft_limit_spinning, soft_timeout_seconds=seconds).result(PATIENCE)
+        except SoftTimeLimit:  # before it came to its ``try``
+            return None
+
+    assert struck_inside(caught) == "cleaned up"
     with pytest.raises(SoftTimeLimit, match=r"0\.1 s"):
-        pool.apply_async(spin, soft_timeout_seconds=0.1).result(20)
+        pool.apply_async(spin, soft_timeout_seconds=0.1).result(PATIENCE)
     with pytest.raises(HardTimeLimit, match=r"0\.1 s"):
-        pool.apply_async(spin, timeout_seconds=0.1).result(20)
+        pool.apply_async(spin, timeout_seconds=0.1).result(PATIENCE)
 
     assert not neighbour.done
     (tmp_path / "gate").touch()
-    assert neighbour.result(20)
+    assert neighbour.result(PATIENCE)
 
 
 def test_a_spinning_task_is_not_disturbed_for_a_limit_of_its_neighbour(make: Make) -> None:
@@ -176,9 +185,9 @@ def test_a_spinning_task_is_not_disturbed_for_a_limit_of_its_neighbour(make: Mak
     late = pool.apply_async(time.sleep, (60,), id="late", timeout_seconds=0.1)
     computing = pool.apply_async(tasks.busy_for, (1.0,), id="computing", timeout_seconds=100)
 
-    assert computing.result(20) == 1.0
+    assert computing.result(PATIENCE) == 1.0
     with pytest.raises(HardTimeLimit):
-        late.result(20)
+        late.result(PATIENCE)
     eventually(lambda: struck == ["late"])
 
 
@@ -190,24 +199,25 @@ def test_a_task_that_waits_whatever_comes_is_given_up_and_keeps_its_slot(make: M
     following = pool.apply_async(tasks.add, (1,))
 
     with pytest.raises(HardTimeLimit):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert handle.abandoned
     assert (pool.busy_slots, following.done) == (1, False)
     gate.touch()
 
-    assert following.result(20) == 1
+    assert following.result(PATIENCE) == 1
     assert isinstance(handle.error, HardTimeLimit), "what it returns in the end is dropped"
 
 
-def test_the_owner_is_told_when_only_the_end_of_the_process_helps(make: Make) -> None:
+def test_the_owner_is_told_when_only_the_end_of_the_process_helps(make: Make, tmp_path: Path) -> None:
     told: list[tuple[str, bool]] = []
-    pool = make(2, on_blocked=lambda handle: told.append((handle.id, handle.done)))
+    gate = tmp_path / "gate"
+    pool = make(2, on_blocked=lambda handle: (told.append((handle.id, handle.done)), gate.touch()))
     pool.patience_seconds = 0.5  # type: ignore[misc]
     innocent = pool.apply_async(time.sleep, (60,), id="innocent", timeout_seconds=0.1)
-    pool.apply_async(block, (3,), id="culprit", timeout_seconds=0.1)
+    pool.apply_async(block, (60, str(gate)), id="culprit", timeout_seconds=0.1)
 
     with pytest.raises(HardTimeLimit):
-        innocent.result(20)
+        innocent.result(PATIENCE)
 
     assert told == [("culprit", False)]
 
@@ -219,9 +229,9 @@ def test_nobody_is_blamed_for_a_block_within_its_limits(make: Make) -> None:
     late = pool.apply_async(time.sleep, (60,), id="late", timeout_seconds=0.1)
     blocking = pool.apply_async(block, (2,), id="blocking", timeout_seconds=100)
 
-    blocking.result(20)
+    blocking.result(PATIENCE)
     with pytest.raises(HardTimeLimit):
-        late.result(20)
+        late.result(PATIENCE)
     assert told == []
 
 
@@ -238,7 +248,7 @@ def test_a_task_that_spins_whatever_comes_is_told_to_the_owner(make: Make, tmp_p
     handle = pool.apply_async(spin_whatever_comes, (str(path),), timeout_seconds=0.1)
 
     with pytest.raises(HardTimeLimit):
-        handle.result(30)
+        handle.result(PATIENCE)
     assert told == [handle]
 
 
@@ -273,13 +283,13 @@ def test_slots_come_and_go_under_running_tasks(make: Make, tmp_path: Path) -> No
     assert (pool.limit, pool.num_processes, pool.busy_slots, pool.free_slots) == (1, 1, 4, 0)
     assert pool.terminate_job(running[0])
     with pytest.raises(Terminated):
-        running[0].result(20)
+        running[0].result(PATIENCE)
     assert not waiting.started_at, "three run, one slot is left"
     gate.touch()
-    waiting.result(20)
+    waiting.result(PATIENCE)
     pool.grow(3)
     assert pool.free_slots == 4
-    assert [handle.result(20) > 0 for handle in running[1:]] == [True] * 3
+    assert [handle.result(PATIENCE) > 0 for handle in running[1:]] == [True] * 3
 
 
 def test_a_signal_ends_the_wait_of_the_loop_while_tasks_sleep(make: Make) -> None:
@@ -325,7 +335,7 @@ if KIND == "eventlet":
     def test_an_eventlet_pool_tells_its_life(make: Make) -> None:
         told: list[tuple[str, list[str]]] = []
         pool = make(1, on_lifecycle=lambda what, pool, **facts: told.append((what, sorted(facts))))
-        pool.apply_async(tasks.add, (1,)).result(20)
+        pool.apply_async(tasks.add, (1,)).result(PATIENCE)
         pool.stop()
 
         assert told == [

@@ -58,6 +58,15 @@ def wait_for(path: str, started: str = "") -> int:
     return os.getpid()
 
 
+def read_pipe(path: str) -> None:
+    """One blocking call, until somebody has written and closed."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.read(descriptor, 1)
+    finally:
+        os.close(descriptor)
+
+
 def sleep_in_kernel(seconds: float, started: str = "") -> None:
     """One system call, with all signals blocked: nothing but KILL ends it early."""
     if started:
@@ -72,11 +81,11 @@ def die(signum: int) -> None:
     time.sleep(60)
 
 
-def die_after_returning(value: Any) -> Any:
-    """The process dies when the task has returned and its result is written."""
+def die_after_returning(value: Any, gate: str) -> Any:
+    """The process dies when the gate is there, and the task has returned long before."""
 
     def later() -> None:
-        time.sleep(0.1)
+        wait_for(gate)
         os._exit(9)
 
     threading.Thread(target=later, daemon=True).start()
@@ -94,8 +103,10 @@ async def sleep_awaiting(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-async def compute_until(path: str) -> None:
+async def compute_until(path: str, begun: str = "") -> None:
     """Never awaits: nothing else runs on the loop until the file exists."""
+    if begun:
+        mark(begun)
     while not os.path.exists(path):
         pass
 
@@ -106,6 +117,7 @@ def compute_until_there(path: str) -> None:
 
 
 def until_soft_limit(cleaned: str = "") -> str:
+    """A limit that comes before the ``try`` is not caught."""
     try:
         nap(60)
     except SoftTimeLimit:
@@ -211,6 +223,7 @@ def eat(gate: str = "") -> None:
     for _ in range(200):  # even where nobody does, the machine survives
         hoard(8 << 20)
         time.sleep(0.01)
+    time.sleep(60)
 
 
 def compute_in_c(started: str) -> None:
@@ -256,10 +269,13 @@ def raise_local() -> None:
 
 
 class SlowToLoad:
-    """Takes its time to arrive in another process."""
+    """Arrives in another process when the gate is there."""
+
+    def __init__(self, gate: str) -> None:
+        self.gate = gate
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (time.sleep, (0.5,))
+        return (wait_for, (self.gate,))
 
 
 class Bomb:
@@ -296,7 +312,8 @@ def initialized() -> list[str]:
 
 
 def fail_unless(path: str, births: str) -> None:
-    mark(births)
+    """Says when it was called."""
+    mark(births, str(time.monotonic()))
     if not os.path.exists(path):
         raise RuntimeError("not ready yet")
 

@@ -27,7 +27,7 @@ from pools import (
     pool_class,
 )
 from pools.celery_pool import CeleryPool
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.pools import tasks
 
 THIS_THREAD = __name__
@@ -194,7 +194,7 @@ def test_facts_come_from_the_class() -> None:
     assert pool.num_processes == 2
     assert get_pool("celery.concurrency.solo:TaskPool", 8).limit == 1, "its own idea of its slots counts"
     with get_pool("celery.concurrency.thread:TaskPool", 2) as threads:
-        threads.apply_async(tasks.add, (1,)).result(20)
+        threads.apply_async(tasks.add, (1,)).result(PATIENCE)
         assert threads.info["threads"] >= 1
         assert threads.info["implementation"] == "celery.concurrency.thread:TaskPool"
     assert duck.calls == ["start"]
@@ -303,7 +303,7 @@ def test_a_pool_that_refuses_a_job_fails_it_alone() -> None:
     handle = pool.apply_async(tasks.add, (1,))
 
     with pytest.raises(OSError, match="no room"):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert pool.free_slots == 1
 
 
@@ -315,10 +315,10 @@ def test_whatever_a_task_raises_reaches_its_handle(path: str, error: BaseExcepti
 
     with get_pool(path, 1) as pool:
         handle = pool.apply_async(task)
-        pool.wait(handle, 20)
+        pool.wait(handle, PATIENCE)
         assert handle.error is error
         assert "raise error" in handle.traceback
-        assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+        assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
 
 
 def test_celerys_own_prefork_pool_runs_as_a_third_party_class() -> None:
@@ -334,22 +334,22 @@ pool = get_pool("celery.concurrency.prefork:TaskPool", 2, app=app, hostname="w@h
 pool.start()
 assert pool.traits.hard_limit and pool.traits.terminate and pool.traits.resize, pool.traits
 handles = [pool.apply_async(tasks.square, (n,)) for n in range(20)]
-assert [h.result(30) for h in handles] == [n * n for n in range(20)]
+assert [h.result(120) for h in handles] == [n * n for n in range(20)]
 assert os.getpid() not in {h.pid for h in handles}
 failed = pool.apply_async(tasks.fail, ("boom",))
 try:
-    failed.result(30)
+    failed.result(120)
 except ValueError:
     assert "raise ValueError(message)" in failed.traceback
 slow = pool.apply_async(tasks.nap, (60,), timeout_seconds=0.5)
 try:
-    slow.result(30)
+    slow.result(120)
 except HardTimeLimit:
     print("limited")
 pool.stop()
 print("stopped")
 """
-    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=90)
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=4 * PATIENCE)
     assert out.stdout.split() == ["limited", "stopped"], out.stderr
 
 
@@ -365,7 +365,7 @@ def test_a_hand_written_subclass_of_celerys_base_lives_its_life() -> None:
     assert isinstance(pool, CeleryPool)
     pool.start()
     handles = [pool.apply_async(tasks.echo, (number,), id=str(number)) for number in range(50)]
-    assert [handle.result(20) for handle in handles] == list(range(50))
+    assert [handle.result(PATIENCE) for handle in handles] == list(range(50))
     assert {handle.pid for handle in handles} == {os.getpid()}
     pool.stop()
     eventually(lambda: pool.celery.seen == ["start", "close", "stop"])

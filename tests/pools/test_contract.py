@@ -24,7 +24,8 @@ from pools import (
     Terminated,
     Unpicklable,
 )
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
+from tests.limits import struck_inside
 from tests.pools import patched, tasks
 
 Make = Callable[..., BasePool]
@@ -55,7 +56,7 @@ def turn_until(pool: BasePool, check: Callable[[], object]) -> None:
 def test_returns_what_the_task_returns(make_pool: Make, kind: str) -> None:
     handle = make_pool(kind).apply_async(tasks.add, (1,), {"b": 2}, id="sum")
 
-    assert handle.result(20) == 3
+    assert handle.result(PATIENCE) == 3
     assert (handle.id, handle.state, handle.slot, handle.done) == ("sum", HandleState.SUCCEEDED, 0, True)
     assert 0 < handle.started_at <= handle.ended_at
     assert handle.error is None
@@ -68,10 +69,10 @@ def test_an_exception_comes_back_with_its_traceback(make_pool: Make, kind: str) 
     handle = pool.apply_async(tasks.fail, ("boom",))
 
     with pytest.raises(ValueError, match="boom"):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert handle.state is HandleState.FAILED
     assert "raise ValueError(message)" in handle.traceback
-    assert pool.apply_async(tasks.add, (1, 1)).result(20) == 2
+    assert pool.apply_async(tasks.add, (1, 1)).result(PATIENCE) == 2
 
 
 @every_pool
@@ -79,8 +80,8 @@ def test_a_task_that_exits_fails_and_the_pool_goes_on(make_pool: Make, kind: str
     pool = make_pool(kind)
 
     with pytest.raises(SystemExit):
-        pool.apply_async(tasks.leave).result(20)
-    assert pool.apply_async(tasks.add, (1, 1)).result(20) == 2
+        pool.apply_async(tasks.leave).result(PATIENCE)
+    assert pool.apply_async(tasks.add, (1, 1)).result(PATIENCE) == 2
 
 
 @every_pool
@@ -99,7 +100,7 @@ def test_callbacks_come_in_order_and_in_the_thread_of_the_loop(make_pool: Make, 
         callback=lambda handle: note(f"done {handle.value}"),
     )
     handle.add_done_callback(lambda handle: note("added"))
-    handle.result(20)
+    handle.result(PATIENCE)
     turn_until(pool, lambda: len(seen) == 3)
     handle.add_done_callback(lambda handle: note("late"))
     turn_until(pool, lambda: len(seen) == 4)
@@ -120,7 +121,7 @@ def test_a_callback_that_raises_harms_nobody(make_pool: Make, kind: str, caplog:
     handle = pool.apply_async(tasks.add, (1,), accept_callback=raises, callback=raises)
     handle.add_done_callback(lambda handle: reached.append(True))
 
-    assert handle.result(20) == 1
+    assert handle.result(PATIENCE) == 1
     turn_until(pool, lambda: reached)
     assert "careless" in caplog.text
 
@@ -132,7 +133,7 @@ def test_one_slot_runs_tasks_in_the_order_they_came(make_pool: Make, kind: str, 
 
     handles = [pool.apply_async(tasks.mark, (str(path), str(number))) for number in range(30)]
     for handle in handles:
-        handle.result(20)
+        handle.result(PATIENCE)
 
     assert tasks.lines(path) == [str(number) for number in range(30)]
 
@@ -147,7 +148,7 @@ def test_a_thousand_tasks_each_end_once(make_pool: Make, kind: str) -> None:
         for number in range(1000)
     ]
 
-    assert [handle.result(60) for handle in handles] == list(range(1, 1001))
+    assert [handle.result(PATIENCE) for handle in handles] == list(range(1, 1001))
     turn_until(pool, lambda: len(ended) == 1000)
     assert sorted(ended) == list(range(1, 1001))
     turn_until(pool, lambda: (pool.busy_slots, pool.free_slots) == (0, pool.limit))
@@ -166,7 +167,7 @@ def test_slots_run_at_the_same_time_and_are_counted(make_pool: Make, kind: str, 
     assert sorted(handle.slot for handle in handles if handle.state is HandleState.RUNNING) == [0, 1, 2]
     gate.touch()
     for handle in handles:
-        handle.result(20)
+        handle.result(PATIENCE)
     own = kind.startswith("prefork")
     assert (os.getpid() not in {handle.value for handle in handles}) is own
 
@@ -184,7 +185,7 @@ def test_what_has_not_started_can_be_taken_back(make_pool: Make, kind: str, tmp_
     assert not first.cancel()
     assert pool.flush() == [third, fourth]
     gate.touch()
-    first.result(20)
+    first.result(PATIENCE)
 
     assert {second.state, third.state, fourth.state} == {HandleState.CANCELLED}
     with pytest.raises(Terminated):
@@ -218,7 +219,7 @@ def test_close_refuses_new_work_and_finishes_the_old(make_pool: Make, kind: str)
 
     with pytest.raises(PoolClosed):
         pool.apply_async(tasks.add, (1,))
-    assert [handle.result(20) for handle in handles] == list(range(5))
+    assert [handle.result(PATIENCE) for handle in handles] == list(range(5))
 
 
 @every_pool
@@ -228,12 +229,12 @@ def test_a_task_may_use_a_process_pool(make_pool: Make, kind: str) -> None:
         return
     handle = pool.apply_async(tasks.squares_in_processes, (20,))
 
-    assert handle.result(30) == [number * number for number in range(20)]
+    assert handle.result(PATIENCE) == [number * number for number in range(20)]
 
 
 @every_pool
 def test_a_task_may_use_asyncio(make_pool: Make, kind: str) -> None:
-    assert make_pool(kind).apply_async(tasks.run_asyncio).result(20) == 42
+    assert make_pool(kind).apply_async(tasks.run_asyncio).result(PATIENCE) == 42
 
 
 @every_pool
@@ -242,10 +243,10 @@ def test_signal_safe_means_that_tasks_may_set_handlers(make_pool: Make, kind: st
     handle = pool.apply_async(tasks.set_signal_handler)
 
     if pool.signal_safe or pool.is_green:  # a green task can, too, but its neighbours share the handler
-        assert handle.result(20) == "main thread"
+        assert handle.result(PATIENCE) == "main thread"
     else:
         with pytest.raises(ValueError, match="main thread"):
-            handle.result(20)
+            handle.result(PATIENCE)
 
 
 @every_pool
@@ -258,12 +259,22 @@ def test_the_soft_limit_is_raised_inside_the_task(make_pool: Make, kind: str, tm
         return
 
     cleaned = tmp_path / "cleaned"
-    assert pool.apply_async(tasks.until_soft_limit, (str(cleaned),), id="a", soft_timeout_seconds=0.1).result(20)
+    limited: list[str] = []
+
+    def caught(seconds: float) -> object:
+        limited.append(f"a {seconds}")
+        handle = pool.apply_async(tasks.until_soft_limit, (str(cleaned),), id=limited[-1], soft_timeout_seconds=seconds)
+        try:
+            return handle.result(PATIENCE)
+        except SoftTimeLimit:  # before it came to its ``try``
+            return None
+
+    assert struck_inside(caught) == "cleaned up"
     assert tasks.lines(cleaned) == ["x"]
     uncaught = pool.apply_async(tasks.nap, (60,), id="b", soft_timeout_seconds=0.1)
     with pytest.raises(SoftTimeLimit, match=r"0\.1 s"):
-        uncaught.result(20)
-    assert told == ["a", "b"]
+        uncaught.result(PATIENCE)
+    turn_until(pool, lambda: told == [*limited, "b"])
 
 
 @every_pool
@@ -277,11 +288,11 @@ def test_a_limit_does_not_strike_the_next_task(make_pool: Make, kind: str) -> No
         limited = pool.apply_async(tasks.busy_for, (0.01,), soft_timeout_seconds=0.01)
         unlimited = pool.apply_async(tasks.busy_for, (0.005,))
         try:
-            limited.result(20)
+            limited.result(PATIENCE)
         except SoftTimeLimit:
             struck += 1
-        assert unlimited.result(20) == 0.005
-    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+        assert unlimited.result(PATIENCE) == 0.005
+    assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
 
 
 @every_pool
@@ -298,12 +309,12 @@ def test_the_hard_limit_is_told_and_fails_the_task(make_pool: Make, kind: str, t
 
     if kind == "solo":
         # It cannot be ended from inside: the owner of the process is told while it still runs.
-        assert handle.result(20) == os.getpid()
+        assert handle.result(PATIENCE) == os.getpid()
     else:
         with pytest.raises(HardTimeLimit, match=r"0\.1 s"):
-            handle.result(20)
+            handle.result(PATIENCE)
     turn_until(pool, lambda: told == ["slow"])
-    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+    assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
 
 
 @every_pool
@@ -313,7 +324,7 @@ def test_a_hard_limit_below_the_soft_one_comes_first(make_pool: Make, kind: str)
         return
 
     with pytest.raises(HardTimeLimit):
-        pool.apply_async(tasks.nap, (60,), soft_timeout_seconds=30, timeout_seconds=0.1).result(20)
+        pool.apply_async(tasks.nap, (60,), soft_timeout_seconds=30, timeout_seconds=0.1).result(PATIENCE)
 
 
 @every_pool
@@ -338,7 +349,7 @@ def test_a_quick_task_under_limits_is_left_alone(make_pool: Make, kind: str) -> 
 
     handles = [pool.apply_async(tasks.add, (number,), timeout_seconds=60) for number in range(50)]
 
-    assert [handle.result(20) for handle in handles] == list(range(50))
+    assert [handle.result(PATIENCE) for handle in handles] == list(range(50))
 
 
 @every_pool
@@ -360,9 +371,9 @@ def test_terminate_job_ends_a_running_task_or_is_refused(make_pool: Make, kind: 
         return
     assert pool.terminate_job(handle, signal.SIGTERM)
     with pytest.raises(Terminated):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert not pool.terminate_job(handle)
-    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+    assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
 
 
 @every_pool
@@ -385,8 +396,8 @@ def test_grow_and_shrink_or_a_refusal(make_pool: Make, kind: str, tmp_path: Path
     with pytest.raises(ValueError, match="at least one"):
         pool.shrink(1)
     (tmp_path / "gate").touch()
-    running.result(20)
-    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+    running.result(PATIENCE)
+    assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
 
 
 @every_pool
@@ -397,7 +408,7 @@ def test_ten_megabytes_go_in_and_come_out(make_pool: Make, kind: str) -> None:
     handles = [pool.apply_async(tasks.echo, (blob,)) for _ in range(3)]
 
     for handle in handles:
-        assert handle.result(30) == blob
+        assert handle.result(PATIENCE) == blob
 
 
 @every_pool
@@ -417,7 +428,7 @@ def test_what_cannot_travel_fails_its_own_task_only(make_pool: Make, kind: str, 
     handle = pool.apply_async(target, args, callback=ended.append)
     neighbour = pool.apply_async(tasks.add, (1,))
 
-    assert neighbour.result(20) == 1
+    assert neighbour.result(PATIENCE) == 1
     turn_until(pool, lambda: ended == [handle])
     if kind.startswith("prefork"):
         assert isinstance(handle.error, Unpicklable)
@@ -431,7 +442,7 @@ def test_slots_tell_what_they_do(make_pool: Make, kind: str) -> None:
     pool = make_pool(kind, on_slot=lambda index, pid, state: told.append((index, pid, str(state))))
 
     handle = pool.apply_async(tasks.add, (1,))
-    handle.result(20)
+    handle.result(PATIENCE)
     turn_until(pool, lambda: told and told[-1][2] == "idle")
 
     assert [state for _, _, state in told][-2:] == ["busy", "idle"]
@@ -442,9 +453,9 @@ def test_slots_tell_what_they_do(make_pool: Make, kind: str) -> None:
 def test_initializer_runs_where_the_tasks_run(make_pool: Make, kind: str) -> None:
     tasks.INITIALIZED.clear()
 
-    assert make_pool(kind, initializer=tasks.initialize, initargs=("yes",)).apply_async(tasks.initialized).result(
-        20
-    ) == ["yes"]
+    pool = make_pool(kind, initializer=tasks.initialize, initargs=("yes",))
+
+    assert pool.apply_async(tasks.initialized).result(PATIENCE) == ["yes"]
 
 
 @every_pool
@@ -487,7 +498,7 @@ def test_result_gives_up_after_its_timeout(make_pool: Make, kind: str, tmp_path:
     with pytest.raises(TimeoutError):
         handle.result(0.05)
     (tmp_path / "gate").touch()
-    assert handle.result(20)
+    assert handle.result(PATIENCE)
 
 
 def test_two_pools_share_one_loop(make_pool: Make, loop: EventLoop) -> None:
@@ -495,9 +506,9 @@ def test_two_pools_share_one_loop(make_pool: Make, loop: EventLoop) -> None:
 
     handles = [pool.apply_async(tasks.add, (number,)) for number in range(20) for pool in (first, second)]
 
-    assert sum(handle.result(20) for handle in handles) == 2 * sum(range(20))
+    assert sum(handle.result(PATIENCE) for handle in handles) == 2 * sum(range(20))
     first.stop()
-    assert second.apply_async(tasks.add, (1,)).result(20) == 1
+    assert second.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
 
 
 # --- limits and ends, on tasks that wait and on tasks that compute ------------------------------------------------
@@ -520,33 +531,43 @@ def test_a_soft_limit_reaches_what_the_table_says(make_pool: Make, kind: str, tm
 
     if pool.traits.reaches_waiting:
         with pytest.raises(SoftTimeLimit):
-            pool.apply_async(sleeping(pool), (60,), soft_timeout_seconds=0.1).result(20)
+            pool.apply_async(sleeping(pool), (60,), soft_timeout_seconds=0.1).result(PATIENCE)
     if pool.traits.reaches_computing:
         with pytest.raises(SoftTimeLimit):
-            pool.apply_async(computing(pool), (str(tmp_path / "never"),), soft_timeout_seconds=0.1).result(20)
-    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+            pool.apply_async(computing(pool), (str(tmp_path / "never"),), soft_timeout_seconds=0.1).result(PATIENCE)
+    assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
 
 
 @every_pool
 @pytest.mark.parametrize("what", ["waiting", "computing"])
-def test_a_hard_limit_ends_the_task_or_gives_it_up(make_pool: Make, kind: str, what: str, tmp_path: Path) -> None:
+def test_a_hard_limit_ends_the_task_or_gives_it_up(
+    make_pool: Make, kind: str, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = tmp_path / "gate"
+    os.mkfifo(tmp_path / "pipe")
     pool = make_pool(kind)
     if not pool.traits.hard_limit:
         return
     reached = pool.traits.reaches_waiting if what == "waiting" else pool.traits.reaches_computing
-    if what == "waiting":
-        target, args = sleeping(pool), (60 if reached else 2,)
-    else:
+    if reached:  # then it has all the time it wants to end
+        monkeypatch.setattr("pools.inprocess.GRACE_SECONDS", PATIENCE)
+    target, args = sleeping(pool), (60,)
+    if what == "computing":
         target, args = computing(pool), (str(gate),)
+    elif not reached:
+        target, args = tasks.read_pipe, (str(tmp_path / "pipe"),)
 
-    handle = pool.apply_async(target, args, timeout_seconds=0.1)
+    def under_a_limit(seconds: float) -> Handle | None:
+        handle = pool.apply_async(target, args, timeout_seconds=seconds)
+        with pytest.raises(HardTimeLimit):
+            handle.result(PATIENCE)
+        return handle if handle.abandoned is not reached else None  # else before it was in its call
 
-    with pytest.raises(HardTimeLimit):
-        handle.result(20)
-    assert handle.abandoned is not reached
+    assert struck_inside(under_a_limit)
     gate.touch()
-    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+    if target is tasks.read_pipe:
+        (tmp_path / "pipe").write_text("over")
+    assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
 
 
 @every_concurrent_pool
@@ -560,12 +581,12 @@ def test_ending_one_task_leaves_its_neighbours_alone(make_pool: Make, kind: str,
 
     assert pool.terminate_job(handles[1])
     with pytest.raises(Terminated):
-        handles[1].result(20)
+        handles[1].result(PATIENCE)
     gate.touch()
 
-    assert handles[0].result(20)
-    assert handles[2].result(20)
-    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+    assert handles[0].result(PATIENCE)
+    assert handles[2].result(PATIENCE)
+    assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
 
 
 @every_concurrent_pool
@@ -583,7 +604,7 @@ def test_slots_come_and_go_under_load(make_pool: Make, kind: str, tmp_path: Path
             pool.shrink(2)
 
     for handle in handles:
-        handle.result(30)
+        handle.result(PATIENCE)
     assert sorted(tasks.lines(path)) == sorted(f"{number}-{which}" for number in range(40) for which in range(5))
     assert pool.limit == 2
     turn_until(pool, lambda: (pool.busy_slots, pool.free_slots) == (0, 2))
@@ -606,6 +627,6 @@ def test_every_end_is_told_once_at_the_very_limit(make_pool: Make, kind: str) ->
     turn_until(pool, lambda: all(handle.done for handle in handles) and len(told) == 40)
 
     assert set(told.values()) == {1}
-    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+    assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
     turn_until(pool, lambda: pool.busy_slots == 0)
     assert set(told.values()) == {1}

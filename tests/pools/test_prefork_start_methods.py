@@ -17,9 +17,10 @@ import pytest
 
 from pools import BasePool, EventLoop, HandleState, HardTimeLimit, PoolUnavailable, SlotLost, Terminated, Unpicklable
 from pools.errors import SoftTimeLimit
-from pools.prefork import PreforkPool
+from pools.prefork.pool import PreforkPool
 from pools.prefork.zygote import ForkServer
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
+from tests.limits import struck_inside
 from tests.pools import tasks
 from tests.pools.test_contract import turn_until
 
@@ -27,8 +28,6 @@ Make = Callable[..., BasePool]
 
 every_method = pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 fresh_methods = pytest.mark.parametrize("method", ["spawn", "forkserver"])
-PATIENCE = 60.0
-"""Seconds for a result. A fresh interpreter takes a while on a busy machine."""
 
 
 def pids(pool: BasePool) -> list[int]:
@@ -63,13 +62,18 @@ def test_limits_and_terminate_reach_the_task(make_pool: Make, method: str, tmp_p
     pool = make_pool("prefork+loop", 3, start_method=method, initializer=tasks.initialize, initargs=("ready",))
     ready(pool)
 
-    soft = pool.apply_async(tasks.until_soft_limit, soft_timeout_seconds=0.2)
+    def caught(seconds: float) -> object:
+        try:
+            return pool.apply_async(tasks.until_soft_limit, soft_timeout_seconds=seconds).result(PATIENCE)
+        except SoftTimeLimit:  # before it came to its ``try``
+            return None
+
     hard = pool.apply_async(tasks.sleep_in_kernel, (60,), timeout_seconds=0.2)
     ended = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"), str(tmp_path / "started")))
     turn_until(pool, lambda: tasks.lines(tmp_path / "started"))
     assert pool.terminate_job(ended)
 
-    assert soft.result(PATIENCE) == "cleaned up"
+    assert struck_inside(caught) == "cleaned up"
     with pytest.raises(HardTimeLimit):
         hard.result(PATIENCE)
     with pytest.raises(Terminated):
@@ -78,11 +82,11 @@ def test_limits_and_terminate_reach_the_task(make_pool: Make, method: str, tmp_p
 
 
 def test_a_soft_limit_that_strikes_while_arguments_are_loaded_is_not_lost(make_pool: Make, tmp_path: Path) -> None:
-    pool = make_pool("prefork+loop")
+    path, gate = tmp_path / "ran", tmp_path / "gate"
+    pool = make_pool("prefork+loop", on_soft_timeout=lambda handle: gate.touch())
     ready(pool)
-    path = tmp_path / "ran"
 
-    handle = pool.apply_async(tasks.mark, (str(path), tasks.SlowToLoad()), soft_timeout_seconds=0.1)
+    handle = pool.apply_async(tasks.mark, (str(path), tasks.SlowToLoad(str(gate))), soft_timeout_seconds=0.1)
 
     with pytest.raises(SoftTimeLimit):
         handle.result(PATIENCE)
@@ -178,7 +182,11 @@ def test_stop_ends_every_process_and_closes_every_descriptor(make_pool: Make, me
 
 @every_method
 @pytest.mark.parametrize("how", ["recycled", "stopped", "ended"])
-def test_every_child_runs_the_finalizer_once(make_pool: Make, method: str, how: str, tmp_path: Path) -> None:
+def test_every_child_runs_the_finalizer_once(
+    make_pool: Make, method: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pools.prefork.children.END_SECONDS", PATIENCE)
+    monkeypatch.setattr("pools.prefork.children.LEAVE_SECONDS", PATIENCE)
     finished = tmp_path / "finished"
     pool = make_pool(
         "prefork+loop",
@@ -301,7 +309,7 @@ def test_functions_of_the_program_itself_are_found(method: str, tmp_path: Path) 
         """,
         method,
     )
-    out, err = program.communicate(timeout=120)
+    out, err = program.communicate(timeout=PATIENCE)
     assert (out, err, program.returncode) == ("42\n", "", 0)
 
 
@@ -353,14 +361,15 @@ def test_a_crash_while_there_is_no_zygote_waits_for_the_next(make_pool: Make) ->
 
 
 def test_a_zygote_that_hangs_is_killed_and_replaced(make_pool: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pools.prefork.zygote.ANSWER_SECONDS", 0.2)
     pool = make_pool("prefork+loop", 1, start_method="forkserver")
     ready(pool)
     first = zygote_of(pool).pid
     os.kill(first, signal.SIGSTOP)
 
-    pool.grow(1)
-
+    with monkeypatch.context() as hurried:
+        hurried.setattr("pools.prefork.zygote.ANSWER_SECONDS", 0.2)
+        pool.grow(1)
+        turn_until(pool, lambda: zygote_of(pool).pid != first)
     turn_until(pool, lambda: pool.free_slots == 2)
     assert zygote_of(pool).pid != first
     assert not Path(f"/proc/{first}").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 
 from pools import Handle, HardTimeLimit, Killed, SoftTimeLimit, Terminated, get_pool
 from pools.raise_in_thread import Interruptible
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
+from tests.limits import struck_inside
 from tests.pools import tasks
 
 
@@ -22,35 +24,55 @@ def test_a_slot_past_its_hard_limit_stays_taken_until_the_task_returns() -> None
     gate.acquire()
     told: list[Handle] = []
     pool = get_pool("threads", 1, on_hard_timeout=told.append)
-    stuck = pool.apply_async(gate.acquire, timeout_seconds=0.05)
-    next_one = pool.apply_async(tasks.add, (1,))
 
-    with pytest.raises(HardTimeLimit):
-        stuck.result(20)
-    assert stuck.abandoned
-    eventually(lambda: told == [stuck])
+    def hard_limit(seconds: float) -> Handle | None:
+        told.clear()
+        handle = pool.apply_async(gate.acquire, timeout_seconds=seconds)
+        with pytest.raises(HardTimeLimit):
+            handle.result(PATIENCE)
+        eventually(lambda: told == [handle])
+        return handle if handle.abandoned else None
+
+    stuck = struck_inside(hard_limit)
+    next_one = pool.apply_async(tasks.add, (1,))
     assert (pool.busy_slots, next_one.done) == (1, False)
     gate.release()
 
-    assert next_one.result(20) == 1
+    assert next_one.result(PATIENCE) == 1
     assert isinstance(stuck.error, HardTimeLimit)
     pool.stop()
+
+
+def test_an_interruption_before_the_task_begins_is_raised_as_it_begins() -> None:
+    thread, task = Interruptible(), object()
+    ran: list[int] = []
+    thread.expect(task)
+    assert thread.interrupt(task, SoftTimeLimit("early"))
+
+    value, failure = thread.call(task, ran.append, (1,), {})
+
+    assert (value, str(failure), ran) == (None, "early", [])
+    assert not thread.interrupt(task, Killed()), "it is over"
+    assert thread.call(object(), tasks.add, (1, 1), {}) == (2, None)
 
 
 def test_stop_does_not_wait_for_a_task_that_was_given_up() -> None:
     gate = threading.Lock()
     gate.acquire()
-    pool = get_pool("threads", 2)
-    stuck = pool.apply_async(gate.acquire, timeout_seconds=0.05)
-    other = pool.apply_async(tasks.nap, (0.1,))
 
-    pool.stop()
+    def stopped_past_the_limit(seconds: float) -> Handle | None:
+        pool = get_pool("threads", 2)
+        stuck = pool.apply_async(gate.acquire, timeout_seconds=seconds)
+        other = pool.apply_async(tasks.nap, (0.1,))
+        pool.stop()
+        assert other.done
+        return stuck if stuck.abandoned else None
 
-    assert stuck.abandoned
-    assert other.done
+    assert struck_inside(stopped_past_the_limit)
     gate.release()
 
 
+@pytest.mark.usefixtures("unhurried_ends")
 def test_a_task_at_its_hard_limit_is_interrupted_and_its_slot_is_free_again() -> None:
     told: list[Handle] = []
     pool = get_pool("threads", 1, on_hard_timeout=told.append)
@@ -58,13 +80,14 @@ def test_a_task_at_its_hard_limit_is_interrupted_and_its_slot_is_free_again() ->
     handle = pool.apply_async(tasks.nap, (60,), timeout_seconds=0.05)
 
     with pytest.raises(HardTimeLimit, match=r"0\.05 s"):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert not handle.abandoned
-    assert pool.apply_async(tasks.add, (1,)).result(20) == 1
+    assert pool.apply_async(tasks.add, (1,)).result(PATIENCE) == 1
     assert told == [handle]
     pool.stop()
 
 
+@pytest.mark.usefixtures("unhurried_ends")
 def test_except_exception_does_not_stop_an_end() -> None:
     def stubborn() -> None:
         while True:
@@ -77,31 +100,35 @@ def test_except_exception_does_not_stop_an_end() -> None:
     handle = pool.apply_async(stubborn, timeout_seconds=0.05)
 
     with pytest.raises(HardTimeLimit):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert not handle.abandoned
     pool.stop()
 
 
 def test_a_task_that_swallows_its_end_is_given_up(tmp_path: Path) -> None:
+    begun = threading.Event()
+
     def swallow() -> None:
         while not (tmp_path / "gate").exists():
             try:
+                begun.set()
                 tasks.nap(60)
             except BaseException:
                 tasks.mark(str(tmp_path / "swallowed"))
 
     pool = get_pool("threads", 1)
     handle = pool.apply_async(swallow)
-    eventually(lambda: pool.busy_slots == 1)
+    assert begun.wait(PATIENCE)
     assert pool.terminate_job(handle)
 
     with pytest.raises(Terminated):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert tasks.lines(tmp_path / "swallowed") == ["x"]
     assert handle.abandoned
     pool.terminate()
 
 
+@pytest.mark.usefixtures("unhurried_ends")
 def test_an_end_follows_a_soft_limit_that_was_caught() -> None:
     seen: list[str] = []
 
@@ -117,12 +144,17 @@ def test_an_end_follows_a_soft_limit_that_was_caught() -> None:
             raise
 
     pool = get_pool("threads", 1)
-    handle = pool.apply_async(task, soft_timeout_seconds=0.05)
-    eventually(lambda: seen == ["soft"])
+
+    def soft_limit(seconds: float) -> Handle | None:
+        handle = pool.apply_async(task, soft_timeout_seconds=seconds)
+        eventually(lambda: seen == ["soft"] or handle.done)
+        return handle if seen else None
+
+    handle = struck_inside(soft_limit)
     assert pool.terminate_job(handle)
 
     with pytest.raises(Terminated):
-        handle.result(20)
+        handle.result(PATIENCE)
     assert seen == ["soft", "killed"]
     pool.stop()
 
@@ -137,9 +169,9 @@ def test_thousands_of_quick_tasks_at_their_limit_never_harm_the_next() -> None:
         limited.append(pool.apply_async(tasks.busy_for, (0.001,), soft_timeout_seconds=0.001))
         innocent.append(pool.apply_async(tasks.busy_for, (0.0005,)))
 
-    assert [handle.result(60) for handle in innocent] == [0.0005] * 2000
+    assert [handle.result(PATIENCE) for handle in innocent] == [0.0005] * 2000
     for handle in limited:
-        pool.wait(handle, 60)
+        pool.wait(handle, PATIENCE)
     assert {type(handle.error) for handle in limited} <= {type(None), SoftTimeLimit}
     assert pool.num_processes == 2
     pool.stop()
@@ -169,7 +201,7 @@ def test_an_interruption_stays_within_its_task() -> None:
 
     worker = threading.Thread(target=work)
     worker.start()
-    assert ready.wait(20)
+    assert ready.wait(PATIENCE)
     hits = 0
     while not over.is_set():
         for error in (SoftTimeLimit(), Killed()):
@@ -193,12 +225,13 @@ def test_growing_right_after_shrinking_keeps_every_slot() -> None:
     barrier = threading.Barrier(3)
     handles = [pool.apply_async(barrier.wait, (20,)) for _ in range(3)]
     for handle in handles:
-        handle.result(30)
+        handle.result(PATIENCE)
     assert pool.num_processes == 3
     pool.stop()
     eventually(lambda: pool.num_processes == 0)
 
 
+@pytest.mark.usefixtures("unhurried_ends")
 def test_terminate_ends_what_runs_and_takes_back_what_waits(tmp_path: Path) -> None:
     pool = get_pool("threads", 1)
     running = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"),))
@@ -217,9 +250,19 @@ def test_terminate_ends_what_runs_and_takes_back_what_waits(tmp_path: Path) -> N
 def test_terminate_gives_up_a_task_that_cannot_be_ended() -> None:
     gate = threading.Lock()
     gate.acquire()
+    begun: list[int] = []
+
+    def acquire() -> None:
+        begun.append(threading.get_ident())
+        gate.acquire()
+
+    def acquires() -> bool:
+        frame = sys._current_frames()[begun[0]] if begun else None
+        return frame is not None and frame.f_lineno == acquire.__code__.co_firstlineno + 2
+
     pool = get_pool("threads", 1)
-    stuck = pool.apply_async(gate.acquire)
-    eventually(lambda: pool.busy_slots == 1)
+    stuck = pool.apply_async(acquire)
+    eventually(acquires)
 
     pool.terminate()
 
@@ -229,6 +272,7 @@ def test_terminate_gives_up_a_task_that_cannot_be_ended() -> None:
     gate.release()
 
 
+@pytest.mark.usefixtures("unhurried_ends")
 def test_an_interrupted_task_leaves_no_lock_of_logging_behind() -> None:
     """A handler takes its lock in one statement and enters its ``try`` in the next: a limit may strike in between."""
     handler = logging.StreamHandler(io.StringIO())
@@ -242,11 +286,11 @@ def test_an_interrupted_task_leaves_no_lock_of_logging_behind() -> None:
 
     with get_pool("threads", 1) as pool:
         struck = pool.apply_async(is_struck_inside_logging)
-        assert taken.wait(20)
+        assert taken.wait(PATIENCE)
         assert pool.terminate_job(struck)
         with pytest.raises(Terminated):
-            struck.result(20)
-        assert pool.apply_async(tasks.add, (1, 2)).result(20) == 3
+            struck.result(PATIENCE)
+        assert pool.apply_async(tasks.add, (1, 2)).result(PATIENCE) == 3
         assert handler.lock is not None
-        assert handler.lock.acquire(timeout=20), "everybody who logs would stand still from now on"
+        assert handler.lock.acquire(timeout=PATIENCE), "everybody who logs would stand still from now on"
         handler.lock.release()

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import PATIENCE
 from tests.system.test_worker_celery import APP, CeleryShop
 from tests.worker.workers import PROJECT, RunningWorker
 
@@ -51,7 +52,7 @@ class RemoteShop(CeleryShop):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
         assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
@@ -59,16 +60,16 @@ class RemoteShop(CeleryShop):
 
     def inspect(self, *arguments: str, node: str = NODE) -> Any:
         """``celery inspect … --json``; the reply of one node."""
-        return json.loads(self.celery("inspect", "-t", "15", "-d", node, "--json", *arguments))[node]
+        return json.loads(self.celery("inspect", "-t", "120", "-d", node, "--json", *arguments))[node]
 
     def control(self, *arguments: str, node: str = NODE) -> Any:
         """``celery control … --json``; the reply of one node."""
-        replies = json.loads(self.celery("control", "-t", "15", "-d", node, "--json", *arguments))
+        replies = json.loads(self.celery("control", "-t", "120", "-d", node, "--json", *arguments))
         return _reply_of(replies, node)
 
     def ask(self, command: str, node: str = NODE, **arguments: Any) -> Any:
         """One command over this app, as ``celery control`` sends it; the reply."""
-        replies = self.app.control.broadcast(command, arguments, destination=[node], reply=True, timeout=15)
+        replies = self.app.control.broadcast(command, arguments, destination=[node], reply=True, timeout=PATIENCE)
         return _reply_of(replies, node)
 
     def tool_environ(self) -> dict[str, str]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import PATIENCE
 from tests.system.worlds import World
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.system
 
 APP = """
 import os
@@ -50,7 +51,7 @@ import json
 from celery import chain, chord, group
 from shopapp import add, app, broken, flaky, total
 
-WAIT = dict(timeout=40)
+WAIT = dict(timeout=120)
 answers = {}
 answers["delay"] = add.delay(1, 2).get(**WAIT)
 answers["send_task"] = app.send_task("shopapp.add", args=[20, 22]).get(**WAIT)
@@ -115,13 +116,18 @@ def test_celerys_own_worker_serves_a_group_of_the_same_fleet(world: World, redis
         broker=redis_url,
     )
     world.apply()
-    (world.root / "producer.py").write_text("from shopapp import add\nprint(add.delay(1, 2).get(timeout=60))\n")
+    (world.root / "producer.py").write_text("from shopapp import add\nprint(add.delay(1, 2).get(timeout=120))\n")
     assert _produce(world).strip() == "3"
 
 
 def _produce(world: World) -> str:
     result = subprocess.run(
-        [sys.executable, "producer.py"], cwd=world.root, env=world.env(), text=True, capture_output=True, timeout=150
+        [sys.executable, "producer.py"],
+        cwd=world.root,
+        env=world.env(),
+        text=True,
+        capture_output=True,
+        timeout=2 * PATIENCE,
     )
     assert result.returncode == 0, f"{result.stderr[-3000:]}\n{world.logs()}"
     return result.stdout

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.system.worlds import World
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.system
 
 SOLO = "    thumbs: {pool: solo, replicas: 2, queues: [thumbs]}\n"
 
@@ -50,11 +50,11 @@ def test_a_worker_by_hand_takes_tasks_and_drains_on_ctrl_c(world: World, redis_u
     path = str(world.done_file)
     words = ["--queue", "by-hand", "--args", json.dumps([path, 1, 0.01])]
     world.fleet("send", "fleet.yaml", "world_tasks.work", *words)
-    eventually(lambda: world.done() == {1: 1}, within=60)
+    eventually(lambda: world.done() == {1: 1})
     shown = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     assert redis_url.encode() not in shown, "the broker's URL is not in the command line of the worker"
     os.kill(process.pid, signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, said
 
 

@@ -10,19 +10,19 @@ import sys
 import threading
 import urllib.parse
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.system.remote import NODE, RemoteShop
 from tests.system.test_worker_celery import WAIT
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(200),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -78,7 +78,7 @@ class Watcher(threading.Thread):
 
     def close(self) -> None:
         self.over.set()
-        self.join(20)
+        self.join(PATIENCE)
 
 
 @pytest.fixture
@@ -98,8 +98,10 @@ def test_a_receiver_hears_what_happens_to_tasks(shop: RemoteShop, watcher: Watch
     assert shop.control("enable_events") == {"ok": "task events enabled"}
     assert shop.ask("enable_events") == {"ok": "task events already enabled"}
     added, failed = shop.send("add", 2, 3), shop.send("broken")
-    retried, revoked = shop.send("flaky", 1), shop.send("add", 5, 5, countdown=1)
-    shop.ask("revoke", task_id=revoked.id)
+    retried = shop.send("flaky", 1)
+    task_id = uuid.uuid4().hex
+    shop.ask("revoke", task_id=task_id)  # before it is sent: nothing can be too late
+    revoked = shop.send("add", 5, 5, countdown=1, task_id=task_id)
     unknown = shop.send("nobody")
     eventually(lambda: watcher.of("task-succeeded", retried.id) and watcher.of("task-revoked", revoked.id))
     eventually(lambda: watcher.of("task-failed", unknown.id))
@@ -199,7 +201,7 @@ class Flower:
 
     def get(self, path: str) -> str:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as reply:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=PATIENCE) as reply:
                 return str(reply.read().decode())
         except OSError as error:
             assert self.process.poll() is None, self.log.read_text()
@@ -212,13 +214,13 @@ class Flower:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.port}{path}", data=urllib.parse.urlencode(fields).encode(), method="POST"
         )
-        with urllib.request.urlopen(request, timeout=60) as reply:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
             return str(reply.read().decode())
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(20)
+            self.process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -233,15 +235,15 @@ def flower(redis_shop: RemoteShop) -> Iterator[Flower]:
 
 def test_flower_shows_workers_and_tasks(redis_shop: RemoteShop, flower: Flower) -> None:
     worker = redis_shop.worker("prefork", 2)
-    eventually(lambda: flower.get("/healthcheck"), within=60)
-    shown = eventually(lambda: flower.json("/api/workers?refresh=1").get(NODE), within=60)
+    eventually(lambda: flower.get("/healthcheck"))
+    shown = eventually(lambda: flower.json("/api/workers?refresh=1").get(NODE))
     assert shown["stats"]["pid"] == worker.pid
     assert shown["active_queues"][0]["name"] == redis_shop.queue
     assert any(name.startswith("capp.add") for name in shown["registered"])
-    eventually(lambda: flower.json("/api/workers?status=1").get(NODE) is True, within=60)
+    eventually(lambda: flower.json("/api/workers?status=1").get(NODE) is True)
     eventually(lambda: redis_shop.ask("enable_events") == {"ok": "task events already enabled"})
     added, failed = redis_shop.send("add", 20, 22), redis_shop.send("broken")
-    eventually(lambda: states(flower) == {added.id: "SUCCESS", failed.id: "FAILURE"}, within=60)
+    eventually(lambda: states(flower) == {added.id: "SUCCESS", failed.id: "FAILURE"})
     task = flower.json("/api/tasks")[added.id]
     assert (task["name"], task["result"], task["worker"]) == ("capp.add", "42", NODE)
     assert "42" in flower.get(f"/task/{added.id}")
@@ -252,7 +254,7 @@ def test_flower_shows_workers_and_tasks(redis_shop: RemoteShop, flower: Flower) 
     flower.post(f"/api/worker/pool/grow/{NODE}", n="1")
     assert redis_shop.ask("stats")["pool"]["max-concurrency"] == 3
     assert worker.term() == 0
-    eventually(lambda: flower.json("/api/workers?status=1").get(NODE) is False, within=60)
+    eventually(lambda: flower.json("/api/workers?status=1").get(NODE) is False)
 
 
 def states(flower: Flower) -> dict[str, str]:

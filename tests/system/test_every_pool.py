@@ -23,12 +23,12 @@ from fleet import Tasks
 from fleet.broker.publisher import depths
 from pools import available
 from pools.traits import TRAITS
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.servers import RabbitServer, RedisServer
 from tests.system import worlds
 from tests.system.worlds import World
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.system
 
 APP = '''
 import ctypes, os, signal, time
@@ -149,6 +149,7 @@ spec:
   defaults:
     task: {{maxAttempts: {MAX_ATTEMPTS}}}
     restart: {{maxCrashes: 100, backoff: {{initial: 100ms, max: 1s}}}}
+    health: {{readyTimeout: 10m}}
   groups:
 {groups}"""
         )
@@ -236,14 +237,14 @@ def test_nothing_is_lost_or_repeated_by_a_term_in_the_middle(fleet: Fleet) -> No
         fleet.send(pool, "late", range(half, 2 * half))
     before = fleet.pids()
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) > half // 10, within=90)
+        eventually(lambda pool=pool: len(fleet.done(pool)) > half // 10)
         os.kill(before[pool], signal.SIGTERM)
 
     wanted = Counter(range(2 * half))
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 2 * half, within=120)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 2 * half, within=5 * PATIENCE)
         assert fleet.done(pool) == wanted, f"{pool}: repeated {fleet.done(pool) - wanted}"
-    eventually(fleet.all_ready, within=60)
+    eventually(fleet.all_ready)
     assert not set(before.values()) & set(fleet.pids().values())
 
 
@@ -253,14 +254,14 @@ def test_nothing_is_lost_by_a_kill_in_the_middle(fleet: Fleet) -> None:
         fleet.send(pool, "late", range(LATE))
     before = fleet.pids()
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) > LATE // 10, within=60)
+        eventually(lambda pool=pool: len(fleet.done(pool)) > LATE // 10)
         os.kill(before[pool], signal.SIGKILL)
 
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == LATE, within=120)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == LATE, within=5 * PATIENCE)
         repeated = fleet.done(pool) - Counter(range(LATE))
         assert repeated.total() <= SLOTS[pool], f"{pool}: more than ran at that moment came again: {repeated}"
-    eventually(fleet.all_ready, within=60)
+    eventually(fleet.all_ready)
 
 
 def test_workers_resume_by_themselves_after_a_restart_of_the_broker(fleet: Fleet) -> None:
@@ -269,13 +270,13 @@ def test_workers_resume_by_themselves_after_a_restart_of_the_broker(fleet: Fleet
     for pool in POOLS:
         fleet.send(pool, "late", range(40 * SLOTS[pool]), 0.1)
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) > 2 * SLOTS[pool], within=60)
+        eventually(lambda pool=pool: len(fleet.done(pool)) > 2 * SLOTS[pool])
     fleet.broker.stop()
     for pool in POOLS:
-        eventually(lambda pool=pool: "connection to the broker is lost" in fleet.log(pool), within=60)
+        eventually(lambda pool=pool: "connection to the broker is lost" in fleet.log(pool))
     fleet.broker.start()
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 40 * SLOTS[pool], within=120)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 40 * SLOTS[pool], within=5 * PATIENCE)
     assert fleet.pids() == before, "a worker was replaced because its broker was away"
 
 
@@ -284,25 +285,25 @@ def test_a_soft_limit_reaches_the_task(fleet: Fleet, task: str) -> None:
     from celery.exceptions import SoftTimeLimitExceeded
 
     able = [pool for pool in POOLS if TRAITS[pool].soft_limit]
-    asked = {pool: fleet.ask(pool, task, 60, soft_time_limit=1) for pool in able}
+    asked = {pool: fleet.ask(pool, task, 600, soft_time_limit=1) for pool in able}
     for pool, result in asked.items():
         with pytest.raises(SoftTimeLimitExceeded):
-            result.get(timeout=60)
+            result.get(timeout=5 * PATIENCE)
         assert result.state == "FAILURE", pool
 
 
-@pytest.mark.parametrize(("task", "args"), [("nap", (60,)), ("spin", (60,)), ("stuck", (60,))])
+@pytest.mark.parametrize(("task", "args"), [("nap", (600,)), ("spin", (600,)), ("stuck", (600,))])
 def test_a_hard_limit_ends_the_task_or_replaces_the_worker(fleet: Fleet, task: str, args: tuple[Any, ...]) -> None:
     fleet.next_round()
     able = [pool for pool in POOLS if TRAITS[pool].hard_limit]
     before = fleet.pids()
     asked = {pool: fleet.ask(pool, task, *args, time_limit=1) for pool in able}
     for pool, result in asked.items():
-        assert "TimeLimit" in type(result.get(timeout=60, propagate=False)).__name__, pool
+        assert "TimeLimit" in type(result.get(timeout=5 * PATIENCE, propagate=False)).__name__, pool
         fleet.send(pool, "late", range(10))
     for pool in able:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 10, within=60)
-    eventually(fleet.all_ready, within=60)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 10)
+    eventually(fleet.all_ready)
     after = fleet.pids()
     assert after.get("prefork") == before.get("prefork")
     for pool in able:
@@ -313,16 +314,16 @@ def test_a_hard_limit_ends_the_task_or_replaces_the_worker(fleet: Fleet, task: s
 def test_a_running_task_can_be_revoked_and_ended(fleet: Fleet) -> None:
     fleet.next_round()
     able = [pool for pool in POOLS if TRAITS[pool].terminate]
-    asked = {pool: fleet.ask(pool, "nap", 90) for pool in able}
+    asked = {pool: fleet.ask(pool, "nap", 900) for pool in able}
     for result in asked.values():
-        eventually(lambda result=result: result.state == "STARTED", within=60)
+        eventually(lambda result=result: result.state == "STARTED")
     fleet.celery.control.revoke([result.id for result in asked.values()], terminate=True)
     for pool, result in asked.items():
-        eventually(lambda result=result: result.state == "REVOKED", within=60)
+        eventually(lambda result=result: result.state == "REVOKED")
         fleet.send(pool, "late", range(10))
     for pool in able:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 10, within=60)
-    eventually(fleet.all_ready, within=60)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 10)
+    eventually(fleet.all_ready)
 
 
 def test_a_task_that_segfaults_takes_its_slot_or_its_worker_and_nothing_else(fleet: Fleet) -> None:
@@ -330,13 +331,13 @@ def test_a_task_that_segfaults_takes_its_slot_or_its_worker_and_nothing_else(fle
     before = fleet.pids()
     for pool in POOLS:
         fleet.send(pool, "segfault", range(1))
-        eventually(lambda pool=pool: fleet.done(pool)[0] == 1, within=60)
+        eventually(lambda pool=pool: fleet.done(pool)[0] == 1)
     for pool in POOLS:
         fleet.send(pool, "late", range(1, 11))
     for pool in POOLS:
-        eventually(lambda pool=pool: len(fleet.done(pool)) == 11, within=90)
+        eventually(lambda pool=pool: len(fleet.done(pool)) == 11)
         assert fleet.done(pool)[0] == 1, "an early acknowledged task came again"
-    eventually(fleet.all_ready, within=60)
+    eventually(fleet.all_ready)
     assert fleet.pids()["prefork"] == before["prefork"]
     assert "SIGSEGV" in fleet.log("prefork")
 
@@ -346,21 +347,21 @@ def test_a_task_that_kills_whatever_runs_it_ends_with_the_dead_letters(fleet: Fl
     before = fleet.dead_letters()
     for pool in POOLS:
         fleet.send(pool, "poison", range(1))
-    eventually(lambda: fleet.dead_letters() == {pool: count + 1 for pool, count in before.items()}, within=90)
+    eventually(lambda: fleet.dead_letters() == {pool: count + 1 for pool, count in before.items()})
     for pool in POOLS:
         assert fleet.done(pool)[0] == MAX_ATTEMPTS, pool
-    eventually(fleet.all_ready, within=60)
+    eventually(fleet.all_ready)
 
 
 def test_a_child_that_eats_memory_past_its_limit_is_replaced(fleet: Fleet) -> None:
     fleet.next_round()
     worker = psutil.Process(fleet.pids()["prefork"])
     before = {child.pid for child in worker.children()}
-    result = fleet.ask("prefork", "eat", 700, 30)
-    result.get(timeout=60, propagate=False)
-    eventually(lambda: before - {child.pid for child in worker.children()}, within=60)
+    result = fleet.ask("prefork", "eat", 700, 600)
+    result.get(timeout=5 * PATIENCE, propagate=False)
+    eventually(lambda: before - {child.pid for child in worker.children()})
     fleet.send("prefork", "late", range(10))
-    eventually(lambda: len(fleet.done("prefork")) == 10, within=60)
+    eventually(lambda: len(fleet.done("prefork")) == 10)
     assert worker.is_running()
 
 

@@ -18,7 +18,7 @@ import fleet
 from tests.conftest import eventually
 from tests.system.worlds import World
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
 SOLO = "    thumbs: {pool: solo, replicas: %d, queues: [thumbs]}\n"
 PREFORK = "    reports: {pool: {type: prefork, concurrency: %d}, replicas: 1, queues: [reports]}\n"
@@ -38,7 +38,7 @@ def test_ten_solo_and_one_prefork_take_tasks_and_go_down(world: World) -> None:
     world.send("work", "reports", *[[path, n, 0.01] for n in range(100, 200)])
     world.send("fan_out", "thumbs", [path, 200])
     world.send("fan_out", "reports", [path, 201])
-    eventually(lambda: set(world.done()) == set(range(202)), within=60)
+    eventually(lambda: set(world.done()) == set(range(202)))
     assert max(world.done().values()) == 1
     processed = eventually(
         lambda: (total := sum(g["processed"] for g in world.status()["groups"].values())) >= 202 and total
@@ -61,16 +61,22 @@ def test_scaling_keeps_the_survivors_and_lets_idle_replicas_go_first(world: Worl
     twelve = world.pids()
     assert {name: twelve[name] for name in ten} == ten
 
-    path = str(world.done_file)
-    world.send("work", "thumbs", *[[path, n, 12.0] for n in range(8)])
-    eventually(lambda: len(world.started()) == 8)
-    busy = {name for name, row in world.workers().items() if row["busy"]}
+    path, flag = str(world.done_file), world.root / "flag"
+    world.send("wait_for", "thumbs", *[[path, n, str(flag)] for n in range(8)])
+
+    def eight_busy() -> set[str]:
+        busy = {name for name, row in world.workers().items() if row["busy"]}
+        return busy if len(busy) == 8 else set()
+
+    busy = eventually(eight_busy)
     world.write(SOLO % 8)
     world.apply()
     eight = world.pids()
     assert eight == {name: twelve[name] for name in busy}
     assert not world.done(), "a running task was waited for or cut although idle replicas could leave"
-    eventually(lambda: set(world.done()) == set(range(8)), within=60)
+    assert len(world.started()) == 8
+    flag.touch()
+    eventually(lambda: set(world.done()) == set(range(8)))
     assert max(world.started().values()) == 1
 
 
@@ -88,12 +94,12 @@ def test_a_running_task_is_finished_when_its_replica_must_leave(world: World) ->
 
 def test_a_hundred_replicas_are_ordinary(world: World) -> None:
     world.write(SOLO % 100)
-    world.fleet("apply", str(world.manifest), timeout=280)
+    world.apply()
     assert len(world.pids()) == 100
     path = str(world.done_file)
     world.send("work", "thumbs", *[[path, n, 0.01] for n in range(1000)])
-    eventually(lambda: len(world.done()) == 1000, within=100)
-    world.fleet("down", str(world.manifest), "--yes", timeout=200)
+    eventually(lambda: len(world.done()) == 1000, within=600)
+    world.fleet("down", str(world.manifest), "--yes")
     assert not world.processes()
 
 
@@ -109,7 +115,7 @@ def settle(world: World, wanted: set[int]) -> None:
     """A plain apply brings the fleet to its manifest; every task was finished; nothing runs twice."""
     world.apply()
     eventually(lambda: world.status()["ready"] is True)
-    eventually(lambda: set(world.done()) == wanted, within=60)
+    eventually(lambda: set(world.done()) == wanted)
     assert world.fleet("plan", str(world.manifest), "--detailed-exitcode").returncode == 0
     supervisor = psutil.Process(world.supervisord_pid())
     mains = [child.pid for child in supervisor.children()]
@@ -187,7 +193,7 @@ def test_a_vanished_replica_is_relieved_by_the_others(world: World) -> None:
     os.kill(victim, signal.SIGKILL)
     world.write(SOLO % 1)
     world.apply()
-    eventually(lambda: set(world.done()) == {0, 1}, within=60)
+    eventually(lambda: set(world.done()) == {0, 1})
 
 
 AWKWARD = ["a;b", "%(x)s", '"', "two\nlines", "$HOME", "naïve ☃", "'", "\\", "#x", " lead", "%%", "{{x}}"]

@@ -23,9 +23,9 @@ from tests.servers import free_port, redis_binary
 from tests.worker.brokers import Broker, values
 from tests.worker.holder import holder
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.system
 
-LEASE = 1.0
+LEASE = 4.0
 
 
 class Server:
@@ -117,7 +117,7 @@ def test_holders_killed_at_random_lose_nothing(redis_url: str, tmp_path: Path) -
             names[names.index(name)] = again = name if rng.random() < 0.5 else f"g.{rng.randrange(3, 10**6)}"
             running[again] = start(again)
         producer.join()
-        runs = eventually(lambda: (runs := journal_of(journal)) and len(runs) == total and runs, within=60)
+        runs = eventually(lambda: (runs := journal_of(journal)) and len(runs) == total and runs)
     extra = sum(runs.values()) - total
     assert set(runs) == set(range(total))
     # At most what three slots held, and what was acknowledged but not yet told, at each kill.
@@ -141,7 +141,7 @@ def test_killed_rabbitmq_consumers_lose_nothing(rabbitmq_url: str, tmp_path: Pat
         assert one.process.stdin is not None
         one.process.stdin.write("loop\n")
         one.process.stdin.flush()
-        eventually(lambda: len(journal_of(journal)) == total, within=60)
+        eventually(lambda: len(journal_of(journal)) == total)
 
 
 def test_server_killed_and_restarted_under_load_runs_everything_and_nothing_twice(server: Server) -> None:
@@ -181,7 +181,7 @@ def test_server_killed_and_restarted_under_load_runs_everything_and_nothing_twic
         eventually(lambda before=before: len(runs) > before + 100)
         server.kill()
         server.start()
-    eventually(lambda: len(runs) == total and depths(server.url, ["q"])["q"] == 0, within=60)
+    eventually(lambda: len(runs) == total and depths(server.url, ["q"])["q"] == 0)
     done.set()
     for thread in threads:
         thread.join()

@@ -12,21 +12,13 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import eventually
-from tests.system.worlds import World
+from tests.conftest import PATIENCE, eventually
+from tests.system.worlds import COMMAND_SECONDS, World
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.system
 
 
 MORE_TASKS = """
-
-@tasks.task
-def wait_for(path, number, flag):
-    note(path + ".started", f"{number} {os.getpid()}")
-    while not os.path.exists(flag):
-        time.sleep(0.05)
-    note(path, f"{number}")
-
 
 @tasks.task
 def whisper(path, number):
@@ -35,7 +27,7 @@ def whisper(path, number):
     note(path, f"{number}")
 """
 
-PATIENT = ", drain: {timeout: 60s}"
+PATIENT = ", drain: {timeout: 300s}"
 
 
 @pytest.fixture
@@ -95,17 +87,17 @@ def test_slots_come_and_go_while_tasks_run(
     assert "~ reports.0  resize  pool.concurrency 2 -> 5" in planned(world)
     world.apply()
     assert world.workers()["reports.0"]["slots"] == 5
-    eventually(lambda: len(world.started()) == 5, within=60)
+    eventually(lambda: len(world.started()) == 5)
     write(world, url, pool, slots=2, queue=queue, more=PATIENT)
     apply = world.popen("apply", str(world.manifest), "--yes")
-    eventually(lambda: world.workers()["reports.0"]["slots"] == 2, within=60)
+    eventually(lambda: world.workers()["reports.0"]["slots"] == 2)
     assert world.workers()["reports.0"]["busy"] == 5, "who runs in a slot that goes may finish"
     assert apply.poll() is None, "and is waited for"
     flag.touch()
-    assert apply.wait(60) == 0
+    assert apply.wait(PATIENCE) == 0
     assert nothing_to_do(world)
 
-    eventually(lambda: set(world.done()) == set(range(40)), within=60)
+    eventually(lambda: set(world.done()) == set(range(40)))
     assert max(world.done().values()) == 1
     assert max(world.started().values()) == 1, "a task was cut"
     assert world.pids() == pids
@@ -133,10 +125,10 @@ def test_queues_limits_and_log_level_change_without_a_restart(
     world.send("whisper", new, [path, 2])
     world.send("work", new, [path, 3, 60.0])
 
-    eventually(lambda: 2 in world.done(), within=60)
-    eventually(lambda: world.workers()["reports.0"]["failed"] == 1, within=60)
+    eventually(lambda: 2 in world.done())
+    eventually(lambda: world.workers()["reports.0"]["failed"] == 1)
     flag.touch()
-    eventually(lambda: 0 in world.done(), within=60)
+    eventually(lambda: 0 in world.done())
     assert 1 not in world.started(), "the old queue is still consumed"
     assert 3 not in world.done(), "a task that started later had no limit"
     log = (world.home / "world" / "log" / "reports.0.log").read_text()
@@ -162,7 +154,7 @@ def test_a_solo_worker_takes_up_its_queues_while_it_runs_a_task(world: World, fl
     assert nothing_to_do(world)
     flag.touch()
     world.send("work", "b", [path, 1, 0.0])
-    eventually(lambda: set(world.done()) == {0, 1}, within=60)
+    eventually(lambda: set(world.done()) == {0, 1})
 
 
 def test_an_apply_killed_between_writing_and_taking_up_is_finished_by_the_next(world: World) -> None:
@@ -173,7 +165,7 @@ def test_an_apply_killed_between_writing_and_taking_up_is_finished_by_the_next(w
 
     write(world, "embedded", "prefork", slots=5)
     apply = world.popen("apply", str(world.manifest), "--yes")
-    eventually(lambda: document_says(world, 5), within=60)
+    eventually(lambda: document_says(world, 5))
     assert not nothing_to_do(world), "the worker has not taken it up"
     apply.send_signal(signal.SIGKILL)
     apply.wait()
@@ -193,10 +185,10 @@ def test_a_worker_killed_just_after_the_writing_comes_back_with_its_new_settings
 
     write(world, "embedded", "prefork", slots=5)
     apply = world.popen("apply", str(world.manifest), "--yes")
-    eventually(lambda: document_says(world, 5), within=60)
+    eventually(lambda: document_says(world, 5))
     os.kill(pid, signal.SIGKILL)
 
-    assert apply.wait(60) == 0
+    assert apply.wait(PATIENCE) == 0
     row = world.workers()["reports.0"]
     assert row["pid"] != pid
     assert (row["slots"], row["drift"]) == (5, "")
@@ -224,7 +216,7 @@ def test_slots_changed_by_hand_are_drift_that_the_next_apply_mends(world: World,
         cwd=world.root,
         env=world.env(),
         check=True,
-        timeout=60,
+        timeout=COMMAND_SECONDS,
         capture_output=True,
     )
     eventually(lambda: world.workers()["hand.0"]["slots"] == 5)

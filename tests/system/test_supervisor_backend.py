@@ -42,14 +42,18 @@ def world(short_tmp: Path) -> Iterator[World]:
         world.end()
 
 
-def writes_its_life(path: Path, *, drain_seconds: float = 0.0) -> tuple[str, ...]:
-    """A program that notes when it begins and when it ends: two lives of a replica must never overlap."""
+def writes_its_life(path: Path, *, drain_seconds: float = 0.0, gate: Path | None = None) -> tuple[str, ...]:
+    """A program that notes when it begins and when it ends: two lives of a replica must never overlap.
+
+    Told to end, it waits for the gate first.
+    """
     code = f"""
 import os, signal, sys, time
 def note(word):
     fd = os.open({str(path)!r}, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.write(fd, f"{{word}} {{os.environ['FLEET_REPLICA']}} {{os.getpid()}}\\n".encode()); os.close(fd)
 def finish(*_):
+    while not os.path.exists({str(gate or path.parent)!r}): time.sleep(0.02)
     time.sleep({drain_seconds}); note("end"); os._exit(0)
 signal.signal(signal.SIGTERM, finish)
 note("begin")
@@ -94,7 +98,7 @@ while True: signal.pause()
     daemon = psutil.Process(world.supervisord())
     assert daemon.num_fds() < 2 * 100 + 30
     world.backend.stop(names)
-    world.until_stopped(names, within=50.0)
+    world.until_stopped(names)
     assert len(list(told.iterdir())) == 100
     world.backend.forget(names)
     world.backend.shutdown()
@@ -269,7 +273,8 @@ def test_shutdown_leaves_neither_socket_nor_pid_file_nor_process(world: World) -
 def test_when_supervisord_is_killed_its_workers_drain_and_none_runs_twice(world: World) -> None:
     """supervisord #199, #925: its children survive it, and the next one starts duplicates."""
     book = world.home / "lives"
-    replicas = replicas_of(spec_of(writes_its_life(book, drain_seconds=1.0)), 4)
+    gate = world.home / "gate"
+    replicas = replicas_of(spec_of(writes_its_life(book, drain_seconds=1.0, gate=gate)), 4)
     world.run(replicas)
     eventually(lambda: len(lives(book)) == 4)
     world.kill_supervisord()
@@ -277,6 +282,7 @@ def test_when_supervisord_is_killed_its_workers_drain_and_none_runs_twice(world:
     seen = world.backend.observe()
     assert not seen.up
     assert sorted((stray.replica, stray.kind) for stray in seen.strays) == [(one.name, "orphan") for one in replicas]
+    gate.touch()
     world.run(replicas)
 
     eventually(lambda: all(words == ["begin", "end", "begin"] for words in lives(book).values()))

@@ -16,12 +16,11 @@ from celery import Celery, chain, chord, group
 from celery.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
 
 from fleet.core.spec import TaskPolicy
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.worker.workers import RunningWorker
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(150),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -93,7 +92,15 @@ def sleeps(seconds):
     return "slept"
 
 
-@app.task(soft_time_limit=0.4)
+@app.task(acks_late=True)
+def waits(gate):
+    write("sleeps")
+    while not os.path.exists(gate):
+        time.sleep(0.05)
+    return "slept"
+
+
+@app.task(soft_time_limit=1.5)
 def softly():
     try:
         time.sleep(20)
@@ -134,7 +141,7 @@ def collect(results):
 """
 
 POOLS = [("solo", 1), ("prefork", 2)]
-WAIT: dict[str, Any] = {"timeout": 30, "interval": 0.02}
+WAIT: dict[str, Any] = {"timeout": PATIENCE, "interval": 0.02}
 
 
 class CeleryShop:
@@ -291,7 +298,7 @@ def test_a_busy_worker_answers_control_commands(shop: CeleryShop, pool: str, slo
     result = shop.send("sleeps", 60)
     eventually(lambda: "sleeps" in shop.lines())
     node = f"shopfleet.shop.0@{os.uname().nodename}"
-    inspect = shop.app.control.inspect(destination=[node], timeout=10)
+    inspect = shop.app.control.inspect(destination=[node], timeout=PATIENCE)
     assert inspect.ping() == {node: {"ok": "pong"}}
     [[running]] = inspect.active().values()
     assert running["id"] == result.id
@@ -309,10 +316,12 @@ def test_a_busy_worker_answers_control_commands(shop: CeleryShop, pool: str, slo
 def test_a_revoked_task_does_not_run_and_shutdown_stops_the_worker(shop: CeleryShop) -> None:
     worker = shop.worker("solo", 1)
     node = f"shopfleet.shop.0@{os.uname().nodename}"
-    busy = shop.send("sleeps", 1.5)
+    gate = shop.folder / "gate"
+    busy = shop.send("waits", str(gate))
     eventually(lambda: "sleeps" in shop.lines())
     second = shop.send("sleeps", 1.5)
-    assert shop.app.control.revoke(second.id, destination=[node], reply=True, timeout=10)
+    assert shop.app.control.revoke(second.id, destination=[node], reply=True, timeout=PATIENCE)
+    gate.touch()
     assert busy.get(**WAIT) == "slept"
     with pytest.raises(TaskRevokedError):
         second.get(**WAIT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,13 +16,12 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded, TaskRevokedError, TimeLimitExceeded
 
 from fleet.core.spec import TaskPolicy
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.system.test_worker_celery import WAIT, CeleryShop
 from tests.worker.workers import PROJECT, RunningWorker, Shop
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(150),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -42,10 +42,12 @@ def write(path, text):
 
 
 @tasks.task
-def meet(path, number, everybody, seconds):
-    """Returns when everybody has come: only tasks that run at the same time ever do."""
+def meet(path, number, everybody, seconds, gate=""):
+    """Returns when everybody has come: only tasks that run at the same time ever do. And when the gate is open."""
     write(path + ".started", number)
     while len(open(path + ".started").readlines()) < everybody:
+        time.sleep(0.5)
+    while gate and not os.path.exists(gate):
         time.sleep(0.5)
     time.sleep(seconds)
     write(path, number)
@@ -111,16 +113,19 @@ def lines(shop: Shop, what: str) -> list[str]:
 @pytest.mark.parametrize("pool", GREEN)
 def test_a_thousand_tasks_wait_at_once_and_term_in_the_middle_loses_none(shop: Shop, pool: str) -> None:
     worker = green_worker(shop, pool, 1000)
-    arguments = [[str(shop.out), number, 1000, 1.0] for number in range(1010)]
+    arguments = [[str(shop.out), number, 1000, 0.0, str(shop.gate())] for number in range(1010)]
     shop.tasks.send_many("green_tasks.meet", arguments, queue=shop.queue)
-    eventually(lambda: len(lines(shop, "started")) >= 1000, within=60)
+    eventually(lambda: len(lines(shop, "started")) >= 1000)
 
-    assert worker.term(within=60) == 0
+    worker.signal(signal.SIGTERM)
+    worker.wait_state("draining")
+    shop.gate().touch()
+    assert worker.wait() == 0
 
     assert len(shop.done()) + shop.depth() == 1010, "everything is done or in its queue again"
     assert shop.depth() >= 1, "a draining worker takes nothing new"
     green_worker(shop, pool, 100)
-    eventually(lambda: len(shop.done()) == 1010, within=60)
+    eventually(lambda: len(shop.done()) == 1010)
     assert set(shop.done().values()) == {1}
     assert shop.depth() == 0
 
@@ -131,8 +136,8 @@ def test_a_spinning_task_meets_its_limit_and_its_neighbours_go_on(shop: Shop, po
     shop.tasks.send_many("green_tasks.meet", [[str(shop.out), number, 3, 0.5] for number in range(3)], queue=shop.queue)
     send(shop, "spins")
 
-    eventually(lambda: len(shop.dead()) == 1, within=60)
-    eventually(lambda: len(shop.done()) == 3, within=60)
+    eventually(lambda: len(shop.dead()) == 1)
+    eventually(lambda: len(shop.done()) == 3)
     assert worker.term() == 0
     assert "hard time limit of 0.3 s" in worker.log()
 
@@ -147,14 +152,14 @@ def test_a_task_that_blocks_past_its_limit_costs_the_process_and_is_not_run_for_
         eventually(lambda: lines(shop, "started") == ["1"])
         send(shop, "blocks")
 
-        assert worker.wait(within=60) == 75
+        assert worker.wait() == 75
         assert "blocks the whole process past its limits" in worker.log()
         found = worker.view()
         assert found is not None
         assert (found.state, found.note.split(":")[0]) == ("draining", "replaced")
 
         worker.start()  # who comes next finds both, and that the process died once while they ran
-        eventually(lambda: len(shop.dead()) == 2, within=60)
+        eventually(lambda: len(shop.dead()) == 2)
         assert lines(shop, "blocks") == ["once"]
 
 
@@ -163,7 +168,7 @@ def test_the_connection_is_tended_while_tasks_run(short_tmp: Path, rabbitmq_url:
     with closing(green_shop(short_tmp, f"{rabbitmq_url}?heartbeat=2")) as shop:
         worker = green_worker(shop, pool, 1)
         send(shop, "meet", 1, 1, 7.0)  # RabbitMQ hangs up after two heartbeats that did not come
-        eventually(lambda: shop.done() == {1: 1}, within=60)
+        eventually(lambda: shop.done() == {1: 1})
 
         assert worker.term() == 0
         assert "lost" not in worker.log()
@@ -185,9 +190,10 @@ def test_a_celery_app_has_results_limits_control_and_revocation(celery_shop: Cel
     shop = celery_shop
     worker = shop.worker(pool, 50)
     node = f"shopfleet.shop.0@{socket.gethostname()}"
-    bystander, target = shop.send("sleeps", 2), shop.send("sleeps", 60)
+    gate = shop.folder / "gate"
+    bystander, target = shop.send("waits", str(gate)), shop.send("sleeps", 60)
     eventually(lambda: shop.lines().count("sleeps") == 2)
-    inspect = shop.app.control.inspect(destination=[node], timeout=10)
+    inspect = shop.app.control.inspect(destination=[node], timeout=PATIENCE)
 
     assert inspect.ping() == {node: {"ok": "pong"}}
     assert {task["id"] for task in inspect.active()[node]} == {bystander.id, target.id}
@@ -195,6 +201,7 @@ def test_a_celery_app_has_results_limits_control_and_revocation(celery_shop: Cel
     shop.app.control.revoke(target.id, terminate=True)
     with pytest.raises(TaskRevokedError):
         target.get(**WAIT)
+    gate.touch()
     assert bystander.get(**WAIT) == "slept"
 
     assert [shop.send("add", n, n).get(**WAIT) for n in range(3)] == [0, 2, 4]

@@ -14,7 +14,7 @@ from fleet.worker.lifecycle import EXIT_REPLACE
 from tests.conftest import eventually
 from tests.worker.workers import Shop
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
+pytestmark = pytest.mark.system
 
 
 @pytest.fixture

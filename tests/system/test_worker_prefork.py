@@ -96,14 +96,14 @@ def test_a_poison_task_tells_how_it_died(shop: Shop, method: str, task: str, exi
 
     send(shop, task, 1)
 
-    [message] = eventually(shop.dead, within=60)
+    [message] = eventually(shop.dead)
     assert shop.done()[1] == 2
     assert message.headers["x-fleet-exit"] == exit_name
     assert exit_name in message.headers["x-fleet-error"]
     assert words in message.headers["x-fleet-log"]
     assert len(message.headers["x-fleet-log"]) <= 4096
     send(shop, "note", 2)
-    eventually(lambda: shop.done()[2] == 1, within=60)
+    eventually(lambda: shop.done()[2] == 1)
     assert worker.term() == 0
 
 
@@ -112,7 +112,7 @@ def test_a_task_that_eats_memory_is_told_clearly_and_not_tried_again(shop: Shop)
 
     send(shop, "eats", 1)
 
-    [message] = eventually(shop.dead, within=60)
+    [message] = eventually(shop.dead)
     assert "its limit is 120 MiB" in message.headers["x-fleet-error"]
     assert "hungry" in message.headers["x-fleet-log"]
     assert shop.done()[1] == 1
@@ -127,7 +127,7 @@ def test_every_child_says_hello_and_farewell(shop: Shop, method: str) -> None:
     worker = worker_of(shop, method, environ={"FAREWELLS": str(farewells)}, recycling={"max_tasks_per_child": 2})
     for number in range(6):
         send(shop, "note", number)
-    eventually(lambda: sum(shop.done().values()) == 6, within=60)
+    eventually(lambda: sum(shop.done().values()) == 6)
 
     assert worker.term() == 0
 

@@ -17,12 +17,11 @@ import pytest
 
 from fleet import Tasks
 from fleet.core.spec import TaskPolicy
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.worker.workers import RunningWorker
 
 pytestmark = [
     pytest.mark.system,
-    pytest.mark.timeout(150),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
@@ -171,7 +170,7 @@ class Hall:
             ("task_unknown", "sapp.nobody_knows"),
             ("task_rejected", ""),
         }
-        eventually(lambda: ends <= self.kinds(), within=40)
+        eventually(lambda: ends <= self.kinds())
 
     def close(self) -> None:
         for worker in self.workers:
@@ -199,11 +198,11 @@ def celerys(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> set[tup
     log = (hall.folder / "log").open("wb")
     with log, subprocess.Popen([*command, *quiet], cwd=hall.folder, env=environ, stdout=log, stderr=log) as process:
         try:
-            eventually(lambda: ("worker_ready", "") in hall.kinds(), within=40)
+            eventually(lambda: ("worker_ready", "") in hall.kinds())
             hall.send_all()
             hall.await_ends()
             process.send_signal(signal.SIGTERM)
-            process.wait(30)
+            process.wait(PATIENCE)
         finally:
             process.kill()
             print((hall.folder / "log").read_text()[-3000:], *hall.heard(), sep="\n")

@@ -11,7 +11,7 @@ from fleet.core.spec import TaskPolicy
 from tests.conftest import eventually
 from tests.worker.workers import Shop
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(100)]
+pytestmark = pytest.mark.system
 
 POOLS = [("solo", 1), ("threads", 3), ("prefork", 2)]
 
@@ -28,7 +28,7 @@ def shop(request: pytest.FixtureRequest, short_tmp: Path) -> Iterator[Shop]:
 def test_tasks_run_once_and_the_queue_is_empty_afterwards(shop: Shop, pool: str, slots: int) -> None:
     shop.send_notes(range(20))
     worker = shop.worker(pool, slots)
-    eventually(lambda: len(shop.done()) == 20, within=60)
+    eventually(lambda: len(shop.done()) == 20)
     assert worker.term() == 0
     assert set(shop.done().values()) == {1}
     assert shop.depth() == 0
@@ -42,14 +42,14 @@ def test_a_stop_in_the_middle_loses_nothing(shop: Shop, pool: str, slots: int) -
     assert first.term() == 0
     assert len(shop.done()) + shop.depth() == 12
     shop.worker(pool, slots, replica="shop.1")
-    eventually(lambda: len(shop.done()) == 12, within=60)
+    eventually(lambda: len(shop.done()) == 12)
     assert set(shop.done().values()) == {1}
 
 
 def test_two_workers_share_a_queue_and_nothing_runs_twice(shop: Shop) -> None:
     shop.send_notes(range(40), 0.02)
     workers = [shop.worker("threads", 2, replica=f"shop.{index}") for index in range(2)]
-    eventually(lambda: len(shop.done()) == 40, within=60)
+    eventually(lambda: len(shop.done()) == 40)
     assert [worker.term() for worker in workers] == [0, 0]
     assert set(shop.done().values()) == {1}
 

@@ -45,11 +45,23 @@ def work(path, number, seconds):
 
 
 @tasks.task
+def wait_for(path, number, flag):
+    note(path + ".started", f"{number} {os.getpid()}")
+    while not os.path.exists(flag):
+        time.sleep(0.05)
+    note(path, f"{number}")
+
+
+@tasks.task
 def fan_out(path, number):
     with ProcessPoolExecutor(max_workers=4) as pool:
         assert sum(pool.map(double, range(10))) == 90
     note(path, f"{number}")
 '''
+
+
+COMMAND_SECONDS = 600.0
+"""A command that takes longer hangs."""
 
 
 @dataclass
@@ -83,7 +95,7 @@ spec:
   app: world_tasks:tasks
   release: {{workdir: {self.root}}}
   broker: {broker_line}
-  defaults: {{task: {{acks: late}}, drain: {{timeout: 20s}}}}
+  defaults: {{task: {{acks: late}}, drain: {{timeout: 20s}}, health: {{readyTimeout: 10m}}}}
 {more}  groups:
 {groups}"""
         )
@@ -95,7 +107,7 @@ spec:
         base = {key: value for key, value in os.environ.items() if not key.startswith("FLEET_")}
         return {**base, "FLEET_HOME": str(self.home), "NO_COLOR": "1", **self.environ}
 
-    def fleet(self, *arguments: str, code: int | None = 0, timeout: float = 110) -> subprocess.CompletedProcess[str]:
+    def fleet(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Run ``fleet`` as a person would, and check its exit code."""
         result = subprocess.run(
             self.command(*arguments),
@@ -103,7 +115,7 @@ spec:
             cwd=self.root,
             text=True,
             capture_output=True,
-            timeout=timeout,
+            timeout=COMMAND_SECONDS,
             stdin=subprocess.DEVNULL,
         )
         if code is not None and result.returncode != code:
@@ -159,7 +171,7 @@ spec:
             cwd=self.root,
             env=self.env(),
             check=True,
-            timeout=100,
+            timeout=COMMAND_SECONDS,
         )
 
     def broker_url(self) -> str:

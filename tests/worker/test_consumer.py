@@ -26,6 +26,7 @@ from fleet.worker.record import Record, set_hold
 from fleet.worker.registry_app import RegistryApplication
 from fleet.worker.signals import SignalBox
 from pools import EventLoop, get_pool
+from tests.conftest import PATIENCE
 
 tasks = Tasks("c")
 ran: list[Any] = []
@@ -50,7 +51,7 @@ def broken() -> None:
 
 @tasks.task(name="waits", max_retries=1, jitter=False, backoff_seconds=0)
 def waits(number: int, *, fail: bool = False) -> None:
-    assert gate.wait(20)
+    assert gate.wait(PATIENCE)
     ran.append(number)
     if fail:
         raise ValueError("after the gate")
@@ -199,7 +200,7 @@ class World:
         self.parts = self.consumer.parts
         self.loop.add_reader(self.box.fileno(), self.consumer.handle_signals)
 
-    def until(self, check: Callable[[], Any], *, within: float = 20) -> None:
+    def until(self, check: Callable[[], Any], *, within: float = PATIENCE) -> None:
         """Turn the loop until something holds."""
         end = time.monotonic() + within
         with self.channel.lock:

@@ -10,7 +10,7 @@ import pytest
 from fleet.worker.commands import OLD_NAMES, ORDERS, QUESTIONS
 from fleet.worker.handover import LoopCalls
 from pools import EventLoop
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.worker.remotes import NODE, Steered
 from tests.worker.test_consumer import Make, gate, make, ran
 
@@ -185,12 +185,12 @@ def test_work_is_done_by_whoever_has_the_lock_first() -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()  # the lock is free, and nobody turns the loop
-    thread.join(20)
+    thread.join(PATIENCE)
     with lock:
         thread = threading.Thread(target=ask)
         thread.start()
         eventually(turned)
-    thread.join(20)
+    thread.join(PATIENCE)
     assert answers == ["done", "done"]
     loop.close()
 
@@ -207,6 +207,6 @@ def test_an_error_of_handed_over_work_comes_back() -> None:
 
     thread = threading.Thread(target=ask)
     thread.start()
-    thread.join(20)
+    thread.join(PATIENCE)
     assert found
     loop.close()

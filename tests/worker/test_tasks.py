@@ -177,8 +177,8 @@ def test_what_is_sent_is_a_celery_message(redis_url: str) -> None:
     ids = [send.send(1), send.options(queue="tasks-other", priority=9, countdown=60, expires=90).send(2)]
     ids.append(registry.send("elsewhere", [3], {"x": 1}, queue="tasks-sent", eta=datetime(2030, 1, 1, tzinfo=UTC)))
     with kombu.Connection(redis_url) as connection:
-        first, third = (connection.SimpleQueue("tasks-sent").get(timeout=5) for _ in range(2))
-        second = connection.SimpleQueue("tasks-other").get(timeout=5)
+        first, third = (connection.SimpleQueue("tasks-sent").get(timeout=120) for _ in range(2))
+        second = connection.SimpleQueue("tasks-other").get(timeout=120)
     assert [message.headers["id"] for message in (first, second, third)] == ids
     assert first.headers["task"] == "t"
     assert first.decode()[0] == [1]

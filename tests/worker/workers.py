@@ -20,7 +20,7 @@ from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerS
 from fleet.launch_document import LaunchDocument
 from fleet.worker import record
 from fleet.worker.record import RecordView
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 
 PROJECT = Path(fleet.__file__).parents[1]
 
@@ -55,6 +55,20 @@ def note_early(path, number, seconds=0.0):
     write(path + ".started", f"{number} {os.getpid()}")
     time.sleep(seconds)
     write(path, number)
+
+
+@tasks.task
+def wait_for(path, number, gate):
+    """Runs until somebody opens the gate."""
+    write(path + ".started", f"{number} {os.getpid()}")
+    while not os.path.exists(gate):
+        time.sleep(0.02)
+    write(path, number)
+
+
+@tasks.task(acks="early")
+def wait_early(path, number, gate):
+    wait_for(path, number, gate)
 
 
 @tasks.task
@@ -123,6 +137,16 @@ def blocked(path, number, seconds):
     left = seconds
     while left > 0:
         left = ctypes.CDLL(None).sleep(left)
+    write(path, number)
+
+
+@tasks.task
+def blocked_until(path, number, gate):
+    """The same until there is a file: a greenlet that lets no other run."""
+    import ctypes
+    write(path + ".started", f"{number} {os.getpid()}")
+    while not os.path.exists(gate):
+        ctypes.CDLL(None).usleep(50_000)
     write(path, number)
 '''
 
@@ -193,16 +217,23 @@ class RunningWorker:
     def view(self) -> RecordView | None:
         """The record of this very process."""
         found = record.read(self.record_path)
+        for _ in range(100):
+            if found is not None or not self.record_path.exists():
+                break
+            time.sleep(0.02)  # the worker was put aside in the middle of a write
+            found = record.read(self.record_path)
         return found if found is not None and found.pid == self.pid else None
 
-    def wait_state(self, state: str, *, within: float = 30) -> RecordView:
+    def wait_state(self, *states: str, within: float = PATIENCE) -> RecordView:
+        """Until the record tells one of these."""
+
         def there() -> RecordView | None:
             assert self.process is not None
             code = self.process.poll()
-            if code is not None and state != "stopped":
+            if code is not None and "stopped" not in states:
                 raise RuntimeError(f"the worker exited {code}:\n{self.log()}")
             found = self.view()
-            return found if found is not None and found.state == state else None
+            return found if found is not None and found.state in states else None
 
         return eventually(there, within=within)  # type: ignore[return-value]
 
@@ -212,14 +243,14 @@ class RunningWorker:
     def signal(self, signum: int) -> None:
         os.kill(self.pid, signum)
 
-    def wait(self, *, within: float = 30) -> int:
+    def wait(self, *, within: float = PATIENCE) -> int:
         assert self.process is not None
         try:
             return self.process.wait(within)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the worker did not end:\n{self.log()}") from None
 
-    def term(self, *, within: float = 30) -> int:
+    def term(self, *, within: float = PATIENCE) -> int:
         """A warm stop; the exit code."""
         self.signal(signal.SIGTERM)
         return self.wait(within=within)
@@ -267,6 +298,10 @@ class Shop:
 
     def send_notes(self, numbers: Any, seconds: float = 0.0) -> None:
         self.tasks.send_many("shop_tasks.note", [[str(self.out), n, seconds] for n in numbers], queue=self.queue)
+
+    def gate(self) -> Path:
+        """A file that is not there yet: a task can wait for it."""
+        return self.folder / "gate"
 
     @property
     def tasks(self) -> Any:

@@ -12,6 +12,7 @@ from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, targ
 from fleet.core import budget, plan_text
 from fleet.errors import UsageError
 from fleet.files import write_whole
+from fleet.secrets import keep_key
 
 CHANGES = 2
 
