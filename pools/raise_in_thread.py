@@ -67,10 +67,8 @@ class Interruptible:
     def interrupt(self, task: object, error: BaseException) -> bool:
         """From another thread: raise an exception of this type in the task; False when it does not run any more."""
         with self._lock:
-            earlier, self._interrupted = (
-                self._interrupted,
-                True,
-            )  # first: `call` must see it, should the task end just now
+            # First: `call` must see it if the task ends just now.
+            earlier, self._interrupted = self._interrupted, True
             if self._inside is not task:
                 self._interrupted = earlier
                 return False
