@@ -127,7 +127,7 @@ class BasePool(PoolHooks):
             "processes": [os.getpid()],
         }
 
-    # -- life
+    # -- start and end
 
     def register_with_event_loop(self, loop: EventLoop) -> None:
         """Do all work in the turns of this loop, and call all callbacks in its thread. Before or after ``start``."""
@@ -154,7 +154,7 @@ class BasePool(PoolHooks):
     def stop(self) -> None:
         """Accept no new work, wait until everything accepted is done, and give up the slots.
 
-        ``flush`` first when what has not started shall not be waited for.
+        To wait only for running tasks, call ``flush`` before.
         """
         self.close()
         if self.state is not PoolState.STOPPED:

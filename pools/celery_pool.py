@@ -82,7 +82,7 @@ class CeleryPool(BasePool):
     def info(self) -> dict[str, Any]:
         return {**super().info, **(self.celery.info or {})}
 
-    # -- life
+    # -- start and end
 
     def on_start(self) -> None:
         if self.initializer is not None:

@@ -24,7 +24,7 @@ from pools.hooks import Target
 from pools.patching import require_patched
 
 FIRST_PID = 1 << 30
-"""Slots have numbers in the place of pids, far above every real one, so that a signal sent there hits nobody."""
+"""Slots have numbers in the place of pids, far above every real one, so that a signal sent there reaches no process."""
 
 _TERMINATE_SECONDS = 1.0
 
@@ -57,7 +57,7 @@ class GreenPool(BasePool):
     def free_slots(self) -> int:
         return max(0, self.limit - len(self._runs) - len(self._waiting))
 
-    # -- life
+    # -- start and end
 
     def on_stop(self) -> None:
         for handle in [*self._runs, *self._waiting]:
@@ -139,7 +139,7 @@ class GreenPool(BasePool):
         self._spawn(self._serve, run)
 
     def _serve(self, run: GreenRun) -> None:
-        """The life of one task in its greenlet."""
+        """Run one task in its greenlet, from begin to end."""
         value, failure = None, None
         try:
             if not run.handle.done:

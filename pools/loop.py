@@ -188,7 +188,7 @@ class EventLoop:
         if self._woken or self._closed:
             return
         self._woken = True
-        # Full means it will wake anyway; closed means nobody waits.
+        # Full: it wakes anyway. Closed: there is nothing to wake.
         with contextlib.suppress(OSError):
             self._wake_write.send(b"\0")
 

@@ -79,7 +79,7 @@ class Interruptible:
             if self._expected is task:
                 self._missed = error
                 return True
-            # first: `call` must see it, should the task end just now
+            # First: `call` must see it if the task ends just now.
             earlier, self._interrupted = self._interrupted, True
             if self._inside is not task:
                 self._interrupted = earlier

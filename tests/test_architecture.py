@@ -108,6 +108,19 @@ def test_pools_know_nothing_of_fleets() -> None:
     refuse([one for one in ALL if within(one.module, "pools") and within(one.target, "fleet")], "pools imports fleet")
 
 
+def test_pools_have_no_import_circle() -> None:
+    waiting = {name: set[str]() for name in MODULES if within(name, "pools")}
+    for one in ALL:
+        if one.module in waiting and one.target in waiting:
+            waiting[one.module].add(one.target)
+
+    while ready := {name for name, targets in waiting.items() if not targets & waiting.keys()}:
+        for name in ready:
+            del waiting[name]
+
+    assert waiting == {}
+
+
 def test_the_core_stands_on_errors_and_traits_alone() -> None:
     allowed = ("fleet.core", "fleet.errors", "fleet.settings", "pools.traits")
     breaches = [

@@ -28,7 +28,7 @@ class ChildIOListener(Protocol):
         """The child has closed its socket; it may still live."""
 
     def on_exit(self, child: Child) -> None:
-        """The child has exited and has not been reaped. All its reports have been told."""
+        """The child has exited and has not been reaped. ``on_report`` has been called for all its reports."""
 
 
 class ChildIO:
@@ -45,7 +45,7 @@ class ChildIO:
             self.watch(child)
 
     def watch(self, child: Child) -> None:
-        """Begin to tell what the child sends, and its exit."""
+        """Call the listener from now on for what the child sends, and for its exit."""
         loop = self._loop
         assert loop is not None
         loop.add_reader(child.link.socket.fileno(), partial(self._on_readable, child))
@@ -57,7 +57,7 @@ class ChildIO:
             self.send_rest(child)
 
     def unwatch(self, child: Child) -> None:
-        """Tell nothing more of this child. Before its link is closed."""
+        """Call the listener no more for this child. Must be called before its link is closed."""
         loop = self._loop
         assert loop is not None
         loop.remove_reader(child.link.socket.fileno())

@@ -181,7 +181,7 @@ class Children:
         child.state = state
         self._listener.tell_slot(child.slot.index, child.pid, state)
 
-    # -- what filling and io tell
+    # -- called by filling and io
 
     def on_started(self, child: Child, start_message: bytes) -> None:
         self.alive.add(child)

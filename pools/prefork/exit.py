@@ -47,7 +47,7 @@ def signal_group(pid: int, signum: int) -> None:
         os.killpg(pid, signum)
     except ProcessLookupError:
         signal_process(pid, signum)
-    except PermissionError:  # somebody in the group changed its user
+    except PermissionError:  # a process of the group has changed its user
         signal_process(pid, signum)
 
 

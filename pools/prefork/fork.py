@@ -30,7 +30,7 @@ Main = Callable[[ChildEnds], None]
 
 
 class _Fork(Popen):  # type: ignore[misc]
-    """billiard's fork without its pipe: the pidfd tells the same, and what a task forks cannot hold it open."""
+    """billiard's fork without its pipe: the pidfd shows the exit too, and a task's processes cannot keep it open."""
 
     def __init__(self, process: ForkProcess) -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -124,10 +124,10 @@ def all_signals_blocked() -> Iterator[None]:
 @contextlib.contextmanager
 def _memory_shared() -> Iterator[None]:
     """Hide all objects from the child's garbage collector: what it does not visit it does not copy."""
-    foreign = gc.get_freeze_count() > 0
+    frozen_before = gc.get_freeze_count() > 0
     gc.freeze()
     try:
         yield
     finally:
-        if not foreign:
+        if not frozen_before:
             gc.unfreeze()

@@ -108,7 +108,7 @@ class PreforkPool(BasePool):
             "slots": [child.describe() for child in children],
         }
 
-    # -- life
+    # -- start and end
 
     def register_with_event_loop(self, loop: EventLoop) -> None:
         if self._loop_thread is not None:
@@ -254,7 +254,7 @@ class PreforkPool(BasePool):
         assert self.loop is not None
         return call_in_loop(self.loop, call)
 
-    # -- what the children tell
+    # -- called by the children
 
     def on_ready(self, child: Child) -> None:
         self._waiting.add_idle(child)
@@ -296,7 +296,7 @@ class PreforkPool(BasePool):
             self._waiting.put_back(job)
             return
         died = f"slot {child.slot.index} (pid {child.pid}) died while it ran the task: {exit_text(exit_code)}"
-        hint = "nobody here killed it: ask the kernel's log for an out-of-memory kill" if exit_code == -9 else ""
+        hint = "the pool did not kill it: look in the kernel's log for an out-of-memory kill" if exit_code == -9 else ""
         handle.fail(job.reason or SlotLost(died, hint=hint, exit_code=exit_code), time.monotonic())
 
 

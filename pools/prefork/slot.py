@@ -19,7 +19,7 @@ NEVER = float("inf")
 
 
 class ChildState(StrEnum):
-    """The life of a child.
+    """The states of a child.
 
     STARTING: until it reports WORKER_UP.  IDLE, BUSY: without and with a task.  RETIRING: the parent hung up, and the
     child leaves by itself.  KILLING: it was sent a signal, and will be sent KILL.  DEAD: reaped, or given up.

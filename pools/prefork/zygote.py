@@ -34,21 +34,21 @@ _KILLED_SECONDS = 1.0
 
 
 class StartMethodListener(Protocol):
-    """What a nursery tells."""
+    """Called in the thread of the loop."""
 
     def on_start_method_ready(self) -> None:
-        """Children can be had from now on."""
+        """``start_child`` may be called from now on."""
 
     def on_start_method_failed(self, problem: str, *, again_in_seconds: float) -> None:
-        """No children can be had until it is ready again; it tries by itself."""
+        """``start_child`` may not be called until it is ready again; it tries that by itself."""
 
 
 class ForkServer:
     """Children are forked from one fresh interpreter that has imported the app."""
 
-    def __init__(self, hooks: StartMethodListener, options: ChildOptions) -> None:
+    def __init__(self, listener: StartMethodListener, options: ChildOptions) -> None:
         self.ready = False
-        self._hooks = hooks
+        self._listener = listener
         self._options = options
         self._start_message = b""
         self._loop: EventLoop | None = None
@@ -120,7 +120,7 @@ class ForkServer:
             self._on_lost(_cause(reports))
         elif reports:
             self.ready = True
-            self._hooks.on_start_method_ready()
+            self._listener.on_start_method_ready()
 
     def _on_lost(self, cause: str = "") -> None:
         was_ready, lived = self.ready, time.monotonic() - self._started_at
@@ -131,7 +131,7 @@ class ForkServer:
         self._try_later(f"zygote {pid} {what} ({exit_text(code)}){cause}")
 
     def _end(self) -> int | None:
-        """Whatever it is doing, it owns nothing."""
+        """End the zygote at once, whatever it is doing; its exit code."""
         zygote = self._zygote
         assert zygote is not None
         self._zygote, self.ready = None, False
@@ -152,13 +152,13 @@ class ForkServer:
         self._failures += 1
         seconds = backoff.pause_seconds(self._failures)
         self._next_try = self._loop.call_later(seconds, self._start)
-        self._hooks.on_start_method_failed(problem, again_in_seconds=seconds)
+        self._listener.on_start_method_failed(problem, again_in_seconds=seconds)
 
     # -- its children
 
     def start_child(self, index: int) -> StartedProcess:
         process = start_process(lambda child_ends: self._ask(FORK, index, child_ends.fds)[0], inherited=False)
-        if process.link.pidfd < 0:  # nothing else tells when it dies; without its alive pipe it ends at once
+        if process.link.pidfd < 0:  # its exit could not be noticed; without its alive pipe it ends at once
             process.link.close()
             raise OSError(errno.EMFILE, "no descriptor is left to watch a child with")
         return process
