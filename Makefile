@@ -83,7 +83,7 @@ check: install ## lint, format, strict types and the layers; under a minute
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_architecture.py
+	$(BIN)/python -m pytest tests/architecture
 
 format: install ## put the code into its one format
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -17,16 +17,16 @@ from typing import Any
 import figures
 import matplotlib
 
-from fleet.core.balance import balance
-from fleet.core.facts import Facts
-from fleet.core.parse import parse
-from fleet.core.policies import POLICIES
-from fleet.core.prices import Prices
-from fleet.core.rehearsal import Scenario, Traffic, run_scenario, scenario, workload_traffic
-from fleet.core.shares import Share
-from fleet.core.simulation import Outcome
-from fleet.core.tree import Source
-from fleet.core.workloads import WORKLOADS, BaseLoad
+from fleet.core.balance.costs import Prices
+from fleet.core.balance.divide import balance
+from fleet.core.balance.shares import Share
+from fleet.core.expand.facts import Facts
+from fleet.core.manifest.parse import parse
+from fleet.core.manifest.tree import Source
+from fleet.core.simulation.engine import Outcome
+from fleet.core.simulation.policies import POLICIES
+from fleet.core.simulation.scenario import Scenario, Traffic, run_scenario, scenario, workload_traffic
+from fleet.core.simulation.workloads import WORKLOADS, BaseLoad
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -28,8 +28,8 @@ import figures
 import servers
 
 from fleet import Tasks
-from fleet.worker.alive import lives
-from fleet.worker.record import RecordView, read
+from fleet.replica.process_identity import lives
+from fleet.replica.record import RecordView, read
 
 LOAD = Path(__file__).resolve().parent / "load"
 GROUPS = ("solo", "prefork", "threads", "gevent")

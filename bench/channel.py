@@ -19,10 +19,10 @@ import servers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from fleet.broker.channels import open_channel
+from fleet.broker.message import build
 from fleet.broker.publisher import Outgoing, Publisher
 from fleet.core.spec import QueueSpec
-from fleet.worker.channels import open_channel
-from fleet.worker.messages import build
 
 Drain = Callable[[str, str, int], int]
 

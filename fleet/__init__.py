@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from fleet._version import __version__
 
 if TYPE_CHECKING:
-    from fleet.worker.tasks import Retry, Task, Tasks
+    from fleet.tasks import Retry, Task, Tasks
 
 __all__ = ["Retry", "Task", "Tasks", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
     if name in {"Retry", "Task", "Tasks"}:
-        from fleet.worker import tasks
+        from fleet import tasks
 
         return getattr(tasks, name)
     raise AttributeError(f"module 'fleet' has no attribute {name!r}")

@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from fleet.core.spec import PARKED_EXIT, WorkerSpec
-from fleet.crashes import History, Life, pause_seconds, read_history, write_history
-from fleet.launch_document import LaunchDocument
-from fleet.program import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
-from fleet.worker import record as records
+from fleet.replica import record as records
+from fleet.replica.command import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
+from fleet.replica.crash_history import History, Life, pause_seconds, read_history, write_history
+from fleet.replica.launch_document import LaunchDocument
 
 MISSING_EXIT = 127
 LOG_BYTES = 10 << 20

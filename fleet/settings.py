@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from fleet.places import default_home
+from fleet.state.paths import default_home
 
 
 class Settings(BaseSettings):

@@ -8,12 +8,12 @@ from itertools import groupby
 from typing import Any
 
 from fleet.backends.memory import MemoryBackend
-from fleet.core.assignment import assign
 from fleet.core.desired import Desired, DesiredGroup, RolloutPolicy
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.plan import Action, Plan, Step
-from fleet.core.planner import plan
-from fleet.core.rollout import in_waves
+from fleet.core.planning.assignment import assign
+from fleet.core.planning.planner import plan
+from fleet.core.planning.rollout import in_waves
 from fleet.core.spec import PoolSpec, WorkerSpec
 
 FLEET = "shop"

@@ -24,8 +24,8 @@ from typing import Any
 import redis
 
 from fleet import Tasks
-from fleet.worker.alive import lives
-from fleet.worker.record import RecordView, read
+from fleet.replica.process_identity import lives
+from fleet.replica.record import RecordView, read
 
 HERE = Path(__file__).resolve().parent
 FLEET = Path(sys.executable).parent / "fleet"

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from fleet.core.desired import BROKER_GROUP
 from fleet.errors import FleetError
-from fleet.places import Places, check_socket_path
+from fleet.state.paths import Places, check_socket_path
 
 _SERVERS = ("redis-server", "valkey-server")
 _INSTALL = (

@@ -150,7 +150,7 @@ class _RedisWire:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         import redis
 
-        from fleet.broker.link import Link
+        from fleet.broker.redis_link import Link
 
         self.errors: tuple[type[BaseException], ...] = (redis.RedisError, OSError)
         self._access = redis_access(url, options)

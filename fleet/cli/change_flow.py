@@ -9,19 +9,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from fleet import logs, machine
-from fleet.apply_events import STARTS_PER_CORE, Report, StepsFailed, WalkOptions
-from fleet.change import carry_out
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
 from fleet.cli.target import duration
-from fleet.core import budget, plan_text
 from fleet.core.desired import RESERVED_PREFIX
 from fleet.core.plan import Plan
-from fleet.core.selection import leaving
+from fleet.core.planning import budget, plan_text
+from fleet.core.planning.selection import leaving
 from fleet.errors import Refused
-from fleet.session import LocalFleet, PlannedChange
+from fleet.inputs import machine
+from fleet.operate.apply.events import STARTS_PER_CORE, Report, StepsFailed, WalkOptions
+from fleet.operate.change import carry_out
+from fleet.operate.local_fleet import LocalFleet, PlannedChange
+from fleet.state import logs
 from pools.traits import TRAITS
 
 DECLINED = 1

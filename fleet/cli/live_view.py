@@ -10,7 +10,7 @@ from fleet.cli.output import Output
 from fleet.cli.target import Target, manifest_of
 from fleet.core.desired import Desired
 from fleet.core.status import Status, summarise
-from fleet.session import LocalFleet
+from fleet.operate.local_fleet import LocalFleet
 
 WATCH_SECONDS = 1.0
 

@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fleet.audit import who
 from fleet.cli.change_flow import ChangeFlags, change_flags, run_change
 from fleet.cli.output import Output
 from fleet.cli.target import checked_names, fleet_of, groups_of, output_flag, target_flags, target_of
 from fleet.core.desired import Desired, group_of
 from fleet.errors import UsageError
-from fleet.overrides import Kind, Override, added
-from fleet.session import LocalFleet, PlannedChange
+from fleet.operate.local_fleet import LocalFleet, PlannedChange
+from fleet.state.audit import who
+from fleet.state.overrides import Kind, Override, added
 
 
 def override_flags(parser: argparse.ArgumentParser, *, names: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from fleet.cli.verb_list import VERBS, Verb, overview
-from fleet.core.words import closest
+from fleet.core.text.suggest import closest
 from fleet.errors import UsageError
 
 

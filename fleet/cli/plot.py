@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleet.core.simulation import Outcome
+from fleet.core.simulation.engine import Outcome
 from fleet.errors import FleetError, UsageError
 
 if TYPE_CHECKING:

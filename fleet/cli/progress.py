@@ -13,7 +13,7 @@ from fleet.core.plan import GLYPHS, Plan
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
 
-    from fleet.apply_events import Event
+    from fleet.operate.apply.events import Event
 
 _NAMED = 3
 

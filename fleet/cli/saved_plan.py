@@ -9,12 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fleet.core import plan_text
 from fleet.core.plan import Plan
+from fleet.core.planning import plan_text
 from fleet.errors import FleetError, StalePlan
-from fleet.history import Origin
-from fleet.session import PlannedChange
-from fleet.wanted import LoadedManifest, from_document
+from fleet.inputs.manifest import LoadedManifest, from_document
+from fleet.operate.local_fleet import PlannedChange
+from fleet.state.revisions import Origin
 
 KIND = "FleetPlan"
 FORMAT = 1

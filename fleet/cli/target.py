@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.core.desired import group_of
-from fleet.core.wording import seconds_in
-from fleet.core.words import did_you_mean
+from fleet.core.text.format import seconds_in
+from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
 
 if TYPE_CHECKING:
     from fleet.core.desired import Desired
-    from fleet.session import LocalFleet
-    from fleet.wanted import LoadedManifest
+    from fleet.inputs.manifest import LoadedManifest
+    from fleet.operate.local_fleet import LocalFleet
 
 DEFAULT_MANIFEST = "fleet.yaml"
 _SUFFIXES = (".yaml", ".yml", ".json")
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # as fleet.core.manifest has it, without importing pydantic
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # as fleet.core.manifest.models has it, without importing pydantic
 
 
 def target_flags(parser: argparse.ArgumentParser, *, names: str = "", required: bool = False) -> None:
@@ -92,7 +92,7 @@ def no_names(target: Target) -> None:
 def fleet_of(target: Target) -> LocalFleet:
     """The fleet that is meant, without reading more of a manifest than its name."""
     from fleet import settings
-    from fleet.session import LocalFleet, known_fleets
+    from fleet.operate.local_fleet import LocalFleet, known_fleets
 
     current = settings.load()
     if target.fleet:
@@ -117,14 +117,14 @@ def fleet_of(target: Target) -> LocalFleet:
 def fleet_for(loaded: LoadedManifest) -> LocalFleet:
     """The fleet a manifest describes."""
     from fleet import settings
-    from fleet.session import LocalFleet
+    from fleet.operate.local_fleet import LocalFleet
 
     return LocalFleet(loaded.name, settings=settings.load())
 
 
 def manifest_of(target: Target) -> LoadedManifest:
     """The manifest that is meant: the files, else what was applied last."""
-    from fleet.wanted import from_files
+    from fleet.inputs.manifest import from_files
 
     if sources := target.sources():
         return from_files(sources)
@@ -135,7 +135,7 @@ def _name_in(paths: Sequence[str]) -> str:
     """The fleet's name as plainly written; where it is not, the whole manifest is read, and its problems told."""
     import yaml
 
-    from fleet.files import read_named
+    from fleet.state.files import read_named
 
     loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     name = ""
@@ -147,7 +147,7 @@ def _name_in(paths: Sequence[str]) -> str:
             continue
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
-    from fleet.wanted import from_files
+    from fleet.inputs.manifest import from_files
 
     return from_files(paths).name
 

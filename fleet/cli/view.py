@@ -8,7 +8,7 @@ from typing import Any
 from fleet.cli.output import Cell, Row, painted, table
 from fleet.core.observed import RunningTask
 from fleet.core.status import GroupStatus, Status, WorkerStatus, document
-from fleet.core.wording import duration, listed
+from fleet.core.text.format import duration, listed
 
 HEAD = ("NAME", "POOL", "PID", "STATE", "DIGEST", "SLOTS", "DONE", "FAILED", "MEMORY", "UPTIME", "RUNS")
 _STATE_STYLES = {

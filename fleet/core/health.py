@@ -13,7 +13,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
-from fleet.core.wording import counted, duration, listed
+from fleet.core.text.format import counted, duration, listed
 
 
 class Condition(StrEnum):

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fleet.core.assignment import assign
 from fleet.core.desired import RESERVED_PREFIX, Desired, DesiredGroup, Replica
 from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray
+from fleet.core.planning.assignment import assign
 
 OUTDATED = "outdated"
 UNSETTLED = "to resize"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import faulthandler
 
-from fleet.worker import application as applications
-from fleet.worker import logs
-from fleet.worker.application import Application
-from fleet.worker.call import Call, Ending, Outcome
-from fleet.worker.logs import apply_level
-from fleet.worker.signals import answer_bare
+from fleet.worker import logging_setup
+from fleet.worker.apps import base as applications
+from fleet.worker.apps.base import Application
+from fleet.worker.logging_setup import apply_level
+from fleet.worker.os_signals import answer_bare
+from fleet.worker.task.call import Call, Ending, Outcome
 
 _bound: Application | None = None
 
@@ -29,7 +29,7 @@ def bound() -> Application:
 
 def preload(path: str, replica: str, *, level: str, style: str) -> None:
     """Once in a process that inherited nothing, before its slots or itself are prepared: a log, and the app's code."""
-    logs.set_up(replica, level=level, style=style)
+    logging_setup.set_up(replica, level=level, style=style)
     faulthandler.enable()
     application = applications.load(path)
     application.import_tasks()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet import launch_document
 from fleet.core.spec import WorkerSpec
 from fleet.errors import FleetError
-from fleet.launch_document import NO_FILE, DocumentError
+from fleet.replica import launch_document
+from fleet.replica.launch_document import NO_FILE, DocumentError
 
 
 @dataclass(frozen=True, slots=True)

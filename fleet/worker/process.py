@@ -16,26 +16,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fleet.broker.channels import open_channel
+from fleet.broker.delivery import Channel
 from fleet.errors import FleetError
-from fleet.worker import application as applications
-from fleet.worker import departure, execution, logs, stacks
-from fleet.worker.application import Application, Remote
-from fleet.worker.attendant import HousekeepingThread
-from fleet.worker.channels import open_channel
-from fleet.worker.commands import Commands
-from fleet.worker.consumer import Consumer
-from fleet.worker.control import POLL_SECONDS, Control
-from fleet.worker.delivery import Channel
-from fleet.worker.events import Events
-from fleet.worker.handover import LoopCalls
-from fleet.worker.inspection import Inspection
+from fleet.replica.record import Record
+from fleet.worker import execution, logging_setup, stack_dump
+from fleet.worker.apps import base as applications
+from fleet.worker.apps.base import Application, Remote
+from fleet.worker.control.commands import Commands
+from fleet.worker.control.control import POLL_SECONDS, Control
+from fleet.worker.control.events import Events
+from fleet.worker.control.inspection import Inspection
+from fleet.worker.control.run_in_loop import LoopCalls
 from fleet.worker.lifecycle import EXIT_FAILED
-from fleet.worker.live import DocumentWatch
+from fleet.worker.loop import forced_exit
+from fleet.worker.loop.consumer import Consumer
+from fleet.worker.loop.document_watch import DocumentWatch
+from fleet.worker.loop.housekeeping import HousekeepingThread
+from fleet.worker.loop.parts import LoopParts
+from fleet.worker.loop.stall_watchdog import StallWatchdog
 from fleet.worker.options import WorkerOptions
-from fleet.worker.parts import LoopParts
-from fleet.worker.progress import StallWatchdog
-from fleet.worker.record import Record
-from fleet.worker.signals import SignalBox
+from fleet.worker.os_signals import SignalBox
 from pools import BasePool, EventLoop, pool_class
 from pools.errors import PoolError
 from pools.patching import GREEN
@@ -46,11 +47,11 @@ log = logging.getLogger("fleet.worker")
 def run(options: WorkerOptions) -> int:
     """Live a worker's life; the exit code. Logging is set up here, and errors that end it are logged, not raised."""
     spec = options.spec
-    logs.set_up(options.replica, level=spec.log_level, style=spec.log_format)
+    logging_setup.set_up(options.replica, level=spec.log_level, style=spec.log_format)
     faulthandler.enable()
     box = SignalBox()
     box.install()
-    stacks.answer()
+    stack_dump.answer()
     try:
         application = _load(options)
         return Worker(options, application, box).run()
@@ -343,6 +344,6 @@ def leave(code: int) -> None:
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
     if _occupied or any(thread.daemon and thread.name.startswith("pool-") for thread in others):
         logging.shutdown()
-        departure.end_descendants()  # what that task started must not outlive it
+        forced_exit.end_descendants()  # what that task started must not outlive it
         os._exit(code)
     sys.exit(code)

@@ -15,7 +15,7 @@ from supervisor.options import ServerOptions
 from fleet.backends.supervisor import config
 from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError
-from fleet.places import Places
+from fleet.state.paths import Places
 
 NASTY = "ab %;#'\"\\$[]*?{}=@:,~!&|<>()`\t\n\r\u00e9\u2028\u00a0é日.-_"
 

@@ -8,9 +8,9 @@ import pytest
 
 from fleet.backends.base import Backend
 from fleet.backends.memory import MemoryBackend
-from fleet.core.assignment import assign
 from fleet.core.desired import Desired, Replica
 from fleet.core.observed import State
+from fleet.core.planning.assignment import assign
 from fleet.errors import FleetError, Unreachable
 from tests.worlds import FLEET, group
 

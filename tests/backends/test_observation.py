@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from fleet.backends.supervisor.observation import Sight, observed
+from fleet.backends.supervisor.observe import Sight, observed
 from fleet.backends.supervisor.processes import Proc, Table
 from fleet.backends.supervisor.rpc import Process, ProcessState
 from fleet.core.observed import RunningTask, State
 from fleet.core.spec import PoolSpec, WorkerSpec
-from fleet.launch_document import LaunchDocument
-from fleet.worker.record import RecordView, SlotView
+from fleet.replica.launch_document import LaunchDocument
+from fleet.replica.record import RecordView, SlotView
 
 NOW = 10_000.0
 DIGEST = "9f31c2ab"

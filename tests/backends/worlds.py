@@ -15,7 +15,7 @@ from fleet.backends.supervisor.processes import Table, await_end, read_mark, sig
 from fleet.core.desired import Desired, DesiredGroup, Replica
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.spec import RestartPolicy, WorkerSpec, digest
-from fleet.places import Places
+from fleet.state.paths import Places
 from tests.conftest import PATIENCE, eventually
 
 PYTHON = (sys.executable, "-S", "-c")

@@ -15,7 +15,7 @@ import pytest
 from fleet import settings
 from fleet.backends.memory import MemoryBackend
 from fleet.cli import main
-from fleet.session import LocalFleet
+from fleet.operate.local_fleet import LocalFleet
 
 MANIFEST = """\
 apiVersion: workerfleet.dev/v1alpha1

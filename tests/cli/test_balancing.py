@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from fleet import decisions, facts_of_machine, settings
-from fleet.session import LocalFleet
+from fleet import settings
+from fleet.inputs import facts
+from fleet.operate.local_fleet import LocalFleet
+from fleet.state import decisions
 from tests.cli.conftest import Desk
 
 MANIFEST = """\
@@ -24,7 +26,7 @@ spec:
 
 @pytest.fixture
 def moving(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
-    monkeypatch.setattr(facts_of_machine, "probe", lambda _app, **_where: {"transportOptions": {}})
+    monkeypatch.setattr(facts, "probe", lambda _app, **_where: {"transportOptions": {}})
     desk.manifest.write_text(MANIFEST)
     desk.fleet("apply", "--yes")
     return desk

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fleet import doctor
+from fleet.operate.doctor import examine
 from tests.cli.conftest import Desk
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 
 
 def test_the_page_can_be_followed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "examine", lambda *_, **__: [])
+    monkeypatch.setattr(examine, "examine", lambda *_, **__: [])
     text = PAGE.read_text()
     commands = re.findall(r"^\$ fleet (.+)$", text, flags=re.MULTILINE)
     assert len(commands) > 15

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from fleet.apply_effects import is_ready
 from fleet.core.observed import Observed
+from fleet.operate.apply.effects import is_ready
 from tests.cli.conftest import Desk
 
 
@@ -280,7 +280,7 @@ def test_a_failed_rollout_goes_back_where_its_policy_says_so(desk: Desk) -> None
 def _break_group(desk: Desk, group: str) -> None:
     """Whatever this group starts with next never gets ready."""
     from fleet.cli.target import Target, fleet_for, manifest_of
-    from fleet.core.assignment import assign
+    from fleet.core.planning.assignment import assign
 
     wanted = manifest_of(Target(("fleet.yaml",), ()))
     desired, _ = fleet_for(wanted).desired_of(wanted)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fleet.cli.verbs.health import RECORD_VARIABLE
-from fleet.worker import alive
-from fleet.worker.record import Record, read, set_hold
+from fleet.replica import process_identity
+from fleet.replica.record import Record, read, set_hold
 from tests.cli.conftest import Desk
 
 Words = tuple[str, ...]
@@ -127,7 +127,7 @@ def test_a_process_is_told_from_a_later_one_of_the_same_pid(desk: Desk, tmp_path
     path = tmp_path / "thumbs.0.rec"
     code = f"""
 from pathlib import Path
-from fleet.worker.record import Record
+from fleet.replica.record import Record
 Record(Path({str(path)!r}), digest="d", slots=1)
 """
     with subprocess.Popen([sys.executable, "-c", code]) as process:
@@ -137,15 +137,15 @@ Record(Path({str(path)!r}), digest="d", slots=1)
     assert view.pid == process.pid
     assert "dead" in desk.fleet("health", "--record", str(path), code=1).out
     assert view.started_ticks > 0
-    assert not alive.lives(os.getpid(), view.started_ticks), "this process has not the start of that one"
-    assert alive.lives(os.getpid(), alive.started_ticks(os.getpid()) or 0)
+    assert not process_identity.lives(os.getpid(), view.started_ticks), "this process has not the start of that one"
+    assert process_identity.lives(os.getpid(), process_identity.started_ticks(os.getpid()) or 0)
 
 
 def test_a_zombie_is_gone() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
 
-    assert not alive.lives(process.pid)
+    assert not process_identity.lives(process.pid)
     process.wait()
 
 

@@ -14,15 +14,16 @@ from pathlib import Path
 
 import pytest
 
-from fleet import machine, overrides, standing
-from fleet.audit import Audit
-from fleet.checkout import commit_of
 from fleet.core.desired import Budgets, Price, RolloutPolicy
 from fleet.errors import FleetError, UsageError
-from fleet.files import cannot_write, rewrite, write_all, write_whole
-from fleet.history import KEPT_REVISIONS, History, Origin
-from fleet.overrides import Override
-from fleet.standing import Applied
+from fleet.inputs import machine
+from fleet.inputs.git import commit_of
+from fleet.state import applied, overrides
+from fleet.state.applied import Applied
+from fleet.state.audit import Audit
+from fleet.state.files import cannot_write, rewrite, write_all, write_whole
+from fleet.state.overrides import Override
+from fleet.state.revisions import KEPT_REVISIONS, History, Origin
 from tests.worlds import fleet, group
 
 HERE = Origin("/srv", ("/srv/fleet.yaml",))
@@ -202,16 +203,16 @@ def test_the_last_word_round_trips(tmp_path: Path) -> None:
     web = group("web", 4, 4, 2, price=price, rollout=RolloutPolicy("recreate", 0, 2, "rollback"), depends_on=("a",))
     desired = fleet(group("a", 1), web, budgets=Budgets(8, 9, 10, (("postgres", 3),)), drained=frozenset({"web.1"}))
     word = Applied(desired, revision=4, good=3)
-    standing.save(tmp_path / "standing.json", word)
-    assert standing.load(tmp_path / "standing.json") == word
+    applied.save(tmp_path / "standing.json", word)
+    assert applied.load(tmp_path / "standing.json") == word
 
 
 @pytest.mark.parametrize("text", ["", "{}", '{"format": 99}', '{"format": 1, "desired": {}}', "[]"])
 def test_a_word_of_another_version_is_no_word(tmp_path: Path, text: str) -> None:
     path = tmp_path / "standing.json"
     path.write_text(text)
-    assert standing.load(path) is None
-    assert standing.load(tmp_path / "none.json") is None
+    assert applied.load(path) is None
+    assert applied.load(tmp_path / "none.json") is None
 
 
 # --- files

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from fleet import secrets, settings
+from fleet import settings
 from fleet.cli import main
-from fleet.session import known_fleets
-from tests.core.test_malformed import CORPUS
+from fleet.inputs import secrets
+from fleet.operate.local_fleet import known_fleets
+from tests.core.manifest.test_malformed import CORPUS
 
 PLACED = re.compile(r"fleet\.yaml:\d+:\d+ ")
 

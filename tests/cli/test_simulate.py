@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fleet.cli.verbs import simulate as simulating
-from fleet.core.policies import POLICIES
-from fleet.core.workloads import WORKLOADS
+from fleet.core.simulation.policies import POLICIES
+from fleet.core.simulation.workloads import WORKLOADS
 from tests.cli.conftest import Desk
 
 MANIFEST = """\

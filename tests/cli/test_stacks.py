@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from fleet.worker.record import read
+from fleet.replica.record import read
 from tests.cli.conftest import Desk
 from tests.conftest import eventually
 
 ANSWERS = """
 import faulthandler, signal, sys
 from pathlib import Path
-from fleet.worker.record import Record
+from fleet.replica.record import Record
 log = open(sys.argv[2], "a")
 faulthandler.register(signal.SIGUSR1, file=log)
 Record(Path(sys.argv[1]), digest="d", slots=1, foreign=len(sys.argv) > 3).become("ready")

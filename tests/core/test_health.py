@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fleet.core.health import PASSES, PATIENCE, Condition, Patience, Probe, judge
-from fleet.worker.record import RecordView, SlotView
+from fleet.replica.record import RecordView, SlotView
 
 NOW = 10_000.0
 TASK = SlotView(0, 43, "id-1", "shop.thumb", NOW - 60, 0.0)

@@ -6,8 +6,8 @@ from typing import Any
 
 import yaml
 
-from fleet.core.parse import Parsed, parse
-from fleet.core.tree import Source
+from fleet.core.manifest.parse import Parsed, parse
+from fleet.core.manifest.tree import Source
 from fleet.errors import ManifestError, Problem
 
 GOOD = """\

@@ -293,7 +293,7 @@ def test_slots_come_and_go_under_running_tasks(make: Make, tmp_path: Path) -> No
 
 
 def test_a_signal_ends_the_wait_of_the_loop_while_tasks_sleep(make: Make) -> None:
-    from fleet.worker.signals import SignalBox
+    from fleet.worker.os_signals import SignalBox
 
     loop, box = EventLoop(), SignalBox()
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT)}

@@ -7,9 +7,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fleet.core.assignment import Variants
 from fleet.core.desired import Desired, DesiredGroup, RolloutPolicy
 from fleet.core.observed import Observed, ObservedReplica, State, Stray
+from fleet.core.planning.assignment import Variants
 from fleet.core.spec import QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest, resizes
 from tests.worlds import FLEET, group
 

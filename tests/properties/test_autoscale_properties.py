@@ -10,14 +10,14 @@ from random import Random
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fleet.controller_look import Look
-from fleet.core.autoscale import EMPTY, Decision, Memory, affordable, decide
-from fleet.core.balance import balance
+from fleet.core.autoscale.decide import EMPTY, Decision, Memory, affordable, decide
+from fleet.core.autoscale.parameters import Parameters, ScaledGroup
+from fleet.core.autoscale.sample import Sample
+from fleet.core.balance.divide import balance
+from fleet.core.balance.shares import Share
 from fleet.core.decode import decoded
-from fleet.core.samples import Sample
-from fleet.core.scaling import Parameters, ScaledGroup
-from fleet.core.shares import Share
-from fleet.core.simulation import Arrival, Orders, Outcome, Setting, Station, simulate
+from fleet.core.simulation.engine import Arrival, Orders, Outcome, Setting, Station, simulate
+from fleet.operate.controller.look import Look
 
 TICK = 2.0
 Samples = Mapping[str, Sample]

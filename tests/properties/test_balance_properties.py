@@ -12,9 +12,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from fleet.core.balance import balance, shape
-from fleet.core.prices import Prices
-from fleet.core.shares import Share
+from fleet.core.balance.costs import Prices
+from fleet.core.balance.divide import balance, shape
+from fleet.core.balance.shares import Share
 from fleet.errors import Refused
 
 Problem = tuple[int, list[Share]]

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.backends.memory import MemoryBackend
-from fleet.core import plan_text
-from fleet.core.assignment import assign
 from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.plan import Action
-from fleet.core.planner import fingerprint, plan
+from fleet.core.planning import plan_text
+from fleet.core.planning.assignment import assign
+from fleet.core.planning.planner import fingerprint, plan
 from fleet.core.spec import PoolSpec, WorkerSpec, digest, live_digest
 from tests.properties.strategies import ORPHAN, fleets, groups, resized, settings, worlds
 from tests.worlds import apply, carry_out, fleet, planned, running

@@ -18,12 +18,12 @@ import pytest
 
 from fleet.backends.supervisor.backend import SupervisorBackend
 from fleet.backends.supervisor.rpc import SupervisorRpc
-from fleet.controller import Controller
-from fleet.places import Places
-from fleet.session import LocalFleet
+from fleet.operate.controller.loop import Controller
+from fleet.operate.local_fleet import LocalFleet
+from fleet.replica.process_identity import lives
+from fleet.replica.record import RecordView, read
 from fleet.settings import Settings
-from fleet.worker.alive import lives
-from fleet.worker.record import RecordView, read
+from fleet.state.paths import Places
 from tests.conftest import eventually
 from tests.system import worlds
 

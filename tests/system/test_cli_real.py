@@ -13,8 +13,8 @@ import subprocess
 
 import pytest
 
-from fleet.lock import Lock
-from fleet.places import Places
+from fleet.state.lock import Lock
+from fleet.state.paths import Places
 from tests.conftest import PATIENCE, eventually
 from tests.system.worlds import World
 

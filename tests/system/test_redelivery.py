@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 import redis
 
+from fleet.broker.channels.redis.channel import RedisChannel
+from fleet.broker.delivery import ChannelLost
 from fleet.broker.publisher import Outgoing, Publisher, depths
 from fleet.core.spec import QueueSpec
-from fleet.worker.channels.redis import RedisChannel
-from fleet.worker.delivery import ChannelLost
+from tests.brokers import Broker, values
 from tests.conftest import eventually
 from tests.servers import free_port, redis_binary
-from tests.worker.brokers import Broker, values
 from tests.worker.holder import holder
 
 pytestmark = pytest.mark.system

@@ -20,8 +20,8 @@ import pytest
 
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import daemon_environment
-from fleet.backends.supervisor.folder import Folder
 from fleet.backends.supervisor.processes import is_alive
+from fleet.backends.supervisor.replica_files import Folder
 from fleet.broker import embedded
 from fleet.core.desired import BROKER_GROUP
 from fleet.core.observed import ObservedReplica, State

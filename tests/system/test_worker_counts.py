@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from fleet.core.spec import TaskPolicy
-from fleet.worker.record import RecordView
+from fleet.replica.record import RecordView
+from tests.brokers import Broker
 from tests.conftest import eventually
-from tests.worker.brokers import Broker
 from tests.worker.workers import RunningWorker, Shop
 
 pytestmark = pytest.mark.system

@@ -233,7 +233,7 @@ def test_a_protocol_1_message_runs(shop: Shop) -> None:
 
 
 def test_a_held_worker_takes_nothing_until_it_is_resumed(shop: Shop) -> None:
-    from fleet.worker.record import set_hold
+    from fleet.replica.record import set_hold
 
     worker = shop.worker(task=TaskPolicy(prefetch=4))
     set_hold(worker.record_path, on=True)

@@ -14,8 +14,8 @@ import pytest
 
 from fleet.core.health import Condition, Health, Patience, judge
 from fleet.core.spec import TaskPolicy
-from fleet.worker.alive import lives
-from fleet.worker.record import read
+from fleet.replica.process_identity import lives
+from fleet.replica.record import read
 from tests.conftest import eventually
 from tests.system.test_worker_connection import Line
 from tests.worker.workers import TASKS, RunningWorker, Shop

@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from fleet.broker.channels import open_channel
+from fleet.broker.delivery import Channel, Delivery
 from fleet.core.spec import QueueSpec
-from fleet.worker.channels import open_channel
-from fleet.worker.delivery import Channel, Delivery
 
 
 class Holder:

@@ -8,7 +8,7 @@ from typing import Any
 from kombu.clocks import LamportClock
 
 from fleet.worker.process import make_control
-from tests.worker.test_consumer import World
+from tests.worker.loop.test_consumer import World
 
 NODE = "f.g.0@here"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fleet.replica.record import _STATES
 from fleet.worker.lifecycle import MOVES, RECORD_STATES, Action, Event, Lifecycle, State, cell
-from fleet.worker.record import _STATES
 
 STAY = Action.NOTHING
 

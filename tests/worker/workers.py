@@ -17,9 +17,9 @@ import psutil
 
 import fleet
 from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
-from fleet.launch_document import LaunchDocument
-from fleet.worker import record
-from fleet.worker.record import RecordView
+from fleet.replica import record
+from fleet.replica.launch_document import LaunchDocument
+from fleet.replica.record import RecordView
 from tests.conftest import PATIENCE, eventually
 
 PROJECT = Path(fleet.__file__).parents[1]

@@ -13,9 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import Daemon
-from fleet.backends.supervisor.folder import Folder
-from fleet.backends.supervisor.observation import Sight, observed
+from fleet.backends.supervisor.observe import Sight, observed
 from fleet.backends.supervisor.processes import Table, read_mark, signal_marked
+from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.rpc import (
     LIVE_STATES,
     STOPPED_STATES,
@@ -31,8 +31,8 @@ from fleet.core.desired import BROKER_GROUP, Desired, Replica
 from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError, Refused, Unreachable
-from fleet.places import Places
-from fleet.worker import record as records
+from fleet.replica import record as records
+from fleet.state.paths import Places
 
 _RESPAWN_SECONDS = 3.0
 _LAST_MOMENTS_SECONDS = 1.0

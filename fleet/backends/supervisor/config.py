@@ -16,7 +16,7 @@ from pathlib import Path
 from fleet.core.desired import BROKER_GROUP, split_name
 from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError
-from fleet.places import Places, check_socket_path
+from fleet.state.paths import Places, check_socket_path
 
 STOP_MARGIN_SECONDS = 15
 _PID_SUFFIX_BYTES = 8

@@ -14,8 +14,8 @@ from fleet.backends.supervisor import config
 from fleet.backends.supervisor.processes import await_end, is_alive, supervisors
 from fleet.backends.supervisor.rpc import SupervisorRpc
 from fleet.errors import FleetError, Refused, Unreachable
-from fleet.files import write_all
-from fleet.places import Places
+from fleet.state.files import write_all
+from fleet.state.paths import Places
 
 START_TIMEOUT_SECONDS = 30.0
 END_TIMEOUT_SECONDS = 30.0

@@ -8,7 +8,7 @@ from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_c
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import check_fresh, manifest_in, read_saved
 from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
-from fleet.session import PlannedChange
+from fleet.operate.local_fleet import PlannedChange
 
 
 def apply_flags(parser: argparse.ArgumentParser) -> None:

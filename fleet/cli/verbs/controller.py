@@ -15,8 +15,8 @@ from fleet.cli.view import look_text
 from fleet.errors import FleetError
 
 if TYPE_CHECKING:
-    from fleet.controller import Controller
-    from fleet.controller_look import Look
+    from fleet.operate.controller.look import Look
+    from fleet.operate.controller.loop import Controller
 
 
 def controller_flags(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def controller_flags(parser: argparse.ArgumentParser) -> None:
 
 def controller(args: argparse.Namespace, out: Output) -> int:
     """Look at the fleet again and again, and move slots. One at a time: a second one is refused."""
-    from fleet.controller import Controller
+    from fleet.operate.controller.loop import Controller
 
     target = target_of(args)
     no_names(target)

@@ -13,7 +13,7 @@ from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, targ
 from fleet.core.desired import BROKER_GROUP
 
 if TYPE_CHECKING:
-    from fleet.doctor_finding import Finding
+    from fleet.operate.doctor.finding import Finding
 
 _MARKS = {"error": ("✗", "bad"), "warning": ("!", "wait"), "info": ("·", "dim")}
 
@@ -27,7 +27,7 @@ def doctor_flags(parser: argparse.ArgumentParser) -> None:
 
 def doctor(args: argparse.Namespace, out: Output) -> int:
     """Look, fix what can be fixed where that is asked, and exit 1 while an error is left."""
-    from fleet.doctor import examine, fix
+    from fleet.operate.doctor.examine import examine, fix
 
     target = target_of(args)
     no_names(target)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from fleet.apply_events import Report, WalkOptions
-from fleet.change import take_down
 from fleet.cli.change_flow import DECLINED, finished
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
 from fleet.cli.target import duration, fleet_of, no_names, output_flag, target_flags, target_of
-from fleet.core import plan_text
-from fleet.core.expand import nothing
+from fleet.core.expand.expand import nothing
+from fleet.core.planning import plan_text
 from fleet.errors import Refused
-from fleet.session import LocalFleet
+from fleet.operate.apply.events import Report, WalkOptions
+from fleet.operate.change import take_down
+from fleet.operate.local_fleet import LocalFleet
 
 
 def down_flags(parser: argparse.ArgumentParser) -> None:

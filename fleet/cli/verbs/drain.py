@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from fleet.apply import PAUSE_MAX_SECONDS
-from fleet.apply_events import WalkOptions
 from fleet.cli.output import Output
 from fleet.cli.override_flow import make_overrides, named, override_flags
 from fleet.cli.signals import Signals
 from fleet.cli.target import duration
 from fleet.errors import Interrupted, NotReady
-from fleet.session import LocalFleet
+from fleet.operate.apply.events import WalkOptions
+from fleet.operate.apply.walk import PAUSE_MAX_SECONDS
+from fleet.operate.local_fleet import LocalFleet
 
 
 def drain_flags(parser: argparse.ArgumentParser) -> None:

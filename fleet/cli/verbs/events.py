@@ -8,7 +8,7 @@ from typing import Any
 
 from fleet.cli.output import Output, painted
 from fleet.cli.target import fleet_of, no_names, stream_flags, target_flags, target_of
-from fleet.overrides import moment
+from fleet.state.overrides import moment
 
 
 def events_flags(parser: argparse.ArgumentParser) -> None:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from fleet.cli.output import Output
 from fleet.cli.target import fleet_for, fleet_of, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import look_text
-from fleet.core import explain as explanation
+from fleet.core.expand import explain as explanation
 
 if TYPE_CHECKING:
     from fleet.core.desired import Desired
-    from fleet.core.sizing import Division
-    from fleet.session import LocalFleet
-    from fleet.wanted import LoadedManifest
+    from fleet.core.expand.sizing import Division
+    from fleet.inputs.manifest import LoadedManifest
+    from fleet.operate.local_fleet import LocalFleet
 
 _FRESH_TICKS = 3.0
 _FRESH_SECONDS = 5.0
@@ -46,7 +46,7 @@ def explain(args: argparse.Namespace, out: Output) -> int:
 
 def _division(fleet: LocalFleet, loaded: LoadedManifest, desired: Desired) -> Division | None:
     """How what fixed groups leave was divided, live exceptions counted."""
-    from fleet.core.expand import static_division
+    from fleet.core.expand.expand import static_division
 
     return static_division(loaded.manifest, desired, overrides=fleet.overrides_in_force())
 
@@ -69,7 +69,7 @@ def _explain_live(fleet: LocalFleet, out: Output) -> int:
 
 
 def _last(fleet: LocalFleet) -> dict[str, Any] | None:
-    from fleet.controller_memory_file import last_look
+    from fleet.operate.controller.memory_file import last_look
 
     applied, document = fleet.applied(), last_look(fleet.places.controller)
     if document is None or applied is None or applied.down:
@@ -79,7 +79,7 @@ def _last(fleet: LocalFleet) -> dict[str, Any] | None:
 
 
 def _would_be(fleet: LocalFleet) -> dict[str, Any]:
-    from fleet.controller import Controller
+    from fleet.operate.controller.loop import Controller
 
     loop = Controller(fleet)
     try:

@@ -14,12 +14,12 @@ from fleet.cli.output import Cell, Output, table
 from fleet.cli.target import Target, duration, fleet_of, output_flag, target_flags, target_of
 from fleet.core.desired import group_of, is_replica
 from fleet.core.health import PATIENCE, Condition, Health, Patience, Probe, judge
-from fleet.core.wording import duration as in_words
-from fleet.core.words import did_you_mean
+from fleet.core.text.format import duration as in_words
+from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
-from fleet.places import Places, home_of
-from fleet.worker.alive import lives
-from fleet.worker.record import RecordView, read
+from fleet.replica.process_identity import lives
+from fleet.replica.record import RecordView, read
+from fleet.state.paths import Places, home_of
 
 RECORD_VARIABLE = "FLEET_RECORD"
 _HEAD = ("NAME", "PID", "CONDITION", "BUSY", "HEARTBEAT", "WHY")

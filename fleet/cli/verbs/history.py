@@ -7,8 +7,8 @@ from typing import Any
 
 from fleet.cli.output import Cell, Output, table
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
-from fleet.history import Revision
-from fleet.overrides import moment
+from fleet.state.overrides import moment
+from fleet.state.revisions import Revision
 
 
 def history_flags(parser: argparse.ArgumentParser) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fleet.cli.output import Output
 from fleet.errors import UsageError
-from fleet.files import read_named, write_whole
+from fleet.state.files import read_named, write_whole
 
 if TYPE_CHECKING:
     pass
@@ -31,8 +31,8 @@ def init_flags(parser: argparse.ArgumentParser) -> None:
 
 def init(args: argparse.Namespace, out: Output) -> int:
     """Write a manifest to start from, and say what to do next."""
-    from fleet.core.field_types import NAME_PATTERN
-    from fleet.starter import MANIFEST_FILE, files, fleet_name
+    from fleet.authoring.template import MANIFEST_FILE, files, fleet_name
+    from fleet.core.manifest.field_types import NAME_PATTERN
 
     folder = Path(args.folder)
     name = args.name or fleet_name(folder.resolve().name)
@@ -52,8 +52,8 @@ def init(args: argparse.Namespace, out: Output) -> int:
 
 
 def _taken_over(name: str, kind: str, file: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    from fleet.importers import import_from
-    from fleet.starter import MANIFEST_FILE, SCHEMA_FILE, files
+    from fleet.authoring.convert import import_from
+    from fleet.authoring.template import MANIFEST_FILE, SCHEMA_FILE, files
 
     try:
         text = read_named(file).decode()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Sequence
 
-from fleet import logs as log_files
 from fleet.cli.output import REPLICA_COLOURS, Output, painted
 from fleet.cli.target import fleet_of, stream_flags, target_flags, target_of
 from fleet.core.desired import group_of
-from fleet.core.words import did_you_mean
+from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
+from fleet.state import logs as log_files
 
 LINES = 50
 

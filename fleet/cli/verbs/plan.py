@@ -9,10 +9,10 @@ from pathlib import Path
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import SUFFIX, saved_document
 from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
-from fleet.core import budget, plan_text
+from fleet.core.planning import budget, plan_text
 from fleet.errors import UsageError
-from fleet.files import write_whole
-from fleet.secrets import keep_key
+from fleet.inputs.secrets import keep_key
+from fleet.state.files import write_whole
 
 CHANGES = 2
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from fleet.cli.output import Output
 from fleet.cli.target import fleet_for, manifest_of, no_names, target_flags, target_of
-from fleet.files import write_whole
+from fleet.state.files import write_whole
 
 if TYPE_CHECKING:
     from fleet.core.desired import Desired
-    from fleet.session import LocalFleet
+    from fleet.operate.local_fleet import LocalFleet
 
 MASK = "********"
 
@@ -46,8 +46,8 @@ def render(args: argparse.Namespace, out: Output) -> int:
 
 def _files(fleet: LocalFleet, desired: Desired, secrets: Iterable[str]) -> Mapping[str, str]:
     from fleet.backends.supervisor import config
-    from fleet.backends.supervisor.folder import Folder
-    from fleet.core.assignment import assign
+    from fleet.backends.supervisor.replica_files import Folder
+    from fleet.core.planning.assignment import assign
 
     places, folder = fleet.places, Folder(fleet.places)
     replicas = [one for group in desired.groups.values() for one in assign(group, ()).wanted.values()]

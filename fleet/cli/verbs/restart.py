@@ -8,7 +8,7 @@ from fleet.cli.change_flow import run_change
 from fleet.cli.output import Output
 from fleet.cli.override_flow import chosen, flags_of, named, override_flags
 from fleet.cli.target import groups_of
-from fleet.session import PlannedChange
+from fleet.operate.local_fleet import PlannedChange
 
 
 def restart_flags(parser: argparse.ArgumentParser) -> None:

@@ -11,9 +11,9 @@ from fleet.cli.output import Output
 from fleet.cli.override_flow import chosen, flags_of, named, override_flags
 from fleet.cli.target import groups_of
 from fleet.core.desired import Desired
-from fleet.core.selection import sharing
-from fleet.overrides import Override, ended
-from fleet.session import PlannedChange
+from fleet.core.planning.selection import sharing
+from fleet.operate.local_fleet import PlannedChange
+from fleet.state.overrides import Override, ended
 
 
 def resume_flags(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_c
 from fleet.cli.output import Output
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.errors import UsageError
-from fleet.session import LocalFleet, PlannedChange
-from fleet.wanted import LoadedManifest, from_revision
+from fleet.inputs.manifest import LoadedManifest, from_revision
+from fleet.operate.local_fleet import LocalFleet, PlannedChange
 
 
 def rollback_flags(parser: argparse.ArgumentParser) -> None:

@@ -7,18 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fleet.audit import who
+from fleet.authoring.edit import edit_replicas
 from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
 from fleet.cli.output import Output
 from fleet.cli.target import Target, checked_names, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
-from fleet.core.selection import sharing
-from fleet.core.tree import Source
-from fleet.editor import edit_replicas
+from fleet.core.manifest.tree import Source
+from fleet.core.planning.selection import sharing
 from fleet.errors import UsageError
-from fleet.files import STDIN, rewrite
-from fleet.overrides import Kind, Override, added, ended
-from fleet.session import LocalFleet, PlannedChange
-from fleet.wanted import from_sources, read_sources
+from fleet.inputs.manifest import from_sources, read_sources
+from fleet.operate.local_fleet import LocalFleet, PlannedChange
+from fleet.state.audit import who
+from fleet.state.files import STDIN, rewrite
+from fleet.state.overrides import Kind, Override, added, ended
 
 
 def scale_flags(parser: argparse.ArgumentParser) -> None:

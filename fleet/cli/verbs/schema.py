@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.cli.output import Output
-from fleet.files import write_whole
+from fleet.state.files import write_whole
 
 if TYPE_CHECKING:
     pass
@@ -21,7 +21,7 @@ def schema_flags(parser: argparse.ArgumentParser) -> None:
 
 def schema(args: argparse.Namespace, out: Output) -> int:
     """The JSON Schema that editors complete from."""
-    from fleet.core import parse
+    from fleet.core.manifest import parse
 
     text = json.dumps(parse.schema(), indent=2, ensure_ascii=False) + "\n"
     if args.out:

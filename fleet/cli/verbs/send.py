@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from fleet.broker.message import build
 from fleet.broker.publisher import Outgoing, Publisher, depths
 from fleet.cli.output import Output
 from fleet.cli.target import duration, fleet_for, fleet_of, manifest_of, output_flag, target_flags, target_of
 from fleet.core.desired import Desired, broker_of
 from fleet.errors import NotReady, UsageError
-from fleet.session import LocalFleet
-from fleet.worker.messages import build
+from fleet.operate.local_fleet import LocalFleet
 
 WAIT_TIMEOUT_SECONDS = 3600.0
 _POLL_SECONDS = 0.3

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from fleet.cli.output import Cell, Output, painted, table
 from fleet.cli.progress import portion
 from fleet.cli.target import duration, manifest_of, no_names, output_flag, target_flags, target_of
-from fleet.core.wording import counted
-from fleet.core.wording import duration as told
+from fleet.core.text.format import counted
+from fleet.core.text.format import duration as told
 from fleet.errors import UsageError
 
 if TYPE_CHECKING:
-    from fleet.core.rehearsal import Scenario, Traffic
-    from fleet.core.simulation import GroupOutcome, Outcome
-    from fleet.wanted import LoadedManifest
+    from fleet.core.simulation.engine import GroupOutcome, Outcome
+    from fleet.core.simulation.scenario import Scenario, Traffic
+    from fleet.inputs.manifest import LoadedManifest
 
 HOUR_SECONDS = 3600.0
 SHORTEST_SECONDS = 10.0
@@ -50,7 +50,7 @@ def simulate_flags(parser: argparse.ArgumentParser) -> None:
 
 def simulate(args: argparse.Namespace, out: Output) -> int:
     """Play the load against the manifest, and say what became of every group's tasks."""
-    from fleet.core.rehearsal import run_scenario
+    from fleet.core.simulation.scenario import run_scenario
 
     target = target_of(args)
     no_names(target)
@@ -85,9 +85,9 @@ def _check_duration(seconds: float | None) -> None:
 
 def _scenario(loaded: LoadedManifest) -> Scenario:
     """Without secrets, apps or anything that runs: what is unknown counts as the default."""
-    from fleet.core.facts import Facts
-    from fleet.core.rehearsal import scenario
-    from fleet.machine import cpus
+    from fleet.core.expand.facts import Facts
+    from fleet.core.simulation.scenario import scenario
+    from fleet.inputs.machine import cpus
 
     found = scenario(loaded.manifest, facts=Facts(cpus=cpus(), embedded_url="redis+socket:///"))
     if not found.stations:
@@ -97,7 +97,7 @@ def _scenario(loaded: LoadedManifest) -> Scenario:
 
 def _traffic(args: argparse.Namespace, scenario: Scenario) -> Traffic:
     """What comes: drawn from the seed, or read."""
-    from fleet.core.rehearsal import recorded_traffic, workload_traffic
+    from fleet.core.simulation.scenario import recorded_traffic, workload_traffic
 
     def chance(name: str) -> random.Random:
         return random.Random(f"{args.seed}/{name}")
@@ -105,8 +105,8 @@ def _traffic(args: argparse.Namespace, scenario: Scenario) -> Traffic:
     if args.arrivals is None:
         seconds = args.duration or HOUR_SECONDS
         return workload_traffic(scenario, args.workload or WORKLOADS[1], duration_seconds=seconds, chance=chance)
-    from fleet.core.workloads import read_arrivals
-    from fleet.files import read_named
+    from fleet.core.simulation.workloads import read_arrivals
+    from fleet.state.files import read_named
 
     try:
         text = read_named(args.arrivals).decode()

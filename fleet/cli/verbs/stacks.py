@@ -13,8 +13,8 @@ from fleet.cli.output import Output, painted
 from fleet.cli.target import duration, output_flag
 from fleet.cli.verbs.health import record_flags, records_of
 from fleet.errors import FleetError, Refused
-from fleet.worker.alive import lives
-from fleet.worker.record import RecordView, read
+from fleet.replica.process_identity import lives
+from fleet.replica.record import RecordView, read
 
 WAIT_SECONDS = 5.0
 _QUIET_SECONDS = 0.5

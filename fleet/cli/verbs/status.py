@@ -9,7 +9,7 @@ from fleet.cli.output import Output, cut
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import status_document, status_text
 from fleet.core.status import Status
-from fleet.session import LocalFleet
+from fleet.operate.local_fleet import LocalFleet
 
 
 def status_flags(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ from fleet.core.observed import Observed
 from fleet.errors import FleetError, ManifestError, Problem, Refused
 
 if TYPE_CHECKING:
-    from fleet.wanted import LoadedManifest
+    from fleet.inputs.manifest import LoadedManifest
 
 
 def validate_flags(parser: argparse.ArgumentParser) -> None:
@@ -54,9 +54,9 @@ def _problems(problems: Sequence[Problem]) -> list[dict[str, Any]]:
 
 def _check_imports(loaded: LoadedManifest) -> None:
     """Import each app with the release's interpreter. Raises ManifestError with all that fail."""
-    from fleet.core.specs import kind_of
-    from fleet.facts_of_machine import probe
-    from fleet.machine import real_path
+    from fleet.core.expand.specs import kind_of
+    from fleet.inputs.facts import probe
+    from fleet.inputs.machine import real_path
 
     spec, base = loaded.manifest.spec, loaded.origin.base
     python = real_path(spec.release.python, base=base) if spec.release.python else sys.executable
@@ -89,12 +89,12 @@ def _check_sums(loaded: LoadedManifest) -> None:
 
 def _add_up(loaded: LoadedManifest) -> None:
     """Budgets from nothing, without secrets, apps or anything that runs: what is unknown counts as the default."""
-    from fleet.core import budget
-    from fleet.core.expand import expand
-    from fleet.core.facts import Facts
-    from fleet.core.planner import plan
-    from fleet.core.rollout import in_waves
-    from fleet.machine import cpus
+    from fleet.core.expand.expand import expand
+    from fleet.core.expand.facts import Facts
+    from fleet.core.planning import budget
+    from fleet.core.planning.planner import plan
+    from fleet.core.planning.rollout import in_waves
+    from fleet.inputs.machine import cpus
 
     facts = Facts(cpus=cpus(), embedded_url="redis+socket:///", embedded_command=("redis-server",))
     desired = expand(loaded.manifest, facts=facts)

@@ -8,14 +8,14 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from fleet import machine
 from fleet.cli.output import Output
 from fleet.cli.target import duration
 from fleet.core.desired import replica_name
+from fleet.core.expand.specs import GREEN_SLOTS
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
-from fleet.core.specs import GREEN_SLOTS
 from fleet.errors import UsageError
-from fleet.launch_document import LaunchDocument
+from fleet.inputs import machine
+from fleet.replica.launch_document import LaunchDocument
 from pools.traits import TRAITS
 
 BROKER_VARIABLE = "FLEET_BROKER_URL"

@@ -1,0 +1,1 @@
+"""Writing and editing manifests for people."""

@@ -1,0 +1,186 @@
+"""The files of a fleet's replicas: written whole or not at all.
+
+Three kinds: the program file in ``conf.d`` (exists exactly while supervisord runs or has stopped the replica), the
+launch document in ``specs`` (0600: the only place on disk that holds secret values), the record and crash history in
+``records``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from fleet.core.desired import Replica, is_replica
+from fleet.core.spec import WorkerSpec
+from fleet.errors import FleetError
+from fleet.replica import launch_document
+from fleet.replica.launch_document import DocumentError, LaunchDocument
+from fleet.state.files import write_all
+from fleet.state.paths import Places
+
+HEADER = "; Written by fleet"
+_Stamp = tuple[int, int, int]
+
+
+class Folder:
+    """Reads and writes the files of one fleet's replicas."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self._seen: dict[str, tuple[_Stamp, LaunchDocument | None]] = {}
+
+    def make(self) -> None:
+        """Every folder of the fleet, for its owner only."""
+        places = self.places
+        places.root.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (places.root, places.run, places.state, places.log, places.conf_d, places.specs, places.records):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.stat().st_mode & 0o077:
+                folder.chmod(0o700)
+
+    def starts_file(self, replica: str) -> Path:
+        """The crash history of a replica, kept by its launcher."""
+        return self.places.records / f"{replica}.starts"
+
+    def write(self, programs: Mapping[Replica, str], *, secrets: Mapping[str, str]) -> None:
+        """The launch documents and program files of these replicas. Documents are there before any program is."""
+        documents = {
+            self.places.spec_file(replica.name): self.document(replica, text, secrets)
+            for replica, text in programs.items()
+        }
+        write_all(documents)
+        for replica in programs:
+            self.starts_file(replica.name).unlink(missing_ok=True)
+        write_all({self.places.program_file(replica.name): text.encode() for replica, text in programs.items()})
+
+    def rewrite(self, programs: Mapping[Replica, str], *, secrets: Mapping[str, str]) -> None:
+        """Put these specs into the launch documents of replicas that are there already; all else in them stays.
+
+        A document that was lost is written anew, as the one of the program that is there.
+        """
+        documents = {}
+        for replica, text in programs.items():
+            path = self.places.spec_file(replica.name)
+            kept = _read(path)
+            if kept is not None and kept.digest == replica.digest:
+                documents[path] = replace(kept, spec=replica.spec).to_bytes()
+            else:
+                program = _text(self.places.program_file(replica.name)) or text
+                documents[path] = self.document(replica, program, secrets)
+        write_all(documents)
+
+    def remove(self, replicas: Iterable[str]) -> None:
+        """The program files and launch documents of these replicas. A program file that is not fleet's stays."""
+        for replica in replicas:
+            if not is_replica(replica):
+                continue
+            program = self.places.program_file(replica)
+            if self.places.spec_file(replica).exists() or _text(program).startswith(HEADER):
+                program.unlink(missing_ok=True)
+            self.places.spec_file(replica).unlink(missing_ok=True)
+            self.starts_file(replica).unlink(missing_ok=True)
+
+    def remove_records(self, replicas: Iterable[str]) -> None:
+        """What these replicas wrote about themselves. Their logs and their lock files stay.
+
+        A process of an earlier start may still hold such a lock, and a new file of the same name would be another one.
+        """
+        for replica in replicas:
+            self.places.record_file(replica).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Everything of fleet's in ``conf.d`` and ``specs``: for a daemon that does not run. Records stay."""
+        self.remove(self.programs() | self.documents())
+        for leftover in self.leftovers(older_than_seconds=0):
+            leftover.unlink(missing_ok=True)
+
+    def edited(self, replicas: Iterable[str]) -> dict[str, str]:
+        """Of these running replicas those whose program file was edited or lost, with the text it should have."""
+        known = ((name, launch) for name in replicas if (launch := self.launch(name)) is not None)
+        return {
+            name: launch.program for name, launch in known if _text(self.places.program_file(name)) != launch.program
+        }
+
+    def mend(self, replicas: Iterable[str]) -> tuple[str, ...]:
+        """Restore program files of these running replicas that were edited or lost; returns whose they were."""
+        edited = self.edited(replicas)
+        write_all({self.places.program_file(name): text.encode() for name, text in edited.items()})
+        return tuple(sorted(edited))
+
+    def launch(self, replica: str) -> LaunchDocument | None:
+        """The launch document without its secrets; None where none can be read. Unchanged files are read once."""
+        path = self.places.spec_file(replica)
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
+        if (seen := self._seen.get(replica)) is None or seen[0] != stamp:
+            document = _read(path)
+            seen = self._seen[replica] = (stamp, document and replace(document, secrets={}))
+        return seen[1]
+
+    def programs(self) -> set[str]:
+        """Replicas that have a program file of fleet's."""
+        files = self.places.conf_d.glob("*.conf")
+        return {path.stem for path in files if is_replica(path.stem) and _text(path).startswith(HEADER)}
+
+    def documents(self) -> set[str]:
+        """Replicas that have a launch document."""
+        return {path.stem for path in self.places.specs.glob("*.json") if is_replica(path.stem)}
+
+    def foreign(self) -> tuple[Path, ...]:
+        """Program files that somebody else put into ``conf.d``."""
+        own = self.programs()
+        return tuple(sorted(path for path in self.places.conf_d.glob("*.conf") if path.stem not in own))
+
+    def leftovers(self, *, older_than_seconds: float = 60.0) -> tuple[Path, ...]:
+        """Temporary files of a writer that was killed; young ones may belong to a writer at work."""
+        places, before = self.places, time.time() - older_than_seconds
+        patterns = ((places.conf_d, ".*.tmp"), (places.specs, ".*.tmp"), (places.run, ".*.tmp"), (places.records, ".*"))
+        found = (path for folder, pattern in patterns for path in folder.glob(pattern))
+        return tuple(sorted(path for path in found if path.lstat().st_mtime <= before))
+
+    def document(self, replica: Replica, program: str, secrets: Mapping[str, str]) -> bytes:
+        """The launch document of a replica as it is written."""
+        places = self.places
+        return LaunchDocument(
+            path=places.spec_file(replica.name),
+            fleet=places.fleet,
+            replica=replica.name,
+            digest=replica.digest,
+            spec=replica.spec,
+            secrets={name: _secret(name, secrets, replica.name) for name in used_secrets(replica.spec)},
+            record=places.record_file(replica.name),
+            log=places.log_file(replica.name),
+            starts=self.starts_file(replica.name),
+            program=program,
+        ).to_bytes()
+
+
+def used_secrets(spec: WorkerSpec) -> tuple[str, ...]:
+    """Names of the secrets a spec needs."""
+    names = {secret for _, secret, _ in spec.secret_env} | {spec.broker.secret}
+    return tuple(sorted(names - {""}))
+
+
+def _read(path: Path) -> LaunchDocument | None:
+    try:
+        return launch_document.read(path)
+    except DocumentError:
+        return None
+
+
+def _secret(name: str, secrets: Mapping[str, str], replica: str) -> str:
+    if name not in secrets:
+        raise FleetError(f"{replica}: the value of secret {name!r} is missing", hint="declare it under spec.secrets")
+    return secrets[name]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return ""

@@ -1,0 +1,1 @@
+"""How many messages wait in the queues, and for how long."""

@@ -1,0 +1,217 @@
+"""How each kind of broker is asked what waits: Redis in two breaths, all others through kombu."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from typing import Any
+
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, ResponseError
+from redis.retry import Retry
+
+from fleet.broker.connection import (
+    REDIS_SCHEMES,
+    connect_now,
+    is_rabbitmq,
+    kombu_connection,
+    masked,
+    redis_access,
+    scheme,
+)
+from fleet.broker.envelope import SENT_AT_HEADER, headers_of, waits_since
+from fleet.broker.queues import Gauge
+from fleet.broker.redis_keys import Keys, replica_of
+from fleet.broker.redis_link import Link, script
+from fleet.core.autoscale.sample import Backlog, QueueSample
+from fleet.core.text.format import listed
+
+_OLDEST = script(__package__, "oldest")
+_HEADERS_BYTES = 32_768
+"""The end of a message that is searched for its headers. They are its last part, and rarely over a few thousand."""
+
+
+class RedisSource:
+    """Straight to kombu's lists, and to what fleet's workers keep beside them.
+
+    A message on its way into a replica that waits for it (in its inbox, for an instant) is not seen.
+    """
+
+    def __init__(self, url: str, options: Mapping[str, Any], *, fleet: str, answer_seconds: float) -> None:
+        self._url = url
+        self._access = redis_access(url, options).within(answer_seconds)
+        self._fleet = fleet
+        self._keys = Keys(self._access.prefix, "")
+        self._link = Link(self._access, name=f"fleet-samples:{fleet}")
+
+    def sample(self, queues: Sequence[str]) -> Backlog:
+        """In two breaths: the second needs the time and the holders that the first brings."""
+        lists = [key for queue in queues for key in self._access.lists(queue)]
+        delayed = [self._keys.delayed(queue) for queue in queues]
+        now_ms, leases, heads = self._ask_first(lists, delayed)
+        members = self._members(leases)
+        lengths, due, sizes = self._count(lists, delayed, members, now_ms)
+        waiting, oldest = self._waiting(lengths, due), self._oldest(queues, heads, now_ms)
+        return Backlog(
+            {queue: QueueSample(waiting[place], oldest[place]) for place, queue in enumerate(queues)},
+            held=self._held(members, sizes) if isinstance(leases, list) else None,
+            problem=self._problem([*lengths, *due, leases, *sizes]),
+        )
+
+    def close(self, *, lost: bool) -> None:  # noqa: ARG002
+        """Disconnect."""
+        self._link.close()
+
+    def _ask_first(self, lists: Sequence[str], delayed: Sequence[str]) -> tuple[int, Any, Any]:
+        """The server's time in milliseconds, the leases, and what the heads of the queues tell."""
+        search = (len(lists) + len(delayed), *lists, *delayed, len(lists), SENT_AT_HEADER, _HEADERS_BYTES)
+        clock, leases, heads = self._link.ask_many(
+            [("TIME",), ("ZRANGE", self._keys.leases, 0, -1), ("EVALSHA", _OLDEST.sha, *search)]
+        )
+        if isinstance(heads, NoScriptError):
+            (heads,) = self._link.ask_many([("EVAL", _OLDEST.text, *search)])
+        return _milliseconds(clock), leases, heads
+
+    def _count(
+        self, lists: Sequence[str], delayed: Sequence[str], members: Sequence[tuple[str, str]], now_ms: int
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """How long each list is, how much is due in each delayed set, how much each holder holds: all in one breath, so
+        that a message on its way from a list to a holder is hardly ever seen twice."""
+        counts: list[tuple[Any, ...]] = [("LLEN", key) for key in lists]
+        counts += [("ZCOUNT", key, "-inf", now_ms) for key in delayed]
+        counts += [("HLEN", Keys(self._access.prefix, holder).held) for holder, _ in members]
+        answers = iter(self._link.ask_many(counts))
+        return list(islice(answers, len(lists))), list(islice(answers, len(delayed))), list(answers)
+
+    def _waiting(self, lengths: Sequence[Any], due: Sequence[Any]) -> list[int | None]:
+        """Messages by queue: in its lists, and due in its delayed set, which nobody may have emptied for a while."""
+        width = len(self._access.steps)
+        return [_total((*lengths[width * place : width * (place + 1)], more)) for place, more in enumerate(due)]
+
+    def _oldest(self, queues: Sequence[str], heads: Any, now_ms: int) -> list[float | None]:
+        """By queue. A server that runs no scripts for us lets nobody know."""
+        if isinstance(heads, ResponseError):
+            return [None] * len(queues)
+        width = len(self._access.steps)
+        sent = [waits_since(heads[at], heads[at + 1]) for at in range(0, 2 * width * len(queues), 2)]
+        dues = [float(score) / 1000 if score else None for score in heads[2 * len(sent) :]]
+        past = [due if due is not None and due * 1000 <= now_ms else None for due in dues]
+        return [_least((*sent[width * place : width * (place + 1)], due)) for place, due in enumerate(past)]
+
+    def _members(self, leases: Any) -> list[tuple[str, str]]:
+        """Holder and replica of each process of this fleet that has a lease, or had one until lately."""
+        names = [name.decode(errors="replace") for name in leases] if isinstance(leases, list) else []
+        return [(name, replica) for name in names if (replica := replica_of(name, self._fleet)) is not None]
+
+    def _held(self, members: Sequence[tuple[str, str]], sizes: Sequence[Any]) -> dict[str, int] | None:
+        held: dict[str, int] = {}
+        for (_, replica), size in zip(members, sizes, strict=True):
+            if isinstance(size, ResponseError):
+                return None
+            held[replica] = held.get(replica, 0) + size
+        return held
+
+    def _problem(self, answers: Sequence[Any]) -> str:
+        refusal = next((answer for answer in answers if isinstance(answer, ResponseError)), None)
+        return f"the broker {masked(self._url)} refuses to tell: {refusal}" if refusal is not None else ""
+
+
+def _milliseconds(clock: Any) -> int:
+    """The server's time; ours, where it does not tell."""
+    if isinstance(clock, ResponseError):
+        return int(time.time() * 1000)
+    seconds, micros = clock
+    return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _total(counts: Sequence[Any]) -> int | None:
+    return None if any(isinstance(count, ResponseError) for count in counts) else sum(counts)
+
+
+def _least(moments: Sequence[float | None]) -> float | None:
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+class KombuSource:
+    """Whatever kombu speaks to. RabbitMQ tells how many messages are ready, not since when, nor who has the others."""
+
+    def __init__(self, url: str, options: Mapping[str, Any], *, fleet: str, answer_seconds: float) -> None:  # noqa: ARG002
+        self._url = url
+        limits = _limits(url, options, answer_seconds)
+        connection = kombu_connection(url, options={**options, **limits}, answer_seconds=answer_seconds)
+        connection.heartbeat = 0  # nobody sends them between two looks
+        self._connection = connection
+        self._gauge = Gauge(connection)
+        connect_now(connection, within_seconds=answer_seconds)
+        self._channel: Any = None
+
+    def sample(self, queues: Sequence[str]) -> Backlog:
+        """One question per queue, or one look where all of them lie."""
+        look = _LOOKS.get(self._connection.transport.driver_name)
+        if look is None:
+            found = {queue: QueueSample(self._gauge.ready(queue, missing=0)) for queue in queues}
+        else:
+            self._channel = self._channel or self._connection.channel()
+            found = look(self._channel, queues)
+        silent = [queue for queue in queues if found[queue].waiting is None]
+        problem = f"the broker {masked(self._url)} does not tell what waits in {listed(silent)}" if silent else ""
+        return Backlog(found, problem=problem)
+
+    def close(self, *, lost: bool) -> None:
+        """Disconnect."""
+        with suppress(Exception):
+            (self._connection.collect if lost else self._connection.release)()
+
+
+def _limits(url: str, options: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    """Transport options that bound every wait, where the transport has some."""
+    if is_rabbitmq(url):
+        return {"read_timeout": seconds, "write_timeout": seconds, "confirm_publish": False}
+    if scheme(url) not in REDIS_SCHEMES and scheme(url) != "sentinel":
+        return {}
+    sockets = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+    of_sentinels = {**(options.get("sentinel_kwargs") or {}), **sockets, "retry": Retry(NoBackoff(), 0)}
+    return {**sockets, "sentinel_kwargs": of_sentinels} if scheme(url) == "sentinel" else sockets
+
+
+def _in_folder(channel: Any, queues: Sequence[str]) -> dict[str, QueueSample]:
+    """The filesystem transport: one file per message, ``<when>_<id>.<queue>.msg``, written when it was sent."""
+    moments: dict[str, list[float]] = {f"{queue}.msg": [] for queue in queues}
+    with os.scandir(channel.data_folder_in) as files:
+        for file in files:
+            of_queue = moments.get(file.name.partition(".")[2])
+            if of_queue is not None:
+                with suppress(FileNotFoundError):  # somebody has just taken it
+                    of_queue.append(file.stat().st_mtime)
+    return {queue: _of_moments(moments[f"{queue}.msg"]) for queue in queues}
+
+
+def _of_moments(moments: Sequence[float]) -> QueueSample:
+    return QueueSample(len(moments), min(moments, default=None))
+
+
+def _in_tables(channel: Any, queues: Sequence[str]) -> dict[str, QueueSample]:
+    """The SQLAlchemy transport: one row per message, invisible once it was delivered."""
+    try:
+        return {queue: _in_table(channel, queue) for queue in queues}
+    finally:
+        channel.session.rollback()  # nothing was written; a reader that lingers keeps SQLite's writers out
+
+
+def _in_table(channel: Any, queue: str) -> QueueSample:
+    row, of = channel.message_cls, channel.queue_cls
+    rows = channel.session.query(row).join(of, row.queue_id == of.id).filter(of.name == queue, row.visible.is_(True))
+    waiting = rows.count()
+    first = rows.with_entities(row.payload).order_by(row.sent_at, row.id).first() if waiting else None
+    headers = headers_of(first[0]) if first is not None else {}
+    return QueueSample(waiting, waits_since(headers.get(SENT_AT_HEADER), headers.get("eta")))
+
+
+_LOOKS: Mapping[str, Callable[[Any, Sequence[str]], dict[str, QueueSample]]] = {
+    "filesystem": _in_folder,
+    "sqlalchemy": _in_tables,
+}
+"""How to look, by kombu's name of the transport; all others are asked queue by queue."""

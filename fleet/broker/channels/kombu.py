@@ -1,0 +1,217 @@
+"""The kombu channel: every transport but Redis and RabbitMQ, by kombu's own means; asked for messages, and polled.
+
+What it can promise is what the transport does. ``filesystem`` and ``sqlalchemy`` take a message out of its queue when
+it is fetched. A worker that gives it back or stops puts it back; a worker that is killed loses what it held, and late
+acknowledgement does not help there. (SQLAlchemy's row stays in its table, invisible to everybody.) ``memory`` is within
+one process: nobody else can send anything to the worker. Transports without a head of the queue put what is given
+back at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import kombu
+from kombu.transport import virtual
+
+from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
+from fleet.broker.delivery import Delivery
+from fleet.broker.envelope import ATTEMPTS_HEADER
+from fleet.broker.queues import entity, sendable
+from fleet.core.spec import QueueSpec
+
+log = logging.getLogger("fleet.worker")
+
+POLL_SECONDS = 0.2
+_RESTORE_SECONDS = 10.0
+_LOSES = "a message leaves its queue when it is fetched: a worker that is killed loses what it held, late acks or not"
+_CAVEATS = {
+    "filesystem": f"the filesystem transport is for development: {_LOSES}",
+    "sqlalchemy": f"the SQLAlchemy transport is for development: {_LOSES}",
+    "memory": "the memory transport is within this process: nobody else can send it a task",
+}
+
+
+class KombuChannel(Connected):
+    """One replica's way to its queues through kombu."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        queues: Sequence[QueueSpec],
+        options: Mapping[str, Any] | None = None,
+        entities: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(url, queues=queues, options=options, entities=entities)
+        self.poll_seconds: float | None = POLL_SECONDS
+        self._channel: Any = None
+        self._life = 0
+        self._held: dict[str, Any] = {}
+        self._restore_at = 0.0
+
+    @speaks
+    def open(self) -> None:
+        """Connect and declare the queues."""
+        self._hang_up()
+        self._life += 1
+        connection = self._connect(self._options)
+        if self._life == 1 and (caveat := _CAVEATS.get(connection.transport.driver_name)):
+            log.warning("%s", caveat)
+        self._channel = connection.channel()
+        self._declare_all()
+
+    @speaks
+    def consume(self, queues: Sequence[QueueSpec]) -> None:
+        """From now on fetch from these queues and no others."""
+        self._queues = by_priority(queues)
+        if self._channel is not None:
+            self._declare_all()
+
+    @speaks
+    def fetch(self, count: int) -> list[Delivery]:
+        """Up to ``count`` messages that are there now."""
+        self._require_open()
+        taken: list[tuple[str, Any]] = []
+        live = [spec.name for spec in self._queues]
+        while live and len(taken) < count:
+            name = live[0]
+            message = entity(name, self._entities)(self._channel).get(no_ack=False)
+            if message is not None:
+                taken.append((name, message))
+            else:
+                live.pop(0)
+        if count > 0:
+            self._rotate()
+        return [self._delivered(queue, message) for queue, message in taken]
+
+    @property
+    def pushed(self) -> int:
+        """None: it is asked."""
+        return 0
+
+    def wait_fds(self) -> Sequence[int]:
+        """None: it is polled."""
+        return ()
+
+    def fds(self) -> Sequence[int]:
+        """None that a child would have to close."""
+        return ()
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether this message is still ours to run and acknowledge."""
+        return delivery.tag in self._held
+
+    @speaks
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done with these."""
+        for delivery in deliveries:
+            message = self._held.pop(delivery.tag, None)
+            if message is not None:
+                message.ack()
+
+    @speaks
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Put these back: at the end of their queues where the transport knows no head."""
+        messages = [self._held.pop(delivery.tag, None) for delivery in deliveries]
+        self._return([message for message in messages if message is not None])
+
+    def delay(self, delivery: Delivery, *, due: float) -> bool:  # noqa: ARG002
+        """Not here: the worker holds it."""
+        return False
+
+    @speaks
+    def publish(
+        self,
+        queue: str,
+        body: bytes | str,
+        *,
+        headers: Mapping[str, Any],
+        properties: Mapping[str, Any],
+        content_type: str,
+        content_encoding: str,
+        acks: Sequence[Delivery] = (),
+    ) -> None:
+        """Send a message, then acknowledge ``acks``."""
+        self._require_open()
+        self._ensure_declared(queue)
+        kombu.Producer(self._channel, auto_declare=False).publish(
+            body,
+            exchange="",
+            routing_key=queue,
+            headers=dict(headers),
+            content_type=content_type,
+            content_encoding=content_encoding,
+            delivery_mode=2,
+            **sendable(properties),
+        )
+        self.ack(acks)
+
+    def flush(self) -> None:
+        """Nothing is buffered on its way out."""
+
+    @speaks
+    def tend(self) -> None:
+        """Transports with a visibility timeout look for expired messages when they are asked to."""
+        self._require_open()
+        now = time.monotonic()
+        if now >= self._restore_at:
+            self._restore_at = now + _RESTORE_SECONDS
+            self._channel.qos.restore_visible()
+
+    def close(self) -> None:
+        """Give back what is held and not acknowledged, disconnect. Never raises."""
+        with self.lock:
+            if self._channel is not None:
+                with suppress(Exception):
+                    self._return(list(self._held.values()))
+            self._hang_up()
+
+    def _return(self, messages: Sequence[Any]) -> None:
+        """Requeue, so that the first is the next to be taken where the transport can put it to the head."""
+        for message in messages if _appends(self._channel) else reversed(messages):
+            message.reject(requeue=True)
+
+    def _delivered(self, queue: str, message: Any) -> Delivery:
+        tag = f"{self._life}:{message.delivery_tag}"
+        self._held[tag] = message
+        headers = message.headers or {}
+        if "compression" in headers and not message.errors:
+            # kombu has decompressed the body already.
+            headers = {name: value for name, value in headers.items() if name != "compression"}
+        redelivered = bool((message.delivery_info or {}).get("redelivered"))
+        count = headers.get(ATTEMPTS_HEADER)
+        return Delivery(
+            tag=tag,
+            queue=queue,
+            body=_plain(message.body),
+            headers=headers,
+            properties=message.properties or {},
+            content_type=message.content_type or "application/data",
+            content_encoding=message.content_encoding or "utf-8",
+            redelivered=redelivered,
+            attempts=max(int(redelivered), count if isinstance(count, int) else 0),
+            received_at=time.monotonic(),
+            original=message,
+        )
+
+    def _hang_up(self, *, lost: bool = False) -> None:
+        self._channel = None
+        self._held.clear()
+        super()._hang_up(lost=lost)
+
+
+def _appends(channel: Any) -> bool:
+    """Whether a requeued message goes to the end of its queue."""
+    restore = getattr(type(channel), "_restore_at_beginning", None)
+    return restore is not None and restore is virtual.Channel._restore_at_beginning
+
+
+def _plain(body: Any) -> bytes | str:
+    if isinstance(body, bytes | str):
+        return body
+    return bytes(body) if body is not None else b""

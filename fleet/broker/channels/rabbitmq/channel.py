@@ -1,0 +1,300 @@
+"""The RabbitMQ channel: kombu makes the connection, py-amqp speaks, and deliveries are read straight from the socket.
+
+RabbitMQ pushes, up to a window per queue (never a channel-wide one, so quorum queues work). The window is what the
+worker can start now. It doubles when it proves too small and begins anew when the worker has been full for a second:
+what was pushed beyond what it could start then goes back and the consumers are cancelled until there is room, so that
+no replica hoards what another could run. While tasks are quick the window is wider by what runs in ``AHEAD_SECONDS``:
+a worker that had to wait for the broker after each task would be idle half of the time.
+
+Acknowledgements leave in batches: with the next fetch, before the worker waits, and within a second in any case. A
+replica that is killed in between runs those tasks again. Messages with a date wait in the broker, in the queues of
+``outlet``.
+
+After a lost connection the broker delivers everything unacknowledged again; :meth:`RabbitChannel.holds` then says no.
+A peer that went away without a word is noticed after two missed heartbeats, by default 20 seconds. RabbitMQ also closes
+a channel whose message stays unacknowledged for its ``consumer_timeout`` (30 minutes by default): the task goes on, and
+its message is delivered again. Queues of longer late-acknowledged tasks need a longer one (``x-consumer-timeout``), or
+early acknowledgement.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from kombu.compression import decompress
+
+from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
+from fleet.broker.channels.rabbitmq.frames import Inlet, Pushed
+from fleet.broker.channels.rabbitmq.prefetch import Prefetch
+from fleet.broker.channels.rabbitmq.publisher import Outlet
+from fleet.broker.delivery import ChannelLost, Delivery
+from fleet.broker.envelope import ATTEMPTS_HEADER
+from fleet.core.spec import QueueSpec
+
+HEARTBEAT_SECONDS = 10.0
+ANSWER_SECONDS = 20.0
+HELD_SECONDS = 4.0
+"""Messages due sooner than this are held by the worker."""
+
+
+class RabbitChannel(Connected):
+    """One replica's way to its queues on RabbitMQ."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        queues: Sequence[QueueSpec],
+        prefetch_hint: int = 1,
+        options: Mapping[str, Any] | None = None,
+        entities: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(url, queues=queues, options=options, entities=entities)
+        self.poll_seconds: float | None = None
+        self._prefetch = Prefetch((spec.name for spec in queues), most=max(1, prefetch_hint))
+        self._held: dict[str, int] = {}
+        self._channel: Any = None
+        self._amqp: Any = None
+        self._inlet: Inlet | None = None
+        self._outlet: Outlet | None = None
+        self._life = 0
+        self._waits = False
+
+    @speaks
+    def open(self) -> None:
+        """Connect and declare the queues. What an earlier life held, the broker has put back by itself."""
+        self._hang_up()
+        self._life += 1
+        patience = {"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
+        options = {**patience, **self._options, "confirm_publish": False}  # the outlet sees to confirms itself
+        connection = self._connect(options, heartbeat_seconds=HEARTBEAT_SECONDS)
+        self._amqp = connection.connection
+        self._channel = connection.channel()
+        self._inlet = Inlet(self._amqp, self._channel.channel_id, self._prefetch.on_pushed)
+        self._prefetch.open(self._channel)
+        self._declare_all()
+
+    @speaks
+    def consume(self, queues: Sequence[QueueSpec]) -> None:
+        """From now on fetch from these queues and no others. What others pushed goes back."""
+        self._queues = by_priority(queues)
+        self._prefetch.change_queues([wanted.name for wanted in queues], self._declare_all)
+
+    @speaks
+    def fetch(self, count: int) -> list[Delivery]:
+        """Up to ``count`` messages that are there now. 0: the worker has no room."""
+        self._require_open()
+        self._waits = count > 0
+        if not self._waits:
+            self._prefetch.be_full()
+            return []
+        self._settle()
+        found = self._prefetch.fetch(self._queues, count, self._own(self._inlet).read)
+        if len(self._queues) > 1:
+            self._rotate()
+        now = time.monotonic()
+        return [self._delivered(pushed, now) for pushed in found]
+
+    @property
+    def pushed(self) -> int:
+        """What waits in the buffers."""
+        return len(self._prefetch)
+
+    def wait_fds(self) -> Sequence[int]:
+        """Descriptors that become readable when a fetch may bring something."""
+        return self.fds() if self._waits and self._prefetch.is_coming else ()
+
+    def fds(self) -> Sequence[int]:
+        """The socket, for a forked child to close, and the bell."""
+        bell_fd = self._prefetch.bell_fd
+        if self._amqp is None or self._amqp.transport is None or bell_fd is None:
+            return ()
+        return (self._amqp.transport.sock.fileno(), bell_fd)
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether this message is still ours to run and acknowledge."""
+        return delivery.tag in self._held
+
+    @speaks
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done with these. Those of an earlier connection are delivered again whatever we say."""
+        for delivery in deliveries:
+            tag = self._held.pop(delivery.tag, None)
+            if tag is not None:
+                self._prefetch.unsettled.done.add(tag)
+
+    @speaks
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Put these back where they were, and stop the pushing, so that they do not come back at once."""
+        self._require_open()
+        self._prefetch.park([tag for delivery in deliveries if (tag := self._held.pop(delivery.tag, None)) is not None])
+
+    @speaks
+    def delay(self, delivery: Delivery, *, due: float) -> bool:
+        """Let the broker keep a message; one that is due very soon is the worker's to hold.
+
+        The copy is sent at once and the message acknowledged when the broker has the copy: cut in between, it is there
+        twice rather than not at all.
+        """
+        seconds = due - time.time()
+        if seconds < HELD_SECONDS:
+            return False
+        if delivery.tag not in self._held:
+            return True
+        outlet = self._open_outlet()
+        queue = outlet.delay_queue(delivery.queue, seconds)
+        if queue is None:
+            return False
+        tag = self._held.pop(delivery.tag)
+        outlet.send(
+            queue,
+            delivery.body,
+            headers=delivery.headers,
+            properties=delivery.properties,
+            content_type=delivery.content_type,
+            content_encoding=delivery.content_encoding,
+            then=partial(self._on_safe, tag),
+        )
+        return True
+
+    @speaks
+    def publish(
+        self,
+        queue: str,
+        body: bytes | str,
+        *,
+        headers: Mapping[str, Any],
+        properties: Mapping[str, Any],
+        content_type: str,
+        content_encoding: str,
+        acks: Sequence[Delivery] = (),
+    ) -> None:
+        """Send a message, wait until the broker has it, then acknowledge ``acks``."""
+        self._require_open()
+        self._ensure_declared(queue)
+        outlet = self._open_outlet()
+        outlet.send(
+            queue,
+            body,
+            headers=headers,
+            properties=properties,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            then=_nothing,
+        )
+        outlet.wait()
+        self.ack(acks)
+
+    @speaks
+    def flush(self) -> None:
+        """Send what is buffered, now."""
+        self._require_open()
+        self._settle()
+
+    @speaks
+    def tend(self) -> None:
+        """Heartbeat in both directions; give back what waits here while the worker has no room; find the pace."""
+        self._require_open()
+        self._connection.heartbeat_check()
+        self._own(self._inlet).read()
+        self._settle()
+        if self._outlet is not None:
+            self._outlet.check()
+        self._prefetch.tend(self._queues)
+
+    def close(self) -> None:
+        """Give back what is held and not acknowledged, disconnect. Never raises."""
+        with self.lock:
+            lost = False
+            if self._channel is not None:
+                try:
+                    self._give_up()
+                except Exception:  # whatever is left, the broker puts back when the connection is gone
+                    lost = True
+            self._hang_up(lost=lost)
+
+    def _delivered(self, pushed: Pushed, now: float) -> Delivery:
+        tag = f"{self._life}:{pushed.tag}"
+        self._held[tag] = pushed.tag
+        properties = pushed.properties()
+        headers = properties.pop("application_headers", None) or {}
+        body = pushed.body
+        if "x-delivery-count" in headers:
+            self._prefetch.take_nothing_ahead()  # a quorum queue counts what is given back as well: take nothing ahead
+        if "compression" in headers:
+            headers, body = _decompressed(headers, body)
+        properties["delivery_info"] = {
+            "exchange": pushed.exchange,
+            "routing_key": pushed.routing_key,
+            "redelivered": pushed.redelivered,
+        }
+        return Delivery(
+            tag=tag,
+            queue=self._prefetch.unsettled.queue_of(pushed.tag),
+            body=body,
+            headers=headers,
+            properties=properties,
+            content_type=properties.get("content_type") or "application/data",
+            content_encoding=properties.get("content_encoding") or "utf-8",
+            redelivered=pushed.redelivered,
+            attempts=_attempts(headers),
+            received_at=now,
+        )
+
+    # ---- settling
+
+    def _on_safe(self, tag: int) -> None:
+        """The broker has the copy of a message with a date."""
+        self._prefetch.unsettled.done.add(tag)
+
+    def _settle(self) -> None:
+        self._prefetch.unsettled.settle(self._amqp, self._channel.channel_id)
+
+    def _give_up(self) -> None:
+        if self._outlet is not None:
+            self._outlet.wait()
+        self._settle()
+        self._prefetch.park(list(self._held.values()))
+
+    # ---- the connection
+
+    def _open_outlet(self) -> Outlet:
+        self._require_open()
+        if self._outlet is None:
+            self._outlet = Outlet(self._connection)
+        return self._outlet
+
+    def _own(self, part: Inlet | None) -> Inlet:
+        if part is None:
+            raise ChannelLost("the channel is not open")
+        return part
+
+    def _hang_up(self, *, lost: bool = False) -> None:
+        super()._hang_up(lost=lost)  # first: while it says goodbye, the broker may still push
+        self._channel = self._amqp = self._inlet = self._outlet = None
+        self._held.clear()
+        self._prefetch.close()
+        self._waits = False
+
+
+def _decompressed(headers: Mapping[str, Any], body: bytes) -> tuple[Mapping[str, Any], bytes]:
+    """As kombu does it; what cannot be is left as it is."""
+    try:
+        plain = decompress(body, headers["compression"])
+    except Exception:
+        return headers, body
+    return {name: value for name, value in headers.items() if name != "compression"}, plain
+
+
+def _attempts(headers: Mapping[str, Any]) -> int:
+    """How often a process died with it, as counted by us: neither the redelivered flag nor a quorum queue's
+    ``x-delivery-count`` tells a death from a message that was handed back in good order."""
+    count = headers.get(ATTEMPTS_HEADER)
+    return count if isinstance(count, int) and count > 0 else 0
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,94 @@
+"""What a replica holds on Redis: the messages in its memory, and the same at the server under ``keys.held``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from fleet.broker.channels.redis.scripts import Link
+from fleet.broker.delivery import Delivery
+from fleet.broker.redis_keys import Keys
+
+_ACKS_AT_ONCE = 500
+
+
+class Held:
+    """Tag -> what the server keeps for it. ``acks``: done with here, and not yet told to the server.
+
+    ``keys`` are the holder's; they are known, and set, with the first connection.
+    """
+
+    def __init__(self) -> None:
+        self.keys: Keys
+        self.acks: list[str] = []
+        self._messages: dict[str, bytes] = {}
+        self._unsure: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def __contains__(self, tag: str) -> bool:
+        return tag in self._messages
+
+    def add(self, tag: str, message: bytes) -> None:
+        """The server gave it to us, and keeps it in these words."""
+        self._messages[tag] = message
+
+    def pop(self, deliveries: Sequence[Delivery]) -> list[str]:
+        """No longer ours; gives the tags of those that were."""
+        return [delivery.tag for delivery in deliveries if self._messages.pop(delivery.tag, None) is not None]
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """Done with these."""
+        self.acks += self.pop(deliveries)
+
+    def let_go(self, tags: Collection[str], send: Callable[[], object]) -> None:
+        """``send`` takes these out of the server's record. Where it is cut, that may have happened or not."""
+        self._unsure.update(tags)
+        send()
+        for tag in tags:
+            self._messages.pop(tag, None)
+        self._unsure.difference_update(tags)
+
+    # -- with the server
+
+    def send_acks(self, link: Link, *, only_many: bool = False) -> None:
+        """Tell what is buffered; ``only_many``: unless the next turn can take it along."""
+        if only_many and len(self.acks) <= _ACKS_AT_ONCE:
+            return
+        while batch := self.acks[:_ACKS_AT_ONCE]:
+            link.call("HDEL", self.keys.held, *batch)
+            del self.acks[: len(batch)]
+
+    def restore(self, link: Link, tags: Sequence[str]) -> None:
+        """Put held messages back, the first of ``tags`` to be the next that is taken."""
+        if tags:
+            pairs = [part for tag in reversed(tags) for part in (tag, "")]
+            link.run("restore", (self.keys.held, self.keys.mark), (0, *pairs))
+
+    def restore_all(self, link: Link) -> None:
+        """Put all of them back."""
+        self.restore(link, sorted(self._messages, key=int))
+        self._messages.clear()
+
+    def resume(self, link: Link, *, given_away: bool) -> None:
+        """Make the server's record and our memory agree again after a lost connection.
+
+        What it recorded and we never saw goes back. What we have and it lost (it came back without its last seconds) is
+        recorded again, unless it was given to others or may have been acknowledged by the very call that was cut.
+        """
+        recorded = self._recorded(link)
+        self.restore(link, sorted(recorded - self._messages.keys(), key=int))
+        for tag in self._messages.keys() - recorded:
+            if given_away or tag in self._unsure:
+                del self._messages[tag]
+            else:
+                link.call("HSETNX", self.keys.held, tag, self._messages[tag])
+        self._unsure.clear()
+
+    def forget_given_away(self, link: Link) -> None:
+        """Others took what our lease did not cover any more."""
+        for tag in self._messages.keys() - self._recorded(link):
+            del self._messages[tag]
+
+    def _recorded(self, link: Link) -> set[str]:
+        return {tag.decode() for tag in link.call("HKEYS", self.keys.held)}

@@ -1,0 +1,110 @@
+"""The inboxes of one replica on Redis: what arrives while it waits lies there until its next turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from fleet.broker.channels.redis.scripts import Link
+from fleet.broker.channels.redis.waiting import BLOCK_SECONDS, Waiting
+from fleet.broker.connection import RedisAccess
+from fleet.broker.delivery import ChannelLost
+from fleet.broker.redis_keys import Keys
+from fleet.core.spec import QueueSpec
+
+
+class Inboxes:
+    """One for each queue, those of queues that are consumed no more included. Waiting begins with ``wait_anew``.
+
+    may_hold: a message may lie in one of them.
+    """
+
+    def __init__(self, *, name: str) -> None:
+        """name: of the waiting connections, for those who look at the server."""
+        self.may_hold = False
+        self._name = name
+        self._left: dict[str, None] = {}
+        self._pairs: list[tuple[str, str]] = []
+        self._left_pairs: list[tuple[str, str]] = []
+        self._late_until = 0.0
+        self._waiting: Waiting | None = None
+
+    def leave(self, before: Sequence[QueueSpec], after: Sequence[QueueSpec]) -> None:
+        """Other queues are consumed from now on."""
+        names = {spec.name for spec in after}
+        self._left.update(dict.fromkeys(spec.name for spec in before if spec.name not in names))
+        for name in names:
+            self._left.pop(name, None)
+
+    def lay_out(self, access: RedisAccess, keys: Keys, queues: Sequence[QueueSpec]) -> None:
+        """Write down their names."""
+        self._pairs = [(access.list_of(spec.name, 0), keys.inbox(spec.name)) for spec in queues]
+        self._left_pairs = [(access.list_of(name, 0), keys.inbox(name)) for name in self._left]
+
+    def sources(self) -> dict[str, str]:
+        """Inbox -> the list from which messages come there."""
+        return {inbox: source for source, inbox in (*self._pairs, *self._left_pairs)}
+
+    # -- waiting
+
+    def wait_anew(self, access: RedisAccess) -> None:
+        """Waiting connections for the queues there are now; they are made when they are first needed."""
+        self._waiting = Waiting(access, self._pairs, name=self._name)
+
+    def stop(self) -> None:
+        """Close them. The server may not know yet, and still move a message."""
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None:
+            waiting.close()
+            if not waiting.certain:
+                self._late_until = time.monotonic() + BLOCK_SECONDS + 10
+
+    def arm(self) -> None:
+        """Wait on every queue."""
+        self._own().arm()
+
+    def collect(self) -> None:
+        """Read what the waiting connections say."""
+        self.may_hold |= self._own().collect()
+
+    def disarm(self, link: Link) -> None:
+        """Stop waiting."""
+        self.may_hold |= self._own().disarm(link)
+
+    def fds(self) -> list[int]:
+        """Sockets that become readable when a message may have arrived."""
+        return self._waiting.fds() if self._waiting is not None else []
+
+    def sockets(self) -> list[int]:
+        """All sockets, waiting or not."""
+        return self._waiting.sockets() if self._waiting is not None else []
+
+    # -- emptying
+
+    @property
+    def to_be_emptied(self) -> bool:
+        """Whether the next turn should look into them."""
+        return self.may_hold or self._is_late_possible
+
+    def empty_left(self, link: Link) -> None:
+        """Put back what came from queues that are consumed no more."""
+        _empty(link, self._left_pairs)
+
+    def empty_all(self, link: Link) -> bool:
+        """Put back everything, and wait no more; whether nothing can come any more."""
+        _empty(link, [*self._pairs, *self._left_pairs])
+        return self._own().certain and not self._is_late_possible
+
+    @property
+    def _is_late_possible(self) -> bool:
+        return time.monotonic() < self._late_until
+
+    def _own(self) -> Waiting:
+        if self._waiting is None:
+            raise ChannelLost("the channel is not open")
+        return self._waiting
+
+
+def _empty(link: Link, pairs: Sequence[tuple[str, str]]) -> None:
+    if pairs:
+        link.run("empty_inbox", [key for source, inbox in pairs for key in (inbox, source)], ())

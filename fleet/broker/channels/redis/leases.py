@@ -1,0 +1,123 @@
+"""Who holds messages, for how long, and what becomes of them when their replica is gone.
+
+Every process that takes messages is a *holder*: fleet, replica, host, pid and time of its start. It has a lease, by
+the server's clock, in one sorted set that all fleets on the broker share. What a dead process of the same replica on
+the same host held is restored when its successor opens; everything else by whoever sees the lease run out.
+
+A restored message goes to the head of its list, its crash counted in a header. A replica that was frozen for longer
+than its lease finds a mark when it is back and forgets what was given to others; until then its acknowledgements only
+reach its own, empty hash. The task it was running runs twice: that is the price of not losing it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping, Sequence
+
+from fleet.broker.channels.redis.scripts import Link
+from fleet.broker.channels.redis.waiting import BLOCK_SECONDS
+from fleet.broker.connection import RedisAccess
+from fleet.broker.envelope import after_crash
+from fleet.broker.redis_keys import Keys, member_name
+
+LOOKS_PER_LEASE = 6
+GRAVE_MS = (BLOCK_SECONDS + 30) * 1000
+_CHUNK = 500
+
+
+def holder_name(fleet: str, replica: str, born: int) -> str:
+    """The name of this process among those that hold messages."""
+    return f"{_family(fleet, replica)}{os.getpid()}:{born}"
+
+
+def _family(fleet: str, replica: str) -> str:
+    return f"{member_name(fleet, replica)}{socket.gethostname()}:"
+
+
+def is_dead_sibling(holder: str, fleet: str, replica: str) -> bool:
+    """Whether this names an earlier process of the same replica on this host that is gone.
+
+    A process of that pid that lives may be that one, still draining: then its lease decides and not we.
+    """
+    family = _family(fleet, replica)
+    pid = holder.removeprefix(family).partition(":")[0]
+    if not holder.startswith(family) or not pid.isdigit():
+        return False
+    return int(pid) == os.getpid() or not os.path.exists(f"/proc/{pid}")
+
+
+class Registry:
+    """The lease of one holder, and the care for those that are gone."""
+
+    def __init__(self, access: RedisAccess, keys: Keys, inboxes: Mapping[str, str], *, lease_seconds: float) -> None:
+        self.keys = keys
+        self.lease_seconds = lease_seconds
+        self.renew_seconds = lease_seconds / LOOKS_PER_LEASE
+        self._access = access
+        self._entry = json.dumps(dict(inboxes))
+
+    def renew(self, link: Link, *, look: bool) -> bool:
+        """Renew the lease and, when ``look``, restore what others left. True: our messages were given away."""
+        keys = self.keys
+        pause_ms = int(self.renew_seconds * 1000)
+        reply = link.run(
+            "lease",
+            (keys.leases, keys.holders, keys.mark, keys.suspects, keys.looking),
+            (keys.holder, int(self.lease_seconds * 1000), self._entry, int(look), 2 * pause_ms, pause_ms),
+        )
+        gone = [(_text(reply[i]), _text(reply[i + 1])) for i in range(2, len(reply), 2)]
+        for (holder, end), inboxes in zip(gone, self._inboxes(link, gone), strict=True):
+            if holder != keys.holder:
+                self._look_after(link, holder, end, inboxes, old=reply[1] - float(end) > GRAVE_MS)
+        return bool(reply[0])
+
+    def restore_siblings(self, link: Link, fleet: str, replica: str) -> int:
+        """Restore at once what dead processes of the same replica on this host held. Gives how many messages."""
+        names = [_text(name) for name in link.call("ZRANGE", self.keys.leases, 0, -1)]
+        dead = [(name, "") for name in names if name != self.keys.holder and is_dead_sibling(name, fleet, replica)]
+        restored = 0
+        for (holder, _), inboxes in zip(dead, self._inboxes(link, dead), strict=True):
+            restored += self._restore(link, holder, inboxes, mark=False)
+            # Not forgotten yet: a child that outlived it may keep a waiting connection open for a while.
+            link.call("ZADD", self.keys.leases, "XX", int(link.call("TIME")[0]) * 1000, holder)
+        return restored
+
+    def leave(self, link: Link) -> None:
+        """Give up the lease: nothing is held any more."""
+        keys = self.keys
+        link.run("bury", (keys.leases, keys.holders, keys.suspects, keys.held), (keys.holder, self._end(link), 1))
+
+    def _end(self, link: Link) -> str:
+        return _text(link.call("ZSCORE", self.keys.leases, self.keys.holder) or b"")
+
+    def _inboxes(self, link: Link, holders: Sequence[tuple[str, str]]) -> list[dict[str, str]]:
+        if not holders:
+            return []
+        entries = link.call("HMGET", self.keys.holders, *(holder for holder, _ in holders))
+        return [json.loads(entry) if entry else {} for entry in entries]
+
+    def _look_after(self, link: Link, holder: str, end: str, inboxes: Mapping[str, str], *, old: bool) -> None:
+        keys = self.keys
+        held = Keys(keys.prefix, holder).held
+        left = link.run("bury", (keys.leases, keys.holders, keys.suspects, held, *inboxes), (holder, end, int(old)))
+        if left:
+            self._restore(link, holder, inboxes, mark=True)
+
+    def _restore(self, link: Link, holder: str, inboxes: Mapping[str, str], *, mark: bool) -> int:
+        theirs = Keys(self.keys.prefix, holder)
+        if inboxes:
+            link.run("empty_inbox", [key for pair in inboxes.items() for key in pair], ())
+        flat = link.call("HGETALL", theirs.held)
+        entries = sorted(zip(flat[::2], flat[1::2], strict=True), key=lambda entry: int(entry[0]), reverse=True)
+        moved = 0
+        for start in range(0, len(entries), _CHUNK):
+            chunk = entries[start : start + _CHUNK]
+            pairs = [part for tag, entry in chunk for part in (tag, after_crash(entry.partition(b"\n")[2]))]
+            moved += int(link.run("restore", (theirs.held, theirs.mark), (int(mark), *pairs)))
+        return moved
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,52 @@
+"""The Lua scripts next to this file, and a connection that speaks them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from redis.exceptions import NoScriptError
+
+from fleet.broker import redis_link
+from fleet.broker.redis_link import Script
+
+script = partial(redis_link.script, __package__)
+"""The script ``<name>.lua``."""
+
+
+class Prepared:
+    """A script with its keys and first arguments, packed once: packing them each time would cost more than the rest."""
+
+    def __init__(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> None:
+        self.script: Script = script(name)
+        self.keys = tuple(keys)
+        self.arguments = tuple(arguments)
+        words = ("EVALSHA", self.script.sha, len(keys), *keys, *arguments)
+        self._count = len(words)
+        self._packed = _packed(words)
+
+    def with_more(self, arguments: Sequence[Any]) -> bytes:
+        """The whole command."""
+        return b"*%d\r\n%b%b" % (self._count + len(arguments), self._packed, _packed(arguments))
+
+
+def _packed(words: Sequence[Any]) -> bytes:
+    encoded = [str(word).encode() for word in words]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded])
+
+
+class Link(redis_link.Link):
+    """One connection to Redis with one command at a time on it. Raises what redis-py raises."""
+
+    def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
+        """Run one of the scripts here."""
+        return self.evaluate(script(name), keys, arguments)
+
+    def run_prepared(self, prepared: Prepared, arguments: Sequence[Any]) -> Any:
+        """Run a prepared script with some more arguments."""
+        self._connection.send_packed_command([prepared.with_more(arguments)], check_health=False)
+        try:
+            return self._connection.read_response()
+        except NoScriptError:
+            return self.evaluate(prepared.script, prepared.keys, (*prepared.arguments, *arguments))

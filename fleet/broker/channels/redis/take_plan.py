@@ -1,0 +1,42 @@
+"""One turn over the queues of a replica on Redis, written down for the script ``take``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fleet.broker.channels.redis.scripts import Prepared
+from fleet.broker.connection import RedisAccess
+from fleet.broker.redis_keys import Keys
+from fleet.core.spec import QueueSpec
+
+
+class TakePlan:
+    """script: with all its keys.  sources: number of a key -> its queue, and what is kept before a message from there.
+
+    order: the numbers of the queues, in the order in which they are looked at, a 0 after each priority.
+    """
+
+    def __init__(self, access: RedisAccess, keys: Keys, queues: Sequence[QueueSpec]) -> None:
+        names = [keys.held, keys.leases]
+        self.sources: dict[int, tuple[str, bytes]] = {}
+        for spec in queues:
+            for name in access.lists(spec.name):
+                self.sources[len(names) + 1] = (spec.name, name.encode() + b"\n")
+                names.append(name)
+            names += [keys.delayed(spec.name), keys.inbox(spec.name)]
+        self.script = Prepared("take", names, (keys.holder, len(access.steps)))
+        ranks = sorted({spec.priority for spec in queues}, reverse=True)
+        numbered = list(enumerate(queues, 1))
+        self._classes = [[number for number, spec in numbered if spec.priority == rank] for rank in ranks]
+        self._rotates = any(len(members) > 1 for members in self._classes)
+        self.order = self._in_order()
+
+    def rotate(self) -> None:
+        """Let another queue of the same priority be the first next time."""
+        if self._rotates:
+            for members in self._classes:
+                members.append(members.pop(0))
+            self.order = self._in_order()
+
+    def _in_order(self) -> list[int]:
+        return [number for members in self._classes for number in (*members, 0)]

@@ -1,0 +1,145 @@
+"""Waiting for messages on Redis without asking again and again, and without a message ever being only in memory.
+
+Each queue has one connection on which the server moves the next message from the queue's list into this replica's
+inbox, in one atomic step, as soon as there is one. The worker waits for the socket; what is in the inbox is then taken
+by the next turn. A dead replica's inbox is restored like everything else it held. The server gives up after
+``BLOCK_SECONDS``, so that a connection whose client vanished without a word cannot swallow a message later than that.
+"""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import redis
+
+from fleet.broker.channels.redis.scripts import Link
+from fleet.broker.connection import ANSWER_SECONDS, RedisAccess
+
+BLOCK_SECONDS = 30
+MOST_CONNECTIONS = 8
+
+
+@dataclass(slots=True)
+class _Waiter:
+    source: str
+    inbox: str
+    link: Link | None = None
+    client_id: int | None = None
+    since: float | None = None
+
+
+class Waiting:
+    """The waiting connections of one replica. Queues beyond ``MOST_CONNECTIONS`` are only looked at by polling."""
+
+    def __init__(self, access: RedisAccess, pairs: Sequence[tuple[str, str]], *, name: str) -> None:
+        self._access = access
+        self._name = name
+        self._waiters = [_Waiter(source, inbox) for source, inbox in pairs[:MOST_CONNECTIONS]]
+        self.certain = True
+        """False after a connection was closed while it waited: the server may still move a message on it."""
+
+    def fds(self) -> list[int]:
+        """Sockets that become readable when a message may have arrived."""
+        return [waiter.link.fileno() for waiter in self._waiters if waiter.since is not None and waiter.link]
+
+    def sockets(self) -> list[int]:
+        """All sockets, armed or not."""
+        return [waiter.link.fileno() for waiter in self._waiters if waiter.link]
+
+    def arm(self) -> None:
+        """Wait on every queue."""
+        now = time.monotonic()
+        for waiter in self._waiters:
+            if waiter.since is None:
+                link = waiter.link or self._connect(waiter)
+                link.send("BRPOPLPUSH", waiter.source, waiter.inbox, BLOCK_SECONDS)
+                waiter.since = now
+
+    def collect(self) -> bool:
+        """Read the answers that are there. True when an inbox may hold a message. Never blocks."""
+        ready = self._ready()
+        if not ready:
+            self._check_overdue()
+            return False
+        return self._answers([waiter for waiter in self._waiters if waiter.link and waiter.link.fileno() in ready])
+
+    def disarm(self, main: Link) -> bool:
+        """Stop waiting. True when a message arrived meanwhile and lies in an inbox."""
+        armed = [waiter for waiter in self._waiters if waiter.since is not None]
+        if not armed:
+            return False
+        return self._unblock(main, armed) if all(waiter.client_id for waiter in armed) else self._hang_up(armed)
+
+    def close(self) -> None:
+        """Let go of all connections."""
+        for waiter in self._waiters:
+            if waiter.link is not None:
+                self.certain = self.certain and waiter.since is None
+                waiter.link.close()
+            waiter.link = waiter.since = None
+
+    def _connect(self, waiter: _Waiter) -> Link:
+        waiter.link = Link(self._access, name=self._name)
+        try:
+            waiter.client_id = int(waiter.link.call("CLIENT", "ID"))
+        except redis.ResponseError:
+            waiter.client_id = None
+        return waiter.link
+
+    def _ready(self) -> set[int]:
+        fds = self.fds()
+        return _readable(fds, seconds=0) if fds else set()
+
+    def _answers(self, waiters: Sequence[_Waiter]) -> bool:
+        """Read one answer of each. True when one of them is a message."""
+        arrived = False
+        for waiter in waiters:
+            assert waiter.link is not None
+            arrived |= waiter.link.read() is not None
+            waiter.since = None
+        return arrived
+
+    def _check_overdue(self) -> None:
+        """The server answers within BLOCK_SECONDS; one that does not is gone without a word."""
+        late = time.monotonic() - BLOCK_SECONDS - 10
+        if any(waiter.since is not None and waiter.since < late for waiter in self._waiters):
+            raise redis.ConnectionError("no answer on a waiting connection")
+
+    def _unblock(self, main: Link, armed: Sequence[_Waiter]) -> bool:
+        try:
+            for waiter in armed:
+                self._unblock_one(main, waiter)
+        except redis.ResponseError:
+            return self._hang_up(armed)
+        return self._answers(armed)
+
+    def _unblock_one(self, main: Link, waiter: _Waiter) -> None:
+        """Again until it works or there is an answer: what we sent first may be read by the server last."""
+        assert waiter.link is not None
+        end = time.monotonic() + ANSWER_SECONDS
+        while not main.call("CLIENT", "UNBLOCK", waiter.client_id):
+            if _readable([waiter.link.fileno()], seconds=0.005):
+                return
+            if time.monotonic() > end:
+                raise redis.ConnectionError("no answer on a waiting connection")
+
+    def _hang_up(self, armed: Sequence[_Waiter]) -> bool:
+        """The server does not let us use CLIENT: close instead, and expect a late message in the inbox."""
+        for waiter in armed:
+            assert waiter.link is not None
+            waiter.link.close()
+            waiter.link = waiter.since = None
+        self.certain = False
+        return True
+
+
+def _readable(fds: Sequence[int], *, seconds: float) -> set[int]:
+    if not hasattr(select, "poll"):  # eventlet takes it away and leaves a green select
+        return set(select.select(fds, [], [], seconds)[0])
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(seconds * 1000)}

@@ -1,0 +1,474 @@
+"""Task messages as Celery writes them (protocol 2, 1 and the hybrids between), read lazily and built.
+
+Reading a message costs its headers only; the body is decoded once, by whoever asks for its arguments. What cannot be
+read is a :class:`BadMessage` with a reason, never another exception.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import reprlib
+import socket
+import time
+from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
+
+from fleet.broker.delivery import Delivery
+from fleet.broker.envelope import SENT_AT_HEADER
+
+CONTENT_TYPE = "application/json"
+CONTENT_ENCODING = "utf-8"
+ACCEPT_JSON: tuple[str, ...] = ("json",)
+_REPR_LENGTH = 1024
+_V1_FIELDS = ("lang", "task", "id", "root_id", "parent_id", "group", "meth", "shadow", "eta", "expires", "origin")
+
+
+class BadMessage(Exception):
+    """A message that is no task, or cannot be decoded."""
+
+
+class Payload(NamedTuple):
+    """What a task is called with, and what follows it (callbacks, errbacks, chain, chord)."""
+
+    args: Sequence[Any]
+    kwargs: Mapping[str, Any]
+    embed: Mapping[str, Any]
+
+
+class Encoded(Protocol):
+    """A body as it came, and what decoding it takes. A delivery is one, and a call that was made of it."""
+
+    @property
+    def body(self) -> bytes | str: ...
+
+    @property
+    def headers(self) -> Mapping[str, Any]: ...
+
+    @property
+    def content_type(self) -> str: ...
+
+    @property
+    def content_encoding(self) -> str: ...
+
+
+class TaskMessage:
+    """One task as it was sent. Attributes that cost nothing are set; the rest is read when it is asked for."""
+
+    __slots__ = ("_accept", "_eta", "_expires", "_payload", "delivery", "headers", "id", "name", "utc")
+
+    def __init__(self, delivery: Delivery, headers: Mapping[str, Any], accept: Collection[str]) -> None:
+        name, task_id = headers.get("task"), headers.get("id")
+        if not isinstance(name, str) or not name:
+            raise BadMessage(f"the name of the task is {name!r}")
+        if not isinstance(task_id, str) or not task_id:
+            raise BadMessage(f"task {name}: the id is {task_id!r}")
+        self.delivery = delivery
+        self.headers = headers
+        self.name = name
+        self.id = task_id
+        self.utc = True
+        self._accept = accept
+        self._payload: Payload | None = None
+        self._eta = self._expires = _UNREAD
+
+    @classmethod
+    def from_delivery(cls, delivery: Delivery, *, accept: Collection[str] = ACCEPT_JSON) -> TaskMessage:
+        """Read a message. ``accept`` names serializers or content types. Raises BadMessage."""
+        headers = delivery.headers
+        if isinstance(headers, Mapping) and "task" in headers and "id" in headers:
+            return cls(delivery, headers, accept)
+        return cls._from_body(delivery, accept)
+
+    @classmethod
+    def _from_body(cls, delivery: Delivery, accept: Collection[str]) -> TaskMessage:
+        """Protocol 1: everything is in the body. What the headers of a hybrid say comes first."""
+        body = decoded(delivery, accept)
+        if not isinstance(body, dict) or "task" not in body:
+            raise BadMessage("not a task message: neither its headers nor its body name a task")
+        message = cls(delivery, _headers_of_body(body, delivery.headers), accept)
+        message._payload = _payload_of_body(body)
+        message.utc = bool(body.get("utc", True))
+        return message
+
+    # ---- the body, decoded once
+
+    @property
+    def payload(self) -> Payload:
+        """Arguments and what follows. Raises BadMessage."""
+        if self._payload is None:
+            body = decoded(self.delivery, self._accept)
+            self._payload = _payload_in(body)
+            if isinstance(body, dict):
+                self.headers = _headers_of_body(body, self.headers)
+        return self._payload
+
+    @property
+    def args(self) -> Sequence[Any]:
+        """Positional arguments."""
+        return self.payload.args
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]:
+        """Keyword arguments."""
+        return self.payload.kwargs
+
+    @property
+    def embed(self) -> Mapping[str, Any]:
+        """callbacks, errbacks, chain, chord."""
+        return self.payload.embed
+
+    # ---- the headers
+
+    @property
+    def eta(self) -> datetime | None:
+        """Not before this time."""
+        if self._eta is _UNREAD:
+            self._eta = self._time("eta")
+        return self._eta
+
+    @property
+    def expires(self) -> datetime | None:
+        """Not after this time."""
+        if self._expires is _UNREAD:
+            self._expires = self._time("expires")
+        return self._expires
+
+    @property
+    def retries(self) -> int:
+        """How often it was sent again after it had run."""
+        retries = self.headers.get("retries")
+        return retries if isinstance(retries, int) and retries > 0 else 0
+
+    @property
+    def time_limit(self) -> float | None:
+        """Hard limit in seconds, as the sender wants it."""
+        return self._limit(0)
+
+    @property
+    def soft_time_limit(self) -> float | None:
+        """Soft limit in seconds, as the sender wants it."""
+        return self._limit(1)
+
+    @property
+    def root_id(self) -> str | None:
+        """The first task of this workflow."""
+        return self.headers.get("root_id")
+
+    @property
+    def parent_id(self) -> str | None:
+        """The task that sent this one."""
+        return self.headers.get("parent_id")
+
+    @property
+    def group(self) -> str | None:
+        """The canvas group it belongs to."""
+        return self.headers.get("group")
+
+    @property
+    def ignore_result(self) -> bool | None:
+        """What the sender says; None: the task's own setting."""
+        return self.headers.get("ignore_result")
+
+    @property
+    def origin(self) -> str:
+        """Who sent it."""
+        return str(self.headers.get("origin") or "")
+
+    @property
+    def argsrepr(self) -> str:
+        """Its positional arguments, as the producer wrote them down."""
+        return str(self.headers.get("argsrepr") or "")
+
+    @property
+    def kwargsrepr(self) -> str:
+        """Its keyword arguments, as the producer wrote them down."""
+        return str(self.headers.get("kwargsrepr") or "")
+
+    @property
+    def properties(self) -> Mapping[str, Any]:
+        """Of the transport: priority, reply_to, correlation_id."""
+        return self.delivery.properties
+
+    @property
+    def reply_to(self) -> str | None:
+        """Where an rpc result goes."""
+        return self.delivery.properties.get("reply_to")
+
+    @property
+    def correlation_id(self) -> str | None:
+        """The task id, for rpc results."""
+        return self.delivery.properties.get("correlation_id")
+
+    @property
+    def stamps(self) -> Mapping[str, Any]:
+        """Celery's stamped headers."""
+        return self.headers.get("stamps") or {}
+
+    @property
+    def compression(self) -> str | None:
+        """How the body is compressed."""
+        return self.headers.get("compression")
+
+    @property
+    def sent_at(self) -> float | None:
+        """Unix time at which fleet sent it; None for messages of others."""
+        sent = self.headers.get(SENT_AT_HEADER)
+        return float(sent) if isinstance(sent, int | float) else None
+
+    # ---- for Celery, and on again
+
+    def request(self, *, hostname: str) -> dict[str, Any]:
+        """The request of Celery's tracer, as its own worker builds it. Raises BadMessage."""
+        args, kwargs, embed = self.payload
+        properties = self.delivery.properties
+        info = properties.get("delivery_info") or {}
+        return {
+            **self.headers,
+            "properties": properties,
+            "reply_to": properties.get("reply_to"),
+            "correlation_id": properties.get("correlation_id"),
+            "hostname": hostname,
+            "delivery_info": {
+                "exchange": info.get("exchange"),
+                "routing_key": info.get("routing_key"),
+                "priority": properties.get("priority"),
+                "redelivered": self.delivery.redelivered,
+            },
+            "args": args,
+            "kwargs": kwargs,
+            "is_eager": False,
+            **embed,
+        }
+
+    def again(self, *, retries: int, eta: datetime | None) -> Built:
+        """The same task to be sent once more: its encoded body is reused. Raises BadMessage."""
+        delivery = self.delivery
+        headers = {name: value for name, value in self.headers.items() if not name.startswith("x-")}
+        headers |= {"retries": retries, "eta": eta.isoformat() if eta else None, SENT_AT_HEADER: time.time()}
+        if "task" in delivery.headers and self._payload is None:
+            body, kind, encoding = delivery.body, delivery.content_type, delivery.content_encoding
+        else:
+            body, kind, encoding = serialized(list(self.payload)), CONTENT_TYPE, CONTENT_ENCODING
+            headers.pop("compression", None)
+        return Built(body, headers, dict(delivery.properties), kind, encoding)
+
+    def _time(self, field: str) -> datetime | None:
+        value = self.headers.get(field)
+        if value is None or value == "":
+            return None
+        try:
+            moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+        except (TypeError, ValueError) as error:
+            raise BadMessage(f"task {self.name}[{self.id}]: {field} is {value!r}") from error
+        if moment.tzinfo is not None:
+            return moment
+        return moment.replace(tzinfo=UTC) if self.utc else moment.astimezone()
+
+    def _limit(self, index: int) -> float | None:
+        limits = self.headers.get("timelimit")
+        value = limits[index] if isinstance(limits, list | tuple) and len(limits) > index else None
+        return float(value) if isinstance(value, int | float) and value > 0 else None
+
+    def __repr__(self) -> str:
+        return f"<TaskMessage {self.name}[{self.id}]>"
+
+
+class _Unread(datetime):
+    """Stands for a time that was not looked at yet."""
+
+
+_UNREAD: datetime | None = _Unread(1, 1, 1)
+
+
+# ---- decoding
+
+
+def payload_of(message: Encoded, accept: Collection[str]) -> Payload:
+    """The arguments in a body, decoded now: once, in the process that runs the task. Raises BadMessage."""
+    return _payload_in(decoded(message, accept))
+
+
+def decoded(message: Encoded, accept: Collection[str] = ACCEPT_JSON) -> Any:
+    """The body as Python values. Raises BadMessage for what is not accepted or cannot be decoded."""
+    if message.content_type not in _content_types(frozenset(accept)):
+        known = ", ".join(sorted(accept))
+        raise BadMessage(f"its content type {message.content_type!r} is not accepted (accepted: {known})")
+    try:
+        body = message.body
+        if compression := message.headers.get("compression"):
+            body = _decompressed(body, compression)
+        if message.content_type == CONTENT_TYPE and not _has_extended_types(body):
+            return json.loads(body)
+        return _loads(body, message.content_type, message.content_encoding)
+    except Exception as error:
+        raise BadMessage(f"its body cannot be decoded: {type(error).__name__}: {error}") from error
+
+
+def _has_extended_types(body: bytes | str) -> bool:
+    return ('"__type__"' in body) if isinstance(body, str) else (b'"__type__"' in body)
+
+
+def _decompressed(body: bytes | str, compression: str) -> Any:
+    from kombu.compression import decompress
+
+    return decompress(body.encode() if isinstance(body, str) else body, compression)
+
+
+def _loads(body: bytes | str, content_type: str, content_encoding: str) -> Any:
+    from kombu.serialization import loads
+
+    return loads(body, content_type, content_encoding, accept={content_type})
+
+
+@lru_cache(maxsize=32)
+def _content_types(accept: frozenset[str]) -> frozenset[str]:
+    if accept <= {"json", CONTENT_TYPE}:
+        return frozenset({CONTENT_TYPE})
+    from kombu.serialization import prepare_accept_content
+
+    return frozenset(prepare_accept_content(accept))
+
+
+def _payload_in(body: Any) -> Payload:
+    if isinstance(body, dict) and "args" in body:
+        return _payload_of_body(body)
+    return _payload_of_list(body)
+
+
+def _payload_of_list(body: Any) -> Payload:
+    if not isinstance(body, list | tuple) or len(body) != 3:
+        raise BadMessage("its body is not [args, kwargs, embed]")
+    args, kwargs, embed = body
+    return _checked(args, kwargs, embed or {})
+
+
+def _payload_of_body(body: Mapping[str, Any]) -> Payload:
+    embed = {name: body.get(name) for name in ("callbacks", "errbacks", "chord")}
+    return _checked(body.get("args") or (), body.get("kwargs") or {}, {**embed, "chain": None})
+
+
+def _checked(args: Any, kwargs: Any, embed: Any) -> Payload:
+    if not isinstance(args, list | tuple):
+        raise BadMessage(f"its arguments are {type(args).__name__}, not a list")
+    if not isinstance(kwargs, Mapping) or not isinstance(embed, Mapping):
+        raise BadMessage("its keyword arguments are not a mapping")
+    return Payload(args, kwargs, embed)
+
+
+def _headers_of_body(body: Mapping[str, Any], headers: Mapping[str, Any]) -> dict[str, Any]:
+    """Protocol 2 headers for a protocol 1 body."""
+    found = {name: body.get(name) for name in _V1_FIELDS}
+    found["group"] = body.get("group") or body.get("taskset")
+    found["retries"] = body.get("retries") or 0
+    found["timelimit"] = body.get("timelimit") or [None, None]
+    found["argsrepr"] = body.get("argsrepr") or _short(body.get("args") or ())
+    found["kwargsrepr"] = body.get("kwargsrepr") or _short(body.get("kwargs") or {})
+    return {**found, **headers}
+
+
+# ---- building
+
+
+class Built(NamedTuple):
+    """A message ready to be sent."""
+
+    body: bytes | str
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+    content_type: str = CONTENT_TYPE
+    content_encoding: str = CONTENT_ENCODING
+
+
+def build(
+    name: str,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    task_id: str | None = None,
+    eta: datetime | None = None,
+    countdown: float | None = None,
+    expires: float | datetime | None = None,
+    retries: int = 0,
+    priority: int | None = None,
+    time_limit: float | None = None,
+    soft_time_limit: float | None = None,
+    root_id: str | None = None,
+    parent_id: str | None = None,
+    group: str | None = None,
+    shadow: str | None = None,
+    ignore_result: bool | None = None,
+    reply_to: str = "",
+    extra: Mapping[str, Any] | None = None,
+    now: float | None = None,
+) -> Built:
+    """A protocol 2 message as Celery's producer makes it, in JSON.
+
+    ``countdown`` and a number in ``expires`` are seconds from ``now`` (Unix time, default the clock's).
+    ``ignore_result`` None leaves it to the task of a Celery app whether its result is kept. Raises TypeError for
+    arguments that JSON cannot carry.
+    """
+    kwargs = kwargs or {}
+    sent_at = time.time() if now is None else now
+    task_id = task_id or str(uuid4())
+    if countdown is not None:
+        eta = datetime.fromtimestamp(sent_at, UTC) + timedelta(seconds=countdown)
+    if isinstance(expires, int | float):
+        expires = datetime.fromtimestamp(sent_at, UTC) + timedelta(seconds=expires)
+    body = serialized([list(args), dict(kwargs), dict.fromkeys(("callbacks", "errbacks", "chain", "chord"))])
+    headers = {
+        "lang": "py",
+        "task": name,
+        "id": task_id,
+        "shadow": shadow,
+        "eta": eta.isoformat() if eta else None,
+        "expires": expires.isoformat() if expires else None,
+        "group": group,
+        "group_index": None,
+        "retries": retries,
+        "timelimit": [time_limit, soft_time_limit],
+        "root_id": root_id or task_id,
+        "parent_id": parent_id,
+        "argsrepr": _short(tuple(args), size=len(body)),
+        "kwargsrepr": _short(dict(kwargs), size=len(body)),
+        "origin": _origin(os.getpid()),
+        "ignore_result": ignore_result,
+        "replaced_task_nesting": 0,
+        "stamped_headers": None,
+        "stamps": {},
+        SENT_AT_HEADER: sent_at,
+        **(extra or {}),
+    }
+    properties: dict[str, Any] = {"correlation_id": task_id, "reply_to": reply_to}
+    if priority is not None:
+        properties["priority"] = priority
+    return Built(body, headers, properties)
+
+
+def serialized(value: Any) -> bytes:
+    """JSON; kombu's extended types (dates, decimals, UUIDs, bytes) only where plain JSON does not do."""
+    try:
+        return json.dumps(value).encode()
+    except TypeError:
+        from kombu.utils.json import dumps
+
+        return str(dumps(value)).encode()
+
+
+_bounded = reprlib.Repr()
+_bounded.maxstring = _bounded.maxother = 128
+_bounded.maxtuple = _bounded.maxlist = _bounded.maxdict = 32
+
+
+def _short(value: Any, *, size: int | None = None) -> str:
+    """The text of arguments for people, cut; a large value is not written out whole first."""
+    text = repr(value) if size is not None and size < 4 * _REPR_LENGTH else _bounded.repr(value)
+    return text if len(text) <= _REPR_LENGTH else text[: _REPR_LENGTH - 3] + "..."
+
+
+@lru_cache(maxsize=1)
+def _origin(pid: int) -> str:
+    return f"gen{pid}@{socket.gethostname()}"

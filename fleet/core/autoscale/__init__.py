@@ -1,0 +1,1 @@
+"""Samples of load become slots per group, over time."""

@@ -1,0 +1,1 @@
+"""One budget of slots, divided by weight."""

@@ -1,0 +1,1 @@
+"""A manifest and the facts of this machine become the desired replicas."""

@@ -1,0 +1,199 @@
+"""Manifest to desired fleet: every group with its spec, its shape and the reason for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from fleet.core.balance.costs import MEMORY, PROCESSES, Prices
+from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, Budgets, Desired, DesiredGroup, RolloutPolicy, group_of
+from fleet.core.expand import specs
+from fleet.core.expand.facts import NO_OVERRIDES, Facts, Overrides
+from fleet.core.expand.sizing import Division, GroupRequest, Movable, Rules, Sized, divide, division, movable
+from fleet.core.manifest.models import Capacity, Group, Health, Manifest
+from fleet.core.spec import READY_TIMEOUT_SECONDS, WorkerSpec, resizes
+from fleet.core.text.format import listed
+from fleet.errors import Refused
+from pools.traits import TRAITS
+
+
+def expand(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRIDES) -> Desired:
+    """The whole fleet as it must be. Raises Refused, with the numbers, where it cannot be.
+
+    Groups are taken as they are: :mod:`fleet.core.manifest.parse` has merged ``spec.defaults`` into them.
+    """
+    return _expanded(manifest, full_specs(manifest, facts), _own_programs(manifest, facts), overrides)
+
+
+def divided_again(manifest: Manifest, applied: Desired, *, overrides: Overrides) -> Desired:
+    """The applied fleet with its slots divided again: what ``expand`` would make, without facts of the machine.
+
+    Only shapes, reasons and what follows from them are new; what replicas must be is not.
+    """
+    own = {name: group for name, group in applied.groups.items() if group.system}
+    return _expanded(manifest, applied_specs(manifest, applied), own, overrides)
+
+
+def applied_specs(manifest: Manifest, applied: Desired) -> dict[str, WorkerSpec]:
+    """The specs of a manifest's groups as they were made when it was applied."""
+    return {name: applied.groups[name].spec for name in sorted(manifest.spec.groups)}
+
+
+def has_controller(manifest: Manifest) -> bool:
+    """Whether a controller moves slots of this fleet."""
+    autoscales = any(group.autoscale is not None for group in manifest.spec.groups.values())
+    return autoscales and manifest.spec.balance.mode == "dynamic"
+
+
+def _own_programs(manifest: Manifest, facts: Facts) -> dict[str, DesiredGroup]:
+    """Fleet's own programs beside the groups of the manifest."""
+    own = {}
+    if manifest.spec.broker == "embedded":
+        own[BROKER_GROUP] = specs.embedded_broker(manifest.name, facts)
+    if has_controller(manifest):
+        own[CONTROLLER_GROUP] = specs.controller(manifest, facts)
+    return own
+
+
+def _expanded(
+    manifest: Manifest, full: Mapping[str, WorkerSpec], own: Mapping[str, DesiredGroup], overrides: Overrides
+) -> Desired:
+    written = dict(sorted(manifest.spec.groups.items()))
+    requests = [_request(name, group, full[name]) for name, group in written.items()]
+    shapes, notes = divide(requests, _rules(manifest), overrides=overrides)
+    groups = {name: _group(manifest, name, full[name], shapes[name]) for name in written}
+    return Desired(
+        fleet=manifest.name,
+        groups={**groups, **own},
+        budgets=_budgets(manifest),
+        drained=_drained(overrides.drained, groups),
+        notes=(*_exceptions(overrides), *notes, *_unpriced(manifest, groups.values())),
+    )
+
+
+def full_specs(manifest: Manifest, facts: Facts) -> dict[str, WorkerSpec]:
+    """The spec of a full replica of each group."""
+    return {name: specs.worker_spec(manifest, name, facts) for name in sorted(manifest.spec.groups)}
+
+
+def what_moves(manifest: Manifest, full: Mapping[str, WorkerSpec], *, overrides: Overrides = NO_OVERRIDES) -> Movable:
+    """What a controller divides among the groups that autoscale. ``full``: spec of a full replica by group."""
+    requests = [_request(name, manifest.spec.groups[name], spec) for name, spec in sorted(full.items())]
+    return movable(requests, _rules(manifest), overrides=overrides)
+
+
+def static_division(manifest: Manifest, desired: Desired, *, overrides: Overrides = NO_OVERRIDES) -> Division | None:
+    """How the groups of a desired fleet that share came by their slots; None where no group does."""
+    groups = sorted(manifest.spec.groups.items())
+    requests = [_request(name, group, desired.groups[name].spec) for name, group in groups]
+    return division(requests, _rules(manifest), overrides=overrides)
+
+
+def nothing(fleet: str) -> Desired:
+    """The empty fleet: what ``down`` wants."""
+    return Desired(fleet=fleet)
+
+
+def _request(name: str, group: Group, spec: WorkerSpec) -> GroupRequest:
+    """What the group asks for. What the controller moves is never replaced for it, so a pool that cannot change its
+    slots while it runs moves by whole replicas."""
+    prices = _prices(group, spec)
+    if spec.kind != "command":
+        size = spec.pool.concurrency
+        return GroupRequest(name, group, size, size, prices, whole=group.autoscale is not None and not resizes(spec))
+    slots = (group.capacity or Capacity()).slots
+    return GroupRequest(name, group, max(1, slots), slots, prices, whole=True)
+
+
+def _prices(group: Group, spec: WorkerSpec) -> Prices:
+    """What replicas and slots take of the other budgets, as :mod:`fleet.core.planning.budget` counts them."""
+    price = specs.price(group, spec.pool)
+    own = spec.kind != "command" and TRAITS[spec.pool.type].own_processes
+    whole = (group.capacity or Capacity()).processes if spec.kind == "command" else 1
+    return Prices(
+        replica={PROCESSES: whole, MEMORY: price.memory_per_replica_bytes, **_links(price.connections_per_replica)},
+        slot={PROCESSES: int(own), MEMORY: price.memory_per_slot_bytes, **_links(price.connections_per_slot)},
+    )
+
+
+def _links(connections: Iterable[tuple[str, int]]) -> dict[str, int]:
+    return {f"{name} connections": count for name, count in connections}
+
+
+def _rules(manifest: Manifest) -> Rules:
+    balance, limits = manifest.spec.balance, manifest.spec.budgets
+    capacity = _links((limits.connections or {}).items())
+    if limits.processes is not None:
+        capacity[PROCESSES] = limits.processes - (manifest.spec.broker == "embedded") - has_controller(manifest)
+    if limits.memory is not None:
+        capacity[MEMORY] = limits.memory
+    return Rules(manifest.spec.concurrency, balance.tail, moving=balance.mode == "dynamic", capacity=capacity)
+
+
+def _group(manifest: Manifest, name: str, spec: WorkerSpec, sized: Sized) -> DesiredGroup:
+    group = manifest.spec.groups[name]
+    health = group.health or Health()
+    ready_timeout = READY_TIMEOUT_SECONDS if health.ready_timeout is None else health.ready_timeout
+    return DesiredGroup(
+        name=name,
+        spec=spec,
+        shape=sized.shape,
+        rollout=_rollout(name, group, len(sized.shape)),
+        depends_on=_depends_on(manifest, group),
+        price=specs.price(group, spec.pool),
+        capacity_slots=(group.capacity or Capacity()).slots if spec.kind == "command" else None,
+        processes_per_replica=specs.processes(spec, group.capacity),
+        ready_timeout_seconds=ready_timeout,
+        scaling="autoscale" if group.autoscale else "share" if group.share else "replicas",
+        paused=sized.paused,
+        reason=sized.reason,
+    )
+
+
+def _rollout(name: str, group: Group, replicas: int) -> RolloutPolicy:
+    try:
+        return specs.rollout(group, replicas)
+    except Refused as error:
+        raise Refused(f"group {name!r}: {error.message}", hint=error.hint) from None
+
+
+def _depends_on(manifest: Manifest, group: Group) -> tuple[str, ...]:
+    """What must be ready first: as written, and the fleet's own broker before everything."""
+    own = (BROKER_GROUP,) if manifest.spec.broker == "embedded" else ()
+    return (*own, *sorted(group.depends_on or ()))
+
+
+def _budgets(manifest: Manifest) -> Budgets:
+    said = manifest.spec.budgets
+    return Budgets(
+        slots=manifest.spec.concurrency,
+        processes=said.processes,
+        memory_bytes=said.memory,
+        connections=tuple(sorted((said.connections or {}).items())),
+    )
+
+
+def _drained(names: Iterable[str], groups: dict[str, DesiredGroup]) -> frozenset[str]:
+    """Replicas (or whole groups) that take no work, as far as their group is still there."""
+    return frozenset(name for name in names if name in groups or group_of(name) in groups)
+
+
+def _exceptions(overrides: Overrides) -> Iterator[str]:
+    """Every plan names the overrides in force, which explain why it differs from the manifest."""
+    for target in sorted(overrides.reasons):
+        yield f"override: {overrides.reasons[target]} (`fleet resume {target}` ends it)"
+
+
+def _unpriced(manifest: Manifest, groups: Iterable[DesiredGroup]) -> tuple[str, ...]:
+    """A memory budget is only as good as the prices: name the groups without one."""
+    if manifest.spec.budgets.memory is None:
+        return ()
+    unpriced = [
+        group.name
+        for group in groups
+        if group.replicas and not (group.price.memory_per_slot_bytes or group.price.memory_per_replica_bytes)
+        if not group.system
+    ]
+    if not unpriced:
+        return ()
+    names = listed(map(repr, sorted(unpriced)))
+    return (f"the memory budget does not include {names}: no perSlot.memory or perReplica.memory",)

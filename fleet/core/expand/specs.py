@@ -1,0 +1,241 @@
+"""What a replica of a group must be, from what the manifest says and the facts found out before."""
+
+from __future__ import annotations
+
+from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, DesiredGroup, Price, RolloutPolicy
+from fleet.core.expand.facts import AppFacts, Facts
+from fleet.core.manifest import models as text
+from fleet.core.manifest.checks.pools import pool_refusals
+from fleet.core.spec import BrokerSpec, Kind, PoolSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec
+from fleet.errors import Refused
+from pools.traits import TRAITS
+
+DEFAULT_POOL = "prefork"
+GREEN_SLOTS = 100
+SPARES = 1
+_POOL_ALIASES = {"processes": "prefork", "thread": "threads"}
+_BROKER_RESTART = RestartPolicy(backoff_initial_seconds=0.5, backoff_max_seconds=5.0, max_crashes=60)
+_CONTROLLER_RESTART = RestartPolicy(backoff_initial_seconds=0.5, backoff_max_seconds=30.0, max_crashes=60)
+_CONTROLLER_GRACE_SECONDS = 15.0
+
+
+def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
+    """The spec of a full replica of the group. Raises Refused for what no later step could run."""
+    group, spec, release = manifest.spec.groups[name], manifest.spec, manifest.spec.release
+    kind = kind_of(group)
+    app = "" if kind == "command" else group.app or spec.app or ""
+    if kind != "command" and not app:
+        raise Refused(f"group {name!r} names no app", hint="write spec.app or the group's own app, like 'pkg.mod:app'")
+    health, logging = group.health or text.Health(), group.logging or text.Logging()
+    base = WorkerSpec(kind=kind, fleet=manifest.name, group=name)
+    return WorkerSpec(
+        kind=kind,
+        fleet=manifest.name,
+        group=name,
+        pool=base.pool if kind == "command" else _pool(name, group, app, facts),
+        app=app,
+        command=tuple(group.command or ()),
+        queues=_queues(group),
+        broker=_broker(spec.broker, facts),
+        env=tuple(sorted((group.env or {}).items())),
+        secret_env=_secret_env(group, facts),
+        task=_task(group.task or text.Task()),
+        restart=_restart(group.restart or text.Restart()),
+        drain_timeout_seconds=_or((group.drain or text.Drain()).timeout, base.drain_timeout_seconds),
+        ready_after_seconds=_or(health.ready_after, base.ready_after_seconds),
+        workdir=_real(release.workdir or facts.workdir, facts),
+        python=_real(release.python or facts.python, facts),
+        revision=release.revision or "",
+        log_level=logging.level or base.log_level,
+        log_format=logging.format or base.log_format,
+    )
+
+
+def kind_of(group: text.Group) -> Kind:
+    """Which of the three kinds of worker the group runs."""
+    if group.command is not None:
+        return "command"
+    return "celery" if group.worker == "celery" else "worker"
+
+
+def rollout(group: text.Group, replicas: int) -> RolloutPolicy:
+    """The rollout policy. By default: one spare, and a quarter of the replicas may be missing.
+
+    A command gets no spare unless the manifest says so: it may well be one that must never run twice, as beat is.
+    Without a spare at least one replica may be missing, or nothing could ever be replaced.
+    """
+    said = group.rollout or text.Rollout()
+    strategy = said.strategy or "rolling"
+    default = 0 if group.command is not None and said.max_unavailable != 0 else SPARES
+    surge = 0 if strategy == "recreate" else _count(said.max_surge, default)
+    missing = _count(said.max_unavailable, replicas // 4 if surge else max(1, replicas // 4))
+    if strategy == "rolling" and surge == missing == 0:
+        raise Refused(
+            "rollout: maxSurge and maxUnavailable are both 0, so no replica could ever be replaced",
+            hint="allow one spare (maxSurge: 1), or one missing replica (maxUnavailable: 1), or strategy: recreate",
+        )
+    return RolloutPolicy(strategy, surge, missing, said.on_failure or "pause")
+
+
+def price(group: text.Group, pool: PoolSpec) -> Price:
+    """What slots and replicas cost; a pool that bounds a child's memory says its price unless the group does."""
+    slot, replica = group.per_slot or text.Price(), group.per_replica or text.Price()
+    return Price(
+        memory_per_slot_bytes=_count(slot.memory, pool.max_memory_per_child_bytes or 0),
+        memory_per_replica_bytes=_count(replica.memory, 0),
+        connections_per_slot=tuple(sorted((slot.connections or {}).items())),
+        connections_per_replica=tuple(sorted((replica.connections or {}).items())),
+    )
+
+
+def processes(spec: WorkerSpec, capacity: text.Capacity | None) -> int:
+    if spec.kind == "command":
+        return (capacity or text.Capacity()).processes
+    return spec.pool.concurrency + spec.pool.processes_beside_slots if TRAITS[spec.pool.type].own_processes else 1
+
+
+def embedded_broker(fleet: str, facts: Facts) -> DesiredGroup:
+    """The group of the embedded broker. Nothing of the manifest is in its spec, so that no edit restarts it."""
+    spec = WorkerSpec(
+        kind="command",
+        fleet=fleet,
+        group=BROKER_GROUP,
+        command=facts.embedded_command,
+        restart=_BROKER_RESTART,
+        workdir="/",
+    )
+    return _own_program(spec, "the embedded broker")
+
+
+def controller(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
+    """The group of the controller. Of the manifest only the secrets are in its spec: it gets them as the apply read
+    them, because what they come from may not be there for it. The rest it reads at every look."""
+    fleet = manifest.name
+    spec = WorkerSpec(
+        kind="command",
+        fleet=fleet,
+        group=CONTROLLER_GROUP,
+        command=(facts.own_python, "-P", "-m", "fleet", "controller", "--fleet", fleet),
+        secret_env=tuple((secret_variable(name), name, facts.secrets.get(name, "")) for name in secrets_of(manifest)),
+        revision=facts.own_version,
+        restart=_CONTROLLER_RESTART,
+        drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
+        workdir="/",
+    )
+    return _own_program(spec, "moves the slots of the groups that autoscale")
+
+
+def _own_program(spec: WorkerSpec, reason: str) -> DesiredGroup:
+    """A program of fleet's own: one of it, never two, and no part of the budget."""
+    policy = RolloutPolicy("recreate", 0, 1)
+    return DesiredGroup(spec.group, spec, (1,), rollout=policy, capacity_slots=0, system=True, reason=reason)
+
+
+def secret_variable(secret: str) -> str:
+    """The variable in which the controller finds a secret."""
+    return "FLEET_SECRET_" + secret.upper().replace("-", "_")
+
+
+def secrets_of(manifest: text.Manifest) -> tuple[str, ...]:
+    """Every secret that a group or the broker's URL uses, sorted."""
+    names = {secret for group in manifest.spec.groups.values() for secret in (group.secret_env or {}).values()}
+    broker = manifest.spec.broker
+    if isinstance(broker, text.Broker) and isinstance(broker.url, text.SecretRef):
+        names.add(broker.url.secret)
+    return tuple(sorted(names))
+
+
+def _pool(name: str, group: text.Group, app: str, facts: Facts) -> PoolSpec:
+    said, of_app = group.pool or text.Pool(), facts.apps.get(app, AppFacts())
+    kind, class_path = _pool_type(said, of_app, facts)
+    if kind == "custom" and not class_path:
+        raise Refused(
+            f"group {name!r}: pool custom names no class",
+            hint="write pool: {type: custom, class: 'module:Class'}, or set FLEET_CUSTOM_WORKER_POOL",
+        )
+    if said.type is None:
+        _check_able(name, group, kind)
+    traits = TRAITS[kind]
+    default = GREEN_SLOTS if traits.is_green or traits.async_tasks else max(1, facts.cpus)
+    return PoolSpec(
+        type=kind,
+        concurrency=traits.fixed_slots or said.concurrency or of_app.concurrency or default,
+        class_path=class_path,
+        max_tasks_per_child=said.max_tasks_per_child,
+        max_memory_per_child_bytes=said.max_memory_per_child,
+        max_age_per_child_seconds=said.max_age_per_child,
+        start_method=said.start_method or "fork",
+    )
+
+
+def _check_able(name: str, group: text.Group, kind: str) -> None:
+    """A pool the manifest does not name is known only now: refuse what it cannot honour."""
+    refusals = pool_refusals(group.pool or text.Pool(), group.task or text.Task(), kind)
+    if refusals:
+        message = "; ".join(message for _, message, _ in refusals)
+        raise Refused(
+            f"group {name!r}: {message} (the pool comes from the app, or is the default)", hint=refusals[0][2]
+        )
+
+
+def _pool_type(said: text.Pool, of_app: AppFacts, facts: Facts) -> tuple[str, str]:
+    """The kind of pool and the class of a custom one: the manifest, else the app, else prefork."""
+    kind = said.type or (("custom" if said.class_ else "") or of_app.pool or DEFAULT_POOL)
+    kind = _POOL_ALIASES.get(kind, kind)
+    if kind not in TRAITS:
+        return "custom", kind
+    custom_class = said.class_ or facts.custom_pool or ""
+    return kind, custom_class if kind == "custom" else ""
+
+
+def _queues(group: text.Group) -> tuple[QueueSpec, ...]:
+    return tuple(QueueSpec(name, queue.priority or 0) for name, queue in sorted((group.queues or {}).items()))
+
+
+def _broker(said: text.Broker | str | None, facts: Facts) -> BrokerSpec:
+    if said is None:
+        return BrokerSpec()
+    if isinstance(said, str):
+        return BrokerSpec(url=facts.embedded_url)
+    if isinstance(said.url, str):
+        return BrokerSpec(url=said.url, visibility_timeout_seconds=said.visibility_timeout)
+    secret = said.url.secret
+    return BrokerSpec("", secret, facts.secrets.get(secret, ""), said.visibility_timeout)
+
+
+def _secret_env(group: text.Group, facts: Facts) -> tuple[tuple[str, str, str], ...]:
+    named = sorted((group.secret_env or {}).items())
+    return tuple((variable, secret, facts.secrets.get(secret, "")) for variable, secret in named)
+
+
+def _task(said: text.Task) -> TaskPolicy:
+    return TaskPolicy(
+        time_limit_seconds=said.time_limit,
+        soft_time_limit_seconds=said.soft_time_limit,
+        acks=said.acks,
+        prefetch=said.prefetch,
+        max_attempts=_count(said.max_attempts, TaskPolicy().max_attempts),
+        rate_limits=tuple(sorted((said.rate_limits or {}).items())),
+    )
+
+
+def _restart(said: text.Restart) -> RestartPolicy:
+    base, backoff = RestartPolicy(), said.backoff or text.Backoff()
+    return RestartPolicy(
+        backoff_initial_seconds=_or(backoff.initial, base.backoff_initial_seconds),
+        backoff_max_seconds=_or(backoff.max, base.backoff_max_seconds),
+        max_crashes=_count(said.max_crashes, base.max_crashes),
+        window_seconds=_or(said.window, base.window_seconds),
+    )
+
+
+def _real(path: str, facts: Facts) -> str:
+    return facts.real_paths.get(path, path)
+
+
+def _or(said: float | None, default: float) -> float:
+    return default if said is None else said
+
+
+def _count(said: int | None, default: int) -> int:
+    return default if said is None else said

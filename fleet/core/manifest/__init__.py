@@ -1,0 +1,1 @@
+"""The text of a manifest, read, merged and checked."""

@@ -1,0 +1,1 @@
+"""What spans several fields of a manifest."""

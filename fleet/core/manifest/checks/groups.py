@@ -1,0 +1,184 @@
+"""What spans several fields of one group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fleet.core.manifest.checks.context import CheckContext
+from fleet.core.manifest.checks.pools import pool_refusals
+from fleet.core.manifest.merge import OF_WORKERS_ONLY
+from fleet.core.manifest.models import Broker, Group, Pool, Share, Task
+from fleet.core.manifest.tree import Path
+from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
+from fleet.core.text.format import duration, shown
+
+RESERVED_ENV_PREFIX = "FLEET_"
+LONGEST_VARIABLE_BYTES = 131_072
+
+
+def _scaling(context: CheckContext, path: Path, group: Group) -> None:
+    given = [name for name in ("replicas", "share", "autoscale") if getattr(group, name) is not None]
+    if not given:
+        hint = "add `replicas: 1`, or share or autoscale for a part of spec.concurrency"
+        context.problem(path, "the group does not say how many replicas it has", hint)
+    elif len(given) > 1:
+        hint = f"keep one; an overlay removes the other with null: `{given[0]}: null`"
+        context.problem((*path, given[-1]), f"{' and '.join(given)} exclude each other", hint)
+
+
+def _part(context: CheckContext, path: Path, group: Group) -> None:
+    for name in ("share", "autoscale"):
+        part: Share | None = getattr(group, name)
+        if part is None:
+            continue
+        if context.manifest.spec.concurrency is None and not context.is_broken("spec", "concurrency"):
+            hint = "add `concurrency:` to spec: the slots of all groups together"
+            context.problem((*path, name), f"{name} needs spec.concurrency, which is not given", hint)
+        _part_bounds(context, (*path, name), part)
+        if group.command is not None and not (group.capacity and group.capacity.slots):
+            hint = "give replicas, or say what one brings: `capacity: {slots: 1}`"
+            context.problem((*path, name), "a command without slots has no part of the budget", hint)
+
+
+def _part_bounds(context: CheckContext, path: Path, part: Share) -> None:
+    if part.max is None:
+        return
+    if part.min > part.max:
+        context.problem((*path, "min"), f"min {part.min} is more than max {part.max}", "lower min or raise max")
+    elif -(-part.min // part.unit) * part.unit > part.max // part.unit * part.unit:
+        message = f"no multiple of unit {part.unit} lies between min {part.min} and max {part.max}"
+        context.problem((*path, "unit"), message, "choose bounds that are multiples of unit")
+
+
+def _idle(context: CheckContext, path: Path, group: Group) -> None:
+    part = group.autoscale
+    if part is not None and part.idle_after is not None and part.min > 0:
+        hint = "write `min: 0`, or remove idleAfter"
+        context.problem((*path, "autoscale", "idleAfter"), f"idleAfter has no effect with min {part.min}", hint)
+
+
+def _command_alone(context: CheckContext, path: Path, group: Group) -> None:
+    if group.command is None:
+        if group.capacity is not None:
+            hint = "remove it; fleet knows what its workers bring"
+            context.problem((*path, "capacity"), "capacity is for a command, and the group has none", hint)
+        return
+    fields = sorted(name for name in OF_WORKERS_ONLY if getattr(group, name) is not None)
+    for name in fields:
+        hint = f"remove {name}, or remove command and give an app"
+        context.problem((*path, name), f"a command has no {name}: it is a program of its own", hint)
+    if not group.command[0].strip():
+        context.problem((*path, "command", 0), "the program is empty", "the first item is the program to run")
+
+
+def _has_app(context: CheckContext, path: Path, group: Group) -> None:
+    needed = group.command is None and group.app is None and context.manifest.spec.app is None
+    if needed and not context.is_broken("spec", "app"):
+        hint = "add `app: package.module:attribute` to spec or to the group, or give a command"
+        context.problem(path, "the group has neither an app nor a command", hint)
+
+
+def _pool(context: CheckContext, path: Path, group: Group) -> None:
+    pool, task = group.pool or Pool(), group.task or Task()
+    if pool.class_ is not None and pool.type not in (None, "custom"):
+        hint = "write `type: custom`, or remove class"
+        context.problem((*path, "pool", "class"), f"class is for a custom pool, and this is {pool.type}", hint)
+    if pool.type is not None:
+        for below, message, hint in pool_refusals(pool, task, pool.type):
+            context.problem((*path, *below), message, hint)
+
+
+def _celery(context: CheckContext, path: Path, group: Group) -> None:
+    if group.worker != "celery" or group.command is not None:
+        return
+    pool, task, logs = group.pool or Pool(), group.task or Task(), group.logging
+    unable: dict[Path, object] = {
+        ("pool", "type"): pool.type if pool.type == "asyncio" else None,
+        ("pool", "maxAgePerChild"): None if pool.max_age_per_child is None else duration(pool.max_age_per_child),
+        ("pool", "startMethod"): pool.start_method,
+        ("task", "maxAttempts"): task.max_attempts,
+        ("task", "rateLimits"): ", ".join(task.rate_limits) if task.rate_limits else None,
+        ("logging", "format"): logs.format if logs and logs.format == "json" else None,
+    }
+    for below, value in unable.items():
+        if value is not None:
+            hint = "remove it, or use fleet's own worker (`worker: fleet`)"
+            context.problem((*path, *below), f"celery's worker cannot honour {below[-1]} {shown(value)}", hint)
+
+
+def _limits(context: CheckContext, path: Path, group: Group) -> None:
+    task = group.task or Task()
+    if task.soft_time_limit is not None and task.time_limit is not None and task.soft_time_limit >= task.time_limit:
+        message = f"softTimeLimit {duration(task.soft_time_limit)} is not below timeLimit {duration(task.time_limit)}"
+        context.problem(
+            (*path, "task", "softTimeLimit"), message, "the task needs some time to react to the soft limit"
+        )
+    broker = context.manifest.spec.broker
+    if not isinstance(broker, Broker) or broker.visibility_timeout is None or task.time_limit is None:
+        return
+    drain = group.drain.timeout if group.drain else None
+    drain = DRAIN_TIMEOUT_SECONDS if drain is None else drain
+    if task.acks != "early" and task.time_limit + drain > broker.visibility_timeout:
+        total, redelivery = duration(task.time_limit + drain), duration(broker.visibility_timeout)
+        message = (
+            f"timeLimit {duration(task.time_limit)} and drain {duration(drain)} are {total}, longer "
+            f"than the {redelivery} after which the broker delivers a task again"
+        )
+        hint = "raise spec.broker.visibilityTimeout, or lower timeLimit or drain.timeout"
+        context.problem((*path, "task", "timeLimit"), message, hint)
+
+
+def _environment(context: CheckContext, path: Path, group: Group) -> None:
+    for field, variables in (("env", group.env), ("secretEnv", group.secret_env)):
+        for name in sorted(variables or {}):
+            if name.startswith(RESERVED_ENV_PREFIX):
+                hint = "choose another name; fleet sets these for its workers"
+                message = f"names beginning with {RESERVED_ENV_PREFIX} are reserved"
+                context.problem_once((*path, field, name), message, hint)
+    for name in sorted(set(group.env or {}) & set(group.secret_env or {})):
+        message = f"{name} is in env and in secretEnv"
+        context.problem((*path, "secretEnv", name), message, "keep one of them")
+    for name, secret in sorted((group.secret_env or {}).items()):
+        context.declared((*path, "secretEnv", name), secret)
+    for name, value in sorted((group.env or {}).items()):
+        if len(name.encode()) + len(value.encode()) + 2 > LONGEST_VARIABLE_BYTES:
+            message = f"{name} is longer than the {LONGEST_VARIABLE_BYTES:,} bytes a variable may have"
+            context.problem_once((*path, "env", name), message, "put it in a file and give its path")
+
+
+def _policies(context: CheckContext, path: Path, group: Group) -> None:
+    rollout, backoff = group.rollout, group.restart.backoff if group.restart else None
+    if rollout and rollout.strategy == "recreate":
+        for name, value in (("maxSurge", rollout.max_surge), ("maxUnavailable", rollout.max_unavailable)):
+            if value is not None:
+                hint = "remove it, or write `strategy: rolling`"
+                context.problem((*path, "rollout", name), f"{name} has no effect with strategy recreate", hint)
+    elif rollout and rollout.max_surge == 0 and rollout.max_unavailable == 0:
+        message = "nothing could be replaced: no replica may be extra and none may be missing"
+        context.problem(
+            (*path, "rollout", "maxSurge"), message, "write `maxUnavailable: 1`, or a maxSurge of at least 1"
+        )
+    initial, longest = (backoff.initial, backoff.max) if backoff else (None, None)
+    if initial is not None and longest is not None and initial > longest:
+        message = f"initial {duration(initial)} is more than max {duration(longest)}"
+        context.problem((*path, "restart", "backoff", "initial"), message, "lower initial or raise max")
+    ready_after = group.health.ready_after if group.health else None
+    ready_timeout = (group.health.ready_timeout if group.health else None) or READY_TIMEOUT_SECONDS
+    if ready_after is not None and ready_after >= ready_timeout:
+        message = f"readyAfter {duration(ready_after)} is not below readyTimeout {duration(ready_timeout)}"
+        context.problem((*path, "health", "readyAfter"), message, "lower readyAfter or raise readyTimeout")
+
+
+# Each check with the fields it draws conclusions from; it is skipped when one of them is broken.
+GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str, ...]], ...] = (
+    (_scaling, ("replicas", "share", "autoscale")),
+    (_part, ("share", "autoscale", "command", "capacity")),
+    (_idle, ("autoscale",)),
+    (_command_alone, ("command",)),
+    (_has_app, ("app", "command")),
+    (_pool, ("pool",)),
+    (_celery, ("worker", "pool")),
+    (_limits, ("task", "drain")),
+    (_environment, ()),
+    (_policies, ("rollout", "restart", "health")),
+)

@@ -1,0 +1,104 @@
+"""The types of a manifest's single values: names, numbers, durations (seconds, float) and sizes (bytes, int)."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
+
+from fleet.core.text.format import DURATION_PATTERN, seconds_in
+
+NAME_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
+ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
+QUEUE_PATTERN = r"^[A-Za-z0-9_.:@/-]{1,200}$"
+TASK_PATTERN = r"^\S{1,200}$"
+RATE_PATTERN = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)/[smh]$"
+IMPORT_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$"
+SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?$"
+
+LONGEST_SECONDS = 366 * 86_400.0
+LARGEST_BYTES = 1 << 50
+
+_SIZE_UNITS = {"": 1, "Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30, "Ti": 1 << 40}
+
+
+def duration_seconds(text: object) -> float:
+    """``30s``, ``5m``, ``1h30m`` -> seconds. Raises ValueError with a sentence for people, its hint after ``; ``."""
+    seconds = seconds_in(text) if isinstance(text, str) else None
+    if seconds is None:
+        raise ValueError(f"not a duration: {_short(text)}; {_duration_hint(text)}")
+    if seconds > LONGEST_SECONDS:
+        raise ValueError(f"longer than a year: {_short(text)}; leave the field out for no limit")
+    return seconds
+
+
+def size_bytes(text: object) -> int:
+    """``512Mi``, ``2Gi`` -> bytes. Raises ValueError with a sentence for people, its hint after ``; ``."""
+    match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(Ki|Mi|Gi|Ti)?", text) if isinstance(text, str) else None
+    if match is None:
+        raise ValueError(f"not a size: {_short(text)}; {_size_hint(text)}")
+    size = int(float(match[1]) * _SIZE_UNITS[match[2] or ""])
+    if size > LARGEST_BYTES:
+        raise ValueError(f"larger than any machine: {_short(text)}; leave the field out for no limit")
+    return size
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:38]}…{text[-1]}"
+
+
+def _duration_hint(value: object) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f'a duration has a unit: write "{value}s" for seconds'
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):
+        return f'a duration has a unit: write "{value}s" for seconds'
+    return "write it like 30s, 5m or 1h30m"
+
+
+def _size_hint(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f'a size is text with a unit: write {value}Mi for mebibytes, or "{value}" for bytes'
+    return "write it like 512Mi or 2Gi"
+
+
+def word_or_map(value: object) -> str:
+    return "word" if isinstance(value, str) else "map"
+
+
+def tick_seconds(value: object) -> object:
+    """``auto``, or a duration in seconds."""
+    return value if value == "auto" else duration_seconds(value)
+
+
+Seconds = Annotated[
+    float,
+    BeforeValidator(duration_seconds),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["30s", "5m", "1h"]}),
+]
+Bytes = Annotated[
+    int,
+    BeforeValidator(size_bytes),
+    WithJsonSchema({"type": "string", "pattern": SIZE_PATTERN, "examples": ["512Mi", "2Gi"]}),
+]
+Limit = Annotated[Seconds, Field(gt=0)]
+Tick = Annotated[
+    Literal["auto"] | float,
+    BeforeValidator(tick_seconds),
+    WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "string", "pattern": DURATION_PATTERN}]}),
+]
+Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+TaskName = Annotated[str, StringConstraints(pattern=TASK_PATTERN)]
+Rate = Annotated[str, StringConstraints(pattern=RATE_PATTERN), Field(examples=["10/s", "100/m"])]
+EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN, max_length=255)]
+EnvValue = Annotated[str, StringConstraints(max_length=131_072)]
+Argument = Annotated[str, StringConstraints(max_length=131_071)]
+Command = Annotated[list[Argument], Field(min_length=1, max_length=1000)]
+FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
+QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN)]
+Import = Annotated[str, StringConstraints(pattern=IMPORT_PATTERN, max_length=500)]
+Count = Annotated[int, Field(ge=0, le=10_000)]
+Slots = Annotated[int, Field(ge=0, le=1_000_000)]
+Positive = Annotated[int, Field(ge=1, le=100_000)]
+Weight = Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)]

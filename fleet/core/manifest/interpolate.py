@@ -1,0 +1,62 @@
+"""``${env:NAME}`` and ``${env:NAME:-default}`` in values; nothing else is a template.
+
+What is put in stays text and is never read as YAML again. ``$${env:NAME}`` stands for the characters themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+
+from fleet.core.manifest.tree import Findings, Node, Path
+from fleet.core.text.format import shown
+
+_REFERENCE = re.compile(r"\$(?P<escaped>\$)?\{env:(?P<body>[^}]*)(?P<end>\})?")
+_BODY = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-(?P<text>.*))?", re.DOTALL)
+_UNUSABLE = re.compile("[\x00\ud800-\udfff]")
+
+
+def interpolate(node: Node, environ: Mapping[str, str], findings: Findings, path: Path = ()) -> Node:
+    """The tree with every reference replaced. Keys are left alone."""
+    if isinstance(node.value, str):
+        return _text(node, environ, findings, path)
+    if isinstance(node.value, dict):
+        fields = {key: interpolate(child, environ, findings, (*path, key)) for key, child in node.value.items()}
+        return replace(node, value=fields)
+    if isinstance(node.value, list):
+        items = [interpolate(child, environ, findings, (*path, index)) for index, child in enumerate(node.value)]
+        return replace(node, value=items)
+    return node
+
+
+def _text(node: Node, environ: Mapping[str, str], findings: Findings, path: Path) -> Node:
+    text = node.value
+    if not isinstance(text, str) or "{env:" not in text or node.broken:
+        return node
+    wrong: list[tuple[str, str]] = []
+    result = _REFERENCE.sub(lambda match: _value(match, environ, wrong), text)
+    for message, hint in wrong:
+        findings.add(node.place, path, message, hint)
+    return replace(node, value=result, broken=bool(wrong))
+
+
+def _value(match: re.Match[str], environ: Mapping[str, str], wrong: list[tuple[str, str]]) -> str:
+    if match["escaped"]:
+        return match[0][1:]
+    body = _BODY.fullmatch(match["body"])
+    if body is None or match["end"] is None:
+        hint = "write ${env:NAME} or ${env:NAME:-default}; for the characters themselves $${env:"
+        wrong.append((f"not a reference to the environment: {shown(match[0])}", hint))
+        return ""
+    value = environ.get(body["name"])
+    if body["default"] and not value:
+        return str(body["text"])
+    if value is None:
+        hint = f"set it, or give a default: ${{env:{body['name']}:-default}}"
+        wrong.append((f"the environment variable {body['name']} is not set", hint))
+        return ""
+    if bad := _UNUSABLE.search(value):
+        wrong.append((f"the environment variable {body['name']} is not UTF-8 text", f"U+{ord(bad[0]):04X} is in it"))
+        return ""
+    return value

@@ -1,0 +1,375 @@
+"""The models of a manifest, exactly as people write it.
+
+Field names are camelCase in YAML and snake_case here. Durations become seconds (float), sizes become bytes (int). These
+models check shapes and single values; what spans several fields is checked in :mod:`fleet.core.manifest.checks`. The
+descriptions are what editors show and what docs/manifest.md is made of.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    StringConstraints,
+    Tag,
+)
+from pydantic.alias_generators import to_camel
+
+from fleet.core.manifest.field_types import (
+    Bytes,
+    Command,
+    Count,
+    EnvName,
+    EnvValue,
+    FilePath,
+    Import,
+    Limit,
+    Name,
+    Positive,
+    QueueName,
+    Rate,
+    Seconds,
+    Slots,
+    TaskName,
+    Tick,
+    Weight,
+    word_or_map,
+)
+
+API_VERSION = "workerfleet.dev/v1alpha1"
+KIND = "Fleet"
+
+
+class Model(BaseModel):
+    """Strict, closed and frozen: an unknown key is a mistake, and a value never changes after parsing."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True)
+
+
+class Pool(Model):
+    """How a replica runs tasks. Written as a word (`pool: solo`) or as a map."""
+
+    type: Literal["solo", "prefork", "threads", "gevent", "eventlet", "asyncio", "custom"] | None = Field(
+        default=None, description="kind of pool; default: the app's `worker_pool`, else prefork"
+    )
+    concurrency: Positive | None = Field(
+        default=None, description="slots in one replica; when shared or autoscaled, the most slots in one replica"
+    )
+    class_: Import | None = Field(default=None, alias="class", description="`module:Class` of a custom pool")
+    max_tasks_per_child: Positive | None = Field(
+        default=None, description="tasks after which a child process is replaced"
+    )
+    max_memory_per_child: Bytes | None = Field(
+        default=None,
+        description="resident memory after which a child is replaced, when its task is done; at twice as much it is"
+        " killed and the task fails",
+    )
+    max_age_per_child: Limit | None = Field(
+        default=None, description="age at which a child is replaced, when its task is done"
+    )
+    start_method: Literal["fork", "forkserver", "spawn"] | None = Field(
+        default=None,
+        description="how child processes are made: copies of the worker, copies of a process that only imported the"
+        " app, or fresh interpreters; default: fork",
+    )
+
+
+class Share(Model):
+    """A static part of `spec.concurrency`: what fixed groups leave is divided by weight, between bounds."""
+
+    weight: Weight = Field(default=1, description="part of what is divided, relative to the other groups")
+    min: Slots = Field(default=1, description="slots it always has")
+    max: Slots | None = Field(default=None, description="slots it never exceeds")
+    tier: Annotated[int, Field(ge=0, le=1000)] = Field(
+        default=0, description="lower tiers are served before higher ones"
+    )
+    unit: Positive = Field(default=1, description="slots that move together")
+
+
+class Autoscale(Share):
+    """A part of `spec.concurrency` that the controller moves between its bounds."""
+
+    target_wait: Limit | None = Field(default=None, description="95 % of tasks should start within this time")
+    expected_runtime: Limit | None = Field(
+        default=None, description="how long one task takes, until it has been measured"
+    )
+    idle_after: Limit | None = Field(
+        default=None, description="time without work after which it goes to zero; needs `min: 0`"
+    )
+    loans: bool | None = Field(default=None, description="may use slots above its share while others do not need them")
+    on_missing_metrics: Literal["hold", "static"] = Field(
+        default="hold", description="without measurements keep what it has, or go to the static share"
+    )
+
+
+class Queue(Model):
+    """Options of one queue."""
+
+    priority: Annotated[int, Field(ge=0, le=9)] | None = Field(
+        default=None, description="queues with a higher number are emptied first"
+    )
+
+
+class Task(Model):
+    """How tasks are delivered and limited."""
+
+    time_limit: Limit | None = Field(default=None, description="a task that runs longer is ended")
+    soft_time_limit: Limit | None = Field(default=None, description="an exception is raised in a task that runs longer")
+    acks: Literal["early", "late"] | None = Field(
+        default=None,
+        description="acknowledge before or after a task runs; default: the app's setting, for a registry late",
+    )
+    prefetch: Positive | None = Field(
+        default=None, description="messages a replica holds in all; default: as many as it has free slots"
+    )
+    max_attempts: Positive | None = Field(default=None, description="deliveries of one task before it is dead-lettered")
+    rate_limits: dict[TaskName, Rate] | None = Field(
+        default=None,
+        description="how often a replica may start a task, by the task's name, such as `shop.mail: 10/s`;"
+        " default: the app's own setting",
+    )
+
+
+class Drain(Model):
+    """How a replica leaves."""
+
+    timeout: Seconds | None = Field(default=None, description="time it may take to finish what it runs; default: 60s")
+
+
+class Backoff(Model):
+    """Growing pauses between restarts of a crashing replica."""
+
+    initial: Limit | None = Field(default=None, description="the first pause, doubled at each crash; default: 1s")
+    max: Limit | None = Field(default=None, description="the longest pause; default: 1m")
+
+
+class Restart(Model):
+    """When a crashing replica is started again, and when it is parked."""
+
+    backoff: Backoff | None = Field(default=None, description="pauses between restarts")
+    max_crashes: Positive | None = Field(
+        default=None, description="more crashes than this within the window park it; default: 8"
+    )
+    window: Limit | None = Field(default=None, description="how far back crashes are counted; default: 10m")
+
+
+class Rollout(Model):
+    """How replicas are replaced when what they must be changes."""
+
+    strategy: Literal["rolling", "recreate"] | None = Field(
+        default=None, description="a few at a time, or all stopped before the first new one starts; default: rolling"
+    )
+    max_surge: Count | None = Field(
+        default=None, description="replicas there may be beyond the wanted number; default: 1, for a command 0"
+    )
+    max_unavailable: Count | None = Field(
+        default=None, description="replicas that may be missing meanwhile; default: a quarter of them"
+    )
+    on_failure: Literal["pause", "rollback"] | None = Field(
+        default=None, description="what happens when new replicas do not get ready; default: pause"
+    )
+
+
+class Health(Model):
+    """When a replica counts as ready."""
+
+    ready_after: Seconds | None = Field(
+        default=None, description="a command is ready when it has lived this long; default: 1s"
+    )
+    ready_timeout: Limit | None = Field(
+        default=None, description="a replica that is not ready by then has failed; default: 1m"
+    )
+
+
+class Logging(Model):
+    """What a worker writes to its log."""
+
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(default=None, description="default: INFO")
+    format: Literal["text", "json"] | None = Field(default=None, description="default: text")
+
+
+class Price(Model):
+    """What one slot or one replica costs, for `spec.budgets`."""
+
+    memory: Bytes | None = Field(default=None, description="resident memory")
+    connections: dict[Name, Count] | None = Field(
+        default=None, description="connections by name, such as `postgres: 2`"
+    )
+
+
+class Capacity(Model):
+    """What one replica of a command brings, which fleet cannot know."""
+
+    slots: Count = Field(default=0, description="tasks it runs at a time; counts against `spec.concurrency`")
+    processes: Positive = Field(default=1, description="processes it consists of")
+
+
+class Requirement(Model):
+    """When a group counts as there for one that depends on it."""
+
+    condition: Literal["ready"] = Field(default="ready", description="all its replicas are ready")
+
+
+class GroupFields(Model):
+    """Fields of a group that `spec.defaults` may hold as well. A field that is left out takes its default."""
+
+    app: Import | None = Field(
+        default=None, description="Celery app or `fleet.Tasks` registry as `module:attribute`; default: `spec.app`"
+    )
+    worker: Literal["fleet", "celery"] | None = Field(
+        default=None, description="who runs the app: fleet's own worker, or `celery worker`; default: fleet"
+    )
+    command: Command | None = Field(default=None, description="any program, instead of an app")
+    capacity: Capacity | None = Field(
+        default=None, description="what one replica of a command brings; default: no slots"
+    )
+    pool: Pool | None = Field(default=None, description="how a replica runs tasks: a word such as `solo`, or a map")
+    replicas: Count | None = Field(default=None, description="fixed number of replicas")
+    share: Share | None = Field(default=None, description="instead of replicas: a static part of `spec.concurrency`")
+    autoscale: Autoscale | None = Field(
+        default=None, description="instead of replicas: a part that the controller moves"
+    )
+    queues: dict[QueueName, Queue] | None = Field(
+        default=None,
+        description="queues to consume, as a list or as a map with options; default: the app's default queue",
+    )
+    env: dict[EnvName, EnvValue] | None = Field(default=None, description="environment variables; numbers go in quotes")
+    secret_env: dict[EnvName, Name] | None = Field(
+        default=None, description="environment variables from declared secrets"
+    )
+    task: Task | None = Field(default=None, description="how tasks are delivered and limited")
+    drain: Drain | None = Field(default=None, description="how a replica leaves")
+    restart: Restart | None = Field(default=None, description="when a crashing replica is started again")
+    rollout: Rollout | None = Field(default=None, description="how replicas are replaced")
+    health: Health | None = Field(default=None, description="when a replica counts as ready")
+    logging: Logging | None = Field(default=None, description="what a worker writes to its log")
+    per_slot: Price | None = Field(default=None, description="what one slot costs, for the budgets")
+    per_replica: Price | None = Field(default=None, description="what one replica costs, for the budgets")
+    paused: bool | None = Field(default=None, description="hold the group at zero replicas")
+    depends_on: dict[Name, Requirement] | None = Field(
+        default=None, description="groups that must be ready first, as a list or as a map"
+    )
+
+
+class Defaults(GroupFields):
+    """Merged into every group: a group's own value wins, maps are merged, null removes (RFC 7386)."""
+
+
+class Group(GroupFields):
+    """Identical workers with one name: what is scaled. Exactly one of `replicas`, `share` and `autoscale`."""
+
+
+class Release(Model):
+    """The code that workers run. A path that is a symlink is resolved when planning, so that a new target is seen."""
+
+    workdir: FilePath | None = Field(
+        default=None,
+        description="working folder, also importable; relative to the manifest; default: the manifest's folder",
+    )
+    python: FilePath | None = Field(default=None, description="the interpreter; default: the one that runs fleet")
+    revision: str | None = Field(default=None, description="any text; when it changes, workers are replaced")
+
+
+class SecretRef(Model):
+    """The name of a declared secret."""
+
+    secret: Name = Field(description="a name under `spec.secrets`")
+
+
+class Broker(Model):
+    """Where tasks come from: a kombu URL, given or as a secret."""
+
+    url: Annotated[
+        Annotated[str, StringConstraints(min_length=1, max_length=4096), Tag("word")]
+        | Annotated[SecretRef, Tag("map")],
+        Discriminator(word_or_map),
+    ] = Field(description="a kombu URL such as `redis://host/0`, or `{secret: name}`")
+    visibility_timeout: Limit | None = Field(
+        default=None,
+        description="time after which the broker delivers an unacknowledged task again, where it does so by time",
+    )
+
+
+class Secret(Model):
+    """One source of a secret value: exactly one of the fields."""
+
+    file: FilePath | None = Field(default=None, description="file that holds it, readable by its owner only")
+    env: EnvName | None = Field(default=None, description="environment variable of the `fleet` command that holds it")
+    exec: Command | None = Field(default=None, description="command that prints it")
+
+
+class Budgets(Model):
+    """Ceilings over the whole fleet, checked at rest and at the rollout's peak."""
+
+    processes: Positive | None = Field(default=None, description="operating system processes")
+    memory: Bytes | None = Field(default=None, description="memory, from `perSlot` and `perReplica`")
+    connections: dict[Name, Positive] | None = Field(
+        default=None, description="connections by name, such as `postgres: 120`"
+    )
+
+
+class Balance(Model):
+    """How `spec.concurrency` is divided over time."""
+
+    mode: Literal["dynamic", "static", "off"] = Field(
+        default="dynamic", description="whether the controller moves slots"
+    )
+    tick: Tick = Field(default="auto", description="time between two decisions")
+    surplus: Literal["keep", "release"] = Field(
+        default="keep", description="what happens with slots that no group needs"
+    )
+    squeeze: Seconds = Field(default=120.0, description="how long a shortage may cut others to what they need")
+    tail: Literal["hold", "fill"] = Field(
+        default="hold", description="leave what is less than the next unit, or give it on"
+    )
+
+
+class Spec(Model):
+    """What the fleet is."""
+
+    app: Import | None = Field(
+        default=None, description="Celery app or `fleet.Tasks` registry of all groups, `module:attribute`"
+    )
+    release: Release = Field(default=Release(), description="the code that workers run")
+    broker: (
+        Annotated[
+            Annotated[Literal["embedded"], Tag("word")] | Annotated[Broker, Tag("map")], Discriminator(word_or_map)
+        ]
+        | None
+    ) = Field(default=None, description="`embedded` (a Redis that fleet runs itself) or a map with `url`")
+    secrets: dict[Name, Secret] = Field(default={}, description="secrets by name, each with one source")
+    concurrency: Slots | None = Field(default=None, description="the budget of slots over all groups")
+    balance: Balance = Field(default=Balance(), description="how the budget is divided over time")
+    budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
+    defaults: Defaults = Field(default=Defaults(), description="merged into every group")
+    groups: dict[Name, Group] = Field(default={}, description="the groups by name; at least one")
+
+
+class Metadata(Model):
+    """The name of the fleet, and what people write beside it."""
+
+    name: Name = Field(description="name of the fleet; its folder, and part of its workers' names")
+    labels: dict[str, str] = Field(default={}, description="free text for people and tools")
+    annotations: dict[str, str] = Field(default={}, description="free text for people and tools")
+
+
+class Manifest(Model):
+    """One fleet, whole."""
+
+    api_version: Literal["workerfleet.dev/v1alpha1"] = Field(description="version of this format")
+    kind: Literal["Fleet"] = Field(description="always `Fleet`")
+    metadata: Metadata = Field(description="the name of the fleet")
+    spec: Spec = Field(description="what the fleet is")
+
+    @property
+    def name(self) -> str:
+        return self.metadata.name
+
+
+def field_named(model: type[BaseModel], alias: str) -> Any | None:
+    """The pydantic field that is written ``alias`` in a manifest, or None."""
+    return next((info for name, info in model.model_fields.items() if alias == (info.alias or name)), None)

@@ -1,0 +1,197 @@
+"""Manifest text to a Manifest: read, merge, fill in, check; every problem at once with file:line:column and key path.
+
+sources ─load─▶ trees ─merge─▶ one tree ─interpolate─▶ ─inherit─▶ complete groups ─validate─▶ Manifest ─check─▶ Parsed
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.core.manifest import merge, model_validation
+from fleet.core.manifest.checks import fleet
+from fleet.core.manifest.interpolate import interpolate
+from fleet.core.manifest.models import API_VERSION, KIND, Defaults, Manifest
+from fleet.core.manifest.tree import Findings, Node, Path, Position, Source, path_text, plain
+from fleet.core.manifest.yaml_reader import load
+from fleet.core.text.suggest import kind_of
+from fleet.errors import ManifestError, Problem
+
+__all__ = ["Parsed", "Position", "Positions", "Source", "from_document", "parse", "schema"]
+
+MOST_PROBLEMS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Where each value of a merged manifest is written."""
+
+    tree: Node
+
+    def at(self, path: Path | str) -> Position:
+        """The place of a key path, or of the nearest thing around it that is written down."""
+        parts: Path = tuple(path.split(".")) if isinstance(path, str) else path
+        best = self.tree
+        for length in range(1, len(parts) + 1):
+            node = self.tree.get(*parts[:length])
+            if node is None:
+                break
+            best = node
+        return best.place
+
+    def problem(self, path: Path | str, message: str, hint: str = "") -> Problem:
+        """A problem at a key path, for checks that need more than the manifest."""
+        place = self.at(path)
+        text = path if isinstance(path, str) else path_text(path)
+        return Problem(place.source, place.line, place.column, text, message, hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """A manifest that holds, and what was noticed on the way.
+
+    document: the merged, filled-in manifest as plain JSON values, groups complete and without ``spec.defaults``; what
+    :func:`from_document` reads back to an equal manifest. No declared secret's value is in it.
+    """
+
+    manifest: Manifest
+    positions: Positions
+    warnings: tuple[Problem, ...]
+    document: dict[str, Any]
+
+
+def parse(sources: Sequence[Source], *, environ: Mapping[str, str]) -> Parsed:
+    """One manifest from one or more texts, merged left to right. Raises ManifestError with every problem."""
+    findings = Findings()
+    trees = [load(source, findings) for source in sources]
+    if not trees:
+        findings.add(Position("manifest"), (), "no manifest was given", "name a file, such as manifests/prod.yaml")
+    readable = [tree for tree in trees if tree is not None and _is_map(tree, findings)]
+    if len(readable) < len(trees) or not readable:
+        raise _refusal(findings)
+    expanded = [merge.expand_shorthands(tree, findings) for tree in readable]
+    tree = interpolate(merge.merge_all(expanded), environ, findings)
+    return _finish(tree, findings)
+
+
+def from_document(document: Mapping[str, Any], *, name: str) -> Parsed:
+    """The manifest of a ``Parsed.document`` kept earlier; ``name`` stands for its file in problems."""
+    findings = Findings()
+    tree = merge.expand_shorthands(_tree(document, Position(name)), findings)
+    return _finish(tree, findings)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a manifest, shorthands included, as editors complete from it."""
+    from fleet.core.manifest.schema import json_schema  # only the verbs `schema` and `init` need it
+
+    return json_schema()
+
+
+def _is_map(tree: Node, findings: Findings) -> bool:
+    if isinstance(tree.value, dict):
+        return True
+    message = f"a manifest is a map of fields, and this is {kind_of(plain(tree))}"
+    findings.add(tree.at, (), message, "start with `apiVersion:`, `kind:`, `metadata:` and `spec:`")
+    return False
+
+
+def _tree(value: Any, at: Position) -> Node:
+    if isinstance(value, Mapping):
+        return Node({str(key): _tree(child, at) for key, child in value.items()}, at)
+    if isinstance(value, list | tuple):
+        return Node([_tree(child, at) for child in value], at)
+    return Node(value, at)
+
+
+def _finish(tree: Node, findings: Findings) -> Parsed:
+    tree, removed = merge.strip_nulls(merge.inherit(tree), findings)
+    broken = _broken_paths(tree)
+    for path, node in removed:
+        if complaint := model_validation.unknown_key(path):
+            findings.add(node.place, path, complaint.message, complaint.hint)
+    manifest = _shaped(tree, findings, broken)
+    if manifest is not None:
+        fleet.check(manifest, tree, findings, broken)
+    if findings.problems or manifest is None:
+        raise _refusal(findings)
+    document = plain(tree)
+    document["spec"].pop("defaults", None)
+    spec = manifest.spec.model_copy(update={"defaults": Defaults()})
+    manifest = manifest.model_copy(update={"spec": spec})
+    return Parsed(manifest, Positions(tree), tuple(findings.warnings), document)
+
+
+def _broken_paths(node: Node, path: Path = ()) -> set[Path]:
+    if node.broken:
+        return {path}
+    return {found for key, child in node.children() for found in _broken_paths(child, (*path, key))}
+
+
+# shape: what is wrong is reported, then left out, so that the rest can be checked too
+
+
+def _shaped(tree: Node, findings: Findings, broken: set[Path]) -> Manifest | None:
+    document: dict[str, Any] = plain(tree)
+    manifest, complaints = model_validation.validate(document)
+    known = broken | {complaint.meant for complaint in complaints if complaint.meant}
+    seen: set[tuple[Position, str]] = set()
+    for complaint in complaints:
+        place = Positions(tree).at(complaint.path)
+        if not _is_about(complaint.path, known) and (place, complaint.message) not in seen:
+            findings.add(place, _shown_path(tree, complaint.path), complaint.message, complaint.hint)
+        seen.add((place, complaint.message))
+    broken |= known | {complaint.path for complaint in complaints}
+    return manifest or _salvage(document, broken)
+
+
+def _is_about(path: Path, broken: set[Path]) -> bool:
+    return any(path[:length] in broken for length in range(len(path) + 1))
+
+
+def _shown_path(tree: Node, path: Path) -> Path:
+    node = tree.get(*path)
+    return path[:-1] if node is not None and node.implied else path
+
+
+def _salvage(document: dict[str, Any], broken: set[Path]) -> Manifest | None:
+    """The manifest without what is wrong, for the checks that follow. Never given to a caller."""
+    if not isinstance(document.get("spec"), dict):
+        return None
+    head: dict[str, Any] = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "unnamed"}}
+    document = {"spec": copy.deepcopy(document["spec"]), **head}
+    paths = broken
+    for _ in range(_MOST_ROUNDS):
+        for path in paths:
+            _drop(document, path)
+        manifest, complaints = model_validation.validate(document)
+        if manifest is not None:
+            return manifest
+        paths = {complaint.path[:-1] if complaint.is_missing else complaint.path for complaint in complaints}
+    return None
+
+
+_MOST_ROUNDS = 4
+
+
+def _drop(document: Any, path: Path) -> None:
+    if path[:1] != ("spec",):
+        return
+    for part in path[:-1]:
+        document = document.get(part) if isinstance(document, dict) else None
+    if isinstance(document, dict):
+        document.pop(path[-1], None)
+    elif isinstance(document, list) and isinstance(path[-1], int) and path[-1] < len(document):
+        document[path[-1]] = "broken"
+
+
+def _refusal(findings: Findings) -> ManifestError:
+    unique = list(dict.fromkeys(findings.problems))
+    order = {source: rank for rank, source in enumerate(dict.fromkeys(problem.source for problem in unique))}
+    unique.sort(key=lambda problem: (order[problem.source], problem.line, problem.column))
+    if len(unique) > MOST_PROBLEMS:
+        more = Problem(unique[0].source, 0, 0, "", f"and {len(unique) - MOST_PROBLEMS:,} more problems")
+        unique = [*unique[:MOST_PROBLEMS], more]
+    return ManifestError(unique)

@@ -1,0 +1,1 @@
+"""Desired and observed replicas become a plan."""

@@ -1,0 +1,1 @@
+"""A load against a manifest, without processes and without waiting."""

@@ -1,0 +1,1 @@
+"""What this machine adds to a manifest: files, facts, secrets."""

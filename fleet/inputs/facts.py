@@ -1,0 +1,133 @@
+"""What this machine adds to a manifest: real paths, cores, values of secrets, and what an app says of itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from fleet._version import __version__
+from fleet.broker import embedded
+from fleet.core.desired import Desired
+from fleet.core.expand.expand import expand
+from fleet.core.expand.facts import NO_OVERRIDES, AppFacts, Facts, Overrides
+from fleet.core.expand.specs import kind_of, secrets_of
+from fleet.core.manifest.models import Group, Manifest
+from fleet.errors import FleetError
+from fleet.inputs import machine, secrets
+from fleet.inputs.manifest import LoadedManifest
+from fleet.state.paths import Places
+
+PROBE_TIMEOUT_SECONDS = 120.0
+_CUSTOM_POOL = ("FLEET_CUSTOM_WORKER_POOL", "CELERY_CUSTOM_WORKER_POOL")
+
+
+def desired_of(
+    loaded: LoadedManifest, places: Places, *, redis_server: str = "", overrides: Overrides = NO_OVERRIDES
+) -> tuple[Desired, Mapping[str, str]]:
+    """The fleet a manifest describes on this machine, and the values of its secrets by name.
+
+    Reads secrets, and asks apps where the manifest is silent. Raises SecretError and FleetError.
+    """
+    values = secret_values(loaded)
+    facts = gather(loaded, places, values, redis_server=redis_server)
+    return expand(loaded.manifest, facts=facts, overrides=overrides), values
+
+
+def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *, redis_server: str = "") -> Facts:
+    """What the edges find out before planning."""
+    spec, base = loaded.manifest.spec, loaded.origin.base
+    own_broker = spec.broker == "embedded"
+    paths = machine.real_paths([spec.release.workdir, spec.release.python], base=base)
+    workdir = paths.get(spec.release.workdir or "", base)
+    python = paths.get(spec.release.python or "", sys.executable)
+    marks = secrets.fingerprints(values, key=secrets.fleet_key(places.key)) if values else {}
+    return Facts(
+        cpus=machine.cpus(),
+        python=sys.executable,
+        own_python=sys.executable,
+        own_version=__version__,
+        workdir=machine.real_path(base, base=base),
+        embedded_url=embedded.url(places) if own_broker else "",
+        embedded_command=embedded.command(places, embedded.server(places, setting=redis_server)) if own_broker else (),
+        custom_pool=next((os.environ[name] for name in _CUSTOM_POOL if os.environ.get(name)), None),
+        real_paths=paths,
+        apps={app: _app_facts(app, python, workdir) for app in silent_apps(loaded.manifest)},
+        secrets=marks,
+    )
+
+
+def secret_values(loaded: LoadedManifest, *, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Name -> value of every secret that a group or the broker's URL uses; only what is not ``given`` is read.
+
+    Raises SecretError.
+    """
+    names = [name for name in secrets_of(loaded.manifest) if name not in given]
+    declared = loaded.manifest.spec.secrets
+    return dict(given) | secrets.resolve(declared, folder=Path(loaded.origin.base), environ=os.environ, only=names)
+
+
+def silent_apps(manifest: Manifest) -> list[str]:
+    """Apps whose own ``worker_pool`` or ``worker_concurrency`` counts, because a group of them says nothing."""
+    apps = {group.app or manifest.spec.app or "" for group in manifest.spec.groups.values() if _is_silent(group)}
+    return sorted(apps - {""})
+
+
+def _is_silent(group: Group) -> bool:
+    if kind_of(group) == "command":
+        return False
+    pool = group.pool
+    if pool is None or not (pool.type or pool.class_):
+        return True
+    return pool.type != "solo" and pool.concurrency is None
+
+
+def _app_facts(app: str, python: str, workdir: str) -> AppFacts:
+    answer = probe(app, python=python, workdir=workdir)
+    return AppFacts(pool=answer.get("pool"), concurrency=answer.get("concurrency"))
+
+
+@lru_cache(maxsize=32)
+def probe(app: str, *, python: str, workdir: str, env: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
+    """What an app says of itself, asked once in a process of its own. ``env``: variables beside our own.
+
+    Raises FleetError when it cannot be imported.
+    """
+    hint = "mend the import; `pool: {type: …, concurrency: …}` in every group spares the question"
+    command = [python, "-m", "fleet.worker.probe", app]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=workdir,
+            env={**os.environ, **dict(env)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise FleetError(f"cannot ask app {app} with {python} in {workdir}: {error}", hint=hint) from error
+    answer = _last_document(done.stdout.splitlines())
+    if done.returncode or "error" in answer:
+        said = answer.get("error") or (done.stderr.strip().splitlines() or ["no answer"])[-1]
+        raise FleetError(f"app {app}: {said}", hint=str(answer.get("hint") or hint))
+    return answer
+
+
+def _last_document(lines: Iterable[str]) -> dict[str, Any]:
+    """The answer is the last line; an app may print what it likes before."""
+    for line in reversed(list(lines)):
+        try:
+            document = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(document, dict):
+            return document
+    return {}

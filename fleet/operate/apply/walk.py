@@ -1,0 +1,244 @@
+"""Walks a plan: one step, the calls it is made of, and one event each time something happens to it.
+
+It decides nothing. Which steps there are, in which wave and after which others was said by the plan; this module asks
+the backend, waits until the world shows the effect, and stops the rollout at the first step that fails. Everything it
+asks for is idempotent, so a walk that was killed is finished by walking the next plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fleet.backends.base import Backend
+from fleet.core.desired import Desired
+from fleet.core.observed import Observed, State
+from fleet.core.plan import Action, Plan, Step
+from fleet.errors import FleetError, Interrupted, NotReady, Unreachable
+from fleet.operate.apply.effects import (
+    RUNS,
+    RUNS_ON,
+    Request,
+    RunningStep,
+    ask,
+    condition,
+    failure_of,
+    is_heavy,
+    is_ready,
+    lacks_supervisor,
+    requests_of,
+    took_effect,
+)
+from fleet.operate.apply.events import Event, Listener, Phase, Report, WalkOptions, interrupted, not_ready, steps_failed
+
+PAUSE_MIN_SECONDS = 0.02
+PAUSE_MAX_SECONDS = 0.5
+PAUSE_GROWTH = 1.5
+
+
+def apply(
+    plan: Plan,
+    backend: Backend,
+    *,
+    desired: Desired,
+    secrets: Mapping[str, str],
+    on_event: Listener | None = None,
+    options: WalkOptions | None = None,
+) -> Report:
+    """Bring the world to where the plan ends. Raises RolloutFailed, NotReady, Unreachable or Interrupted."""
+    if any(step.action in RUNS for step in plan.changes):
+        backend.prepare(desired)
+    return _Walk(plan, backend, secrets, on_event or _no_listener, options or WalkOptions()).run()
+
+
+def _no_listener(_events: Sequence[Event]) -> None:
+    """Nobody listens."""
+
+
+@dataclass(slots=True)
+class _Walk:
+    """``seen`` is the last look at the world; ``done`` holds steps by id, ``running`` those that were begun."""
+
+    plan: Plan
+    backend: Backend
+    secrets: Mapping[str, str]
+    on_event: Listener
+    options: WalkOptions
+    began_at: float = field(init=False)
+    seen: Observed = field(init=False)
+    done: dict[str, Step] = field(default_factory=dict)
+    failures: list[tuple[Step, str]] = field(default_factory=list)
+    running: list[RunningStep] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.began_at = self.options.now()
+        self.seen = self.backend.observe()
+
+    def run(self) -> Report:
+        changes = self.plan.changes
+        self._tell("planned", ((step, step.reason) for step in changes))
+        for step in self.plan.steps:
+            if step.action is Action.KEEP:
+                self.done[step.id] = step
+        for wave in sorted({step.wave for step in changes}):
+            self._walk_wave([step for step in changes if step.wave == wave])
+            if self.failures:
+                raise steps_failed(self.plan, self.failures, done=len(self._done_changes()))
+        if self.options.wait:
+            self._wait_for_kept([step for step in self.plan.steps if step.action in RUNS_ON and step.target])
+        return Report(tuple(self._done_changes()), self._elapsed(), self.seen)
+
+    def _walk_wave(self, waiting: list[Step]) -> None:
+        """Rounds of: begin what may begin, ask, look, move on. After a failure what is under way is still finished."""
+        pause = PAUSE_MIN_SECONDS
+        while waiting or self.running:
+            self._check_may_go_on()
+            if not self.failures:
+                waiting = self._begin(waiting)
+            if not self.running:
+                return
+            self._ask()
+            moved = self._look()
+            pause = PAUSE_MIN_SECONDS if moved else min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
+            if self.running and not moved:
+                self.options.sleep(pause)
+
+    # --- begin
+
+    def _begin(self, waiting: list[Step]) -> list[Step]:
+        """Begin every step that may; the others."""
+        ready = [step for step in waiting if all(one in self.done for one in step.after)]
+        if not ready and waiting and not self.running:
+            self._fail(waiting[0], f"waits for {', '.join(waiting[0].after)}, which is in no earlier wave")
+            return waiting
+        ready = self._paced(ready)
+        self._tell("started", ((step, step.reason) for step in ready))
+        for step in ready:
+            self.running.append(RunningStep(step, requests_of(step, self.seen.replicas.get(step.replica))))
+        begun = {step.id for step in ready}
+        return [step for step in waiting if step.id not in begun]
+
+    def _paced(self, ready: list[Step]) -> list[Step]:
+        """Those that may begin now without too many workers being on their way up."""
+        limit = self.options.starts_at_once
+        if limit is None:
+            return ready
+        room = limit - sum(is_heavy(one.step) for one in self.running)
+        heavy = [step for step in ready if is_heavy(step)]
+        late = {step.id for step in heavy[max(0, room) :]}
+        return [step for step in ready if step.id not in late]
+
+    # --- ask
+
+    def _ask(self) -> None:
+        """One call per kind of request, for every step that is there."""
+        for request in Request:
+            batch = [one for one in self.running if not one.asked and one.request is request]
+            if batch:
+                self._ask_for(request, batch)
+
+    def _ask_for(self, request: Request, batch: Sequence[RunningStep]) -> None:
+        for one in batch:
+            known = self.seen.replicas.get(one.step.replica)
+            one.was_parked = known is not None and known.state is State.FAILED
+            one.asked, one.asked_at = True, self.options.now()
+        try:
+            ask(self.backend, request, [one.step for one in batch], secrets=self.secrets)
+        except (Unreachable, Interrupted) as error:
+            self._tell("failed", ((one.step, error.message) for one in batch))
+            raise
+        except FleetError as error:
+            for one in batch:
+                self._fail(one.step, error.message)
+
+    # --- look, and move on
+
+    def _look(self) -> bool:
+        """Observe once and move every step whose current request took effect. True when any moved."""
+        self.seen = self.backend.observe()
+        moves = [self._move(one) for one in tuple(self.running)]
+        return any(moves)
+
+    def _move(self, one: RunningStep) -> bool:
+        now = self.options.now()
+        if took_effect(one, self.seen, now=now, wait=self.options.wait):
+            one.left.pop(0)
+            one.asked = False
+            if not one.left:
+                self._finish(one)
+            return True
+        if lacks_supervisor(one, self.seen):
+            raise self._supervisor_lost(one)
+        if reason := failure_of(one, self.seen, now=now):
+            self._fail(one.step, reason)
+            return True
+        if self.options.passing:
+            self._finish(one)
+            return True
+        return False
+
+    def _finish(self, one: RunningStep) -> None:
+        self.running.remove(one)
+        self.done[one.step.id] = one.step
+        self._tell("done", [(one.step, one.step.reason)])
+
+    def _fail(self, step: Step, reason: str) -> None:
+        self.running = [one for one in self.running if one.step.id != step.id]
+        self.failures.append((step, reason))
+        self._tell("failed", [(step, reason)])
+
+    def _done_changes(self) -> list[Step]:
+        return [step for step in self.plan.changes if step.id in self.done]
+
+    def _wait_for_kept(self, kept: Sequence[Step]) -> None:
+        """What the plan left alone must be ready too before the fleet is."""
+        if not kept:
+            return
+        began = self.options.now()
+        pause = PAUSE_MIN_SECONDS
+        while True:
+            self._check_may_go_on()
+            self.seen = self.backend.observe()
+            late = [step for step in kept if not is_ready(self.seen.replicas.get(step.replica), "")]
+            if not late:
+                return
+            waited = self.options.now() - began
+            gone = [step for step in late if waited > step.ready_timeout_seconds or self._is_parked(step.replica)]
+            if gone or not self.seen.up:
+                raise self._not_ready(late)
+            pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
+            self.options.sleep(pause)
+
+    def _is_parked(self, name: str) -> bool:
+        replica = self.seen.replicas.get(name)
+        return replica is None or replica.state is State.FAILED
+
+    # --- how it ends early, and what it tells
+
+    def _check_may_go_on(self) -> None:
+        """Raise Interrupted after a signal, NotReady after the timeout."""
+        if signum := self.options.interrupted():
+            raise interrupted(self.plan, done=len(self._done_changes()), signum=signum)
+        limit = self.options.timeout_seconds
+        if limit is not None and self._elapsed() > limit:
+            raise self._not_ready([one.step for one in self.running], f"not ready within {limit:g} s")
+
+    def _not_ready(self, late: Sequence[Step], head: str = "the fleet is not ready") -> NotReady:
+        conditions = [(step.replica, condition(self.seen.replicas.get(step.replica))) for step in late]
+        return not_ready(self.plan, conditions, head)
+
+    def _supervisor_lost(self, one: RunningStep) -> Unreachable:
+        doing = "changing its settings" if one.request is Request.RESIZE else "starting"
+        return Unreachable(
+            f"fleet {self.plan.fleet}: the supervisor went away while {one.step.replica} was {doing}",
+            hint="run the same command again to resume",
+        )
+
+    def _tell(self, phase: Phase, what: Iterable[tuple[Step, str]]) -> None:
+        elapsed = self._elapsed()
+        events = [Event(phase, step, reason, elapsed) for step, reason in what]
+        if events:
+            self.on_event(events)
+
+    def _elapsed(self) -> float:
+        return self.options.now() - self.began_at

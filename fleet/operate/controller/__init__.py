@@ -1,0 +1,1 @@
+"""The loop that moves slots between groups."""

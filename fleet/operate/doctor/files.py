@@ -1,0 +1,83 @@
+"""Checks of a fleet's files: permissions, what killed commands left, and program files that were edited."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from fleet.backends.supervisor.observe import UNSTARTED
+from fleet.backends.supervisor.replica_files import Folder
+from fleet.backends.supervisor.rpc import DaemonDown
+from fleet.errors import FleetError
+from fleet.operate.doctor.finding import Examined, Finding
+
+
+def permission_findings(examined: Examined) -> Iterator[Finding]:
+    """Folders 0700, files 0600, all of them ours."""
+    places = examined.places
+    folders = [places.root, places.run, places.state, places.log, places.conf_d, places.specs, places.records]
+    files = [*places.specs.glob("*"), *places.conf_d.glob("*.conf"), *places.records.glob("*"), places.supervisord_conf]
+    for path, allowed in [*((path, 0o700) for path in folders), *((path, 0o600) for path in files)]:
+        try:
+            status = path.lstat()
+        except OSError:
+            continue
+        if status.st_uid != os.geteuid():
+            message = f"{path} belongs to uid {status.st_uid}, not to {os.geteuid()}"
+            yield Finding("error", "permissions", message, "run as the fleet's owner, or give it back with `chown -R`")
+        elif not stat.S_ISLNK(status.st_mode) and (mode := stat.S_IMODE(status.st_mode)) & ~allowed:
+            message = f"{path} has mode {mode:04o}, not {allowed:04o}"
+            yield Finding("error", "permissions", message, remedy=partial(_chmod, path, allowed))
+
+
+def leftover_findings(examined: Examined) -> Iterator[Finding]:
+    """What killed commands, hands and other programs left behind."""
+    folder, places = examined.folder, examined.places
+    if leftovers := folder.leftovers():
+        message = f"{len(leftovers)} temporary files of a command that was killed"
+        yield Finding("warning", "files", message, remedy=partial(remove_files, leftovers))
+    for path in folder.foreign():
+        yield Finding("info", "files", f"{path} is not fleet's", "it is left alone; a broken one blocks every apply")
+    known = set(examined.observed.replicas) if examined.observed is not None else None
+    if known is None or examined.observed is None or not examined.observed.up:
+        return
+    if stale := tuple(path for path in sorted(places.records.glob("*.rec")) if path.stem not in known):
+        message = f"{len(stale)} records of replicas that are gone"
+        yield Finding("warning", "files", message, remedy=partial(remove_files, stale))
+    if stale := tuple(places.spec_file(name) for name in sorted(folder.documents() - known)):
+        message = f"{len(stale)} launch documents of replicas that are gone; they may hold secrets"
+        yield Finding("warning", "files", message, remedy=partial(remove_files, stale))
+
+
+def program_findings(examined: Examined) -> Iterator[Finding]:
+    """Program files against what runs."""
+    if examined.observed is None or not examined.observed.up:
+        return
+    running = {name for name, replica in examined.observed.replicas.items() if replica.note != UNSTARTED}
+    if edited := examined.folder.edited(running):
+        message = f"program files were edited or removed by hand: {', '.join(sorted(edited))}"
+        yield Finding("error", "files", message, remedy=partial(_mend, examined.folder, running))
+    try:
+        examined.rpc.reload()
+    except DaemonDown:
+        return
+    except FleetError as error:
+        yield Finding("error", "conf.d", error.message, error.hint)
+
+
+def remove_files(paths: Sequence[Path]) -> str:
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return f"removed {len(paths)} {'file' if len(paths) == 1 else 'files'}"
+
+
+def _chmod(path: Path, mode: int) -> str:
+    path.chmod(mode)
+    return f"{path} has mode {mode:04o} now"
+
+
+def _mend(folder: Folder, running: set[str]) -> str:
+    return f"restored {', '.join(folder.mend(running))}"

@@ -1,0 +1,180 @@
+"""One fleet on this host as a verb works on it: its files, its backend, what was applied, and the plans between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from fleet.backends.base import Backend
+from fleet.core.desired import Desired
+from fleet.core.observed import Observed
+from fleet.core.plan import Plan
+from fleet.core.planning.selection import limited
+from fleet.errors import UsageError
+from fleet.state import decisions
+from fleet.state.applied import Applied, load, save
+from fleet.state.audit import Audit
+from fleet.state.lock import Lock
+from fleet.state.paths import Places
+from fleet.state.revisions import History
+
+if TYPE_CHECKING:
+    from fleet.core.expand.facts import Overrides
+    from fleet.inputs.manifest import LoadedManifest
+    from fleet.settings import Settings
+    from fleet.state.overrides import Override
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedChange:
+    """A plan, the two values it lies between, and what it takes to carry it out.
+
+    secrets: name -> value, for the replicas that start.  manifest: to be kept as a revision (None: the newest stays).
+    before: what its verb writes down just before the first step.
+    """
+
+    desired: Desired
+    observed: Observed
+    plan: Plan
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    manifest: LoadedManifest | None = None
+    before: Callable[[], None] = lambda: None
+
+
+class LocalFleet:
+    """One fleet. Nothing is read, made or connected before it is asked for."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        settings: Settings,
+        backend: Backend | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self.places = Places.of(settings.home, name)
+        self.settings = settings
+        self.now = now
+        self.audit = Audit(self.places.audit, now=now)
+        self.history = History(self.places.revisions, now=now)
+        self._given_backend = backend
+
+    @property
+    def name(self) -> str:
+        """The fleet's name."""
+        return self.places.fleet
+
+    @cached_property
+    def backend(self) -> Backend:
+        """Where its replicas live."""
+        if self._given_backend is not None:
+            return self._given_backend
+        from fleet.backends.supervisor.backend import SupervisorBackend
+
+        return SupervisorBackend(self.places, rpc_timeout_seconds=self.settings.rpc_timeout_seconds)
+
+    def lock(self, command: str = "", *, brief: bool = False) -> Lock:
+        """Held by whoever changes the fleet. ``brief``: for moments only; others wait instead of giving up."""
+        return Lock(self.places, command=command, brief=brief)
+
+    def controller_lock(self) -> Lock:
+        """Held by the one controller of the fleet as long as it runs."""
+        path, taken = self.places.controller_lock, "has a controller already:"
+        hint = "`fleet explain --live` shows what it sees and decides"
+        return Lock(self.places, command="fleet controller", path=path, taken=taken, hint=hint)
+
+    # --- what it was told
+
+    @property
+    def applied_file(self) -> Path:
+        """Where the last word on the fleet is kept."""
+        return self.places.state / "standing.json"
+
+    def applied(self) -> Applied | None:
+        """The last word on the fleet, or None before the first apply."""
+        return load(self.applied_file)
+
+    def keep_applied(self, word: Applied) -> None:
+        """Write the last word on the fleet."""
+        save(self.applied_file, word)
+
+    def applied_manifest(self) -> LoadedManifest:
+        """The manifest of the newest revision. Raises UsageError before the first apply."""
+        from fleet.inputs.manifest import from_revision
+
+        revision = self.history.latest()
+        if revision is None:
+            hint = "name a manifest, or set FLEET_HOME to where the fleet lives"
+            raise UsageError(f"fleet {self.name!r} was never applied under {self.places.root.parent}", hint=hint)
+        return from_revision(revision)
+
+    def kept_overrides(self) -> tuple[Override, ...]:
+        """Its live exceptions, ended ones included."""
+        from fleet.state.overrides import read
+
+        return read(self.places.overrides)
+
+    def keep_overrides(self, overrides: tuple[Override, ...]) -> None:
+        """Write its live exceptions."""
+        from fleet.state.overrides import write
+
+        write(self.places.overrides, overrides, fleet=self.name, now=self.now())
+
+    # --- what it should be, and how it gets there
+
+    def desired_of(
+        self, loaded: LoadedManifest, *, overrides: tuple[Override, ...] | None = None
+    ) -> tuple[Desired, Mapping[str, str]]:
+        """The fleet a manifest describes here, overrides in force and decisions counted, and its secrets by name.
+
+        ``overrides``: instead of those that are kept.
+        """
+        from fleet.inputs.facts import desired_of
+
+        in_force = self.overrides_in_force(overrides)
+        return desired_of(loaded, self.places, redis_server=self.settings.redis_server, overrides=in_force)
+
+    def overrides_in_force(self, overrides: tuple[Override, ...] | None = None) -> Overrides:
+        """Everything that is not as the manifest says, as the planner reads it."""
+        from fleet.state.overrides import in_force
+
+        live = in_force(self.kept_overrides() if overrides is None else overrides, now=self.now())
+        decided = decisions.read(self.places.decisions)
+        return replace(live, slots=decided.slots, slot_reasons=decided.reasons)
+
+    def planned(
+        self,
+        desired: Desired,
+        secrets: Mapping[str, str] = MappingProxyType({}),
+        *,
+        manifest: LoadedManifest | None = None,
+        prune: bool = False,
+        restart: Collection[str] = (),
+        only: Collection[str] | None = None,
+    ) -> PlannedChange:
+        """Look at the world and plan. ``only``: groups whose steps are meant; the others are left as they are."""
+        from fleet.core.planning.planner import plan
+        from fleet.core.planning.rollout import in_waves
+
+        observed = self.backend.observe()
+        steps = plan(desired, observed, prune=prune, restart=frozenset(restart))
+        if only is not None:
+            steps = limited(steps, only)
+        return PlannedChange(desired, observed, in_waves(steps, desired, observed), secrets, manifest)
+
+
+def known_fleets(home: Path) -> list[str]:
+    """Fleets that were applied under a home folder; a key for a kept plan alone makes none."""
+    try:
+        return sorted(path.name for path in home.iterdir() if _was_applied(Places(path)))
+    except OSError:
+        return []
+
+
+def _was_applied(places: Places) -> bool:
+    return places.run.is_dir() or any(path.name != places.key.name for path in places.state.glob("[!.]*"))

@@ -1,0 +1,1 @@
+"""What backend, launcher and worker share about one replica."""

@@ -1,0 +1,120 @@
+"""What a replica runs, from its launch document: the argv and the environment of its program."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from fleet.core.desired import split_name
+from fleet.core.spec import WorkerSpec
+from fleet.replica import launch_document
+from fleet.replica.launch_document import DocumentError, LaunchDocument
+
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR")
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_CELERY = ("-m", "celery")
+
+
+class LaunchError(Exception):
+    """The replica cannot be started; the message goes to its log. ``exit_code`` is what supervisord sees."""
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def read_document(path: Path, *, digest: str) -> LaunchDocument:
+    """The launch document, or LaunchError where it is unreadable or was written for another spec."""
+    try:
+        document = launch_document.read(path)
+    except DocumentError as error:
+        raise LaunchError(str(error)) from error
+    if document.digest != digest:
+        raise LaunchError(f"{path} holds digest {document.digest}, not {digest}: run `fleet apply` again")
+    return document
+
+
+def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str, str]:
+    """What the program sees: the spec's own variables over a handful of inherited ones, and fleet's marks over all."""
+    spec = document.spec
+    group, index = split_name(document.replica)
+    inherited = {name: around[name] for name in _INHERITED if name in around}
+    try:
+        secret = {name: document.secret(source) for name, source, _ in spec.secret_env}
+        url = document.broker_url
+    except DocumentError as error:
+        raise LaunchError(str(error)) from error
+    environ = {**_account(), "PATH": DEFAULT_PATH, **inherited}
+    environ["PATH"] = with_folder_of(spec.python, environ["PATH"])
+    # SPT_NOENV: setproctitle must not write over the environment that /proc shows, because fleet's mark is in it.
+    environ |= {"SPT_NOENV": "1", "FLEET_HOME": str(document.run_folder.parent.parent)}
+    if url:
+        environ |= {"FLEET_BROKER_URL": url} | ({"CELERY_BROKER_URL": url} if spec.kind == "celery" else {})
+    if spec.kind == "celery" and spec.pool.class_path:
+        environ["CELERY_CUSTOM_WORKER_POOL"] = spec.pool.class_path
+    return {
+        **environ,
+        **dict(spec.env),
+        **secret,
+        "FLEET_NAME": document.fleet,
+        "FLEET_GROUP": group,
+        "FLEET_REPLICA": document.replica,
+        "FLEET_INDEX": str(index),
+        "FLEET_DIGEST": document.digest,
+        "FLEET_SPEC": str(document.path),
+        "FLEET_RECORD": str(document.record),
+        "FLEET_PID": str(os.getpid()),
+    }
+
+
+def command(document: LaunchDocument) -> tuple[str, ...]:
+    """What to exec. The broker's URL is never in it: arguments are visible to everybody."""
+    spec = document.spec
+    python = spec.python or sys.executable
+    if spec.kind == "worker":
+        # -P: a module named fleet or pools in the release must not shadow ours; the worker adds the folder itself.
+        return (python, "-P", "-m", "fleet.worker", str(document.path))
+    if spec.kind == "celery":
+        return (python, *_CELERY, *celery_arguments(spec, document.replica))
+    return spec.command
+
+
+def celery_arguments(spec: WorkerSpec, replica: str) -> tuple[str, ...]:
+    """The flags of ``celery worker`` that say the same as the spec."""
+    pool, task = spec.pool, spec.task
+    limits = {
+        "--time-limit": task.time_limit_seconds,
+        "--soft-time-limit": task.soft_time_limit_seconds,
+        "--max-tasks-per-child": pool.max_tasks_per_child,
+        "--max-memory-per-child": pool.max_memory_per_child_bytes and max(1, pool.max_memory_per_child_bytes >> 10),
+        "--prefetch-multiplier": task.prefetch and max(1, task.prefetch // pool.concurrency),
+    }
+    queues = ",".join(queue.name for queue in spec.queues)
+    return (
+        *("-A", spec.app, "worker", "-n", f"{replica}@%h"),
+        *("-P", pool.type, "-c", str(pool.concurrency)),
+        *(("-Q", queues) if queues else ()),
+        *("-l", spec.log_level, "--without-gossip", "--without-mingle", "-O", "fair"),
+        *(
+            f"{flag}={value:g}" if isinstance(value, float) else f"{flag}={value}"
+            for flag, value in limits.items()
+            if value
+        ),
+    )
+
+
+def _account() -> dict[str, str]:
+    """HOME and USER of the account this runs as, for a supervisord that was started without them."""
+    try:
+        entry = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return {}
+    return {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
+
+
+def with_folder_of(python: str, path: str) -> str:
+    """PATH with the interpreter's folder in front, so that ``celery`` is the one of its virtual environment."""
+    return f"{os.path.dirname(python)}{os.pathsep}{path}" if os.path.isabs(python) else path

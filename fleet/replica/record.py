@@ -1,0 +1,361 @@
+"""The record of a replica: a small mapped file with its own facts, readable without it and after it.
+
+One writer (the worker), any number of readers. Reading needs no broker, no lock and no answer from the worker, so it
+works while a task blocks, and after a crash the file is the black box. One byte belongs to others: ``hold`` is written
+by operators (stop taking work) and carried over a restart.
+
+Layout, little endian: a header of 256 bytes, then 256 bytes per slot. Each part starts with a version counter that is
+odd while it is being written; a reader that sees an odd or a changed counter reads again.
+
+Who reads at intervals may subtract: what a process has counted never goes back. Therefore a slot keeps its own sum of
+busy seconds, in one piece with the task that runs in it now, and each change of a slot carries the worker's count of
+processed tasks along, because a worker that always has work publishes its header only once a second.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet.replica.process_identity import started_ticks
+
+MAGIC = b"FLTREC2\0"
+_ANY_LAYOUT = b"FLTREC"
+_HEADER = struct.Struct("<IIIIQQQdd16s16s96sddQI")
+_SLOT = struct.Struct("<IIdd64s144sdQ")
+_VERSION = struct.Struct("<Q")
+_PART = 256
+_HEADER_VERSION, _HEADER_FACTS = 8, 16
+_SLOT_FACTS = 8
+_LOOKS, _QUICK_LOOKS, _PAUSE_SECONDS = 80, 40, 0.005
+_HOLD_OFFSET = 250
+"""In every layout, so that a hold outlives a change of it."""
+_LINE_UP, _SATED, _FOREIGN, _RESTING = 1, 2, 4, 8
+_STATES = ("starting", "ready", "draining", "stopped", "failed")
+
+
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """What runs in one slot. Times are Unix seconds; ``until`` 0 means no limit; ``pid`` 0 means the worker's own."""
+
+    index: int
+    pid: int
+    task_id: str
+    task_name: str
+    since: float
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
+class RecordView:
+    """One reading of a record. ``slots`` counts all slots, ``tasks`` holds the busy ones. Times are Unix seconds.
+
+    live: digest of the settings in force that change without a restart.  line_up: the broker can be reached.
+    consumed_at: when the broker last answered a fetch for free slots; 0.0 before the first.  freed_at: when a slot
+    became free last.  state_at: since when it is in its state.  sated: it fetches nothing on purpose, because of what
+    it holds already.  resting: it takes no work because it was held; a hold that ended is noticed a moment later.
+    foreign: the program keeps no record and counts nothing, this is its launcher's word.
+    started_ticks: start of the process in clock ticks since boot, which with the pid names it for ever; 0 when not
+    known.
+
+    Counted since the process began:  processed: tasks that came to their end, failed ones among them, and those that
+    ended without having run (revoked, expired, unknown, no task at all). A run that is to be repeated (a retry, a
+    crash, a message given back) is no end: its message is on its way again.  retried: ends of runs in a retry.
+    busy_seconds: spent by slots on what is no longer in them, whatever became of it; with the ages of ``tasks`` it
+    grows without a jump.
+
+    waiting: messages it has fetched that wait for a free slot; those that wait for a date, or for their turn under a
+    rate, would not run in more slots either.
+    """
+
+    pid: int
+    digest: str
+    state: str
+    slots: int
+    processed: int
+    failed: int
+    retried: int
+    started_at: float
+    heartbeat_at: float
+    hold: bool
+    note: str
+    tasks: tuple[SlotView, ...]
+    live: str = ""
+    line_up: bool = False
+    consumed_at: float = 0.0
+    freed_at: float = 0.0
+    state_at: float = 0.0
+    sated: bool = False
+    foreign: bool = False
+    resting: bool = False
+    started_ticks: int = 0
+    busy_seconds: float = 0.0
+    waiting: int = 0
+
+    @property
+    def busy(self) -> int:
+        """How many slots run a task."""
+        return len(self.tasks)
+
+    @property
+    def reserved(self) -> int:
+        """Messages it holds, fetched and not yet ended: those that run and those that wait in it."""
+        return self.busy + self.waiting
+
+
+class Record:
+    """The writer's side. Cheap enough for the hot path: one ``pack_into`` per change."""
+
+    def __init__(self, path: Path, *, digest: str, slots: int, foreign: bool = False) -> None:
+        """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over."""
+        self.path = path
+        self.slots = slots
+        hold = _is_held(path)
+        self._digest = digest.encode()[:16]
+        self._state = "starting"
+        self._note = b""
+        self._version = 0
+        self._slot_versions = [0] * slots
+        self._began_at = [0.0] * slots
+        self._busy_seconds = [0.0] * slots
+        self.processed = self.failed = self.retried = self.waiting = 0
+        self.live = ""
+        self.line_up = False
+        self.consumed_at = 0.0
+        self.sated = False
+        self.resting = False
+        self._foreign = foreign
+        self._started_ticks = started_ticks(os.getpid()) or 0
+        self._started_at = self._heartbeat_at = self._state_at = time.time()
+        fresh = self._fresh_file(slots)
+        self._map[: len(MAGIC)] = MAGIC
+        self._map[_HOLD_OFFSET] = int(hold)
+        self._write_header()
+        os.replace(fresh, path)
+
+    def _fresh_file(self, capacity: int) -> Path:
+        """Map a new file with room for these slots, not yet in its place."""
+        size = _PART * (1 + capacity)
+        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        with open(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
+            file.truncate(size)
+            self._map = mmap.mmap(file.fileno(), size)
+        return fresh
+
+    @property
+    def capacity(self) -> int:
+        """Slots that there is room for: after a shrink, tasks may still run in slots beyond ``slots``."""
+        return len(self._slot_versions)
+
+    def resize(self, slots: int) -> None:
+        """Publish another number of slots; where there is no room for so many, in a larger file."""
+        if slots > self.capacity:
+            self._move(slots)
+        self.slots = slots
+        self._write_header()
+
+    def _move(self, capacity: int) -> None:
+        before = self._map
+        fresh = self._fresh_file(capacity)
+        self._map[: len(before)] = before[:]
+        more = capacity - self.capacity
+        self._slot_versions += [0] * more
+        self._began_at += [0.0] * more
+        self._busy_seconds += [0.0] * more
+        os.replace(fresh, self.path)
+        self._map[_HOLD_OFFSET] = before[_HOLD_OFFSET]  # again: an operator may have written it in between
+        before.close()
+
+    @property
+    def state(self) -> str:
+        """What the worker says of itself."""
+        return self._state
+
+    @property
+    def hold(self) -> bool:
+        """Whether an operator asked this replica to stop taking work."""
+        return self._map[_HOLD_OFFSET] == 1
+
+    def become(self, state: str, note: str = "") -> None:
+        """Change the state, with a note for people."""
+        if state not in _STATES:
+            raise ValueError(f"unknown state {state!r}")
+        if state != self._state:
+            self._state_at = time.time()
+        self._state = state
+        self._note = note.encode(errors="replace")[:96]
+        self.beat()
+
+    def beat(self) -> None:
+        """Publish the counters and the time: the worker is alive."""
+        self._heartbeat_at = time.time()
+        self._write_header()
+
+    def begin(self, slot: int, *, task_id: str, task_name: str, until: float = 0.0, pid: int = 0) -> None:
+        """A task runs in this slot now. Said once more of the same task, when more is known of it, it began before."""
+        since = self._began_at[slot] = self._began_at[slot] or time.time()
+        name = task_name.encode(errors="replace")[:144]
+        self._disturb(slot)
+        self._settle(slot, pid, 1, since, until, task_id.encode(errors="replace")[:64], name)
+
+    def end(self, slot: int) -> None:
+        """The slot is free again."""
+        self._disturb(slot)  # before the clock is read: whoever still sees the task has read his clock before
+        now, since = time.time(), self._began_at[slot]
+        if since:
+            self._busy_seconds[slot] += max(0.0, now - since)
+            self._began_at[slot] = 0.0
+        self._settle(slot, 0, 0, now, 0.0, b"", b"")
+
+    def close(self) -> None:
+        """Let go of the map; the file stays."""
+        self._map.close()
+
+    def _write_header(self) -> None:
+        _VERSION.pack_into(self._map, _HEADER_VERSION, self._version + 1)
+        _HEADER.pack_into(
+            self._map,
+            _HEADER_FACTS,
+            os.getpid(),
+            self.slots,
+            _STATES.index(self._state),
+            self._flags(),
+            self.processed,
+            self.failed,
+            self.retried,
+            self._started_at,
+            self._heartbeat_at,
+            self._digest,
+            self.live.encode()[:16],
+            self._note,
+            self.consumed_at,
+            self._state_at,
+            self._started_ticks,
+            self.waiting,
+        )
+        self._version += 2
+        _VERSION.pack_into(self._map, _HEADER_VERSION, self._version)
+
+    def _flags(self) -> int:
+        says = ((_LINE_UP, self.line_up), (_SATED, self.sated), (_FOREIGN, self._foreign), (_RESTING, self.resting))
+        return sum(flag for flag, is_so in says if is_so)
+
+    def _disturb(self, slot: int) -> None:
+        """Let readers of this slot wait."""
+        _VERSION.pack_into(self._map, _PART * (1 + slot), self._slot_versions[slot] + 1)
+
+    def _settle(self, slot: int, pid: int, busy: int, since: float, until: float, task_id: bytes, name: bytes) -> None:
+        offset, spent = _PART * (1 + slot), self._busy_seconds[slot]
+        _SLOT.pack_into(self._map, offset + _SLOT_FACTS, pid, busy, since, until, task_id, name, spent, self.processed)
+        version = self._slot_versions[slot] = self._slot_versions[slot] + 2
+        _VERSION.pack_into(self._map, offset, version)
+
+
+def read(path: Path) -> RecordView | None:
+    """The record at ``path``, or None where there is none that can be read, or one of another layout."""
+    parts = _settled(path)
+    if not parts or parts[0][:8] != MAGIC:
+        return None
+    pid, slots, state, flags, processed, failed, retried, *more = _HEADER.unpack_from(parts[0], _HEADER_FACTS)
+    started_at, heartbeat_at, digest, live, note, consumed_at, state_at, ticks, waiting = more
+    if state >= len(_STATES):
+        return None
+    places = [_SLOT.unpack_from(part, _SLOT_FACTS) for part in parts[1:]]
+    return RecordView(
+        pid=pid,
+        digest=_text(digest),
+        state=_STATES[state],
+        slots=slots,
+        processed=max([processed, *(place[7] for place in places)]),
+        failed=failed,
+        retried=retried,
+        started_at=started_at,
+        heartbeat_at=heartbeat_at,
+        hold=parts[0][_HOLD_OFFSET] == 1,
+        note=_text(note),
+        tasks=tuple(_slot_view(index, place) for index, place in enumerate(places) if place[1]),
+        live=_text(live),
+        line_up=bool(flags & _LINE_UP),
+        consumed_at=consumed_at,
+        freed_at=max((place[2] for place in places if not place[1]), default=0.0),
+        state_at=state_at,
+        sated=bool(flags & _SATED),
+        foreign=bool(flags & _FOREIGN),
+        resting=bool(flags & _RESTING),
+        started_ticks=ticks,
+        busy_seconds=sum(place[6] for place in places),
+        waiting=waiting,
+    )
+
+
+def set_hold(path: Path, *, on: bool) -> bool:
+    """Ask the replica to stop taking work, or to take it again. False when it has no record."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        os.pwrite(descriptor, b"\1" if on else b"\0", _HOLD_OFFSET)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _is_held(path: Path) -> bool:
+    """Whether an earlier record here, of whatever layout, is on hold."""
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return False
+    return len(data) >= _PART and data.startswith(_ANY_LAYOUT) and data[_HOLD_OFFSET] == 1
+
+
+def _slot_view(index: int, place: tuple[Any, ...]) -> SlotView:
+    pid, _, since, until, task_id, name, *_ = place
+    return SlotView(index, pid, _text(task_id), _text(name), since, until)
+
+
+def _settled(path: Path) -> list[bytes]:
+    """The parts of a record, each as it was at a moment when nobody wrote in it. Empty where there is no record.
+
+    A part whose writer died in the middle, or never rests, is as it is.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return []
+    try:
+        size_bytes = os.fstat(descriptor).st_size  # for good: a record never grows in its place
+        parts = [b""] * (size_bytes // _PART)
+        unsettled = list(range(len(parts)))
+        for look in range(_LOOKS):
+            if look >= _QUICK_LOOKS:
+                time.sleep(_PAUSE_SECONDS)
+            before, after = os.pread(descriptor, size_bytes, 0), os.pread(descriptor, size_bytes, 0)
+            for index in unsettled:
+                parts[index] = before[_PART * index : _PART * (index + 1)]
+            unsettled = [index for index in unsettled if not _is_same(before, after, index)]
+            if not unsettled:
+                break
+        return parts
+    except OSError:
+        return []
+    finally:
+        os.close(descriptor)
+
+
+def _is_same(before: bytes, after: bytes, index: int) -> bool:
+    """Whether nobody wrote in this part between two looks at it."""
+    at = _PART * index if index else _HEADER_VERSION
+    version = before[at : at + _VERSION.size]
+    return version[0] % 2 == 0 and version == after[at : at + _VERSION.size]
+
+
+def _text(raw: object) -> str:
+    assert isinstance(raw, bytes)
+    return raw.rstrip(b"\0").decode(errors="replace")

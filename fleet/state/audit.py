@@ -1,0 +1,110 @@
+"""What happened to a fleet, by whom and why: one JSON object per line, only ever appended to."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pwd
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from fleet.state.files import cannot_write
+
+Entry = dict[str, Any]
+
+FOLLOW_SECONDS = 0.25
+_CHUNK_BYTES = 1 << 16
+
+
+def who() -> str:
+    """The person behind this process: the one who called sudo, else the user it runs as."""
+    return os.environ.get("SUDO_USER") or _user_name(os.getuid())
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+class Audit:
+    """The audit of one fleet. Lines of several processes never mix: each batch is appended under the file's lock."""
+
+    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._now = now
+
+    def write(self, *entries: Mapping[str, Any]) -> None:
+        """Append entries, on the disk before this returns. Each gets the time, the person and the process."""
+        stamp = {"at": round(self._now(), 3), "by": who(), "pid": os.getpid()}
+        lines = b"".join(_line({**stamp, **entry}) for entry in entries)
+        if not lines:
+            return
+        try:
+            self._append(lines)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def _append(self, lines: bytes) -> None:
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the separator is true only while nobody else appends
+            os.write(descriptor, _separator(descriptor) + lines)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)  # gives the lock back, as does a crash
+
+    def read(self, *, since: float = 0.0, last: int | None = None) -> list[Entry]:
+        """Entries from oldest to newest. A line that a crash cut short is left out."""
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        if last is not None and not since:
+            lines = lines[-last:] if last else []
+        entries = [entry for line in lines if (entry := _entry(line)) is not None and entry["at"] >= since]
+        return entries if last is None else entries[max(0, len(entries) - last) :]
+
+    def follow(self, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:
+        """Entries as they are written from now on, for ever."""
+        offset = self.path.stat().st_size if self.path.exists() else 0
+        rest = b""
+        while True:
+            chunk = _read_from(self.path, offset)
+            offset += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            yield from (entry for line in lines if (entry := _entry(line)) is not None)
+            if not chunk:
+                sleep(FOLLOW_SECONDS)
+
+
+def _line(entry: Mapping[str, Any]) -> bytes:
+    return json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+
+
+def _separator(descriptor: int) -> bytes:
+    """A newline where a crash cut the last line short, so that the next entry does not become part of it."""
+    size = os.fstat(descriptor).st_size
+    return b"\n" if size and os.pread(descriptor, 1, size - 1) != b"\n" else b""
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("at"), int | float) else None
+
+
+def _read_from(path: Path, offset: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(_CHUNK_BYTES)
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,202 @@
+"""The locks of a fleet: one command changes it at a time, and whoever waits is told for whom.
+
+flock belongs to the open file, so the kernel frees it when its holder dies, however it dies. What is written in the
+file is for people only and may be stale; it is believed only while the lock is held.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import getpass
+import itertools
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from fleet.errors import FleetError, LockHeld
+from fleet.state.paths import Places
+
+_POLL_SECONDS = 0.1
+BRIEF_SECONDS = 15.0
+"""How long a holder that only holds it for moments is waited for by everybody."""
+_UNKNOWN_SECONDS = 1.0  # between taking the lock and writing who has it
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Who holds the lock. ``since`` is Unix time.  brief: it lets go within moments, as the controller does."""
+
+    pid: int
+    command: str
+    user: str
+    since: float
+    brief: bool = False
+
+    def __str__(self) -> str:
+        clock = time.strftime("%H:%M:%S", time.localtime(self.since))
+        return f"{self.user}'s `{self.command}` (pid {self.pid}, since {clock})"
+
+
+class Lock:
+    """Held from ``with`` to its end. ``wait_seconds``: how long to wait for another holder before LockHeld."""
+
+    def __init__(
+        self,
+        places: Places,
+        *,
+        command: str = "",
+        wait_seconds: float = 0.0,
+        brief: bool = False,
+        path: Path | None = None,
+        taken: str = "is being changed by",
+        hint: str = "",
+    ) -> None:
+        self._path = path or places.lock
+        self._taken = taken
+        self._hint = hint
+        self._fleet = places.fleet
+        self._command = command or _own_command()
+        self._wait_seconds = wait_seconds
+        self._brief = brief
+        self._descriptor: int | None = None
+        self._made: tuple[Path, ...] = ()
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Take the lock or raise LockHeld with the holder's name."""
+        while self._descriptor is None:
+            made = _missing_folders(self._path.parent)
+            descriptor = _open(self._path)
+            try:
+                self._take(descriptor)
+                if not _is_still_at(descriptor, self._path):
+                    os.close(descriptor)
+                    continue
+                _write(descriptor, Holder(os.getpid(), self._command, _user(), time.time(), self._brief))
+            except BaseException:
+                os.close(descriptor)
+                raise
+            self._descriptor, self._made = descriptor, made
+
+    def release(self) -> None:
+        """Let go of the lock; harmless when it is not held."""
+        if self._descriptor is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._descriptor, 0)
+                self._remove_unused()
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _remove_unused(self) -> None:
+        """A fleet's folder with nothing but the lock in it goes with the lock: what is refused leaves nothing."""
+        run, root = self._path.parent, self._path.parent.parent
+        if os.listdir(run) != [self._path.name] or os.listdir(root) != [run.name]:
+            return
+        self._path.unlink()
+        for folder in dict.fromkeys((run, root, *self._made)):
+            folder.rmdir()  # an OSError ends it: somebody put something there
+
+    def _take(self, descriptor: int) -> None:
+        began = time.monotonic()
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() - began >= self._patience_seconds():
+                    raise self._held() from None
+            time.sleep(_POLL_SECONDS)
+
+    def _patience_seconds(self) -> float:
+        """Two that are brief do not wait for each other."""
+        if self._brief:
+            return self._wait_seconds
+        holder = _read(self._path)
+        usual = _UNKNOWN_SECONDS if holder is None else BRIEF_SECONDS if holder.brief else 0.0
+        return max(self._wait_seconds, usual)
+
+    def _held(self) -> LockHeld:
+        holder = _read(self._path)
+        who = str(holder) if holder is not None else "another command"
+        hint = "wait until it is done"
+        if holder is not None:
+            hint += (
+                f"; if it hangs, end it with `kill {holder.pid}` and run your command: it takes up where that one was"
+            )
+        return LockHeld(f"fleet {self._fleet!r} {self._taken} {who}", hint=self._hint or hint)
+
+
+def holder(places: Places) -> Holder | None:
+    """Who holds the lock now, or None when nobody does. Takes nothing away from anybody."""
+    try:
+        descriptor = os.open(places.lock, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return _read(places.lock)
+    finally:
+        os.close(descriptor)
+
+
+def _missing_folders(folder: Path) -> tuple[Path, ...]:
+    """The folder and those above it that are not there yet, the innermost first."""
+    return tuple(itertools.takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
+
+
+def _is_still_at(descriptor: int, path: Path) -> bool:
+    """Whoever held it before may have removed it, and a lock on a removed file keeps nobody out."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _open(path: Path, *, attempts: int = 50) -> int:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and attempts > 1:  # removed by its last holder between the two calls
+            return _open(path, attempts=attempts - 1)
+        hint = "run as the user who owns the fleet, or set FLEET_HOME to a folder of your own"
+        raise FleetError(f"cannot open {error.filename or path}: {error.strerror}", hint=hint) from error
+
+
+def _write(descriptor: int, holder: Holder) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
+
+
+def _read(path: Path) -> Holder | None:
+    try:
+        return Holder(**json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.geteuid())
+
+
+def _own_command() -> str:
+    return " ".join([Path(sys.argv[0] or "fleet").name, *sys.argv[1:]])

@@ -1,0 +1,1 @@
+"""The app whose tasks a worker runs: Celery's or a registry."""

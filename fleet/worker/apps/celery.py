@@ -1,0 +1,404 @@
+"""A Celery app as an app: its tasks run through Celery's own tracer, so that results, canvas and signals stay Celery's.
+
+The only module of fleet that imports Celery. What Celery's worker does around the tracer (``celery.worker.request``) is
+done here for the ends that the tracer cannot see: unknown, expired, revoked, timed out, lost.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from billiard.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded, WorkerLostError
+from celery import signals, states
+from celery._state import _set_task_join_will_block, set_default_app
+from celery.app.task import Context
+from celery.app.trace import TraceInfo, build_tracer, setup_worker_optimizations
+from celery.exceptions import InvalidTaskError, NotRegistered, Reject
+
+from fleet.broker.message import BadMessage, Payload, payload_of
+from fleet.worker.apps.celery_coroutines import let_body_finish
+from fleet.worker.apps.celery_remote import CeleryRemote
+from fleet.worker.task.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.task.job import Job
+from fleet.worker.task.listeners import TaskEvent, TaskListener
+from fleet.worker.task.request import Request
+from pools.errors import SoftTimeLimit
+from pools.traits import TRAITS
+
+log = logging.getLogger("fleet.task")
+
+NOTHING = Payload((), {}, {})
+_STARTED, _SUCCEEDED = TaskEvent.STARTED, TaskEvent.SUCCEEDED
+
+
+class CeleryApplication:
+    """Runs the tasks of a Celery app."""
+
+    kind = "celery"
+    records_ends = True
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        self._node = ""
+        self._worker_pid = 0
+        self._green = False
+        self._worker: Any = None
+        self.accept: tuple[str, ...] = tuple(app.conf.accept_content)
+
+    # -- the worker's side
+
+    def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:
+        """As ``celery worker`` does before it makes its pool: import the tasks, send ``worker_init``, finalize."""
+        self._node, self._worker_pid = node, os.getpid()
+        self._green = pool in TRAITS and TRAITS[pool].is_green
+        app = self.app
+        # As `celery -b` does: what tasks send (retries, chains, chords) must go to the broker this worker consumes.
+        os.environ["CELERY_BROKER_URL"] = app.conf.broker_url = broker_url
+        app.loader.init_worker()
+        setup_worker_optimizations(app, node)
+        self._worker = _Sender(app, node, pool, concurrency)
+        signals.celeryd_init.send(sender=node, instance=self._worker, conf=app.conf, options={})
+        signals.worker_init.send(sender=self._worker)
+        _let_the_app_log()
+        app.finalize()
+        signals.celeryd_after_setup.send(sender=node, instance=self._worker, conf=app.conf)
+
+    def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
+        """The app's own; the manifest's visibility timeout wins."""
+        options = dict(self.app.conf.broker_transport_options or {})
+        if visibility_timeout_seconds is not None:
+            options["visibility_timeout"] = visibility_timeout_seconds
+        return options
+
+    def rate_limits(self) -> Mapping[str, object]:
+        """``rate_limit`` of the tasks, which falls back to the app's."""
+        if self.app.conf.worker_disable_rate_limits:
+            return {}
+        return {name: task.rate_limit for name, task in self.app.tasks.items() if task.rate_limit}
+
+    def queue_entities(self) -> Mapping[str, Any]:
+        """What ``task_queues`` defines."""
+        return dict(self.app.amqp.queues) if self.app.conf.task_queues else {}
+
+    def remote(self) -> CeleryRemote | None:
+        """What ``celery inspect`` and monitors ask for; None where the app switched remote control off."""
+        return CeleryRemote(self.app) if self.app.conf.worker_enable_remote_control else None
+
+    def announce(self, what: Stage) -> None:
+        """Celery's signals for the life of a worker."""
+        if what == "ready":
+            signals.worker_ready.send(sender=self._worker)
+        elif what == "stopped":
+            signals.worker_shutdown.send(sender=self._worker)
+        else:
+            signals.worker_shutting_down.send(sender=self._node, **SHUTDOWNS[what])
+
+    def listener(self) -> TaskListener:
+        """Celery's signals about tasks that its worker sends from the worker's process."""
+        return _SignalListener(self.app, self._worker, self._node)
+
+    def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
+        """Celery's signals for the life of an eventlet pool."""
+        getattr(signals, f"eventlet_pool_{what}").send(sender=pool, **facts)
+
+    def task_names(self) -> Sequence[str]:
+        """All names, sorted."""
+        return sorted(self.app.tasks)
+
+    def knows(self, name: str) -> bool:
+        """Whether the app has such a task."""
+        return name in self.app.tasks
+
+    def policy(self, name: str) -> TaskPolicy:
+        """The task's own settings, which fall back to the app's."""
+        task = self.app.tasks.get(name)
+        if task is None:
+            return TaskPolicy(late=False)
+        return TaskPolicy(
+            late=bool(task.acks_late),
+            time_limit_seconds=task.time_limit,
+            soft_time_limit_seconds=task.soft_time_limit,
+            dead_on_failure=not _flag(task, "acks_on_failure"),
+            requeue_on_timeout=not _flag(task, "acks_on_timeout"),
+        )
+
+    def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
+        """Results tell what happened; only what nobody can run again goes to the dead letters."""
+        if ending in ("unknown", "lost"):
+            return Outcome("dead", error=detail)
+        if ending == "raised":
+            return Outcome("failure", error=detail)
+        if ending == "timeout":
+            return Outcome("requeue" if self.policy(call.name).requeue_on_timeout else "failure", error=detail)
+        return Outcome("ignored", error=detail)
+
+    # -- the slot's side
+
+    def import_tasks(self) -> None:
+        """What ``imports`` and autodiscovery name; and what the app wants to log."""
+        self.app.loader.init_worker()
+        _let_the_app_log()
+        self.app.finalize()
+
+    def prepare_process(self, node: str) -> None:
+        """As Celery's pool does in a fresh process: no inherited connections, this app the default, tracers built."""
+        app = self.app
+        self._node = node
+        if os.getpid() != self._worker_pid:
+            app._after_fork()
+            app.loader.init_worker()
+        _set_task_join_will_block(not self._green)
+        if self._green:  # else Celery makes a backend, with a connection of its own, for each greenlet: for each task
+            app.conf.result_backend_thread_safe = True
+        app.loader.init_worker_process()
+        setup_worker_optimizations(app, node)
+        set_default_app(app)
+        _make_soft_limits_catchable()
+        for name, task in app.tasks.items():
+            let_body_finish(task, green=self._green)
+            task.__trace__ = build_tracer(name, task, app.loader, node, Info=_TraceInfo, app=app)
+        signals.worker_process_init.send(sender=node)
+
+    def finish_process(self) -> None:
+        """As Celery's prefork pool does in its children; here for every pool."""
+        signals.worker_process_shutdown.send(sender=self._node, pid=os.getpid(), exitcode=0)
+
+    def is_async(self, name: str) -> bool:  # noqa: ARG002
+        """Never: the tracer is called, also around an ``async def`` task."""
+        return False
+
+    async def run_async(self, call: Call) -> Outcome:
+        """As ``run``."""
+        return self.run(call)
+
+    def run(self, call: Call) -> Outcome:
+        """Trace the task. Its result is stored, its callbacks are sent, before this returns."""
+        started = time.monotonic()
+        task = self.app.tasks.get(call.name)
+        if task is None:
+            self.record_end(call, "unknown", call.name)
+            return Outcome("dead", error=f"unknown task {call.name!r}")
+        try:
+            body = payload_of(call, self.accept)
+        except BadMessage as error:
+            return self._refuse(call, task, InvalidTaskError(str(error)))
+        return self._trace(call, task, body, started)
+
+    def _trace(self, call: Call, task: Any, body: Payload, started: float) -> Outcome:
+        request = _request(call, body, self._node)
+        try:
+            value, info, runtime, shown = task.__trace__(call.id, body.args, body.kwargs, request)
+        except Reject as error:
+            return _after_reject(error)
+        except MemoryError as error:
+            log.error("Task %s[%s] raised %r", call.name, call.id, error, exc_info=error)
+            return self._fail(call, task, body, error)
+        seconds = runtime if runtime is not None else time.monotonic() - started
+        if info is None:
+            return Outcome("success", seconds, result=shown if call.report else "")
+        outcome = self._after(call, task, body, info, seconds)
+        return outcome._replace(traceback=str(getattr(value, "traceback", "") or "")) if call.report else outcome
+
+    def _after(self, call: Call, task: Any, body: Payload, info: Any, seconds: float) -> Outcome:
+        error = info.retval
+        if info.state == states.RETRY:
+            return Outcome("retry", seconds, str(error))
+        if info.state == states.IGNORED:
+            return Outcome("ignored", seconds)
+        if info.state == states.REJECTED:
+            if not error.requeue:  # it will never run again: whoever waits for it must know
+                self._mark_failure(task, call, body, error)
+            return _after_reject(error)
+        return Outcome("failure", seconds, repr(error))
+
+    def _refuse(self, call: Call, task: Any, error: Exception) -> Outcome:
+        log.error("Task %s[%s] cannot be read: %s", call.name, call.id, error)
+        return self._fail(call, task, NOTHING, error, state="dead")
+
+    def _fail(self, call: Call, task: Any, body: Payload, error: Exception, *, state: Any = "failure") -> Outcome:
+        self._mark_failure(task, call, body, error)
+        return Outcome(state, error=repr(error))
+
+    # -- ends that the task could not tell
+
+    def record_end(self, call: Call, ending: Ending, detail: str) -> None:
+        """Store the end, fire the errbacks, break the chord, send the signal: as Celery's worker does."""
+        task = self.app.tasks.get(call.name)
+        body = self._readable_body(call)
+        if task is None:
+            self._mark_unknown(call, body)
+        elif ending in ("expired", "revoked", "terminated"):
+            self._mark_revoked(task, call, body, ending)
+        elif ending == "lost" and self._stored_success(task, call):
+            log.warning("Task %s[%s] had stored its result before its process was lost", call.name, call.id)
+        else:
+            self._mark_failure(task, call, body, _error_of(ending, detail))
+
+    def _readable_body(self, call: Call) -> Payload:
+        try:
+            return payload_of(call, self.accept)
+        except BadMessage:
+            return NOTHING
+
+    def _mark_unknown(self, call: Call, body: Payload) -> None:
+        context = Context(_request(call, body, self._node))
+        self.app.backend.mark_as_failure(call.id, NotRegistered(call.name), request=context)
+
+    def _mark_revoked(self, task: Any, call: Call, body: Payload, ending: Ending) -> None:
+        context = Context(_request(call, body, self._node))
+        task.backend.mark_as_revoked(call.id, ending, request=context, store_result=_stores_errors(task, call))
+
+    def _mark_failure(self, task: Any, call: Call, body: Payload, error: BaseException) -> None:
+        context = Context(_request(call, body, self._node))
+        task.backend.mark_as_failure(call.id, error, request=context, store_result=_stores_errors(task, call))
+        task.request_stack.push(context)
+        try:
+            signals.task_failure.send(
+                sender=task,
+                task_id=call.id,
+                exception=error,
+                args=body.args,
+                kwargs=body.kwargs,
+                traceback=error.__traceback__,
+                einfo=None,
+            )
+        finally:
+            task.request_stack.pop()
+
+    def _stored_success(self, task: Any, call: Call) -> bool:
+        if not _stores_results(task, call):
+            return False
+        try:
+            return bool(task.backend.get_state(call.id) == states.SUCCESS)
+        except Exception:
+            return False
+
+
+def _let_the_app_log() -> None:
+    """An app may set up logging itself, or add to ours, with the same signals as under Celery's worker."""
+    root = logging.getLogger()
+    known = {"loglevel": root.level, "logfile": None, "format": "", "colorize": False}
+    signals.setup_logging.send(sender=None, **known)
+    signals.after_setup_logger.send(sender=None, logger=root, **known)
+    signals.after_setup_task_logger.send(sender=None, logger=logging.getLogger("celery.task"), **known)
+
+
+class _Sender:
+    """What stands for the worker in Celery's signals: the attributes that receivers use (Django's fixup is one)."""
+
+    def __init__(self, app: Any, hostname: str, pool: str, concurrency: int) -> None:
+        self.app = app
+        self.hostname = hostname
+        self.pool_cls = pool
+        self.concurrency = concurrency
+
+
+class _SignalListener:
+    """Sends the signals that Celery's consumer sends. What the tracer sends from the slot is not repeated."""
+
+    def __init__(self, app: Any, worker: _Sender, node: str) -> None:
+        self._app = app
+        self._worker = worker
+        self._node = node
+
+    def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
+        """One thing happened to one task."""
+        if event is _SUCCEEDED or event is _STARTED:  # first: most of what is told
+            return
+        if event is TaskEvent.RECEIVED:
+            if signals.task_received.receivers:
+                signals.task_received.send(sender=self._worker, request=self._request(job))
+        elif event is TaskEvent.REVOKED:
+            self._revoked(job)
+        elif event is TaskEvent.UNKNOWN:
+            name, error = job.call.name, NotRegistered(job.call.name)
+            signals.task_unknown.send(sender=self._worker, message=job.delivery, exc=error, name=name, id=job.call.id)
+        elif event is TaskEvent.FAILED and job.message is None:
+            error = InvalidTaskError(outcome.error if outcome is not None else "")
+            signals.task_rejected.send(sender=self._worker, message=job.delivery, exc=error)
+
+    def _request(self, job: Job) -> Request:
+        return Request(job, hostname=self._node, task=self._app.tasks.get(job.call.name))
+
+    def _revoked(self, job: Job) -> None:
+        signals.task_revoked.send(
+            sender=self._app.tasks.get(job.call.name),
+            request=self._request(job),
+            terminated=job.ending == "terminated",
+            signum=None,
+            expired=job.ending == "expired",
+        )
+
+
+class _TraceInfo(TraceInfo):  # type: ignore[misc]
+    """Stores a soft limit under the name that Celery's producers know."""
+
+    __slots__ = ()
+
+    def __init__(self, state: str, retval: Any = None) -> None:
+        if isinstance(retval, SoftTimeLimit):
+            translated = SoftTimeLimitExceeded(*retval.args)
+            retval = translated.with_traceback(retval.__traceback__)
+        super().__init__(state, retval)
+
+
+def _make_soft_limits_catchable() -> None:
+    """Let ``except SoftTimeLimitExceeded`` in a task catch the soft limit of our pools, which know no billiard."""
+    if SoftTimeLimitExceeded not in SoftTimeLimit.__mro__:
+        SoftTimeLimit.__bases__ = (*SoftTimeLimit.__bases__, SoftTimeLimitExceeded)
+
+
+def _request(call: Call, body: Payload, node: str) -> dict[str, Any]:
+    """The request as ``celery.worker.request.Request`` builds it."""
+    properties = call.properties
+    info: Mapping[str, Any] = properties.get("delivery_info") or {}
+    return {
+        **call.headers,
+        "id": call.id,
+        "task": call.name,
+        "properties": dict(properties),
+        "reply_to": properties.get("reply_to"),
+        "correlation_id": properties.get("correlation_id"),
+        "hostname": node,
+        "delivery_info": {
+            "exchange": info.get("exchange"),
+            "routing_key": info.get("routing_key") or call.queue,
+            "priority": properties.get("priority"),
+            "redelivered": call.redelivered,
+        },
+        "args": body.args,
+        "kwargs": body.kwargs,
+        "is_eager": False,
+        **body.embed,
+    }
+
+
+def _after_reject(error: Any) -> Outcome:
+    return Outcome("requeue" if error.requeue else "dead", error=str(error.reason or error))
+
+
+def _error_of(ending: Ending, detail: str) -> Exception:
+    if ending == "timeout":
+        return TimeLimitExceeded(detail)  # type: ignore[no-any-return]
+    if ending == "terminated":
+        return Terminated(detail)  # type: ignore[no-any-return]
+    return WorkerLostError(detail)  # type: ignore[no-any-return]
+
+
+def _stores_results(task: Any, call: Call) -> bool:
+    ignored = call.headers.get("ignore_result")
+    return not (task.ignore_result if ignored is None else ignored)
+
+
+def _stores_errors(task: Any, call: Call) -> bool:
+    return _stores_results(task, call) or bool(task.store_errors_even_if_ignored)
+
+
+def _flag(task: Any, name: str) -> bool:
+    """``acks_on_failure`` and ``acks_on_timeout`` of Celery 5.7; before that one setting stood for both."""
+    value = getattr(task, name, None)
+    return bool(task.acks_on_failure_or_timeout if value is None else value)

@@ -1,0 +1,1 @@
+"""Remote control and events of a worker, in Celery's words."""

@@ -1,0 +1,332 @@
+"""What ``celery control`` tells a worker to do, with Celery's argument names and replies.
+
+What cannot be done is an error that says what can. Whatever touches the loop's state goes through ``LoopCalls``, since
+in a solo worker another thread than the loop's listens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal as signals
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from fleet.core.spec import QueueSpec
+from fleet.errors import FleetError
+from fleet.worker.loop import rate_limits
+from fleet.worker.loop.autoscaler import Bounds
+from pools.errors import PoolError
+from pools.traits import TRAITS
+
+if TYPE_CHECKING:
+    from fleet.worker.apps.base import Application, Remote
+    from fleet.worker.control.events import Events
+    from fleet.worker.control.inspection import Inspection
+    from fleet.worker.control.run_in_loop import LoopCalls
+    from fleet.worker.loop.inflight import InFlight
+    from fleet.worker.loop.live_settings import LiveSettings
+    from fleet.worker.loop.revoked import Revoked
+    from fleet.worker.task.job import Job
+    from pools.base import BasePool
+
+log = logging.getLogger("fleet.worker")
+
+Reply = Any
+Answer = Callable[..., Reply]
+
+
+class Refused(Exception):
+    """A command that cannot be done; its text is the reply."""
+
+
+class Commands:
+    """The orders. ``afterwards`` collects what is to be done once the reply is on its way: it may end the process."""
+
+    def __init__(
+        self,
+        remote: Remote,
+        calls: LoopCalls,
+        *,
+        events: Events,
+        application: Application,
+        pool: BasePool,
+        inflight: InFlight,
+        settings: LiveSettings,
+        revoked: Revoked,
+    ) -> None:
+        self._remote = remote
+        self._events = events
+        self._application = application
+        self._pool = pool
+        self._inflight = inflight
+        self._settings = settings
+        self._revoked = revoked
+        self._do = calls.do
+        self.afterwards: list[Callable[[], object]] = []
+
+    # -- tasks
+
+    def revoke(self, task_id: Any = (), terminate: Any = False, signal: Any = None, **_: Any) -> Reply:
+        """These must not run; with ``terminate`` a running one is ended."""
+        ids = _ids(task_id)
+        signum = _signal_number(signal)
+        self._do(lambda: self._revoked.add(ids))
+        log.info("revoked: %s", ", ".join(ids))
+        if not terminate:
+            return {"ok": f"tasks {', '.join(ids)} flagged as revoked"}
+        ended = [task_id for task_id in ids if self._do(partial(self._terminate, task_id, signum))]
+        return {"ok": f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown"}
+
+    def terminate(self, task_id: Any = (), signal: Any = None, **_: Any) -> Reply:
+        """``revoke`` with ``terminate``; the signal comes first in Celery's own call."""
+        return self.revoke(task_id=task_id, terminate=True, signal=signal)
+
+    def _terminate(self, task_id: str, signum: int) -> bool:
+        """Whether it runs here, and will be ended."""
+        job = next((job for job in self._inflight.jobs() if job.call.id == task_id and _can_end(job)), None)
+        if job is None:
+            return False
+        if not self._pool.traits.terminate:
+            raise Refused(self._cannot("end a running task", "terminate"))
+        if job is self._inflight.inline_job:
+            self.afterwards.append(lambda: self._end_inline(job, signum))
+            return True
+        return job.handle is not None and self._end(job, job.handle, signum)
+
+    def _end(self, job: Job, handle: Any, signum: int) -> bool:
+        job.revoked = True
+        try:
+            ended = self._pool.terminate_job(handle, signum)
+        except PoolError:
+            job.revoked = False
+            raise
+        job.revoked = ended
+        return ended
+
+    def _end_inline(self, job: Job, signum: int) -> None:
+        """The task of a solo worker ends with its process: the reply has to leave before."""
+        handle = job.handle or getattr(self._pool, "current", None)
+        if handle is not None and job is self._inflight.inline_job:
+            self._end(job, handle, signum)
+
+    def rate_limit(self, task_name: str, rate_limit: Any = None, **_: Any) -> Reply:
+        """So many starts of this task per second, minute or hour in this worker; 0 or nothing lifts it."""
+        self._check_task(task_name)
+        try:
+            rate = rate_limits.per_second(rate_limit)
+        except ValueError as error:
+            raise Refused(str(error)) from error
+        self._do(lambda: self._settings.set_rate_limit(task_name, rate))
+        self._remote.set_rate_limit(task_name, rate_limit if rate else None)
+        return {"ok": "new rate limit set successfully" if rate else "rate limit disabled successfully"}
+
+    def time_limit(self, task_name: Any = None, hard: Any = None, soft: Any = None, **_: Any) -> Reply:
+        """Time limits of one task, for runs that start from now on."""
+        self._check_task(task_name)
+        for seconds, capability, what in (
+            (soft, "soft_limit", "keep a soft time limit"),
+            (hard, "hard_limit", "keep a hard time limit"),
+        ):
+            if seconds and not getattr(self._pool.traits, capability):
+                raise Refused(self._cannot(what, capability))
+        soft_seconds, hard_seconds = _seconds(soft), _seconds(hard)
+        self._do(
+            lambda: self._settings.set_time_limits(task_name, soft_seconds=soft_seconds, hard_seconds=hard_seconds)
+        )
+        return {"ok": "time limits set successfully"}
+
+    # -- slots
+
+    def pool_grow(self, n: Any = 1, **_: Any) -> Reply:
+        """More slots."""
+        self._resize(_count(n))
+        return {"ok": "pool will grow"}
+
+    def pool_shrink(self, n: Any = 1, **_: Any) -> Reply:
+        """Fewer slots: free ones first, busy ones after their task."""
+        self._resize(-_count(n))
+        return {"ok": "pool will shrink"}
+
+    def _resize(self, by: int) -> None:
+        self._check_resize()
+        if self._settings.autoscaler is not None:
+            raise Refused("the slots follow autoscale: change its bounds instead")
+        slots = self._pool.limit + by
+        if slots < 1:
+            raise Refused(f"at least one of the {self._pool.limit} slots must stay")
+        self._do(lambda: self._settings.set_slots(slots))
+
+    def pool_restart(self, **_: Any) -> Reply:
+        """Fresh processes for all slots, each after its task. Changed code of the app needs a restart of the worker."""
+        self._do(self._pool.restart)
+        return {"ok": "reload started"}
+
+    def autoscale(self, max: Any = None, min: Any = None, **_: Any) -> Reply:
+        """Let the slots follow the work between these bounds, until the next apply."""
+        self._check_resize()
+        scaler = self._settings.autoscaler
+        known = scaler.bounds if scaler is not None else Bounds(1, self._pool.limit)
+        bounds = Bounds(known.least if min is None else _count(min), known.most if max is None else _count(max))
+        if bounds.least > bounds.most:
+            raise Refused(f"min={bounds.least} is more than max={bounds.most}")
+        self._do(lambda: self._settings.autoscale(bounds))
+        return {"ok": f"autoscale now max={bounds.most} min={bounds.least}"}
+
+    # -- queues
+
+    def add_consumer(self, queue: str, exchange: Any = None, routing_key: Any = None, **_: Any) -> Reply:
+        """Consume one more queue."""
+        if any(name not in (None, "", queue) for name in (exchange, routing_key)):
+            raise Refused(
+                f"queue {queue!r} would be bound to another exchange or routing key; "
+                "define it in the app's task_queues and add it by its name"
+            )
+        queues = self._settings.queues
+        if any(known.name == queue for known in queues):
+            return {"ok": f"already consuming from {queue}"}
+        self._do(lambda: self._settings.set_queues((*self._settings.queues, QueueSpec(queue))))
+        return {"ok": f"add consumer {queue}"}
+
+    def cancel_consumer(self, queue: str, **_: Any) -> Reply:
+        """Consume this queue no more; what was fetched from it and has not started goes back."""
+        left = tuple(known for known in self._settings.queues if known.name != queue)
+        self._do(lambda: self._settings.set_queues(left))
+        return {"ok": f"no longer consuming from {queue}"}
+
+    # -- the worker
+
+    def shutdown(self, **_: Any) -> Reply:
+        """A warm stop. The supervisor starts the replica again unless the manifest says otherwise."""
+        log.warning("shutdown asked for by remote control")
+        self.afterwards.append(lambda: os.kill(os.getpid(), signals.SIGTERM))
+        return {"ok": "stopping"}
+
+    def enable_events(self, **_: Any) -> Reply:
+        """Send events about tasks."""
+        fresh = self._do(lambda: self._events.switch(on=True))
+        if fresh:
+            self._events.beat_soon()
+        return {"ok": "task events enabled" if fresh else "task events already enabled"}
+
+    def disable_events(self, **_: Any) -> Reply:
+        """Send none."""
+        changed = self._do(lambda: self._events.switch(on=False))
+        return {"ok": "task events disabled" if changed else "task events already disabled"}
+
+    def heartbeat(self, **_: Any) -> Reply:
+        """Send a heartbeat event now."""
+        self._events.beat_soon()
+        return {"ok": "heartbeat"}
+
+    # -- checks
+
+    def _check_task(self, name: Any) -> None:
+        if not isinstance(name, str) or not self._application.knows(name):
+            raise Refused("unknown task")
+
+    def _check_resize(self) -> None:
+        if not self._pool.traits.resize:
+            raise Refused(self._cannot("change its number of slots", "resize"))
+
+    def _cannot(self, what: str, capability: str) -> str:
+        able = ", ".join(sorted(row.name for row in TRAITS.values() if getattr(row, capability)))
+        return f"the {self._pool.name} pool cannot {what}; pools that can: {able}"
+
+
+def table(inspection: Inspection, commands: Commands) -> Mapping[str, Answer]:
+    """Every command by its name and by its old name."""
+    found: dict[str, Answer] = {name: getattr(inspection, name) for name in QUESTIONS}
+    found |= {name: getattr(commands, name) for name in ORDERS}
+    return found | {old: found[name] for old, name in OLD_NAMES.items()}
+
+
+QUESTIONS = (
+    "ping",
+    "clock",
+    "report",
+    "conf",
+    "query_task",
+    "stats",
+    "active",
+    "reserved",
+    "scheduled",
+    "registered",
+    "revoked",
+    "active_queues",
+)
+ORDERS = (
+    "revoke",
+    "terminate",
+    "rate_limit",
+    "time_limit",
+    "pool_grow",
+    "pool_shrink",
+    "pool_restart",
+    "autoscale",
+    "add_consumer",
+    "cancel_consumer",
+    "shutdown",
+    "enable_events",
+    "disable_events",
+    "heartbeat",
+)
+OLD_NAMES = {
+    "dump_conf": "conf",
+    "dump_active": "active",
+    "dump_reserved": "reserved",
+    "dump_schedule": "scheduled",
+    "dump_tasks": "registered",
+    "dump_revoked": "revoked",
+}
+
+
+def answered(answer: Answer, arguments: Mapping[str, Any]) -> Reply:
+    """The reply, also when the command cannot be done."""
+    try:
+        return answer(**arguments)
+    except PoolError as error:
+        return {"error": f"{error}; {error.hint}" if error.hint else str(error)}
+    except (Refused, FleetError, ValueError, TimeoutError) as error:
+        return {"error": str(error)}
+    except TypeError as error:
+        return {"error": f"these arguments do not fit: {error}"}
+    except Exception as error:
+        log.exception("a control command failed")
+        return {"error": repr(error)}
+
+
+def _can_end(job: Job) -> bool:
+    return bool(job.started_at) and not job.settled and job.ending is None
+
+
+def _ids(value: Any) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [str(task_id) for task_id in value] if isinstance(value, Iterable) else []
+
+
+def _count(value: Any) -> int:
+    count = int(value)
+    if count < 1:
+        raise Refused(f"{value!r} is not a number of slots: it is at least 1")
+    return count
+
+
+def _seconds(value: Any) -> float | None:
+    seconds = float(value) if value else 0.0
+    if seconds < 0:
+        raise Refused(f"{value!r} is not a time limit: it is more than 0 seconds")
+    return seconds or None
+
+
+def _signal_number(value: Any) -> int:
+    """``KILL``, ``SIGKILL`` or 9; TERM where nothing is said."""
+    if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
+        return int(value)
+    name = str(value or "TERM").upper()
+    found = getattr(signals, name if name.startswith("SIG") else f"SIG{name}", None)
+    if not isinstance(found, signals.Signals):
+        raise Refused(f"there is no signal {value!r}")
+    return int(found)

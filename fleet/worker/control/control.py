@@ -1,0 +1,169 @@
+"""Remote control with Celery's names: ``celery inspect`` and ``celery control`` find a fleet worker like any other.
+
+A fanout exchange and a queue per worker, on a connection of its own, so that an answer never waits for the tasks'
+connection; events leave over the same one. Transports without fanout have no remote control; the record tells the same
+facts without a broker.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fleet.broker.backoff import Backoff
+from fleet.broker.connection import masked
+from fleet.worker.control.commands import Commands, answered, table
+from fleet.worker.control.events import FLUSH_SECONDS, Events
+from fleet.worker.control.inspection import Inspection
+
+if TYPE_CHECKING:
+    from fleet.worker.apps.base import Remote
+    from fleet.worker.control.mailbox import Mailbox
+    from fleet.worker.loop.connection import Connection
+
+log = logging.getLogger("fleet.worker")
+
+POLL_SECONDS = 0.5
+BEAT_SECONDS = 15.0
+LAST_EVENTS_SECONDS = 1.0
+RECONNECT = Backoff(2.0, 60.0, 0.3)
+
+
+class Control:
+    """Listens and answers for one worker. Used by one thread, the housekeeping one or the loop's, until ``close``."""
+
+    def __init__(
+        self,
+        url: str,
+        node: str,
+        *,
+        remote: Remote,
+        events: Events,
+        inspection: Inspection,
+        commands: Commands,
+        connection: Connection,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """connection: the one for tasks, which finds out when a broker that was away is back."""
+        self._connection = connection
+        self._url = url
+        self._node = node
+        self._remote = remote
+        self._options = options or {}
+        self.events = events
+        self.inspection = inspection
+        self.commands = commands
+        self._table = table(self.inspection, self.commands)
+        self._mailbox: Mailbox | None = None
+        self._mutex = threading.RLock()
+        self.before_hanging_up: Callable[[], object] | None = None
+        self._failed = 0
+        self._connect_at = 0.0
+        self._beat_at = 0.0
+        self._flush_at = 0.0
+        self._off = self._tried = False
+        self.events.switch(on=remote.sends_task_events)
+
+    @property
+    def poll_seconds(self) -> float | None:
+        """Never rely on descriptors alone: some transports have none, and events leave by the clock."""
+        if self._off:
+            return None
+        return FLUSH_SECONDS if self.events.on else POLL_SECONDS
+
+    def fds(self) -> list[int]:
+        """Sockets on which a command may come, as far as the transport has such a thing."""
+        mailbox = self._mailbox
+        return mailbox.fds() if mailbox is not None else []
+
+    def attend(self) -> None:
+        """Answer what has come, send what has happened. Never raises."""
+        if self._off:
+            return
+        with self._mutex:
+            try:
+                self._attend()
+            except Exception as error:
+                self._on_error(error)
+            afterwards, self.commands.afterwards[:] = list(self.commands.afterwards), []
+        for work in afterwards:
+            work()
+
+    def on_exit(self) -> None:
+        """The last events, from any thread, when the process is about to go. Never raises, never waits for long."""
+        if not self._mutex.acquire(timeout=LAST_EVENTS_SECONDS):
+            return
+        try:
+            if self._mailbox is not None and not self._off:
+                self._off = True
+                self.events.say_goodbye(self._mailbox.publish)
+        except Exception as error:
+            log.debug("the last events were not sent: %r", error)
+        finally:
+            self._mutex.release()
+
+    def close(self) -> None:
+        """Leave. Never raises."""
+        self.on_exit()
+        self._off = True
+        self._hang_up()
+
+    def answer(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        """The reply to one command."""
+        found = self._table.get(method)
+        if found is not None:
+            return answered(found, arguments)
+        return {"error": f"no command {method!r}; there are {', '.join(sorted(self._table))}"}
+
+    def _attend(self) -> None:
+        mailbox = self._mailbox
+        if mailbox is None:
+            self._open()
+            return
+        now = time.monotonic()
+        if now >= self._beat_at:
+            self._beat_at = now + BEAT_SECONDS
+            mailbox.beat()
+        mailbox.drain()
+        if now >= self._flush_at:
+            self._flush_at = now + FLUSH_SECONDS * 0.9
+            self.events.flush(mailbox.publish)
+
+    def _open(self) -> None:
+        if time.monotonic() < self._connect_at or (self._tried and not self._connection.up):
+            return  # while the broker is away, the tasks' connection finds out when it is back
+        self._tried = True
+        from fleet.worker.control.mailbox import Mailbox, NoFanout
+
+        try:
+            self._mailbox = Mailbox(self._url, self._node, self._remote, options=self._options, dispatch=self._dispatch)
+        except NoFanout:
+            log.info("no remote control and no events: %s has no fanout", masked(self._url))
+            self._off = True
+            return
+        self._mailbox.drain()  # on Redis this subscribes: who is told ready can be reached
+        self.inspection.broker = self._mailbox.facts
+        self.events.flush(self._mailbox.publish)
+        self._failed = 0
+
+    def _dispatch(self, method: str, arguments: Mapping[str, Any]) -> Any:
+        return self.answer(method, arguments)
+
+    def _on_error(self, error: Exception) -> None:
+        pause = RECONNECT.seconds(self._failed)
+        if self._failed == 0:
+            log.warning("remote control is away: %s; next try in %.0f s", error, pause)
+        self._failed += 1
+        self._connect_at = time.monotonic() + pause
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        mailbox, self._mailbox = self._mailbox, None
+        if mailbox is not None:
+            if self.before_hanging_up is not None:
+                self.before_hanging_up()
+            mailbox.close()
+            self.events.connection_lost()

@@ -1,0 +1,245 @@
+"""Celery's events: what monitors such as Flower live on. Task events are off until somebody wants them.
+
+Witnesses only note what happened; the thread that owns the control connection writes it out, in lists, a few times a
+second. When that connection is away, events are dropped and counted: a monitor is never worth a task's time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from fleet import __version__
+from fleet.worker.task.call import Call, Outcome
+from fleet.worker.task.listeners import TaskEvent
+
+if TYPE_CHECKING:
+    from fleet.worker.task.job import Job
+    from fleet.worker.task.listeners import TaskListener
+    from pools.base import BasePool
+
+log = logging.getLogger("fleet.worker")
+
+HEARTBEAT_SECONDS = 10.0
+"""Between two heartbeats. Monitors call a worker offline after twice that; Celery's own beats every 2 s."""
+FLUSH_SECONDS = 0.25
+MOST_NOTED = 20_000
+LONGEST_LIST = 500
+_MOST_TEXT = 10_000
+
+Event = dict[str, Any]
+
+
+class Clock(Protocol):
+    """Lamport's clock, shared with what the app itself sends."""
+
+    def forward(self) -> int:
+        """One step on."""
+        ...
+
+
+class Reported(Protocol):
+    """Whoever makes the calls: ``report`` says that somebody wants to see what tasks return."""
+
+    report: bool
+
+
+class Publish(Protocol):
+    """Sends one event, or a list of them."""
+
+    def __call__(self, body: Event | list[Event], routing_key: str) -> object: ...
+
+
+class _Noted(NamedTuple):
+    """What happened, with all that may have changed when it is written out. eta, expires: Unix time, 0.0 for none."""
+
+    event: TaskEvent
+    at: float
+    call: Call
+    eta: float
+    expires: float
+    ending: str
+    outcome: Outcome | None
+
+
+class Events:
+    """The events of one worker. ``tell`` may come from any thread; everything else from the control connection's."""
+
+    def __init__(
+        self,
+        node: str,
+        clock: Clock,
+        *,
+        admission: Reported,
+        listeners: list[TaskListener],
+        pool: BasePool,
+        totals: Counter[str],
+    ) -> None:
+        """listeners: those of the worker, to join and to leave.  totals: starts so far, by task."""
+        self._admission = admission
+        self._listeners = listeners
+        self._pool = pool
+        self._totals = totals
+        self._node = node
+        self._clock = clock
+        self._pid = os.getpid()
+        self._noted: deque[_Noted] = deque()
+        self._dropped = 0
+        self._online = False
+        self._beat_at = 0.0
+        self.on = False
+
+    # -- switching: the caller holds the channel's lock
+
+    def switch(self, *, on: bool) -> bool:
+        """Task events from now on, or none; whether that is a change."""
+        if on == self.on:
+            return False
+        self.on = self._admission.report = on
+        if on:
+            self._listeners.append(self)
+        else:
+            self._listeners.remove(self)
+        return True
+
+    # -- the listener
+
+    def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
+        """Note it."""
+        if len(self._noted) >= MOST_NOTED:
+            self._dropped += 1
+            return
+        noted = _Noted(event, time.time(), job.call, job.due, job.expires_at, str(job.ending or ""), outcome)
+        self._noted.append(noted)
+
+    # -- the sender
+
+    def beat_soon(self) -> None:
+        """Send a heartbeat with the next flush."""
+        self._beat_at = 0.0
+
+    def flush(self, publish: Publish) -> None:
+        """Write out what was noted, and the worker's own heartbeat when it is due. Raises what ``publish`` raises."""
+        now = time.monotonic()
+        if now >= self._beat_at:
+            self._beat_at = now + HEARTBEAT_SECONDS
+            kind = "worker-heartbeat" if self._online else "worker-online"
+            publish(self._worker_event(kind), kind.replace("-", "."))
+            self._online = True
+        while self._noted:
+            batch = list(islice(self._noted, LONGEST_LIST))
+            publish([self._task_event(noted) for noted in batch], "task.multi")
+            for _ in batch:
+                self._noted.popleft()
+        if self._dropped:
+            log.warning("%d task events were dropped: the broker did not take them in time", self._dropped)
+            self._dropped = 0
+
+    def connection_lost(self) -> None:
+        """The connection is gone; the next one says hello again."""
+        self._online = False
+        self._beat_at = 0.0
+
+    def say_goodbye(self, publish: Publish) -> None:
+        """The last events, and that this worker leaves."""
+        self.flush(publish)
+        publish(self._worker_event("worker-offline"), "worker.offline")
+
+    # -- the words
+
+    def _event(self, kind: str, at: float) -> Event:
+        return {
+            "type": kind,
+            "hostname": self._node,
+            "pid": self._pid,
+            "clock": self._clock.forward(),
+            "timestamp": at,
+            "utcoffset": _utc_offset_hours(),
+        }
+
+    def _worker_event(self, kind: str) -> Event:
+        return self._event(kind, time.time()) | {
+            "freq": HEARTBEAT_SECONDS,
+            "active": self._pool.busy_slots,
+            "processed": self._totals.total(),
+            "loadavg": [round(load, 2) for load in os.getloadavg()],
+            "sw_ident": "fleet",
+            "sw_ver": __version__,
+            "sw_sys": platform.system(),
+        }
+
+    def _task_event(self, noted: _Noted) -> Event:
+        kind = "failed" if noted.event is TaskEvent.UNKNOWN else noted.event.value
+        event = self._event(f"task-{kind}", noted.at)
+        event["uuid"] = noted.call.id
+        fields = _FIELDS.get(noted.event)
+        if fields is not None:
+            event |= fields(noted)
+        return event
+
+
+def _received(noted: _Noted) -> Event:
+    headers = noted.call.headers
+    retries = headers.get("retries")
+    return {
+        "name": noted.call.name,
+        "args": str(headers.get("argsrepr") or "")[:_MOST_TEXT],
+        "kwargs": str(headers.get("kwargsrepr") or "")[:_MOST_TEXT],
+        "root_id": headers.get("root_id"),
+        "parent_id": headers.get("parent_id"),
+        "retries": retries if isinstance(retries, int) else 0,
+        "eta": _iso(noted.eta),
+        "expires": _iso(noted.expires),
+    }
+
+
+def _succeeded(noted: _Noted) -> Event:
+    outcome = noted.outcome
+    return {
+        "result": outcome.result[:_MOST_TEXT] if outcome else "",
+        "runtime": outcome.runtime_seconds if outcome else 0.0,
+    }
+
+
+def _failed(noted: _Noted) -> Event:
+    outcome = noted.outcome
+    return {
+        "exception": outcome.error[:_MOST_TEXT] if outcome else "",
+        "traceback": outcome.traceback[-_MOST_TEXT:] if outcome else "",
+    }
+
+
+def _rejected(noted: _Noted) -> Event:
+    return {"requeue": noted.outcome is not None and noted.outcome.state == "requeue"}
+
+
+def _revoked(noted: _Noted) -> Event:
+    return {"terminated": noted.ending == "terminated", "signum": None, "expired": noted.ending == "expired"}
+
+
+_FIELDS: dict[TaskEvent, Callable[[_Noted], Event]] = {
+    TaskEvent.RECEIVED: _received,
+    TaskEvent.SUCCEEDED: _succeeded,
+    TaskEvent.FAILED: _failed,
+    TaskEvent.UNKNOWN: _failed,
+    TaskEvent.RETRIED: _failed,
+    TaskEvent.REJECTED: _rejected,
+    TaskEvent.REVOKED: _revoked,
+}
+
+
+def _utc_offset_hours() -> float:
+    """As Celery counts it: hours west of Greenwich, daylight saving included."""
+    return (time.altzone if time.localtime().tm_isdst > 0 else time.timezone) / 3600
+
+
+def _iso(at: float) -> str | None:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(at, UTC).isoformat() if at else None

@@ -1,0 +1,165 @@
+"""One worker's place on the broker for commands, replies and events: kombu's pidbox, on one connection.
+
+The only module behind remote control that knows kombu. Nothing in it tries again by itself: who waits for a broker here
+would hold up the loop.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from kombu import Exchange, Producer, pidbox
+from kombu.exceptions import InconsistencyError
+
+from fleet.broker.connection import is_redis, kombu_connection, scheme
+
+if TYPE_CHECKING:
+    from fleet.worker.apps.base import Remote
+
+HEARTBEAT_SECONDS = 60.0
+LONGEST_SEND_SECONDS = 5.0
+_FANOUT_FOR_EVENTS = frozenset({"redis", "gcpubsub"})
+_SHOWN = (
+    "hostname",
+    "userid",
+    "virtual_host",
+    "port",
+    "insist",
+    "transport",
+    "connect_timeout",
+    "login_method",
+    "uri_prefix",
+    "heartbeat",
+    "failover_strategy",
+)
+_GOSSIP = frozenset({"hello", "election"})
+"""What Celery's workers say to each other. Silence is the right answer: fleet's workers do not gossip."""
+
+Dispatch = Callable[[str, Mapping[str, Any]], Any]
+
+
+class NoFanout(Exception):
+    """This transport cannot send one message to all workers."""
+
+
+class Mailbox:
+    """An open connection with a listening node. Any error of a method means: this one is of no more use."""
+
+    def __init__(self, url: str, node: str, remote: Remote, *, options: Mapping[str, Any], dispatch: Dispatch) -> None:
+        connection = kombu_connection(url, options=_patience(url, options), heartbeat_seconds=HEARTBEAT_SECONDS)
+        if not connection.transport.implements.exchange_type >= {"fanout"}:
+            raise NoFanout
+        self._connection = connection
+        try:
+            connection.connect()
+            box = pidbox.Mailbox(
+                remote.namespace,
+                type="fanout",
+                connection=connection,
+                clock=remote.clock,
+                accept=["json"],
+                serializer="json",
+                **remote.queue_options,
+            )
+            self._node = _Node(node, channel=connection.channel(), handlers=_Handlers(dispatch), mailbox=box)
+            self._node.listen(callback=self._on_message)
+            self._publish = _event_publisher(connection, remote, node)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How the broker is reached, without its password."""
+        info = self._connection.info()
+        return {name: info[name] for name in _SHOWN if name in info} | {"ssl": bool(info.get("ssl"))}
+
+    def fds(self) -> list[int]:
+        """Sockets on which something may come, as far as the transport has such a thing."""
+        with suppress(Exception):
+            return _sockets(self._connection)
+        return []
+
+    def drain(self) -> None:
+        """Take in what has come; each command is dispatched and answered."""
+        with suppress(TimeoutError, socket.timeout):
+            while True:
+                self._connection.drain_events(timeout=0)
+
+    def beat(self) -> None:
+        """Keep the connection; to be called at least every quarter of ``HEARTBEAT_SECONDS``."""
+        if self._connection.supports_heartbeats:
+            self._connection.heartbeat_check(rate=2)
+
+    def publish(self, body: Any, routing_key: str) -> None:
+        """Send an event, or a list of them."""
+        self._publish(body, routing_key)
+
+    def close(self) -> None:
+        """Hang up. Never raises."""
+        with suppress(Exception):
+            self._connection.release()
+
+    def _on_message(self, body: Any, message: Any) -> None:
+        if isinstance(body, dict) and isinstance(body.get("method"), str) and body["method"] not in _GOSSIP:
+            self._node.handle_message(body, message)
+
+
+class _Node(pidbox.Node):  # type: ignore[misc]
+    """Replies at once or not at all."""
+
+    def reply(self, data: Any, exchange: str, routing_key: str, ticket: str, **_: Any) -> None:
+        to = Exchange(exchange, type="direct", delivery_mode="transient", durable=False)
+        headers = {"ticket": ticket, "clock": self.mailbox.clock.forward()}
+        with suppress(InconsistencyError):  # who asked has left
+            Producer(self.channel, auto_declare=False).publish(
+                data, exchange=to, routing_key=routing_key, declare=[to], headers=headers, serializer="json"
+            )
+
+
+class _Handlers(dict[str, Callable[..., Any]]):
+    """Any method at all: what is unknown gets an answer too."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        super().__init__()
+        self._dispatch = dispatch
+
+    def __missing__(self, method: str) -> Callable[..., Any]:
+        return lambda _state, **arguments: self._dispatch(method, arguments)
+
+
+def _event_publisher(connection: Any, remote: Remote, node: str) -> Callable[[Any, str], None]:
+    fanout = connection.transport.driver_type in _FANOUT_FOR_EVENTS
+    exchange = Exchange(remote.event_exchange, type="fanout" if fanout else "topic")
+    producer = Producer(connection.channel(), exchange=exchange, serializer="json", auto_declare=False)
+    exchange(producer.channel).declare()
+
+    def publish(body: Any, routing_key: str) -> None:
+        producer.publish(body, routing_key=routing_key, headers={"hostname": node}, delivery_mode=1)
+
+    return publish
+
+
+def _patience(url: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """A server that hangs must not hold up the loop for long; confirmations are for tasks."""
+    found = dict(options)
+    if is_redis(url):
+        return found | {"socket_timeout": LONGEST_SEND_SECONDS, "socket_connect_timeout": LONGEST_SEND_SECONDS}
+    if scheme(url) in ("amqp", "amqps", "pyamqp"):
+        return found | {"confirm_publish": False, "write_timeout": LONGEST_SEND_SECONDS}
+    return found
+
+
+def _sockets(connection: Any) -> list[int]:
+    transport = connection.transport
+    if transport.driver_type == "amqp" and hasattr(connection.connection, "sock"):
+        return [connection.connection.sock.fileno()]
+    found = []
+    for channel in getattr(connection.connection, "channels", ()) or ():
+        link = getattr(getattr(channel, "subclient", None), "connection", None)
+        if link is not None and link._sock is not None:
+            found.append(link._sock.fileno())
+    return found

@@ -1,0 +1,173 @@
+"""How a task's end becomes a word to the broker, also when the connection was broken in between."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from fleet.core.spec import TaskPolicy as ManifestPolicy
+from fleet.replica.record import Record
+from fleet.worker.apps.base import Application
+from fleet.worker.loop import postmortem
+from fleet.worker.loop.redelivery import Redelivery
+from fleet.worker.loop.settlement import Settlement
+from fleet.worker.task.call import Outcome
+from fleet.worker.task.job import Job
+from fleet.worker.task.listeners import TaskListener, end_of
+from pools.errors import HardTimeLimit, SlotLost, Terminated
+from pools.handle import Handle
+
+log = logging.getLogger("fleet.worker")
+
+
+class Completion:
+    """Settles jobs. ``unreported`` gets those whose end a slot must record first: somebody waits for the result.
+
+    counted: an end was counted since somebody set this to False.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        settlement: Settlement,
+        redelivery: Redelivery,
+        *,
+        record: Record,
+        policy_of_manifest: ManifestPolicy,
+        unreported: deque[Job],
+        on_stuck: Callable[[str], None],
+        listeners: Sequence[TaskListener],
+    ) -> None:
+        self._application = application
+        self._settlement = settlement
+        self._redelivery = redelivery
+        self._record = record
+        self._policy_of_manifest = policy_of_manifest
+        self._unreported = unreported
+        self._on_stuck = on_stuck
+        self._listeners = listeners
+        self.counted = False
+
+    def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
+        """Another policy from now on."""
+        self._policy_of_manifest = policy_of_manifest
+
+    # -- ends
+
+    def settle(self, job: Job, handle: Handle) -> None:
+        """The pool is done with a job."""
+        error = handle.error
+        if job.ending is not None:
+            if error is not None:
+                log.error("the end of task %s[%s] could not be recorded: %s", job.call.name, job.call.id, error)
+            self._conclude_by_ending(job)
+        elif error is None:
+            self.conclude(job, handle.value)
+        elif isinstance(error, Terminated) and not job.revoked:
+            self._settlement.give_back([job])
+        elif isinstance(error, SlotLost) and self._may_crash_again(job):
+            log.error("Task %s[%s] runs again: %s", job.call.name, job.call.id, error)
+            if self._redelivery.is_ours(job):
+                self._settlement.after_crash(job, attempts=job.delivery.attempts + 1)
+        else:
+            job.story = postmortem.story(error, handle.pid)
+            self._end_by(job, error, abandoned=handle.abandoned)
+
+    def end_unreported(self, job: Job) -> None:
+        """A task that cannot tell its end itself (``job.ending``): recorded in a slot where somebody waits for it."""
+        if self._application.records_ends:
+            self._unreported.appendleft(job)
+        else:
+            self._conclude_by_ending(job)
+
+    def end_here(self, job: Job) -> None:
+        """The same, recorded here and now: the process is about to go."""
+        self.record_end(job)
+        self._conclude_by_ending(job)
+
+    def record_end(self, job: Job) -> None:
+        """Let whoever waits for the result know of ``job.ending``, here and now. Errors are logged."""
+        assert job.ending is not None
+        try:
+            self._application.record_end(job.call, job.ending, job.detail)
+        except Exception:
+            log.exception("the end of task %s[%s] could not be recorded", job.call.name, job.call.id)
+
+    def conclude(self, job: Job, outcome: Outcome) -> None:
+        """It is over: count it, tell listeners, and tell the broker, now or when the message comes again."""
+        job.settled = True
+        self._count(outcome)
+        self._tell_listeners(job, outcome)
+        if outcome.state == "requeue":
+            self._settlement.give_back([job])
+        elif self._redelivery.note_end(job, outcome):
+            self._tell_broker(job, outcome)
+
+    def _conclude_by_ending(self, job: Job) -> None:
+        assert job.ending is not None
+        self.conclude(job, self._application.after_end(job.call, job.ending, job.detail))
+
+    def _may_crash_again(self, job: Job) -> bool:
+        return not job.acked and job.delivery.attempts + 1 < self._policy_of_manifest.max_attempts
+
+    def _end_by(self, job: Job, error: BaseException, *, abandoned: bool) -> None:
+        job.detail = str(error)
+        if isinstance(error, HardTimeLimit):
+            job.ending = "timeout"
+        elif isinstance(error, Terminated):
+            job.ending = "terminated"
+        elif isinstance(error, SlotLost):
+            job.ending = "lost"
+        else:
+            job.ending, job.detail = "raised", f"{type(error).__name__}: {error}"
+        log.error("Task %s[%s] ended: %s", job.call.name, job.call.id, job.detail)
+        if abandoned:
+            self._on_stuck(f"{job.call.name} cannot be ended and still holds its slot")
+        self.end_unreported(job)
+
+    def _count(self, outcome: Outcome) -> None:
+        self.counted = True
+        if outcome.state == "retry":
+            self._record.retried += 1
+        elif outcome.state != "requeue":
+            self._record.processed += 1
+            if outcome.state in ("failure", "dead"):
+                self._record.failed += 1
+
+    def _tell_listeners(self, job: Job, outcome: Outcome) -> None:
+        if not self._listeners or (event := end_of(job, outcome)) is None:
+            return
+        for listener in self._listeners:
+            listener.on_event(event, job, outcome)
+
+    def _tell_broker(self, job: Job, outcome: Outcome) -> None:
+        state = outcome.state
+        if state == "retry" and outcome.after_seconds is not None:
+            self._settlement.again(job, after_seconds=outcome.after_seconds)
+        elif state == "dead" or (state == "failure" and job.policy.dead_on_failure and not job.acked):
+            self._settlement.bury(job, error=outcome.error, traceback=outcome.traceback)
+        else:
+            self._settlement.ack(job)
+
+    # -- broken connections
+
+    @property
+    def connection_number(self) -> int:
+        """How many connections there were before this one."""
+        return self._redelivery.connection_number
+
+    def told_before(self, job: Job) -> bool:
+        """Whether this message comes again after its task was over; then the broker is told once more."""
+        outcome = self._redelivery.pop_doubtful(job)
+        if outcome is None:
+            return False
+        log.info("Task %s[%s] is over already; only its acknowledgement was lost", job.call.name, job.call.id)
+        self._tell_broker(job, outcome)
+        if self._settlement.lost is not None:  # lost once more: it may come again
+            self._redelivery.doubt(job, outcome)
+        return True
+
+    def on_connection_restored(self) -> None:
+        """Tell what is owed. What is no longer ours is told when it comes again."""
+        self._redelivery.on_restored(self._settlement.replay())

@@ -1,0 +1,291 @@
+"""The loop that feeds the pool: fetch what free slots can take, start it, hand its end on.
+
+One loop serves every pool. It runs in the main thread and holds ``channel.lock``, except while a solo task runs inline:
+then the housekeeping thread may take the lock and does the loop's housekeeping (``attend``) until the task is over.
+
+This module turns the loop and moves the worker through its life. Each step of a task's way has a class of its own; they
+are put together in ``parts``.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable
+
+from fleet.broker.delivery import TEND_SECONDS, Channel, ChannelLost
+from fleet.replica.record import Record
+from fleet.worker import sd_notify, stack_dump
+from fleet.worker.apps.base import Application
+from fleet.worker.lifecycle import EXIT_DONE, EXIT_REPLACE, Action, Event, State
+from fleet.worker.loop.parts import LoopParts
+from fleet.worker.options import WorkerOptions
+from fleet.worker.os_signals import STACKS, SignalBox
+from pools.base import BasePool
+from pools.loop import EventLoop
+
+log = logging.getLogger("fleet.worker")
+
+EverySecond = Callable[[float], object]
+"""Something to see to once a second. Gets ``time.monotonic()``; the channel's lock is held."""
+
+
+class Consumer:
+    """Feeds one pool from one channel until it is told to stop."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        application: Application,
+        pool: BasePool,
+        channel: Channel,
+        *,
+        record: Record,
+        box: SignalBox,
+        loop: EventLoop,
+    ) -> None:
+        self.parts = parts = LoopParts(
+            options, application, pool, channel, record=record, loop=loop, on_stuck=self.replace_soon
+        )
+        self.exit_code = EXIT_DONE
+        self.every_second: list[EverySecond] = [parts.settings.follow_work]
+        self._life = parts.life
+        self._application = application
+        self._pool = pool
+        self._record = record
+        self._connection = parts.connection
+        self._inflight = parts.inflight
+        self._fetching = parts.fetching
+        self._receiving = parts.receiving
+        self._starting = parts.starting
+        self._done = parts.submission.done
+        self._completion = parts.completion
+        self._settlement = parts.settlement
+        self._handing_back = parts.handing_back
+        self._reporting = parts.reporting
+        self._box = box
+        self._loop = loop
+        self._lock = channel.lock
+        self._tick_at = 0.0
+        self._deadline: float | None = None
+        self._announced = False
+        self._connection.on_lost += [self._tick_soon, parts.redelivery.on_lost, self._handing_back.unstarted]
+
+    # -- the loop
+
+    def run(self) -> int:
+        """Feed the pool until the worker is to stop; the exit code of the process."""
+        with self._lock:
+            self._loop.add_reader(self._box.fileno(), self.handle_signals)
+            if self._record.hold:
+                self.on_event(Event.HOLD)
+            while not self._life.stopped:
+                self.turn()
+        return self.exit_code
+
+    def turn(self) -> None:
+        """Once around. The caller holds the lock."""
+        now = time.monotonic()
+        if now >= self._tick_at:
+            self.tick(now)
+        if self._life.state is State.STARTING and self._connection.up and self._pool.free_slots > 0:
+            self.on_event(Event.CONNECTED)  # and not before: a worker whose slots cannot start is not ready
+        moved = self._settle_done()
+        self._connection.notice_loss()
+        if self._connection.up:
+            moved |= self._feed(now)
+        self._connection.notice_loss()
+        if self._life.leaving and self._is_empty():
+            self.on_event(Event.EMPTY)
+        if not moved:
+            self._before_waiting()
+        self._loop.run_once(0.0 if moved else self._patience())
+
+    def _feed(self, now: float) -> bool:
+        """Start what can start and fetch what free slots can take; whether anything moved."""
+        self._receiving.place_due()
+        moved = self._starting.start()
+        try:
+            deliveries = self._fetching.fetch_due(now)
+        except ChannelLost as error:
+            self._connection.lose(error)
+            return False
+        if not deliveries:
+            return moved
+        if not self._receiving.receive(deliveries):
+            return False
+        self._starting.start()
+        return True
+
+    def _settle_done(self) -> bool:
+        """Settle what the pool has finished; whether there was anything."""
+        done = self._done
+        if not done:
+            return False
+        while done:
+            job, handle = done.popleft()
+            self._inflight.end(job)
+            if not job.settled:
+                self._completion.settle(job, handle)
+        return True
+
+    def _is_empty(self) -> bool:
+        """Nothing runs, nothing is owed. While there is time, a drain waits for a connection to tell what it owes."""
+        owed = self._deadline is not None and self._settlement.debts > 0
+        return not (self._inflight.running or self._done or self._inflight.unreported or owed)
+
+    def _before_waiting(self) -> None:
+        if self._reporting.count_waiting() or self._completion.counted:
+            self._completion.counted = False
+            self._record.beat()
+        self._settlement.flush()
+        self._connection.watch()
+
+    def _patience(self) -> float:
+        """For how many seconds nothing is due."""
+        if self._life.stopped:
+            return 0.0
+        now = time.monotonic()
+        until = self._tick_at
+        if (due_at := self._inflight.next_due_at) is not None:
+            until = min(until, now + due_at - time.time())
+        if (fetch_at := self._fetching.next_at) is not None:
+            until = min(until, fetch_at)
+        return max(0.0, until - now)
+
+    # -- housekeeping: by the loop, and by the housekeeping thread while a solo task runs
+
+    @property
+    def is_inside_task(self) -> bool:
+        """Whether the main thread is in a task now."""
+        return self._inflight.inline_job is not None
+
+    def attend(self) -> bool:
+        """From the housekeeping thread: do what the loop cannot do now; False when it needs no help."""
+        if not self._lock.acquire(blocking=False):
+            return False
+        try:
+            if not self.is_inside_task:
+                return False
+            self.handle_signals()
+            now = time.monotonic()
+            if now >= self._tick_at:
+                self.tick(now)
+            self._settlement.flush()
+            self._connection.notice_loss()
+            return True
+        finally:
+            self._lock.release()
+
+    def handle_signals(self) -> None:
+        """Signals that have come."""
+        for signum in self._box.take():
+            if signum == STACKS:
+                stack_dump.write(self._pool, self._inflight.running.keys())
+                continue
+            log.info("%s received", signal.Signals(signum).name)
+            self.on_event(Event.QUIT if signum == signal.SIGQUIT else Event.TERM)
+
+    def tick(self, now: float) -> None:
+        """Once a second: lease, record, operator's hold, deadline, connection."""
+        self._tick_at = now + TEND_SECONDS
+        if self._connection.up:
+            self._connection.tend()
+        elif now >= self._connection.try_at:
+            self._connect()
+        if self._record.hold != (self._life.state is State.HELD):
+            self.on_event(Event.HOLD if self._record.hold else Event.RESUME)
+        if self._deadline is not None and now >= self._deadline:
+            self._deadline = None
+            log.warning("the drain timeout of %g s is over", self.parts.options.spec.drain_timeout_seconds)
+            self.on_event(Event.DEADLINE)
+        for call in self.every_second:
+            try:
+                call(now)
+            except Exception:
+                log.exception("something that the worker does every second failed")
+        self._publish()
+
+    def _tick_soon(self) -> None:
+        self._tick_at = 0.0
+
+    def _connect(self) -> None:
+        if not self._connection.connect():
+            self._tick_at = min(self._tick_at, self._connection.try_at)
+            return
+        self._fetching.ask_again()
+        self._completion.on_connection_restored()
+        self._connection.notice_loss()
+
+    def _publish(self) -> None:
+        self._reporting.publish(deadline=self._deadline)
+
+    # -- life
+
+    def on_event(self, event: Event) -> None:
+        """Something happened to this worker."""
+        before = self._life.state
+        action = self._life.on_event(event)
+        if self._life.state is before:
+            return
+        log.info("%s -> %s", before.value, self._life.state.value)
+        self._publish()
+        _ACTIONS[action](self)
+        self._publish()
+
+    def replace_soon(self, why: str) -> None:
+        """Drain, and let the supervisor start another process."""
+        log.error("%s; this process drains and is replaced", why)
+        self.exit_code = EXIT_REPLACE
+        if not self._life.leaving:
+            self.on_event(Event.TERM)
+
+    def _announce(self) -> None:
+        self._fetching.ask_again()
+        sd_notify.tell("READY=1", "STATUS=consuming")
+        if not self._announced:
+            self._announced = True
+            queues = ", ".join(self.parts.settings.queue_names()) or "no queue"
+            log.info("ready: %s pool with %d slots on %s", self._pool.name, self._pool.limit, queues)
+            self._application.announce("ready")
+
+    def _hand_back(self) -> None:
+        self._handing_back.unstarted()
+
+    def _drain(self) -> None:
+        self._handing_back.unstarted()
+        self._deadline = time.monotonic() + self.parts.options.spec.drain_timeout_seconds
+        self._tick_soon()
+        sd_notify.tell("STOPPING=1")
+        self._application.announce("stopping")
+        if running := len(self._inflight.running):
+            log.info("%d running: they may finish", running)
+
+    def _cut(self) -> None:
+        """End what runs, so that it goes back to its queue at once."""
+        self._handing_back.unstarted()
+        self._deadline = None
+        self._application.announce("cutting")
+        if running := len(self._inflight.running):
+            log.warning("cold stop: %d running tasks go back to their queues", running)
+        if self.is_inside_task:
+            self.parts.forced_exit.give_up_process(EXIT_DONE)
+        if self._pool.traits.terminate and not self.parts.submission.is_inline:
+            self._pool.terminate()  # each handle comes back as Terminated, and its message is given back
+            self._settle_done()
+        self._handing_back.running()
+        self._handing_back.unreported()
+
+    def _leave(self) -> None:
+        self._settlement.flush()
+
+
+_ACTIONS: dict[Action, Callable[[Consumer], None]] = {
+    Action.NOTHING: lambda _: None,
+    Action.ANNOUNCE: Consumer._announce,
+    Action.HAND_BACK: Consumer._hand_back,
+    Action.DRAIN: Consumer._drain,
+    Action.CUT: Consumer._cut,
+    Action.LEAVE: Consumer._leave,
+}

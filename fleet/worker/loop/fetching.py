@@ -1,0 +1,113 @@
+"""When to ask the channel for messages, and for how many."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from fleet.broker.delivery import TEND_SECONDS, Channel, Delivery
+from fleet.replica.record import Record
+from fleet.worker.lifecycle import Lifecycle
+from fleet.worker.loop.connection import Connection
+from fleet.worker.loop.inflight import MOST_DELAYED, InFlight
+from fleet.worker.loop.settlement import Settlement
+from fleet.worker.task.listeners import RateGate
+from pools.base import BasePool
+
+
+class _Asked(NamedTuple):
+    """The channel brought all there was and waits for more. wanted: so many, 0 for none.
+
+    again_at: when to look all the same (monotonic), since not every transport tells when something has come.
+    """
+
+    wanted: int
+    again_at: float
+
+
+class Fetching:
+    """Asks for what free slots can take. ``got_at``: when a fetch last brought something (monotonic).
+
+    ``_asked`` is None while the next turn is to fetch in any case: at first, after a fetch that brought all it wanted
+    (there may be more), and after ``ask_again``.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        connection: Connection,
+        *,
+        pool: BasePool,
+        life: Lifecycle,
+        inflight: InFlight,
+        settlement: Settlement,
+        record: Record,
+        rate_gate: RateGate,
+        prefetch: int | None,
+    ) -> None:
+        self._channel = channel
+        self._connection = connection
+        self._pool = pool
+        self._life = life
+        self._inflight = inflight
+        self._settlement = settlement
+        self._record = record
+        self._rate_gate = rate_gate
+        self._asked: _Asked | None = None
+        self.prefetch = prefetch
+        self.got_at = time.monotonic()
+
+    def fetch_due(self, now: float) -> list[Delivery]:
+        """What a fetch brings, where one is due. Raises ChannelLost."""
+        wanted = self._wanted()
+        if not self._is_due(now, wanted):
+            return []
+        found = self._channel.fetch(wanted)
+        self._note(now, wanted, len(found))
+        return found
+
+    def ask_again(self) -> None:
+        """Something has changed that the channel does not know: fetch with the next turn."""
+        self._asked = None
+
+    @property
+    def next_at(self) -> float | None:
+        """When the next fetch is due at the latest (monotonic); None where nothing is wanted."""
+        asked = self._asked
+        return asked.again_at if asked is not None and asked.wanted > 0 and self._connection.up else None
+
+    @property
+    def wants(self) -> bool:
+        """Whether a message that came now would start now."""
+        return self._connection.up and self._pool.free_slots > 0 and self._wanted() > 0
+
+    @property
+    def is_sated(self) -> bool:
+        """Whether what waits here for its date or its rate is enough."""
+        return self._inflight.delayed_count >= MOST_DELAYED or self._rate_gate.full
+
+    def _wanted(self) -> int:
+        if not self._life.takes_work or self.is_sated:
+            return 0
+        pool, inflight = self._pool, self._inflight
+        extra = max(0, (self.prefetch or 0) - pool.limit)
+        return max(0, pool.free_slots + extra - len(inflight.waiting) - len(inflight.unreported))
+
+    def _is_due(self, now: float, wanted: int) -> bool:
+        asked = self._asked
+        if asked is None or wanted != asked.wanted or self._connection.readable:
+            return True
+        return wanted > 0 and now >= asked.again_at
+
+    def _note(self, now: float, wanted: int, got: int) -> None:
+        self._settlement.on_fetched()
+        self._connection.readable = False
+        if got:
+            self.got_at = now
+        if wanted:
+            self._record.consumed_at = time.time()
+        if got and got >= wanted:
+            self._asked = None
+            return
+        poll = self._channel.poll_seconds
+        self._asked = _Asked(wanted, now + (TEND_SECONDS if poll is None else min(poll, TEND_SECONDS)))

@@ -1,0 +1,109 @@
+"""Leaving in the middle of a task that nothing but the end of its process can end, with everything told before."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import time
+from collections.abc import Callable
+
+from fleet.broker.delivery import Channel
+from fleet.replica.record import Record
+from fleet.worker.lifecycle import EXIT_REPLACE
+from fleet.worker.loop.completion import Completion
+from fleet.worker.loop.handing_back import HandingBack
+from fleet.worker.loop.inflight import InFlight
+from fleet.worker.loop.settlement import Settlement
+from fleet.worker.task.call import Ending
+from pools.handle import Handle
+
+log = logging.getLogger("fleet.worker")
+
+
+class ForcedExit:
+    """Ends this process. ``on_exit``: what is called before, without waiting for long."""
+
+    def __init__(
+        self,
+        replica: str,
+        *,
+        channel: Channel,
+        record: Record,
+        inflight: InFlight,
+        settlement: Settlement,
+        completion: Completion,
+        handing_back: HandingBack,
+    ) -> None:
+        self._replica = replica
+        self._channel = channel
+        self._record = record
+        self._inflight = inflight
+        self._settlement = settlement
+        self._completion = completion
+        self._handing_back = handing_back
+        self.on_exit: list[Callable[[], object]] = []
+
+    def on_hard_limit(self, handle: Handle) -> None:
+        """From the pool's watchdog: the solo task is over its limit."""
+        self._replace(handle, "timeout", f"hard time limit of {handle.timeout_seconds:g} s")
+
+    def on_terminate_job(self, handle: Handle) -> None:
+        """From remote control, in the housekeeping thread: the running solo task is to be ended."""
+        self._replace(handle, "terminated", "terminated on request")
+
+    def on_blocked(self, handle: Handle) -> None:
+        """From a green pool's native thread: the process stands still in a task that nothing can end. Does not return.
+
+        Nothing of the patched library may be used here: no socket, no lock, no logging. So the broker is told nothing
+        and finds out by itself. RabbitMQ delivers again what this process held, on Redis the next process of this
+        replica takes it back. What was acknowledged early is lost, as in a crash. The record is left as a crash leaves
+        it, with the guilty task alone, so that the launcher counts this death against that task.
+        """
+        running = list(self._inflight.running)
+        names = [f"{job.call.name}[{job.call.id}]" for job in running if job.handle is handle]
+        name, others = names[0] if names else handle.id, max(0, len(running) - 1)
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        text = f"Task {name} blocks the whole process past its limits; it is replaced, with {others} other tasks in it"
+        os.write(2, f"{now} ERROR {self._replica}[{os.getpid()}] {text}\n".encode())
+        faulthandler.dump_traceback(file=2, all_threads=True)
+        for job in running:
+            if job.handle is not handle and job.slot >= 0:
+                self._record.end(job.slot)
+        self._record.become("draining", f"replaced: {name} blocked it")
+        end_descendants()
+        os._exit(EXIT_REPLACE)
+
+    def give_up_process(self, code: int) -> None:
+        """Give back what runs, tell the broker, clean up, and go. Does not return."""
+        self._handing_back.running()
+        self._settlement.flush()
+        self._channel.close()
+        self._record.become("stopped", "replaced" if code == EXIT_REPLACE else "cut")
+        for call in self.on_exit:
+            call()
+        logging.shutdown()
+        # Last: a task whose child is killed returns, and must find no time to record a second end.
+        end_descendants()
+        os._exit(code)
+
+    def _replace(self, handle: Handle, ending: Ending, detail: str) -> None:
+        with self._channel.lock:
+            job = self._inflight.inline_job
+            if job is None or handle.done:
+                return
+            job.ending, job.detail = ending, detail
+            log.error("Task %s[%s] ended: %s; this process is replaced", job.call.name, job.call.id, detail)
+            self._completion.end_here(job)
+            self.give_up_process(EXIT_REPLACE)
+
+
+def end_descendants() -> None:
+    """Processes that a task started must not outlive it."""
+    import psutil  # not at the top: every worker would pay for it at its start, and hardly one needs it
+
+    for process in psutil.Process().children(recursive=True):
+        try:
+            process.kill()
+        except psutil.Error:
+            continue

@@ -1,0 +1,59 @@
+"""Jobs that go back to their queues: not started, of queues that are left, or running when the worker must go."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from fleet.worker.loop.completion import Completion
+from fleet.worker.loop.fetching import Fetching
+from fleet.worker.loop.inflight import InFlight
+from fleet.worker.loop.settlement import Settlement
+from fleet.worker.task.listeners import RateGate
+
+
+class HandingBack:
+    """Each method empties a part of what is in hand."""
+
+    def __init__(
+        self,
+        inflight: InFlight,
+        settlement: Settlement,
+        *,
+        completion: Completion,
+        fetching: Fetching,
+        rate_gate: RateGate,
+    ) -> None:
+        self._inflight = inflight
+        self._settlement = settlement
+        self._completion = completion
+        self._fetching = fetching
+        self._rate_gate = rate_gate
+
+    def unstarted(self) -> None:
+        """What has not started goes back."""
+        jobs = self._inflight.take_unstarted()
+        self._rate_gate.forget_waiting()
+        self._settlement.give_back(jobs)
+        self._fetching.ask_again()
+
+    def of_other_queues(self, names: Container[str]) -> None:
+        """What has not started and came from none of these queues goes back."""
+        self._settlement.give_back(self._inflight.take_from_other_queues(names))
+
+    def running(self) -> None:
+        """What runs goes back; what the pool still says about it is ignored."""
+        left = [job for job in self._inflight.running if not job.settled]
+        for job in left:
+            job.settled = True
+        self._settlement.give_back(left)
+        self._inflight.running.clear()
+
+    def unreported(self) -> None:
+        """Ends that no slot had room to record: recorded again by the replica that gets the message, or here and now
+        where the message is acknowledged and nobody will get it."""
+        jobs = self._inflight.unreported
+        for job in jobs:
+            if job.acked and job.ending is not None:
+                self._completion.record_end(job)
+        self._settlement.give_back([job for job in jobs if not job.acked])
+        jobs.clear()

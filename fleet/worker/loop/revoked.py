@@ -1,0 +1,107 @@
+"""Ids of tasks that must not run: the newest ones, for a while, also after a restart of this replica."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from fleet.errors import FleetError
+from fleet.state.files import write_whole
+
+log = logging.getLogger("fleet.worker")
+
+MOST = 50_000
+KEPT_SECONDS = 3 * 3600.0
+
+
+class Revoked:
+    """A set that forgets its oldest entries. Used by the loop and by the housekeeping thread.
+
+    With a ``path`` it outlives the process: each id is appended to that file before ``add`` returns, and a new process
+    reads it and writes it anew without what is too old. A file that cannot be used is told of once, and done without.
+    """
+
+    def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        self._path = path
+        self._clock = clock
+        self._ids: OrderedDict[str, float] = OrderedDict()
+        self._lines = 0
+        if path is not None and path.exists():
+            self._load(path)
+
+    def add(self, ids: Iterable[str]) -> None:
+        """These must not run."""
+        now = self._clock()
+        fresh = list(dict.fromkeys(ids))
+        for task_id in fresh:
+            self._ids[task_id] = now
+            self._ids.move_to_end(task_id)
+        self._drop_old(now)
+        if self._path is not None and fresh:
+            self._keep(self._path, [_line(now, task_id) for task_id in fresh])
+
+    def __contains__(self, task_id: object) -> bool:
+        return task_id in self._ids
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def ids(self) -> list[str]:
+        """All of them, oldest first."""
+        return list(self._ids)
+
+    def _drop_old(self, now: float) -> None:
+        while self._ids and (len(self._ids) > MOST or next(iter(self._ids.values())) < now - KEPT_SECONDS):
+            self._ids.popitem(last=False)
+
+    # -- the file: one line per id, "unix-time id"
+
+    def _load(self, path: Path) -> None:
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError as error:
+            self._do_without(error)
+            return
+        for line in lines:
+            since, _, task_id = line.partition(" ")
+            with suppress(ValueError):  # the line that was being written when the process was killed
+                if task_id:
+                    self._ids[task_id] = float(since)
+                    self._ids.move_to_end(task_id)
+        self._drop_old(self._clock())
+        self._rewrite(path)
+
+    def _keep(self, path: Path, lines: list[str]) -> None:
+        self._lines += len(lines)
+        if self._lines > 2 * MOST:
+            self._rewrite(path)
+            return
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write("".join(lines))
+            path.chmod(0o600)
+        except OSError as error:
+            self._do_without(error)
+
+    def _rewrite(self, path: Path) -> None:
+        """Only what counts, in one step."""
+        try:
+            if self._ids:
+                write_whole(path, "".join(_line(since, task_id) for task_id, since in self._ids.items()))
+            else:
+                path.unlink(missing_ok=True)
+        except (FleetError, OSError) as error:
+            self._do_without(error)
+        self._lines = len(self._ids)
+
+    def _do_without(self, error: Exception) -> None:
+        log.warning("revoked tasks are not remembered after a restart: %s", error)
+        self._path = None
+
+
+def _line(since: float, task_id: str) -> str:
+    return f"{since:.0f} {' '.join(task_id.split())}\n"

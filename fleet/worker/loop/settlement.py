@@ -1,0 +1,142 @@
+"""What becomes of a message when its task is over: acknowledged, sent again, given back, or put with the dead letters.
+
+Nothing here raises for a lost connection. What could not be told is owed, in order, and told after the next connection;
+the task itself is done and is not repeated because the line was down.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from fleet.broker.delivery import Channel, ChannelLost, Delivery
+from fleet.broker.envelope import ATTEMPTS_HEADER
+from fleet.broker.message import Built
+from fleet.worker.task.job import Job
+
+DEAD_SUFFIX = ".dead"
+Debt = Callable[[], object]
+
+
+class Settlement:
+    """The worker's word to the broker. ``lost`` holds the error that ended the connection, until ``replay``."""
+
+    def __init__(self, channel: Channel, *, replica: str) -> None:
+        self._channel = channel
+        self._replica = replica
+        self._owed: deque[tuple[Job, Debt, bool]] = deque()
+        self.lost: ChannelLost | None = None
+        self.unflushed = False
+
+    @property
+    def debts(self) -> int:
+        """How many words are owed to the broker."""
+        return len(self._owed)
+
+    def ack(self, job: Job) -> None:
+        """Done with it."""
+        if job.acked:
+            return
+        job.acked = self.unflushed = True
+        if self.lost is None:
+            try:
+                self._channel.ack((job.delivery,))
+                return
+            except ChannelLost as error:
+                self.lost = error
+        self._owed.append((job, lambda: self._channel.ack((job.delivery,)), True))
+
+    def give_back(self, jobs: Sequence[Job]) -> None:
+        """Back to the heads of their queues, in order."""
+        fresh = [job for job in jobs if not job.acked]
+        for job in fresh:
+            job.acked = True
+        if fresh and self.lost is None and self._attempt(lambda: self._channel.give_back([j.delivery for j in fresh])):
+            return
+        for job in reversed(fresh):  # each goes to the head, so the first one last
+            self._owed.append((job, partial(self._channel.give_back, (job.delivery,)), True))
+
+    def again(self, job: Job, *, after_seconds: float) -> None:
+        """Another try of a task that raised, after a pause."""
+        assert job.message is not None
+        due = datetime.fromtimestamp(time.time() + after_seconds, UTC) if after_seconds > 0 else None
+        self._send(job, job.delivery.queue, job.message.again(retries=job.key[1] + 1, eta=due))
+
+    def after_crash(self, job: Job, *, attempts: int) -> None:
+        """The same run once more: the process that ran it died. The copy carries how often that has happened."""
+        self._send(job, job.delivery.queue, _copy(job.delivery, {ATTEMPTS_HEADER: attempts, "redelivered": True}))
+
+    def bury(self, job: Job, *, error: str, traceback: str = "") -> None:
+        """To ``<queue>.dead``, with what happened in its headers. It stays there until somebody looks."""
+        story = {
+            "x-fleet-error": error,
+            "x-fleet-traceback": traceback,
+            "x-fleet-queue": job.delivery.queue,
+            "x-fleet-retries": job.key[1],
+            ATTEMPTS_HEADER: job.delivery.attempts,
+            "x-fleet-died-at": datetime.now(UTC).isoformat(),
+            "x-fleet-replica": self._replica,
+            **(job.story or {}),
+        }
+        self._send(job, job.delivery.queue + DEAD_SUFFIX, _copy(job.delivery, story))
+
+    def flush(self) -> None:
+        """Send what the channel buffers."""
+        if self.unflushed and self.lost is None:
+            self.unflushed = False
+            self._attempt(self._channel.flush)
+
+    def on_fetched(self) -> None:
+        """A fetch has taken the buffered acknowledgements with it."""
+        self.unflushed = False
+
+    def replay(self) -> list[Job]:
+        """After a new connection: tell what is owed; gives the jobs whose messages are no longer ours.
+
+        Those come again, to us or to somebody else. Stops, and is to be called again, when this connection is lost too.
+        """
+        self.lost = None
+        gone = []
+        while self._owed and self.lost is None:
+            job, debt, needs_holding = self._owed[0]
+            if needs_holding and not self._channel.holds(job.delivery):
+                gone.append(job)
+                self._owed.popleft()
+            elif self._attempt(debt):
+                self._owed.popleft()
+        return gone
+
+    def _send(self, job: Job, queue: str, built: Built) -> None:
+        acks = () if job.acked else (job.delivery,)
+        job.acked = True
+        debt = partial(
+            self._channel.publish,
+            queue,
+            built.body,
+            headers=built.headers,
+            properties=built.properties,
+            content_type=built.content_type,
+            content_encoding=built.content_encoding,
+            acks=acks,
+        )
+        if self.lost is not None or not self._attempt(debt):
+            self._owed.append((job, debt, bool(acks)))
+
+    def _attempt(self, debt: Debt) -> bool:
+        try:
+            debt()
+        except ChannelLost as error:
+            self.lost = error
+            return False
+        return True
+
+
+def _copy(delivery: Delivery, more: Mapping[str, Any]) -> Built:
+    """The message as it came, of whatever protocol, with more headers."""
+    headers = {**delivery.headers, **more}
+    properties = dict(delivery.properties)
+    return Built(delivery.body, headers, properties, delivery.content_type, delivery.content_encoding)

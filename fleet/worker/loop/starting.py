@@ -1,0 +1,125 @@
+"""Which of the jobs in hand may start now, and what is said to the broker and to listeners before they do."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Container, Sequence
+
+from fleet.worker import execution
+from fleet.worker.apps.base import Application
+from fleet.worker.lifecycle import Lifecycle
+from fleet.worker.loop.completion import Completion
+from fleet.worker.loop.connection import Connection
+from fleet.worker.loop.inflight import InFlight
+from fleet.worker.loop.settlement import Settlement
+from fleet.worker.loop.submission import Submission
+from fleet.worker.task.job import Job
+from fleet.worker.task.listeners import RateGate, TaskEvent, TaskListener
+from pools.base import BasePool
+
+log = logging.getLogger("fleet.worker")
+
+REPORT_LIMIT_SECONDS = 60.0
+
+
+class Starting:
+    """Fills free slots. ``totals``: starts so far, by task."""
+
+    def __init__(
+        self,
+        application: Application,
+        pool: BasePool,
+        *,
+        submission: Submission,
+        life: Lifecycle,
+        inflight: InFlight,
+        connection: Connection,
+        settlement: Settlement,
+        completion: Completion,
+        rate_gate: RateGate,
+        revoked: Container[str],
+        listeners: Sequence[TaskListener],
+    ) -> None:
+        self._application = application
+        self._pool = pool
+        self._submission = submission
+        self._life = life
+        self._inflight = inflight
+        self._connection = connection
+        self._settlement = settlement
+        self._completion = completion
+        self._rate_gate = rate_gate
+        self._revoked = revoked
+        self._listeners = listeners
+        self._warned_limits: set[str] = set()
+        self.totals: Counter[str] = Counter()
+
+    def start(self) -> bool:
+        """Start what can start; whether anything did. Ends that wait to be recorded come first."""
+        started = False
+        unreported, waiting = self._inflight.unreported, self._inflight.waiting
+        while unreported and self._pool.free_slots > 0:
+            self._record_end(unreported.popleft())
+            started = True
+        while waiting and self._life.takes_work and self._pool.free_slots > 0:
+            started |= self._start_batch()
+        return started
+
+    def _record_end(self, job: Job) -> None:
+        arguments = (job.call, job.ending, job.detail)
+        self._submission.submit(job, execution.record_end, arguments, soft=None, hard=REPORT_LIMIT_SECONDS)
+
+    def _start_batch(self) -> bool:
+        """Start as many as there are free slots. Early acknowledgements reach the broker before: what starts after
+        that and dies must not come again."""
+        room = 1 if self._submission.is_inline else self._pool.free_slots
+        waiting = self._inflight.waiting
+        batch: list[Job] = []
+        while waiting and len(batch) < room:
+            job = waiting.popleft()
+            if self._may_start(job):
+                batch.append(job)
+        early = [job for job in batch if not job.policy.late]
+        for job in early:
+            self._settlement.ack(job)
+        if early:
+            self._settlement.flush()
+            # Before anything forks: descriptors of a dead connection must not be watched any more.
+            self._connection.notice_loss()
+        for job in batch:
+            self._start(job)
+        return bool(batch)
+
+    def _may_start(self, job: Job) -> bool:
+        if job.call.id in self._revoked:
+            job.ending, job.detail = "revoked", "revoked"
+            self._completion.end_unreported(job)
+            return False
+        pause = self._rate_gate.pause_seconds(job)
+        if pause > 0:
+            self._inflight.delay(job, until=time.time() + pause)
+        return pause <= 0
+
+    def _start(self, job: Job) -> None:
+        name = job.call.name
+        soft, hard = self._limits(job)
+        self.totals[name] += 1
+        for listener in self._listeners:
+            listener.on_event(TaskEvent.STARTED, job)
+        awaited = self._pool.traits.async_tasks and self._application.is_async(name)
+        perform = execution.perform_async if awaited else execution.perform
+        self._submission.submit(job, perform, (job.call,), soft=soft, hard=hard)
+
+    def _limits(self, job: Job) -> tuple[float | None, float | None]:
+        soft, hard = job.policy.soft_time_limit_seconds, job.policy.time_limit_seconds
+        traits = self._pool.traits
+        if (soft is not None and not traits.soft_limit) or (hard is not None and not traits.hard_limit):
+            # Only a pool class of the user's: for our own kinds a manifest that asks for this is refused.
+            if job.call.name not in self._warned_limits:
+                self._warned_limits.add(job.call.name)
+                log.warning("the %s pool cannot keep all time limits; %s runs without", self._pool.name, job.call.name)
+            soft = soft if traits.soft_limit else None
+            hard = hard if traits.hard_limit else None
+        return soft, hard

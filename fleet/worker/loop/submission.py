@@ -1,0 +1,90 @@
+"""Jobs handed to the pool, and handed back by it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from fleet.worker.loop.inflight import InFlight
+from fleet.worker.task.job import Job
+from pools.base import BasePool
+from pools.errors import PoolError
+from pools.handle import Handle
+
+log = logging.getLogger("fleet.worker")
+
+INLINE_POOLS = frozenset({"solo", "custom"})
+"""They run a task in the thread that hands it to them: the main thread."""
+
+
+def _nothing() -> None:
+    pass
+
+
+class Submission:
+    """``done``: what the pool has finished and nobody has settled yet.
+
+    ``before_inline`` is called before the main thread goes into a task; while it is there, ``lock`` is free.
+    """
+
+    def __init__(self, pool: BasePool, inflight: InFlight, *, lock: threading.RLock) -> None:
+        self._pool = pool
+        self._inflight = inflight
+        self._lock = lock
+        self.is_inline = pool.name in INLINE_POOLS
+        self.done: deque[tuple[Job, Handle]] = deque()
+        self.before_inline: Callable[[], object] = _nothing
+
+    def submit(
+        self, job: Job, target: Any, arguments: tuple[Any, ...], *, soft: float | None, hard: float | None
+    ) -> None:
+        """Let the pool call ``target``, within these limits in seconds."""
+        self._inflight.begin(job, limit_seconds=hard)
+        if self.is_inline:
+            self._run_inline(job, target, arguments, soft, hard)
+            return
+        self._apply(job, target, arguments, soft, hard)
+        if job.handle is not None and not job.handle.done:
+            self._inflight.publish(job, limit_seconds=hard)  # the process that runs it is known now
+
+    def _run_inline(self, job: Job, target: Any, args: tuple[Any, ...], soft: float | None, hard: float | None) -> None:
+        """Run it here. Meanwhile the lock is free, and the housekeeping thread may do what the loop does else."""
+        self._inflight.inline_job = job
+        self.before_inline()
+        self._lock.release()
+        try:
+            self._apply(job, target, args, soft, hard)
+        except KeyboardInterrupt:
+            log.error("Task %s[%s] raised KeyboardInterrupt", job.call.name, job.call.id)
+        finally:
+            self._lock.acquire()
+            self._inflight.inline_job = None
+
+    def _apply(self, job: Job, target: Any, args: tuple[Any, ...], soft: float | None, hard: float | None) -> None:
+        try:
+            job.handle = self._pool.apply_async(
+                target,
+                args,
+                id=job.call.id,
+                callback=partial(self._on_done, job),
+                soft_timeout_seconds=soft,
+                timeout_seconds=hard if self._pool.traits.hard_limit else None,
+            )
+        except PoolError as error:
+            log.error("the pool refuses task %s[%s]: %s", job.call.name, job.call.id, error)
+            self._on_done(job, _refused(self._pool, job, error))
+
+    def _on_done(self, job: Job, handle: Handle) -> None:
+        self.done.append((job, handle))
+
+
+def _refused(pool: BasePool, job: Job, error: PoolError) -> Handle:
+    """The handle of a task that the pool did not take."""
+    handle = Handle(pool, job.call.id, None, None, None, None)
+    handle.fail(error, time.monotonic())
+    return handle

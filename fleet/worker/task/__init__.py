@@ -1,0 +1,1 @@
+"""One task on its way through a worker, as values."""

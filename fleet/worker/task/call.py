@@ -1,0 +1,86 @@
+"""One task on its way as values: what is handed to a slot, what comes back, and what an app says about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from fleet.broker.message import TaskMessage
+
+
+class Call(NamedTuple):
+    """One task as it is handed to a slot: small, picklable, the body still encoded."""
+
+    id: str
+    name: str
+    headers: Mapping[str, Any]
+    body: Any
+    content_type: str = "application/json"
+    content_encoding: str = "utf-8"
+    properties: Mapping[str, Any] = {}
+    queue: str = ""
+    redelivered: bool = False
+    attempts: int = 0
+    report: bool = False
+    """Whether somebody wants to see what the task returns: the outcome then carries its representation."""
+
+    @classmethod
+    def of(cls, message: TaskMessage, *, report: bool) -> Call:
+        """The call that a message asks for. What only its channel knows stays behind."""
+        delivery = message.delivery
+        return cls(
+            id=message.id,
+            name=message.name,
+            headers=message.headers,
+            body=delivery.body,
+            content_type=delivery.content_type,
+            content_encoding=delivery.content_encoding,
+            properties=delivery.properties,
+            queue=delivery.queue,
+            redelivered=delivery.redelivered,
+            attempts=delivery.attempts,
+            report=report,
+        )
+
+
+State = Literal["success", "failure", "retry", "requeue", "dead", "ignored"]
+
+
+class Outcome(NamedTuple):
+    """How one task ended, as the slot tells it. Small and picklable whatever the task returned.
+
+    success, failure, ignored: done with the message.  retry: send it again after ``after_seconds`` (None: the app has
+    sent it itself).  requeue: give the same message back.  dead: it goes to the dead letters.
+    """
+
+    state: State
+    runtime_seconds: float = 0.0
+    error: str = ""
+    traceback: str = ""
+    after_seconds: float | None = None
+    result: str = ""
+
+
+Ending = Literal["unknown", "expired", "revoked", "terminated", "timeout", "lost", "raised"]
+"""The ends of a task that its own process cannot tell."""
+
+
+Stage = Literal["ready", "stopping", "cutting", "stopped"]
+"""Of a worker's life. stopping: it drains.  cutting: what runs is ended at once."""
+SHUTDOWNS: Mapping[str, Mapping[str, Any]] = {
+    "stopping": {"sig": "SIGTERM", "how": "Warm", "exitcode": 0},
+    "cutting": {"sig": "SIGQUIT", "how": "Cold", "exitcode": 0},
+}
+"""Stage -> the arguments of the signal ``worker_shutting_down``, as Celery names them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPolicy:
+    """What an app says about one of its tasks where message and manifest are silent."""
+
+    late: bool = True
+    time_limit_seconds: float | None = None
+    soft_time_limit_seconds: float | None = None
+    dead_on_failure: bool = False
+    requeue_on_timeout: bool = False

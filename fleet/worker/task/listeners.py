@@ -1,0 +1,65 @@
+"""Who is told what happens to tasks: events for monitors, signals for apps. The worker works without any of them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Protocol
+
+from fleet.worker.task.call import Outcome
+from fleet.worker.task.job import Job
+
+
+class TaskEvent(Enum):
+    """What can happen to one task, in the words of Celery's events."""
+
+    RECEIVED = "received"
+    STARTED = "started"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    RETRIED = "retried"
+    REJECTED = "rejected"
+    REVOKED = "revoked"
+    UNKNOWN = "unknown"
+
+
+class TaskListener(Protocol):
+    """Told in the worker's process, by whoever holds the channel's lock. Must be quick and must not raise."""
+
+    def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
+        """``outcome`` comes with the ends."""
+        ...
+
+
+class RateGate(Protocol):
+    """Decides whether a task may start now: rate limits."""
+
+    @property
+    def full(self) -> bool:
+        """So many tasks wait for this gate that no more should be fetched."""
+        ...
+
+    def pause_seconds(self, job: Job) -> float:
+        """How long this task must still wait; 0.0: it may start, and is counted."""
+        ...
+
+    def forget_waiting(self) -> None:
+        """The tasks that waited have been given back."""
+        ...
+
+
+_ENDS = {
+    "success": TaskEvent.SUCCEEDED,
+    "failure": TaskEvent.FAILED,
+    "dead": TaskEvent.FAILED,
+    "retry": TaskEvent.RETRIED,
+    "requeue": TaskEvent.REJECTED,
+}
+
+
+def end_of(job: Job, outcome: Outcome) -> TaskEvent | None:
+    """How a task ended, for listeners; None for one that asked to be ignored."""
+    if job.ending in ("revoked", "expired", "terminated"):
+        return TaskEvent.REVOKED
+    if job.ending == "unknown":
+        return TaskEvent.UNKNOWN
+    return _ENDS.get(outcome.state)

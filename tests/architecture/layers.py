@@ -1,0 +1,61 @@
+"""Who may import whom: per folder its parts in rows, and a part imports what lies in the rows below it."""
+
+from __future__ import annotations
+
+LAYERS: dict[str, tuple[str, ...]] = {
+    "fleet": (
+        "__main__",
+        "cli",
+        "operate",
+        "inputs backends worker",
+        "tasks",
+        "broker launch settings",
+        "authoring state replica",
+        "core",
+        "errors signals _version",
+    ),
+    "fleet.core": (
+        "simulation",
+        "autoscale",
+        "status",
+        "planning",
+        "expand",
+        "manifest balance",
+        "health",
+        "plan",
+        "observed",
+        "desired",
+        "spec",
+        "decode",
+        "text backoff",
+    ),
+    "fleet.worker": (
+        "__main__ probe",
+        "process",
+        "control",
+        "loop",
+        "stack_dump",
+        "execution options lifecycle",
+        "apps",
+        "task logging_setup os_signals sd_notify",
+    ),
+    "fleet.operate": (
+        "controller doctor",
+        "change",
+        "local_fleet",
+        "apply",
+    ),
+    "fleet.cli": (
+        "verbs",
+        "parser override_flow saved_plan",
+        "verb_list change_flow live_view",
+        "target view plot",
+        "progress signals",
+        "output",
+    ),
+}
+"""Top row first. The parts of one row are unaware of each other. A folder's own ``__init__`` is its face: what may import
+the folder may import it, and it may import the folder's parts."""
+
+POOLS = {"fleet.core": ("pools.traits",), "fleet.cli": ("pools.traits",), "fleet.worker": ("pools",)}
+"""What a part of fleet may take from pools: the table of what pools can do; workers, the pools themselves."""

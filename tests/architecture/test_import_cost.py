@@ -1,0 +1,39 @@
+"""What importing a module brings along."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.architecture.imports import ROOT, modules
+
+HEAVY = {
+    *("gevent", "eventlet", "kombu", "billiard", "celery", "redis", "pydantic", "yaml", "ruamel", "rich"),
+    *("supervisor", "matplotlib"),
+}
+
+
+def loaded_by(statement: str) -> set[str]:
+    script = f"{statement}\nimport sys\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("module", ["pools", "pools.traits", "fleet", "fleet.errors", "fleet.launch", "fleet.cli"])
+def test_importing_is_cheap(module: str) -> None:
+    assert module in modules()
+    assert loaded_by(f"import {module}") & HEAVY == set()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("fleet.core.planning.planner", "fleet.core.planning.rollout", "fleet.core.planning.budget"),
+        *("fleet.core.status", "fleet.core.autoscale.decide"),
+    ],
+)
+def test_deciding_needs_neither_pydantic_nor_a_broker(module: str) -> None:
+    assert module in modules()
+    assert loaded_by(f"import {module}") & HEAVY == set()

@@ -1,0 +1,512 @@
+"""What only the Redis channel promises: leases, inboxes, delayed messages, kombu's keys."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+import redis
+
+from fleet.broker.channels.redis.channel import RedisChannel
+from fleet.broker.channels.redis.leases import is_dead_sibling
+from fleet.broker.channels.redis.turns import POLL_SECONDS
+from fleet.broker.connection import redis_access
+from fleet.broker.delivery import ChannelLost
+from fleet.broker.message import TaskMessage
+from fleet.core.spec import QueueSpec
+from tests.brokers import Broker, gather, values
+from tests.conftest import eventually
+from tests.worker.holder import holder
+
+pytestmark = pytest.mark.system
+
+LEASE = 0.6
+
+
+def own_broker(redis_url: str) -> Broker:
+    broker = Broker("redis", redis_url)
+    broker.options = {"global_keyprefix": f"{broker.queue}/"}
+    return broker
+
+
+@pytest.fixture
+def broker(redis_url: str) -> Broker:
+    return own_broker(redis_url)
+
+
+@pytest.fixture
+def server(redis_url: str) -> Iterator[Any]:
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+def short_lease(broker: Broker, replica: str = "g.1", *, lease: float = LEASE) -> RedisChannel:
+    channel = RedisChannel(
+        broker.url,
+        queues=[QueueSpec(broker.queue)],
+        replica=replica,
+        fleet=broker.queue,
+        options=broker.options,
+        lease_seconds=lease,
+    )
+    channel.open()
+    return channel
+
+
+def held_by(broker: Broker, replica: str = "g.0", lease: float = LEASE) -> Any:
+    return holder(
+        broker.url,
+        broker.queue,
+        fleet=broker.queue,
+        replica=replica,
+        lease=lease,
+        prefix=broker.options["global_keyprefix"],
+    )
+
+
+def keys(server: Any, broker: Broker, pattern: str) -> list[bytes]:
+    return sorted(server.keys(f"{broker.options['global_keyprefix']}{pattern}"))
+
+
+def cut_connections(server: Any, broker: Broker) -> None:
+    """Close every connection of this broker's channels from the server's side."""
+    for client in server.client_list():
+        if broker.queue in client["name"]:
+            server.client_kill_filter(_id=client["id"])
+
+
+# ---- order
+
+
+def test_urgent_messages_come_first_in_kombus_sub_lists(broker: Broker) -> None:
+    for priority in (9, 4, 0, 7):
+        broker.send(priority, priority=priority)
+    channel = broker.channel()
+    assert values(channel.fetch(4)) == [0, 4, 7, 9]
+    channel.close()
+
+
+def test_queues_of_one_priority_share_the_turns(broker: Broker) -> None:
+    names = [f"{broker.queue}-{letter}" for letter in "ab"]
+    for name in names:
+        broker.send(*range(10), queue=name)
+    channel = broker.channel(*(QueueSpec(name) for name in names))
+    ones = [channel.fetch(1)[0].queue for _ in range(4)]
+    assert sorted(ones) == sorted(names * 2)
+    assert sorted(delivery.queue for delivery in channel.fetch(6)) == sorted(names * 3)
+    channel.close()
+
+
+def test_celery_producer_with_a_priority_is_understood(broker: Broker) -> None:
+    celery = pytest.importorskip("celery")
+    app = celery.Celery(broker=broker.url, set_as_current=False)
+    app.conf.broker_transport_options = broker.options
+    app.send_task("late", queue=broker.queue, priority=9)
+    app.send_task("early", args=(1,), kwargs={"a": datetime(2026, 1, 1, tzinfo=UTC)}, queue=broker.queue, priority=0)
+    app.close()
+    channel = broker.channel()
+    early, late = (TaskMessage.from_delivery(delivery) for delivery in channel.fetch(5))
+    assert (early.name, early.args, early.kwargs) == ("early", [1], {"a": datetime(2026, 1, 1, tzinfo=UTC)})
+    assert late.name == "late"
+    channel.close()
+
+
+# ---- waiting
+
+
+def test_stopped_waiting_leaves_messages_to_others(broker: Broker) -> None:
+    channel = broker.channel()
+    assert not channel.fetch(1)
+    assert channel.wait_fds()
+    assert not channel.fetch(0)
+    assert not channel.wait_fds()
+    broker.send(1)
+    assert broker.depth() == 1
+    channel.close()
+
+
+def test_message_that_arrives_while_waiting_stops_goes_back(broker: Broker) -> None:
+    channel = broker.channel()
+    assert not channel.fetch(1)
+    broker.send(1)
+    eventually(lambda: select.select(channel.wait_fds(), [], [], 0.2)[0])
+    assert broker.depth() == 0
+    assert not channel.fetch(0)
+    assert broker.depth() == 1
+    channel.close()
+
+
+def test_worker_filled_from_one_queue_stops_waiting_on_the_others(broker: Broker) -> None:
+    names = [f"{broker.queue}-{letter}" for letter in "abc"]
+    channel = broker.channel(*(QueueSpec(name) for name in names))
+    assert not channel.fetch(1)
+    broker.send("a", queue=names[0])
+    assert values(gather(channel, 1)) == ["a"]
+    broker.send("b", queue=names[1])
+    assert broker.depth(names[1]) == 1
+    channel.close()
+
+
+def test_more_queues_than_waiting_connections_are_all_served(broker: Broker) -> None:
+    names = [f"{broker.queue}-{number}" for number in range(12)]
+    channel = broker.channel(*(QueueSpec(name) for name in names))
+    assert not channel.fetch(1)
+    for name in names:
+        broker.send(name, queue=name)
+    assert sorted(values(gather(channel, 12))) == sorted(names)
+    channel.close()
+
+
+def test_user_without_client_commands_loses_nothing(broker: Broker, server: Any) -> None:
+    server.execute_command("ACL", "SETUSER", broker.queue, "on", ">secret", "~*", "&*", "+@all", "-client")
+    address = broker.url.replace("redis://", f"redis://{broker.queue}:secret@")
+    try:
+        channel = Broker("redis", address, broker.options, broker.queue).channel()
+        assert not channel.fetch(1)
+        assert not channel.fetch(0)
+        broker.send(1, 2)
+        assert sorted(values(gather(channel, 2))) == [1, 2]
+        channel.close()
+        assert broker.depth() == 2
+    finally:
+        server.execute_command("ACL", "DELUSER", broker.queue)
+
+
+# ---- death
+
+
+def test_restarted_replica_takes_back_what_it_held(broker: Broker, server: Any) -> None:
+    broker.send(1, 2, 3, 4)
+    with held_by(broker, lease=60) as dying:
+        assert dying.ask("fetch 3") == [1, 2, 3]
+        dying.ask("ack")
+        dying.ask("flush")
+        assert dying.ask("fetch 3") == [4]
+        dying.kill()
+        channel = broker.channel(replica="g.0")
+        [again] = channel.fetch(5)
+        assert values([again]) == [4]
+        assert (again.redelivered, again.attempts) == (True, 1)
+        channel.ack([again])
+        channel.close()
+    assert broker.depth() == 0
+    assert not keys(server, broker, "fleet:held:*")
+
+
+def test_restart_restores_the_order_and_counts_every_crash(broker: Broker) -> None:
+    broker.send(*range(20))
+    for crash in (1, 2):
+        with held_by(broker, lease=60) as dying:
+            assert dying.ask("fetch 15") == list(range(15))
+            dying.kill()
+        assert crash
+    channel = broker.channel(replica="g.0")
+    taken = channel.fetch(20)
+    assert values(taken) == list(range(20))
+    assert [delivery.attempts for delivery in taken] == [2] * 15 + [0] * 5
+    channel.close()
+
+
+def test_message_in_the_inbox_of_a_killed_replica_is_not_lost(broker: Broker, server: Any) -> None:
+    with held_by(broker, lease=60) as dying:
+        assert dying.ask("fetch 1") == []
+        os.kill(dying.pid, signal.SIGSTOP)
+        broker.send("inbox")
+        eventually(lambda: keys(server, broker, "fleet:inbox:*"))
+        assert broker.depth() == 0
+        dying.kill()
+    channel = broker.channel(replica="g.0")
+    [again] = gather(channel, 1)
+    assert values([again]) == ["inbox"]
+    assert again.attempts == 0
+    channel.close()
+
+
+def test_living_process_of_the_same_name_keeps_its_messages(broker: Broker) -> None:
+    broker.send(1)
+    with held_by(broker, lease=60) as alive:
+        assert alive.ask("fetch 1") == [1]
+        channel = broker.channel(replica="g.0")
+        assert not channel.fetch(1)
+        channel.close()
+        assert alive.ask("holds") == [True]
+
+
+def test_only_dead_processes_of_this_replica_on_this_host_are_siblings() -> None:
+    host = os.uname().nodename
+    assert is_dead_sibling(f"f/g.1@{host}:{2**22 + 1}:5", "f", "g.1")
+    assert is_dead_sibling(f"f/g.1@{host}:{os.getpid()}:5", "f", "g.1")
+    assert not is_dead_sibling(f"f/g.1@{host}:{os.getppid()}:5", "f", "g.1")
+    assert not is_dead_sibling(f"f/g.10@{host}:{2**22 + 1}:5", "f", "g.1")
+    assert not is_dead_sibling(f"f/g.1@elsewhere:{2**22 + 1}:5", "f", "g.1")
+    assert not is_dead_sibling("junk", "f", "g.1")
+
+
+def test_lease_that_ran_out_gives_the_messages_to_another_replica(broker: Broker, server: Any) -> None:
+    broker.send(1, 2)
+    heir = short_lease(broker)
+    with held_by(broker) as dying:
+        assert dying.ask("fetch 2") == [1, 2]
+        dying.kill()
+        assert values(gather(heir, 2)) == [1, 2]
+    heir.close()
+
+
+def forgets(broker: Broker, lease: float) -> bool:
+    """Whether a frozen replica forgets what its heir has; False where the heir stood still for too long itself."""
+    broker.send(1)
+    heir = short_lease(broker, lease=lease)
+    with held_by(broker) as frozen:
+        assert frozen.ask("fetch 1") == [1]
+        os.kill(frozen.pid, signal.SIGSTOP)
+        taken = gather(heir, 1)
+        heir.tend()
+        tended = time.monotonic()
+        os.kill(frozen.pid, signal.SIGCONT)
+        frozen.ask("tend")
+        held = frozen.ask("holds")
+        frozen.ask("ack")
+        frozen.ask("flush")
+        kept = heir.holds(taken[0])
+        broker.send(2)
+        fetched = eventually(lambda: frozen.ask("fetch 1"))
+        if time.monotonic() - tended > lease / 2:
+            heir.close()
+            return False
+        assert (held, kept, fetched) == ([False], True, [2])
+        heir.give_back(taken)
+        assert values(gather(heir, 1)) == [1]
+    heir.close()
+    return True
+
+
+def test_frozen_replica_forgets_what_was_given_away(redis_url: str) -> None:
+    assert any(forgets(own_broker(redis_url), lease) for lease in (2 * LEASE, 8 * LEASE, 32 * LEASE))
+
+
+def is_kept(broker: Broker, lease: float) -> bool:
+    """Whether a lease that is renewed is respected; False where this process stood still for too long to tell."""
+    broker.send(1)
+    keeper, watcher = short_lease(broker, "g.0", lease=lease), short_lease(broker, "g.1", lease=lease)
+    mine = gather(keeper, 1)
+    keeper.tend()
+    renewed = began = time.monotonic()
+    while time.monotonic() < began + 4 * lease:
+        keeper.tend()
+        watcher.tend()
+        taken = watcher.fetch(1)
+        earlier, renewed = renewed, time.monotonic()
+        if renewed - earlier > lease / 3:
+            keeper.close()
+            watcher.close()
+            return False
+        assert not taken
+        time.sleep(0.02)
+    assert keeper.holds(mine[0])
+    keeper.close()
+    watcher.close()
+    return True
+
+
+def test_renewed_lease_is_never_taken(redis_url: str) -> None:
+    assert any(is_kept(own_broker(redis_url), lease) for lease in (LEASE, 6 * LEASE, 24 * LEASE))
+
+
+def test_nothing_is_left_of_a_replica_that_closed(broker: Broker, server: Any) -> None:
+    broker.send(1, 2)
+    channel = broker.channel()
+    channel.ack(channel.fetch(1))
+    assert not channel.fetch(5)[1:]
+    channel.close()
+    assert broker.depth() == 1
+    assert not keys(server, broker, "fleet:*")
+
+
+# ---- connections lost
+
+
+def test_lost_connection_keeps_what_is_in_memory(broker: Broker, server: Any) -> None:
+    broker.send(1, 2, 3)
+    channel = broker.channel()
+    one, two = channel.fetch(2)
+    channel.ack([one])
+    cut_connections(server, broker)
+    with pytest.raises(ChannelLost):
+        channel.fetch(1)
+    channel.open()
+    assert channel.holds(two)
+    assert not channel.holds(one)
+    assert values(channel.fetch(5)) == [3]
+    channel.ack([two])
+    channel.close()
+    assert broker.depth() == 1
+
+
+def test_waiting_connection_that_is_lost_is_noticed(broker: Broker, server: Any) -> None:
+    channel = broker.channel()
+    assert not channel.fetch(1)
+    cut_connections(server, broker)
+    eventually(lambda: select.select(channel.wait_fds(), [], [], 0.2)[0])
+    with pytest.raises(ChannelLost):
+        channel.fetch(1)
+    channel.open()
+    broker.send(1)
+    assert values(gather(channel, 1)) == [1]
+    channel.close()
+
+
+def test_taken_but_never_seen_messages_go_back(broker: Broker, server: Any) -> None:
+    """The server ran the turn, and the connection died before its answer."""
+    broker.send(1, 2)
+    channel = broker.channel()
+    taken = channel.fetch(2)
+    channel._held.pop(taken[:1])
+    cut_connections(server, broker)
+    with pytest.raises(ChannelLost):
+        channel.fetch(1)
+    channel.open()
+    assert values(channel.fetch(2)) == [1]
+    assert channel.holds(taken[1])
+    channel.close()
+
+
+def test_server_that_came_back_empty_gets_the_record_again(redis_url: str, server: Any) -> None:
+    broker = Broker("redis", redis_url.removesuffix("/0") + "/9")
+    broker.send(1)
+    channel = broker.channel()
+    [mine] = channel.fetch(1)
+    with redis.Redis.from_url(broker.url) as client:
+        client.flushdb()
+    cut_connections(server, broker)
+    with pytest.raises(ChannelLost):
+        channel.fetch(1)
+    channel.open()
+    assert channel.holds(mine)
+    channel.close()
+    assert broker.depth() == 1
+
+
+def test_lease_that_vanished_is_made_again_before_anything_is_taken(redis_url: str) -> None:
+    broker = Broker("redis", redis_url.removesuffix("/0") + "/10")
+    channel = broker.channel()
+    with redis.Redis.from_url(broker.url) as client:
+        client.flushdb()
+        broker.send(1)
+        assert values(channel.fetch(1)) == [1]
+        assert client.zcard("fleet:leases") == 1
+        client.script_flush()
+    broker.send(2)
+    assert values(channel.fetch(1)) == [2]
+    channel.close()
+
+
+def test_tend_hands_over_buffered_acknowledgements(broker: Broker, server: Any) -> None:
+    broker.send(*range(1200))
+    channel = broker.channel()
+    channel.ack(channel.fetch(1200))
+    assert keys(server, broker, "fleet:held:*")
+    channel.tend()
+    assert not keys(server, broker, "fleet:held:*")
+    channel.close()
+
+
+# ---- delayed messages
+
+
+def delayed(broker: Broker, seconds: float) -> RedisChannel | None:
+    """A channel that has put off "b", "a" and "later"; None where that took so long that one was due already."""
+    broker.send("b", "a", "later")
+    channel: RedisChannel = broker.channel()
+    b, a, later = channel.fetch(3)
+    now = time.time()
+    assert channel.delay(later, due=now + 3600)
+    assert channel.delay(b, due=now + 1.5 * seconds)
+    assert channel.delay(a, due=now + seconds)
+    taken, poll = channel.fetch(3), channel.poll_seconds
+    if time.time() >= now + seconds:
+        channel.close()
+        return None
+    assert not taken
+    assert poll is not None
+    assert 0 < poll < 0.5 or seconds >= 0.5
+    return channel
+
+
+def test_delayed_messages_come_when_due_the_earliest_first(redis_url: str) -> None:
+    channels = (delayed(own_broker(redis_url), seconds) for seconds in (0.2, 2.0, 20.0))
+    channel = next(filter(None, channels))
+    assert values(gather(channel, 2)) == ["a", "b"]
+    channel.fetch(1)
+    assert channel.poll_seconds == POLL_SECONDS, "the next is due in an hour"
+    channel.close()
+
+
+def test_delayed_message_survives_its_replica(broker: Broker) -> None:
+    broker.send(1)
+    channel = broker.channel()
+    channel.delay(channel.fetch(1)[0], due=time.time() + 0.2)
+    channel.close()
+    assert broker.depth() == 0
+    channel = broker.channel(replica="g.1")
+    assert values(gather(channel, 1)) == [1]
+    channel.close()
+
+
+# ---- strange things
+
+
+def test_junk_in_a_queue_is_delivered_as_junk(broker: Broker, server: Any) -> None:
+    junk = [b"not json", b'{"body": 1}', b'"text"', b"\xff\xfe", b'{"body": "%%%", "properties": {"body_encoding": 1}}']
+    for item in junk:
+        server.lpush(f"{broker.options['global_keyprefix']}{broker.queue}", item)
+    channel = broker.channel()
+    taken = channel.fetch(10)
+    assert len(taken) == len(junk)
+    assert taken[0].body == junk[0]
+    channel.give_back(taken)
+    assert [delivery.original for delivery in channel.fetch(10)] == junk
+    channel.close()
+
+
+def test_key_prefix_and_credentials_of_the_url_are_kombus(broker: Broker) -> None:
+    access = redis_access("redis://me:p%40ss@host:1234/5", {"global_keyprefix": "x:", "priority_steps": [0, 5]})
+    assert (access.parameters["username"], access.parameters["password"]) == ("me", "p@ss")
+    assert (access.parameters["host"], access.parameters["port"], access.parameters["db"]) == ("host", 1234, 5)
+    assert access.lists("q") == ("x:q", "x:q\x06\x165")
+    assert access.list_of("q", 4) == "x:q"
+    assert access.list_of("q", "9") == access.list_of("q", 5) == "x:q\x06\x165"
+    socket = redis_access("redis+socket:///run/broker.sock?virtual_host=3")
+    assert (socket.parameters["path"], socket.parameters["db"]) == ("/run/broker.sock", 3)
+    secure = redis_access("rediss://host/0?ssl_cert_reqs=required")
+    assert secure.parameters["connection_class"] is redis.SSLConnection
+
+
+def test_envelope_is_the_one_kombu_writes(broker: Broker, server: Any) -> None:
+    broker.send([1])
+    name = f"{broker.options['global_keyprefix']}{broker.queue}"
+    ours = json.loads(server.lindex(name, 0))
+    channel = broker.channel()
+    import kombu
+
+    with kombu.Connection(broker.url, transport_options=broker.options) as connection:
+        connection.Producer().publish([1], exchange=broker.queue, routing_key=broker.queue)
+    theirs = json.loads(server.lindex(name, 0))
+    assert ours.keys() == theirs.keys()
+    assert ours["properties"].keys() >= theirs["properties"].keys()
+    channel.close()
+
+
+def test_waiting_that_ends_as_soon_as_it_began_holds_nobody_up(broker: Broker) -> None:
+    """The server may read the command to wait after the command to stop waiting: they come over two connections."""
+    channel = broker.channel(*(QueueSpec(f"{broker.queue}-{number}") for number in range(4)))
+    for _ in range(300):
+        assert not channel.fetch(1)
+        assert not channel.fetch(0)
+    channel.close()

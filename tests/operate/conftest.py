@@ -1,0 +1,3 @@
+"""The world that the tests of backends have."""
+
+from tests.backends.conftest import world as world

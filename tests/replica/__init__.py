@@ -1,0 +1,1 @@
+"""Tests of fleet.replica and of the launcher."""

@@ -1,0 +1,86 @@
+"""Many logs as one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from fleet.state import logs
+
+
+def write(folder: Path, name: str, *lines: str) -> None:
+    (folder / f"{name}.log").write_text("".join(f"{line}\n" for line in lines))
+
+
+def texts(lines: list[logs.Line]) -> list[str]:
+    return [f"{line.replica} {line.text.split()[-1]}" for line in lines]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, "a.0", "2026-01-01 10:00:00,100 one", "2026-01-01 10:00:03,000 four", "  more-of-four")
+    write(tmp_path, "a.1", "[2026-01-01 10:00:01,000: INFO] two")
+    write(tmp_path, "b.0", '{"time": "2026-01-01T10:00:02", "message": "three"}', "no-time")
+    (tmp_path / "supervisord.log").write_text("2026-01-01 09:00:00,000 not mine\n")
+    return tmp_path
+
+
+def test_lines_are_merged_by_time_and_lines_without_one_follow_theirs(folder: Path) -> None:
+    merged = logs.merged(logs.files(folder))
+    assert texts(merged) == ["a.0 one", "a.1 two", 'b.0 "three"}', "b.0 no-time", "a.0 four", "a.0 more-of-four"]
+
+
+def test_the_last_lines_and_lines_since(folder: Path) -> None:
+    assert texts(logs.merged(logs.files(folder), last=2)) == ["a.0 four", "a.0 more-of-four"]
+    moment = logs.moment("2026-01-01 10:00:01,000 x")
+    assert moment is not None
+    assert texts(logs.merged(logs.files(folder), since=moment))[0] == "a.1 two"
+    assert logs.merged(logs.files(folder), last=0) == []
+
+
+def test_groups_and_replicas_are_chosen_by_name(folder: Path) -> None:
+    known = list(logs.files(folder))
+    assert known == ["a.0", "a.1", "b.0"]
+    assert logs.chosen(known, []) == known
+    assert logs.chosen(known, ["a"]) == ["a.0", "a.1"]
+    assert logs.chosen(known, ["a.1", "b"]) == ["a.1", "b.0"]
+
+
+def test_the_end_of_a_long_log_is_read_from_behind(tmp_path: Path) -> None:
+    write(tmp_path, "a.0", *(f"2026-01-01 10:00:00,000 {'x' * 100} {number}" for number in range(5000)))
+    assert texts(logs.merged(logs.files(tmp_path), last=3)) == ["a.0 4997", "a.0 4998", "a.0 4999"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-01T10:00:00Z x", datetime(2026, 1, 1, 10, tzinfo=UTC).timestamp()),
+        ("2026-01-01 10:00:00.250+01:00 x", datetime(2026, 1, 1, 9, tzinfo=UTC).timestamp() + 0.25),
+        ('{"ts": 12.5}', 12.5),
+        ("plain", None),
+        ("{broken", None),
+        ("2026-99-99 10:00:00 x", None),
+    ],
+)
+def test_the_time_of_a_line(text: str, expected: float | None) -> None:
+    assert logs.moment(text) == expected
+
+
+def test_following_sees_growth_new_replicas_and_rotation(folder: Path) -> None:
+    turns = iter(["grow", "appear", "rotate"])
+
+    def sleep(_seconds: float) -> None:
+        match next(turns):
+            case "grow":
+                with (folder / "a.0.log").open("a") as file:
+                    file.write("2026-01-01 10:00:05,000 grown\n2026-01-01 10:00:06,000 half")
+            case "appear":
+                write(folder, "a.2", "2026-01-01 10:00:07,000 appeared")
+            case "rotate":
+                (folder / "a.0.log").rename(folder / "old")
+                write(folder, "a.0", "2026-01-01 10:00:08,000 rotated")
+
+    stream = logs.follow(folder, ["a"], from_sizes=logs.sizes(logs.files(folder)), sleep=sleep)
+    assert texts([next(stream) for _ in range(3)]) == ["a.0 grown", "a.2 appeared", "a.0 rotated"]

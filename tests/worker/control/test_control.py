@@ -1,0 +1,212 @@
+"""Remote control commands, called on a consumer that is driven by hand. The wire is tried on real brokers elsewhere."""
+
+from __future__ import annotations
+
+import signal
+import threading
+
+import pytest
+
+from fleet.worker.control.commands import OLD_NAMES, ORDERS, QUESTIONS
+from fleet.worker.control.run_in_loop import LoopCalls
+from pools import EventLoop
+from tests.conftest import PATIENCE, eventually
+from tests.worker.loop.test_consumer import Make, gate, make, ran
+from tests.worker.remotes import NODE, Steered
+
+__all__ = ["make"]
+
+
+def test_commands_tell_what_is_here(make: Make) -> None:
+    world = make("threads", 1, prefetch=2)
+    steered = Steered(world)
+    running, reserved = world.channel.put("waits", 1), world.channel.put("waits", 2)
+    world.until(lambda: len(world.channel.held) >= 2 and world.parts.inflight.running)
+    assert steered.tasks("active") == [running]
+    assert steered.tasks("reserved") == [reserved]
+    [job] = steered.ask("active")
+    assert (job["acknowledged"], job["args"], job["hostname"]) == (False, [1], NODE)
+    assert steered.ask("active", safe=True)[0]["args"] == "(1,)"
+    assert {
+        task_id: state for task_id, (state, _) in steered.ask("query_task", ids=[running, reserved, "x"]).items()
+    } == {
+        running: "active",
+        reserved: "reserved",
+    }
+    assert [queue["name"] for queue in steered.ask("active_queues")] == ["q"]
+    assert "waits [name=waits]" in steered.ask("registered", taskinfoitems=["name", "_secret"])
+    assert steered.ask("stats")["pool"]["max-concurrency"] == 1
+    assert steered.ask("stats")["total"] == {"waits": 1}
+    assert steered.ask("ping") == {"ok": "pong"}
+
+
+def test_what_waits_for_its_date_is_scheduled(make: Make) -> None:
+    world = make("threads", 1)
+    steered = Steered(world)
+    later = world.channel.put("note", 3, countdown=60)
+    world.until(lambda: steered.tasks("scheduled"))
+    [entry] = steered.ask("scheduled")
+    assert entry["request"]["id"] == later
+    assert entry["eta"].endswith("+00:00")
+    assert steered.tasks("reserved") == []
+
+
+def test_a_revoked_task_that_waits_here_does_not_run(make: Make) -> None:
+    world = make("threads", 1, prefetch=2)
+    steered = Steered(world)
+    world.channel.put("waits", 1)
+    waiting = world.channel.put("waits", 2)
+    world.until(lambda: len(world.channel.held) == 2)
+    assert waiting in steered.ask("revoke", task_id=waiting)["ok"]
+    assert steered.ask("revoked") == [waiting]
+    gate.set()
+    world.until(lambda: len(world.channel.acked) == 2)
+    assert ran == [1]
+
+
+def test_terminating_names_what_it_ends(make: Make) -> None:
+    world = make("prefork", 1)
+    world.pool.start()
+    steered = Steered(world)
+    running = world.channel.put("waits", 1)
+    world.until(lambda: world.pool.busy_slots == 1)
+    assert steered.ask("terminate", task_id="x", signal="KILL") == {"ok": "terminate: tasks unknown"}
+    assert "no signal" in steered.ask("terminate", task_id=running, signal="NOISE")["error"]
+    assert steered.ask("revoke", task_id=[running], terminate=True, signal=int(signal.SIGTERM)) == {
+        "ok": f"terminate: {running}"
+    }
+    world.until(lambda: world.channel.acked)
+    assert ran == []
+
+
+def test_what_a_pool_cannot_do_is_an_error_that_says_which_can(make: Make) -> None:
+    steered = Steered(make("solo", 1))
+    for command in ("pool_grow", "pool_shrink", "autoscale", "pool_restart"):
+        error = steered.ask(command)["error"]
+        assert "the solo pool cannot" in error
+        assert "prefork" in error
+
+
+def test_slots_change_and_autoscale_takes_over(make: Make) -> None:
+    world = make("threads", 1)
+    steered = Steered(world)
+    world.until(lambda: world.parts.life.takes_work)
+    assert steered.ask("pool_grow", n=2) == {"ok": "pool will grow"}
+    assert world.pool.limit == 3
+    assert "at least one" in steered.ask("pool_shrink", n=3)["error"]
+    assert steered.ask("autoscale", max=2, min=1) == {"ok": "autoscale now max=2 min=1"}
+    assert world.pool.limit == 2
+    assert "autoscale" in steered.ask("pool_grow")["error"]
+    assert steered.ask("autoscale", max=4) == {"ok": "autoscale now max=4 min=1"}
+    assert steered.ask("stats")["autoscaler"]["max"] == 4
+    for number in range(8):
+        world.channel.put("waits", number)
+    world.until(lambda: world.pool.busy_slots == 4)
+    world.parts.settings.adopt(world.parts.options.spec)
+    assert world.pool.limit == 1
+    assert "autoscaler" not in steered.ask("stats")
+
+
+def test_queues_come_and_go(make: Make) -> None:
+    world = make("solo", 1)
+    steered = Steered(world)
+    assert steered.ask("add_consumer", queue="more", exchange_type="direct") == {"ok": "add consumer more"}
+    assert world.parts.settings.queue_names() == ["q", "more"]
+    assert "already" in steered.ask("add_consumer", queue="more")["ok"]
+    assert "task_queues" in steered.ask("add_consumer", queue="x", exchange="other")["error"]
+    assert steered.ask("cancel_consumer", queue="q") == {"ok": "no longer consuming from q"}
+    assert world.parts.settings.queue_names() == ["more"]
+
+
+def test_limits_are_set_for_tasks_there_are(make: Make) -> None:
+    world = make("threads", 2)
+    steered = Steered(world)
+    assert steered.ask("time_limit", task_name="waits", hard=5, soft=None) == {"ok": "time limits set successfully"}
+    assert "error" in steered.ask("time_limit", task_name="nobody", hard=5)
+    assert "error" in steered.ask("time_limit", task_name="waits", hard=-5)
+    assert "new rate" in steered.ask("rate_limit", task_name="waits", rate_limit="5/m")["ok"]
+    assert steered.remote.rates == {"waits": "5/m"}
+    assert "disabled" in steered.ask("rate_limit", task_name="waits", rate_limit="0")["ok"]
+    assert "10/s" in steered.ask("rate_limit", task_name="waits", rate_limit="often")["error"]
+    assert "error" in steered.ask("rate_limit", task_name="nobody", rate_limit="1/s")
+
+
+def test_a_rate_holds_tasks_back_and_lifting_it_lets_them_go(make: Make) -> None:
+    world = make("solo", 1)
+    steered = Steered(world)
+    steered.ask("rate_limit", task_name="note", rate_limit="1/h")
+    for number in range(3):
+        world.channel.put("note", number)
+    world.channel.put("early", 9)
+    world.until(lambda: 9 in ran)
+    assert ran == [0, 9]
+    assert len(steered.tasks("reserved")) == 2
+    steered.ask("rate_limit", task_name="note", rate_limit=0)
+    world.until(lambda: len(ran) == 4)
+    assert ran == [0, 9, 1, 2]
+
+
+def test_no_more_is_fetched_than_may_wait_for_a_rate(make: Make) -> None:
+    world = make("solo", 1)
+    Steered(world).ask("rate_limit", task_name="note", rate_limit="1/h")
+    for number in range(50):
+        world.channel.put("note", number)
+    world.until(lambda: world.channel.asked[-1:] == [0])
+    assert len(world.channel.queue) == 50 - 21
+
+
+def test_wrong_arguments_and_unknown_commands_are_answered(make: Make) -> None:
+    steered = Steered(make("solo", 1))
+    assert "do not fit" in steered.ask("rate_limit")["error"]
+    assert "active_queues" in steered.ask("memdump")["error"]
+
+
+def test_every_command_that_people_type_is_there() -> None:
+    assert set(OLD_NAMES.values()) <= set(QUESTIONS)
+    assert {"revoke", "terminate", "shutdown", "rate_limit", "enable_events"} <= set(ORDERS)
+
+
+def test_work_is_done_by_whoever_has_the_lock_first() -> None:
+    loop, lock = EventLoop(), threading.RLock()
+    calls = LoopCalls(lock, loop)
+    assert calls.do(lambda: "here") == "here"
+    answers: list[object] = []
+
+    def work() -> str:
+        with lock:
+            return "done"
+
+    def ask() -> None:
+        answers.append(calls.do(work))
+
+    def turned() -> bool:
+        loop.run_once(0.05)
+        return len(answers) == 2
+
+    thread = threading.Thread(target=ask)
+    thread.start()  # the lock is free, and nobody turns the loop
+    thread.join(PATIENCE)
+    with lock:
+        thread = threading.Thread(target=ask)
+        thread.start()
+        eventually(turned)
+    thread.join(PATIENCE)
+    assert answers == ["done", "done"]
+    loop.close()
+
+
+def test_an_error_of_handed_over_work_comes_back() -> None:
+    loop = EventLoop()
+    calls = LoopCalls(threading.RLock(), loop)
+    found: list[BaseException] = []
+
+    def ask() -> None:
+        with pytest.raises(ZeroDivisionError) as caught:
+            calls.do(lambda: 1 / 0)
+        found.append(caught.value)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join(PATIENCE)
+    assert found
+    loop.close()

@@ -1,0 +1,125 @@
+"""Events as they are made: fields, lists, bounds. Who reads them on real brokers is tried elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from fleet.worker.control import events
+from fleet.worker.control.events import Events
+from tests.worker.loop.test_consumer import Make, World, make, ran
+from tests.worker.remotes import NODE, Steered
+
+__all__ = ["make"]
+
+
+class Wire:
+    """Where events go. ``cut``: nothing goes any more."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, Any]] = []
+        self.cut = False
+
+    def __call__(self, body: Any, routing_key: str) -> None:
+        if self.cut:
+            raise ConnectionError("cut")
+        self.sent.append((routing_key, json.loads(json.dumps(body))))
+
+    def tasks(self) -> list[Mapping[str, Any]]:
+        return [event for key, body in self.sent if key == "task.multi" for event in body]
+
+    def kinds(self) -> list[str]:
+        return [str(event["type"]) for event in self.tasks()]
+
+
+def watched(world: World) -> tuple[Steered, Events, Wire]:
+    steered = Steered(world)
+    assert steered.ask("enable_events") == {"ok": "task events enabled"}
+    return steered, steered.control.events, Wire()
+
+
+def test_a_task_is_followed_from_its_arrival_to_its_end(make: Make) -> None:
+    world = make("solo", 1)
+    _, told, wire = watched(world)
+    note = world.channel.put("note", 1)
+    world.channel.put("broken")
+    world.until(lambda: len(world.channel.acked) == 2)
+    told.flush(wire)
+    first = [event for event in wire.tasks() if event["uuid"] == note]
+    assert [event["type"] for event in first] == ["task-received", "task-started", "task-succeeded"]
+    assert {event["hostname"] for event in first} == {NODE}
+    assert [event["clock"] for event in wire.tasks()] == sorted({event["clock"] for event in wire.tasks()})
+    assert (first[0]["name"], first[0]["args"], first[0]["kwargs"]) == ("note", "(1,)", "{}")
+    [retried] = [event for event in wire.tasks() if event["type"] == "task-retried"]
+    assert "as asked" in retried["exception"]
+    assert "ValueError" in retried["traceback"]
+
+
+def test_a_task_that_does_not_run_is_revoked_or_failed(make: Make) -> None:
+    world = make("solo", 1)
+    steered, told, wire = watched(world)
+    revoked, expired = world.channel.put("note", 1, countdown=0.2), world.channel.put("note", 2, expires=-5)
+    unknown = world.channel.put("nobody")
+    steered.ask("revoke", task_id=revoked)
+    world.until(lambda: len(world.channel.acked) == 3)
+    told.flush(wire)
+    ends = {event["uuid"]: event for event in wire.tasks() if event["type"] != "task-received"}
+    assert (ends[revoked]["type"], ends[revoked]["expired"], ends[revoked]["terminated"]) == (
+        "task-revoked",
+        False,
+        False,
+    )
+    assert (ends[expired]["type"], ends[expired]["expired"]) == ("task-revoked", True)
+    assert ends[unknown]["type"] == "task-failed"
+    assert ran == []
+
+
+def test_nothing_is_noted_while_they_are_off(make: Make) -> None:
+    world = make("solo", 1)
+    steered, told, wire = watched(world)
+    reported = [world.parts.admission.report]
+    assert steered.ask("disable_events") == {"ok": "task events disabled"}
+    assert steered.ask("disable_events") == {"ok": "task events already disabled"}
+    world.channel.put("note", 1)
+    world.until(lambda: world.channel.acked)
+    told.flush(wire)
+    assert wire.tasks() == []
+    assert [*reported, world.parts.admission.report] == [True, False]
+    assert told not in world.parts.listeners
+
+
+def test_the_worker_says_hello_beats_and_says_goodbye(make: Make) -> None:
+    told, wire = Steered(make("solo", 1)).control.events, Wire()
+    told.flush(wire)
+    told.flush(wire)
+    told.beat_soon()
+    told.flush(wire)
+    told.connection_lost()
+    told.flush(wire)
+    told.say_goodbye(wire)
+    assert [key for key, _ in wire.sent] == ["worker.online", "worker.heartbeat", "worker.online", "worker.offline"]
+    assert {"freq", "active", "processed", "loadavg", "sw_ident", "sw_ver", "sw_sys"} <= set(wire.sent[0][1])
+
+
+def test_what_a_broken_line_did_not_take_waits_within_bounds(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(events, "MOST_NOTED", 6)
+    monkeypatch.setattr(events, "LONGEST_LIST", 4)
+    world = make("solo", 1)
+    _, told, wire = watched(world)
+    wire.cut = True
+    for number in range(4):
+        world.channel.put("note", number)
+    world.until(lambda: len(world.channel.acked) == 4)
+    with pytest.raises(ConnectionError):
+        told.flush(wire)
+    wire.cut = False
+    told.connection_lost()
+    told.flush(wire)
+    assert [len(body) for key, body in wire.sent if key == "task.multi"] == [4, 2]
+    assert wire.kinds()[:3] == ["task-received", "task-started", "task-succeeded"]
+    assert "6 task events were dropped" in caplog.text
