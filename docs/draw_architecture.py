@@ -30,7 +30,8 @@ STYLE = """
   .arrow { fill: none; stroke: #35507a; stroke-width: 1; opacity: 0.3; }
   @media (prefers-color-scheme: dark) {
     svg { background: #10151d; } .box { fill: #1a2331; stroke: #7f9cc9; } .room { fill: #121925; stroke: #516a91; }
-    .pure { fill: #16261a; stroke: #6fae7c; } .name { fill: #dfe8f6; } .small { fill: #a9b8cf; } .arrow { stroke: #9db6de; }
+    .pure { fill: #16261a; stroke: #6fae7c; } .name { fill: #dfe8f6; } .small { fill: #a9b8cf; }
+    .arrow { stroke: #9db6de; }
   }
 """
 

@@ -36,7 +36,7 @@ class Channel(Protocol):
     """The only way between the worker and the transport.
 
     Not thread-safe: whoever speaks holds ``lock``. The loop speaks between tasks; while solo runs a task, the
-    attendant thread does. ``fetch`` never blocks: the loop waits on ``wait_fds`` (readable: fetch again) or
+    housekeeping thread does. ``fetch`` never blocks: the loop waits on ``wait_fds`` (readable: fetch again) or
     ``poll_seconds``; both are to be read anew before each wait. A channel waits for messages only after a fetch that
     brought less than was asked for, so a worker that is full need not stop it, and one with a free slot fetches.
 

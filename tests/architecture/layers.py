@@ -54,8 +54,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "output",
     ),
 }
-"""Top row first. The parts of one row are unaware of each other. A folder's own ``__init__`` is its face: what may import
-the folder may import it, and it may import the folder's parts."""
+"""Top row first. The parts of one row are unaware of each other. A folder's own ``__init__`` is its face: what may
+import the folder may import it, and it may import the folder's parts."""
 
 POOLS = {"fleet.core": ("pools.traits",), "fleet.cli": ("pools.traits",), "fleet.worker": ("pools",)}
 """What a part of fleet may take from pools: the table of what pools can do; workers, the pools themselves."""

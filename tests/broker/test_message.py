@@ -13,7 +13,8 @@ import pytest
 
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import SENT_AT_HEADER
-from fleet.broker.message import BadMessage, Built, TaskMessage, build
+from fleet.broker.message import Built, TaskMessage, build
+from fleet.broker.message_body import BadMessage
 
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 

@@ -8,7 +8,7 @@ from fleet.core.desired import DesiredGroup
 from fleet.core.expand.expand import expand
 from fleet.core.expand.facts import Facts
 from fleet.core.manifest.parse import parse
-from fleet.core.manifest.yaml_reader import Source
+from fleet.core.manifest.tree import Source
 from fleet.core.spec import digest, live_digest
 
 MANIFEST = """

@@ -224,7 +224,7 @@ def test_old_heartbeats_are_told(world: World) -> None:
     code = """
 import os, signal, time
 from pathlib import Path
-from fleet.worker import record
+from fleet.replica import record
 real = time.time
 record.time.time = lambda: real() - 100
 it = record.Record(Path(os.environ["FLEET_RECORD"]), digest=os.environ["FLEET_DIGEST"], slots=1)

@@ -132,7 +132,7 @@ def test_usr1_is_collected_and_a_forked_process_has_its_own_default_back() -> No
     code = """
 import os, signal
 from fleet.worker.os_signals import SignalBox, STACKS, answer_bare
-from fleet.worker import stacks
+from fleet.worker import stack_dump as stacks
 box = SignalBox()
 box.install()
 stacks.answer()

@@ -19,7 +19,7 @@ from celery.app.task import Context
 from celery.app.trace import TraceInfo, build_tracer, setup_worker_optimizations
 from celery.exceptions import InvalidTaskError, NotRegistered, Reject
 
-from fleet.broker.message import BadMessage, Payload, payload_of
+from fleet.broker.message_body import BadMessage, Payload, payload_of
 from fleet.worker.apps.celery_coroutines import let_body_finish
 from fleet.worker.apps.celery_remote import CeleryRemote
 from fleet.worker.task.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from fleet import signals
-from fleet.broker.message import BadMessage, Payload, payload_of
+from fleet.broker.message_body import BadMessage, Payload, payload_of
 from fleet.tasks import CURRENT, Current, Retry, Task, Tasks
 from fleet.worker.apps import registry_signals
 from fleet.worker.task.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fleet import signals
-from fleet.broker.message import Payload
+from fleet.broker.message_body import Payload
 from fleet.tasks import CURRENT, Task, Tasks
 from fleet.worker.task.call import Call, Outcome
 from fleet.worker.task.job import Job

@@ -1,6 +1,6 @@
 """Celery's events: what monitors such as Flower live on. Task events are off until somebody wants them.
 
-Witnesses only note what happened; the thread that owns the control connection writes it out, in lists, a few times a
+Listeners only note what happened; the thread that owns the control connection writes it out, in lists, a few times a
 second. When that connection is away, events are dropped and counted: a monitor is never worth a task's time.
 """
 

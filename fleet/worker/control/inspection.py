@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from fleet.broker.message import BadMessage
+from fleet.broker.message_body import BadMessage
 from fleet.worker.task.job import Job
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """The second thread of a worker whose tasks run in the main thread: it keeps the world answered while a task runs.
 
-It shares one lock with the loop and never waits for it: when the lock is free, the loop is inside a task, and the
-attendant does the housekeeping (lease, heartbeat, buffered acknowledgements, signals, record). While tasks follow each
+It shares one lock with the loop and never waits for it: when the lock is free, the loop is inside a task, and this
+thread does the housekeeping (lease, heartbeat, buffered acknowledgements, signals, record). While tasks follow each
 other quickly it ticks without finding anything to do; when nothing has run for a while it sleeps until the next task or
 control message.
 """

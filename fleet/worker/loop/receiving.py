@@ -7,7 +7,7 @@ import time
 from collections.abc import Container, Sequence
 
 from fleet.broker.delivery import Channel, ChannelLost, Delivery
-from fleet.broker.message import BadMessage
+from fleet.broker.message_body import BadMessage
 from fleet.worker.apps.base import Application
 from fleet.worker.loop.admission import Admission
 from fleet.worker.loop.completion import Completion
