@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fleet.worker.call import Call, Outcome, TaskPolicy
-from fleet.worker.delivery import Delivery
-from fleet.worker.job import Job
-from fleet.worker.redelivery import ALREADY_TOLD, REMEMBERED, Redelivery
+from fleet.broker.delivery import Delivery
+from fleet.worker.loop.redelivery import ALREADY_TOLD, REMEMBERED, Redelivery
+from fleet.worker.task.call import Call, Outcome, TaskPolicy
+from fleet.worker.task.job import Job
 from tests.worker.test_consumer import MemoryChannel
 
 DONE = Outcome("success")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from fleet.worker.delivery import TEND_SECONDS, Delivery
+from fleet.broker.delivery import TEND_SECONDS, Delivery
 from tests.worker.test_consumer import Make, World, make
 
 __all__ = ["make"]
