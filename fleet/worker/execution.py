@@ -5,8 +5,8 @@ from __future__ import annotations
 import faulthandler
 
 from fleet.worker import logging_setup
-from fleet.worker.apps import base as applications
 from fleet.worker.apps.base import Application
+from fleet.worker.apps.load import load
 from fleet.worker.logging_setup import apply_level
 from fleet.worker.os_signals import answer_bare
 from fleet.worker.task.call import Call, Ending, Outcome
@@ -31,7 +31,7 @@ def preload(path: str, replica: str, *, level: str, style: str) -> None:
     """Once in a process that inherited nothing, before its slots or itself are prepared: a log, and the app's code."""
     logging_setup.set_up(replica, level=level, style=style)
     faulthandler.enable()
-    application = applications.load(path)
+    application = load(path)
     application.import_tasks()
     bind(application)
 
@@ -40,7 +40,7 @@ def prepare(path: str, node: str) -> None:
     """Initializer of a slot's process. A spawned one inherits nothing, so it imports the app itself."""
     answer_bare()
     if _bound is None:
-        bind(applications.load(path))
+        bind(load(path))
     bound().prepare_process(node)
 
 

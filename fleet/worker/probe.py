@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleet.errors import FleetError
-from fleet.worker.apps.base import import_object, is_celery, wrap
+from fleet.worker.apps.load import import_object, is_celery, wrap
 
 _LAYOUT_OPTIONS = ("global_keyprefix", "sep", "priority_steps")
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from fleet.broker.channels import open_channel
-from fleet.broker.delivery import Channel
+from fleet.broker.channels.base import Channel
 from fleet.errors import FleetError
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
-from fleet.worker.apps import base as applications
 from fleet.worker.apps.base import Application, Remote
+from fleet.worker.apps.load import load
 from fleet.worker.control.commands import Commands
 from fleet.worker.control.control import POLL_SECONDS, Control
 from fleet.worker.control.events import Events
@@ -64,7 +64,7 @@ def run(options: WorkerOptions) -> int:
 
 
 def _load(options: WorkerOptions) -> Application:
-    application = applications.load(options.spec.app)
+    application = load(options.spec.app)
     try:
         application.prepare_worker(
             node_name(options),

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from fleet.broker.channels.base import ChannelLost
 from fleet.broker.channels.redis.channel import RedisChannel
-from fleet.broker.delivery import ChannelLost
 from fleet.broker.publisher import Outgoing, Publisher, depths
 from fleet.core.spec import QueueSpec
 from tests.brokers import Broker, values

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fleet.broker.channels import open_channel
-from fleet.broker.delivery import Channel, Delivery
+from fleet.broker.channels.base import Channel
+from fleet.broker.delivery import Delivery
 from fleet.core.spec import QueueSpec
 
 

@@ -71,10 +71,8 @@ class Sampler:
             return Backlog(dict.fromkeys(queues, QueueSample()), problem=self._problem(error))
 
     def _connect(self) -> Source:
-        from fleet.broker.backlog.redis import (  # not at the top: drivers take a while to import
-            KombuSource,
-            RedisSource,
-        )
+        from fleet.broker.backlog.kombu import KombuSource
+        from fleet.broker.backlog.redis import RedisSource
 
         kind = RedisSource if is_redis(self.url) else KombuSource
         return kind(self.url, self._options, fleet=self.fleet, answer_seconds=self._answer_seconds)

@@ -9,7 +9,7 @@ from fleet.broker.connection import is_rabbitmq, is_redis
 from fleet.core.spec import QueueSpec
 
 if TYPE_CHECKING:
-    from fleet.broker.delivery import Channel
+    from fleet.broker.channels.base import Channel
 
 
 def open_channel(

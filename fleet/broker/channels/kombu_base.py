@@ -8,8 +8,8 @@ from contextlib import suppress
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+from fleet.broker.channels.base import ChannelLost
 from fleet.broker.connection import broker_errors, connect_now, kombu_connection
-from fleet.broker.delivery import ChannelLost
 from fleet.broker.queues import backlog, declare, entity
 from fleet.core.spec import QueueSpec
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from fleet.broker.backoff import Backoff
-from fleet.broker.delivery import Channel, ChannelLost
+from fleet.broker.channels.base import Channel, ChannelLost
 from fleet.errors import FleetError
 from fleet.worker.loop.settlement import Settlement
 from pools.loop import EventLoop

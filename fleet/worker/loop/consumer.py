@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from fleet.broker.delivery import TEND_SECONDS, Channel, ChannelLost
+from fleet.broker.channels.base import TEND_SECONDS, Channel, ChannelLost
 from fleet.replica.record import Record
 from fleet.worker import sd_notify, stack_dump
 from fleet.worker.apps.base import Application

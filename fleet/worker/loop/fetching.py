@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from fleet.broker.delivery import TEND_SECONDS, Channel, Delivery
+from fleet.broker.channels.base import TEND_SECONDS, Channel
+from fleet.broker.delivery import Delivery
 from fleet.replica.record import Record
 from fleet.worker.lifecycle import Lifecycle
 from fleet.worker.loop.connection import Connection

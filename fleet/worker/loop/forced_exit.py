@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable
 
-from fleet.broker.delivery import Channel
+from fleet.broker.channels.base import Channel
 from fleet.replica.record import Record
 from fleet.worker.lifecycle import EXIT_REPLACE
 from fleet.worker.loop.completion import Completion

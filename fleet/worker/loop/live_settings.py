@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fleet.broker.delivery import Channel, ChannelLost
+from fleet.broker.channels.base import Channel, ChannelLost
 from fleet.core.spec import QueueSpec, WorkerSpec, live_digest, resizes
 from fleet.core.spec import TaskPolicy as ManifestPolicy
 from fleet.replica.record import Record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cached_property
 
-from fleet.broker.delivery import Channel
+from fleet.broker.channels.base import Channel
 from fleet.replica.crash_history import read_history
 from fleet.replica.record import Record
 from fleet.worker.apps.base import Application

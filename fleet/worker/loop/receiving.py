@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Container, Sequence
 
-from fleet.broker.delivery import Channel, ChannelLost, Delivery
+from fleet.broker.channels.base import Channel, ChannelLost
+from fleet.broker.delivery import Delivery
 from fleet.broker.message_body import BadMessage
 from fleet.worker.apps.base import Application
 from fleet.worker.loop.admission import Admission

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from fleet.broker.delivery import Channel
+from fleet.broker.channels.base import Channel
 from fleet.worker.task.call import Outcome
 from fleet.worker.task.job import Job, Key
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from fleet.broker.delivery import Channel
+from fleet.broker.channels.base import Channel
 from fleet.replica.record import Record
 from fleet.worker.lifecycle import RECORD_STATES, Lifecycle, State
 from fleet.worker.loop.connection import Connection

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from fleet.broker.delivery import Channel, ChannelLost, Delivery
+from fleet.broker.channels.base import Channel, ChannelLost
+from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import ATTEMPTS_HEADER
 from fleet.broker.message import Built
 from fleet.worker.task.job import Job

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from typing import Protocol
 
-from fleet.broker.delivery import Channel, ChannelLost
+from fleet.broker.channels.base import Channel, ChannelLost
 from fleet.worker.task.job import Job
 
 log = logging.getLogger("fleet.worker")

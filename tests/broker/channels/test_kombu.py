@@ -11,7 +11,7 @@ import kombu
 import pytest
 from kombu.transport.sqlalchemy import Channel
 
-from fleet.broker.delivery import ChannelLost
+from fleet.broker.channels.base import ChannelLost
 from fleet.core.spec import QueueSpec
 from tests.brokers import Broker, filesystem, gather, stays_empty, values
 from tests.conftest import eventually

@@ -13,11 +13,11 @@ import pytest
 from amqp.basic_message import Message
 
 from fleet.broker.channels import open_channel
+from fleet.broker.channels.base import ChannelLost
 from fleet.broker.channels.rabbitmq import channel as module
 from fleet.broker.channels.rabbitmq import prefetch, window
 from fleet.broker.channels.rabbitmq.frames import Pushed
 from fleet.broker.channels.rabbitmq.publisher import DECLARED_SECONDS, delay_bucket_seconds, delay_queue_arguments
-from fleet.broker.delivery import ChannelLost
 from fleet.core.spec import QueueSpec
 from tests.brokers import Broker, gather, stays_empty, values
 from tests.conftest import PATIENCE, eventually

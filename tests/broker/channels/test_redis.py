@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import redis
 
+from fleet.broker.channels.base import ChannelLost
 from fleet.broker.channels.redis.channel import RedisChannel
 from fleet.broker.channels.redis.leases import is_dead_sibling
 from fleet.broker.channels.redis.turns import POLL_SECONDS
 from fleet.broker.connection import redis_access
-from fleet.broker.delivery import ChannelLost
 from fleet.broker.message import TaskMessage
 from fleet.core.spec import QueueSpec
 from tests.brokers import Broker, gather, values

@@ -17,8 +17,8 @@ from celery.exceptions import Ignore, Reject
 
 import fleet
 from fleet.errors import FleetError
-from fleet.worker.apps.base import import_object, wrap
 from fleet.worker.apps.celery import CeleryApplication
+from fleet.worker.apps.load import import_object, wrap
 from fleet.worker.task.call import Call
 
 app = Celery("unit", broker="memory://", backend="cache+memory://", set_as_current=False)

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from fleet import Tasks
-from fleet.broker.delivery import ChannelLost, Delivery
+from fleet.broker.channels.base import ChannelLost
+from fleet.broker.delivery import Delivery
 from fleet.broker.message import build
 from fleet.core.spec import PoolSpec, QueueSpec, TaskPolicy, WorkerSpec
 from fleet.replica import record

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from fleet.broker.delivery import TEND_SECONDS, Delivery
+from fleet.broker.channels.base import TEND_SECONDS
+from fleet.broker.delivery import Delivery
 from tests.worker.test_consumer import Make, World, make
 
 __all__ = ["make"]

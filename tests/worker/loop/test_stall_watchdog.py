@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fleet.broker.delivery import ChannelLost
+from fleet.broker.channels.base import ChannelLost
 from fleet.worker.loop.stall_watchdog import REST_SECONDS, StallWatch, StallWatchdog, Step
 
 T = 30.0

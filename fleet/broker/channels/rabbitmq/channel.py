@@ -26,11 +26,12 @@ from typing import Any
 
 from kombu.compression import decompress
 
+from fleet.broker.channels.base import ChannelLost
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.channels.rabbitmq.frames import Inlet, Pushed
 from fleet.broker.channels.rabbitmq.prefetch import Prefetch
 from fleet.broker.channels.rabbitmq.publisher import Outlet
-from fleet.broker.delivery import ChannelLost, Delivery
+from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import ATTEMPTS_HEADER
 from fleet.core.spec import QueueSpec
 

@@ -20,6 +20,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import redis
 
+from fleet.broker.channels.base import ChannelLost
 from fleet.broker.channels.redis.held import Held
 from fleet.broker.channels.redis.inboxes import Inboxes
 from fleet.broker.channels.redis.leases import Registry, holder_name
@@ -27,7 +28,7 @@ from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.take_plan import TakePlan
 from fleet.broker.channels.redis.turns import POLL_SECONDS, Turns
 from fleet.broker.connection import RedisAccess, connect_now, kombu_connection, redis_access
-from fleet.broker.delivery import ChannelLost, Delivery
+from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import sealed
 from fleet.broker.queues import entity
 from fleet.broker.redis_keys import Keys

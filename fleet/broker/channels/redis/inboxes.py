@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from fleet.broker.channels.base import ChannelLost
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.waiting import BLOCK_SECONDS, Waiting
 from fleet.broker.connection import RedisAccess
-from fleet.broker.delivery import ChannelLost
 from fleet.broker.redis_keys import Keys
 from fleet.core.spec import QueueSpec
 

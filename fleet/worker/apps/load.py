@@ -1,0 +1,105 @@
+"""How an app is found by its name ``module:attr``, and put behind one face."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+from fleet.errors import FleetError
+from fleet.worker.apps.base import Application
+
+
+def import_object(path: str) -> object:
+    """The object that ``module:attr`` (or ``module``) names. Raises FleetError with what to do about it."""
+    module_name, _, attribute = path.partition(":")
+    if (folder := os.getcwd()) not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found: object = importlib.import_module(module_name)
+    except Exception as error:
+        raise FleetError(f"the app {path!r} cannot be imported: {error!r}", hint=_import_hint(error)) from error
+    if attribute:
+        return _attribute(found, path, attribute)
+    return _only_app(found) or _only_app(_submodule(path)) or _no_app(found, path)
+
+
+def load(path: str) -> Application:
+    """The app at ``module:attr``, wrapped according to its kind. Raises FleetError."""
+    return wrap(import_object(path), path)
+
+
+def wrap(found: object, path: str) -> Application:
+    """An app object behind one face. Raises FleetError for anything that is no app."""
+    from fleet.tasks import Tasks
+
+    if isinstance(found, Tasks):
+        from fleet.worker.apps.registry import RegistryApplication
+
+        return RegistryApplication(found)
+    if is_celery(found):
+        from fleet.worker.apps.celery import CeleryApplication
+
+        return CeleryApplication(found)
+    raise FleetError(
+        f"{path!r} is a {type(found).__name__}, not an app",
+        hint="name a Celery app or a fleet.Tasks registry, as module:attr",
+    )
+
+
+def is_celery(found: object) -> bool:
+    """Whether this is a Celery app, asked without importing Celery: who made one has imported it already."""
+    base = sys.modules.get("celery.app.base")
+    return base is not None and isinstance(found, base.Celery)
+
+
+def _attribute(module: object, path: str, attribute: str) -> object:
+    found = module
+    for part in attribute.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            names = ", ".join(sorted(_apps(module)))
+            hint = f"it has {names}" if names else "the module defines no app at all"
+            raise FleetError(f"the app {path!r} is not there: no attribute {part!r}", hint=hint) from None
+    return found
+
+
+def _only_app(module: object) -> object | None:
+    """The app of a module named without ``:attr``: ``app``, ``celery``, ``tasks``, or the only one there is."""
+    apps = _apps(module)
+    for name in ("app", "celery", "tasks"):
+        if name in apps:
+            return apps[name]
+    return next(iter(apps.values())) if len(apps) == 1 else None
+
+
+def _submodule(path: str) -> object:
+    """``proj.celery`` for ``proj``: the layout that Celery's documentation shows."""
+    try:
+        return importlib.import_module(f"{path}.celery")
+    except ModuleNotFoundError:
+        return None
+
+
+def _no_app(module: object, path: str) -> object:
+    raise FleetError(
+        f"the module {path!r} has {len(_apps(module))} apps, and none is named app, celery or tasks",
+        hint=f"say which one: {path}:attribute",
+    )
+
+
+def _apps(module: object) -> dict[str, object]:
+    return {name: value for name, value in getattr(module, "__dict__", {}).items() if _is_app(value)}
+
+
+def _is_app(value: object) -> bool:
+    from fleet.tasks import Tasks
+
+    return isinstance(value, Tasks) or is_celery(value)
+
+
+def _import_hint(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError):
+        return f"is {error.name!r} installed for {sys.executable}, and is the working directory right? ({os.getcwd()})"
+    return "the traceback above is the app's own"
