@@ -1,1 +1,1 @@
-"""Every touch of the broker outside the worker loop."""
+"""Everything that speaks to a broker."""
