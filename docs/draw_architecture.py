@@ -18,7 +18,7 @@ WIDTH, MARGIN, GAP, LINE = 1180, 24, 34, 15
 INSIDE = ("fleet.core", "fleet.worker")
 """The two parts that are drawn with the rows of their rooms; of the others the contents are named."""
 
-MOST_IN_A_ROW = 4
+MOST_IN_A_ROW = 3
 
 STYLE = """
   svg { background: #ffffff; font-family: system-ui, sans-serif; }
@@ -57,11 +57,12 @@ def story_of(name: str) -> str:
 
 
 def contents(name: str) -> str:
-    """The files and folders of a part, by name."""
-    inside = {
-        module.removeprefix(f"{name}.").partition(".")[0] for module in modules() if module.startswith(f"{name}.")
-    }
-    return ", ".join(sorted(f"{each}/" if is_folder(f"{name}.{each}") else each for each in inside))
+    """The files and folders of a part, by name; those of an inner folder in brackets."""
+    below = [module.removeprefix(f"{name}.") for module in modules() if module.startswith(f"{name}.")]
+    inside = sorted({module.partition(".")[0] for module in below})
+    return ", ".join(
+        f"{each}/ ({contents(f'{name}.{each}')})" if is_folder(f"{name}.{each}") else each for each in inside
+    )
 
 
 def is_folder(name: str) -> bool:
@@ -158,7 +159,7 @@ def drawn_box(each: Box) -> Iterator[str]:
 def room_label(name: str, width: float) -> str:
     short = name.rpartition(".")[2]
     text = f"{short}/  {story_of(name)}" if is_folder(name) else f"{short}.py  {story_of(name)}"
-    return textwrap.shorten(text, int(width / 5.6), placeholder=" …") if width > 260 else short
+    return textwrap.shorten(text, int(width / 6.2), placeholder=" …") if width > 260 else short
 
 
 def picture() -> str:

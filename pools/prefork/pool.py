@@ -279,25 +279,26 @@ class PreforkPool(BasePool):
         if child.job is not None:
             job = child.end_job()
             self._busy -= 1
-            self._on_death(child, job, exit_code)
+            _end_with_child(self._waiting, child, job, exit_code=exit_code)
         self._finish_closing()
 
     def on_start_failed(self, problem: str) -> None:
         if self.state is not PoolState.RUNNING and not any(child.job for child in self._children.alive):
             self._withdraw_all(SlotLost(f"no slot could be started: {problem}"))
 
-    def _on_death(self, child: Child, job: Job, exit_code: int | None) -> None:
-        """The child died with this job."""
-        handle = job.handle
-        job.tries += 1
-        if child.inbox.unread and job.reason is None and job.tries < MOST_TRIES:
-            # It died without having read all of the task: the task never began, and another child may have it.
-            handle.put_back()
-            self._waiting.put_back(job)
-            return
-        died = f"slot {child.slot.index} (pid {child.pid}) died while it ran the task: {exit_text(exit_code)}"
-        hint = "the pool did not kill it: look in the kernel's log for an out-of-memory kill" if exit_code == -9 else ""
-        handle.fail(job.reason or SlotLost(died, hint=hint, exit_code=exit_code), time.monotonic())
+
+def _end_with_child(waiting: WaitingJobs, child: Child, job: Job, *, exit_code: int | None) -> None:
+    """The child died with this job."""
+    handle = job.handle
+    job.tries += 1
+    if child.inbox.unread and job.reason is None and job.tries < MOST_TRIES:
+        # It died without having read all of the task: the task never began, and another child may have it.
+        handle.put_back()
+        waiting.put_back(job)
+        return
+    died = f"slot {child.slot.index} (pid {child.pid}) died while it ran the task: {exit_text(exit_code)}"
+    hint = "the pool did not kill it: look in the kernel's log for an out-of-memory kill" if exit_code == -9 else ""
+    handle.fail(job.reason or SlotLost(died, hint=hint, exit_code=exit_code), time.monotonic())
 
 
 def _complete(job: Job, report: Report) -> None:
