@@ -30,6 +30,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "change",
         (
             Verb("plan", "what apply would do, replica by replica, with reasons"),
+            Verb("diff", "where what runs differs from the manifest"),
             Verb("apply", "plan, confirm, execute, wait until ready"),
             Verb("scale", "another replica count: in the manifest, or --live for a while"),
             Verb("restart", "run replicas anew, a few at a time"),
@@ -58,6 +59,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("send", "enqueue tasks, with a progress bar"),
             Verb("worker", "run one worker by hand, without a manifest"),
+            Verb("sync", "follow a git repository: fetch, verify, plan, apply; and say how far it got"),
             Verb("controller", "move slots between groups as load comes and goes; apply starts it"),
         ),
     ),

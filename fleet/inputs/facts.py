@@ -19,7 +19,7 @@ from fleet.core.expand.expand import expand
 from fleet.core.expand.facts import NO_OVERRIDES, AppFacts, Facts, Overrides
 from fleet.core.expand.specs import kind_of, secrets_of
 from fleet.core.manifest.models import Group, Manifest
-from fleet.errors import FleetError
+from fleet.errors import FleetError, Refused
 from fleet.inputs import machine, secrets
 from fleet.inputs.manifest import LoadedManifest
 from fleet.state.paths import Places
@@ -43,6 +43,9 @@ def desired_of(
 def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *, redis_server: str = "") -> Facts:
     """What the edges find out before planning."""
     spec, base = loaded.manifest.spec, loaded.origin.base
+    if spec.release.source is not None:
+        hint = "follow the repository with `fleet sync run`, or write workdir and python"
+        raise Refused("spec.release.source is made by `fleet sync` from its repository", hint=hint)
     own_broker = spec.broker == "embedded"
     paths = machine.real_paths([spec.release.workdir, spec.release.python], base=base)
     workdir = paths.get(spec.release.workdir or "", base)

@@ -155,6 +155,21 @@ def holder(places: Places) -> Holder | None:
         os.close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock of this file now."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def _missing_folders(folder: Path) -> tuple[Path, ...]:
     """The folder and those above it that are not there yet, the innermost first."""
     return tuple(itertools.takewhile(lambda one: not one.exists(), (folder, *folder.parents)))

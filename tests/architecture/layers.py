@@ -40,14 +40,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "task logging_setup os_signals sd_notify",
     ),
     "fleet.operate": (
-        "controller doctor",
+        "controller doctor sync",
         "change",
         "local_fleet",
         "apply",
     ),
     "fleet.cli": (
         "verbs",
-        "parser override_flow saved_plan",
+        "parser override_flow saved_plan merge_preview sarif",
         "verb_list change_flow live_view",
         "target view plot",
         "progress signals",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner_flags, run_change
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import check_fresh, manifest_in, read_saved
 from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
@@ -17,6 +17,7 @@ def apply_flags(parser: argparse.ArgumentParser) -> None:
     change_flags(parser)
     parser.add_argument("--prune", action="store_true", help="also remove groups that left the manifest")
     destroy_flag(parser)
+    owner_flags(parser)
     output_flag(parser)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from fleet.cli.change_flow import DECLINED, finished
+from fleet.cli.change_flow import DECLINED, finished, make_claim, owner_flags
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
@@ -16,6 +16,7 @@ from fleet.errors import Refused
 from fleet.operate.apply.events import Report, WalkOptions
 from fleet.operate.change import take_down
 from fleet.operate.local_fleet import LocalFleet
+from fleet.operate.sync.by_hand import Claim, check
 
 
 def down_flags(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,8 @@ def down_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask; needed where nobody can answer")
     parser.add_argument("--timeout", type=duration, metavar="TIME", help="longest wait for what runs to finish")
+    parser.add_argument("--reason", metavar="TEXT", help="why; needed with --suspend")
+    owner_flags(parser)
     output_flag(parser)
 
 
@@ -31,6 +34,8 @@ def down(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     fleet = fleet_of(target)
+    claim = Claim(None, args.adopt, args.suspend or 0.0, args.reason or "")
+    check(fleet, claim)
     if not args.yes and not _agreed(fleet, out):
         return DECLINED
     with fleet.lock():
@@ -40,6 +45,7 @@ def down(args: argparse.Namespace, out: Output) -> int:
             out.say(f"nothing to take down: fleet {fleet.name!r} was never applied here")
             finished(fleet, out, plan, Report((), 0.0, change.observed))
             return 0
+        make_claim(fleet, out, claim)
         with Signals(out) as signals, Progress(out, plan) as progress:
             options = WalkOptions(args.timeout, interrupted=signals.number)
             report = take_down(fleet, on_event=progress.on_event, options=options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner_flags, run_change
 from fleet.cli.output import Output
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.errors import UsageError
@@ -18,6 +18,7 @@ def rollback_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", type=int, metavar="N", help="the revision (default: the one before the newest)")
     change_flags(parser)
     destroy_flag(parser)
+    owner_flags(parser)
     output_flag(parser)
 
 

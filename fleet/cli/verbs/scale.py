@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.authoring.edit import edit_replicas
-from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner_flags, run_change
 from fleet.cli.output import Output
 from fleet.cli.target import Target, checked_names, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
 from fleet.core.manifest.tree import Source
@@ -27,6 +27,7 @@ def scale_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--live", action="store_true", help="leave the manifest alone and override it")
     parser.add_argument("--for", dest="lasting", type=duration, metavar="TIME", help="end of a --live override")
     destroy_flag(parser)
+    owner_flags(parser)
     change_flags(parser)
     output_flag(parser)
 

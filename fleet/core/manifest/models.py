@@ -263,6 +263,19 @@ class Group(GroupFields):
     """Identical workers with one name: what is scaled. Exactly one of `replicas`, `share` and `autoscale`."""
 
 
+class ReleaseSource(Model):
+    """Code in the repository that `fleet sync` follows: a copy and a virtual environment for each version of it."""
+
+    path: FilePath = Field(default=".", description="folder of the code, from the top of the repository")
+    requirements: FilePath | None = Field(
+        default=None,
+        description="locked requirements below `path`; silent: `uv.lock`, `requirements.lock` or `requirements.txt`",
+    )
+    installer: Literal["auto", "uv", "pip"] = Field(default="auto", description="auto: uv where it is installed")
+    python: FilePath | None = Field(default=None, description="interpreter to start from; silent: the one of fleet")
+    keep: Positive = Field(default=3, description="versions that are kept")
+
+
 class Release(Model):
     """The code that workers run. A path that is a symlink is resolved when planning, so that a new target is seen."""
 
@@ -272,6 +285,9 @@ class Release(Model):
     )
     python: FilePath | None = Field(default=None, description="the interpreter; default: the one that runs fleet")
     revision: str | None = Field(default=None, description="any text; when it changes, workers are replaced")
+    source: ReleaseSource | None = Field(
+        default=None, description="instead of workdir and python: code that `fleet sync` takes from its repository"
+    )
 
 
 class SecretRef(Model):
