@@ -9,7 +9,7 @@ from fleet.core.manifest.tree import Source
 from fleet.operate.sync.field_table import table
 from fleet.operate.sync.source import parse
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = ROOT / "docs" / "sync.md"
 
 
