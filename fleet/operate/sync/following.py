@@ -92,6 +92,7 @@ class Following:
         self.releases = Releases(places.releases, environment())
         self._now = now
         self._adopt = adopt
+        self._tidied = ("", "", "")
 
     def prepare(self) -> None:
         """Put right what a killed process left behind. The source's lock must be held."""
@@ -244,6 +245,9 @@ class Following:
         self.target.check_owner(loaded.name, self.owner, adopt=False)
         look = self.target.look(loaded, prune=self.source.spec.prune)
         differs = look.differs
+        if not differs and look.not_ready:
+            message = f"as {commit[:12]} says, and not ready: {look.not_ready}"
+            return self._said(state, "Ready", "False", "NotReady", message, commit)
         if not differs:
             return self._said(state, "Ready", "True", "Ready", f"the fleet is at {commit[:12]}", commit)
         now = self._now()
@@ -288,12 +292,13 @@ class Following:
         """Note a failure. A rollout that failed is not tried again unchanged; everything else is."""
         message = error.message + (f"\n  hint: {error.hint}" if error.hint else "")
         reason = reason_of(error)
+        is_news = state.conditions.get(stage).message != message
         state = self._said(state, stage, "False", reason, message, commit)
         if stage == "Applying":
             state = self._said(state, "Ready", "False", reason, message, commit)
         if isinstance(error, RolloutFailed) and commit != state.applied:
             state = replace(state, failed=commit, is_paused=error.exit_code != 5)
-        if state.fleet and not isinstance(error, LockHeld):
+        if state.fleet and is_news and not isinstance(error, LockHeld):
             self.target.write_audit(state.fleet, self._entry("sync.failed", commit, error.message.splitlines()[0]))
         return replace(state, failures=state.failures + 1)
 
@@ -302,6 +307,9 @@ class Following:
 
     def _tidy(self, state: Reconciled, fetched: Fetched) -> None:
         """Old checkouts and releases go. What the running fleet may need stays."""
+        if self._tidied == (state.applied, fetched.good, fetched.seen):
+            return
+        self._tidied = (state.applied, fetched.good, fetched.seen)
         self.fetching.checkouts.tidy({state.base, state.applied, state.attempted, fetched.good, fetched.seen})
         needed, keep = set(), 3
         for commit in {state.applied, fetched.good} - {""}:

@@ -14,9 +14,11 @@ from fleet.core.manifest import parse
 from fleet.core.manifest.models import Release as WrittenRelease
 from fleet.core.planning import budget, plan_text
 from fleet.core.planning.selection import leaving
+from fleet.core.text.format import duration
 from fleet.errors import ManifestError, Problem, Refused
 from fleet.inputs import machine
 from fleet.inputs.manifest import LoadedManifest
+from fleet.operate.apply.effects import is_ready
 from fleet.operate.apply.events import STARTS_PER_CORE, Listener, WalkOptions
 from fleet.operate.change import carry_out
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
@@ -52,6 +54,14 @@ class Look:
         moved = {name for name, group in groups.items() if group.scaling == "autoscale"}
         steps = [step for step in self.change.plan.changes if group_of(step.replica) not in moved]
         return ", ".join(sorted(step.id for step in steps))
+
+    @property
+    def not_ready(self) -> str:
+        """Replicas that are as wanted and do not work, as a text; empty for none."""
+        seen = self.change.observed.replicas.values()
+        late = sorted(one.name for one in seen if one.group in self.change.desired.groups and not is_ready(one, ""))
+        more = f" and {len(late) - 5} more" if len(late) > 5 else ""
+        return ", ".join(late[:5]) + more
 
     def document(self) -> dict[str, Any]:
         """As ``plan -o json``."""
@@ -144,6 +154,7 @@ class LocalTarget:
                 ownership.refuse_other(loaded.name, self.owner(local), claimant)
             look = self.look(loaded, prune=prune)
             guard(look.change, max_destroy)
+            _refuse_too_long(look.change, timeout_seconds)
             before(look)
             ownership.write(local.places.state, replace(claimant, by=who(), since=round(local.now(), 3)))
             starts = STARTS_PER_CORE * machine.cpus()
@@ -186,6 +197,16 @@ def guard(change: PlannedChange, max_destroy: str) -> None:
         raise Refused(
             f"the plan removes {len(gone)} of {len(present)} replicas, and maxDestroy allows {allowed}",
             hint="if it is meant: remove them in several commits, raise maxDestroy, or apply it by hand with --suspend",
+        )
+
+
+def _refuse_too_long(change: PlannedChange, timeout_seconds: float) -> None:
+    """A rollout that may outlast its own timeout would be given up half done."""
+    worst = change.plan.worst_case_seconds
+    if worst > timeout_seconds:
+        raise Refused(
+            f"the rollout may take {duration(worst)}, and spec.timeout allows {duration(timeout_seconds)}",
+            hint="raise timeout in the source, or lower drain.timeout and health.readyTimeout in the manifest",
         )
 
 

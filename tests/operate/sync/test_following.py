@@ -97,6 +97,26 @@ def test_a_repair_that_somebody_undoes_is_parked(place: Place, upstream: Upstrea
     assert ready(place.look()[1])[1] == "Healed"
 
 
+def test_a_worker_that_is_as_wanted_and_does_not_work_is_not_ready(place: Place, upstream: Upstream) -> None:
+    upstream.publish(manifest(2))
+    place.look()
+    place.world.deafen("clock.1")
+    place.world.stepwise = True
+    place.world.crash("clock.1")
+    _, state = place.look(more="  selfHeal: {mode: warn}\n")
+    assert ready(state)[0] == "False"
+    assert "clock.1" in state.conditions.get("Ready").message
+
+
+def test_a_rollout_that_may_outlast_its_timeout_is_refused(place: Place, upstream: Upstream) -> None:
+    upstream.publish(manifest(2).replace("replicas: 2", "replicas: 2, health: {readyTimeout: 3h}"))
+    _, state = place.look()
+    planned = state.conditions.get("Planned")
+    assert (planned.state, planned.reason) == ("False", "Refused")
+    assert "the rollout may take 3h, and spec.timeout allows 2h" in planned.message
+    assert not place.running()
+
+
 def test_live_exceptions_are_no_drift(place: Place, upstream: Upstream) -> None:
     from fleet.state.overrides import Override
 

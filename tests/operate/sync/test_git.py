@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import os
+import shutil
+import ssl
 import subprocess
 import sys
 import threading
@@ -152,6 +154,7 @@ def test_ssh_takes_the_key_and_known_hosts_and_asks_nobody(upstream: Upstream, t
 class _Backend(BaseHTTPRequestHandler):
     """``git http-backend`` behind a name and a password, as a web server runs it."""
 
+    protocol_version = "HTTP/1.1"
     root = ""
     wanted = ""
     seen: list[str]
@@ -160,7 +163,16 @@ class _Backend(BaseHTTPRequestHandler):
         self._serve(b"")
 
     def do_POST(self) -> None:
-        self._serve(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            self._serve(b"".join(iter(self._chunk, b"")))
+        else:
+            self._serve(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+
+    def _chunk(self) -> bytes:
+        size = int(self.rfile.readline(), 16)
+        data = self.rfile.read(size)
+        self.rfile.readline()
+        return data
 
     def _serve(self, body: bytes) -> None:
         given = self.headers.get("Authorization", "")
@@ -169,11 +181,13 @@ class _Backend(BaseHTTPRequestHandler):
         if path.startswith("/elsewhere"):
             self.send_response(302)
             self.send_header("Location", self.path.replace("/elsewhere", ""))
+            self.send_header("Content-Length", "0")
             self.end_headers()
             return
         if given != self.wanted:
             self.send_response(401)
             self.send_header("WWW-Authenticate", "Basic")
+            self.send_header("Content-Length", "0")
             self.end_headers()
             return
         environ = {
@@ -192,7 +206,7 @@ class _Backend(BaseHTTPRequestHandler):
         head, _, answer = done.stdout.partition(b"\r\n\r\n")
         fields = dict(line.split(": ", 1) for line in head.decode().split("\r\n"))
         self.send_response(int(fields.pop("Status", "200").split()[0]))
-        for name, value in fields.items():
+        for name, value in {**fields, "Content-Length": str(len(answer))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(answer)
@@ -202,15 +216,35 @@ class _Backend(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def web(upstream: Upstream) -> Iterator[tuple[str, list[str]]]:
+def web(upstream: Upstream, tmp_path: Path) -> Iterator[tuple[str, list[str]]]:
     """The address of a web server with the repository, and the credentials of each request."""
+    with served(upstream, tmp_path, None) as known:
+        yield known
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """A certificate of this machine's own, in ``cert.pem``."""
+    words = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
+    files = ["-keyout", str(folder / "key.pem"), "-out", str(folder / "cert.pem")]
+    subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+    return context
+
+
+@contextmanager
+def served(upstream: Upstream, tmp_path: Path, tls: ssl.SSLContext | None) -> Iterator[tuple[str, list[str]]]:
+    """A web server with the repository: its address, and the credentials of each request."""
     wanted = "Basic " + base64.b64encode(b"deploy:s3cret").decode()
     seen: list[str] = []
     kind = type("Backend", (_Backend,), {"root": str(upstream.root), "wanted": wanted, "seen": seen})
     server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
+    server.handle_error = lambda *_words: None  # type: ignore[method-assign]
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}", seen
+    yield f"{'https://localhost' if tls else 'http://127.0.0.1'}:{server.server_address[1]}", seen
     server.shutdown()
     server.server_close()
     thread.join()
@@ -223,6 +257,22 @@ def test_a_token_opens_the_door_and_is_in_no_argument(
     access = git.Access(username="deploy", token="s3cret")
     assert take(repository, upstream, access, url=f"{web[0]}/deploy.git") == commit
     assert set(web[1]) == {"Basic " + base64.b64encode(b"deploy:s3cret").decode()}
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_https_trusts_the_authority_it_is_given(
+    repository: git.Repository, upstream: Upstream, tmp_path: Path, trusted: bool
+) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    commit = upstream.publish(manifest(1))
+    with served(upstream, tmp_path, certificate(tmp_path)) as (address, _):
+        access = git.Access(username="deploy", token="s3cret", ca_file=str(tmp_path / "cert.pem") if trusted else "")
+        if trusted:
+            assert take(repository, upstream, access, url=f"{address}/deploy.git") == commit
+        else:
+            with pytest.raises(git.GitError, match="certificate"):
+                take(repository, upstream, access, url=f"{address}/deploy.git")
 
 
 def test_a_wrong_token_is_refused_and_nobody_is_asked(
