@@ -1,11 +1,11 @@
 """Every error fleet raises on purpose.
 
     FleetError                     1    something went wrong
-    ├── UsageError                64    the command line does not make sense
+    ├── UsageError                64    the command line is wrong
     ├── ManifestError              3    the manifest is refused; carries every Problem found
     ├── NotReady                   4    the fleet was not ready before --timeout
     ├── RolloutFailed              5/6  a rollout failed: rolled back, or paused for a person
-    ├── StalePlan                  7    the world moved since `plan --out`
+    ├── StalePlan                  7    the fleet changed since `plan --out`
     ├── LockHeld                   8    another fleet command is changing this fleet
     ├── Refused                    9    a guard (budget, --max-destroy, capability) said no
     ├── Unreachable               10    supervisord, the cluster or the broker does not answer
@@ -37,7 +37,7 @@ class FleetError(Exception):
 
 
 class UsageError(FleetError):
-    """The command line does not make sense."""
+    """The command line is wrong."""
 
     exit_code = 64
 
@@ -86,7 +86,7 @@ class RolloutFailed(FleetError):
 
 
 class StalePlan(FleetError):
-    """The world moved since the plan was written."""
+    """The fleet changed since the plan was written."""
 
     exit_code = 7
 
@@ -98,7 +98,7 @@ class LockHeld(FleetError):
 
 
 class Refused(FleetError):
-    """A guard said no."""
+    """A guard refused the change."""
 
     exit_code = 9
 

@@ -1,10 +1,10 @@
 """First process of a replica: reads its 0600 launch document, prepares the process, and becomes the program.
 
 ``python -m fleet.launch SPEC DIGEST`` runs under supervisord. It is stdlib-only and quick, because a hundred of them
-start at once. In order: die with supervisord; open the replica's own log; wait until no earlier process of the replica
+start at once. In order: end with supervisord; open the replica's own log; wait until no earlier process of the replica
 lives; wait out the back-off of a crash loop or park; set limits; exec. The pid stays the same throughout.
 
-Exit codes: 78 parked (supervisord leaves it alone), 127 the program cannot be run, 1 anything else.
+Exit codes: 78 parked (supervisord does not restart it), 127 the program cannot be run, 1 anything else.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def main(argv: list[str]) -> NoReturn:
         sys.stderr.write("usage: python -m fleet.launch SPEC.json DIGEST\n")
         raise SystemExit(64)
     path = Path(argv[0])
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a worker is asked for its stacks with it; too early kills nobody
+    signal.signal(
+        signal.SIGUSR1, signal.SIG_IGN
+    )  # it asks a worker for its stacks; one that comes too early must not end it
     try:
         die_with_parent(path)
         document = read_document(path, digest=argv[1])
@@ -61,7 +63,7 @@ def main(argv: list[str]) -> NoReturn:
 
 
 def _become(document: LaunchDocument) -> NoReturn:
-    """From ``wait_out`` on this life counts, so whatever fails below is a crash that is waited out."""
+    """From ``wait_out`` on this start is in the history, so a failure below is a crash with a back-off."""
     be_alone(document.record.with_suffix(".lock"))
     wait_out(document)
     argv = command(document)
@@ -73,7 +75,7 @@ def _become(document: LaunchDocument) -> NoReturn:
 
 
 def _exec(program: str, argv: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
-    """The last act. Text becomes the bytes of UTF-8 whatever the locale says, so that values arrive byte for byte."""
+    """Replace this process. Text becomes UTF-8 in every locale, so that values arrive byte for byte."""
     try:
         os.execve(_raw(program), [_raw(word) for word in argv], {_raw(k): _raw(v) for k, v in environ.items()})
     except ValueError as error:
@@ -84,8 +86,8 @@ def _exec(program: str, argv: tuple[str, ...], environ: Mapping[str, str]) -> No
 
 
 def _refuse(path: Path, message: str) -> NoReturn:
-    """Too early for the document's log: say it in the log the path implies. The pause keeps supervisord from
-    spinning."""
+    """Exit with 1, after a message in the log that follows from the path: the document cannot be read. The pause keeps
+    supervisord from restarting it at once."""
     with contextlib.suppress(OSError):
         open_log(path.parent.parent.parent / "log" / f"{path.stem}.log")
     say(f"{path.stem}: {message}")
@@ -104,9 +106,9 @@ def say(message: str) -> None:
 
 
 def die_with_parent(spec_path: Path) -> None:
-    """TERM when supervisord dies, so that no orphan goes on taking work; it drains and exits.
+    """Have the kernel send TERM when supervisord dies, so that a replica without it drains and exits.
 
-    supervisord may have died before the kernel was told: then the parent is another process by now.
+    supervisord may have died before this call: then the parent is a different process by now, and this one exits.
     """
     parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -129,7 +131,8 @@ def be_alone(path: Path) -> None:
     """Wait until no earlier process of this replica lives, and keep the lock for as long as this process does.
 
     A record lock belongs to the process: exec keeps it, fork does not pass it on, the end of the process frees it. So
-    two main processes of one replica can never run side by side, whoever started them. TERM ends the waiting at once.
+    two main processes of one replica can never run at the same time, however they
+    were started. TERM ends the waiting at once.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -143,7 +146,7 @@ def be_alone(path: Path) -> None:
 def open_log(path: Path) -> None:
     """Standard output and error go to the replica's own log, standard input is empty, nothing else stays open.
 
-    With a log of its own a replica outlives supervisord without dying of a broken pipe.
+    With a log of its own a replica does not get a broken pipe when supervisord dies.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     rotate(path)
@@ -196,7 +199,7 @@ def settle(document: LaunchDocument) -> None:
 
 
 def wait_out(document: LaunchDocument) -> None:
-    """Sleep the back-off of a crash loop, or park; then a new life begins. supervisord counts no crashes; this does."""
+    """Sleep the back-off of a crash loop, or park; then write this start to the history."""
     now, policy = time.time(), document.spec.restart
     history = _history(document, now)
     write_history(document.starts, history)
@@ -214,8 +217,7 @@ def wait_out(document: LaunchDocument) -> None:
 
 
 def announce(document: LaunchDocument) -> None:
-    """A program that keeps no record of its own is called ready by its launcher; whoever observes adds the time it must
-    have lived."""
+    """Write `ready` for a program that keeps no record of its own; the observer adds the time it must have run."""
     with _record(document) as record:
         record.become("starting" if document.spec.kind == "worker" else "ready")
 
@@ -230,7 +232,7 @@ def _park(document: LaunchDocument, crashes: int) -> NoReturn:
 
 
 def _history(document: LaunchDocument, now: float) -> History:
-    """The earlier lives within the window; the last one has just ended, and its record is the black box."""
+    """The earlier processes within the window; the last one has just ended, and its record says what ran."""
     history = read_history(document.starts)
     lives = list(history.lives)
     if history.began is not None:

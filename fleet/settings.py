@@ -1,4 +1,4 @@
-"""Where fleet keeps things, read from FLEET_* environment variables: where, never what."""
+"""Settings of this machine, read from FLEET_* environment variables: paths and limits, nothing about a fleet."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from fleet.state.paths import default_home
 
 
 class Settings(BaseSettings):
-    """Everything the environment may say. Unknown FLEET_* variables are ignored: workers carry their own."""
+    """Every setting. Unknown FLEET_* variables are ignored: workers have variables of their own with that prefix."""
 
     model_config = SettingsConfigDict(env_prefix="FLEET_", extra="ignore", frozen=True)
 
-    home: Path = Field(default_factory=default_home, description="one folder per fleet lives here, mode 0700")
+    home: Path = Field(default_factory=default_home, description="holds one folder per fleet, mode 0700")
     rpc_timeout_seconds: float = Field(default=30.0, gt=0, description="longest wait for one supervisord answer")
     ready_timeout_seconds: float = Field(default=300.0, gt=0, description="default of `apply --timeout`")
     redis_server: str = Field(default="", description="the Redis or Valkey server binary for `broker: embedded`")

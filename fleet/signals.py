@@ -44,7 +44,7 @@ class Signal:
 
     @property
     def heard(self) -> bool:
-        """Whether anybody listens: arguments that cost something need not be made when nobody does."""
+        """Whether there is a receiver: without one, expensive arguments need not be made."""
         return bool(self._connected)
 
     @overload
@@ -69,7 +69,7 @@ class Signal:
         return connect if receiver is None else connect(receiver)
 
     def disconnect(self, receiver: Callable[..., object], *, sender: object = None) -> bool:
-        """Call it no more; whether it was connected."""
+        """Stop calling this receiver; whether it was connected."""
         left = tuple(pair for pair in self._connected if pair != (receiver, sender))
         found, self._connected = len(left) < len(self._connected), left
         return found

@@ -6,7 +6,7 @@
     def thumb(path: str) -> None: ...
 
     thumb("a.png")                                   # still a plain function
-    thumb.send("a.png")                              # runs in a worker, once, and is forgotten
+    thumb.send("a.png")                              # runs in a worker; the result is not kept
     thumb.options(queue="slow", countdown=30).send("a.png")
 
 A task that raises is tried again with growing pauses; after its last retry the message goes to ``<queue>.dead`` with
@@ -40,7 +40,7 @@ BROKER_VARIABLE = "FLEET_BROKER_URL"
 
 
 class Retry(Exception):
-    """Raised inside a task: run it again, after ``after_seconds`` (silent: the task's own back-off).
+    """Raised inside a task: run it again, after ``after_seconds`` (default: the task's own back-off).
 
     It counts as a retry like an error does, and after ``max_retries`` the message goes to the dead letters.
     """
@@ -83,7 +83,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """How one message is sent. Silent means: as the task says. ``countdown`` and ``expires`` count seconds from now."""
+    """How one message is sent. Default: the task's own settings. ``countdown`` and ``expires`` are seconds from now."""
 
     queue: str | None = None
     countdown: float | None = None
@@ -142,7 +142,7 @@ class Task(Generic[P, R]):
         expires: float | datetime | None = None,
         priority: int | None = None,
     ) -> BoundTask[P, R]:
-        """The same task, sent otherwise."""
+        """The same task with different options for sending."""
         return BoundTask(self, SendOptions(queue, countdown, eta, expires, priority))
 
 
@@ -159,7 +159,7 @@ class BoundTask(Generic[P, R]):
 
 
 class Tasks:
-    """A registry of functions that workers run. ``broker`` silent: FLEET_BROKER_URL, which every worker has."""
+    """A registry of functions that workers run. ``broker`` default: FLEET_BROKER_URL, which every worker has."""
 
     def __init__(self, name: str, broker: str | None = None, *, queue: str = DEFAULT_QUEUE) -> None:
         self.name = name
@@ -292,13 +292,13 @@ class Tasks:
         return task
 
     def close(self) -> None:
-        """Let go of the connection to the broker. The next send makes another one."""
+        """Close the connection to the broker. The next send opens a new one."""
         if self._publisher is not None and self._publisher[0] == os.getpid():
             self._publisher[1].close()
         self._publisher = None
 
     def _open_publisher(self) -> Publisher:
-        """One publisher per process: a forked child must not speak on its parent's connection."""
+        """One publisher per process: a forked child must not use its parent's connection."""
         if self._publisher is None or self._publisher[0] != os.getpid():
             from fleet.broker.publisher import Publisher
 

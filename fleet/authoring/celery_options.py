@@ -48,7 +48,7 @@ class CeleryCommand:
 
 
 def celery_command(words: Sequence[str]) -> CeleryCommand | None:
-    """The words of a command line as Celery's, or None when another program is meant."""
+    """The words of a command line as Celery's, or None for a different program."""
     program, rest = words[0], list(words[1:])
     if re.search(r"(^|/)python[0-9.]*$", program) and rest[:2] == ["-m", "celery"]:
         rest = rest[2:]
@@ -63,7 +63,7 @@ def celery_command(words: Sequence[str]) -> CeleryCommand | None:
 
 @dataclass(slots=True)
 class CeleryWorker:
-    """What the options say, by name."""
+    """The values of the options, by name."""
 
     where: str
     said: dict[str, str] = field(default_factory=dict)

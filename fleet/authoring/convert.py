@@ -1,4 +1,4 @@
-"""Manifests from what is there already: celery multi, a Procfile, supervisor's INI.
+"""Manifests from existing configurations: celery multi, a Procfile, supervisor's INI.
 
 Celery workers stay Celery's (``worker: celery``), with the same options from now on written as fields; anything else
 becomes a command. What has no counterpart is named in a note and never dropped in silence.
@@ -23,7 +23,7 @@ _SHELL = re.compile(r"[|&;<>()`*?\[\]~]|\$(?!\{env:)")
 
 
 def import_from(kind: str, text: str, *, name: str, source: str = "") -> Imported:
-    """The manifest that does what ``text`` does. Raises UsageError when nothing to run is in it."""
+    """The manifest that does the same as ``text``. Raises UsageError when there is nothing to run in it."""
     try:
         read = _READERS[kind]
     except KeyError:
@@ -31,7 +31,7 @@ def import_from(kind: str, text: str, *, name: str, source: str = "") -> Importe
     draft = Draft()
     try:
         read(text.removeprefix("\ufeff").replace("${env:", "$${env:"), draft)
-    except ValueError as error:  # a quote that never ends, in any of the formats
+    except ValueError as error:  # a quote without an end, in any of the formats
         raise UsageError(f"{source or kind}: {error}", hint="check the quotes") from error
     if not draft.groups:
         raise UsageError(f"{source or kind}: nothing to run was found", hint=_EXPECTED[kind])
@@ -233,7 +233,7 @@ def _environment(text: str) -> dict[str, str]:
 
 
 def _group(name: str, words: list[str], draft: Draft) -> dict[str, object]:
-    """A Celery worker as such, anything else as a command."""
+    """A Celery worker becomes a group with an app, anything else a command."""
     celery = celery_command(words) if words else None
     if celery is not None and celery.verb == "worker":
         draft.interpreter_beside(celery.program)
@@ -258,7 +258,7 @@ def _shell_line(name: str, line: str, draft: Draft) -> dict[str, object]:
 
 
 def _is_simple(line: str) -> bool:
-    """One program without a list of commands: the shell may give its place to it, so that signals arrive."""
+    """One program without a list of commands: the shell may `exec` it, so that signals reach it."""
     return re.search(r"[|&;()`\n]", line) is None and re.match(r"\s*(exec\b|\w+=)", line) is None
 
 

@@ -1,4 +1,4 @@
-"""Edits to manifest text that change nothing else: ``fleet scale`` writes a replica count into the file people wrote.
+"""Edits to manifest text that change nothing else: ``fleet scale`` writes a replica count into people's files.
 
 The text is cut at the places the parser remembers, so that comments, quotes, order and line endings stay byte for byte.
 Every edit is read back and compared with what was meant before it is given to anyone.
@@ -55,7 +55,7 @@ class _File:
         return cls(source.name, raw, tree)
 
     def group(self, name: str) -> Node | None:
-        """What this file says of a group."""
+        """The node of a group in this file, or None."""
         return self.tree.get("spec", "groups", name)
 
 
@@ -65,7 +65,7 @@ def _refuse_nonsense(merged: Node, group: str, count: int) -> None:
     if group not in known:
         raise UsageError(f"there is no group {shown(group)}", hint=did_you_mean(group, known))
     if not 0 <= count <= MOST_REPLICAS:
-        raise UsageError(f"{group}: {count} is no number of replicas", hint=f"give 0 to {MOST_REPLICAS:,}")
+        raise UsageError(f"{group}: {count} is not a number of replicas", hint=f"give 0 to {MOST_REPLICAS:,}")
     for part in ("share", "autoscale"):
         node = merged.get("spec", "groups", group, part)
         if node is not None and node.value is not None:

@@ -17,7 +17,7 @@ SCHEMA_FILE = "fleet.schema.json"
 
 _MANIFEST = """\
 # yaml-language-server: $schema={schema}
-# A fleet: what runs, how many, and how. `fleet apply {manifest}` makes it so; edit and apply again at any time.
+# A fleet: what runs, how many, and how. `fleet apply {manifest}` starts it; edit and apply again at any time.
 apiVersion: {version}
 kind: {kind}
 metadata: {{name: {name}}}
@@ -25,7 +25,7 @@ spec:
   app: tasks:tasks               # module:attribute, a fleet.Tasks registry or a Celery app
   release: {{workdir: .}}          # where the code is, relative to this file
   broker: embedded               # a Redis that fleet runs itself; or a map: {{url: redis://host/0}}
-  defaults:                      # beneath every group
+  defaults:                      # merged into every group
     drain: {{timeout: 30s}}        # how long a replica may take to finish what it runs
   groups:
     quick:                       # isolation: four processes, one task at a time in each
@@ -36,7 +36,7 @@ spec:
       pool: {{type: prefork, concurrency: 2, maxTasksPerChild: 500}}
       replicas: 1
       queues: [heavy]
-      task: {{timeLimit: 10m}}     # what runs longer is ended
+      task: {{timeLimit: 10m}}     # a task that runs longer is ended
     # clock:                     # any other program
     #   command: [python3, clock.py]
     #   replicas: 1
@@ -68,7 +68,7 @@ def add(left: int, right: int) -> int:
 
 @tasks.task(queue="heavy", max_retries=5)
 def work(rounds: int = 100_000) -> str:
-    """Keeps a processor busy. A task that raises is tried again, later each time, and then kept as a dead letter."""
+    """Keep a processor busy. A task that raises is retried with growing pauses, then kept as a dead letter."""
     digest = b""
     for _ in range(rounds):
         digest = hashlib.sha256(digest).digest()

@@ -15,7 +15,7 @@ WIDTH = 110
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """A manifest made from something else, and what could not be taken over."""
+    """A manifest made from something else, and notes on what could not be converted."""
 
     manifest: str
     notes: tuple[str, ...]
@@ -31,12 +31,12 @@ class Draft:
     broker_url: str = ""
 
     def note(self, text: str) -> None:
-        """Something the reader must know; each thing once."""
+        """Add a note for the reader, once."""
         if text not in self.notes:
             self.notes.append(text)
 
     def workdir(self, folder: str) -> None:
-        """The folder of the code. All groups share one."""
+        """Set the folder of the code, the same for all groups."""
         self._release("workdir", folder)
 
     def interpreter_beside(self, program: str) -> None:
@@ -45,7 +45,7 @@ class Draft:
             self._release("python", re.sub(r"[^/]+$", "python", program))
 
     def broker(self, url: str) -> None:
-        """Where tasks come from. All groups share one."""
+        """Set the broker's URL, the same for all groups."""
         if self.broker_url not in ("", url):
             self.note(f"a second broker, {_without_password(url)}: a fleet has one; make another manifest for it")
         self.broker_url = self.broker_url or url
@@ -92,7 +92,7 @@ def span(seconds: float) -> str:
 
 
 def draft_text(draft: Draft, *, name: str, source: str) -> str:
-    """The draft as YAML. What all groups say alike about the app is said once."""
+    """The draft as YAML. An app that all groups have in common is written once."""
     groups = {key: {k: v for k, v in group.items() if k != "_stem"} for key, group in draft.groups.items()}
     app = _common_app(groups)
     lines = [f"# Made from {' '.join(source.split())}."]
@@ -119,7 +119,7 @@ def _broker_lines(draft: Draft, groups: Mapping[str, Mapping[str, object]]) -> l
     if draft.broker_url:
         return [f"  broker: {flow({'url': draft.broker_url})}   # better: {{url: {{secret: name}}}} and spec.secrets"]
     if any("worker" in group for group in groups.values()):
-        return ["  # broker: {url: redis://host/0}   # Celery's workers take it from their app while this is silent"]
+        return ["  # broker: {url: redis://host/0}   # without this, Celery's workers take it from their app"]
     return []
 
 

@@ -1,1 +1,1 @@
-"""Where replicas live: one package or module per backend behind the door in ``base``."""
+"""What runs replicas: one package or module per backend, with the interface in ``base``."""

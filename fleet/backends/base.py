@@ -1,4 +1,4 @@
-"""The door to where replicas live. A backend executes and reports; it decides nothing."""
+"""The interface to what runs replicas. A backend executes and reports; it decides nothing."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ class Backend(Protocol):
     """One fleet in one place.
 
     Every call is idempotent: doing it twice ends where doing it once ends. Calls return as soon as the request is
-    placed; whoever wants the effect observes until it is there. Calls raise ``Unreachable`` when the daemon does not
-    answer and
-    ``FleetError`` when it refuses.
+    placed; a caller that wants the effect observes until it is there. Calls raise ``Unreachable`` when the daemon does
+    not answer and ``FleetError`` when it refuses.
     """
 
     def observe(self) -> Observed:
@@ -35,14 +34,14 @@ class Backend(Protocol):
         ...
 
     def resize(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
-        """Give replicas of the same digest other slots and settings; what runs takes them up by itself.
+        """Give replicas of the same digest changed slots and settings; running workers apply them by themselves.
 
-        Only a launch document that was lost needs ``secrets`` again. Raises FleetError for one of another digest.
+        Only a launch document that was lost needs ``secrets`` again. Raises FleetError for one of a different digest.
         """
         ...
 
     def stop(self, names: Sequence[str]) -> None:
-        """Ask these replicas to drain and exit, all at once. The backend kills what outlives its own grace."""
+        """Ask these replicas to drain and exit, all at once. The backend kills what runs after its drain timeout."""
         ...
 
     def run_again(self, names: Sequence[str]) -> None:
@@ -50,11 +49,11 @@ class Backend(Protocol):
         ...
 
     def forget(self, names: Sequence[str]) -> None:
-        """Strike replicas that do not run from the backend, files included."""
+        """Remove replicas that do not run from the backend, with their files."""
         ...
 
     def hold(self, names: Sequence[str], *, on: bool) -> None:
-        """Tell replicas to stop taking work (on) or to take it again (off); they keep running."""
+        """Tell replicas to stop taking tasks (on) or to take them again (off); they keep running."""
         ...
 
     def reap(self, pids: Sequence[int]) -> None:
@@ -66,5 +65,5 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """Give up connections."""
+        """Close connections."""
         ...

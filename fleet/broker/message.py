@@ -1,7 +1,7 @@
 """Task messages as Celery writes them (protocol 2, 1 and the hybrids between), read lazily and built.
 
-Reading a message costs its headers only; the body is decoded once, by whoever asks for its arguments. What cannot be
-read is a :class:`BadMessage` with a reason, never another exception.
+Reading a message costs its headers only; the body is decoded once, when its arguments are needed. What cannot be
+read raises :class:`BadMessage` with a reason, never a different exception.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _V1_FIELDS = ("lang", "task", "id", "root_id", "parent_id", "group", "meth", "sh
 
 
 class TaskMessage:
-    """One task as it was sent. Attributes that cost nothing are set; the rest is read when it is asked for."""
+    """One task as it was sent. Headers are attributes; the rest is decoded when it is first used."""
 
     __slots__ = ("_accept", "_eta", "_expires", "_payload", "delivery", "headers", "id", "name", "utc")
 
@@ -64,7 +64,7 @@ class TaskMessage:
 
     @classmethod
     def _from_body(cls, delivery: Delivery, accept: Collection[str]) -> TaskMessage:
-        """Protocol 1: everything is in the body. What the headers of a hybrid say comes first."""
+        """Protocol 1: everything is in the body. Headers of a hybrid replace what the body says."""
         body = decoded(delivery, accept)
         if not isinstance(body, dict) or "task" not in body:
             raise BadMessage("not a task message: neither its headers nor its body name a task")
@@ -77,7 +77,7 @@ class TaskMessage:
 
     @property
     def payload(self) -> Payload:
-        """Arguments and what follows. Raises BadMessage."""
+        """Arguments and canvas fields. Raises BadMessage."""
         if self._payload is None:
             body = decoded(self.delivery, self._accept)
             self._payload = payload_in(body)
@@ -87,109 +87,107 @@ class TaskMessage:
 
     @property
     def args(self) -> Sequence[Any]:
-        """Positional arguments."""
         return self.payload.args
 
     @property
     def kwargs(self) -> Mapping[str, Any]:
-        """Keyword arguments."""
         return self.payload.kwargs
 
     @property
     def embed(self) -> Mapping[str, Any]:
-        """callbacks, errbacks, chain, chord."""
+        """``callbacks``, ``errbacks``, ``chain``, ``chord``, as far as the message has them."""
         return self.payload.embed
 
     # ---- the headers
 
     @property
     def eta(self) -> datetime | None:
-        """Not before this time."""
+        """When it may start at the earliest; None: at once."""
         if self._eta is _UNREAD:
             self._eta = self._time("eta")
         return self._eta
 
     @property
     def expires(self) -> datetime | None:
-        """Not after this time."""
+        """When it may start at the latest; None: no limit."""
         if self._expires is _UNREAD:
             self._expires = self._time("expires")
         return self._expires
 
     @property
     def retries(self) -> int:
-        """How often it was sent again after it had run."""
+        """How many retries came before; 0 at first."""
         retries = self.headers.get("retries")
         return retries if isinstance(retries, int) and retries > 0 else 0
 
     @property
     def time_limit(self) -> float | None:
-        """Hard limit in seconds, as the sender wants it."""
+        """Hard limit in seconds that the sender set; None: none."""
         return self._limit(0)
 
     @property
     def soft_time_limit(self) -> float | None:
-        """Soft limit in seconds, as the sender wants it."""
+        """Soft limit in seconds that the sender set; None: none."""
         return self._limit(1)
 
     @property
     def root_id(self) -> str | None:
-        """The first task of this workflow."""
+        """Id of the first task of this workflow."""
         return self.headers.get("root_id")
 
     @property
     def parent_id(self) -> str | None:
-        """The task that sent this one."""
+        """Id of the task that sent this one."""
         return self.headers.get("parent_id")
 
     @property
     def group(self) -> str | None:
-        """The canvas group it belongs to."""
+        """Id of the canvas group it belongs to."""
         return self.headers.get("group")
 
     @property
     def ignore_result(self) -> bool | None:
-        """What the sender says; None: the task's own setting."""
+        """The sender's setting; None: the task's own applies."""
         return self.headers.get("ignore_result")
 
     @property
     def origin(self) -> str:
-        """Who sent it."""
+        """``gen<pid>@<host>`` of the sender, as Celery writes it."""
         return str(self.headers.get("origin") or "")
 
     @property
     def argsrepr(self) -> str:
-        """Its positional arguments, as the producer wrote them down."""
+        """Positional arguments as text for people, made by the producer."""
         return str(self.headers.get("argsrepr") or "")
 
     @property
     def kwargsrepr(self) -> str:
-        """Its keyword arguments, as the producer wrote them down."""
+        """Keyword arguments as text for people, made by the producer."""
         return str(self.headers.get("kwargsrepr") or "")
 
     @property
     def properties(self) -> Mapping[str, Any]:
-        """Of the transport: priority, reply_to, correlation_id."""
+        """Properties of the transport: ``priority``, ``reply_to``, ``correlation_id``."""
         return self.delivery.properties
 
     @property
     def reply_to(self) -> str | None:
-        """Where an rpc result goes."""
+        """The queue for an rpc result."""
         return self.delivery.properties.get("reply_to")
 
     @property
     def correlation_id(self) -> str | None:
-        """The task id, for rpc results."""
+        """The task id, by which the sender finds an rpc result."""
         return self.delivery.properties.get("correlation_id")
 
     @property
     def stamps(self) -> Mapping[str, Any]:
-        """Celery's stamped headers."""
+        """Celery's stamped headers, by name."""
         return self.headers.get("stamps") or {}
 
     @property
     def compression(self) -> str | None:
-        """How the body is compressed."""
+        """Content type of the compression of the body; None: not compressed."""
         return self.headers.get("compression")
 
     @property
@@ -257,7 +255,7 @@ class TaskMessage:
 
 
 class _Unread(datetime):
-    """Stands for a time that was not looked at yet."""
+    """Stands for a time that was not parsed yet."""
 
 
 _UNREAD: datetime | None = _Unread(1, 1, 1)
@@ -353,7 +351,7 @@ def build(
 
 
 def serialized(value: Any) -> bytes:
-    """JSON; kombu's extended types (dates, decimals, UUIDs, bytes) only where plain JSON does not do."""
+    """JSON; with kombu's extended types (dates, decimals, UUIDs, bytes) only where plain JSON cannot."""
     try:
         return json.dumps(value).encode()
     except TypeError:
@@ -368,7 +366,7 @@ _bounded.maxtuple = _bounded.maxlist = _bounded.maxdict = 32
 
 
 def _short(value: Any, *, size: int | None = None) -> str:
-    """The text of arguments for people, cut; a large value is not written out whole first."""
+    """Arguments as text for people, shortened; a large value is never written out in full."""
     text = repr(value) if size is not None and size < 4 * _REPR_LENGTH else _bounded.repr(value)
     return text if len(text) <= _REPR_LENGTH else text[: _REPR_LENGTH - 3] + "..."
 

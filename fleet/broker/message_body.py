@@ -1,4 +1,4 @@
-"""The body of a task message: decoded when somebody asks for it, in the process that runs the task."""
+"""The body of a task message: decoded when it is needed, in the process that runs the task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sending tasks to a broker, one or many at a time, and looking how long its queues are."""
+"""Sends tasks to a broker, one or many at a time, and asks how long its queues are."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ class _Wire(Protocol):
 class Publisher:
     """Sends messages to one broker. Any thread may use it; a forked child gets a connection of its own.
 
-    A connection that was lost while idle is made again once, silently; a batch that was cut in the middle is sent
-    again, so a task may arrive twice then, and is never lost without an error.
+    A connection that was lost while idle is made again once, without an error; a batch that was interrupted is sent
+    again, so a task may then arrive twice, and is never lost without an error.
     """
 
     def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
@@ -71,7 +71,7 @@ class Publisher:
     def send_many(
         self, messages: Iterable[Outgoing], *, batch: int = BATCH, progress: Callable[[int], None] | None = None
     ) -> int:
-        """Send messages in batches; ``progress`` hears how many have been sent. Gives their number."""
+        """Send messages in batches; ``progress`` gets the number sent so far. Returns their number."""
         sent = 0
         for chunk in _chunks(messages, batch):
             self._send(chunk)
@@ -96,7 +96,7 @@ class Publisher:
 
     def _send(self, messages: Sequence[Outgoing]) -> None:
         if self._pid != os.getpid():
-            # The parent's connection is its own, and its lock may have been held while we were forked.
+            # The parent uses its connection itself, and may have held its lock while we were forked.
             self._pid, self._lock, self._wire = os.getpid(), threading.Lock(), None
         with self._lock:
             fresh = self._wire is None
@@ -122,7 +122,7 @@ class Publisher:
 
 
 def depths(url: str, queues: Sequence[str], *, options: Mapping[str, Any] | None = None) -> dict[str, int | None]:
-    """How many messages wait in each queue, urgent ones included; None where there is no such queue or no telling.
+    """How many messages wait in each queue, urgent ones included; None where there is none, or no count.
 
     Raises Unreachable.
     """
@@ -145,7 +145,7 @@ def _connect(url: str, options: Mapping[str, Any]) -> _Wire:
 
 
 class _RedisWire:
-    """Straight to the lists: one LPUSH per list and batch."""
+    """Writes to the lists: one LPUSH per list and batch."""
 
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         import redis

@@ -69,7 +69,7 @@ class Gauge:
             return missing if str(getattr(error, "reply_code", "")) == _NOT_FOUND else None
 
     def close(self) -> None:
-        """Let go of the channel; the next question opens another."""
+        """Close the channel; the next question opens a new one."""
         channel, self._channel = self._channel, None
         if channel is not None:
             with suppress(Exception):
@@ -77,7 +77,7 @@ class Gauge:
 
 
 def _can_count(channel: Any) -> bool:
-    """A transport that does not know how says 0, whatever there is."""
+    """Whether the transport can count; one that cannot says 0 in any case."""
     return not isinstance(channel, virtual.Channel) or type(channel)._size is not virtual.Channel._size
 
 

@@ -29,7 +29,7 @@ class Keys:
 
     @property
     def looking(self) -> str:
-        """There while somebody has looked after the others recently."""
+        """Exists while a replica has looked after the others recently."""
         return f"{self.prefix}fleet:looking"
 
     @property
@@ -43,7 +43,7 @@ class Keys:
         return f"{self.prefix}fleet:given-away:{self.holder}"
 
     def inbox(self, queue: str) -> str:
-        """List: what arrived for this holder while it waited on the queue."""
+        """List: messages that arrived for this holder while it waited on the queue."""
         return f"{self.prefix}fleet:inbox:{self.holder}:{queue}"
 
     def delayed(self, queue: str) -> str:

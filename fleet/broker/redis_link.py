@@ -1,4 +1,4 @@
-"""One connection to a Redis with one command at a time on it, or several in one breath."""
+"""One connection to a Redis, with one command at a time on it, or several sent together."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Link:
             return refusal
 
     def evaluate(self, lua: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
-        """Run a script; a server that does not know it (any more) is told."""
+        """Run a script; a server that does not have it gets its text."""
         try:
             return self.call("EVALSHA", lua.sha, len(keys), *keys, *arguments)
         except NoScriptError:
@@ -78,6 +78,6 @@ class Link:
         return int(self._connection._sock.fileno())
 
     def close(self) -> None:
-        """Let go of the socket. Never raises."""
+        """Close the socket. Never raises."""
         with suppress(OSError, redis.RedisError):
             self._connection.disconnect()

@@ -22,7 +22,7 @@ def console() -> NoReturn:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one command line and return its exit code. What nobody expected keeps its traceback."""
+    """Run one command line and return its exit code. An unexpected exception keeps its traceback."""
     try:
         code = _run(argv)
         sys.stdout.flush()
@@ -59,7 +59,7 @@ def _problems(error: ManifestError) -> str:
 
 
 def _tell(text: str) -> None:
-    """Errors go to stderr; when nobody reads that either, the exit code has to do."""
+    """Errors go to stderr; when that is closed too, only the exit code is left."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -71,7 +71,7 @@ def _tell(text: str) -> None:
 
 
 def _silence(stream: object) -> None:
-    """Nobody reads any more: let the interpreter's last flush go nowhere instead of complaining."""
+    """The reader has closed the pipe: stdout becomes /dev/null, so that the interpreter's last flush does not fail."""
     fileno = getattr(stream, "fileno", None)
     if fileno is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), fileno())

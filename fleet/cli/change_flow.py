@@ -1,4 +1,4 @@
-"""The way every change takes: look, show, guard, ask, lock, look again, carry out."""
+"""The steps of every change: look, show, guard, ask, lock, look again, carry out."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def change_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=duration, metavar="TIME", help="longest wait (default: as long as the plan may take)"
     )
-    parser.add_argument("--no-wait", action="store_true", help="do not wait until what was started is ready")
-    parser.add_argument("--reason", metavar="TEXT", help="why, for the audit")
+    parser.add_argument("--no-wait", action="store_true", help="do not wait until started replicas are ready")
+    parser.add_argument("--reason", metavar="TEXT", help="why, for the audit log")
 
 
 def destroy_flag(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +96,7 @@ def _share(text: str) -> str:
 def run_change(
     fleet: LocalFleet, out: Output, *, verb: str, look: Callable[[], PlannedChange], flags: ChangeFlags
 ) -> int:
-    """Do what a verb plans; its exit code. ``look`` is called again whenever the world may have moved."""
+    """Do what a verb plans; its exit code. ``look`` is called again whenever the fleet may have changed."""
     if flags.dry_run:
         change = look()
         out.either(plan_text.document(change.plan), _shown(change.plan, out))
@@ -139,7 +139,7 @@ def make_claim(fleet: LocalFleet, out: Output, claim: by_hand.Claim | None) -> N
 
 
 def _carry_out(fleet: LocalFleet, out: Output, *, verb: str, change: PlannedChange, flags: ChangeFlags) -> Report:
-    """With the lock held."""
+    """Carry out the plan; the caller holds the lock."""
     change.before()
     try:
         with Signals(out) as signals, Progress(out, change.plan) as progress:
@@ -156,7 +156,7 @@ def _carry_out(fleet: LocalFleet, out: Output, *, verb: str, change: PlannedChan
 
 
 def _last_words(fleet: LocalFleet, out: Output, replica: str) -> None:
-    """What a failed replica wrote last: most often the reason stands there."""
+    """Show the end of a failed replica's log: most often it holds the reason."""
     lines = logs.merged({replica: fleet.places.log_file(replica)}, last=LAST_WORDS)
     if lines:
         out.say(f"the end of the log of {replica}:")
@@ -165,7 +165,7 @@ def _last_words(fleet: LocalFleet, out: Output, replica: str) -> None:
 
 
 def _refuse_missing_pools(plan: Plan) -> None:
-    """A worker whose pool is not installed would only crash until it is parked.
+    """Raise for pools that are not installed: their workers would only crash until they are parked.
 
     That can be known of fleet's own interpreter only; another one says so in the log of its worker.
     """
@@ -177,7 +177,7 @@ def _refuse_missing_pools(plan: Plan) -> None:
         libraries = " ".join(sorted({TRAITS[pool].library for pool in missing.values()}))
         raise Refused(
             f"the pools of these groups are not installed: {groups}",
-            hint=f"pip install {libraries}, or take another pool",
+            hint=f"pip install {libraries}, or use a different pool",
         )
 
 
@@ -198,7 +198,7 @@ def _guard(change: PlannedChange, flags: ChangeFlags) -> None:
     if len(gone) > allowed:
         raise Refused(
             f"the plan removes {len(gone)} of {len(running)} replicas, and --max-destroy allows {allowed}",
-            hint=f"look at `fleet plan`; if it is meant, --max-destroy {len(gone)}",
+            hint=f"look at `fleet plan`; if you mean it, use --max-destroy {len(gone)}",
         )
 
 

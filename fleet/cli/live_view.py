@@ -1,4 +1,4 @@
-"""A fleet looked at again and again: one status after another, and a screen that is drawn in place."""
+"""A status that is refreshed: one after the other, or drawn in place on a screen."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WATCH_SECONDS = 1.0
 
 
 def looker(fleet: LocalFleet, target: Target) -> Callable[[], Status]:
-    """A function that looks. It compares with what was applied last; before the first apply with the manifest."""
+    """A function that returns the status now, compared with what was applied last, else with the manifest."""
     first = _desired(fleet, target)
 
     def look() -> Status:
@@ -35,12 +35,12 @@ def _desired(fleet: LocalFleet, target: Target) -> Desired | None:
 
 
 def height() -> int:
-    """Lines of the terminal that a frame may fill."""
+    """Lines of the terminal that one picture may use."""
     return shutil.get_terminal_size().lines - 1
 
 
 def every_second(show: Callable[[], None]) -> None:
-    """Until a signal ends it."""
+    """Refresh until INT or TERM."""
     while True:
         show()
         time.sleep(WATCH_SECONDS)

@@ -36,7 +36,7 @@ Row = Sequence[Cell]
 
 
 def wants_colour(stream: TextIO) -> bool:
-    """A terminal that shows colour, with nobody against it."""
+    """Whether the stream is a terminal and neither NO_COLOR nor TERM=dumb forbids colour."""
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return False
     return stream.isatty()
@@ -52,7 +52,7 @@ class Output:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Output:
-        """As the flags of a verb ask for it."""
+        """The streams of this process, in the form that the verb's flags ask for."""
         return cls(is_json=getattr(args, "output", "text") == "json")
 
     @property
@@ -66,20 +66,20 @@ class Output:
         return self.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
     def facts(self, text: str) -> None:
-        """What was asked for, as text."""
+        """Print facts to stdout, as text."""
         print(text.rstrip("\n"), file=self.stdout, flush=True)
 
     def document(self, document: Any) -> None:
-        """What was asked for, as one JSON document."""
+        """Print facts to stdout, as one JSON document."""
         indent = 2 if self.stdout.isatty() else None
         print(json.dumps(document, ensure_ascii=False, indent=indent), file=self.stdout, flush=True)
 
     def line(self, document: Any) -> None:
-        """One document of a stream."""
+        """Print one document of a stream, on one line."""
         print(json.dumps(document, ensure_ascii=False, separators=(",", ":")), file=self.stdout, flush=True)
 
     def say(self, text: str) -> None:
-        """Something beside what was asked for."""
+        """Print a message to stderr."""
         print(text, file=self.stderr, flush=True)
 
     def either(self, document: Any, text: str) -> None:
@@ -90,11 +90,11 @@ class Output:
             self.facts(text)
 
     def can_ask(self) -> bool:
-        """A person is there to answer."""
+        """Whether a person can answer: stdin and stderr are terminals."""
         return sys.stdin.isatty() and self.stderr.isatty()
 
     def confirmed(self, question: str) -> bool:
-        """Ask a person; anything but yes is no."""
+        """Ask on the terminal; anything but yes is no."""
         self.stderr.write(f"{question} [y/N] ")
         self.stderr.flush()
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
@@ -126,7 +126,7 @@ def _line(row: Row, widths: Sequence[int], colour: bool) -> str:
 
 
 def cut(lines: Sequence[str], *, height: int) -> list[str]:
-    """As many lines as a screen holds, with a word about the rest."""
+    """As many lines as a screen holds; the last one says how many more there are."""
     if len(lines) <= height:
         return list(lines)
     return [*lines[: max(0, height - 1)], f"… {len(lines) - height + 1} more lines"]

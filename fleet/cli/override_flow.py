@@ -1,4 +1,4 @@
-"""What restart, drain, pause and resume share: some groups or replicas of a fleet, by the manifest applied last."""
+"""What restart, drain, pause and resume share: some groups or replicas of a fleet, and the manifest applied last."""
 
 from __future__ import annotations
 
@@ -51,11 +51,13 @@ def make_overrides(fleet: LocalFleet, names: Sequence[str], kind: Kind, args: ar
 
 
 def _that_can_drain(names: Sequence[str], desired: Desired, *, refuse: bool) -> tuple[str, ...]:
-    """Only fleet's own workers can stop taking work and stay; a foreign program does not know how."""
+    """Raise UsageError unless all are fleet's own workers: other programs cannot stop taking tasks and keep running."""
     others = [name for name in names if desired.groups[group_of(name)].spec.kind != "worker"]
     if others and refuse:
         hint = f"`fleet pause {others[0].partition('.')[0]}` stops it, and `fleet resume` brings it back"
-        raise UsageError(f"{others[0]} is not one of fleet's own workers and cannot be told to take no work", hint=hint)
+        raise UsageError(
+            f"{others[0]} is not one of fleet's own workers and cannot be told to take no tasks", hint=hint
+        )
     return tuple(name for name in names if name not in others)
 
 
@@ -63,7 +65,7 @@ def named(args: argparse.Namespace) -> tuple[LocalFleet, tuple[str, ...]]:
     """The fleet, and the names that were given; none with --all."""
     target = target_of(args)
     if bool(target.names) == bool(args.all):
-        raise UsageError("name groups or replicas, or say --all", hint="like `fleet restart thumbs reports.0`")
+        raise UsageError("name groups or replicas, or say --all", hint="for example `fleet restart thumbs reports.0`")
     return fleet_of(target), target.names
 
 

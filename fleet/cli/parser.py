@@ -1,4 +1,4 @@
-"""From words to a call: only the parser of the verb that was named is built."""
+"""From the command line to a call: only the parser of the named verb is built."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Call:
     text: str = ""
 
     def run(self) -> int:
-        """Do it; the exit code."""
+        """Run the verb and return its exit code."""
         if self.verb is None:
             print(self.text)
             return 0

@@ -1,4 +1,4 @@
-"""The one door to matplotlib: a simulated run as a picture."""
+"""A simulated run as a picture: the only module that imports matplotlib."""
 
 from __future__ import annotations
 
@@ -30,9 +30,12 @@ _HOUR = 3600.0
 
 
 def check(path: str) -> None:
-    """Raise before a long run what would be raised after it: another kind of file, no folder, no matplotlib."""
+    """Raise before a long run what would be raised after it: a wrong kind of file, no folder, no matplotlib."""
     if not path.endswith(SUFFIXES):
-        raise UsageError(f"{path} is no picture fleet can draw", hint=f"a name that ends with {' or '.join(SUFFIXES)}")
+        raise UsageError(
+            f"{path} is not a kind of picture that fleet can draw",
+            hint=f"a name that ends with {' or '.join(SUFFIXES)}",
+        )
     if not Path(path).absolute().parent.is_dir():
         raise UsageError(f"{path}: there is no folder {Path(path).absolute().parent}")
     _figure()
@@ -73,7 +76,7 @@ def _slots(axes: Axes, outcome: Outcome, moments: list[float], colours: Mapping[
 def _waits(
     axes: Axes, outcome: Outcome, moments: list[float], colours: Mapping[str, str], targets: Mapping[str, float]
 ) -> None:
-    """In parts of the target, so that all groups share one line to stay below."""
+    """Draw ages divided by each group's target, so that one line is the limit of all groups."""
     for name in outcome.groups:
         ages = [looks[name].oldest_age_seconds / targets[name] for _, looks in outcome.timeline]
         axes.plot(moments, ages, color=colours[name], linewidth=1.0)

@@ -1,4 +1,4 @@
-"""How far a walk is: a bar on a terminal, a line per step elsewhere."""
+"""Progress of an apply: a bar on a terminal, a line per step elsewhere."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NAMED = 3
 
 
 class Progress:
-    """Listens to the events of one walk."""
+    """Shows the events of one apply."""
 
     def __init__(self, out: Output, plan: Plan) -> None:
         self._out = out
@@ -42,7 +42,7 @@ class Progress:
             self._bar.stop()
 
     def on_event(self, events: Sequence[Event]) -> None:
-        """Show what happened."""
+        """Show one event."""
         for event in events:
             self._count(event)
         if self._bar is not None:
@@ -82,7 +82,7 @@ class Progress:
 
 @contextmanager
 def portion(out: Output, title: str, total: float) -> Iterator[Callable[[float], None] | None]:
-    """A bar for something whose end is known, told how far it is; nothing where nobody watches."""
+    """A progress bar, on a terminal only; call the yielded function with how much is done, up to ``total``."""
     if not out.is_live:
         yield None
         return

@@ -1,4 +1,4 @@
-"""A plan kept in a file, for an apply that does exactly that or refuses."""
+"""A plan saved in a file, for an apply that does exactly that or refuses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def saved_document(loaded: LoadedManifest, change: PlannedChange, *, prune: bool
 
 
 def read_saved(path: str) -> Mapping[str, Any] | None:
-    """The document of a kept plan; None where the file is something else."""
+    """The document of a saved plan; None where the file is something else."""
     if not path.endswith(SUFFIX):
         return None
     try:
@@ -50,17 +50,17 @@ def read_saved(path: str) -> Mapping[str, Any] | None:
 
 
 def manifest_in(document: Mapping[str, Any], path: str) -> LoadedManifest:
-    """The manifest of a kept plan."""
+    """The manifest of a saved plan."""
     origin = document["origin"]
     came_from = Origin(origin["base"], tuple(origin["sources"]), dict(origin["git"]))
     return from_document(document["manifest"], origin=came_from, name=path)
 
 
 def check_fresh(document: Mapping[str, Any], plan: Plan) -> None:
-    """Raise StalePlan when planning now gives something else than what was kept."""
+    """Raise StalePlan when planning now gives a different plan than the saved one."""
     now = plan_text.document(plan)
     kept = document["plan"]
     same = [[(step["action"], step["replica"]) for step in one["steps"]] for one in (kept, now)]
     if kept["fingerprint"] != now["fingerprint"] or same[0] != same[1]:
-        message = f"fleet {plan.fleet!r} is not what it was when the plan was made"
-        raise StalePlan(message, hint="look at `fleet plan` again, and keep it with --out")
+        message = f"fleet {plan.fleet!r} has changed since the plan was made"
+        raise StalePlan(message, hint="look at `fleet plan` again, and save it with --out")

@@ -14,7 +14,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """Within ``with``, signals are numbers to ask for and not exceptions out of nowhere."""
+    """Within ``with``, INT and TERM are numbers to ask for and raise no exception."""
 
     def __init__(self, out: Output) -> None:
         self._out = out

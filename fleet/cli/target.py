@@ -30,7 +30,7 @@ def target_flags(parser: argparse.ArgumentParser, *, names: str = "", required: 
     what = "manifest files, merged left to right" + (f"; {names}" if names else "")
     metavar = "WORD" if names else "MANIFEST"
     parser.add_argument("words", nargs="+" if required else "*", metavar=metavar, help=what)
-    parser.add_argument("--fleet", metavar="NAME", default="", help="a fleet that was applied before, by its name")
+    parser.add_argument("--fleet", metavar="NAME", default="", help="name of a fleet that was applied before")
 
 
 def output_flag(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +39,11 @@ def output_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def stream_flags(parser: argparse.ArgumentParser, *, lines: int | None) -> None:
-    """How much of a stream, and in which form; ``lines``: how many where none are named (None: all)."""
-    parser.add_argument("-f", "--follow", action="store_true", help="go on as there is more")
-    parser.add_argument("--since", type=since, metavar="TIME", help="not older, like 10m or 2026-11-21T05:00")
+    """-f, --since and -n; ``lines``: how many lines by default (None: all)."""
+    parser.add_argument("-f", "--follow", action="store_true", help="keep printing new entries")
+    parser.add_argument(
+        "--since", type=since, metavar="TIME", help="only entries since then, such as 10m or 2026-11-21T05:00"
+    )
     default = f"default {lines}" if lines else "default: all"
     parser.add_argument("-n", "--lines", type=_count, metavar="N", help=f"at most the last N ({default})")
     output_flag(parser)
@@ -55,21 +57,21 @@ def _count(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What the words of a command line name."""
+    """The fleet, groups and replicas that the words of a command line name."""
 
     manifests: tuple[str, ...]
     names: tuple[str, ...]
     fleet: str = ""
 
     def sources(self) -> tuple[str, ...]:
-        """The manifest files; the one in this folder where none is named."""
+        """The manifest files; `fleet.yaml` in this folder where none is named."""
         if self.manifests or self.fleet:
             return self.manifests
         return (DEFAULT_MANIFEST,) if Path(DEFAULT_MANIFEST).is_file() else ()
 
 
 def target_of(args: argparse.Namespace) -> Target:
-    """Manifests and names apart; a manifest and --fleet together make no sense."""
+    """Manifests and names, apart. Raises UsageError for a manifest together with --fleet."""
     manifests = tuple(word for word in args.words if is_manifest(word))
     names = tuple(word for word in args.words if not is_manifest(word))
     if manifests and args.fleet:
@@ -78,7 +80,7 @@ def target_of(args: argparse.Namespace) -> Target:
 
 
 def is_manifest(word: str) -> bool:
-    """A file, by its looks."""
+    """Whether the word has the form of a file name."""
     return word == "-" or word.endswith(_SUFFIXES) or os.sep in word
 
 
@@ -86,7 +88,7 @@ def no_names(target: Target) -> None:
     """For verbs that take manifests only."""
     if target.names:
         hint = "a manifest's name ends with .yaml; a running fleet is named with --fleet NAME"
-        raise UsageError(f"{target.names[0]!r} is no manifest", hint=hint)
+        raise UsageError(f"{target.names[0]!r} is not a manifest", hint=hint)
 
 
 def fleet_of(target: Target) -> LocalFleet:
@@ -132,7 +134,7 @@ def manifest_of(target: Target) -> LoadedManifest:
 
 
 def _name_in(paths: Sequence[str]) -> str:
-    """The fleet's name as plainly written; where it is not, the whole manifest is read, and its problems told."""
+    """The fleet's name, found in the text, else by reading the whole manifest. Raises ManifestError."""
     import yaml
 
     from fleet.state.files import read_named

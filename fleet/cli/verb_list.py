@@ -21,7 +21,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("init", "write a commented manifest and a tasks module to start from"),
             Verb("validate", "check a manifest: schema, capabilities, budgets; touches nothing"),
             Verb("explain", "why each group has its slots, replicas and concurrency"),
-            Verb("simulate", "what a load would do to waits and slots, before anything runs"),
+            Verb("simulate", "how long tasks would wait under a load, and which slots would move; runs nothing"),
             Verb("render", "the exact bytes that apply would write"),
             Verb("schema", "the JSON Schema of a manifest, for editors"),
         ),
@@ -32,26 +32,26 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("plan", "what apply would do, replica by replica, with reasons"),
             Verb("diff", "where what runs differs from the manifest"),
             Verb("apply", "plan, confirm, execute, wait until ready"),
-            Verb("scale", "another replica count: in the manifest, or --live for a while"),
-            Verb("restart", "run replicas anew, a few at a time"),
-            Verb("drain", "let groups or replicas stop taking work; they stay"),
+            Verb("scale", "change a replica count: in the manifest, or --live for a while"),
+            Verb("restart", "restart replicas, a few at a time"),
+            Verb("drain", "let groups or replicas stop taking tasks; they keep running"),
             Verb("pause", "hold groups at zero replicas"),
             Verb("resume", "undo drain, pause and scale --live"),
-            Verb("rollback", "an earlier revision, as an ordinary plan"),
+            Verb("rollback", "go back to an earlier revision, by an ordinary plan"),
             Verb("down", "drain and remove everything this fleet owns"),
         ),
     ),
     (
         "see",
         (
-            Verb("status", "groups and replicas, what they do, and what drifted"),
-            Verb("health", "whether replicas live, are ready, make progress: reads their records only"),
+            Verb("status", "groups and replicas, what they do, and what differs from the last apply"),
+            Verb("health", "whether replicas are alive, ready and making progress; reads their records only"),
             Verb("top", "a live view of the same"),
             Verb("logs", "the logs of all replicas as one"),
-            Verb("stacks", "what every thread, greenlet, coroutine and child of a worker does now"),
+            Verb("stacks", "the stack of every thread, greenlet, coroutine and child of a worker"),
             Verb("history", "the revisions that were applied"),
             Verb("events", "what happened, by whom and why"),
-            Verb("doctor", "look for what is broken around a fleet, and mend it with --fix"),
+            Verb("doctor", "look for what is broken around a fleet, and fix it with --fix"),
         ),
     ),
     (
@@ -78,7 +78,7 @@ VERBS = MappingProxyType({verb.name: verb for _, verbs in CHAPTERS for verb in v
 def overview() -> str:
     """What ``fleet --help`` prints."""
     width = max(map(len, VERBS)) + 2
-    lines = ["usage: fleet VERB [MANIFEST…] [flags]      fleet VERB --help tells more", ""]
+    lines = ["usage: fleet VERB [MANIFEST…] [flags]      fleet VERB --help shows its flags", ""]
     lines += ["A running fleet may be named with --fleet NAME instead of a manifest.", ""]
     for title, verbs in CHAPTERS:
         lines += [f"{title}:", *(f"  {verb.name:<{width}}{verb.help}" for verb in verbs), ""]

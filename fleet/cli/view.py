@@ -104,11 +104,11 @@ def _problems(status: Status) -> Iterator[str]:
             yield f"{group.name}: {group.ready_replicas} of {group.desired_replicas} ready{what}"
     if status.strays:
         pids = listed(f"{stray.pid} ({stray.replica})" for stray in status.strays)
-        yield f"processes without a supervisor: {pids}; `fleet apply` or `fleet doctor --fix` ends them"
+        yield f"processes that supervisord does not run: {pids}; `fleet apply` or `fleet doctor --fix` ends them"
 
 
 def megabytes(count_bytes: int) -> str:
-    """Memory in one unit, so that a column can be compared at a glance."""
+    """Memory in Mi, the same unit in the whole column; empty for 0."""
     return f"{count_bytes / _MI:.0f}Mi" if count_bytes else ""
 
 
@@ -147,7 +147,7 @@ def _totals(status: Status, per_second: float | None) -> str:
 
 
 def status_document(status: Status) -> dict[str, Any]:
-    """For scripts: fleet's own programs are groups like any other."""
+    """The JSON document of a status; fleet's own programs are groups like any other."""
     made = document(status)
     made["groups"] |= made.pop("system", {})
     return made
@@ -175,7 +175,7 @@ def _look_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _oldest(row: Mapping[str, Any]) -> str:
-    """An estimate says so."""
+    """Seconds as text, with ``~`` for an estimate."""
     if row["oldestAge"] is None:
         return "-" if not row["queue"] else "?"
     return ("~" if row["ageEstimated"] else "") + duration(round(row["oldestAge"], 1))

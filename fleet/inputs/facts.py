@@ -1,4 +1,4 @@
-"""What this machine adds to a manifest: real paths, cores, values of secrets, and what an app says of itself."""
+"""What this machine adds to a manifest: real paths, cores, values of secrets, and the settings of an app."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def desired_of(
 ) -> tuple[Desired, Mapping[str, str]]:
     """The fleet a manifest describes on this machine, and the values of its secrets by name.
 
-    Reads secrets, and asks apps where the manifest is silent. Raises SecretError and FleetError.
+    Reads secrets, and asks apps for settings that the manifest leaves out. Raises SecretError and FleetError.
     """
     values = secret_values(loaded)
     facts = gather(loaded, places, values, redis_server=redis_server)
@@ -41,7 +41,7 @@ def desired_of(
 
 
 def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *, redis_server: str = "") -> Facts:
-    """What the edges find out before planning."""
+    """The facts of this machine that planning needs."""
     spec, base = loaded.manifest.spec, loaded.origin.base
     if spec.release.source is not None:
         hint = "follow the repository with `fleet sync run`, or write workdir and python"
@@ -77,7 +77,7 @@ def secret_values(loaded: LoadedManifest, *, given: Mapping[str, str] = MappingP
 
 
 def silent_apps(manifest: Manifest) -> list[str]:
-    """Apps whose own ``worker_pool`` or ``worker_concurrency`` counts, because a group of them says nothing."""
+    """Apps whose own ``worker_pool`` or ``worker_concurrency`` applies, because a group leaves it out."""
     apps = {group.app or manifest.spec.app or "" for group in manifest.spec.groups.values() if _is_silent(group)}
     return sorted(apps - {""})
 
@@ -98,11 +98,11 @@ def _app_facts(app: str, python: str, workdir: str) -> AppFacts:
 
 @lru_cache(maxsize=32)
 def probe(app: str, *, python: str, workdir: str, env: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
-    """What an app says of itself, asked once in a process of its own. ``env``: variables beside our own.
+    """The settings of an app, asked once in a process of its own. ``env``: variables beside our own.
 
     Raises FleetError when it cannot be imported.
     """
-    hint = "mend the import; `pool: {type: …, concurrency: …}` in every group spares the question"
+    hint = "fix the import; with `pool: {type: …, concurrency: …}` in every group the app is not asked"
     command = [python, "-m", "fleet.worker.probe", app]
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What this machine lends to workers: cores, and where the paths of a release really lead."""
+"""What this machine gives to workers: cores, and the real paths of a release."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _quotas(cgroup: Path, own: Path) -> Iterator[float]:
 
 
 def _folders(cgroup: Path, own: Path) -> Iterator[Path]:
-    """Every control group around this process (version 2), from the innermost out; a quota anywhere binds."""
+    """Every control group around this process (version 2), from the innermost out; the smallest quota applies."""
     lines = (line.split(":", 2) for line in _text(own).splitlines())
     inner = next((parts[2] for parts in lines if len(parts) == 3 and parts[0] == "0"), "/")
     place = cgroup / inner.strip("/")
@@ -59,7 +59,7 @@ def real_paths(written: Iterable[str | None], *, base: str) -> Mapping[str, str]
 
 
 def real_path(path: str, *, base: str) -> str:
-    """One of :func:`real_paths`."""
+    """The real path of ``path``, from ``base`` where it is relative."""
     whole = os.path.normpath(os.path.join(base, os.path.expanduser(path)))
     if os.path.isdir(whole):
         return os.path.realpath(whole)

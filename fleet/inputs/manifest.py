@@ -1,4 +1,4 @@
-"""Manifests as they come in: from files, from an earlier revision, or kept in a document."""
+"""Reads manifests: from files, from an earlier revision, or from a saved document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fleet.state.revisions import Origin, Revision
 
 @dataclass(frozen=True, slots=True)
 class LoadedManifest:
-    """A manifest that holds, where it came from, and what was noticed in it."""
+    """A valid manifest, where it came from, and warnings about it."""
 
     manifest: Manifest
     document: Mapping[str, Any]

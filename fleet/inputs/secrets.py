@@ -1,4 +1,4 @@
-"""The values of secrets, read when they are needed and kept nowhere: from a file, the environment or a command.
+"""The values of secrets, read when they are needed and never stored: from a file, the environment or a command.
 
 A plan must notice that a secret was rotated without knowing it, so specs carry a keyed fingerprint: HMAC-SHA256 with a
 key that each fleet has for itself. Without the key nobody can test guesses against a plan or a log.
@@ -54,7 +54,7 @@ def resolve(
 
 
 def fingerprint(value: str, *, key: bytes) -> str:
-    """A mark that changes with the value and tells nothing of it to who lacks the key."""
+    """A keyed hash of the value: it changes with the value and reveals nothing without the key."""
     return hmac.new(key, value.encode(), hashlib.sha256).hexdigest()[:_FINGERPRINT_DIGITS]
 
 
@@ -64,7 +64,7 @@ def fingerprints(values: Mapping[str, str], *, key: bytes) -> dict[str, str]:
 
 
 def fleet_key(path: Path) -> bytes:
-    """The key of one fleet. Where none is kept yet: a new one, the same for as long as this process lives.
+    """The key of one fleet. Without a key file: a new one, the same during this process.
 
     Reading a key writes nothing, so that a plan, or an apply that is refused, leaves nothing behind.
     """
@@ -75,7 +75,7 @@ def fleet_key(path: Path) -> bytes:
 
 
 def keep_key(path: Path) -> None:
-    """Write what ``fleet_key`` returned, mode 0600, unless a key is there. Of two commands at once the first wins."""
+    """Write what ``fleet_key`` returned, mode 0600, unless the file exists. Of two commands at once the first wins."""
     if path.exists():
         return
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -129,7 +129,7 @@ def _text(data: bytes, *, strip: bool) -> str:
         text = data.decode()
     except UnicodeDecodeError as error:
         raise SecretError("the value is not UTF-8 text", hint="encode it, for instance as base64") from error
-    if strip:  # what editors and `echo` add: one line ending
+    if strip:  # editors and `echo` add one line ending
         text = text.removesuffix("\n").removesuffix("\r")
     return text
 
@@ -197,7 +197,7 @@ def _from_command(command: list[str], folder: Path, environ: Mapping[str, str], 
 
 
 def _end_session(process: subprocess.Popen[bytes]) -> None:
-    """End what did not answer, with everything it started. It is not reaped yet, so its number is still its own."""
+    """Kill a command and everything it started. It is not reaped yet, so its pid is still its own."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
 

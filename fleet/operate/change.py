@@ -1,7 +1,7 @@
-"""Carries out a change of a fleet: keeps the revision, tells the audit, walks the plan, rolls back where that is asked.
+"""Carries out a change of a fleet: keeps the revision, writes the audit, walks the plan, rolls back where asked to.
 
-The order is what makes a crash harmless: what the fleet is to be is on the disk before the first step, and that it got
-there is written after the last one.
+The order makes a crash harmless: what the fleet is to be is on disk before the first step, and that it got there is
+written after the last one.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def carry_out(
     on_event: Listener | None = None,
     options: WalkOptions | None = None,
 ) -> Report:
-    """Do it, with the lock held by the caller. A failed rollout goes back where its group's policy says so.
+    """Carry out a change; the caller holds the lock. A failed rollout is rolled back if its group's policy says so.
 
     verb, reason: for the audit; the reason is a person's.  Raises what :func:`fleet.operate.apply.walk.apply` raises.
     """
@@ -90,7 +90,7 @@ def _keep_revision(fleet: LocalFleet, change: PlannedChange, before: Applied, re
 
 
 def _goes_back(fleet: LocalFleet, change: PlannedChange, good: int, failure: StepsFailed) -> bool:
-    """Only another manifest can be taken back, and only to one that worked."""
+    """Whether to roll back: only a changed manifest can be, and only to a revision that worked."""
     now = fleet.applied()
     if change.manifest is None or now is None or good in {0, now.revision}:
         return False
@@ -118,7 +118,7 @@ def _went_back(fleet: LocalFleet, good: int, failure: StepsFailed, order: _Order
 
 
 def take_down(fleet: LocalFleet, *, on_event: Listener | None = None, options: WalkOptions | None = None) -> Report:
-    """The empty fleet, then the end of the daemon itself. What the fleet does not own is left, and its daemon too."""
+    """Stop every replica, then the daemon. Programs that the fleet does not own stay, and then the daemon too."""
     from fleet.core.expand.expand import nothing
 
     change = fleet.planned(nothing(fleet.name), prune=True)
@@ -126,14 +126,14 @@ def take_down(fleet: LocalFleet, *, on_event: Listener | None = None, options: W
     report = carry_out(fleet, change, verb="down", on_event=on_event, options=options)
     if not change.observed.foreign:
         fleet.backend.shutdown()
-    # The next apply starts from static shares, and under another load.
+    # The next apply starts from static shares: the load will be different.
     decisions.forget(fleet.places.decisions)
     fleet.places.controller.unlink(missing_ok=True)
     return report
 
 
 class _Records:
-    """The audit of one walk. Every event is written there first, then told to the listener."""
+    """The audit of one walk. Every event is written there first, then passed to the listener."""
 
     def __init__(self, audit: Audit, order: _Order, plan: Plan, revision: int) -> None:
         self._audit = audit

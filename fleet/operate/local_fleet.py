@@ -35,7 +35,7 @@ class PlannedChange:
     """A plan, the two values it lies between, and what it takes to carry it out.
 
     secrets: name -> value, for the replicas that start.  manifest: to be kept as a revision (None: the newest stays).
-    before: what its verb writes down just before the first step.
+    before: called just before the first step; writes what the verb changes.
     """
 
     desired: Desired
@@ -47,7 +47,7 @@ class PlannedChange:
 
 
 class LocalFleet:
-    """One fleet. Nothing is read, made or connected before it is asked for."""
+    """One fleet. Nothing is read, created or connected before it is needed."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class LocalFleet:
         return SupervisorBackend(self.places, rpc_timeout_seconds=self.settings.rpc_timeout_seconds)
 
     def lock(self, command: str = "", *, brief: bool = False) -> Lock:
-        """Held by whoever changes the fleet. ``brief``: for moments only; others wait instead of giving up."""
+        """The lock of a command that changes the fleet. ``brief``: held for moments; other commands wait for it."""
         return Lock(self.places, command=command, brief=brief)
 
     def controller_lock(self) -> Lock:
@@ -92,15 +92,15 @@ class LocalFleet:
 
     @property
     def applied_file(self) -> Path:
-        """Where the last word on the fleet is kept."""
+        """The file of what was applied last."""
         return self.places.state / "standing.json"
 
     def applied(self) -> Applied | None:
-        """The last word on the fleet, or None before the first apply."""
+        """What was applied last, or None before the first apply."""
         return load(self.applied_file)
 
     def keep_applied(self, word: Applied) -> None:
-        """Write the last word on the fleet."""
+        """Write what was applied."""
         save(self.applied_file, word)
 
     def applied_manifest(self) -> LoadedManifest:
@@ -109,7 +109,7 @@ class LocalFleet:
 
         revision = self.history.latest()
         if revision is None:
-            hint = "name a manifest, or set FLEET_HOME to where the fleet lives"
+            hint = "name a manifest, or set FLEET_HOME to the folder of the fleet"
             raise UsageError(f"fleet {self.name!r} was never applied under {self.places.root.parent}", hint=hint)
         return from_revision(revision)
 
@@ -130,7 +130,7 @@ class LocalFleet:
     def desired_of(
         self, loaded: LoadedManifest, *, overrides: tuple[Override, ...] | None = None
     ) -> tuple[Desired, Mapping[str, str]]:
-        """The fleet a manifest describes here, overrides in force and decisions counted, and its secrets by name.
+        """The fleet a manifest describes here, with overrides and decisions applied, and its secrets by name.
 
         ``overrides``: instead of those that are kept.
         """
@@ -140,7 +140,7 @@ class LocalFleet:
         return desired_of(loaded, self.places, redis_server=self.settings.redis_server, overrides=in_force)
 
     def overrides_in_force(self, overrides: tuple[Override, ...] | None = None) -> Overrides:
-        """Everything that is not as the manifest says, as the planner reads it."""
+        """Exceptions to the manifest that have not ended, as the planner reads them."""
         from fleet.state.overrides import in_force
 
         live = in_force(self.kept_overrides() if overrides is None else overrides, now=self.now())
@@ -157,7 +157,7 @@ class LocalFleet:
         restart: Collection[str] = (),
         only: Collection[str] | None = None,
     ) -> PlannedChange:
-        """Look at the world and plan. ``only``: groups whose steps are meant; the others are left as they are."""
+        """Observe and plan. ``only``: groups whose steps the plan keeps; the others stay as they are."""
         from fleet.core.planning.planner import plan
         from fleet.core.planning.rollout import in_waves
 
@@ -169,7 +169,7 @@ class LocalFleet:
 
 
 def known_fleets(home: Path) -> list[str]:
-    """Fleets that were applied under a home folder; a key for a kept plan alone makes none."""
+    """Fleets that were applied under a home folder; a key for a saved plan alone makes none."""
     try:
         return sorted(path.name for path in home.iterdir() if _was_applied(Places(path)))
     except OSError:

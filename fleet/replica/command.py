@@ -38,7 +38,7 @@ def read_document(path: Path, *, digest: str) -> LaunchDocument:
 
 
 def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str, str]:
-    """What the program sees: the spec's own variables over a handful of inherited ones, and fleet's marks over all."""
+    """The program's environment: a few inherited variables, replaced by the spec's own, replaced by fleet's."""
     spec = document.spec
     group, index = split_name(document.replica)
     inherited = {name: around[name] for name in _INHERITED if name in around}

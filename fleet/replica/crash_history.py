@@ -1,6 +1,6 @@
-"""The crash history of a replica: when its lives began and ended, and how long to wait before the next one.
+"""The crash history of a replica: when its processes started and ended, and how long to wait before the next start.
 
-supervisord has no back-off once a program has lived for ``startsecs``, and gives up for good before that. So the
+supervisord has no back-off once a program has run for ``startsecs``, and gives up for good before that. So the
 launcher keeps this small file and decides.
 """
 
@@ -17,13 +17,13 @@ from fleet.core.spec import RestartPolicy
 
 STEADY_SECONDS = 10.0
 MOST_DEATHS = 1_000
-"""Tasks remembered for having run when their worker died."""
+"""How many tasks are kept that ran when their worker died."""
 
 
 @dataclass(frozen=True, slots=True)
 class Life:
-    """One earlier life of a replica: when its program started and was seen dead, whether it ended cleanly, and whether
-    it had finished a task by then."""
+    """One earlier process of a replica: when it started and when its end was seen (Unix seconds), whether it exited
+    cleanly, and whether it had finished a task by then."""
 
     began: float
     ended: float
@@ -32,8 +32,8 @@ class Life:
 
     @property
     def is_crash(self) -> bool:
-        """Ending cleanly after work or a steady life is no crash: a solo worker is replaced when a task runs into its
-        hard limit. Doing so at once, again and again, is as good as one."""
+        """A clean exit after a task, or after STEADY_SECONDS, is no crash: a solo worker is replaced when a task
+        exceeds its hard limit. A clean exit right after the start counts as one."""
         return not (self.clean and (self.worked or self.ended - self.began >= STEADY_SECONDS))
 
 
@@ -56,11 +56,11 @@ def pause_seconds(lives: Sequence[Life], policy: RestartPolicy, *, now: float) -
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What is kept of a replica's earlier lives.
+    """What is kept of a replica's earlier processes.
 
-    lives: the ended ones.  began: when the one began that has not been seen ending.  deaths: task id -> how many lives
+    lives: the ended ones.  began: start of the one whose end has not been seen.  deaths: task id -> how many processes
     ended while that task ran; for brokers that do not count deliveries, so that a task that kills its worker is not
-    tried for ever.
+    run again without end.
     """
 
     lives: tuple[Life, ...] = ()
@@ -68,7 +68,7 @@ class History:
     deaths: Mapping[str, int] = field(default_factory=dict)
 
     def after_crash(self, task_ids: Iterable[str]) -> History:
-        """These tasks ran when a life ended. Those that were seen last are kept when there are too many."""
+        """Counts one death for each of these tasks; keeps the MOST_DEATHS that were seen last."""
         deaths = dict(self.deaths)
         for task_id in task_ids:
             deaths[task_id] = deaths.pop(task_id, 0) + 1
@@ -76,7 +76,7 @@ class History:
 
 
 def read_history(path: Path) -> History:
-    """The history at ``path``. An unreadable one is an empty one."""
+    """The history at ``path``; an empty one where the file cannot be read."""
     try:
         values = json.loads(path.read_bytes())
         lives = tuple(Life(float(began), float(ended), *map(bool, rest)) for began, ended, *rest in values["lives"])
@@ -87,7 +87,7 @@ def read_history(path: Path) -> History:
 
 
 def write_history(path: Path, history: History) -> None:
-    """Replace the history at once. It is written often and matters little: no fsync."""
+    """Replace the file in one step, without fsync: it is written often, and losing it costs little."""
     lives = [list(astuple(life)) for life in history.lives]
     values = {"began": history.began, "lives": lives, "deaths": dict(history.deaths)}
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")

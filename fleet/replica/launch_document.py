@@ -13,7 +13,7 @@ from fleet.core.spec import WorkerSpec
 
 FORMAT = 1
 NO_FILE = Path(os.devnull)
-"""The record, log or crash history of a worker that keeps none: one that a person runs."""
+"""The path of the record, log or crash history of a worker that keeps none: one that a person runs by hand."""
 
 
 class DocumentError(Exception):
@@ -22,7 +22,7 @@ class DocumentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LaunchDocument:
-    """What one replica is started as. On the disk it is 0600: only there do the values of secrets lie in a file.
+    """What one replica is started as. On disk it has mode 0600: it is the only file that holds values of secrets.
 
     path: of the document itself.  digest: of ``spec``, which forces a restart.  secrets: name -> value.
     record, log, starts: the replica's record, log and crash history.  program: the text of its supervisor program file.

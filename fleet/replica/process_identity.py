@@ -1,4 +1,4 @@
-"""Whether a process is still the one it was: pids are given out again, a pid with its start time is not."""
+"""Whether a process is still the same one: the kernel uses pids again, a pid with a start time is unique."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _ENDED = (b"Z", b"X")
 
 
 def started_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot. None when it has ended or nothing may be known of it."""
+    """When a process started, in clock ticks since boot. None when it has ended or cannot be read."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except OSError:
@@ -25,7 +25,7 @@ def started_ticks(pid: int) -> int | None:
 
 
 def lives(pid: int, ticks: int = 0) -> bool:
-    """Whether this very process runs. ``ticks`` 0: its start is not known, and the pid alone has to do."""
+    """Whether this very process runs. ``ticks`` 0: its start is not known, and only the pid is compared."""
     if pid <= 0:
         return False
     found = started_ticks(pid)

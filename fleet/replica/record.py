@@ -1,13 +1,13 @@
 """The record of a replica: a small mapped file with its own facts, readable without it and after it.
 
 One writer (the worker), any number of readers. Reading needs no broker, no lock and no answer from the worker, so it
-works while a task blocks, and after a crash the file is the black box. One byte belongs to others: ``hold`` is written
-by operators (stop taking work) and carried over a restart.
+works while a task blocks, and after a crash the file says what ran. One byte is written by others: operators set
+``hold`` (take no tasks), and a restart keeps it.
 
 Layout, little endian: a header of 256 bytes, then 256 bytes per slot. Each part starts with a version counter that is
 odd while it is being written; a reader that sees an odd or a changed counter reads again.
 
-Who reads at intervals may subtract: what a process has counted never goes back. Therefore a slot keeps its own sum of
+A reader may subtract two readings: the counters of one process never decrease. Therefore a slot keeps its own sum of
 busy seconds, in one piece with the task that runs in it now, and each change of a slot carries the worker's count of
 processed tasks along, because a worker that always has work publishes its header only once a second.
 """
@@ -59,8 +59,8 @@ class RecordView:
     consumed_at: when the broker last answered a fetch for free slots; 0.0 before the first.  freed_at: when a slot
     became free last.  state_at: since when it is in its state.  sated: it fetches nothing on purpose, because of what
     it holds already.  resting: it takes no work because it was held; a hold that ended is noticed a moment later.
-    foreign: the program keeps no record and counts nothing, this is its launcher's word.
-    started_ticks: start of the process in clock ticks since boot, which with the pid names it for ever; 0 when not
+    foreign: the program keeps no record and counts nothing; its launcher wrote this one.
+    started_ticks: start of the process in clock ticks since boot, which with the pid identify it; 0 when not
     known.
 
     Counted since the process began:  processed: tasks that came to their end, failed ones among them, and those that
@@ -153,7 +153,7 @@ class Record:
         return len(self._slot_versions)
 
     def resize(self, slots: int) -> None:
-        """Publish another number of slots; where there is no room for so many, in a larger file."""
+        """Publish a changed number of slots; where there is no room for so many, in a larger file."""
         if slots > self.capacity:
             self._move(slots)
         self.slots = slots
@@ -173,12 +173,12 @@ class Record:
 
     @property
     def state(self) -> str:
-        """What the worker says of itself."""
+        """The state that was published last."""
         return self._state
 
     @property
     def hold(self) -> bool:
-        """Whether an operator asked this replica to stop taking work."""
+        """Whether an operator asked this replica to stop taking tasks."""
         return self._map[_HOLD_OFFSET] == 1
 
     def become(self, state: str, note: str = "") -> None:
@@ -197,7 +197,7 @@ class Record:
         self._write_header()
 
     def begin(self, slot: int, *, task_id: str, task_name: str, until: float = 0.0, pid: int = 0) -> None:
-        """A task runs in this slot now. Said once more of the same task, when more is known of it, it began before."""
+        """A task runs in this slot now. Call it again for the same task when more is known; then ``since`` stays."""
         since = self._began_at[slot] = self._began_at[slot] or time.time()
         name = task_name.encode(errors="replace")[:144]
         self._disturb(slot)
@@ -205,7 +205,7 @@ class Record:
 
     def end(self, slot: int) -> None:
         """The slot is free again."""
-        self._disturb(slot)  # before the clock is read: whoever still sees the task has read his clock before
+        self._disturb(slot)  # before the clock is read: a reader that still sees the task read its clock earlier
         now, since = time.time(), self._began_at[slot]
         if since:
             self._busy_seconds[slot] += max(0.0, now - since)
@@ -213,7 +213,7 @@ class Record:
         self._settle(slot, 0, 0, now, 0.0, b"", b"")
 
     def close(self) -> None:
-        """Let go of the map; the file stays."""
+        """Close the map; the file stays."""
         self._map.close()
 
     def _write_header(self) -> None:
@@ -246,7 +246,7 @@ class Record:
         return sum(flag for flag, is_so in says if is_so)
 
     def _disturb(self, slot: int) -> None:
-        """Let readers of this slot wait."""
+        """Make readers of this slot wait."""
         _VERSION.pack_into(self._map, _PART * (1 + slot), self._slot_versions[slot] + 1)
 
     def _settle(self, slot: int, pid: int, busy: int, since: float, until: float, task_id: bytes, name: bytes) -> None:
@@ -294,7 +294,7 @@ def read(path: Path) -> RecordView | None:
 
 
 def set_hold(path: Path, *, on: bool) -> bool:
-    """Ask the replica to stop taking work, or to take it again. False when it has no record."""
+    """Ask the replica to stop taking tasks, or to take them again. False when it has no record."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
@@ -321,7 +321,7 @@ def _slot_view(index: int, place: tuple[Any, ...]) -> SlotView:
 
 
 def _settled(path: Path) -> list[bytes]:
-    """The parts of a record, each as it was at a moment when nobody wrote in it. Empty where there is no record.
+    """The parts of a record, each as it was at a moment when it was not being written. Empty where there is no record.
 
     A part whose writer died in the middle, or never rests, is as it is.
     """
@@ -330,7 +330,7 @@ def _settled(path: Path) -> list[bytes]:
     except OSError:
         return []
     try:
-        size_bytes = os.fstat(descriptor).st_size  # for good: a record never grows in its place
+        size_bytes = os.fstat(descriptor).st_size  # fixed: a record file never grows in place
         parts = [b""] * (size_bytes // _PART)
         unsettled = list(range(len(parts)))
         for look in range(_LOOKS):
@@ -350,7 +350,7 @@ def _settled(path: Path) -> list[bytes]:
 
 
 def _is_same(before: bytes, after: bytes, index: int) -> bool:
-    """Whether nobody wrote in this part between two looks at it."""
+    """Whether this part was not written between two readings."""
     at = _PART * index if index else _HEADER_VERSION
     version = before[at : at + _VERSION.size]
     return version[0] % 2 == 0 and version == after[at : at + _VERSION.size]

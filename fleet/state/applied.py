@@ -1,4 +1,4 @@
-"""What a fleet was last told to be, as a small JSON file: ``status`` compares with it without reading any manifest."""
+"""What was applied to a fleet last, as a small JSON file: ``status`` compares with it without reading any manifest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """The last word on a fleet. ``good`` is the last revision that became ready whole, 0 for none."""
+    """What was applied last. ``good`` is the last revision of which every replica became ready, 0 for none."""
 
     desired: Desired
     revision: int = 0
@@ -26,7 +26,7 @@ class Applied:
 
 
 def save(path: Path, applied: Applied) -> None:
-    """Keep it. The file holds no secret: specs name secrets and carry fingerprints."""
+    """Write it. The file holds no secret: specs name secrets and hold fingerprints."""
     document = {
         "format": FORMAT,
         "revision": applied.revision,
@@ -38,7 +38,7 @@ def save(path: Path, applied: Applied) -> None:
 
 
 def load(path: Path) -> Applied | None:
-    """What was kept, or None where nothing was or it is not of this version: the next apply writes it anew."""
+    """What was written, or None without a file of this version: the next apply writes a new one."""
     try:
         document = json.loads(path.read_text())
         if document["format"] != FORMAT:

@@ -39,7 +39,7 @@ class Audit:
         self._now = now
 
     def write(self, *entries: Mapping[str, Any]) -> None:
-        """Append entries, on the disk before this returns. Each gets the time, the person and the process."""
+        """Append entries, on disk before this returns. Each gets the time, the person and the process."""
         stamp = {"at": round(self._now(), 3), "by": who(), "pid": os.getpid()}
         lines = b"".join(_line({**stamp, **entry}) for entry in entries)
         if not lines:
@@ -53,11 +53,11 @@ class Audit:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the separator is true only while nobody else appends
+            fcntl.flock(descriptor, fcntl.LOCK_EX)  # the separator is right only while no other process appends
             os.write(descriptor, _separator(descriptor) + lines)
             os.fsync(descriptor)
         finally:
-            os.close(descriptor)  # gives the lock back, as does a crash
+            os.close(descriptor)  # frees the lock, as does a crash
 
     def read(self, *, since: float = 0.0, last: int | None = None) -> list[Entry]:
         """Entries from oldest to newest. A line that a crash cut short is left out."""
@@ -71,7 +71,7 @@ class Audit:
         return entries if last is None else entries[max(0, len(entries) - last) :]
 
     def follow(self, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:
-        """Entries as they are written from now on, for ever."""
+        """Entries as they are written from now on; does not end."""
         offset = self.path.stat().st_size if self.path.exists() else 0
         rest = b""
         while True:

@@ -1,4 +1,4 @@
-"""What the controller decided, kept so that every apply goes by it until the controller decides anew."""
+"""What the controller decided, kept so that every apply follows it until the controller decides again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Decisions:
 
 
 def read(path: Path) -> Decisions:
-    """What was kept. Nothing where there is nothing, or nothing that makes sense: then static shares count."""
+    """The kept decisions; none without a readable file: then static shares apply."""
     try:
         document = json.loads(path.read_text())
         if document["format"] != FORMAT:
@@ -34,7 +34,7 @@ def read(path: Path) -> Decisions:
 
 
 def write(path: Path, decisions: Decisions) -> None:
-    """Keep them, on the disk before this returns."""
+    """Write them, on disk before this returns."""
     document = {
         "format": FORMAT,
         "at": decisions.at,
@@ -45,5 +45,5 @@ def write(path: Path, decisions: Decisions) -> None:
 
 
 def forget(path: Path) -> None:
-    """Let static shares count again."""
+    """Remove the decisions: static shares apply again."""
     path.unlink(missing_ok=True)

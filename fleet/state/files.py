@@ -1,4 +1,4 @@
-"""Reading what a person names, and writing so that a crash leaves the old file or the new one, never half of either."""
+"""Reads files that a person names; writes so that a crash leaves the old file or the new one, never a part of one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_named(path: str) -> bytes:
 
 @lru_cache(maxsize=1)
 def _standard_input() -> bytes:
-    """It can be read once only, and both the name and the manifest are wanted of it."""
+    """Standard input, read once: both the name and the manifest are taken from it."""
     return sys.stdin.buffer.read()
 
 
@@ -46,7 +46,7 @@ def write_all(files: Mapping[Path, bytes], *, mode: int = 0o600, lasting: bool =
     """Replace these files, each in one step: a reader sees the old one or the new one, also after a power failure.
 
     All are written under temporary names beside them, and flushed to the disk, before the first is renamed. Raises
-    FleetError. lasting: False spares the disk; after a crash of the machine an old file may be there, or an empty one.
+    FleetError. lasting: False does not flush; after a crash of the machine the file may be the old one, or empty.
     """
     at = Path()
     with ExitStack() as leftovers:
@@ -64,7 +64,7 @@ def write_all(files: Mapping[Path, bytes], *, mode: int = 0o600, lasting: bool =
 
 
 def rewrite(path: Path, text: str) -> None:
-    """Replace a person's file in one step, with its mode and owner, through whatever link leads to it."""
+    """Replace a person's file in one step, with its mode and owner, also through symbolic links."""
     real = path.resolve()
     facts = real.stat()
     write_whole(real, text, mode=facts.st_mode & 0o7777)
@@ -73,7 +73,7 @@ def rewrite(path: Path, text: str) -> None:
 
 
 def cannot_write(path: Path, error: OSError) -> FleetError:
-    """What to say when the system refuses a file."""
+    """The error for a file that the system refuses to write, with a hint."""
     hint = "run as the user who owns the fleet, or set FLEET_HOME to a folder of your own"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "free some space there, or set FLEET_HOME to a folder that has some"

@@ -1,7 +1,7 @@
-"""The locks of a fleet: one command changes it at a time, and whoever waits is told for whom.
+"""The locks of a fleet: one command changes it at a time, and a command that waits is told which one holds it.
 
-flock belongs to the open file, so the kernel frees it when its holder dies, however it dies. What is written in the
-file is for people only and may be stale; it is believed only while the lock is held.
+flock belongs to the open file, so the kernel frees it when its holder dies, however it dies. The text in the file is
+for people and may be stale; it is used only while the lock is held.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from fleet.state.paths import Places
 
 _POLL_SECONDS = 0.1
 BRIEF_SECONDS = 15.0
-"""How long a holder that only holds it for moments is waited for by everybody."""
+"""How long every command waits for a holder that is ``brief``."""
 _UNKNOWN_SECONDS = 1.0  # between taking the lock and writing who has it
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds the lock. ``since`` is Unix time.  brief: it lets go within moments, as the controller does."""
+    """Who holds the lock. ``since`` is Unix time.  brief: it frees the lock within moments, as the controller does."""
 
     pid: int
     command: str
@@ -93,7 +93,7 @@ class Lock:
             self._descriptor, self._made = descriptor, made
 
     def release(self) -> None:
-        """Let go of the lock; harmless when it is not held."""
+        """Free the lock; does nothing when it is not held."""
         if self._descriptor is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
@@ -102,13 +102,13 @@ class Lock:
             self._descriptor = None
 
     def _remove_unused(self) -> None:
-        """A fleet's folder with nothing but the lock in it goes with the lock: what is refused leaves nothing."""
+        """Remove a fleet's folder that holds nothing but the lock: a refused command leaves nothing."""
         run, root = self._path.parent, self._path.parent.parent
         if os.listdir(run) != [self._path.name] or os.listdir(root) != [run.name]:
             return
         self._path.unlink()
         for folder in dict.fromkeys((run, root, *self._made)):
-            folder.rmdir()  # an OSError ends it: somebody put something there
+            folder.rmdir()  # an OSError ends it: another process put a file there
 
     def _take(self, descriptor: int) -> None:
         began = time.monotonic()
@@ -122,7 +122,7 @@ class Lock:
             time.sleep(_POLL_SECONDS)
 
     def _patience_seconds(self) -> float:
-        """Two that are brief do not wait for each other."""
+        """How long to wait for the holder; two brief ones do not wait for each other."""
         if self._brief:
             return self._wait_seconds
         holder = _read(self._path)
@@ -134,14 +134,12 @@ class Lock:
         who = str(holder) if holder is not None else "another command"
         hint = "wait until it is done"
         if holder is not None:
-            hint += (
-                f"; if it hangs, end it with `kill {holder.pid}` and run your command: it takes up where that one was"
-            )
+            hint += f"; if it hangs, end it with `kill {holder.pid}` and run your command again: it does the rest"
         return LockHeld(f"fleet {self._fleet!r} {self._taken} {who}", hint=self._hint or hint)
 
 
 def holder(places: Places) -> Holder | None:
-    """Who holds the lock now, or None when nobody does. Takes nothing away from anybody."""
+    """Who holds the lock now, or None. Does not take the lock."""
     try:
         descriptor = os.open(places.lock, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -171,12 +169,12 @@ def is_held(path: Path) -> bool:
 
 
 def _missing_folders(folder: Path) -> tuple[Path, ...]:
-    """The folder and those above it that are not there yet, the innermost first."""
+    """The folder and those above it that do not exist yet, the innermost first."""
     return tuple(itertools.takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
 
 
 def _is_still_at(descriptor: int, path: Path) -> bool:
-    """Whoever held it before may have removed it, and a lock on a removed file keeps nobody out."""
+    """False when an earlier holder has removed the file: a lock on a removed file protects nothing."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

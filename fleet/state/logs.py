@@ -55,7 +55,7 @@ def follow(
     from_sizes: dict[Path, int],
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Line]:
-    """Lines as they are written, for ever; replicas that appear later are followed too."""
+    """Lines as they are written; does not end. Replicas that appear later are followed too."""
     tails: dict[str, _Tail] = {}
     while True:
         known = files(folder)

@@ -46,7 +46,7 @@ class Override:
 
 
 def read(path: Path) -> tuple[Override, ...]:
-    """Every exception in the file, ended ones included. Raises FleetError where the file makes no sense."""
+    """Every exception in the file, ended ones included. Raises FleetError for a file that cannot be read."""
     try:
         text = path.read_text()
     except FileNotFoundError:
@@ -57,12 +57,12 @@ def read(path: Path) -> tuple[Override, ...]:
         rows = yaml.safe_load(text) or []
         return tuple(_override(row) for row in rows)
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        hint = "mend the file by hand, or remove it: then the manifest alone counts"
+        hint = "fix the file by hand, or remove it: then the manifest alone applies"
         raise FleetError(f"{path} cannot be read: {error}", hint=hint) from error
 
 
 def write(path: Path, overrides: Sequence[Override], *, fleet: str, now: float) -> None:
-    """Keep those that have not ended; without any the file goes away."""
+    """Write those that have not ended; without any, remove the file."""
     rows = [_row(one) for one in overrides if one.holds(now)]
     if not rows:
         path.unlink(missing_ok=True)
@@ -74,7 +74,7 @@ def write(path: Path, overrides: Sequence[Override], *, fleet: str, now: float) 
 
 
 def added(overrides: Iterable[Override], *new: Override) -> tuple[Override, ...]:
-    """With these; each takes the place of an earlier one of its kind for its target."""
+    """All, with these added; each replaces an earlier one of its kind for its target."""
     replaced = {(one.kind, one.target) for one in new}
     return (*(one for one in overrides if (one.kind, one.target) not in replaced), *new)
 
@@ -82,7 +82,7 @@ def added(overrides: Iterable[Override], *new: Override) -> tuple[Override, ...]
 def ended(
     overrides: Iterable[Override], targets: Collection[str], *, kinds: Collection[Kind] = KINDS
 ) -> tuple[Override, ...]:
-    """Without those for these targets. A group takes the exceptions of its replicas along."""
+    """All but those for these targets; for a group, those of its replicas are removed too."""
     return tuple(one for one in overrides if one.kind not in kinds or not _concerns(one, targets))
 
 

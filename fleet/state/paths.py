@@ -1,4 +1,4 @@
-"""Where the files of one fleet are: names of paths, nothing is read or made here."""
+"""Where the files of one fleet are: paths only, nothing is read or created here."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Places:
 
     @property
     def lock(self) -> Path:
-        """Held by whoever changes the fleet."""
+        """The lock of the command that changes the fleet."""
         return self.run / "lock"
 
     @property
@@ -90,7 +90,7 @@ class Places:
 
     @property
     def audit(self) -> Path:
-        """What happened, by whom, why: append-only."""
+        """The audit log: what happened, by whom and why; append-only."""
         return self.state / "audit.ndjson"
 
     @property
@@ -110,7 +110,7 @@ class Places:
 
     @property
     def controller(self) -> Path:
-        """What the controller saw and thought at its last look."""
+        """The controller's last look and its memory."""
         return self.run / "controller.json"
 
     @property
@@ -144,12 +144,12 @@ def default_home() -> Path:
 
 
 def home_of(environ: Mapping[str, str]) -> Path:
-    """The same folder as ``settings.load().home``, for who must answer before pydantic is imported."""
+    """The same folder as ``settings.load().home``, for code that must not import pydantic."""
     return Path(environ["FLEET_HOME"]) if "FLEET_HOME" in environ else default_home()
 
 
 def check_socket_path(path: Path, *, suffix_bytes: int = 0) -> None:
-    """Refuse a path the kernel would refuse to bind, with ``suffix_bytes`` more that somebody adds to it.
+    """Raise FleetError for a path that is too long to bind, with ``suffix_bytes`` more that the daemon adds to it.
 
     supervisord binds ``<path>.<pid>`` first.
     """

@@ -96,7 +96,7 @@ class History:
         return self.folder / f"{number:04d}.json"
 
     def _readable(self, number: int) -> Revision | None:
-        """A file that somebody broke must not keep the next apply from writing a good one."""
+        """A broken file must not keep the next apply from writing a good one."""
         try:
             return self._read(number)
         except FleetError:

@@ -32,7 +32,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _patch_for(path: Path) -> None:
-    """Whatever is wrong with the document is told by whoever reads it in earnest."""
+    """Patch the process for a green pool; a wrong document is reported when it is read again."""
     import json
 
     try:

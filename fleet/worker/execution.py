@@ -28,7 +28,7 @@ def bound() -> Application:
 
 
 def preload(path: str, replica: str, *, level: str, style: str) -> None:
-    """Once in a process that inherited nothing, before its slots or itself are prepared: a log, and the app's code."""
+    """Once in a process that inherited nothing, before its slots or itself are prepared: set up log and app."""
     logging_setup.set_up(replica, level=level, style=style)
     faulthandler.enable()
     application = load(path)
@@ -61,5 +61,5 @@ async def perform_async(call: Call) -> Outcome:
 
 
 def record_end(call: Call, ending: Ending, detail: str) -> None:
-    """Record the end of a task that could not tell itself. Here and not in the worker's loop: a backend may be slow."""
+    """Record the end of a task that could not report it. In a slot, not in the worker's loop: a backend may be slow."""
     bound().record_end(call, ending, detail)

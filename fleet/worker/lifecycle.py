@@ -1,11 +1,11 @@
-"""The life of a worker as one table: state x event -> next state and what to do.
+"""The states of a worker as one table: state x event -> next state and action.
 
     STARTING ──connected──▶ READY ◀──resume/hold──▶ HELD
         └──────────── term ────┴──────── term ───────┴──▶ DRAINING ──empty──▶ STOPPED
                      (term again, quit, deadline)  ──▶    COLD     ──empty──▶ STOPPED
 
 The table decides and touches nothing; the consumer carries the action out. A hold is revocable, a drain is not: a
-supervisor that sent TERM waits for the process to go.
+supervisor that sent TERM waits for the process to end.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import Enum
 
 
 class State(Enum):
-    """Where a worker is in its life. The value is the word in its record."""
+    """State of a worker. The value is the word in its record."""
 
     STARTING = "starting"
     READY = "ready"
@@ -41,7 +41,7 @@ class Action(Enum):
 
     NOTHING = "nothing"
     ANNOUNCE = "announce"
-    """Tell the world that this worker consumes now."""
+    """Announce that this worker consumes now."""
     HAND_BACK = "hand back"
     """Stop fetching; what has not started goes back to its queue; what runs goes on."""
     DRAIN = "drain"
@@ -92,19 +92,19 @@ RECORD_STATES = {
 EXIT_DONE = 0
 """Stopped as asked, warm or cold; tasks that were cut are in their queues again."""
 EXIT_FAILED = 1
-"""Could not start: the app cannot be imported, the options make no sense."""
+"""Could not start: the app cannot be imported, or the options are wrong."""
 EXIT_REPLACE = 75
-"""The process gave itself up (a solo task ran into its hard time limit) and wants to be started again."""
+"""The process ended itself (a solo task exceeded its hard time limit) and is to be started again."""
 
 
 class Lifecycle:
-    """Where this worker is now. ``tell`` moves it and returns what is to be done."""
+    """State of this worker. ``on_event`` changes it and returns what is to be done."""
 
     def __init__(self) -> None:
         self.state = State.STARTING
 
     def on_event(self, event: Event) -> Action:
-        """Something happened."""
+        """Change the state; returns what the consumer must do."""
         self.state, action = cell(self.state, event)
         return action
 
@@ -115,7 +115,7 @@ class Lifecycle:
 
     @property
     def leaving(self) -> bool:
-        """Whether the process is on its way out."""
+        """Whether the process drains or stops."""
         return self.state in (State.DRAINING, State.COLD, State.STOPPED)
 
     @property

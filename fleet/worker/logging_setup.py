@@ -29,14 +29,14 @@ def set_up(replica: str, *, level: str = "INFO", style: str = "text") -> None:
 
 
 def set_level(level: str) -> None:
-    """Another level from now on: here at once, in children that were forked before when they run their next task."""
+    """Change the level: here at once, in children that were forked before when they run their next task."""
     logging.getLogger().setLevel(level)
     if _said is not None:
         _said[0] = logging.getLogger().level // _STEP
 
 
 def apply_level() -> None:
-    """For a slot, before a task: the worker may have another level since. Costs one comparison as a rule."""
+    """For a slot, before a task: follow a level that the worker has changed. Usually one comparison."""
     global _heard
     if _said is not None and _said[0] != _heard:
         _heard = _said[0]

@@ -1,4 +1,4 @@
-"""What one worker process was started to be: its options, read from a launch document or built by the command line."""
+"""The options of one worker process, read from a launch document or built by the command line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class WorkerOptions:
 
 
 def read_document(path: Path) -> WorkerOptions:
-    """The options in a launch document. Raises FleetError where it cannot be read or is of another shape."""
+    """The options in a launch document. Raises FleetError where it cannot be read or has a wrong shape."""
     try:
         document = launch_document.read(path)
         url = document.broker_url
@@ -52,4 +52,4 @@ def read_document(path: Path) -> WorkerOptions:
     )
 
 
-_APPLY_AGAIN = "run `fleet apply` again: it writes the document anew"
+_APPLY_AGAIN = "run `fleet apply` again: it writes a new document"

@@ -1,4 +1,4 @@
-"""Signals as numbers in a socket: whichever thread is awake heeds them, also while the main thread is in C code.
+"""Signals as numbers in a socket: any thread that is awake handles them, also while the main thread is in C code.
 
 Python runs a signal handler in the main thread and only between bytecodes: a solo task inside a C call would keep TERM
 waiting. The wake-up descriptor is written by the interpreter's C handler at once, and it is the only source here: the
@@ -38,7 +38,7 @@ class SignalBox:
         os.register_at_fork(after_in_child=_as_before)
 
     def take(self) -> list[int]:
-        """The signals that came since the last call, in order; each is taken once, by whichever thread asks first."""
+        """The signals that came since the last call, in order; each is taken once, by the thread that asks first."""
         try:
             numbers = self._read.recv(4096)
         except (BlockingIOError, InterruptedError):
@@ -46,14 +46,14 @@ class SignalBox:
         return [number for number in numbers if number in HEEDED]
 
     def close(self) -> None:
-        """Collect no more."""
+        """Stop collecting."""
         if signal.getsignal(signal.SIGTERM) is _leave_to_the_box:
             signal.set_wakeup_fd(-1)
         self._read.close()
         self._write.close()
 
     def post(self, signum: int) -> None:
-        """As if that signal had come."""
+        """Add a signal as if it had come."""
         self._write.send(bytes([signum]))
 
 
@@ -67,7 +67,7 @@ def _leave_to_the_box(signum: int, frame: FrameType | None) -> None:
 
 
 def _as_before() -> None:
-    """In a forked child: ``multiprocessing.Pool.terminate`` relies on TERM, and nobody would read the box."""
+    """In a forked child: ``multiprocessing.Pool.terminate`` relies on TERM, and no code would read the box."""
     signal.set_wakeup_fd(-1)
     for signum in HEEDED:
         if signal.getsignal(signum) is _leave_to_the_box:

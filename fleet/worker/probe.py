@@ -20,7 +20,7 @@ _LAYOUT_OPTIONS = ("global_keyprefix", "sep", "priority_steps")
 
 
 def probe(path: str) -> dict[str, Any]:
-    """What the app at ``module:attr`` says of itself. Raises FleetError."""
+    """The facts of the app at ``module:attr``, as in the document above. Raises FleetError."""
     found = import_object(path)
     application = wrap(found, path)
     pool, concurrency = _celery_settings(found) if is_celery(found) else (None, None)
@@ -39,7 +39,7 @@ def _layout(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _celery_settings(app: Any) -> tuple[str | None, int | None]:
-    """``worker_pool`` and ``worker_concurrency``, None where they stand at Celery's defaults."""
+    """``worker_pool`` and ``worker_concurrency``, None where they are Celery's defaults."""
     app.loader.import_default_modules()
     app.finalize()
     pool = app.conf.worker_pool

@@ -45,7 +45,7 @@ log = logging.getLogger("fleet.worker")
 
 
 def run(options: WorkerOptions) -> int:
-    """Live a worker's life; the exit code. Logging is set up here, and errors that end it are logged, not raised."""
+    """Run a worker to its end; its exit code. Sets up logging; errors that end it are logged, not raised."""
     spec = options.spec
     logging_setup.set_up(options.replica, level=spec.log_level, style=spec.log_format)
     faulthandler.enable()
@@ -128,7 +128,7 @@ class Worker:
         _set_title(self.options)
         self.pool.register_with_event_loop(self.loop)
         gc.collect()
-        gc.freeze()  # what is there now stays: forked children then share its pages
+        gc.freeze()  # objects made so far stay: forked children then share their pages
         self.pool.start()
         self._start_answering()
         try:
@@ -158,12 +158,12 @@ class Worker:
         elif spec.type in GREEN:
             options |= self._green_options(spec.type)
         kind = pool_class(spec.class_path or spec.type)
-        if hasattr(kind, "foreign_class"):  # written for Celery, whose pools are given these
+        if hasattr(kind, "foreign_class"):  # written for Celery, which passes these to its pools
             options |= {"app": getattr(self.application, "app", None), "hostname": self.node}
         return kind(spec.concurrency, **options)
 
     def _green_options(self, kind: str) -> dict[str, Any]:
-        import psutil  # noqa: F401  (for `on_blocked`: a process that stands still cannot import any more)
+        import psutil  # noqa: F401  (for `on_blocked`: a blocked process cannot import any more)
 
         options: dict[str, Any] = {"on_blocked": self._on_blocked}
         return options if kind == "gevent" else {**options, "on_lifecycle": self.application.on_pool_lifecycle}
@@ -200,7 +200,7 @@ class Worker:
         )
 
     def _make_control(self) -> Control | None:
-        """For Celery apps: their tools expect it. A registry has none, and is spared two connections per replica."""
+        """For Celery apps, whose tools expect it. A registry has none, which saves two connections per replica."""
         remote = self.application.remote()
         if remote is None:
             return None
@@ -217,7 +217,7 @@ class Worker:
 
     def _start_answering(self) -> None:
         if self.control is not None:
-            self.control.attend()  # who is ready can be reached
+            self.control.attend()  # a ready worker can be reached
         if self.parts.submission.is_inline:
             self.housekeeping = HousekeepingThread(self.consumer, self.control, box_fd=self.box.fileno())
             self.parts.submission.before_inline = self.housekeeping.look
@@ -238,13 +238,13 @@ class Worker:
         self.loop.call_later(control.poll_seconds or POLL_SECONDS, partial(self._attend_in_loop, control))
 
     def _unwatch_control(self) -> None:
-        """Before its descriptors are closed: their numbers may come again for something else."""
+        """Call it before its descriptors are closed: the kernel may use their numbers again."""
         for fd in self._control_fds:
             self.loop.remove_reader(fd)
         self._control_fds = []
 
     def _close(self, *, crashed: bool = False) -> None:
-        """Whatever fails here, the rest is still done: the broker must get back what was not finished."""
+        """Close everything, also after an error: the broker must get back what was not finished."""
         for step in self._closing_steps(crashed=crashed):
             try:
                 step()
@@ -317,7 +317,7 @@ def _nothing() -> None:
 
 
 def _open_record(options: WorkerOptions, *, slots: int) -> Record:
-    """The record of this process; a worker run by hand without one gets a file that nobody reads."""
+    """The record of this process; a worker run by hand gets a temporary file."""
     path = options.record_path
     if path is None:
         import tempfile

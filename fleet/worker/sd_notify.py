@@ -1,4 +1,4 @@
-"""The sd_notify protocol: telling whoever started this process that it is ready, or on its way out."""
+"""The sd_notify protocol: tells the parent (systemd) that this process is ready, or stops."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 
 
 def tell(*words: str) -> bool:
-    """Send ``READY=1``, ``STOPPING=1``, ``STATUS=…`` to NOTIFY_SOCKET; whether somebody listens. Never raises."""
+    """Send ``READY=1``, ``STOPPING=1``, ``STATUS=…`` to NOTIFY_SOCKET; whether it was sent. Never raises."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return False

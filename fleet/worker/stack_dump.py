@@ -1,7 +1,7 @@
-"""Where does it hang? USR1 writes what every thread, greenlet, coroutine and child does now into the log.
+"""On USR1, writes the stacks of every thread, greenlet, coroutine and child to the log.
 
 Twice, because the two ways fail differently. First the interpreter's C handler writes the bare stacks of all threads,
-at once, whatever the process is doing: also in C code that never gives the interpreter back. Then the loop, or for a
+at once, whatever the process is doing: also in C code that never releases the interpreter. Then the loop, or for a
 busy solo worker the housekeeping thread, writes them again with names and tasks, and with what C cannot see.
 Children get USR2, which is the bare kind alone; so does a worker that is sent USR2 itself.
 """
@@ -42,7 +42,7 @@ class Stack(NamedTuple):
 
 
 def answer() -> None:
-    """From now on this process answers USR1 and USR2. After ``SignalBox.install``, whose handler is called as well."""
+    """Make this process answer USR1 and USR2. Call it after ``SignalBox.install``, whose handler is called as well."""
     faulthandler.register(STACKS, all_threads=True, chain=True)
     answer_bare()
 
@@ -50,7 +50,7 @@ def answer() -> None:
 def write(pool: BasePool, running: Iterable[Job]) -> None:
     """Everything of this process, then one child after the other. The caller holds the channel's lock.
 
-    running: a view that stays true, since children are asked later.
+    running: a live view, since children are asked later.
     """
     for stack in merged(current()):
         what = f" runs {stack.task}" if stack.task else ""
@@ -62,13 +62,13 @@ def current() -> Iterator[Stack]:
     """Threads, then greenlets and coroutines that wait. The one that runs in a thread is seen as the thread's stack."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, top in sys._current_frames().items():
-        # gevent and eventlet know their threads by other numbers; the one that asks is known all the same.
+        # gevent and eventlet give threads different numbers; the one that asks is known in any case.
         name = threading.current_thread().name if top is sys._getframe() else names.get(ident, f"{ident:#x}")
         yield _stack(f"thread {name}", _frames_below(top))
     greenlet: Any = getattr(sys.modules.get("greenlet"), "greenlet", ())
     asyncio_task: Any = getattr(sys.modules.get("asyncio"), "Task", ())
     for thing in gc.get_objects():
-        kind = type(thing)  # and not isinstance, which asks the object itself: proxies may answer with an error
+        kind = type(thing)  # not isinstance, which asks the object itself: proxies may raise
         if kind is CoroutineType:
             if thing.cr_code.co_filename == execution.__file__:  # the pool steps through it, no Task knows it
                 yield _stack(f"coroutine {thing.__qualname__}", list(_frames_of(thing)))
@@ -80,7 +80,7 @@ def current() -> Iterator[Stack]:
 
 
 def merged(stacks: Iterable[Stack]) -> list[Stack]:
-    """Idle ones that wait at the same place are told once: a pool may hold a thousand of them."""
+    """Idle ones that wait at the same place become one entry: a pool may hold a thousand of them."""
     found: dict[tuple[str, str], list[Stack]] = {}
     for stack in stacks:
         found.setdefault((stack.task or "", stack.text), []).append(stack)
@@ -131,7 +131,7 @@ def _ask_children(pool: BasePool, running: Iterable[Job]) -> None:
 
 def _ask_child(pool: BasePool, running: Iterable[Job], pid: int) -> None:
     if not any(slot["pid"] == pid for slot in pool.info.get("slots", ())):
-        return  # it has left in between
+        return  # it has ended in between
     calls = [job.call for job in running if job.handle is not None and job.handle.pid == pid]
     what = f"runs {calls[0].name}[{calls[0].id}]" if calls else "runs no task"
     log.warning("child %d %s; its stack:", pid, what)

@@ -126,7 +126,7 @@ def test_an_unknown_group_is_refused_with_the_likely_one() -> None:
 
 @pytest.mark.parametrize("count", [-1, 10_001])
 def test_a_number_that_cannot_be_is_refused(count: int) -> None:
-    with pytest.raises(UsageError, match="no number of replicas"):
+    with pytest.raises(UsageError, match="not a number of replicas"):
         set_replicas(GOOD, {"thumbs": count})
 
 

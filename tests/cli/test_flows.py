@@ -236,7 +236,7 @@ def test_rollback_is_an_ordinary_plan_and_a_new_revision(desk: Desk) -> None:
     desk.fleet("apply")
     assert "3 to stop" in desk.fleet("rollback", "--dry-run").out
     said = desk.fleet("rollback")
-    assert "still say what they said" in said.err
+    assert "did not change; the next apply follows them" in said.err
     assert len(desk.pids()) == 5
     revisions = desk.fleet("history", "-o", "json").json["revisions"]
     assert [(one["revision"], one["message"], one["current"]) for one in revisions] == [
@@ -329,7 +329,7 @@ def test_a_kept_plan_is_done_exactly_or_refused(desk: Desk) -> None:
     desk.fleet("apply", "plan.json")
     assert len(desk.pids()) == 7, "the plan counts, not the file as it is now"
     said = desk.fleet("apply", "plan.json", code=7)
-    assert "is not what it was when the plan was made" in said.err
+    assert "has changed since the plan was made" in said.err
 
 
 def test_a_kept_plan_is_stale_when_the_world_has_moved(desk: Desk) -> None:
@@ -383,7 +383,7 @@ def test_a_pool_that_is_not_installed_is_refused_before_anything_is_done(
 
 def test_down_takes_everything_away_and_apply_by_name_brings_it_back(desk: Desk) -> None:
     desk.fleet("apply")
-    assert "say so with --yes" in desk.fleet("down", code=9).err
+    assert "confirm with --yes" in desk.fleet("down", code=9).err
     desk.fleet("down", "--yes")
     assert desk.pids() == {}
     assert not desk.world.up
@@ -460,7 +460,7 @@ def test_a_rotated_secret_replaces_its_workers(desk: Desk) -> None:
 def test_init_writes_what_validates(desk: Desk) -> None:
     desk.fleet("init", "new")
     assert desk.fleet("validate", "new/fleet.yaml", "--strict").code == 0
-    assert "is there already" in desk.fleet("init", "new", code=64).err
+    assert "exists already" in desk.fleet("init", "new", code=64).err
     desk.fleet("init", "new", "--force", "--name", "other")
     assert "metadata: {name: other}" in (desk.folder / "new/fleet.yaml").read_text()
 

@@ -154,13 +154,13 @@ def test_without_matplotlib_it_says_what_to_install(stage: Desk, monkeypatch: py
         (["--workload", "calm"], "invalid choice: 'calm'"),
         (["--policy", "hope"], "invalid choice: 'hope'"),
         (["--workload", "spike", "--arrivals", "load.csv"], "not allowed with"),
-        (["--duration", "0s"], "--duration 0s makes no sense"),
-        (["--duration", "30d"], "--duration 720h makes no sense"),
-        (["--picture", "run.gif"], "run.gif is no picture fleet can draw"),
+        (["--duration", "0s"], "--duration 0s is out of range"),
+        (["--duration", "30d"], "--duration 720h is out of range"),
+        (["--picture", "run.gif"], "run.gif is not a kind of picture that fleet can draw"),
         (["--picture", "nowhere/run.png"], "there is no folder"),
         (["--arrivals", "load.csv"], "load.csv:3: no group takes from queue 'thumb'"),
         (["--arrivals", "bytes.csv"], "bytes.csv is not UTF-8 text"),
-        (["thumbs"], "'thumbs' is no manifest"),
+        (["thumbs"], "'thumbs' is not a manifest"),
     ],
 )
 def test_what_makes_no_sense_is_a_mistake_of_usage(stage: Desk, words: list[str], said: str) -> None:

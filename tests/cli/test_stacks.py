@@ -65,7 +65,7 @@ def test_what_a_worker_writes_about_itself_is_printed(desk: Desk, home: Path) ->
 def test_a_program_that_is_no_worker_is_never_signalled(desk: Desk, home: Path) -> None:
     said = desk.fleet("stacks", "--fleet", "shop", "thumbs", "clock", code=9)
 
-    assert "clock.0 is not fleet's worker" in said.err
+    assert "clock.0 is not one of fleet's own workers" in said.err
     assert (home / "log" / "thumbs.0.log").read_text() == "", "one was asked before all were looked at"
     everybody = desk.fleet("stacks", "--fleet", "shop", "-o", "json").json
     assert [one["replica"] for one in everybody] == ["thumbs.0"]

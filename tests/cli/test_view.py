@@ -61,7 +61,7 @@ def test_a_fleet_in_trouble() -> None:
         "fleet shop, revision 3: not ready, differs from what was applied",
         "reports: 0 of 1 ready: reports.0",
         "thumbs: 0 of 3 ready: thumbs.2, thumbs.1",
-        "processes without a supervisor: 77 (thumbs.2); `fleet apply` or `fleet doctor --fix` ends them",
+        "processes that supervisord does not run: 77 (thumbs.2); `fleet apply` or `fleet doctor --fix` ends them",
         "override: thumbs paused, by ana",
     ]
 

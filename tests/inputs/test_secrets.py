@@ -167,7 +167,7 @@ def test_key_is_kept_once_for_its_owner_only(tmp_path: Path) -> None:
 
 def test_commands_that_meet_get_the_same_key(tmp_path: Path) -> None:
     path = tmp_path / "key"
-    program = "import sys; from pathlib import Path; from fleet import secrets; path = Path(sys.argv[1]); "
+    program = "import sys; from pathlib import Path; from fleet.inputs import secrets; path = Path(sys.argv[1]); "
     program += "sys.stdin.read(); secrets.keep_key(path); print(secrets.fleet_key(path).hex())"
     several = [
         subprocess.Popen([sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -1,7 +1,7 @@
-"""supervisord as the place where replicas live.
+"""Runs replicas under supervisord.
 
 One daemon per fleet, one program per replica, one file per program. A replica's file is written by the step that
-starts it and removed by the step that forgets it, so the folder always mirrors what runs.
+starts it and removed by the step that forgets it, so the folder always shows what runs.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SupervisorBackend:
         try:
             rows = self._rpc.processes()
         except DaemonDown:
-            self._refuse_deaf_daemon()
+            self._refuse_unanswering_daemon()
             strays = Table.read().strays(self.places.specs, supervised={})
             return Observed(self.places.fleet, up=False, strays=strays)
         table = Table.read()
@@ -76,7 +76,7 @@ class SupervisorBackend:
         )
 
     def _seen(self, name: str, row: Process, digest: str, table: Table) -> ObservedReplica:
-        now = time.time()  # before the record is read: seconds that are counted up to now then never go back
+        now = time.time()  # before the record is read: then seconds counted up to now never decrease
         sight = Sight(
             name=name,
             digest=digest,
@@ -98,7 +98,7 @@ class SupervisorBackend:
         return observed(Sight(name, launch.digest, None, launch, record, memory_bytes=0, now=time.time()))
 
     def _answers(self, name: str, row: Process) -> bool | None:
-        """The embedded broker's own word; None for what cannot be asked."""
+        """Whether the embedded broker answers; None for programs that cannot be asked."""
         if not name.startswith(f"{BROKER_GROUP}.") or not row.pid:
             return None
         return embedded.ping(embedded.url(self.places))
@@ -108,8 +108,8 @@ class SupervisorBackend:
     def prepare(self, desired: Desired) -> None:
         """Make supervisord run with room for ``desired``.
 
-        A daemon that starts anew starts empty: program files of an earlier life are removed first, so that nothing runs
-        that no step asked for. Replicas of that life which still drain hold their lock, and a new one waits for it.
+        A daemon starts empty: program files of an earlier one are removed first, so that nothing runs without a
+        step. Replicas of the earlier daemon that still drain hold their lock, and a new one waits for it.
         """
         replicas = sum(group.replicas + group.rollout.max_surge for group in desired.groups.values())
         self._folder.make()
@@ -122,7 +122,7 @@ class SupervisorBackend:
         self._daemon.start(replicas=replicas)
 
     def _is_up(self) -> bool:
-        """It runs and answers. One on its way out is given the time to go."""
+        """Whether it runs and answers; waits for the end of one that is shutting down."""
         try:
             self._rpc.ping()
         except DaemonLeaves:
@@ -131,7 +131,7 @@ class SupervisorBackend:
             return False
         except DaemonDown:
             if not self._daemon.await_shutdown(timeout_seconds=_LAST_MOMENTS_SECONDS):
-                self._refuse_deaf_daemon()
+                self._refuse_unanswering_daemon()
             return False
         return True
 
@@ -140,7 +140,7 @@ class SupervisorBackend:
         try:
             rows = self._rpc.processes()
         except DaemonDown:
-            self._refuse_deaf_daemon()
+            self._refuse_unanswering_daemon()
             self._daemon.remove_traces()
             return
         alive = sorted(row.full_name for row in rows if row.state not in STOPPED_STATES)
@@ -151,11 +151,11 @@ class SupervisorBackend:
         self._folder.clear()
 
     def close(self) -> None:
-        """Give up the connection; supervisord keeps running."""
+        """Close the connection; supervisord keeps running."""
         self._rpc.close()
 
-    def _refuse_deaf_daemon(self) -> None:
-        """Nobody listens, but the process lives: starting a second one would run everything twice."""
+    def _refuse_unanswering_daemon(self) -> None:
+        """Raise Unreachable for a daemon that runs and does not answer: a second one would run everything twice."""
         if pids := self._daemon.pids():
             message = f"supervisord runs ({', '.join(map(str, pids))}) but does not listen on {self.places.socket}"
             raise Unreachable(
@@ -171,7 +171,7 @@ class SupervisorBackend:
         kept = {replica.name for replica in here}
         fresh = [replica for replica in replicas if replica.name not in kept]
         self._strike_stopped([replica.name for replica in fresh if replica.name in owned], owned)
-        self._folder.mend(set(owned) - {replica.name for replica in fresh})
+        self._folder.restore(set(owned) - {replica.name for replica in fresh})
         if fresh:
             self._add(fresh, secrets, running=owned.keys())
         stopped = [replica for replica in here if owned[replica.name][0].state in STOPPED_STATES]
@@ -190,8 +190,8 @@ class SupervisorBackend:
         self._spawn([replica.name for replica in fresh])
 
     def _spawn(self, names: Sequence[str]) -> None:
-        """A few at a time: supervisord answers nobody while it forks what was added, and with dozens of workers that
-        import their apps beside it a hundred forks take longer than any call should."""
+        """Add a few at a time: supervisord answers no call while it forks what was added, and while dozens of workers
+        import their apps a hundred forks take longer than any call should."""
         for first in range(0, len(names), _SPAWNED_AT_ONCE):
             self._rpc.add(names[first : first + _SPAWNED_AT_ONCE])
 
@@ -200,7 +200,7 @@ class SupervisorBackend:
         return config.program_text(program, places=self.places, python=self._python)
 
     def _strike_stopped(self, names: Sequence[str], owned: Mapping[str, tuple[Process, str]]) -> None:
-        """Programs of another digest make room, if they have stopped."""
+        """Remove stopped programs of a different digest. Raises FleetError for one that runs."""
         for name in names:
             row, digest = owned[name]
             if row.state not in STOPPED_STATES:
@@ -208,9 +208,9 @@ class SupervisorBackend:
         self._rpc.remove(names)
 
     def resize(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
-        """Write their settings into their launch documents, which running workers look at; supervisord sees nothing.
+        """Write their settings into their launch documents, which running workers read; supervisord sees nothing.
 
-        What is written again though it says the same makes a worker go by it again.
+        A document that is written again without a change makes its worker follow it again.
         """
         owned = _owned(self._rpc.processes())
         for replica in replicas:
@@ -220,7 +220,7 @@ class SupervisorBackend:
         self._folder.rewrite({replica: self._program(replica) for replica in replicas}, secrets=secrets)
 
     def _settle(self, replicas: Sequence[Replica], secrets: Mapping[str, str]) -> None:
-        """Those that are about to run again run with these settings."""
+        """Write these settings for replicas that are about to run again."""
         known = {replica.name: self._folder.launch(replica.name) for replica in replicas}
         stale = [one for one in replicas if (launch := known[one.name]) is None or launch.spec != one.spec]
         self._folder.rewrite({replica: self._program(replica) for replica in stale}, secrets=secrets)
@@ -251,7 +251,7 @@ class SupervisorBackend:
             self._rpc.start([row.full_name for row in wanted[first : first + _SPAWNED_AT_ONCE]])
 
     def forget(self, names: Sequence[str]) -> None:
-        """Strike stopped replicas from supervisord and remove their files. Their logs stay."""
+        """Remove stopped replicas from supervisord, with their files. Their logs stay."""
         try:
             owned = _owned(self._rpc.processes())
         except DaemonDown:
@@ -271,8 +271,7 @@ class SupervisorBackend:
             records.set_hold(self.places.record_file(name), on=on)
 
     def reap(self, pids: Sequence[int]) -> None:
-        """Ask strays to drain and exit. One that says it drains already is left to it: a second TERM would cut it
-        short."""
+        """Ask strays to drain and exit, except those that drain already: a second TERM would interrupt their tasks."""
         for pid in set(pids) - self._supervised_pids():
             if not self._drains(pid):
                 signal_marked(pid, self.places.specs, signal.SIGTERM)
@@ -306,7 +305,7 @@ def _respawns(row: Process) -> bool:
 def _check(changes: Changes, *, written: Collection[str], running: Collection[str]) -> None:
     """What the daemon read must be what was written. Files of a killed apply may be added too: they start nothing.
 
-    Foreign programs come and go as their owner likes; they are not acted upon.
+    Changes of foreign programs are ignored.
     """
     missing = sorted(set(written) - changes.added)
     strange = sorted((changes.changed | changes.removed) & set(running) | (changes.added & set(running)))

@@ -1,6 +1,6 @@
 """supervisord's configuration as text: PURE.
 
-INI as supervisord reads it is a hostile serialisation: ``%`` expands, `` ;`` and `` #`` cut a value even inside
+INI as supervisord reads it is hard to write safely: ``%`` expands, `` ;`` and `` #`` cut a value even inside
 quotes, an include pattern is split at spaces and globbed. So nothing a person wrote gets in: names come from the
 pattern of replica names, and the paths of the fleet are escaped here, or refused where no escape exists.
 """
@@ -141,5 +141,5 @@ def _value(path: str | Path) -> str:
 
 
 def _word(path: str | Path) -> str:
-    """One word of a command line; quoting cannot protect a comment sign, so the quoted form is looked at again."""
+    """One word of a command line; quotes do not protect a comment sign, so the quoted form is checked again."""
     return check_path(shlex.quote(check_path(path))).replace("%", "%%")

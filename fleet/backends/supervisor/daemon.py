@@ -26,7 +26,7 @@ _KEPT_PREFIXES = ("LC_", "SSL_CERT_")
 
 
 class Daemon:
-    """Life and death of a fleet's supervisord."""
+    """Starts and ends a fleet's supervisord."""
 
     def __init__(self, places: Places, rpc: SupervisorRpc, *, python: str = sys.executable) -> None:
         self._places = places
@@ -34,7 +34,7 @@ class Daemon:
         self._python = python
 
     def pids(self) -> list[int]:
-        """supervisord processes with this fleet's configuration: none, one, or an accident."""
+        """supervisord processes with this fleet's configuration: none, one, or by accident several."""
         return supervisors(self._places.supervisord_conf)
 
     def start(self, *, replicas: int) -> None:
@@ -69,12 +69,12 @@ class Daemon:
         self.remove_traces()
 
     def remove_traces(self) -> None:
-        """The socket and pid file of a daemon that is gone."""
+        """Remove the socket and pid file of a daemon that is gone."""
         for trace in (self._places.socket, config.pidfile(self._places)):
             trace.unlink(missing_ok=True)
 
     def await_shutdown(self, *, timeout_seconds: float) -> bool:
-        """Give a daemon that is on its way out the time to go. True when none is left."""
+        """Wait for a daemon that is shutting down. True when none is left."""
         return all(await_end(pid, timeout_seconds=timeout_seconds) for pid in self.pids())
 
     def _configure(self, replicas: int) -> None:
@@ -86,7 +86,7 @@ class Daemon:
             write_all({conf: text})
 
     def _run(self) -> None:
-        """supervisord turns itself into a daemon; what it prints before that is why it did not."""
+        """Start it; what it prints before it becomes a daemon says why it could not."""
         command = [self._python, "-P", "-m", "supervisor.supervisord", "-c", str(self._places.supervisord_conf)]
         try:
             done = subprocess.run(
@@ -119,7 +119,7 @@ class Daemon:
 
 
 def daemon_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """What the daemon may know of the shell that happened to start it: no secrets, no virtual environment."""
+    """The part of the shell's environment that the daemon gets: no secrets, no virtual environment."""
     kept = {name: value for name, value in environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
     if "PYTHONPATH" in kept:
         parts = [str(Path(part).absolute()) for part in kept["PYTHONPATH"].split(os.pathsep) if part]

@@ -1,7 +1,7 @@
 """From what supervisord, a record and a launch document say to one observed replica: PURE.
 
-supervisord knows the process, the record knows the worker. A record counts only when it names the very process and
-digest that supervisord runs; otherwise it is the word of an earlier life.
+supervisord knows the process, the record knows the worker. A record is used only when it names the same process and
+digest that supervisord runs; otherwise an earlier process wrote it.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ UNSTARTED = "has files but was never started"
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Everything known about one replica at one moment. ``answers``: whether a program that can be asked (the embedded
-    broker) answers; None for the others."""
+    """Everything known about one replica at one moment. ``answers``: whether the embedded broker answers; None for
+    other programs."""
 
     name: str
     digest: str
@@ -77,7 +77,7 @@ def observed(sight: Sight) -> ObservedReplica:
 
 
 def _is_held(sight: Sight) -> bool:
-    """It takes no work, and stays. Who is told to stop has no use for a hold; its successor finds it in the record."""
+    """Whether it is held. A hold does not matter to one that stops; its successor finds it in the record."""
     is_going = sight.process is not None and sight.process.state is ProcessState.STOPPING
     return sight.record is not None and sight.record.hold and not is_going
 
@@ -115,13 +115,13 @@ def _living_state(sight: Sight) -> tuple[State, str]:
     amiss = health.condition in (Condition.STUCK, Condition.NOT_CONSUMING)
     note = f"{health.condition}: {health.reason}" if amiss else record.note
     if record.state == "draining" and record.resting and not record.hold:
-        return State.READY, note  # released, and about to notice
+        return State.READY, note  # released, and about to take tasks again
     return (State.DRAINING if record.state == "stopped" else State(record.state)), note
 
 
 def _foreign_state(sight: Sight, record: RecordView, spec: WorkerSpec) -> tuple[State, str]:
-    """A program that says nothing of itself is ready when it answers, or if it cannot be asked, when it has lived long
-    enough."""
+    """A program without a record of its own is ready when it answers or, if it cannot be asked, when it has run for
+    ``readyAfter``."""
     if sight.answers is not None:
         return (State.READY, "") if sight.answers else (State.STARTING, "does not answer yet")
     return (State.READY if sight.now - record.started_at >= spec.ready_after_seconds else State.STARTING), ""
@@ -141,7 +141,7 @@ def _uptime_seconds(sight: Sight) -> float:
 
 
 def _busy_seconds(record: RecordView | None, now: float) -> float:
-    """What has ended and what runs, by one clock: there is no jump when a task ends."""
+    """Seconds of tasks that ended and of those that run, by one clock: no jump when a task ends."""
     if record is None:
         return 0.0
     return record.busy_seconds + sum(max(0.0, now - task.since) for task in record.tasks)

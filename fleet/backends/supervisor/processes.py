@@ -1,9 +1,9 @@
-"""The processes of this machine as /proc tells: who is whose child, what memory they hold, whose mark they carry.
+"""The processes of this machine from /proc: their parents, memory and marks.
 
 The launcher marks a replica with ``FLEET_SPEC`` and ``FLEET_PID`` in its environment, and children inherit both. A
 process whose own pid is in ``FLEET_PID`` is therefore the main process of a replica, whatever its command line says.
-One pass over /proc reads one small file per process; environments are read only of those that no supervised replica
-explains.
+One pass over /proc reads one small file per process; environments are read only of those that are not below a
+supervised replica.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Proc:
-    """One process. ``started`` counts clock ticks since boot: with the pid it names a process for ever."""
+    """One process. ``started`` counts clock ticks since boot: with the pid it identifies the process."""
 
     pid: int
     parent: int
@@ -72,16 +72,16 @@ class Table:
         return found
 
     def memory_bytes(self, root: int) -> int:
-        """Resident memory of a process and its children. Pages they share are counted once for each of them: the true
-        share (PSS) costs the kernel milliseconds per process."""
+        """Resident memory of a process and all below it. Shared pages count once per process: the exact share (PSS)
+        costs the kernel milliseconds per process."""
         return sum(self.procs[pid].memory_bytes for pid in self.tree(root))
 
     def strays(self, specs: Path, *, supervised: Mapping[str, int]) -> tuple[Stray, ...]:
         """Processes with the mark of the fleet whose specs these are, below none of the supervised ones.
 
-        orphan: a replica's process without a supervisor.  duplicate: the same, while its supervisor runs another one.
-        leftover: what a replica of an earlier life had started. Of a tree only the root is told: the rest follows it.
-        What a running replica has set free on purpose (a daemon a task started) is its own affair and not told.
+        orphan: a replica's process without a supervisor.  duplicate: the same, while its supervisor runs a second one.
+        leftover: started by an earlier process of a replica. Of a tree only the root is returned.
+        A process that a running replica detached on purpose (a daemon a task started) is not returned.
         """
         explained = set(self._ancestry(os.getpid()))
         for pid in supervised.values():
@@ -121,7 +121,7 @@ def _read(pid: int, entry: os.DirEntry[str], own: int) -> Proc | None:
 
 
 def read_mark(pid: int, specs: Path) -> Mark | None:
-    """The mark a process carries for the fleet whose launch documents are in ``specs``."""
+    """The mark of a process of the fleet whose launch documents are in ``specs``; None without one."""
     folder = os.fsencode(specs) + b"/"
     environ = _bytes(pid, "environ").split(b"\0")
     spec = next((line[11:] for line in environ if line.startswith(b"FLEET_SPEC=" + folder)), None)
@@ -170,7 +170,7 @@ def supervisors(conf: Path) -> list[int]:
 
 
 def signal_marked(pid: int, specs: Path, signum: signal.Signals) -> bool:
-    """Signal a process, but only if it still is one of this fleet's: a pid may have been given to another meanwhile."""
+    """Signal a process, but only if it still is one of this fleet's: the kernel may have used the pid again."""
     try:
         handle = os.pidfd_open(pid)
     except OSError:

@@ -32,7 +32,7 @@ class Folder:
         self._seen: dict[str, tuple[_Stamp, LaunchDocument | None]] = {}
 
     def make(self) -> None:
-        """Every folder of the fleet, for its owner only."""
+        """Create every folder of the fleet, for its owner only."""
         places = self.places
         places.root.parent.mkdir(parents=True, exist_ok=True)
         for folder in (places.root, places.run, places.state, places.log, places.conf_d, places.specs, places.records):
@@ -45,7 +45,7 @@ class Folder:
         return self.places.records / f"{replica}.starts"
 
     def write(self, programs: Mapping[Replica, str], *, secrets: Mapping[str, str]) -> None:
-        """The launch documents and program files of these replicas. Documents are there before any program is."""
+        """Write the launch documents, then the program files of these replicas."""
         documents = {
             self.places.spec_file(replica.name): self.document(replica, text, secrets)
             for replica, text in programs.items()
@@ -58,7 +58,7 @@ class Folder:
     def rewrite(self, programs: Mapping[Replica, str], *, secrets: Mapping[str, str]) -> None:
         """Put these specs into the launch documents of replicas that are there already; all else in them stays.
 
-        A document that was lost is written anew, as the one of the program that is there.
+        A lost document is written again, for the digest of the existing program file.
         """
         documents = {}
         for replica, text in programs.items():
@@ -72,7 +72,7 @@ class Folder:
         write_all(documents)
 
     def remove(self, replicas: Iterable[str]) -> None:
-        """The program files and launch documents of these replicas. A program file that is not fleet's stays."""
+        """Remove the program files and launch documents of these replicas. A program file that is not fleet's stays."""
         for replica in replicas:
             if not is_replica(replica):
                 continue
@@ -83,15 +83,15 @@ class Folder:
             self.starts_file(replica).unlink(missing_ok=True)
 
     def remove_records(self, replicas: Iterable[str]) -> None:
-        """What these replicas wrote about themselves. Their logs and their lock files stay.
+        """Remove the records and crash histories of these replicas. Their logs and their lock files stay.
 
-        A process of an earlier start may still hold such a lock, and a new file of the same name would be another one.
+        An earlier process may still hold such a lock, and a lock on a new file of the same name would not exclude it.
         """
         for replica in replicas:
             self.places.record_file(replica).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Everything of fleet's in ``conf.d`` and ``specs``: for a daemon that does not run. Records stay."""
+        """Remove fleet's files in ``conf.d`` and ``specs``: for a daemon that does not run. Records stay."""
         self.remove(self.programs() | self.documents())
         for leftover in self.leftovers(older_than_seconds=0):
             leftover.unlink(missing_ok=True)
@@ -103,8 +103,8 @@ class Folder:
             name: launch.program for name, launch in known if _text(self.places.program_file(name)) != launch.program
         }
 
-    def mend(self, replicas: Iterable[str]) -> tuple[str, ...]:
-        """Restore program files of these running replicas that were edited or lost; returns whose they were."""
+    def restore(self, replicas: Iterable[str]) -> tuple[str, ...]:
+        """Restore program files of these running replicas that were edited or lost; returns their names."""
         edited = self.edited(replicas)
         write_all({self.places.program_file(name): text.encode() for name, text in edited.items()})
         return tuple(sorted(edited))
@@ -132,7 +132,7 @@ class Folder:
         return {path.stem for path in self.places.specs.glob("*.json") if is_replica(path.stem)}
 
     def foreign(self) -> tuple[Path, ...]:
-        """Program files that somebody else put into ``conf.d``."""
+        """Program files in ``conf.d`` that are not fleet's."""
         own = self.programs()
         return tuple(sorted(path for path in self.places.conf_d.glob("*.conf") if path.stem not in own))
 

@@ -1,8 +1,8 @@
-"""The one XML-RPC door to supervisord.
+"""All XML-RPC calls to supervisord.
 
 The protocol is plain XML-RPC over HTTP on a unix socket, so the standard library speaks it; ``supervisor.xmlrpc`` would
 import the whole HTTP server for the same twenty lines. Every call has a timeout, a failed connection gives a new proxy
-(a closed one keeps failing), and every fault leaves here as an error of fleet's with a hint.
+(a closed one keeps failing), and every fault is raised as an error of fleet's with a hint.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Refusal(FleetError):
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One line of supervisord's process list. ``started_at`` is Unix time in whole seconds, as it tells."""
+    """One line of supervisord's process list. ``started_at`` is Unix time in whole seconds."""
 
     group: str
     name: str
@@ -107,8 +107,8 @@ class SupervisorRpc:
     def processes(self) -> tuple[Process, ...]:
         """Everything the daemon runs or has stopped, foreign programs included.
 
-        supervisord looks after processes that ended between two calls, and else once a second; what it says at once may
-        be that old, so it is called twice.
+        supervisord notices ended processes between two calls, and else once a second; its first answer may be that old,
+        so it is called twice.
         """
         self.ping()
         rows: list[dict[str, Any]] = self._call(lambda proxy: proxy.supervisor.getAllProcessInfo())
@@ -120,11 +120,11 @@ class SupervisorRpc:
         return Changes(frozenset(added), frozenset(changed), frozenset(removed))
 
     def add(self, names: Sequence[str]) -> None:
-        """Take programs that were read into the running set; they start by themselves."""
+        """Add programs that were read; supervisord starts them by itself."""
         self._many("addProcessGroup", [(name,) for name in names], forgiven={Fault.ALREADY_ADDED})
 
     def remove(self, names: Sequence[str]) -> None:
-        """Strike stopped programs from the running set."""
+        """Remove stopped programs."""
         self._many("removeProcessGroup", [(name,) for name in names], forgiven={Fault.BAD_NAME})
 
     def start(self, names: Sequence[str]) -> None:
@@ -140,11 +140,11 @@ class SupervisorRpc:
         return int(self._call(lambda proxy: proxy.supervisor.getPID()))
 
     def ping(self) -> None:
-        """The daemon is up and takes calls, or the error that says why not."""
+        """Return if the daemon takes calls, else raise the error that says why not."""
         self._call(lambda proxy: proxy.supervisor.getState())
 
     def answers(self) -> bool:
-        """The daemon is up and takes calls."""
+        """Whether the daemon takes calls."""
         try:
             self.ping()
         except Unreachable:
@@ -156,13 +156,13 @@ class SupervisorRpc:
         self._call(lambda proxy: proxy.supervisor.shutdown())
 
     def close(self) -> None:
-        """Give up the connection."""
+        """Close the connection."""
         if self._proxy is not None:
             self._proxy("close")()
             self._proxy = None
 
     def _many(self, method: str, calls: Iterable[tuple[Any, ...]], *, forgiven: set[Fault]) -> None:
-        """One multicall; the first fault that is not forgiven is raised after all calls were made."""
+        """One multicall; after all calls were made, raise the first fault that is not in ``forgiven``."""
         batch = [{"methodName": f"supervisor.{method}", "params": list(params)} for params in calls]
         if not batch:
             return

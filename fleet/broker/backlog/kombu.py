@@ -25,13 +25,13 @@ from fleet.core.text.format import listed
 
 
 class KombuSource:
-    """Whatever kombu speaks to. RabbitMQ tells how many messages are ready, not since when, nor who has the others."""
+    """Every broker that kombu knows. RabbitMQ tells how many messages are ready, not since when."""
 
     def __init__(self, url: str, options: Mapping[str, Any], *, fleet: str, answer_seconds: float) -> None:  # noqa: ARG002
         self._url = url
         limits = _limits(url, options, answer_seconds)
         connection = kombu_connection(url, options={**options, **limits}, answer_seconds=answer_seconds)
-        connection.heartbeat = 0  # nobody sends them between two looks
+        connection.heartbeat = 0  # none are sent between two looks
         self._connection = connection
         self._gauge = Gauge(connection)
         connect_now(connection, within_seconds=answer_seconds)
@@ -73,7 +73,7 @@ def _in_folder(channel: Any, queues: Sequence[str]) -> dict[str, QueueSample]:
         for file in files:
             of_queue = moments.get(file.name.partition(".")[2])
             if of_queue is not None:
-                with suppress(FileNotFoundError):  # somebody has just taken it
+                with suppress(FileNotFoundError):  # a worker has just taken it
                     of_queue.append(file.stat().st_mtime)
     return {queue: _of_moments(moments[f"{queue}.msg"]) for queue in queues}
 

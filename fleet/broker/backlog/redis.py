@@ -37,7 +37,7 @@ class RedisSource:
         self._link = Link(self._access, name=f"fleet-samples:{fleet}")
 
     def sample(self, queues: Sequence[str]) -> Backlog:
-        """In two breaths: the second needs the time and the holders that the first brings."""
+        """Ask in two round trips: the second needs the time and the holders from the first."""
         lists = [key for queue in queues for key in self._access.lists(queue)]
         delayed = [self._keys.delayed(queue) for queue in queues]
         now_ms, leases, heads = self._ask_first(lists, delayed)
@@ -67,7 +67,7 @@ class RedisSource:
     def _count(
         self, lists: Sequence[str], delayed: Sequence[str], members: Sequence[tuple[str, str]], now_ms: int
     ) -> tuple[list[Any], list[Any], list[Any]]:
-        """How long each list is, how much is due in each delayed set, how much each holder holds: all in one breath, so
+        """How long each list is, how much is due in each delayed set, how much each holder holds: all in one trip, so
         that a message on its way from a list to a holder is hardly ever seen twice."""
         counts: list[tuple[Any, ...]] = [("LLEN", key) for key in lists]
         counts += [("ZCOUNT", key, "-inf", now_ms) for key in delayed]
@@ -76,12 +76,12 @@ class RedisSource:
         return list(islice(answers, len(lists))), list(islice(answers, len(delayed))), list(answers)
 
     def _waiting(self, lengths: Sequence[Any], due: Sequence[Any]) -> list[int | None]:
-        """Messages by queue: in its lists, and due in its delayed set, which nobody may have emptied for a while."""
+        """Messages by queue: in its lists, and due in its delayed set, which may not have been emptied for a while."""
         width = len(self._access.steps)
         return [_total((*lengths[width * place : width * (place + 1)], more)) for place, more in enumerate(due)]
 
     def _oldest(self, queues: Sequence[str], heads: Any, now_ms: int) -> list[float | None]:
-        """By queue. A server that runs no scripts for us lets nobody know."""
+        """Per queue, since when its oldest message waits, Unix seconds; None where it is not known."""
         if isinstance(heads, ResponseError):
             return [None] * len(queues)
         width = len(self._access.steps)
@@ -109,7 +109,7 @@ class RedisSource:
 
 
 def _milliseconds(clock: Any) -> int:
-    """The server's time; ours, where it does not tell."""
+    """The server's time in Unix seconds; ours where it does not tell."""
     if isinstance(clock, ResponseError):
         return int(time.time() * 1000)
     seconds, micros = clock

@@ -1,4 +1,4 @@
-"""What waits at the broker, looked at again and again: how much, for how long, and who holds what."""
+"""What waits at the broker, asked again and again: how much, for how long, and which holder has what."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Source(Protocol):
         ...
 
     def close(self, *, lost: bool) -> None:
-        """Disconnect; from a lost connection without a farewell, which nobody might ever answer."""
+        """Disconnect; when lost, without the closing handshake, which might never be answered."""
         ...
 
 
@@ -66,7 +66,7 @@ class Sampler:
         try:
             source = self._source = self._source or self._connect()
             return source.sample(queues)
-        except Exception as error:  # whatever drivers raise when a broker goes away: who looks on must go on
+        except Exception as error:  # drivers raise anything when a broker goes away, and the caller must go on
             self._drop(lost=True)
             return Backlog(dict.fromkeys(queues, QueueSample()), problem=self._problem(error))
 

@@ -1,4 +1,4 @@
-"""Channels: one narrow door to every broker, chosen by its URL."""
+"""Channels: one interface to every broker, chosen by its URL."""
 
 from __future__ import annotations
 

@@ -13,14 +13,14 @@ from fleet.core.spec import QueueSpec
 class Channel(Protocol):
     """The only way between the worker and the transport.
 
-    Not thread-safe: whoever speaks holds ``lock``. The loop speaks between tasks; while solo runs a task, the
+    Not thread-safe: the caller holds ``lock``. The loop calls it between tasks; while solo runs a task, the
     housekeeping thread does. ``fetch`` never blocks: the loop waits on ``wait_fds`` (readable: fetch again) or
-    ``poll_seconds``; both are to be read anew before each wait. A channel waits for messages only after a fetch that
+    ``poll_seconds``; read both again before each wait. A channel waits for messages only after a fetch that
     brought less than was asked for, so a worker that is full need not stop it, and one with a free slot fetches.
 
     Every call raises ``ChannelLost`` when the connection is gone; ``open`` makes a new one. What was fetched before may
     still be ours then (Redis: the lease covers it) or be delivered again (RabbitMQ): :meth:`holds` tells. Acknowledging
-    or giving back what is no longer ours has no effect, so nothing has to be sorted out under way.
+    or giving back what is no longer ours has no effect, so callers need not check first.
     """
 
     lock: threading.RLock
@@ -32,7 +32,7 @@ class Channel(Protocol):
         ...
 
     def open(self) -> None:
-        """Connect, declare the queues, take back what an earlier life of this replica still held."""
+        """Connect, declare the queues, take back what an earlier process of this replica still held."""
         ...
 
     def consume(self, queues: Sequence[QueueSpec]) -> None:
@@ -44,7 +44,7 @@ class Channel(Protocol):
         ...
 
     def fetch(self, count: int) -> list[Delivery]:
-        """Up to ``count`` messages that are there now; buffered acknowledgements ride along. 0 stops the waiting."""
+        """Up to ``count`` messages that are there now; sends buffered acknowledgements too. 0 stops the waiting."""
         ...
 
     def wait_fds(self) -> Sequence[int]:
@@ -56,11 +56,11 @@ class Channel(Protocol):
         ...
 
     def holds(self, delivery: Delivery) -> bool:
-        """Whether this message is still ours. One that is not has been, or will be, given to somebody again."""
+        """Whether this message is still ours. One that is not has been, or will be, delivered again."""
         ...
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Done with these. May be buffered until the next fetch, flush or close."""
+        """Acknowledge these. May be buffered until the next fetch, flush or close."""
         ...
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -90,7 +90,7 @@ class Channel(Protocol):
         ...
 
     def tend(self) -> None:
-        """Heartbeat and lease. To be called at least every ``TEND_SECONDS``."""
+        """Send heartbeats, renew the lease. Call it at least every ``TEND_SECONDS``."""
         ...
 
     def close(self) -> None:

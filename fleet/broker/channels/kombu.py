@@ -1,10 +1,10 @@
 """The kombu channel: every transport but Redis and RabbitMQ, by kombu's own means; asked for messages, and polled.
 
-What it can promise is what the transport does. ``filesystem`` and ``sqlalchemy`` take a message out of its queue when
+It promises what the transport does and no more. ``filesystem`` and ``sqlalchemy`` take a message out of its queue when
 it is fetched. A worker that gives it back or stops puts it back; a worker that is killed loses what it held, and late
-acknowledgement does not help there. (SQLAlchemy's row stays in its table, invisible to everybody.) ``memory`` is within
-one process: nobody else can send anything to the worker. Transports without a head of the queue put what is given
-back at the end.
+acknowledgement does not help there. (SQLAlchemy's row stays in its table, marked invisible.) ``memory`` is within
+one process: no other process can send to the worker. Transports that cannot put a message at the head of a queue put
+what is given back at the end.
 """
 
 from __future__ import annotations
@@ -74,7 +74,6 @@ class KombuChannel(Connected):
 
     @speaks
     def fetch(self, count: int) -> list[Delivery]:
-        """Up to ``count`` messages that are there now."""
         self._require_open()
         taken: list[tuple[str, Any]] = []
         live = [spec.name for spec in self._queues]
@@ -91,24 +90,22 @@ class KombuChannel(Connected):
 
     @property
     def pushed(self) -> int:
-        """None: it is asked."""
+        """0: these transports push nothing."""
         return 0
 
     def wait_fds(self) -> Sequence[int]:
-        """None: it is polled."""
+        """Empty: this channel is polled."""
         return ()
 
     def fds(self) -> Sequence[int]:
-        """None that a child would have to close."""
+        """Empty: a forked child has nothing to close."""
         return ()
 
     def holds(self, delivery: Delivery) -> bool:
-        """Whether this message is still ours to run and acknowledge."""
         return delivery.tag in self._held
 
     @speaks
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Done with these."""
         for delivery in deliveries:
             message = self._held.pop(delivery.tag, None)
             if message is not None:
@@ -116,12 +113,12 @@ class KombuChannel(Connected):
 
     @speaks
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Put these back: at the end of their queues where the transport knows no head."""
+        """Put these back, at the end of their queues where the transport cannot do better."""
         messages = [self._held.pop(delivery.tag, None) for delivery in deliveries]
         self._return([message for message in messages if message is not None])
 
     def delay(self, delivery: Delivery, *, due: float) -> bool:  # noqa: ARG002
-        """Not here: the worker holds it."""
+        """Always False: the worker holds it."""
         return False
 
     @speaks
@@ -152,11 +149,11 @@ class KombuChannel(Connected):
         self.ack(acks)
 
     def flush(self) -> None:
-        """Nothing is buffered on its way out."""
+        """Nothing to do: nothing is buffered."""
 
     @speaks
     def tend(self) -> None:
-        """Transports with a visibility timeout look for expired messages when they are asked to."""
+        """Let transports with a visibility timeout look for expired messages."""
         self._require_open()
         now = time.monotonic()
         if now >= self._restore_at:
@@ -172,7 +169,7 @@ class KombuChannel(Connected):
             self._hang_up()
 
     def _return(self, messages: Sequence[Any]) -> None:
-        """Requeue, so that the first is the next to be taken where the transport can put it to the head."""
+        """Requeue; the first is the next to be taken where the transport can put it at the head."""
         for message in messages if _appends(self._channel) else reversed(messages):
             message.reject(requeue=True)
 

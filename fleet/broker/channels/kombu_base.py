@@ -77,7 +77,7 @@ class Connected:
             self._declared.add(queue)
 
     def _rotate(self) -> None:
-        """Let another queue of the same priority be the first next time."""
+        """Rotate queues of the same priority, so that a different one is first next time."""
         if len(self._queues) > 1:
             self._queues = by_priority(self._queues[1:] + self._queues[:1])
 
@@ -86,14 +86,14 @@ class Connected:
             raise ChannelLost("the channel is not open")
 
     def _is_loss(self, error: Exception) -> bool:
-        """py-amqp raises AttributeError and the like too when the connection is lost under its hands."""
+        """Whether the connection is lost: py-amqp then raises AttributeError and the like too."""
         connection = self._connection
         if connection is None or isinstance(error, ChannelLost):
             return False
         return isinstance(error, broker_errors(connection)) or not connection.connected
 
     def _hang_up(self, *, lost: bool = False) -> None:
-        """Let go of the connection; a lost one without a farewell, which nobody might ever answer."""
+        """Close the connection; when lost, without the closing handshake, which might never be answered."""
         connection, self._connection = self._connection, None
         self._declared.clear()
         if connection is not None:

@@ -1,4 +1,4 @@
-"""apply: bring a fleet to its manifest, or do exactly a kept plan."""
+"""apply: bring a fleet to its manifest, or carry out exactly a saved plan."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from fleet.operate.local_fleet import PlannedChange
 
 
 def apply_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of apply."""
     target_flags(parser)
     change_flags(parser)
-    parser.add_argument("--prune", action="store_true", help="also remove groups that left the manifest")
+    parser.add_argument("--prune", action="store_true", help="also remove groups that are no longer in the manifest")
     destroy_flag(parser)
     owner_flags(parser)
     output_flag(parser)
 
 
 def apply(args: argparse.Namespace, out: Output) -> int:
-    """Bring the fleet to its manifest, or do exactly a kept plan."""
+    """Bring the fleet to its manifest, or carry out exactly a saved plan."""
     target = target_of(args)
     no_names(target)
     document = read_saved(target.manifests[0]) if len(target.manifests) == 1 else None

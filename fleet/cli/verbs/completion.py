@@ -10,8 +10,7 @@ SHELLS = ("bash", "zsh", "tcsh", "fish")
 
 
 def completion_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of completion."""
-    parser.add_argument("shell", choices=SHELLS, help="whose script to print")
+    parser.add_argument("shell", choices=SHELLS, help="the shell to print a script for")
 
 
 def completion(args: argparse.Namespace, out: Output) -> int:

@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 
 
 def controller_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of controller."""
     target_flags(parser)
-    parser.add_argument("--once", action="store_true", help="look once, move what is to be moved, and end")
+    parser.add_argument("--once", action="store_true", help="look once, move slots where needed, and end")
     output_flag(parser)
 
 
@@ -34,7 +33,7 @@ def controller(args: argparse.Namespace, out: Output) -> int:
     no_names(target)
     fleet = fleet_of(target)
     if fleet.applied() is None:
-        fleet.applied_manifest()  # says that there is nothing to look at
+        fleet.applied_manifest()  # raises UsageError where nothing was applied
     with fleet.controller_lock():
         loop = Controller(fleet)
         try:
@@ -49,7 +48,7 @@ def controller(args: argparse.Namespace, out: Output) -> int:
 
 
 def _run(loop: Controller, out: Output) -> None:
-    """Until INT or TERM; the look under way is finished."""
+    """Look until INT or TERM; a look that has begun is finished."""
     over = threading.Event()
 
     def end(_number: int, _frame: FrameType | None) -> None:
@@ -69,7 +68,7 @@ class _Log:
         self._note = ""
 
     def on_look(self, look: Look | FleetError) -> None:
-        """What one look brought."""
+        """Print what one look found and changed."""
         if isinstance(look, FleetError):
             self._say(f"error: {look.message}" + (f" ({look.hint})" if look.hint else ""))
             return

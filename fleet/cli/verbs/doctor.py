@@ -19,14 +19,13 @@ _MARKS = {"error": ("✗", "bad"), "warning": ("!", "wait"), "info": ("·", "dim
 
 
 def doctor_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of doctor."""
     target_flags(parser)
-    parser.add_argument("--fix", action="store_true", help="put right what can be put right without losing work")
+    parser.add_argument("--fix", action="store_true", help="fix what can be fixed without losing tasks")
     output_flag(parser)
 
 
 def doctor(args: argparse.Namespace, out: Output) -> int:
-    """Look, fix what can be fixed where that is asked, and exit 1 while an error is left."""
+    """Look; with --fix, fix what can be fixed. Exit 1 while an error is left."""
     from fleet.operate.doctor.examine import examine, fix
 
     target = target_of(args)

@@ -20,10 +20,9 @@ from fleet.operate.sync.by_hand import Claim, check
 
 
 def down_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of down."""
     target_flags(parser)
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask; needed where nobody can answer")
-    parser.add_argument("--timeout", type=duration, metavar="TIME", help="longest wait for what runs to finish")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask; needed without a terminal")
+    parser.add_argument("--timeout", type=duration, metavar="TIME", help="longest wait for running tasks")
     parser.add_argument("--reason", metavar="TEXT", help="why; needed with --suspend")
     owner_flags(parser)
     output_flag(parser)
@@ -52,13 +51,15 @@ def down(args: argparse.Namespace, out: Output) -> int:
     finished(fleet, out, replace(plan, steps=report.done), report)
     foreign = report.observed.foreign
     if foreign:
-        out.say(f"supervisord stays, because it also runs what is not this fleet's: {', '.join(foreign)}")
+        out.say(f"supervisord stays, because it also runs programs that are not this fleet's: {', '.join(foreign)}")
     return 0
 
 
 def _agreed(fleet: LocalFleet, out: Output) -> bool:
     if not out.can_ask():
-        raise Refused(f"nobody can be asked whether to take fleet {fleet.name!r} down", hint="say so with --yes")
+        raise Refused(
+            f"fleet {fleet.name!r} is not taken down: there is no terminal to ask on", hint="confirm with --yes"
+        )
     plan = fleet.planned(nothing(fleet.name), prune=True).plan
     out.say(plan_text.text(plan).rstrip("\n"))
     if out.confirmed(f"Take fleet {fleet.name!r} down?"):

@@ -1,4 +1,4 @@
-"""drain: groups or replicas stop taking work and stay."""
+"""drain: groups or replicas stop taking tasks and keep running."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from fleet.operate.local_fleet import LocalFleet
 
 
 def drain_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of drain."""
-    override_flags(parser, names="groups or replicas that stop taking work")
-    parser.add_argument("--for", dest="lasting", type=duration, metavar="TIME", help="until then (default: `resume`)")
-    parser.add_argument("--wait", action="store_true", help="also wait until they have finished what they run")
+    override_flags(parser, names="groups or replicas that stop taking tasks")
+    parser.add_argument(
+        "--for", dest="lasting", type=duration, metavar="TIME", help="how long (default: until `fleet resume`)"
+    )
+    parser.add_argument("--wait", action="store_true", help="also wait until their running tasks are done")
 
 
 def drain(args: argparse.Namespace, out: Output) -> int:

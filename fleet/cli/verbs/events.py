@@ -12,7 +12,6 @@ from fleet.state.overrides import moment
 
 
 def events_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of events."""
     target_flags(parser)
     stream_flags(parser, lines=None)
 

@@ -21,7 +21,6 @@ _FRESH_SECONDS = 5.0
 
 
 def explain_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of explain."""
     target_flags(parser)
     parser.add_argument("--live", action="store_true", help="what the controller sees and decides now, group by group")
     output_flag(parser)
@@ -45,7 +44,7 @@ def explain(args: argparse.Namespace, out: Output) -> int:
 
 
 def _division(fleet: LocalFleet, loaded: LoadedManifest, desired: Desired) -> Division | None:
-    """How what fixed groups leave was divided, live exceptions counted."""
+    """How the slots left by fixed groups were divided, with live exceptions applied."""
     from fleet.core.expand.expand import static_division
 
     return static_division(loaded.manifest, desired, overrides=fleet.overrides_in_force())

@@ -1,4 +1,4 @@
-"""health: a probe that costs milliseconds. It reads records and /proc, and needs neither a broker nor the app."""
+"""health: a probe that takes milliseconds. It reads records and /proc, and needs neither a broker nor the app."""
 
 from __future__ import annotations
 
@@ -41,12 +41,11 @@ class _Examined:
 
 def record_flags(parser: argparse.ArgumentParser) -> None:
     """Which replicas are meant, for a verb that reads records."""
-    target_flags(parser, names=f"groups or replicas; without any word the replica of ${RECORD_VARIABLE}, else all")
-    parser.add_argument("--record", metavar="PATH", help="the record of one replica, wherever it lies")
+    target_flags(parser, names=f"groups or replicas; default: the replica of ${RECORD_VARIABLE}, else all")
+    parser.add_argument("--record", metavar="PATH", help="the record file of one replica")
 
 
 def health_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of health."""
     record_flags(parser)
     probes = [probe.value for probe in Probe]
     parser.add_argument("--probe", choices=probes, default="live", help="what decides the exit code (default: live)")
@@ -104,7 +103,7 @@ def _one(path: Path) -> Mapping[str, Path]:
 
 
 def _places(target: Target) -> Places:
-    """Of a fleet that is named by --fleet, without importing what reads manifests and settings."""
+    """The paths of the fleet that --fleet names, without importing what reads manifests and settings."""
     places = Places.of(home_of(os.environ), target.fleet) if target.fleet else None
     return places if places is not None and places.run.is_dir() else fleet_of(target).places
 
@@ -156,7 +155,7 @@ def _document(one: _Examined, probe: Probe, now: float) -> dict[str, Any]:
 
 
 def _facts(record: RecordView, now: float) -> dict[str, Any]:
-    """A launcher's record knows the process and nothing of what it does."""
+    """The record as JSON; a record written by the launcher has no slots and no tasks."""
     if record.foreign:
         return {"pid": record.pid}
     return {

@@ -12,7 +12,6 @@ from fleet.state.revisions import Revision
 
 
 def history_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of history."""
     target_flags(parser)
     output_flag(parser)
 

@@ -16,17 +16,16 @@ if TYPE_CHECKING:
 
 
 def init_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of init."""
     parser.add_argument("folder", nargs="?", default=".", metavar="FOLDER", help="where to write (default: here)")
-    parser.add_argument("--name", metavar="NAME", help="of the fleet (default: the folder's)")
+    parser.add_argument("--name", metavar="NAME", help="name of the fleet (default: the folder's name)")
     parser.add_argument(
         "--from",
         dest="origin",
         nargs=2,
         metavar=("KIND", "FILE"),
-        help="take over what is there: celery-multi, procfile or supervisor, and its file (- is the standard input)",
+        help="convert an existing configuration (celery-multi, procfile, supervisor) from a file (- is standard input)",
     )
-    parser.add_argument("--force", action="store_true", help="write over files that are there")
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
 
 
 def init(args: argparse.Namespace, out: Output) -> int:
@@ -37,11 +36,15 @@ def init(args: argparse.Namespace, out: Output) -> int:
     folder = Path(args.folder)
     name = args.name or fleet_name(folder.resolve().name)
     if not re.match(NAME_PATTERN, name):
-        raise UsageError(f"{name!r} is no name for a fleet", hint="lower case letters, digits and -, a letter first")
+        raise UsageError(
+            f"{name!r} is not a name for a fleet", hint="use lower-case letters, digits and -, with a letter first"
+        )
     texts, notes = (files(name), ()) if args.origin is None else _taken_over(name, *args.origin)
     there = [file for file in texts if (folder / file).exists()]
     if there and not args.force:
-        raise UsageError(f"{folder / there[0]} is there already", hint="another folder, or --force to write over it")
+        raise UsageError(
+            f"{folder / there[0]} exists already", hint="name a different folder, or use --force to overwrite it"
+        )
     for file, text in texts.items():
         write_whole(folder / file, text, mode=0o644)
         out.say(f"wrote {folder / file}")

@@ -16,7 +16,6 @@ LINES = 50
 
 
 def logs_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of logs."""
     target_flags(parser, names="groups or replicas")
     stream_flags(parser, lines=LINES)
 
@@ -43,7 +42,7 @@ def logs(args: argparse.Namespace, out: Output) -> int:
 
 
 def _check_names(names: Sequence[str], known: Sequence[str], *, groups: Collection[str]) -> None:
-    """A group that has not written anything yet is known all the same."""
+    """Raise UsageError for a name without a log, unless it is a group that has written nothing yet."""
     for name in names:
         if not log_files.chosen(known, [name]) and name not in groups:
             every = sorted({*groups, *(group_of(one) for one in known)})

@@ -10,9 +10,10 @@ from fleet.cli.target import duration
 
 
 def pause_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of pause."""
     override_flags(parser, names="groups to hold at zero replicas")
-    parser.add_argument("--for", dest="lasting", type=duration, metavar="TIME", help="until then (default: `resume`)")
+    parser.add_argument(
+        "--for", dest="lasting", type=duration, metavar="TIME", help="how long (default: until `fleet resume`)"
+    )
 
 
 def pause(args: argparse.Namespace, out: Output) -> int:

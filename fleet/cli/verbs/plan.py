@@ -19,14 +19,13 @@ CHANGES = 2
 
 
 def plan_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of plan."""
     target_flags(parser)
-    parser.add_argument("--detailed-exitcode", action="store_true", help="exit 2 where there are changes")
+    parser.add_argument("--detailed-exitcode", action="store_true", help="exit 2 if there are changes")
     parser.add_argument(
-        "--out", metavar="FILE.json", help="keep the plan; `fleet apply FILE.json` does exactly that or refuses"
+        "--out", metavar="FILE.json", help="save the plan; `fleet apply FILE.json` does exactly that or refuses"
     )
-    parser.add_argument("--prune", action="store_true", help="also remove groups that left the manifest")
-    parser.add_argument("-v", "--verbose", action="store_true", help="also list what is left alone")
+    parser.add_argument("--prune", action="store_true", help="also remove groups that are no longer in the manifest")
+    parser.add_argument("-v", "--verbose", action="store_true", help="also list replicas that do not change")
     parser.add_argument("--base", metavar="REV", help="from this git revision of the manifest, not from what runs")
     parser.add_argument("--head", metavar="REV", default="HEAD", help="to this one, merged (default: HEAD)")
     output = ("text", "json", "markdown")
@@ -34,7 +33,7 @@ def plan_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def plan(args: argparse.Namespace, out: Output) -> int:
-    """Show the plan, and keep it where that is asked."""
+    """Show the plan; with --out, save it."""
     target = target_of(args)
     no_names(target)
     if args.base:
@@ -43,7 +42,7 @@ def plan(args: argparse.Namespace, out: Output) -> int:
         raise UsageError("-o markdown is for --base", hint="`fleet diff -o markdown` compares with what runs")
     if args.out and not args.out.endswith(SUFFIX):
         hint = f"write `--out {args.out}{SUFFIX}`: that is how `fleet apply` tells a kept plan from other words"
-        raise UsageError(f"the name of a kept plan ends with {SUFFIX}, and {args.out!r} does not", hint=hint)
+        raise UsageError(f"the name of a saved plan ends with {SUFFIX}, and {args.out!r} does not", hint=hint)
     loaded = manifest_of(target)
     fleet = fleet_for(loaded)
     change = fleet.planned(*fleet.desired_of(loaded), prune=args.prune)
@@ -52,7 +51,7 @@ def plan(args: argparse.Namespace, out: Output) -> int:
         out.say(f"warning: {warning}")
     budget.check(change.desired, change.plan, change.observed)
     if args.out:
-        if change.secrets:  # or the apply would see other fingerprints of the same values
+        if change.secrets:  # else the apply would see different fingerprints of the same values
             keep_key(fleet.places.key)
         write_whole(Path(args.out).absolute(), json.dumps(saved_document(loaded, change, prune=args.prune)))
         out.say(f"apply exactly this: fleet apply {args.out}")

@@ -21,9 +21,8 @@ MASK = "********"
 
 
 def render_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of render."""
     target_flags(parser)
-    parser.add_argument("--target", choices=("supervisor",), default="supervisor", help="for which backend")
+    parser.add_argument("--target", choices=("supervisor",), default="supervisor", help="the backend (only supervisor)")
     parser.add_argument("--out", metavar="DIR", help="write the files there instead of printing them")
 
 

@@ -1,4 +1,4 @@
-"""restart: run replicas again under the rollout policy of their group."""
+"""restart: restart replicas under the rollout policy of their group."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from fleet.operate.local_fleet import PlannedChange
 
 
 def restart_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of restart."""
-    override_flags(parser, names="groups or replicas to run anew")
+    override_flags(parser, names="groups or replicas to restart")
 
 
 def restart(args: argparse.Namespace, out: Output) -> int:
-    """Run replicas anew under the rollout policy of their group."""
+    """Restart replicas under the rollout policy of their group."""
     fleet, names = named(args)
     loaded = fleet.applied_manifest()
 

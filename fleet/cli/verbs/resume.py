@@ -17,7 +17,6 @@ from fleet.state.overrides import Override, ended
 
 
 def resume_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of resume."""
     override_flags(parser, names="groups or replicas that go back to what the manifest says")
 
 
@@ -46,7 +45,7 @@ def resume(args: argparse.Namespace, out: Output) -> int:
 
 
 def _mention(names: Sequence[str], left: Sequence[Override], desired: Desired, out: Output) -> None:
-    """Why something stays as it is although it was resumed."""
+    """Say why a resumed group or replica stays as it is."""
     for group in sorted(groups_of(names)):
         if desired.groups[group].paused and not any(one.target == group and one.kind == "paused" for one in left):
             out.say(f"note: {group} is paused in the manifest: change `paused` there")

@@ -1,4 +1,4 @@
-"""rollback: an earlier revision, as an ordinary plan."""
+"""rollback: go back to an earlier revision, by an ordinary plan."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from fleet.operate.local_fleet import LocalFleet, PlannedChange
 
 
 def rollback_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of rollback."""
     target_flags(parser)
-    parser.add_argument("--to", type=int, metavar="N", help="the revision (default: the one before the newest)")
+    parser.add_argument(
+        "--to", type=int, metavar="N", help="number of the revision (default: the one before the newest)"
+    )
     change_flags(parser)
     destroy_flag(parser)
     owner_flags(parser)
@@ -23,7 +24,7 @@ def rollback_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def rollback(args: argparse.Namespace, out: Output) -> int:
-    """Apply an earlier revision. Groups that came after it go."""
+    """Apply an earlier revision. Groups that were added after it are removed."""
     target = target_of(args)
     no_names(target)
     fleet = fleet_of(target)
@@ -37,7 +38,7 @@ def rollback(args: argparse.Namespace, out: Output) -> int:
 
     code = run_change(fleet, out, verb="rollback", look=look, flags=ChangeFlags.of(args))
     if code == 0 and not args.dry_run and loaded.origin.sources:
-        out.say(f"note: {', '.join(loaded.origin.sources)} still say what they said; the next apply goes by them")
+        out.say(f"note: {', '.join(loaded.origin.sources)} did not change; the next apply follows them")
     return code
 
 

@@ -1,4 +1,4 @@
-"""scale: another replica count, in the manifest or as a live exception to it."""
+"""scale: change a replica count, in the manifest or as a live exception to it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from fleet.state.overrides import Kind, Override, added, ended
 
 
 def scale_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of scale."""
     target_flags(parser, names="GROUP=N: the wanted count", required=True)
     parser.add_argument("--live", action="store_true", help="leave the manifest alone and override it")
-    parser.add_argument("--for", dest="lasting", type=duration, metavar="TIME", help="end of a --live override")
+    parser.add_argument("--for", dest="lasting", type=duration, metavar="TIME", help="how long a --live override lasts")
     destroy_flag(parser)
     owner_flags(parser)
     change_flags(parser)
@@ -86,7 +85,7 @@ def _files(target: Target) -> tuple[str, ...]:
     missing = [file for file in files if file == STDIN or not Path(file).is_file()]
     if not files or missing:
         which = f"{missing[0]} is no file" if missing else "no manifest file is known"
-        raise UsageError(f"{which}, so there is nothing to edit", hint="name the manifest, or override it with --live")
+        raise UsageError(f"{which}, so there is nothing to edit", hint="name the manifest, or use --live")
     return files
 
 

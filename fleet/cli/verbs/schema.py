@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 
 def schema_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of schema."""
     parser.add_argument("--out", metavar="FILE", help="write it there instead of printing it")
 
 

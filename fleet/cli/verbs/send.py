@@ -23,19 +23,20 @@ _QUIET_LOOKS = 3
 
 
 def send_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of send."""
     target_flags(parser, names="TASK: its name, like shop.thumb", required=True)
-    parser.add_argument("--queue", metavar="NAME", help="default: the only queue of the fleet")
+    parser.add_argument("--queue", metavar="NAME", help="the queue (default: the only queue of the fleet)")
     parser.add_argument("--args", default="[]", metavar="JSON", help="positional arguments, a JSON list")
     parser.add_argument("--kwargs", default="{}", metavar="JSON", help="keyword arguments, a JSON object")
-    parser.add_argument("--count", type=int, default=1, metavar="N", help="how many of the same")
-    parser.add_argument("--wait", action="store_true", help="until the fleet has done as many")
-    parser.add_argument("--timeout", type=duration, default=WAIT_TIMEOUT_SECONDS, metavar="TIME", help="for --wait")
+    parser.add_argument("--count", type=int, default=1, metavar="N", help="how many times to send it (default 1)")
+    parser.add_argument("--wait", action="store_true", help="wait until the fleet has done that many")
+    parser.add_argument(
+        "--timeout", type=duration, default=WAIT_TIMEOUT_SECONDS, metavar="TIME", help="longest time to --wait"
+    )
     output_flag(parser)
 
 
 def send(args: argparse.Namespace, out: Output) -> int:
-    """Enqueue, and wait where that is asked."""
+    """Enqueue; with --wait, wait until they are done."""
     target = target_of(args)
     if len(target.names) != 1:
         raise UsageError("name one task", hint="like `fleet send fleet.yaml shop.thumb --args '[\"a.jpg\"]'`")
@@ -104,7 +105,7 @@ def _consumers(fleet: LocalFleet, queue: str) -> list[Any]:
 
 
 def _counted(fleet: LocalFleet, queue: str) -> tuple[int, int]:
-    """Done and failed so far, in the workers that are there now."""
+    """(done, failed): sums over the workers that run now, since their start."""
     replicas = _consumers(fleet, queue)
     return sum(replica.processed for replica in replicas), sum(replica.failed for replica in replicas)
 
@@ -143,4 +144,4 @@ def _bar(out: Output, title: str, total: int) -> Iterator[Callable[[int], None]]
 
 
 def _unseen(_done: int) -> None:
-    """Nobody watches."""
+    """Does nothing: there is no terminal."""

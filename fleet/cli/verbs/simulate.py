@@ -1,4 +1,4 @@
-"""simulate: a manifest's balance under a load, in no time and without anything that runs."""
+"""simulate: a manifest's balance under a load, computed; runs nothing."""
 
 from __future__ import annotations
 
@@ -32,24 +32,29 @@ _MANY_LATE = 0.05
 
 
 def simulate_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of simulate."""
     target_flags(parser)
     load = parser.add_mutually_exclusive_group()
-    load.add_argument("--workload", choices=WORKLOADS, help="what comes, made from the manifest (default: diurnal)")
-    load.add_argument("--arrivals", metavar="FILE.csv", help="what comes, as lines of time,queue[,runtime] in seconds")
-    parser.add_argument("--duration", type=duration, metavar="TIME", help="like 30m (default: 1h, or the whole file)")
-    parser.add_argument("--seed", type=int, default=1, help="another number, other tasks of the same kind (default 1)")
+    load.add_argument(
+        "--workload", choices=WORKLOADS, help="the kind of load, made from the manifest (default: diurnal)"
+    )
+    load.add_argument("--arrivals", metavar="FILE.csv", help="the load, as lines of time,queue[,runtime] in seconds")
+    parser.add_argument(
+        "--duration", type=duration, metavar="TIME", help="simulated time, such as 30m (default: 1h, or the whole file)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, help="a different number draws different tasks of the same kind (default 1)"
+    )
     parser.add_argument(
         "--policy",
         choices=POLICIES,
-        help="who moves the groups that autoscale (default: fleet; static where the manifest's balance is not dynamic)",
+        help="what moves the slots of groups that autoscale (default: fleet; static where balance.mode is not dynamic)",
     )
     parser.add_argument("--picture", metavar="FILE", help="draw slots and waits over time, as .png or .svg")
     output_flag(parser)
 
 
 def simulate(args: argparse.Namespace, out: Output) -> int:
-    """Play the load against the manifest, and say what became of every group's tasks."""
+    """Simulate the load on the manifest, and print how long every group's tasks waited."""
     from fleet.core.simulation.scenario import run_scenario
 
     target = target_of(args)
@@ -80,11 +85,11 @@ def simulate(args: argparse.Namespace, out: Output) -> int:
 
 def _check_duration(seconds: float | None) -> None:
     if seconds is not None and not SHORTEST_SECONDS <= seconds <= LONGEST_SECONDS:
-        raise UsageError(f"--duration {told(seconds)} makes no sense", hint="from 10s to 7d")
+        raise UsageError(f"--duration {told(seconds)} is out of range", hint="from 10s to 7d")
 
 
 def _scenario(loaded: LoadedManifest) -> Scenario:
-    """Without secrets, apps or anything that runs: what is unknown counts as the default."""
+    """Without secrets, apps or anything that runs: the default stands for what is unknown."""
     from fleet.core.expand.facts import Facts
     from fleet.core.simulation.scenario import scenario
     from fleet.inputs.machine import cpus
@@ -96,7 +101,7 @@ def _scenario(loaded: LoadedManifest) -> Scenario:
 
 
 def _traffic(args: argparse.Namespace, scenario: Scenario) -> Traffic:
-    """What comes: drawn from the seed, or read."""
+    """The load: drawn from the seed, or read from the file."""
     from fleet.core.simulation.scenario import recorded_traffic, workload_traffic
 
     def chance(name: str) -> random.Random:

@@ -1,4 +1,4 @@
-"""stacks: ask workers where they are, and print what they write about it into their logs."""
+"""stacks: ask workers for their stacks, and print what they write to their logs."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ _LOOK_SECONDS = 0.05
 
 
 def stacks_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of stacks."""
     record_flags(parser)
     parser.add_argument(
-        "--wait", type=duration, default=WAIT_SECONDS, metavar="TIME", help=f"for answers (default {WAIT_SECONDS:g}s)"
+        "--wait",
+        type=duration,
+        default=WAIT_SECONDS,
+        metavar="TIME",
+        help=f"longest wait for answers (default {WAIT_SECONDS:g}s)",
     )
     output_flag(parser)
 
 
 def stacks(args: argparse.Namespace, out: Output) -> int:
-    """Signal them all, then wait until their logs are quiet. Exit 1 when one of them wrote nothing."""
+    """Signal them all, then wait until their logs grow no more. Exit 1 when one of them wrote nothing."""
     paths = records_of(args)
     workers = _workers(paths, picky=bool(args.words or args.record))
     if not workers:
-        raise FleetError("no worker of fleet's runs", hint="`fleet health` tells what does")
+        raise FleetError("none of fleet's own workers runs", hint="`fleet health` shows what runs")
     logs = {name: _log_of(paths[name]) for name in workers}
     before = {name: _size(log) for name, log in logs.items()}
     for name, worker in workers.items():
@@ -47,7 +50,7 @@ def stacks(args: argparse.Namespace, out: Output) -> int:
 
 
 def _workers(paths: Mapping[str, Path], *, picky: bool) -> dict[str, RecordView]:
-    """Only fleet's own workers are signalled: anything else may die of it. ``picky``: whoever is meant must be one."""
+    """Only fleet's own workers are signalled: USR1 may end other programs. ``picky``: raise when a named one is not."""
     found = {}
     for name, path in sorted(paths.items()):
         record = read(path)
@@ -57,7 +60,9 @@ def _workers(paths: Mapping[str, Path], *, picky: bool) -> dict[str, RecordView]
         elif not record.foreign:
             found[name] = record
         elif picky:
-            raise Refused(f"{name} is not fleet's worker", hint="USR1 means something else to it, or ends it")
+            raise Refused(
+                f"{name} is not one of fleet's own workers", hint="USR1 means something else to it, or ends it"
+            )
     return found
 
 
@@ -80,7 +85,7 @@ def _log_of(record: Path) -> Path:
 
 
 def _await_quiet(logs: Mapping[str, Path], before: Mapping[str, int], *, wait_seconds: float) -> None:
-    """Until each log has grown, and none of them for a moment."""
+    """Wait until each log has grown and none grows any more."""
     end = time.monotonic() + wait_seconds
     sizes, since = dict(before), time.monotonic()
     while time.monotonic() < end:

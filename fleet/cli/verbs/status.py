@@ -1,4 +1,4 @@
-"""status: groups and replicas, what they do, and what drifted."""
+"""status: groups and replicas, what they do, and what differs from the last apply."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from fleet.operate.local_fleet import LocalFleet
 
 
 def status_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of status."""
     target_flags(parser)
-    parser.add_argument("-w", "--watch", action="store_true", help="again every second")
+    parser.add_argument("-w", "--watch", action="store_true", help="refresh every second")
     output_flag(parser)
 
 
 def status(args: argparse.Namespace, out: Output) -> int:
-    """One look, or one every second."""
+    """Print the status, once or every second."""
     target = target_of(args)
     no_names(target)
     fleet = fleet_of(target)

@@ -14,7 +14,6 @@ from fleet.errors import UsageError
 
 
 def top_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of top."""
     target_flags(parser)
     output_flag(parser)
 

@@ -18,16 +18,15 @@ if TYPE_CHECKING:
 
 
 def validate_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of validate."""
     target_flags(parser)
-    parser.add_argument("--strict", action="store_true", help="warnings are problems")
+    parser.add_argument("--strict", action="store_true", help="treat warnings as problems")
     parser.add_argument("--check-import", action="store_true", help="also import every app, as its workers would")
     output = ("text", "json", "sarif")
     parser.add_argument("-o", "--output", choices=output, default="text", help="how to print facts")
 
 
 def validate(args: argparse.Namespace, out: Output) -> int:
-    """Every problem at once; what holds is summed up in a line."""
+    """Print every problem, or one line about a manifest without any."""
     target = target_of(args)
     no_names(target)
     try:
@@ -84,7 +83,7 @@ def _check_imports(loaded: LoadedManifest) -> None:
 
 
 def _check_sums(loaded: LoadedManifest) -> None:
-    """Sums that do not add up are problems of the manifest: they have a place in it."""
+    """Budgets that do not add up are problems of the manifest, with a position in it."""
     try:
         _add_up(loaded)
     except Refused as error:
@@ -96,7 +95,7 @@ def _check_sums(loaded: LoadedManifest) -> None:
 
 
 def _add_up(loaded: LoadedManifest) -> None:
-    """Budgets from nothing, without secrets, apps or anything that runs: what is unknown counts as the default."""
+    """Check budgets without secrets, apps or anything that runs: the default stands for what is unknown."""
     from fleet.core.expand.expand import expand
     from fleet.core.expand.facts import Facts
     from fleet.core.planning import budget

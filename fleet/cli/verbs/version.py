@@ -11,7 +11,6 @@ from fleet.cli.target import output_flag
 
 
 def version_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of version."""
     output_flag(parser)
 
 

@@ -1,4 +1,4 @@
-"""worker: one worker by hand, exactly as a supervised one would run, without a manifest."""
+"""worker: one worker by hand, exactly as under supervisord, without a manifest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ _SECRET = "broker"
 
 
 def worker_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of worker."""
     parser.add_argument("--app", "-A", required=True, metavar="MODULE:ATTR", help="a Celery app or a fleet.Tasks")
     parser.add_argument("--pool", "-P", default="solo", metavar="POOL", help=f"{', '.join(TRAITS)}, or module:Class")
     parser.add_argument("--concurrency", "-c", type=int, metavar="N", help="slots (default: the cores, solo: 1)")
@@ -41,7 +40,7 @@ def worker_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def worker(args: argparse.Namespace, out: Output) -> NoReturn:
-    """Become the worker: the launch document lies in memory, so that the broker's password is in no file."""
+    """Become the worker: the launch document is kept in memory, so that the broker's password is in no file."""
     broker = args.broker or os.environ.get(BROKER_VARIABLE, "")
     if not broker:
         raise UsageError("no broker to take tasks from", hint=f"give --broker URL, or set {BROKER_VARIABLE}")

@@ -1,4 +1,4 @@
-"""What an action asks of the backend, call by call, and how the world shows that it took effect. Only `ask` acts."""
+"""What an action asks of the backend, call by call, and how an observation shows the effect. Only `ask` acts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fleet.core.desired import Replica
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.plan import Action, Step
 
-MARGIN_SECONDS = 30.0  # on top of a grace: the backend kills what outlives it, and that takes a moment too
+MARGIN_SECONDS = 30.0  # after the drain timeout: the backend then kills what still runs, which takes time too
 SETTLE_SECONDS = 2.0  # a replica that was parked before may look parked for a moment after it was asked to start
 
 RUNS = frozenset({Action.START, Action.REPLACE, Action.RESTART})
@@ -78,7 +78,7 @@ class RunningStep:
 
 
 def requests_of(step: Step, replica: ObservedReplica | None) -> list[Request]:
-    """What a step is made of. What is run again gets its settings written only where they changed."""
+    """The requests of a step. Settings of a replica that is run again are written only if they changed."""
     same = step.target is None or (replica is not None and replica.spec == step.target.spec)
     skipped = {Request.RESIZE} if step.action is Action.RESTART and same else set()
     return [request for request in REQUESTS[step.action] if request not in skipped]
@@ -109,7 +109,7 @@ def _targets(steps: Sequence[Step]) -> list[Replica]:
 
 
 def took_effect(running: RunningStep, seen: Observed, *, now: float, wait: bool) -> bool:
-    """Whether the world is as the current request asked for. ``wait``: what is to run must be ready too."""
+    """Whether the current request has taken effect. ``wait``: what is to run must be ready too."""
     replica = seen.replicas.get(running.step.replica)
     match running.request:
         case Request.STOP:
@@ -128,7 +128,7 @@ def took_effect(running: RunningStep, seen: Observed, *, now: float, wait: bool)
 
 
 def _has_resized(running: RunningStep, replica: ObservedReplica | None, *, now: float, wait: bool) -> bool:
-    """It has its new settings. What runs in slots it gave up may finish within the grace, as in a drain."""
+    """Whether it follows its new settings. Tasks in slots it gave up may finish within the drain timeout."""
     step = running.step
     if replica is None or step.target is None:
         return False
@@ -144,7 +144,7 @@ def lacks_supervisor(running: RunningStep, seen: Observed) -> bool:
 
 
 def failure_of(running: RunningStep, seen: Observed, *, now: float) -> str:
-    """Why a request that took no effect yet never will; '' while there is hope."""
+    """Why a request that took no effect yet never will; '' while it still may."""
     replica = seen.replicas.get(running.step.replica)
     waited, patience = now - running.asked_at, _patience_seconds(running)
     if running.request in _NEEDS_SUPERVISOR and replica is not None and replica.state is State.FAILED:
@@ -154,7 +154,7 @@ def failure_of(running: RunningStep, seen: Observed, *, now: float) -> str:
     if waited <= patience:
         return ""
     if running.request is Request.RESIZE and replica is not None and is_ready(replica, ""):
-        return f"did not take up within {patience:g} s: {running.step.reason}{_has(replica)}"
+        return f"not applied within {patience:g} s: {running.step.reason}{_has(replica)}"
     return f"{_UNMET[running.request]} within {patience:g} s{condition(replica)}"
 
 
@@ -170,14 +170,14 @@ def _patience_seconds(running: RunningStep) -> float:
 
 
 def is_ready(replica: ObservedReplica | None, digest: str) -> bool:
-    """It takes work, or is held on purpose, and is what ``digest`` says (empty: any)."""
+    """Whether it takes tasks, or is held, and has this ``digest`` (empty: any)."""
     if replica is None or (digest and replica.digest != digest):
         return False
     return replica.state is State.READY or (replica.held and replica.state is State.DRAINING)
 
 
 def is_heavy(step: Step) -> bool:
-    """Whether a worker comes up, which imports an app."""
+    """Whether a worker starts, which imports an app."""
     return step.action in RUNS and step.target is not None and step.target.spec.kind != "command"
 
 

@@ -1,4 +1,4 @@
-"""What a walk is told and what it tells: its options, its events, its report, and how it fails."""
+"""Options, events, report and errors of a walk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fleet.errors import Interrupted, NotReady, RolloutFailed
 _LISTED = 10
 
 STARTS_PER_CORE = 4
-"""What a walk and a look let start at once, by processor."""
+"""How many workers a walk or a look starts at once, per processor."""
 
 Phase = Literal["planned", "started", "done", "failed"]
 
@@ -34,7 +34,7 @@ Listener = Callable[[Sequence[Event]], None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a walk did. ``observed`` is the last look at the world."""
+    """What a walk did. ``observed`` is the last observation."""
 
     done: tuple[Step, ...]
     seconds: float
@@ -45,10 +45,10 @@ class Report:
 class WalkOptions:
     """How one walk is made.
 
-    timeout_seconds: give up waiting after this long (None: never); what was asked for goes on without us.
+    timeout_seconds: give up waiting after this long (None: never); what was asked for goes on.
     wait: also wait until what was started, or kept, is ready.
-    passing: wait for nothing at all: ask once and leave the rest to the next look, which is never far.
-    starts_at_once: workers that may be on their way up together (None: all). Importing an app is processor work: a
+    passing: wait for nothing: ask once and leave the rest to the next look.
+    starts_at_once: workers that may start together (None: all). Importing an app is processor work: a
         hundred at once would make each of them late and starve the tasks that run.
     interrupted: the number of a signal that asked us to stop, or 0.
     now, sleep: a monotonic clock in seconds, and how to wait by it.
@@ -79,13 +79,13 @@ def steps_failed(plan: Plan, failures: Sequence[tuple[Step, str]], *, done: int)
     logs = f"fleet logs {failures[0][0].replica} -n 50 --fleet {plan.fleet}"
     return StepsFailed(
         f"the rollout failed and is paused, {left} steps were not begun:\n{lines}{more}",
-        hint=f"see `{logs}`; mend the cause and run the same command again",
+        hint=f"see `{logs}`; fix the cause and run the same command again",
         failures=failures,
     )
 
 
 def not_ready(plan: Plan, late: Sequence[tuple[str, str]], head: str = "the fleet is not ready") -> NotReady:
-    """The error of a wait that was given up. ``late``: each replica that was waited for, with the state it is in."""
+    """The error of a wait that was given up. ``late``: each replica that is not ready, with its state."""
     lines = [f"  {replica}{condition}" for replica, condition in late[:_LISTED]]
     more = [f"  and {len(late) - _LISTED} more"] if len(late) > _LISTED else []
     name = late[0][0] if late else ""

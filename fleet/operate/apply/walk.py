@@ -1,8 +1,8 @@
-"""Walks a plan: one step, the calls it is made of, and one event each time something happens to it.
+"""Carries out a plan: each step, the calls it is made of, and one event each time something happens to it.
 
-It decides nothing. Which steps there are, in which wave and after which others was said by the plan; this module asks
-the backend, waits until the world shows the effect, and stops the rollout at the first step that fails. Everything it
-asks for is idempotent, so a walk that was killed is finished by walking the next plan.
+It decides nothing. The plan says which steps there are, in which wave and after which others; this module asks the
+backend, waits until an observation shows the effect, and stops the rollout at the first step that fails. Everything it
+asks for is idempotent, so a walk that was killed is finished by carrying out the next plan.
 """
 
 from __future__ import annotations
@@ -45,19 +45,19 @@ def apply(
     on_event: Listener | None = None,
     options: WalkOptions | None = None,
 ) -> Report:
-    """Bring the world to where the plan ends. Raises RolloutFailed, NotReady, Unreachable or Interrupted."""
+    """Carry out a plan to its end. Raises RolloutFailed, NotReady, Unreachable or Interrupted."""
     if any(step.action in RUNS for step in plan.changes):
         backend.prepare(desired)
     return _Walk(plan, backend, secrets, on_event or _no_listener, options or WalkOptions()).run()
 
 
 def _no_listener(_events: Sequence[Event]) -> None:
-    """Nobody listens."""
+    """Does nothing with events."""
 
 
 @dataclass(slots=True)
 class _Walk:
-    """``seen`` is the last look at the world; ``done`` holds steps by id, ``running`` those that were begun."""
+    """``seen`` is the last observation; ``done`` holds steps by id, ``running`` those that were begun."""
 
     plan: Plan
     backend: Backend
@@ -89,7 +89,7 @@ class _Walk:
         return Report(tuple(self._done_changes()), self._elapsed(), self.seen)
 
     def _walk_wave(self, waiting: list[Step]) -> None:
-        """Rounds of: begin what may begin, ask, look, move on. After a failure what is under way is still finished."""
+        """Rounds of: begin what may begin, ask, look, move on. After a failure, begun steps are still finished."""
         pause = PAUSE_MIN_SECONDS
         while waiting or self.running:
             self._check_may_go_on()
@@ -106,7 +106,7 @@ class _Walk:
     # --- begin
 
     def _begin(self, waiting: list[Step]) -> list[Step]:
-        """Begin every step that may; the others."""
+        """Begin every step that may begin; returns the others."""
         ready = [step for step in waiting if all(one in self.done for one in step.after)]
         if not ready and waiting and not self.running:
             self._fail(waiting[0], f"waits for {', '.join(waiting[0].after)}, which is in no earlier wave")
@@ -119,7 +119,7 @@ class _Walk:
         return [step for step in waiting if step.id not in begun]
 
     def _paced(self, ready: list[Step]) -> list[Step]:
-        """Those that may begin now without too many workers being on their way up."""
+        """Those that may begin now, so that not too many workers start at once."""
         limit = self.options.starts_at_once
         if limit is None:
             return ready
@@ -131,7 +131,7 @@ class _Walk:
     # --- ask
 
     def _ask(self) -> None:
-        """One call per kind of request, for every step that is there."""
+        """One call per kind of request, for every step that is at it."""
         for request in Request:
             batch = [one for one in self.running if not one.asked and one.request is request]
             if batch:
@@ -191,7 +191,7 @@ class _Walk:
         return [step for step in self.plan.changes if step.id in self.done]
 
     def _wait_for_kept(self, kept: Sequence[Step]) -> None:
-        """What the plan left alone must be ready too before the fleet is."""
+        """Wait until replicas that the plan did not change are ready too."""
         if not kept:
             return
         began = self.options.now()

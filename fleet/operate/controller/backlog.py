@@ -32,7 +32,7 @@ class BacklogReader:
         self._sources: dict[str, Source] = {}
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         for source in self._sources.values():
             source.close()
         self._sources.clear()
@@ -57,7 +57,7 @@ class BacklogReader:
     def _transport_options(self, app: str, desired: Desired) -> Mapping[str, Any]:
         """How the app lays out its queues at the broker; a command has no app.
 
-        Raises FleetError where it cannot be asked: the length of the wrong key would be 0 for ever, which is worse
+        Raises FleetError where it cannot be asked: the length of a wrong key would always be 0, which is worse
         than no length at all.
         """
         if not app:
@@ -76,7 +76,7 @@ class BacklogReader:
 
 
 def _together(samples: list[Backlog]) -> Backlog:
-    """One broker, asked in several ways."""
+    """One backlog from several: the same broker, asked once per app."""
     queues = {name: one for sample in samples for name, one in sample.queues.items()}
     held: dict[str, int] = {}
     for sample in samples:

@@ -17,19 +17,19 @@ from fleet.state.decisions import Decisions
 
 LONGEST_PAUSE_SECONDS = 30.0
 IDLE_SECONDS = 5.0
-"""Between two looks at a fleet that has nothing to move."""
+"""Pause between two looks at a fleet that has nothing to move."""
 
 LOOKS_PER_TICK = 4
 HURRIED_TICKS = 3
-"""Slots that are being given up are gone long before a tick is over, unless a task runs in them. So while a group
-waits for some, for so many ticks in a row there are looks between them, which follow what the last tick decided."""
+"""Slots that are given up are free long before a tick is over, unless a task runs in them. So while a group waits for
+slots, for so many ticks in a row there are looks in between, which follow what the last tick decided."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """What one look saw and decided.
 
-    asked: slots per group that are asked for now; what a group gets beyond that waits until others have let go.
+    asked: slots per group that are asked for now; what a group gets beyond that waits until others give up slots.
     steps: what was begun.  paced: replicas that are to start and wait, so that not all start at once.  note: why
     nothing could be done, or what stood in the way.
     """
@@ -46,7 +46,7 @@ class Look:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a group gets slots that others have still to let go, or that are not begun yet."""
+        """Whether a group waits for slots that others have still to give up, or that are not begun yet."""
         gets = self.decision.slots if self.decision is not None else {}
         return self.paced > 0 or any(
             self.asked[name] - self.sights[name].parked < slots for name, slots in gets.items()
@@ -101,7 +101,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What a look was made from: the last word on the fleet, and its replicas."""
+    """What a look was made from: what was applied last, and the replicas."""
 
     applied: Applied
     observed: Observed
@@ -158,7 +158,7 @@ def decisions_after(look: Look, before: Decisions) -> Decisions:
 
 
 def moved(before: Mapping[str, int], look: Look, steps: Plan) -> dict[str, Any]:
-    """One entry for the audit: which group got another number, why, and what that was decided on."""
+    """One entry for the audit: which groups got a different number, why, and what that was decided on."""
     groups, reasons = look.to_json()["groups"], _reasons(look)
     slots_before = {name: before.get(name, group["has"]) for name, group in groups.items()}
     moves = {

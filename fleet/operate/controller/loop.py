@@ -1,8 +1,8 @@
-"""Moves the slots of the groups that autoscale: one look at the world, one decision, one short walk, again and again.
+"""Moves the slots of the groups that autoscale: one observation, one decision, one short walk, again and again.
 
 A look observes replicas and queues, decides with :mod:`fleet.core.autoscale.decide`, and begins what can be begun at
 once: by the same plan, lock and backend as ``apply``. It waits for nothing; the next look goes on with what is not
-done. What it decided is on the disk before the first step, so that it may be killed at any moment, and an apply follows
+done. What it decided is on disk before the first step, so that it may be killed at any moment, and an apply follows
 the same numbers. What it remembers of earlier looks may be lost: then no group shrinks for a minute.
 """
 
@@ -50,7 +50,7 @@ class Controller:
         self._memory, self._meters = memory_file.read(fleet.places.controller)
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close the connections."""
         if self._backlog is not None:
             self._backlog.close()
 
@@ -63,7 +63,7 @@ class Controller:
     ) -> None:
         """Look again and again until it is over. ``wait``: for so many seconds, or until it is over.
 
-        A failed look is told and followed by a pause that doubles; what was decided before stays in force.
+        A failed look is reported and followed by a pause that doubles; what was decided before stays in force.
         """
         following = NextLook()
         while not is_over():
@@ -112,7 +112,7 @@ class Controller:
     def _decided(
         self, found: ScaledGroups, seen: Mapping[str, Measured], *, now: float, follow: Decision | None
     ) -> Look:
-        """Parked slots are kept where they are: nobody works in them, and nobody may have them."""
+        """Decide. Slots of parked replicas stay with their group: no other group may have them."""
         samples: dict[str, Sample] = {name: sight.sample for name, sight in seen.items()}
         budget = found.budget - sum(sight.parked for sight in seen.values())
         decision = follow
@@ -197,7 +197,7 @@ class Controller:
 
 
 def _moving(manifest: Manifest, desired: Desired, overrides: Overrides) -> ScaledGroups:
-    """What moves. Groups that a person holds (paused, or drained as a whole) are left aside and keep their part."""
+    """The groups whose slots move. Groups that a person holds (paused, or all drained) keep their part and do not."""
     found = scaled_groups(manifest, applied_specs(manifest, desired), overrides=overrides)
     still = {one.name for one in found.groups if desired.groups[one.name].paused or one.name in desired.drained}
     if not still:

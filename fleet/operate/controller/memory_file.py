@@ -23,7 +23,7 @@ def last_look(path: Path) -> dict[str, Any] | None:
 
 
 def read(path: Path) -> tuple[Memory, dict[str, Meter]]:
-    """What it remembered: memory of decisions, and a meter per group. Both empty where the file makes no sense."""
+    """What it remembered: memory of decisions, and a meter per group. Both empty where the file cannot be read."""
     document = _document(path)
     try:
         if document is None:
@@ -35,7 +35,7 @@ def read(path: Path) -> tuple[Memory, dict[str, Meter]]:
 
 
 def write(path: Path, look: Look, memory: Memory, *, meters: Mapping[str, Meter]) -> None:
-    """Keep it, whole or not at all; not waiting for the disk."""
+    """Replace the file in one step, without waiting for the disk."""
     document = {
         "format": FORMAT,
         "look": look.to_json(),

@@ -25,7 +25,7 @@ class RevisionInForce:
         return self._loaded.manifest
 
     def secrets(self) -> Mapping[str, str]:
-        """Name -> value: what the apply gave to the controller that it started, else what their sources say now.
+        """Name -> value: as the apply gave them to the controller that it started, else read from their sources now.
 
         Raises SecretError.
         """

@@ -35,8 +35,8 @@ def beginnings(
 ) -> Beginnings:
     """What can be begun on the way to ``desired`` in these groups.
 
-    starts: how many replicas may be on their way up at once.  fingerprints: of the secrets as they are now, by name;
-    called only where a replica starts; a FleetError of it stands in the notes.
+    starts: how many replicas may be starting at once.  fingerprints: of the secrets as they are now, by name;
+    called only where a replica starts; a FleetError of it goes to the notes.
     """
     applied, observed = world.applied, world.observed
     every = plan(desired, observed)
@@ -74,5 +74,5 @@ def _secret_marks(steps: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _alive_only(steps: Plan) -> Plan:
-    """Where nothing can come, nothing goes to make room for it."""
+    """The steps without those that make room for replicas that cannot start."""
     return replace(steps, steps=tuple(step for step in steps.steps if step.action in _ALIVE))

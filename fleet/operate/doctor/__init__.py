@@ -1,1 +1,1 @@
-"""Looks for what is wrong with a fleet, and puts right what is safe to put right."""
+"""Looks for what is wrong with a fleet, and fixes what is safe to fix."""

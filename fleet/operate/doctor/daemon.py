@@ -21,7 +21,7 @@ _FULL = 0.8
 
 
 def daemon_findings(examined: Examined) -> Iterator[Finding]:
-    """One process that answers and is the one in the pid file; or none, and nothing left of it."""
+    """Findings unless one process answers and is the one in the pid file, or there is none and no file of it."""
     pids, places = examined.daemon.pids(), examined.places
     if len(pids) > 1:
         message = f"{len(pids)} supervisord processes share this fleet's configuration: {', '.join(map(str, pids))}"
@@ -48,7 +48,7 @@ def _stale_traces(examined: Examined) -> Iterator[Finding]:
     documents = [places.spec_file(name) for name in sorted(examined.folder.documents())]
     if documents:
         message = f"{len(documents)} launch documents of a daemon that does not run; they may hold secrets"
-        hint = "`fleet apply` writes what is needed anew"
+        hint = "`fleet apply` writes what it needs again"
         yield Finding("warning", "specs", message, hint, remedy=partial(_clear, examined.folder))
 
 
@@ -76,7 +76,7 @@ def descriptor_findings(examined: Examined) -> Iterator[Finding]:
 
 
 def descriptor_limit_findings(replicas: int) -> Iterator[Finding]:
-    """Whether this user could start a supervisord for so many replicas."""
+    """A warning when this user may not open enough files for so many replicas."""
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     needed = config.descriptors(replicas)
     if os.geteuid() != 0 and hard not in (resource.RLIM_INFINITY, -1) and hard < needed:
@@ -85,9 +85,9 @@ def descriptor_limit_findings(replicas: int) -> Iterator[Finding]:
 
 
 def _end_daemon(examined: Examined, pid: int) -> str:
-    """KILL, not TERM: a TERM would make it stop its programs one after another, each for its whole drain.
+    """Kill supervisord; a TERM would make it stop its programs one after another, each for its whole drain.
 
-    When it dies at once the kernel sends every worker its TERM, and they drain side by side.
+    When it dies the kernel sends every worker TERM, and they drain at the same time.
     """
     os.kill(pid, signal.SIGKILL)
     await_end(pid, timeout_seconds=KILL_AFTER_SECONDS)

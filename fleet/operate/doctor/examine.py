@@ -1,4 +1,4 @@
-"""What is wrong with a fleet on this machine, and what can be put right without losing work.
+"""What is wrong with a fleet on this machine, and what can be fixed without losing tasks.
 
 Looks at the daemon, its socket and descriptors, processes without a supervisor, permissions, files left by killed
 commands and the embedded broker. Touches nothing unless asked to: ``fix`` runs the remedies of findings that have one.

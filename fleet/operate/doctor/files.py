@@ -16,7 +16,7 @@ from fleet.operate.doctor.finding import Examined, Finding
 
 
 def permission_findings(examined: Examined) -> Iterator[Finding]:
-    """Folders 0700, files 0600, all of them ours."""
+    """Findings unless folders have mode 0700, files 0600, and all belong to this user."""
     places = examined.places
     folders = [places.root, places.run, places.state, places.log, places.conf_d, places.specs, places.records]
     files = [*places.specs.glob("*"), *places.conf_d.glob("*.conf"), *places.records.glob("*"), places.supervisord_conf]
@@ -34,7 +34,7 @@ def permission_findings(examined: Examined) -> Iterator[Finding]:
 
 
 def leftover_findings(examined: Examined) -> Iterator[Finding]:
-    """What killed commands, hands and other programs left behind."""
+    """Files left by killed commands, other programs and people."""
     folder, places = examined.folder, examined.places
     if leftovers := folder.leftovers():
         message = f"{len(leftovers)} temporary files of a command that was killed"
@@ -53,7 +53,7 @@ def leftover_findings(examined: Examined) -> Iterator[Finding]:
 
 
 def program_findings(examined: Examined) -> Iterator[Finding]:
-    """Program files against what runs."""
+    """Program files that differ from what runs."""
     if examined.observed is None or not examined.observed.up:
         return
     running = {name for name, replica in examined.observed.replicas.items() if replica.note != UNSTARTED}
@@ -80,4 +80,4 @@ def _chmod(path: Path, mode: int) -> str:
 
 
 def _mend(folder: Folder, running: set[str]) -> str:
-    return f"restored {', '.join(folder.mend(running))}"
+    return f"restored {', '.join(folder.restore(running))}"

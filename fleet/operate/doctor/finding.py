@@ -19,7 +19,7 @@ Severity = Literal["error", "warning", "info"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing worth knowing. ``remedy`` puts it right and says what it did."""
+    """One finding. ``severity``: error, warning or info; ``remedy`` fixes it and returns what it did."""
 
     severity: Severity
     subject: str
@@ -29,7 +29,7 @@ class Finding:
 
     @property
     def fixable(self) -> bool:
-        """``fleet doctor --fix`` can put it right."""
+        """Whether ``fleet doctor --fix`` can fix it."""
         return self.remedy is not None
 
 

@@ -1,4 +1,4 @@
-"""Checks of processes: those that no supervisor runs, and replicas that are not well."""
+"""Checks of processes: those that supervisord does not run, and replicas that are not healthy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fleet.state.paths import Places
 
 
 def stray_findings(examined: Examined) -> Iterator[Finding]:
-    """Processes no supervisor runs."""
+    """Processes of the fleet that supervisord does not run."""
     strays = examined.observed.strays if examined.observed is not None else ()
     idle = [stray for stray in strays if not _drains(examined.places, stray)]
     asked: set[int] = set()
@@ -48,7 +48,7 @@ def _grace_seconds(examined: Examined, replica: str) -> float:
 
 
 def replica_findings(examined: Examined) -> Iterator[Finding]:
-    """Replicas that supervisord runs and that are not well."""
+    """Replicas that supervisord runs and that are not healthy."""
     for name, replica in (examined.observed.replicas if examined.observed is not None else {}).items():
         record = records.read(examined.places.record_file(name))
         if replica.state is State.FAILED:
@@ -64,7 +64,7 @@ def replica_findings(examined: Examined) -> Iterator[Finding]:
 
 
 def _reap(specs: Path, stray: Stray, *, idle: Sequence[Stray], asked: set[int], grace_seconds: float) -> str:
-    """The first remedy asks all strays, so that they drain side by side; each waits for its own."""
+    """End one stray. The first call asks all of them, so that they drain at the same time."""
     for other in idle:
         if other.pid not in asked:
             asked.add(other.pid)

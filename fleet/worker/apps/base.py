@@ -20,12 +20,12 @@ class Remote(Protocol):
 
     @property
     def namespace(self) -> str:
-        """Commands come to the exchange ``<namespace>.pidbox``."""
+        """Prefix of the exchange for commands, ``<namespace>.pidbox``."""
         ...
 
     @property
     def event_exchange(self) -> str:
-        """Where events go."""
+        """Name of the exchange for events."""
         ...
 
     @property
@@ -40,7 +40,7 @@ class Remote(Protocol):
 
     @property
     def queue_options(self) -> Mapping[str, Any]:
-        """Of the worker's own queue for commands, in the words of kombu's mailbox."""
+        """Options of the worker's own queue for commands, by the names of kombu's mailbox."""
         ...
 
     def settings(self, *, with_defaults: bool) -> dict[str, Any]:
@@ -56,16 +56,16 @@ class Remote(Protocol):
         ...
 
     def set_rate_limit(self, name: str, rate: object) -> None:
-        """A task has another rate now; None: no limit."""
+        """Note a changed rate of a task; None: no limit."""
         ...
 
 
 class Application(Protocol):
-    """An app behind one face. Worker side: names, policies. Slot side: ``prepare_process``, ``run``, ``record_end``."""
+    """An app of either kind. Worker side: names, policies. Slot side: ``prepare_process``, ``run``, ``record_end``."""
 
     kind: str
     records_ends: bool
-    """Whether somebody waits for results, so that ends outside of the task must be recorded."""
+    """Whether results are stored, so that ends outside of the task must be recorded."""
 
     @property
     def accept(self) -> Collection[str]:
@@ -93,11 +93,11 @@ class Application(Protocol):
         ...
 
     def policy(self, name: str) -> TaskPolicy:
-        """What the app says about a task it knows."""
+        """The app's settings for a task it knows."""
         ...
 
     def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
-        """What becomes of a message whose task ended in a way its own process could not tell."""
+        """What becomes of a message whose task ended in a way its own process could not report."""
         ...
 
     def is_async(self, name: str) -> bool:
@@ -113,7 +113,7 @@ class Application(Protocol):
         ...
 
     def record_end(self, call: Call, ending: Ending, detail: str) -> None:
-        """Let the app know how a task ended that could not tell itself."""
+        """Record how a task ended that could not report it itself."""
         ...
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
@@ -129,7 +129,7 @@ class Application(Protocol):
         ...
 
     def remote(self) -> Remote | None:
-        """What remote control and events need of the app; None: nobody sends commands, nobody listens."""
+        """What remote control and events need of the app; None: there is no remote control."""
         ...
 
     def finish_process(self) -> None:
@@ -137,11 +137,11 @@ class Application(Protocol):
         ...
 
     def announce(self, what: Stage) -> None:
-        """How far the worker's life has come: for the app's own signals."""
+        """Tell the app the stage of the worker, for its own signals."""
         ...
 
     def listener(self) -> TaskListener:
-        """Who sends the app's signals about tasks that only the worker's process knows of. After ``prepare_worker``."""
+        """Sends the app's signals about tasks that only the worker's process knows. After ``prepare_worker``."""
         ...
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:

@@ -68,7 +68,7 @@ class CeleryApplication:
         signals.celeryd_after_setup.send(sender=node, instance=self._worker, conf=app.conf)
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
-        """The app's own; the manifest's visibility timeout wins."""
+        """The app's own; the manifest's visibility timeout replaces its."""
         options = dict(self.app.conf.broker_transport_options or {})
         if visibility_timeout_seconds is not None:
             options["visibility_timeout"] = visibility_timeout_seconds
@@ -89,7 +89,7 @@ class CeleryApplication:
         return CeleryRemote(self.app) if self.app.conf.worker_enable_remote_control else None
 
     def announce(self, what: Stage) -> None:
-        """Celery's signals for the life of a worker."""
+        """Send Celery's signals of a worker's stages."""
         if what == "ready":
             signals.worker_ready.send(sender=self._worker)
         elif what == "stopped":
@@ -102,7 +102,7 @@ class CeleryApplication:
         return _SignalListener(self.app, self._worker, self._node)
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
-        """Celery's signals for the life of an eventlet pool."""
+        """Send Celery's signals of an eventlet pool's stages."""
         getattr(signals, f"eventlet_pool_{what}").send(sender=pool, **facts)
 
     def task_names(self) -> Sequence[str]:
@@ -127,7 +127,7 @@ class CeleryApplication:
         )
 
     def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
-        """Results tell what happened; only what nobody can run again goes to the dead letters."""
+        """The result says what happened; only what cannot be run again goes to the dead letters."""
         if ending in ("unknown", "lost"):
             return Outcome("dead", error=detail)
         if ending == "raised":
@@ -210,7 +210,7 @@ class CeleryApplication:
         if info.state == states.IGNORED:
             return Outcome("ignored", seconds)
         if info.state == states.REJECTED:
-            if not error.requeue:  # it will never run again: whoever waits for it must know
+            if not error.requeue:  # it will never run again: callers that wait for it must know
                 self._mark_failure(task, call, body, error)
             return _after_reject(error)
         return Outcome("failure", seconds, repr(error))
@@ -307,7 +307,7 @@ class _SignalListener:
 
     def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
         """One thing happened to one task."""
-        if event is _SUCCEEDED or event is _STARTED:  # first: most of what is told
+        if event is _SUCCEEDED or event is _STARTED:  # first: most events are these
             return
         if event is TaskEvent.RECEIVED:
             if signals.task_received.receivers:

@@ -16,7 +16,7 @@ from celery._state import _task_stack
 
 
 def let_body_finish(task: Any, *, green: bool) -> None:
-    """Make the body of an ``async def`` task one that the tracer can call. Anybody else still gets a coroutine."""
+    """Make the body of an ``async def`` task one that the tracer can call. Other callers still get a coroutine."""
     # Celery keeps the function that was decorated aside when it retries automatically, and calls it from there.
     name = "_orig_run" if hasattr(task, "_orig_run") else "run"
     body = getattr(task, name)

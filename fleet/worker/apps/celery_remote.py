@@ -35,7 +35,7 @@ class CeleryRemote:
         return {str(name): _shown(str(name), value) for name, value in sorted(table.items())}
 
     def report(self) -> str:
-        """What Celery's bug reports want."""
+        """Versions and settings, as Celery's bug reports have them."""
         return masked(str(self._app.bugreport()))
 
     def task_details(self, name: str, items: Sequence[str]) -> dict[str, str]:
@@ -45,7 +45,7 @@ class CeleryRemote:
         return {item: str(value) for item, value in found.items() if value is not None}
 
     def set_rate_limit(self, name: str, rate: object) -> None:
-        """So that ``inspect registered`` shows it."""
+        """Set it on the task, so that ``inspect registered`` shows it."""
         self._app.tasks[name].rate_limit = rate
 
 

@@ -1,4 +1,4 @@
-"""How an app is found by its name ``module:attr``, and put behind one face."""
+"""Finds an app by its name ``module:attr``, and wraps it as an ``Application``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load(path: str) -> Application:
 
 
 def wrap(found: object, path: str) -> Application:
-    """An app object behind one face. Raises FleetError for anything that is no app."""
+    """An app object as an ``Application``. Raises FleetError for anything that is not an app."""
     from fleet.tasks import Tasks
 
     if isinstance(found, Tasks):
@@ -48,7 +48,7 @@ def wrap(found: object, path: str) -> Application:
 
 
 def is_celery(found: object) -> bool:
-    """Whether this is a Celery app, asked without importing Celery: who made one has imported it already."""
+    """Whether this is a Celery app, without importing Celery: an app object exists only if Celery was imported."""
     base = sys.modules.get("celery.app.base")
     return base is not None and isinstance(found, base.Celery)
 

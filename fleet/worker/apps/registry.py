@@ -22,7 +22,7 @@ from pools.traits import TRAITS
 log = logging.getLogger("fleet.task")
 
 _MOST_TRACEBACK = 8_000
-"""Characters of a traceback that travel in a header: its end tells more than its beginning."""
+"""Characters of a traceback kept in a header: the last ones, which say more than the first."""
 _FOR_THE_POOL = (HardTimeLimit, Terminated, SystemExit, KeyboardInterrupt)
 """Goes on to the pool, which may have raised it itself, to end the task."""
 
@@ -32,7 +32,7 @@ class RegistryApplication:
 
     kind = "tasks"
     records_ends = False
-    accept = ("json", "msgpack", "yaml")  # never pickle: who may write to the broker could run code here
+    accept = ("json", "msgpack", "yaml")  # never pickle: every client that may write to the broker could run code here
 
     def __init__(self, tasks: Tasks) -> None:
         self.tasks = tasks
@@ -40,40 +40,40 @@ class RegistryApplication:
         self._node = ""
 
     def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:  # noqa: ARG002
-        """Remember what it must know later, and say that the worker begins."""
+        """Keep the arguments, and send ``worker_init``."""
         self._node = node
         self._green_pool = pool if pool in TRAITS and TRAITS[pool].is_green else ""
         signals.worker_init.send(node)
 
     def import_tasks(self) -> None:
-        """Done with the module that was named."""
+        """Nothing to do: the named module is imported."""
 
     def prepare_process(self, node: str) -> None:
-        """Say that tasks will run here."""
+        """Send ``worker_process_init``."""
         self._node = node
         signals.worker_process_init.send(node)
 
     def finish_process(self) -> None:
-        """Say that no task will run here any more."""
+        """Send ``worker_process_shutdown``."""
         signals.worker_process_shutdown.send(self._node, pid=os.getpid(), exitcode=0)
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
-        """Only what the manifest says."""
+        """Only the manifest's visibility timeout."""
         return {} if visibility_timeout_seconds is None else {"visibility_timeout": visibility_timeout_seconds}
 
     def rate_limits(self) -> Mapping[str, object]:
-        """None: the manifest sets them."""
+        """Empty: the manifest sets them."""
         return {}
 
     def queue_entities(self) -> Mapping[str, Any]:
-        """None of its own."""
+        """Empty: a registry defines no queues."""
         return {}
 
     def remote(self) -> None:
-        """Nobody sends commands: ``fleet status`` reads the record."""
+        """None: there is no remote control; ``fleet status`` reads the record."""
 
     def announce(self, what: Stage) -> None:
-        """Signals for the life of a worker."""
+        """Send the signals of a worker's stages."""
         if what == "ready":
             signals.worker_ready.send(self._node)
         elif what == "stopped":
@@ -82,11 +82,11 @@ class RegistryApplication:
             signals.worker_shutting_down.send(self._node, **SHUTDOWNS[what])
 
     def listener(self) -> TaskListener:
-        """Signals for what only the worker's process knows."""
+        """The sender of signals that only the worker's process can send."""
         return registry_signals.SignalListener(self.tasks, self._node)
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
-        """Nobody listens."""
+        """Does nothing: a registry has no such signals."""
 
     def task_names(self) -> Sequence[str]:
         """All names, sorted."""
@@ -114,7 +114,7 @@ class RegistryApplication:
         return Outcome("ignored", error=detail)
 
     def record_end(self, call: Call, ending: Ending, detail: str) -> None:
-        """Nobody waits for a result."""
+        """Does nothing: there are no results."""
 
     def is_async(self, name: str) -> bool:
         """Whether it is an ``async def`` function."""
@@ -140,7 +140,7 @@ class RegistryApplication:
         return attempt.outcome
 
     def _attempt(self, call: Call) -> _Attempt | Outcome:
-        """What is about to run, or why nothing can."""
+        """The run, or the outcome where it cannot run."""
         task = self.tasks.get(call.name)
         if task is None:
             return Outcome("dead", error=f"unknown task {call.name!r}")
@@ -168,11 +168,11 @@ class _Attempt:
         self._started = time.monotonic()
 
     def start_function(self) -> Any:
-        """What the function returns: of an ``async def`` one, a coroutine."""
+        """Call the function; an ``async def`` one returns a coroutine."""
         return self.task.function(*self.payload.args, **self.payload.kwargs)
 
     def call_function(self) -> object:
-        """What it returns in the end, where nothing can be awaited."""
+        """Call the function; a coroutine is run to its end."""
         if not self.task.is_async:
             return self.start_function()
         from pools.asyncio import complete
@@ -214,7 +214,7 @@ def _after_success(call: Call, runtime: float) -> Outcome:
 
 
 def _after_error(task: Task[..., Any], call: Call, error: BaseException, runtime: float) -> Outcome:
-    """Another try, or the dead letters."""
+    """A retry, or the dead letters."""
     retries = retries_of(call)
     pause = task.retry.pause_seconds(error, retries)
     text = _describe(error)

@@ -56,7 +56,7 @@ def after(
 
 
 class SignalListener:
-    """Sends what only the worker's process knows."""
+    """Sends signals of events that only the worker's process knows."""
 
     def __init__(self, tasks: Tasks, node: str) -> None:
         self._tasks = tasks
@@ -64,7 +64,7 @@ class SignalListener:
 
     def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
         """One thing happened to one task."""
-        if event is _SUCCEEDED or event is _STARTED:  # first: most of what is told
+        if event is _SUCCEEDED or event is _STARTED:  # first: most events are these
             return
         if event is TaskEvent.RECEIVED:
             if signals.task_received.heard:
@@ -96,7 +96,7 @@ class SignalListener:
         )
 
     def _ended_from_outside(self, job: Job, event: TaskEvent) -> None:
-        """The slot could not tell it: a hard limit, a process that died, a pool that refused."""
+        """Send the signal that the slot could not: for a hard limit, a process that died, a pool that refused."""
         error = _ERRORS.get(job.ending or "", PoolError)(job.detail)
         if event is TaskEvent.RETRIED:
             signals.task_retry.send(self._sender(job), request=self._request(job), reason=error, einfo=None)

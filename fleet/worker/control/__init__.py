@@ -1,1 +1,1 @@
-"""Remote control and events of a worker, in Celery's words."""
+"""Remote control and events of a worker, as Celery has them."""

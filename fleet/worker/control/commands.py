@@ -1,7 +1,7 @@
 """What ``celery control`` tells a worker to do, with Celery's argument names and replies.
 
-What cannot be done is an error that says what can. Whatever touches the loop's state goes through ``LoopCalls``, since
-in a solo worker another thread than the loop's listens.
+A command that cannot be done gets an error that says what can. What changes the loop's state goes through
+``LoopCalls``, since in a solo worker a different thread than the loop's listens.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Refused(Exception):
 
 
 class Commands:
-    """The orders. ``afterwards`` collects what is to be done once the reply is on its way: it may end the process."""
+    """The commands. ``afterwards`` collects what is done after the reply is sent: it may end the process."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Commands:
         return self.revoke(task_id=task_id, terminate=True, signal=signal)
 
     def _terminate(self, task_id: str, signum: int) -> bool:
-        """Whether it runs here, and will be ended."""
+        """End a running task; whether it runs here."""
         job = next((job for job in self._inflight.jobs() if job.call.id == task_id and _can_end(job)), None)
         if job is None:
             return False
@@ -106,13 +106,13 @@ class Commands:
         return ended
 
     def _end_inline(self, job: Job, signum: int) -> None:
-        """The task of a solo worker ends with its process: the reply has to leave before."""
+        """The task of a solo worker ends with its process: the reply must be sent first."""
         handle = job.handle or getattr(self._pool, "current", None)
         if handle is not None and job is self._inflight.inline_job:
             self._end(job, handle, signum)
 
     def rate_limit(self, task_name: str, rate_limit: Any = None, **_: Any) -> Reply:
-        """So many starts of this task per second, minute or hour in this worker; 0 or nothing lifts it."""
+        """Limit starts of this task in this worker, like ``10/m``; 0 or nothing removes the limit."""
         self._check_task(task_name)
         try:
             rate = rate_limits.per_second(rate_limit)

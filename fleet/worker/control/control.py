@@ -1,7 +1,7 @@
 """Remote control with Celery's names: ``celery inspect`` and ``celery control`` find a fleet worker like any other.
 
 A fanout exchange and a queue per worker, on a connection of its own, so that an answer never waits for the tasks'
-connection; events leave over the same one. Transports without fanout have no remote control; the record tells the same
+connection; events use the same one. Transports without fanout have no remote control; the record holds the same
 facts without a broker.
 """
 
@@ -69,13 +69,13 @@ class Control:
 
     @property
     def poll_seconds(self) -> float | None:
-        """Never rely on descriptors alone: some transports have none, and events leave by the clock."""
+        """Seconds between two calls: some transports have no descriptors, and events are sent at intervals."""
         if self._off:
             return None
         return FLUSH_SECONDS if self.events.on else POLL_SECONDS
 
     def fds(self) -> list[int]:
-        """Sockets on which a command may come, as far as the transport has such a thing."""
+        """Sockets on which a command may come, if the transport has sockets."""
         mailbox = self._mailbox
         return mailbox.fds() if mailbox is not None else []
 
@@ -93,7 +93,7 @@ class Control:
             work()
 
     def on_exit(self) -> None:
-        """The last events, from any thread, when the process is about to go. Never raises, never waits for long."""
+        """Send the last events, from any thread, before the process exits. Never raises, never waits for long."""
         if not self._mutex.acquire(timeout=LAST_EVENTS_SECONDS):
             return
         try:
@@ -106,7 +106,7 @@ class Control:
             self._mutex.release()
 
     def close(self) -> None:
-        """Leave. Never raises."""
+        """Send the last events and disconnect. Never raises."""
         self.on_exit()
         self._off = True
         self._hang_up()
@@ -144,7 +144,7 @@ class Control:
             log.info("no remote control and no events: %s has no fanout", masked(self._url))
             self._off = True
             return
-        self._mailbox.drain()  # on Redis this subscribes: who is told ready can be reached
+        self._mailbox.drain()  # on Redis this subscribes: a ready worker can be reached
         self.inspection.broker = self._mailbox.facts
         self.events.flush(self._mailbox.publish)
         self._failed = 0

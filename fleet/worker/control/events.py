@@ -1,7 +1,7 @@
-"""Celery's events: what monitors such as Flower live on. Task events are off until somebody wants them.
+"""Celery's events, for monitors such as Flower. Task events are off until they are enabled.
 
 Listeners only note what happened; the thread that owns the control connection writes it out, in lists, a few times a
-second. When that connection is away, events are dropped and counted: a monitor is never worth a task's time.
+second. When that connection is away, events are dropped and counted, so that tasks never wait for a monitor.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Clock(Protocol):
 
 
 class Reported(Protocol):
-    """Whoever makes the calls: ``report`` says that somebody wants to see what tasks return."""
+    """What makes the calls: ``report`` asks it to include what tasks return."""
 
     report: bool
 
@@ -69,7 +69,7 @@ class _Noted(NamedTuple):
 
 
 class Events:
-    """The events of one worker. ``tell`` may come from any thread; everything else from the control connection's."""
+    """The events of one worker. Call ``on_event`` from any thread; everything else from the control connection's."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Events:
     # -- the listener
 
     def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
-        """Note it."""
+        """Note an event for the next flush."""
         if len(self._noted) >= MOST_NOTED:
             self._dropped += 1
             return
@@ -142,12 +142,12 @@ class Events:
             self._dropped = 0
 
     def connection_lost(self) -> None:
-        """The connection is gone; the next one says hello again."""
+        """Note that the connection is lost; the next one sends ``worker-online`` again."""
         self._online = False
         self._beat_at = 0.0
 
     def say_goodbye(self, publish: Publish) -> None:
-        """The last events, and that this worker leaves."""
+        """Send the last events, and ``worker-offline``."""
         self.flush(publish)
         publish(self._worker_event("worker-offline"), "worker.offline")
 

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 USUAL_DETAILS = ("exchange", "routing_key", "rate_limit")
 _USAGE = "utime stime maxrss ixrss idrss isrss minflt majflt nswap inblock oublock msgsnd msgrcv nsignals nvcsw nivcsw"
 _PRIORITY = 6
-"""Of entries in Celery's timer; monitors show it."""
+"""Priority of entries in Celery's timer; monitors show it."""
 
 
 class Inspection:
-    """The questions. Every answer is made of copies and atomic reads: it needs no lock, whoever asks."""
+    """The questions. Every answer is made of copies and atomic reads: it needs no lock in any thread."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Inspection:
         """How the broker is reached, without passwords. Known once there is a connection."""
 
     def ping(self, **_: Any) -> Any:
-        """Are you there?"""
+        """The answer to a ping."""
         return {"ok": "pong"}
 
     def clock(self, **_: Any) -> Any:
@@ -84,7 +84,7 @@ class Inspection:
         return [self._describe(job) for job in self._inflight.jobs() if _state(job) == "reserved"]
 
     def scheduled(self, **_: Any) -> Any:
-        """What waits in this process for its date. What the broker keeps until then is nobody's yet."""
+        """What waits in this process for its date. What the broker keeps until then belongs to no worker yet."""
         return [
             {"eta": _iso(job.due), "priority": _PRIORITY, "request": self._describe(job)}
             for job in self._inflight.jobs()
@@ -197,7 +197,7 @@ def _delivery_info(job: Job) -> dict[str, Any]:
 
 
 def _queue(name: str, entity: Any) -> dict[str, Any]:
-    from kombu import Exchange, Queue  # not at the top: for whoever asks, and nobody else
+    from kombu import Exchange, Queue  # not at the top: imported only when asked for
 
     found = entity if entity is not None else Queue(name, Exchange("", type="direct"), routing_key=name)
     return dict(_plain(found.as_dict(recurse=True)))
@@ -224,5 +224,5 @@ def _list(value: Any) -> list[Any]:
 
 
 def _is_true(value: Any) -> bool:
-    """Celery's command line sends words."""
+    """Whether the value is true; Celery's command line sends words."""
     return value.lower() in ("1", "true", "yes", "on") if isinstance(value, str) else bool(value)

@@ -1,7 +1,7 @@
 """One worker's place on the broker for commands, replies and events: kombu's pidbox, on one connection.
 
-The only module behind remote control that knows kombu. Nothing in it tries again by itself: who waits for a broker here
-would hold up the loop.
+The only module behind remote control that knows kombu. Nothing in it retries by itself: waiting for a broker here
+would block the loop.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SHOWN = (
     "failover_strategy",
 )
 _GOSSIP = frozenset({"hello", "election"})
-"""What Celery's workers say to each other. Silence is the right answer: fleet's workers do not gossip."""
+"""Messages between Celery's workers. They get no answer: fleet's workers do not take part."""
 
 Dispatch = Callable[[str, Mapping[str, Any]], Any]
 
@@ -46,7 +46,7 @@ class NoFanout(Exception):
 
 
 class Mailbox:
-    """An open connection with a listening node. Any error of a method means: this one is of no more use."""
+    """An open connection with a listening node. After any error of a method it cannot be used any more."""
 
     def __init__(self, url: str, node: str, remote: Remote, *, options: Mapping[str, Any], dispatch: Dispatch) -> None:
         connection = kombu_connection(url, options=_patience(url, options), heartbeat_seconds=HEARTBEAT_SECONDS)
@@ -78,19 +78,19 @@ class Mailbox:
         return {name: info[name] for name in _SHOWN if name in info} | {"ssl": bool(info.get("ssl"))}
 
     def fds(self) -> list[int]:
-        """Sockets on which something may come, as far as the transport has such a thing."""
+        """Sockets on which a command may come, if the transport has sockets."""
         with suppress(Exception):
             return _sockets(self._connection)
         return []
 
     def drain(self) -> None:
-        """Take in what has come; each command is dispatched and answered."""
+        """Read the commands that have come; each is dispatched and answered."""
         with suppress(TimeoutError, socket.timeout):
             while True:
                 self._connection.drain_events(timeout=0)
 
     def beat(self) -> None:
-        """Keep the connection; to be called at least every quarter of ``HEARTBEAT_SECONDS``."""
+        """Keep the connection. Call it at least every quarter of ``HEARTBEAT_SECONDS``."""
         if self._connection.supports_heartbeats:
             self._connection.heartbeat_check(rate=2)
 
@@ -99,7 +99,7 @@ class Mailbox:
         self._publish(body, routing_key)
 
     def close(self) -> None:
-        """Hang up. Never raises."""
+        """Close the connection. Never raises."""
         with suppress(Exception):
             self._connection.release()
 
@@ -114,14 +114,14 @@ class _Node(pidbox.Node):  # type: ignore[misc]
     def reply(self, data: Any, exchange: str, routing_key: str, ticket: str, **_: Any) -> None:
         to = Exchange(exchange, type="direct", delivery_mode="transient", durable=False)
         headers = {"ticket": ticket, "clock": self.mailbox.clock.forward()}
-        with suppress(InconsistencyError):  # who asked has left
+        with suppress(InconsistencyError):  # the sender is gone
             Producer(self.channel, auto_declare=False).publish(
                 data, exchange=to, routing_key=routing_key, declare=[to], headers=headers, serializer="json"
             )
 
 
 class _Handlers(dict[str, Callable[..., Any]]):
-    """Any method at all: what is unknown gets an answer too."""
+    """Accepts every method name: an unknown one gets an answer too."""
 
     def __init__(self, dispatch: Dispatch) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Work that needs the channel's lock, asked for by a thread that must not wait for it."""
+"""Runs work that needs the channel's lock, for a thread that must not wait for the lock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LoopCalls:
         self._loop = loop
 
     def do(self, work: Work) -> Any:
-        """What ``work`` returns or raises. TimeoutError: nobody came to do it."""
+        """Run ``work``; returns or raises what it does. Raises TimeoutError when the loop did not run it."""
         if self._loop.in_thread:
             with self._lock:
                 return work()
@@ -44,7 +44,7 @@ class LoopCalls:
 
 
 def _do(work: Work, outcome: Future[Any]) -> None:
-    """Do it once, by whoever holds the lock first; not at all when nobody waits for the outcome any more."""
+    """Run it once, in the thread that gets the lock first; not at all when the outcome is not waited for any more."""
     if outcome.running() or outcome.done():
         return
     outcome.set_running_or_notify_cancel()

@@ -19,7 +19,7 @@ Way = Literal["run", "later", "end", "bury"]
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Where a message goes. ``ending`` and ``detail`` tell why it does not run."""
+    """Where a message goes. ``ending`` and ``detail`` say why it does not run."""
 
     way: Way
     ending: Ending | None = None
@@ -45,7 +45,7 @@ class Admission:
         self.report = False
 
     def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
-        """Another policy from now on. Time limits set by hand hold until the manifest changes its own."""
+        """Follow this policy from now on. Time limits set by hand hold until the manifest changes its own."""
         before, self.policy_of_manifest = self.policy_of_manifest, policy_of_manifest
         if (before.time_limit_seconds, before.soft_time_limit_seconds) != (
             policy_of_manifest.time_limit_seconds,
@@ -55,7 +55,7 @@ class Admission:
         self._policies.clear()
 
     def limit(self, name: str, soft_seconds: float | None, hard_seconds: float | None) -> None:
-        """Other time limits for one task from now on."""
+        """Set the time limits of one task from now on."""
         self._limits[name] = (soft_seconds, hard_seconds)
         self._policies.pop(name, None)
 
@@ -89,7 +89,7 @@ class Admission:
         return LATER if job.due > now else RUN
 
     def _policy_of(self, message: TaskMessage) -> TaskPolicy:
-        """Message over task over manifest; for acknowledgement the manifest has the last word."""
+        """The message's settings, else the task's, else the manifest's; for acknowledgement the manifest's first."""
         policy = self._policies.get(message.name) or self._policy(message.name)
         hard, soft = message.time_limit, message.soft_time_limit
         if not (hard or soft):
@@ -101,7 +101,7 @@ class Admission:
         )
 
     def _policy(self, name: str) -> TaskPolicy:
-        """What task and manifest say."""
+        """The settings of the task, completed by the manifest."""
         own, policy_of_manifest = self._application.policy(name), self.policy_of_manifest
         policy = replace(
             own,

@@ -1,6 +1,6 @@
 """Slots that follow the work within bounds: what ``celery control autoscale`` asks of one worker.
 
-A rule of this worker alone, for those who steer by hand: it ends with the next apply, which knows the whole fleet.
+It concerns this worker only, for operators who use `celery control`; the next apply, which knows the fleet, ends it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ IDLE_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """At least and at most so many slots."""
+    """The least and the most slots."""
 
     least: int
     most: int
@@ -23,7 +23,7 @@ class Bounds:
 
 
 class Autoscaler:
-    """The rule: no slot free and something waits, so grow; slots that nobody needed for a while, so shrink."""
+    """Grows when no slot is free and a message waits; shrinks when slots were not needed for a while."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
@@ -31,7 +31,7 @@ class Autoscaler:
         self._since: float | None = None
 
     def wanted(self, now: float, *, slots: int, busy: int, waiting: int) -> int:
-        """How many slots there should be now. To be asked about once a second; doubles at most."""
+        """How many slots there should be now; at most twice as many. Call it about once a second."""
         if self._since is None:
             self._since = now
         self._peak = max(self._peak, busy)

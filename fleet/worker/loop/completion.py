@@ -1,4 +1,4 @@
-"""How a task's end becomes a word to the broker, also when the connection was broken in between."""
+"""Acknowledges tasks that ended, also when the connection was lost in between."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ log = logging.getLogger("fleet.worker")
 
 
 class Completion:
-    """Settles jobs. ``unreported`` gets those whose end a slot must record first: somebody waits for the result.
+    """Settles jobs. ``unreported`` gets those whose end a slot must record first, because results are stored.
 
-    counted: an end was counted since somebody set this to False.
+    counted: an end was counted since this was last set to False.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Completion:
         self.counted = False
 
     def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
-        """Another policy from now on."""
+        """Follow this policy from now on."""
         self._policy_of_manifest = policy_of_manifest
 
     # -- ends
 
     def settle(self, job: Job, handle: Handle) -> None:
-        """The pool is done with a job."""
+        """Settle a job that the pool has finished."""
         error = handle.error
         if job.ending is not None:
             if error is not None:
@@ -75,19 +75,19 @@ class Completion:
             self._end_by(job, error, abandoned=handle.abandoned)
 
     def end_unreported(self, job: Job) -> None:
-        """A task that cannot tell its end itself (``job.ending``): recorded in a slot where somebody waits for it."""
+        """End a task that cannot report its end itself (``job.ending``); a slot records it where results are stored."""
         if self._application.records_ends:
             self._unreported.appendleft(job)
         else:
             self._conclude_by_ending(job)
 
     def end_here(self, job: Job) -> None:
-        """The same, recorded here and now: the process is about to go."""
+        """The same, recorded here at once: the process is about to exit."""
         self.record_end(job)
         self._conclude_by_ending(job)
 
     def record_end(self, job: Job) -> None:
-        """Let whoever waits for the result know of ``job.ending``, here and now. Errors are logged."""
+        """Store ``job.ending`` as the result, here and now. Errors are logged."""
         assert job.ending is not None
         try:
             self._application.record_end(job.call, job.ending, job.detail)
@@ -95,7 +95,7 @@ class Completion:
             log.exception("the end of task %s[%s] could not be recorded", job.call.name, job.call.id)
 
     def conclude(self, job: Job, outcome: Outcome) -> None:
-        """It is over: count it, tell listeners, and tell the broker, now or when the message comes again."""
+        """A task is over: count it, call listeners, and acknowledge, now or when the message comes again."""
         job.settled = True
         self._count(outcome)
         self._tell_listeners(job, outcome)
@@ -158,7 +158,7 @@ class Completion:
         return self._redelivery.connection_number
 
     def told_before(self, job: Job) -> bool:
-        """Whether this message comes again after its task was over; then the broker is told once more."""
+        """Whether this message comes again after its task was over; then it is acknowledged again."""
         outcome = self._redelivery.pop_doubtful(job)
         if outcome is None:
             return False
@@ -169,5 +169,5 @@ class Completion:
         return True
 
     def on_connection_restored(self) -> None:
-        """Tell what is owed. What is no longer ours is told when it comes again."""
+        """Send what is owed. What is no longer ours is acknowledged when it comes again."""
         self._redelivery.on_restored(self._settlement.replay())

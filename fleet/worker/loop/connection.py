@@ -16,13 +16,13 @@ log = logging.getLogger("fleet.worker")
 
 RECONNECT = Backoff(1.0, 30.0, 0.3)
 STEADY_SECONDS = 10.0
-"""A connection that held for less is another failure: what breaks at once again is not tried without a pause."""
+"""A connection that held for less counts as a failed try: the next try comes after a longer pause."""
 
 
 class Connection:
     """``up`` while the channel is open. The loop wakes when something may have come over it: ``readable``.
 
-    ``on_lost`` is called, in order, when it breaks: what runs goes on, what has not started will not be ours.
+    ``on_lost`` is called, in order, when it breaks: what runs goes on, what has not started is no longer ours.
     """
 
     def __init__(self, channel: Channel, loop: EventLoop, settlement: Settlement) -> None:
@@ -53,7 +53,7 @@ class Connection:
         return True
 
     def lose(self, error: ChannelLost | None) -> None:
-        """The connection is gone, where there is an error and it is not known yet."""
+        """Note that the connection is lost, unless ``error`` is None or it is known already."""
         if error is None or not self.up:
             return
         self._settlement.lost = error
@@ -62,11 +62,11 @@ class Connection:
             call()
 
     def notice_loss(self) -> None:
-        """It may have broken while the broker was told something."""
+        """Note a loss that was met while acknowledging."""
         self.lose(self._settlement.lost)
 
     def rebuild(self, why: str) -> None:
-        """It seems to be of no use: make a new one. What runs goes on."""
+        """Make a new connection, because this one brings nothing. What runs goes on."""
         self.lose(ChannelLost(why))
 
     def _break_off(self, error: ChannelLost) -> None:
@@ -81,7 +81,7 @@ class Connection:
         self.watch()
 
     def tend(self) -> None:
-        """Heartbeat and lease."""
+        """Send the heartbeat, renew the lease."""
         try:
             self._channel.tend()
         except ChannelLost as error:
@@ -99,7 +99,7 @@ class Connection:
         self._watched = fds
 
     def unwatch(self) -> None:
-        """Before descriptors are closed: their numbers may come again for something else."""
+        """Call it before descriptors are closed: the kernel may use their numbers again."""
         for fd in self._watched:
             self._loop.remove_reader(fd)
         self._watched = ()

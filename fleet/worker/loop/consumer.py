@@ -1,10 +1,10 @@
-"""The loop that feeds the pool: fetch what free slots can take, start it, hand its end on.
+"""The loop that feeds the pool: fetch what free slots can take, start it, settle its end.
 
 One loop serves every pool. It runs in the main thread and holds ``channel.lock``, except while a solo task runs inline:
 then the housekeeping thread may take the lock and does the loop's housekeeping (``attend``) until the task is over.
 
-This module turns the loop and moves the worker through its life. Each step of a task's way has a class of its own; they
-are put together in ``parts``.
+This module runs the loop and the lifecycle of the worker. Each step of a task's way has a class of its own; ``parts``
+puts them together.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pools.loop import EventLoop
 log = logging.getLogger("fleet.worker")
 
 EverySecond = Callable[[float], object]
-"""Something to see to once a second. Gets ``time.monotonic()``; the channel's lock is held."""
+"""Called once a second with ``time.monotonic()``; the channel's lock is held."""
 
 
 class Consumer:
@@ -90,7 +90,7 @@ class Consumer:
         if now >= self._tick_at:
             self.tick(now)
         if self._life.state is State.STARTING and self._connection.up and self._pool.free_slots > 0:
-            self.on_event(Event.CONNECTED)  # and not before: a worker whose slots cannot start is not ready
+            self.on_event(Event.CONNECTED)  # not earlier: a worker whose slots cannot start is not ready
         moved = self._settle_done()
         self._connection.notice_loss()
         if self._connection.up:
@@ -131,7 +131,7 @@ class Consumer:
         return True
 
     def _is_empty(self) -> bool:
-        """Nothing runs, nothing is owed. While there is time, a drain waits for a connection to tell what it owes."""
+        """Whether nothing runs and nothing is owed. Until its deadline a drain waits for a connection to send that."""
         owed = self._deadline is not None and self._settlement.debts > 0
         return not (self._inflight.running or self._done or self._inflight.unreported or owed)
 
@@ -143,7 +143,7 @@ class Consumer:
         self._connection.watch()
 
     def _patience(self) -> float:
-        """For how many seconds nothing is due."""
+        """Seconds until something is due."""
         if self._life.stopped:
             return 0.0
         now = time.monotonic()
@@ -179,7 +179,7 @@ class Consumer:
             self._lock.release()
 
     def handle_signals(self) -> None:
-        """Signals that have come."""
+        """Handle the signals that have come."""
         for signum in self._box.take():
             if signum == STACKS:
                 stack_dump.write(self._pool, self._inflight.running.keys())
@@ -224,7 +224,7 @@ class Consumer:
     # -- life
 
     def on_event(self, event: Event) -> None:
-        """Something happened to this worker."""
+        """Move the lifecycle, and do what it asks for."""
         before = self._life.state
         action = self._life.on_event(event)
         if self._life.state is before:

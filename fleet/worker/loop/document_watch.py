@@ -1,7 +1,7 @@
-"""The launch document, looked at once a second: settings that can change in place are taken up while the worker runs.
+"""The launch document, checked once a second: settings that can change in place are applied while the worker runs.
 
-Whoever resizes a replica only writes the file. So nothing is lost when he is killed, when the worker is, or when both
-happen at once: a running worker takes up what the file says, and one that starts reads it anyway.
+A command that resizes a replica only writes the file. So nothing is lost when that command or the worker is killed, or
+both: a running worker applies what the file says, and one that starts reads it anyway.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Stamp = tuple[int, int, int]
 
 
 class DocumentWatch:
-    """The document of one worker. Written anew, it holds again, also over what was changed by hand in between."""
+    """The document of one worker. When it is written again, it replaces what was changed by hand in between."""
 
     def __init__(self, path: Path, digest: str, settings: LiveSettings) -> None:
         self._path = path
@@ -40,7 +40,7 @@ class DocumentWatch:
         try:
             self._adopt()
         except (FleetError, PoolError, ValueError) as error:
-            log.error("the new settings are not taken up: %s", error)
+            log.error("the new settings are not applied: %s", error)
 
     def _adopt(self) -> None:
         options = read_document(self._path)

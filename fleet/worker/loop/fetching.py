@@ -17,9 +17,9 @@ from pools.base import BasePool
 
 
 class _Asked(NamedTuple):
-    """The channel brought all there was and waits for more. wanted: so many, 0 for none.
+    """The channel brought all there was and waits for more. wanted: how many, 0 for none.
 
-    again_at: when to look all the same (monotonic), since not every transport tells when something has come.
+    again_at: when to fetch in any case (monotonic), since not every transport says when a message has come.
     """
 
     wanted: int
@@ -59,7 +59,7 @@ class Fetching:
         self.got_at = time.monotonic()
 
     def fetch_due(self, now: float) -> list[Delivery]:
-        """What a fetch brings, where one is due. Raises ChannelLost."""
+        """Fetch if it is due; what it brings. Raises ChannelLost."""
         wanted = self._wanted()
         if not self._is_due(now, wanted):
             return []

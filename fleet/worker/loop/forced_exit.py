@@ -1,4 +1,4 @@
-"""Leaving in the middle of a task that nothing but the end of its process can end, with everything told before."""
+"""Ends the process during a task that nothing else can end, after everything was acknowledged or handed back."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ class ForcedExit:
         self._replace(handle, "terminated", "terminated on request")
 
     def on_blocked(self, handle: Handle) -> None:
-        """From a green pool's native thread: the process stands still in a task that nothing can end. Does not return.
+        """From a green pool's native thread: a task that nothing can end blocks the process. Does not return.
 
         Nothing of the patched library may be used here: no socket, no lock, no logging. So the broker is told nothing
-        and finds out by itself. RabbitMQ delivers again what this process held, on Redis the next process of this
+        and notices by itself. RabbitMQ delivers again what this process held, on Redis the next process of this
         replica takes it back. What was acknowledged early is lost, as in a crash. The record is left as a crash leaves
-        it, with the guilty task alone, so that the launcher counts this death against that task.
+        it, with only that task running, so that the launcher counts this death for it.
         """
         running = list(self._inflight.running)
         names = [f"{job.call.name}[{job.call.id}]" for job in running if job.handle is handle]
@@ -75,7 +75,7 @@ class ForcedExit:
         os._exit(EXIT_REPLACE)
 
     def give_up_process(self, code: int) -> None:
-        """Give back what runs, tell the broker, clean up, and go. Does not return."""
+        """Give back what runs, flush, clean up, and exit. Does not return."""
         self._handing_back.running()
         self._settlement.flush()
         self._channel.close()
@@ -83,7 +83,7 @@ class ForcedExit:
         for call in self.on_exit:
             call()
         logging.shutdown()
-        # Last: a task whose child is killed returns, and must find no time to record a second end.
+        # Last: a task whose child is killed returns, and must not record a second end.
         end_descendants()
         os._exit(code)
 
@@ -99,8 +99,8 @@ class ForcedExit:
 
 
 def end_descendants() -> None:
-    """Processes that a task started must not outlive it."""
-    import psutil  # not at the top: every worker would pay for it at its start, and hardly one needs it
+    """Kill the processes that a task started."""
+    import psutil  # not at the top: it would slow every worker's start, and few need it
 
     for process in psutil.Process().children(recursive=True):
         try:

@@ -12,7 +12,7 @@ from fleet.worker.task.listeners import RateGate
 
 
 class HandingBack:
-    """Each method empties a part of what is in hand."""
+    """Each method gives back a part of what is in hand."""
 
     def __init__(
         self,
@@ -30,18 +30,18 @@ class HandingBack:
         self._rate_gate = rate_gate
 
     def unstarted(self) -> None:
-        """What has not started goes back."""
+        """Give back what has not started."""
         jobs = self._inflight.take_unstarted()
         self._rate_gate.forget_waiting()
         self._settlement.give_back(jobs)
         self._fetching.ask_again()
 
     def of_other_queues(self, names: Container[str]) -> None:
-        """What has not started and came from none of these queues goes back."""
+        """Give back what has not started and came from none of these queues."""
         self._settlement.give_back(self._inflight.take_from_other_queues(names))
 
     def running(self) -> None:
-        """What runs goes back; what the pool still says about it is ignored."""
+        """Give back what runs; what the pool reports about it later is ignored."""
         left = [job for job in self._inflight.running if not job.settled]
         for job in left:
             job.settled = True
@@ -49,8 +49,8 @@ class HandingBack:
         self._inflight.running.clear()
 
     def unreported(self) -> None:
-        """Ends that no slot had room to record: recorded again by the replica that gets the message, or here and now
-        where the message is acknowledged and nobody will get it."""
+        """Ends that no slot had room to record: the replica that gets the message records them; where the message is
+        acknowledged already, they are recorded here."""
         jobs = self._inflight.unreported
         for job in jobs:
             if job.acked and job.ending is not None:

@@ -1,8 +1,8 @@
-"""The second thread of a worker whose tasks run in the main thread: it keeps the world answered while a task runs.
+"""The second thread of a worker whose tasks run in the main thread: it does the housekeeping while a task runs.
 
 It shares one lock with the loop and never waits for it: when the lock is free, the loop is inside a task, and this
 thread does the housekeeping (lease, heartbeat, buffered acknowledgements, signals, record). While tasks follow each
-other quickly it ticks without finding anything to do; when nothing has run for a while it sleeps until the next task or
+other quickly it finds nothing to do; when nothing has run for a while it sleeps until the next task or
 control message.
 """
 
@@ -39,7 +39,7 @@ class Answering(Protocol):
 
 
 class Attended(Protocol):
-    """The loop, as far as its housekeeping goes."""
+    """The loop, as the housekeeping thread uses it."""
 
     @property
     def is_inside_task(self) -> bool:
@@ -95,7 +95,7 @@ class HousekeepingThread(threading.Thread):
             self._control.attend()
         helped = self._loop.attend()
         if busy and not helped:
-            # Between two tasks the loop heeds signals itself; do not spin on a descriptor that it is about to read.
+            # Between two tasks the loop handles signals itself; do not spin on a descriptor that it is about to read.
             threading.Event().wait(_YIELD_SECONDS)
 
     def _wait(self, *, busy: bool) -> None:
@@ -107,7 +107,7 @@ class HousekeepingThread(threading.Thread):
         else:
             timeout = DROWSY_SECONDS
             self._drowsy = True
-            if self._loop.is_inside_task:  # it began in between, and saw no reason to wake anybody
+            if self._loop.is_inside_task:  # it began in between, and saw no reason to wake this thread
                 timeout = TICK_SECONDS
         if control is not None and control.poll_seconds is not None:
             timeout = min(timeout, control.poll_seconds)

@@ -18,7 +18,7 @@ MOST_DELAYED = 10_000
 class InFlight:
     """waiting: may start when a slot is free.  running: in a slot, until their end is settled.
 
-    unreported: over without having run; a slot must record their ends, because somebody waits for the results.
+    unreported: over without having run; a slot must record their ends, because results are stored.
     inline_job: the one that runs in the main thread itself.
     """
 
@@ -100,7 +100,7 @@ class InFlight:
             self._record.begin(job.slot, task_id=job.call.id, task_name=job.call.name, until=until, pid=pid)
 
     def end(self, job: Job) -> None:
-        """It runs no more; its place is free."""
+        """Note that it runs no more; its place is free."""
         self.running.pop(job, None)
         if job.slot >= 0:
             self._record.end(job.slot)
@@ -112,7 +112,7 @@ class InFlight:
         return next((known for known in self.running if known.key == job.key and not known.settled), None)
 
     def resize(self, slots: int) -> None:
-        """The pool has another number of slots."""
+        """Note that the number of slots changed."""
         before = self._record.capacity
         self._record.resize(slots)
         self._free_places += range(self._record.capacity - 1, before - 1, -1)

@@ -29,8 +29,8 @@ log = logging.getLogger("fleet.worker")
 class LiveSettings:
     """Changes one running worker. Every call is idempotent; the caller holds the channel's lock.
 
-    ``spec`` is what the worker goes by now, and the record publishes its digest: what somebody changes by hand is no
-    longer what the manifest says, and the next plan shows it.
+    ``spec`` is what the worker follows now, and the record publishes its digest: what was changed by hand is no longer
+    what the manifest says, and the next plan shows it.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class LiveSettings:
         return [queue.name for queue in sorted(self.queues, key=lambda queue: -queue.priority)]
 
     def adopt(self, spec: WorkerSpec) -> None:
-        """Go by this spec, in all that can change in place. PoolError where the pool cannot follow."""
+        """Follow this spec, in all that can change in place. Raises PoolError where the pool cannot."""
         self.set_policy(spec.task)
         self.set_log_level(spec.log_level)
         self.set_queues(spec.queues)
@@ -86,7 +86,7 @@ class LiveSettings:
         self._go_by(restart=spec.restart, ready_after_seconds=spec.ready_after_seconds)
 
     def set_slots(self, count: int) -> None:
-        """So many slots. PoolError where the pool cannot change them."""
+        """Change the number of slots. Raises PoolError where the pool cannot."""
         pool = self._pool
         if count > pool.limit:
             pool.grow(count - pool.limit)
@@ -106,7 +106,7 @@ class LiveSettings:
             return
         self._go_by(queues=wanted)
         self._handing_back.of_other_queues({queue.name for queue in wanted})
-        self._connection.unwatch()  # descriptors are about to change, and their numbers may come again
+        self._connection.unwatch()  # descriptors are about to change, and the kernel may use their numbers again
         try:
             self._channel.consume(wanted)  # without a connection too: the next one is told
         except ChannelLost as error:
@@ -124,7 +124,7 @@ class LiveSettings:
             self._go_by(task=policy_of_manifest)
 
     def _set_rates(self, rates: dict[str, str]) -> None:
-        """Only what the manifest changes: a rate somebody set by hand holds until then."""
+        """Set only rates that the manifest changes: a rate set by hand holds until then."""
         for name in sorted(rates.keys() | self._rates.keys()):
             if rates.get(name) != self._rates.get(name):
                 self.set_rate_limit(name, rates.get(name, self._rates_of_app.get(name)))
@@ -141,7 +141,7 @@ class LiveSettings:
         self._fetching.ask_again()
 
     def set_rate_limits(self, written: Mapping[str, object]) -> None:
-        """The rates that an app sets, by task, as people write them. One that cannot be read is told of and ignored."""
+        """The rates that an app sets, by task, as people write them. One that cannot be read is logged and ignored."""
         for task_name, text in written.items():
             try:
                 self.set_rate_limit(task_name, text)
@@ -151,14 +151,14 @@ class LiveSettings:
                 self._rates_of_app[task_name] = text
 
     def autoscale(self, bounds: Bounds | None) -> None:
-        """Let the slots follow the work between these bounds; None: let them be."""
+        """Let the slots follow the work between these bounds; None: stop that."""
         self.autoscaler = Autoscaler(bounds) if bounds is not None else None
         self._go_by()
         if bounds is not None:
             self.set_slots(bounds.clamp(self._pool.limit))
 
     def follow_work(self, now: float) -> None:
-        """Once a second: what the autoscaler wants, if there is one."""
+        """Once a second: set the slots that the autoscaler wants, if there is one."""
         scaler = self.autoscaler
         if scaler is None or not self._life.takes_work:
             return
@@ -167,7 +167,7 @@ class LiveSettings:
         self.set_slots(scaler.wanted(now, slots=slots, busy=busy, waiting=waiting))
 
     def _waiting(self) -> int:
-        """How much waits for a slot. Where the broker cannot tell, one more is assumed."""
+        """How many messages wait for a slot. Where the broker cannot tell, one more is assumed."""
         waiting = self._inflight.waiting
         if waiting or not self._connection.up:
             return len(waiting)
@@ -178,7 +178,7 @@ class LiveSettings:
         return 1 if backlog is None else backlog
 
     def set_log_level(self, level: str) -> None:
-        """From DEBUG to CRITICAL."""
+        """Set the log level; ``level``: DEBUG to CRITICAL."""
         logging_setup.set_level(level)
         if level != self.spec.log_level:
             self._go_by(log_level=level)
@@ -186,6 +186,6 @@ class LiveSettings:
 
     def _go_by(self, **changes: Any) -> None:
         self.spec = replace(self.spec, **changes)
-        # While somebody lets the slots follow the work, a plan shows a difference, and the next apply ends it.
+        # While slots follow the work, a plan shows a difference, and the next apply ends it.
         self._record.live = live_digest(self.spec) if self.autoscaler is None else "autoscale"
         self._record.beat()

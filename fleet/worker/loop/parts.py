@@ -1,4 +1,4 @@
-"""The parts of a worker's loop, put together: who needs whom is said here and nowhere else."""
+"""The parts of a worker's loop, put together: only this module knows which part needs which."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from pools.loop import EventLoop
 
 
 class LoopParts:
-    """Each part is made when it is first asked for, after those that it needs."""
+    """Each part is made when it is first used, after the parts that it needs."""
 
     def __init__(
         self,

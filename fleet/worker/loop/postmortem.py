@@ -36,7 +36,7 @@ def story(error: BaseException, pid: int) -> dict[str, str]:
 def last_lines(pid: int, *, fd: int = _LOG_FD) -> str:
     """The last lines of one process in this worker's log; empty where the log is no file.
 
-    What the interpreter writes when it crashes (``faulthandler``) bears no pid: the last such report is taken for its.
+    What the interpreter writes when it crashes (``faulthandler``) has no pid: the last such report is taken as its own.
     """
     own: list[str] = []
     fatal: list[str] = []
@@ -65,7 +65,7 @@ def _tail(fd: int) -> str:
 
 
 def _owner(line: str) -> int | None:
-    """The process that a line of the log names; None for a line that goes on, or is nobody's."""
+    """The pid in a line of the log; None for a continued line, or one without a pid."""
     if match := _TEXT_LINE.match(line):
         return int(match[1])
     if line.startswith('{"time": '):

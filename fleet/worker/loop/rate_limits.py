@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from fleet.worker.task.job import Job, Key
 
 MOST_WAITING = 20
-"""So many tasks wait here for their turn. Beyond that nothing is fetched: other workers may have room for the rest."""
+"""Most tasks that wait here for their turn. Then nothing is fetched: other workers may have room for the rest."""
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -66,7 +66,7 @@ class RateLimits:
         return len(self._buckets)
 
     def limit(self, task_name: str, rate: float | None) -> None:
-        """So many starts a second from now on; None: as many as there are slots."""
+        """``rate``: starts a second from now on; None: no limit."""
         if rate is None:
             self._buckets.pop(task_name, None)
         else:
@@ -84,7 +84,7 @@ class RateLimits:
         return sum(len(bucket.turns) for bucket in self._buckets.values())
 
     def _drop_passed(self) -> None:
-        """A turn that was not taken belongs to a task that was revoked or has expired."""
+        """Remove turns that were not taken: their tasks were revoked or have expired."""
         passed = self._clock() - 1.0
         for bucket in self._buckets.values():
             bucket.turns = {key: turn for key, turn in bucket.turns.items() if turn > passed}
@@ -106,7 +106,7 @@ class RateLimits:
         return 0.0
 
     def forget_waiting(self) -> None:
-        """Those that waited are not here any more: their turns are free again."""
+        """Free the turns of all that waited: they were given back."""
         now = self._clock()
         for bucket in self._buckets.values():
             ahead = sum(1 for turn in bucket.turns.values() if turn > now)

@@ -49,20 +49,20 @@ class Receiving:
         self._listeners = listeners
 
     def receive(self, deliveries: Sequence[Delivery]) -> bool:
-        """Messages have come. False when the connection broke: those that were not taken in are given back."""
+        """Take messages in. False when the connection broke: those that were not taken in are given back."""
         for place, delivery in enumerate(deliveries):
             try:
                 self._take(delivery)
             except ChannelLost as error:
                 self._settlement.lost = error
-                # Told as soon as there is a connection.
+                # Sent as soon as there is a connection.
                 self._settlement.give_back([unreadable_job(left) for left in deliveries[place:]])
                 self._connection.lose(error)
                 return False
         return True
 
     def place_due(self) -> None:
-        """Look again at those whose moment has come."""
+        """Place again those whose date or turn has come."""
         while (job := self._inflight.pop_due()) is not None:
             self._place(job)
 
@@ -100,7 +100,7 @@ class Receiving:
         return True
 
     def _place(self, job: Job) -> None:
-        """Let it run, wait or end."""
+        """Put a job where it belongs: to run, to wait, or to end."""
         verdict = self._admission.examine(job, now=time.time(), revoked=self._revoked)
         if verdict.way == "run":
             self._inflight.waiting.append(job)

@@ -10,10 +10,10 @@ from fleet.worker.task.call import Outcome
 from fleet.worker.task.job import Job, Key
 
 REMEMBERED = 512
-"""So many ends are remembered."""
+"""How many ends are remembered."""
 
 ALREADY_TOLD = Outcome("ignored")
-"""For a message that comes again although the broker was told: only the acknowledgement is repeated."""
+"""For a message that comes again after it was acknowledged: only the acknowledgement is repeated."""
 
 Ends = OrderedDict[Key, Outcome]
 
@@ -29,11 +29,11 @@ class Redelivery:
         self.connection_number = 0
 
     def is_ours(self, job: Job) -> bool:
-        """Whether the broker waits for our word. After a broken connection it may have given the message away again."""
+        """Whether the message is still ours. After a broken connection the broker may have delivered it again."""
         return job.acked or job.connection_number == self.connection_number or self._channel.holds(job.delivery)
 
     def note_end(self, job: Job, outcome: Outcome) -> bool:
-        """Remember it; whether the broker is to be told now. What is not ours is told when it comes again."""
+        """Remember an end; whether to tell the broker now. What is not ours is acknowledged when it comes again."""
         _remember(self._recent, job.key, outcome)
         if not self.is_ours(job):
             self.doubt(job, outcome)
@@ -51,13 +51,13 @@ class Redelivery:
         return self._doubtful.pop(job.key, None)
 
     def on_lost(self) -> None:
-        """The last words may not have reached the broker. What is known not to be told stays so."""
+        """The last acknowledgements may not have reached the broker. What is known to be owed stays so."""
         for key in self._recent:
             if key not in self._doubtful:
                 _remember(self._doubtful, key, ALREADY_TOLD)
 
     def on_restored(self, gone: Sequence[Job]) -> None:
-        """There is a connection again. gone: jobs about which something was owed, and whose messages are not ours."""
+        """There is a connection again. gone: jobs whose end was still to be sent and whose messages are not ours."""
         self.connection_number += 1
         for job in gone:
             outcome = self._recent.get(job.key)

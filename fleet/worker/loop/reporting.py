@@ -1,4 +1,4 @@
-"""What the worker says of itself in its record."""
+"""What the worker writes into its record."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Reporting:
         self._inflight = inflight
 
     def count_waiting(self) -> bool:
-        """Count messages in hand that could run; whether that is another number than before.
+        """Count messages in hand that could run; whether the number changed.
 
-        Those are included that the broker pushed and nobody has fetched yet.
+        Messages that the broker pushed and no fetch has taken yet are included.
         """
         before = self._record.waiting
         self._record.waiting = len(self._inflight.waiting) + len(self._inflight.unreported) + self._channel.pushed
         return self._record.waiting != before
 
     def publish(self, *, deadline: float | None) -> None:
-        """Write it all. deadline: when the drain is over (monotonic), None where the worker does not drain."""
+        """Write state and counters. deadline: end of the drain (monotonic), None where the worker does not drain."""
         self.count_waiting()
         record, state = self._record, self._life.state
         record.line_up, record.sated = self._connection.up, self._fetching.is_sated

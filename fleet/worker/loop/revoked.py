@@ -22,7 +22,7 @@ class Revoked:
     """A set that forgets its oldest entries. Used by the loop and by the housekeeping thread.
 
     With a ``path`` it outlives the process: each id is appended to that file before ``add`` returns, and a new process
-    reads it and writes it anew without what is too old. A file that cannot be used is told of once, and done without.
+    reads it and rewrites it without what is too old. A file that cannot be used is logged once and then ignored.
     """
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
@@ -34,7 +34,7 @@ class Revoked:
             self._load(path)
 
     def add(self, ids: Iterable[str]) -> None:
-        """These must not run."""
+        """Add ids of tasks that must not run."""
         now = self._clock()
         fresh = list(dict.fromkeys(ids))
         for task_id in fresh:
@@ -88,7 +88,7 @@ class Revoked:
             self._do_without(error)
 
     def _rewrite(self, path: Path) -> None:
-        """Only what counts, in one step."""
+        """Write only what is not too old, in one step."""
         try:
             if self._ids:
                 write_whole(path, "".join(_line(since, task_id) for task_id, since in self._ids.items()))

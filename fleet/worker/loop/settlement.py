@@ -1,7 +1,7 @@
 """What becomes of a message when its task is over: acknowledged, sent again, given back, or put with the dead letters.
 
-Nothing here raises for a lost connection. What could not be told is owed, in order, and told after the next connection;
-the task itself is done and is not repeated because the line was down.
+Nothing here raises for a lost connection. What could not be sent is kept, in order, and sent after the next connection;
+the task itself is done and is not repeated because of the lost connection.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Debt = Callable[[], object]
 
 
 class Settlement:
-    """The worker's word to the broker. ``lost`` holds the error that ended the connection, until ``replay``."""
+    """Acknowledgements and copies to the broker. ``lost``: the error that ended the connection, until ``replay``."""
 
     def __init__(self, channel: Channel, *, replica: str) -> None:
         self._channel = channel
@@ -35,11 +35,11 @@ class Settlement:
 
     @property
     def debts(self) -> int:
-        """How many words are owed to the broker."""
+        """How many calls are still to be sent to the broker."""
         return len(self._owed)
 
     def ack(self, job: Job) -> None:
-        """Done with it."""
+        """Acknowledge its message."""
         if job.acked:
             return
         job.acked = self.unflushed = True
@@ -52,7 +52,7 @@ class Settlement:
         self._owed.append((job, lambda: self._channel.ack((job.delivery,)), True))
 
     def give_back(self, jobs: Sequence[Job]) -> None:
-        """Back to the heads of their queues, in order."""
+        """Give messages back to the heads of their queues, in order."""
         fresh = [job for job in jobs if not job.acked]
         for job in fresh:
             job.acked = True
@@ -62,17 +62,17 @@ class Settlement:
             self._owed.append((job, partial(self._channel.give_back, (job.delivery,)), True))
 
     def again(self, job: Job, *, after_seconds: float) -> None:
-        """Another try of a task that raised, after a pause."""
+        """Send a task that raised again, after a pause."""
         assert job.message is not None
         due = datetime.fromtimestamp(time.time() + after_seconds, UTC) if after_seconds > 0 else None
         self._send(job, job.delivery.queue, job.message.again(retries=job.key[1] + 1, eta=due))
 
     def after_crash(self, job: Job, *, attempts: int) -> None:
-        """The same run once more: the process that ran it died. The copy carries how often that has happened."""
+        """Send the same run again: the process that ran it died. The copy says how often that has happened."""
         self._send(job, job.delivery.queue, _copy(job.delivery, {ATTEMPTS_HEADER: attempts, "redelivered": True}))
 
     def bury(self, job: Job, *, error: str, traceback: str = "") -> None:
-        """To ``<queue>.dead``, with what happened in its headers. It stays there until somebody looks."""
+        """Move it to ``<queue>.dead``, with what happened in its headers. No worker consumes it."""
         story = {
             "x-fleet-error": error,
             "x-fleet-traceback": traceback,
@@ -96,9 +96,9 @@ class Settlement:
         self.unflushed = False
 
     def replay(self) -> list[Job]:
-        """After a new connection: tell what is owed; gives the jobs whose messages are no longer ours.
+        """After a new connection: send what is owed; returns the jobs whose messages are no longer ours.
 
-        Those come again, to us or to somebody else. Stops, and is to be called again, when this connection is lost too.
+        Those are delivered again, here or elsewhere. Stops when this connection is lost too; then call it again.
         """
         self.lost = None
         gone = []
@@ -137,7 +137,7 @@ class Settlement:
 
 
 def _copy(delivery: Delivery, more: Mapping[str, Any]) -> Built:
-    """The message as it came, of whatever protocol, with more headers."""
+    """The message as it came, in its own protocol, with more headers."""
     headers = {**delivery.headers, **more}
     properties = dict(delivery.properties)
     return Built(delivery.body, headers, properties, delivery.content_type, delivery.content_encoding)

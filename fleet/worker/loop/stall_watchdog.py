@@ -1,10 +1,10 @@
-"""A watch over progress: messages wait, slots are free, and yet nothing comes. Then the connection is made anew.
+"""A watch over progress: messages wait, slots are free, and yet nothing comes. Then a new connection is made.
 
-A worker that looks healthy and consumes nothing is the worst kind of failure: nothing restarts it. So the broker is
+A worker that looks healthy and consumes nothing would never be restarted. So the broker is
 asked what waits when a worker that wants work has got none for a while. Messages twice in a row: the connection is
 rebuilt. Still none after that: one plain fetch decides. What it brings should have come by itself, so the process is at
 fault and is replaced. When it brings nothing, the broker withholds the messages (a single active consumer elsewhere, an
-exclusive queue, an ordering guarantee), which no other process would change: that is said once, and tried again later.
+exclusive queue, an ordering guarantee), which no other process would change: that is logged once and retried later.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _PATIENCE_VARIABLE = "FLEET_STALL_SECONDS"
 
 
 class Step(Enum):
-    """What to do about it now."""
+    """What to do now."""
 
     NOTHING = auto()
     ASK = auto()
@@ -64,9 +64,9 @@ class StallWatch:
         return Step.ASK if now - self._since >= self.patience_seconds else Step.NOTHING
 
     def waits(self, now: float, backlog: int | None, *, may_rebuild: bool = True) -> Step:
-        """The broker's answer to ASK. Twice in a row some, and half the patience between: no accident.
+        """The broker's answer to ASK. Only messages twice in a row, half the patience apart, are acted on.
 
-        may_rebuild: no task runs whose message a new connection would give away; else the fetch decides at once.
+        may_rebuild: no running task would lose its message by a new connection; else the fetch decides at once.
         """
         seen, self._seen_waiting = self._seen_waiting, bool(backlog)
         self._since = now - self.patience_seconds / 2 if backlog else now
@@ -124,7 +124,7 @@ class StallWatchdog:
         self._waiting = 0
 
     def __call__(self, now: float) -> None:
-        """Look, and do what is to be done."""
+        """Look, and ask, rebuild, fetch or replace as needed."""
         step = self._watch.look(now, wants=self._fetching.wants, got_at=self._fetching.got_at)
         if step is not Step.ASK:
             return

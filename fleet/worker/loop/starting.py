@@ -1,4 +1,4 @@
-"""Which of the jobs in hand may start now, and what is said to the broker and to listeners before they do."""
+"""Which of the jobs in hand may start now, and what the broker and listeners are told first."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Starting:
         soft, hard = job.policy.soft_time_limit_seconds, job.policy.time_limit_seconds
         traits = self._pool.traits
         if (soft is not None and not traits.soft_limit) or (hard is not None and not traits.hard_limit):
-            # Only a pool class of the user's: for our own kinds a manifest that asks for this is refused.
+            # Only for a pool class of the user: for our own kinds such a manifest is refused.
             if job.call.name not in self._warned_limits:
                 self._warned_limits.add(job.call.name)
                 log.warning("the %s pool cannot keep all time limits; %s runs without", self._pool.name, job.call.name)

@@ -27,7 +27,7 @@ def _nothing() -> None:
 
 
 class Submission:
-    """``done``: what the pool has finished and nobody has settled yet.
+    """``done``: what the pool has finished and is not settled yet.
 
     ``before_inline`` is called before the main thread goes into a task; while it is there, ``lock`` is free.
     """
@@ -53,7 +53,7 @@ class Submission:
             self._inflight.publish(job, limit_seconds=hard)  # the process that runs it is known now
 
     def _run_inline(self, job: Job, target: Any, args: tuple[Any, ...], soft: float | None, hard: float | None) -> None:
-        """Run it here. Meanwhile the lock is free, and the housekeeping thread may do what the loop does else."""
+        """Run it here. Meanwhile the lock is free, and the housekeeping thread does the loop's housekeeping."""
         self._inflight.inline_job = job
         self.before_inline()
         self._lock.release()

@@ -1,4 +1,4 @@
-"""One task on its way as values: what is handed to a slot, what comes back, and what an app says about it."""
+"""One task as values: what is handed to a slot, what comes back, and the app's settings for it."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Call(NamedTuple):
     redelivered: bool = False
     attempts: int = 0
     report: bool = False
-    """Whether somebody wants to see what the task returns: the outcome then carries its representation."""
+    """Whether the outcome carries the representation of what the task returns, for monitors."""
 
     @classmethod
     def of(cls, message: TaskMessage, *, report: bool) -> Call:
-        """The call that a message asks for. What only its channel knows stays behind."""
+        """The call that a message asks for, without what only its channel needs."""
         delivery = message.delivery
         return cls(
             id=message.id,
@@ -48,7 +48,7 @@ State = Literal["success", "failure", "retry", "requeue", "dead", "ignored"]
 
 
 class Outcome(NamedTuple):
-    """How one task ended, as the slot tells it. Small and picklable whatever the task returned.
+    """How one task ended, as the slot reports it. Small and picklable whatever the task returned.
 
     success, failure, ignored: done with the message.  retry: send it again after ``after_seconds`` (None: the app has
     sent it itself).  requeue: give the same message back.  dead: it goes to the dead letters.
@@ -63,11 +63,11 @@ class Outcome(NamedTuple):
 
 
 Ending = Literal["unknown", "expired", "revoked", "terminated", "timeout", "lost", "raised"]
-"""The ends of a task that its own process cannot tell."""
+"""The ends of a task that its own process cannot report."""
 
 
 Stage = Literal["ready", "stopping", "cutting", "stopped"]
-"""Of a worker's life. stopping: it drains.  cutting: what runs is ended at once."""
+"""Stages of a worker. stopping: it drains.  cutting: what runs is ended at once."""
 SHUTDOWNS: Mapping[str, Mapping[str, Any]] = {
     "stopping": {"sig": "SIGTERM", "how": "Warm", "exitcode": 0},
     "cutting": {"sig": "SIGQUIT", "how": "Cold", "exitcode": 0},
@@ -77,7 +77,7 @@ SHUTDOWNS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class TaskPolicy:
-    """What an app says about one of its tasks where message and manifest are silent."""
+    """The app's settings for one of its tasks, used where message and manifest set nothing."""
 
     late: bool = True
     time_limit_seconds: float | None = None

@@ -17,13 +17,13 @@ Key = tuple[str, int]
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A message, what is known about its task, and how far it has come.
+    """A message, what is known about its task, and its progress.
 
     key: task id and number of retries: the same run of the same task, however often it is delivered.
     due, expires_at: Unix time, 0.0 for none.  ending: set when the task must not run (any more) and its end is to be
-    told. slot: its place in the record, -1 while it does not run.  acked: the broker need not be told any more.
-    settled: nothing is left to do; a late word of the pool about it is ignored.
-    connection_number: of the connection it came over.  story: headers about its end, should it be buried.
+    reported. slot: its place in the record, -1 while it does not run.  acked: its message is acknowledged.
+    settled: nothing is left to do; a late report of the pool about it is ignored.
+    connection_number: of the connection it came over.  story: headers about its end, for the dead letter.
     """
 
     delivery: Delivery
@@ -65,6 +65,6 @@ class Job:
 
 
 def unreadable_job(delivery: Delivery) -> Job:
-    """A message that is no task, as a job that can only be buried: its body stays as it came."""
+    """A message that is no task, as a job that can only go to the dead letters: its body stays as it came."""
     call = Call(delivery.tag, "", delivery.headers, delivery.body, queue=delivery.queue)
     return Job(delivery, None, call, TaskPolicy(), (delivery.tag, 0))

@@ -1,4 +1,4 @@
-"""Who is told what happens to tasks: events for monitors, signals for apps. The worker works without any of them."""
+"""Listeners of what happens to tasks: events for monitors, signals for apps. The worker works without any."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fleet.worker.task.job import Job
 
 
 class TaskEvent(Enum):
-    """What can happen to one task, in the words of Celery's events."""
+    """What can happen to one task, by the names of Celery's events."""
 
     RECEIVED = "received"
     STARTED = "started"
@@ -23,10 +23,10 @@ class TaskEvent(Enum):
 
 
 class TaskListener(Protocol):
-    """Told in the worker's process, by whoever holds the channel's lock. Must be quick and must not raise."""
+    """Called in the worker's process with the channel's lock held. Must be quick and must not raise."""
 
     def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
-        """``outcome`` comes with the ends."""
+        """``outcome`` is set for events that end a task."""
         ...
 
 
@@ -35,7 +35,7 @@ class RateGate(Protocol):
 
     @property
     def full(self) -> bool:
-        """So many tasks wait for this gate that no more should be fetched."""
+        """Whether so many tasks wait for this gate that no more should be fetched."""
         ...
 
     def pause_seconds(self, job: Job) -> float:

@@ -1,4 +1,4 @@
-"""A task on its way, as receivers of signals see it: the attributes of Celery's request that can be had for nothing."""
+"""A task as receivers of signals see it: those attributes of Celery's request that need no decoding."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ class Request:
 
     @property
     def eta(self) -> datetime | None:
-        """Not before, in local time."""
+        """When it may start at the earliest, in local time; None: at once."""
         return _moment(self._job.due)
 
     @property
     def expires(self) -> datetime | None:
-        """Not after, in local time."""
+        """When it may start at the latest, in local time; None: no limit."""
         return _moment(self._job.expires_at)
 
     @property
@@ -75,7 +75,7 @@ class Request:
 
     @property
     def acknowledged(self) -> bool:
-        """Whether the broker was told already."""
+        """Whether its message is acknowledged."""
         return self._job.acked
 
     @property

@@ -122,9 +122,9 @@ def test_tasks_in_slots_that_go_may_finish_and_are_not_waited_for_for_ever() -> 
 def test_a_worker_that_takes_nothing_up_fails_its_step_and_says_what() -> None:
     world = MemoryBackend(FLEET, stepwise=True)
     walk(fleet(group("a", 2, pool="prefork", ready_timeout_seconds=30.0)), world)
-    world.deafen("a.0")
+    world.ignore_settings("a.0")
 
-    with pytest.raises(StepsFailed, match=r"did not take up within 30 s: pool\.concurrency 2 -> 5 \(it has 2 slots"):
+    with pytest.raises(StepsFailed, match=r"not applied within 30 s: pool\.concurrency 2 -> 5 \(it has 2 slots"):
         walk(fleet(group("a", 5, pool="prefork", ready_timeout_seconds=30.0)), world)
 
 
@@ -142,7 +142,7 @@ def test_without_waiting_a_resize_is_only_told() -> None:
 def test_a_worker_that_dies_while_it_is_resized_comes_back_resized() -> None:
     world = MemoryBackend(FLEET, stepwise=True)
     walk(fleet(group("a", 2, pool="prefork")), world)
-    world.deafen("a.0")
+    world.ignore_settings("a.0")
     clock = Clock(world)
     clock.each = lambda: world.crash("a.0") if clock.seconds < 0.1 else None
 

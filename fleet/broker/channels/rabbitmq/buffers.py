@@ -1,4 +1,4 @@
-"""What RabbitMQ has pushed and no fetch has brought yet, and a bell for what the socket will not tell."""
+"""Messages that RabbitMQ has pushed and no fetch has taken yet, and a descriptor that wakes the loop for them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Buffers:
         return self._count
 
     def add_queues(self, names: Iterable[str]) -> None:
-        """Messages of these are kept too."""
+        """Keep messages of these queues too."""
         for name in names:
             self._by_queue.setdefault(name, deque())
 
     def others(self, names: Iterable[str]) -> list[str]:
-        """The queues there are besides these, sorted."""
+        """The queues that have a buffer and are not among these, sorted."""
         return sorted(self._by_queue.keys() - set(names))
 
     def drop_queue(self, name: str) -> None:
-        """Messages of this one are kept no more."""
+        """Keep no more messages of this queue."""
         del self._by_queue[name]
 
     def put(self, queue: str, pushed: Pushed) -> bool:
@@ -55,7 +55,7 @@ class Buffers:
         return found
 
     def empty(self, queue: str) -> list[Pushed]:
-        """All of one queue."""
+        """Remove and return the messages of one queue."""
         buffer = self._by_queue[queue]
         found = list(buffer)
         buffer.clear()
@@ -63,7 +63,7 @@ class Buffers:
         return found
 
     def empty_all(self) -> list[Pushed]:
-        """All there are."""
+        """Remove and return all messages."""
         return [pushed for name in self._by_queue for pushed in self.empty(name)]
 
 
@@ -75,17 +75,17 @@ class Bell:
         self._rings = False
 
     def ring(self) -> None:
-        """Wake whoever waits for it."""
+        """Make the descriptor readable."""
         if not self._rings:
             self._rings = True
             os.eventfd_write(self.fd, 1)
 
     def silence(self) -> None:
-        """Heard."""
+        """Make it not readable again."""
         if self._rings:
             self._rings = False
             os.eventfd_read(self.fd)
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         os.close(self.fd)

@@ -1,17 +1,17 @@
-"""The RabbitMQ channel: kombu makes the connection, py-amqp speaks, and deliveries are read straight from the socket.
+"""The RabbitMQ channel: kombu connects, py-amqp does the rest, and deliveries are read straight from the socket.
 
 RabbitMQ pushes, up to a window per queue (never a channel-wide one, so quorum queues work). The window is what the
-worker can start now. It doubles when it proves too small and begins anew when the worker has been full for a second:
+worker can start now. It doubles when it proves too small and is reset when the worker has been full for a second:
 what was pushed beyond what it could start then goes back and the consumers are cancelled until there is room, so that
-no replica hoards what another could run. While tasks are quick the window is wider by what runs in ``AHEAD_SECONDS``:
+no replica keeps what another could run. While tasks are quick the window is wider by what runs in ``AHEAD_SECONDS``:
 a worker that had to wait for the broker after each task would be idle half of the time.
 
-Acknowledgements leave in batches: with the next fetch, before the worker waits, and within a second in any case. A
+Acknowledgements are sent in batches: with the next fetch, before the worker waits, and within a second in any case. A
 replica that is killed in between runs those tasks again. Messages with a date wait in the broker, in the queues of
 ``outlet``.
 
 After a lost connection the broker delivers everything unacknowledged again; :meth:`RabbitChannel.holds` then says no.
-A peer that went away without a word is noticed after two missed heartbeats, by default 20 seconds. RabbitMQ also closes
+A peer that vanished is noticed after two missed heartbeats, by default 20 seconds. RabbitMQ also closes
 a channel whose message stays unacknowledged for its ``consumer_timeout`` (30 minutes by default): the task goes on, and
 its message is delivered again. Queues of longer late-acknowledged tasks need a longer one (``x-consumer-timeout``), or
 early acknowledgement.
@@ -66,11 +66,11 @@ class RabbitChannel(Connected):
 
     @speaks
     def open(self) -> None:
-        """Connect and declare the queues. What an earlier life held, the broker has put back by itself."""
+        """Connect and declare the queues. The broker has put back what an earlier process held."""
         self._hang_up()
         self._life += 1
         patience = {"read_timeout": ANSWER_SECONDS, "write_timeout": ANSWER_SECONDS}
-        options = {**patience, **self._options, "confirm_publish": False}  # the outlet sees to confirms itself
+        options = {**patience, **self._options, "confirm_publish": False}  # the outlet handles confirms itself
         connection = self._connect(options, heartbeat_seconds=HEARTBEAT_SECONDS)
         self._amqp = connection.connection
         self._channel = connection.channel()
@@ -80,7 +80,7 @@ class RabbitChannel(Connected):
 
     @speaks
     def consume(self, queues: Sequence[QueueSpec]) -> None:
-        """From now on fetch from these queues and no others. What others pushed goes back."""
+        """From now on fetch from these queues and no others. What other queues pushed goes back."""
         self._queues = by_priority(queues)
         self._prefetch.change_queues([wanted.name for wanted in queues], self._declare_all)
 
@@ -101,7 +101,7 @@ class RabbitChannel(Connected):
 
     @property
     def pushed(self) -> int:
-        """What waits in the buffers."""
+        """How many messages wait in the buffers."""
         return len(self._prefetch)
 
     def wait_fds(self) -> Sequence[int]:
@@ -116,12 +116,11 @@ class RabbitChannel(Connected):
         return (self._amqp.transport.sock.fileno(), bell_fd)
 
     def holds(self, delivery: Delivery) -> bool:
-        """Whether this message is still ours to run and acknowledge."""
         return delivery.tag in self._held
 
     @speaks
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Done with these. Those of an earlier connection are delivered again whatever we say."""
+        """Acknowledge these. Those of an earlier connection are delivered again in any case."""
         for delivery in deliveries:
             tag = self._held.pop(delivery.tag, None)
             if tag is not None:
@@ -137,8 +136,8 @@ class RabbitChannel(Connected):
     def delay(self, delivery: Delivery, *, due: float) -> bool:
         """Let the broker keep a message; one that is due very soon is the worker's to hold.
 
-        The copy is sent at once and the message acknowledged when the broker has the copy: cut in between, it is there
-        twice rather than not at all.
+        The copy is sent at once and the message acknowledged when the broker has the copy: after a crash in between it
+        exists twice rather than not at all.
         """
         seconds = due - time.time()
         if seconds < HELD_SECONDS:
@@ -191,13 +190,12 @@ class RabbitChannel(Connected):
 
     @speaks
     def flush(self) -> None:
-        """Send what is buffered, now."""
         self._require_open()
         self._settle()
 
     @speaks
     def tend(self) -> None:
-        """Heartbeat in both directions; give back what waits here while the worker has no room; find the pace."""
+        """Heartbeat in both directions; give back what waits here while the worker is full; adapt the window."""
         self._require_open()
         self._connection.heartbeat_check()
         self._own(self._inlet).read()
@@ -248,7 +246,7 @@ class RabbitChannel(Connected):
     # ---- settling
 
     def _on_safe(self, tag: int) -> None:
-        """The broker has the copy of a message with a date."""
+        """The broker has the copy of a message with a date: acknowledge the message."""
         self._prefetch.unsettled.done.add(tag)
 
     def _settle(self) -> None:
@@ -274,7 +272,7 @@ class RabbitChannel(Connected):
         return part
 
     def _hang_up(self, *, lost: bool = False) -> None:
-        super()._hang_up(lost=lost)  # first: while it says goodbye, the broker may still push
+        super()._hang_up(lost=lost)  # first: while it closes, the broker may still push
         self._channel = self._amqp = self._inlet = self._outlet = None
         self._held.clear()
         self._prefetch.close()
@@ -282,7 +280,7 @@ class RabbitChannel(Connected):
 
 
 def _decompressed(headers: Mapping[str, Any], body: bytes) -> tuple[Mapping[str, Any], bytes]:
-    """As kombu does it; what cannot be is left as it is."""
+    """Decompress as kombu does; what cannot be decompressed is returned as it is."""
     try:
         plain = decompress(body, headers["compression"])
     except Exception:
@@ -291,8 +289,8 @@ def _decompressed(headers: Mapping[str, Any], body: bytes) -> tuple[Mapping[str,
 
 
 def _attempts(headers: Mapping[str, Any]) -> int:
-    """How often a process died with it, as counted by us: neither the redelivered flag nor a quorum queue's
-    ``x-delivery-count`` tells a death from a message that was handed back in good order."""
+    """How often a process died with it, by our own count: the redelivered flag and a quorum queue's
+    ``x-delivery-count`` also count messages that were handed back."""
     count = headers.get(ATTEMPTS_HEADER)
     return count if isinstance(count, int) and count > 0 else 0
 

@@ -46,7 +46,7 @@ class Pushed(NamedTuple):
 
 
 class Inlet:
-    """Reads one connection, and deals out the deliveries of one of its channels."""
+    """Reads one connection, and passes on the deliveries of one of its channels."""
 
     def __init__(self, connection: Any, channel_id: int, on_pushed: Callable[[Pushed], object]) -> None:
         self._connection = connection
@@ -60,7 +60,7 @@ class Inlet:
         connection.on_inbound_frame = self.take
 
     def read(self) -> None:
-        """Take in what has come. Raises OSError when the broker has closed the connection."""
+        """Read everything that has arrived. Raises OSError when the broker has closed the connection."""
         transport = self._connection.transport
         received = _received(transport.sock)
         if not received:
@@ -153,7 +153,7 @@ def _short_text(data: bytes, at: int) -> tuple[str, int]:
 
 
 def _properties(head: bytes) -> dict[str, Any]:
-    """What py-amqp would make of the header, several times as fast for the headers that task messages have."""
+    """The same as py-amqp makes of the header, several times faster for the headers of task messages."""
     flags = head[12] << 8 | head[13]
     try:
         return _read_properties(head, flags)
@@ -168,7 +168,7 @@ _RARE = 0x007F
 
 
 class _Unusual(Exception):
-    """Not for the fast reader."""
+    """A header that only py-amqp can read."""
 
 
 def _read_properties(head: bytes, flags: int) -> dict[str, Any]:

@@ -37,13 +37,12 @@ class Prefetch:
         return len(self._buffers)
 
     def open(self, channel: Any) -> None:
-        """A new connection has this channel."""
         self._channel = channel
         self._window.open(channel)
         self._bell = Bell()
 
     def close(self) -> None:
-        """The connection is gone: the broker delivers again what it had pushed."""
+        """The connection is lost: the broker delivers again what it had pushed."""
         self._channel = None
         self.unsettled.clear()
         self._window.close()
@@ -55,7 +54,7 @@ class Prefetch:
 
     @property
     def bell_fd(self) -> int | None:
-        """Readable when something was pushed that the socket will not tell of; None without a connection."""
+        """Readable when a message was pushed that the socket does not show; None without a connection."""
         return self._bell.fd if self._bell is not None else None
 
     @property
@@ -64,7 +63,7 @@ class Prefetch:
         return self._window.is_subscribed
 
     def change_queues(self, names: Sequence[str], declare: Callable[[], object]) -> None:
-        """Only messages of these are kept from now on; those of others go back. ``declare`` sees to the queues."""
+        """Only messages of these are kept from now on; those of others go back. ``declare`` declares the queues."""
         self._buffers.add_queues(names)
         gone = self._buffers.others(names)
         if self._channel is not None:
@@ -75,16 +74,16 @@ class Prefetch:
             self._buffers.drop_queue(name)
 
     def on_pushed(self, pushed: Pushed) -> None:
-        """It has come."""
+        """Keep a message that was pushed."""
         source = self._window.source(pushed.consumer)
         self.unsettled.add(pushed.tag, source)
         if not self._buffers.put(source.queue, pushed):
             self._return([pushed])
         elif not self._reading and self._bell is not None:
-            self._bell.ring()  # read while py-amqp waited for something else: the socket will not tell
+            self._bell.ring()  # read while py-amqp waited for something else: the socket does not show it
 
     def fetch(self, queues: Sequence[QueueSpec], count: int, read: Callable[[], object]) -> list[Pushed]:
-        """Up to ``count``, urgent queues first. ``read`` takes in what the socket has."""
+        """Up to ``count``, urgent queues first. ``read`` reads what the socket has."""
         found = self._take(queues, count)
         if len(found) < count:
             self._reading = True
@@ -103,11 +102,11 @@ class Prefetch:
         return found
 
     def be_full(self) -> None:
-        """The worker has no room."""
+        """Note that the worker has no room."""
         self._full_since = self._full_since or time.monotonic()
 
     def tend(self, queues: Sequence[QueueSpec]) -> None:
-        """Find the pace; give back what waits here while the worker has no room."""
+        """Adapt how much is taken ahead; give back what waits here while the worker has no room."""
         now = time.monotonic()
         self._find_pace(queues, now)
         if self._full_since is not None and now - self._full_since >= HOARD_SECONDS and self._buffers:
@@ -115,11 +114,11 @@ class Prefetch:
             self._pace.calm(until=now + CALM_SECONDS)
 
     def take_nothing_ahead(self) -> None:
-        """For good: the broker counts what is given back."""
+        """Never take ahead again: the broker counts what is given back."""
         self._pace.calm(until=inf)
 
     def park(self, tags: Sequence[int]) -> None:
-        """Stop the pushing, and return these and what came too early."""
+        """Cancel the consumers, and give back these and what came too early."""
         self._window.cancel(wait=True)
         self._window.ahead = 0
         self._full_since = None
@@ -132,7 +131,7 @@ class Prefetch:
         return self._buffers.take(queues, count)
 
     def _find_pace(self, queues: Sequence[QueueSpec], now: float) -> None:
-        """How much to take ahead: by how quickly tasks went since the last look."""
+        """Set how much to take ahead, by how quickly tasks ended since the last look."""
         ahead = self._quicken(queues, now, after_seconds=PACE_SECONDS)
         if ahead is None or 2 * ahead >= self._window.ahead:
             return
@@ -141,7 +140,7 @@ class Prefetch:
         self._window.take_ahead(queues, ahead)
 
     def _quicken(self, queues: Sequence[QueueSpec], now: float, *, after_seconds: float) -> int | None:
-        """Take more ahead where tasks have become quicker; gives how much is right, None before that time."""
+        """Take more ahead where tasks have become quicker; returns how much is right, None before ``after_seconds``."""
         ahead = self._pace.look(now, after_seconds=after_seconds)
         if ahead is not None and ahead > 2 * self._window.ahead and self._window.is_subscribed:
             self._window.take_ahead(queues, ahead)

@@ -2,7 +2,7 @@
 
 A message that is to wait goes to a queue without consumers whose messages expire: RabbitMQ then moves them to the queue
 they are for, by its dead-letter rule. There is one such queue per target and power of two of seconds, because messages
-expire in order only where all have the same time to live. A message that is back too early is simply put off again.
+expire in order only where all have the same time to live. A message that is back too early is delayed again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Refused(OSError):
 
 
 class Outlet:
-    """One channel that only sends. What is to happen once the broker has a message is done when its word comes."""
+    """One channel that only sends. Callbacks run when the broker confirms their message."""
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -56,7 +56,7 @@ class Outlet:
         content_encoding: str,
         then: Callable[[], object],
     ) -> None:
-        """Send; ``then`` is called when the broker has it, out of some later reading of the connection."""
+        """Send; ``then`` is called when the broker has confirmed it, during a later read of the connection."""
         channel = self._channel
         without_priority = {name: value for name, value in sendable(properties).items() if name != "priority"}
         message = channel.prepare_message(
@@ -69,7 +69,7 @@ class Outlet:
         )
         self._sent += 1
         self._open[self._sent] = then
-        # Mandatory: the broker confirms a message for a queue that somebody has deleted, too.
+        # Mandatory: the broker confirms a message for a queue that was deleted, too.
         channel.basic_publish(message, exchange="", routing_key=queue, mandatory=True)
 
     def wait(self, seconds: float = CONFIRM_SECONDS) -> None:
@@ -105,7 +105,7 @@ class Outlet:
 
     def _on_ack(self, tag: int, multiple: bool) -> None:
         if self._refused:
-            return  # a returned message is confirmed as well; which one it was is not said
+            return  # a returned message is confirmed as well, without saying which one it was
         tags = [known for known in self._open if known <= tag] if multiple else [tag]
         for known in tags:
             then = self._open.pop(known, None)
@@ -130,7 +130,7 @@ def delay_queue_name(queue: str, seconds: int) -> str:
 
 
 def delay_queue_arguments(queue: str, seconds: int) -> dict[str, Any]:
-    """It goes away when nobody has declared it for long after its last message must have left."""
+    """The broker deletes it when it was not declared for some time after its last message must have left."""
     return {
         "x-message-ttl": seconds * 1000,
         "x-dead-letter-exchange": "",

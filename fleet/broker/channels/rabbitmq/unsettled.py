@@ -1,4 +1,4 @@
-"""What RabbitMQ has pushed and has had no answer about: neither acknowledged nor given back."""
+"""What RabbitMQ has pushed and what was neither acknowledged nor given back yet."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from fleet.broker.channels.rabbitmq.window import Subscription
 
 
 class Unsettled:
-    """Delivery tag -> who pushed it, oldest first. ``done``: may be acknowledged with the next ``settle``."""
+    """Delivery tag -> its subscription, oldest first. ``done``: may be acknowledged with the next ``settle``."""
 
     def __init__(self) -> None:
         self.done: set[int] = set()
         self._sources: dict[int, Subscription] = {}
 
     def add(self, tag: int, source: Subscription) -> None:
-        """It has come."""
         source.unsettled += 1
         self._sources[tag] = source
 
     def queue_of(self, tag: int) -> str:
-        """Where it came from."""
+        """The queue that a message came from."""
         return self._sources[tag].queue
 
     def settle(self, amqp: Any, channel_id: int) -> None:
@@ -48,6 +47,6 @@ class Unsettled:
             channel.basic_reject(tag, requeue=True)
 
     def clear(self) -> None:
-        """The connection is gone: the broker delivers all of it again."""
+        """Forget all: the connection is lost, and the broker delivers them again."""
         self.done.clear()
         self._sources.clear()

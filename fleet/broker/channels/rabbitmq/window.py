@@ -25,7 +25,7 @@ class Subscription:
 
 
 class Pace:
-    """How much is right to take ahead, by how quickly tasks go. ``taken``: messages since the last look."""
+    """How many messages to take ahead, by how quickly tasks end. ``taken``: messages since the last look."""
 
     def __init__(self) -> None:
         self.taken = 0
@@ -37,7 +37,7 @@ class Pace:
         self._calm_until = max(self._calm_until, until)
 
     def look(self, now: float, *, after_seconds: float) -> int | None:
-        """So many messages; None when the last look was not so long ago."""
+        """How many to take ahead; None when the last look is less than ``after_seconds`` ago."""
         seconds = now - self._looked_at
         if seconds < after_seconds:
             return None
@@ -49,7 +49,7 @@ class Pace:
 class Window:
     """One subscription per queue, each with the same window: ``room`` and ``ahead``.
 
-    The numbers of queues and of subscriptions go on with the next connection: the tag of a consumer is its number and
+    The next connection does not use numbers of queues and subscriptions again: a consumer's tag is its number and
     the number of its queue, so that what a cancelled one still pushes is known by its tag.
     """
 
@@ -65,11 +65,10 @@ class Window:
         self._sources: dict[str, Subscription] = {}
 
     def open(self, channel: Any) -> None:
-        """A new connection has this channel."""
         self._channel = channel
 
     def close(self) -> None:
-        """The connection is gone, and what it had with it."""
+        """The connection is lost, with its subscriptions."""
         self._channel = None
         self.room = self.ahead = 0
         self._subscribed.clear()
@@ -81,14 +80,14 @@ class Window:
         return bool(self._subscribed)
 
     def source(self, tag: str) -> Subscription:
-        """Who pushed this, also when it is a consumer that was cancelled."""
+        """The subscription that pushed this, also when it was cancelled since."""
         found = self._sources.get(tag)
         if found is None:
             found = self._sources[tag] = Subscription(self._names[int(tag.partition(".")[2])], tag)
         return found
 
     def widen(self, queues: Sequence[QueueSpec], missing: int) -> None:
-        """See to it that the broker can push what is missing, from whichever queue."""
+        """Enlarge the window so that the broker can push ``missing`` messages, from any queue."""
         window = self.room + self.ahead
         free = [window - each.unsettled for each in self._subscribed.values()]
         if len(free) < len(queues):
@@ -98,7 +97,7 @@ class Window:
             self.subscribe(queues, max(missing, min(2 * self.room, self._most)))
 
     def subscribe(self, queues: Sequence[QueueSpec], room: int) -> None:
-        """Begin anew with another window, which RabbitMQ fixes when a consumer starts. Nothing here has to wait."""
+        """Subscribe again with this window, which RabbitMQ fixes when a consumer starts. Does not wait."""
         self.cancel()
         self.room = room
         self._channel.send_method(spec.Basic.Qos, "lBb", (0, min(room + self.ahead, _WIDEST), False))
@@ -111,13 +110,13 @@ class Window:
             self._channel.basic_consume(wanted.name, consumer_tag=made.tag, nowait=True)
 
     def take_ahead(self, queues: Sequence[QueueSpec], ahead: int) -> None:
-        """So many more than can start."""
+        """Let the broker push ``ahead`` messages more than can start."""
         self.ahead = ahead
         if self._subscribed:
             self.subscribe(queues, self.room)
 
     def cancel(self, *, wait: bool = False) -> None:
-        """Stop the pushing. What is on its way still comes; when waited for, it has come."""
+        """Cancel the consumers. Messages on their way still arrive; with ``wait`` they have arrived on return."""
         for each in self._subscribed.values():
             self._channel.basic_cancel(each.tag, nowait=not wait)
             self._channel.callbacks.pop(each.tag, None)  # py-amqp forgets it only when it waits for the answer

@@ -90,7 +90,7 @@ class RedisChannel:
 
     @_speaks
     def open(self) -> None:
-        """Connect, declare the queues, take back what an earlier life of this replica still held."""
+        """Connect, declare the queues, take back what an earlier process of this replica still held."""
         self._hang_up()
         access = redis_access(self._url, self._options)
         link = self._link = Link(access, name=f"fleet:{self._fleet}/{self._replica}")
@@ -124,7 +124,7 @@ class RedisChannel:
         _declare(self._url, self._options, self._queues, self._entities)
         self._lay_out(self._access)
         inboxes.wait_anew(self._access)
-        if self._renew(link, look=False):  # the new inboxes are known to others before anything can be in them
+        if self._renew(link, look=False):  # other replicas know the new inboxes before anything can be in them
             self._held.forget_given_away(link)
 
     @_speaks
@@ -140,7 +140,7 @@ class RedisChannel:
 
     @_speaks
     def fetch(self, count: int) -> list[Delivery]:
-        """Up to ``count`` messages that are there now; buffered acknowledgements ride along. 0 stops the waiting.
+        """Up to ``count`` messages that are there now; sends buffered acknowledgements too. 0 stops the waiting.
 
         The channel waits on the queues only after a fetch that brought less than was asked for.
         """
@@ -160,7 +160,7 @@ class RedisChannel:
 
     @property
     def pushed(self) -> int:
-        """None: what arrives is in an inbox at the server, for an instant."""
+        """0: what arrives waits in an inbox at the server."""
         return 0
 
     def wait_fds(self) -> Sequence[int]:
@@ -173,23 +173,20 @@ class RedisChannel:
         return links + self._inboxes.sockets()
 
     def holds(self, delivery: Delivery) -> bool:
-        """Whether this message is still ours to run and acknowledge."""
         return delivery.tag in self._held
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Done with these; told to the server with the next turn, or by ``tend`` within a second."""
+        """Acknowledge these; sent with the next turn, or by ``tend`` within a second."""
         with self.lock:
             self._held.ack(deliveries)
 
     @_speaks
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Put these back to the head of their queues, in order, now."""
         tags = self._held.pop(deliveries)
         self._held.restore(self._own(self._link), tags)
 
     @_speaks
     def delay(self, delivery: Delivery, *, due: float) -> bool:
-        """Let the broker keep a message until ``due`` (Unix time)."""
         if delivery.tag in self._held:
             names = (self._keys.held, self._keys.delayed(delivery.queue))
             arguments = (delivery.tag, int(due * 1000))
@@ -228,12 +225,11 @@ class RedisChannel:
 
     @_speaks
     def flush(self) -> None:
-        """Send what is buffered, now."""
         self._held.send_acks(self._own(self._link))
 
     @_speaks
     def tend(self) -> None:
-        """Send what is buffered; renew the lease and look after vanished replicas when it is time."""
+        """Send what is buffered; when it is time, renew the lease and restore what vanished replicas held."""
         link = self._own(self._link)
         self._held.send_acks(link)
         now = time.monotonic()
@@ -243,7 +239,7 @@ class RedisChannel:
     def close(self) -> None:
         """Flush, give back what is held and not acknowledged, disconnect. Never raises."""
         with self.lock:
-            # Where this fails the lease runs out, and the next replica to look restores what is left.
+            # If this fails, the lease runs out, and the next replica that looks restores what is left.
             with suppress(ChannelLost, redis.RedisError, OSError):
                 self._give_up()
             self._hang_up()
@@ -257,7 +253,7 @@ class RedisChannel:
         return found
 
     def _lay_out(self, access: RedisAccess) -> None:
-        """Write down one turn over the queues. The holder stays who it is: its next life finds what this one held."""
+        """Prepare one turn over the queues. The holder's name stays: the next process finds what this one held."""
         self._access = access
         self._turns.plan = TakePlan(access, self._keys, self._queues)
         self._inboxes.lay_out(access, self._keys, self._queues)
@@ -284,7 +280,7 @@ class RedisChannel:
         return part
 
     def _hang_up(self) -> None:
-        """Let go of all connections. The server may not know yet, and still move a message into an inbox."""
+        """Close all connections. The server may not know yet, and still move a message into an inbox."""
         self._inboxes.stop()
         if self._link is not None:
             self._link.close()
@@ -300,7 +296,7 @@ def _server_time_us(link: Link) -> int:
 
 
 def _patience(link: Link, lease_seconds: float) -> float:
-    """How long not to look after others: after a server was away, all need time to renew their leases."""
+    """Seconds not to restore what others held: after a server was away, all need time to renew their leases."""
     try:
         info = dict(line.split(b":", 1) for line in link.call("INFO", "server").splitlines() if b":" in line)
         return max(0.0, lease_seconds - float(info[b"uptime_in_seconds"]))

@@ -30,19 +30,18 @@ class Held:
         return tag in self._messages
 
     def add(self, tag: str, message: bytes) -> None:
-        """The server gave it to us, and keeps it in these words."""
+        """Keep a message that was taken; the server keeps it as these bytes."""
         self._messages[tag] = message
 
     def pop(self, deliveries: Sequence[Delivery]) -> list[str]:
-        """No longer ours; gives the tags of those that were."""
+        """Remove these; returns the tags of those that were held."""
         return [delivery.tag for delivery in deliveries if self._messages.pop(delivery.tag, None) is not None]
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """Done with these."""
         self.acks += self.pop(deliveries)
 
     def let_go(self, tags: Collection[str], send: Callable[[], object]) -> None:
-        """``send`` takes these out of the server's record. Where it is cut, that may have happened or not."""
+        """``send`` takes these out of the server's record. When it is interrupted, that may have happened or not."""
         self._unsure.update(tags)
         send()
         for tag in tags:
@@ -52,7 +51,7 @@ class Held:
     # -- with the server
 
     def send_acks(self, link: Link, *, only_many: bool = False) -> None:
-        """Tell what is buffered; ``only_many``: unless the next turn can take it along."""
+        """Send buffered acknowledgements; ``only_many``: only more than the next turn can send."""
         if only_many and len(self.acks) <= _ACKS_AT_ONCE:
             return
         while batch := self.acks[:_ACKS_AT_ONCE]:
@@ -74,7 +73,7 @@ class Held:
         """Make the server's record and our memory agree again after a lost connection.
 
         What it recorded and we never saw goes back. What we have and it lost (it came back without its last seconds) is
-        recorded again, unless it was given to others or may have been acknowledged by the very call that was cut.
+        recorded again, unless it was given to others or may have been acknowledged by the call that was interrupted.
         """
         recorded = self._recorded(link)
         self.restore(link, sorted(recorded - self._messages.keys(), key=int))
@@ -86,7 +85,7 @@ class Held:
         self._unsure.clear()
 
     def forget_given_away(self, link: Link) -> None:
-        """Others took what our lease did not cover any more."""
+        """Forget what was given to others because our lease had run out."""
         for tag in self._messages.keys() - self._recorded(link):
             del self._messages[tag]
 

@@ -1,4 +1,4 @@
-"""The inboxes of one replica on Redis: what arrives while it waits lies there until its next turn."""
+"""The inboxes of one replica on Redis: what arrives while it waits stays there until its next turn."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Inboxes:
     """
 
     def __init__(self, *, name: str) -> None:
-        """name: of the waiting connections, for those who look at the server."""
+        """name: of the waiting connections, as CLIENT LIST shows it."""
         self.may_hold = False
         self._name = name
         self._left: dict[str, None] = {}
@@ -30,14 +30,14 @@ class Inboxes:
         self._waiting: Waiting | None = None
 
     def leave(self, before: Sequence[QueueSpec], after: Sequence[QueueSpec]) -> None:
-        """Other queues are consumed from now on."""
+        """``before`` were consumed, ``after`` are from now on."""
         names = {spec.name for spec in after}
         self._left.update(dict.fromkeys(spec.name for spec in before if spec.name not in names))
         for name in names:
             self._left.pop(name, None)
 
     def lay_out(self, access: RedisAccess, keys: Keys, queues: Sequence[QueueSpec]) -> None:
-        """Write down their names."""
+        """Set the keys of the inboxes of these queues."""
         self._pairs = [(access.list_of(spec.name, 0), keys.inbox(spec.name)) for spec in queues]
         self._left_pairs = [(access.list_of(name, 0), keys.inbox(name)) for name in self._left]
 
@@ -48,7 +48,7 @@ class Inboxes:
     # -- waiting
 
     def wait_anew(self, access: RedisAccess) -> None:
-        """Waiting connections for the queues there are now; they are made when they are first needed."""
+        """Replace the waiting connections; new ones are made when they are first needed."""
         self._waiting = Waiting(access, self._pairs, name=self._name)
 
     def stop(self) -> None:
@@ -64,7 +64,7 @@ class Inboxes:
         self._own().arm()
 
     def collect(self) -> None:
-        """Read what the waiting connections say."""
+        """Read the answers of the waiting connections. Never blocks."""
         self.may_hold |= self._own().collect()
 
     def disarm(self, link: Link) -> None:
@@ -91,7 +91,7 @@ class Inboxes:
         _empty(link, self._left_pairs)
 
     def empty_all(self, link: Link) -> bool:
-        """Put back everything, and wait no more; whether nothing can come any more."""
+        """Put back everything and stop waiting; True when nothing more can arrive."""
         _empty(link, [*self._pairs, *self._left_pairs])
         return self._own().certain and not self._is_late_possible
 

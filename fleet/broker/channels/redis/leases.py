@@ -2,11 +2,11 @@
 
 Every process that takes messages is a *holder*: fleet, replica, host, pid and time of its start. It has a lease, by
 the server's clock, in one sorted set that all fleets on the broker share. What a dead process of the same replica on
-the same host held is restored when its successor opens; everything else by whoever sees the lease run out.
+the same host held is restored when its successor opens; everything else by the replica that sees the lease run out.
 
 A restored message goes to the head of its list, its crash counted in a header. A replica that was frozen for longer
 than its lease finds a mark when it is back and forgets what was given to others; until then its acknowledgements only
-reach its own, empty hash. The task it was running runs twice: that is the price of not losing it.
+reach its own, empty hash. The task it was running runs twice; otherwise it could be lost.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _family(fleet: str, replica: str) -> str:
 def is_dead_sibling(holder: str, fleet: str, replica: str) -> bool:
     """Whether this names an earlier process of the same replica on this host that is gone.
 
-    A process of that pid that lives may be that one, still draining: then its lease decides and not we.
+    While a process with that pid runs, it may be that one, still draining: then only its lease decides.
     """
     family = _family(fleet, replica)
     pid = holder.removeprefix(family).partition(":")[0]
@@ -49,7 +49,7 @@ def is_dead_sibling(holder: str, fleet: str, replica: str) -> bool:
 
 
 class Registry:
-    """The lease of one holder, and the care for those that are gone."""
+    """The lease of one holder, and the restoring of what dead holders left."""
 
     def __init__(self, access: RedisAccess, keys: Keys, inboxes: Mapping[str, str], *, lease_seconds: float) -> None:
         self.keys = keys
@@ -74,7 +74,7 @@ class Registry:
         return bool(reply[0])
 
     def restore_siblings(self, link: Link, fleet: str, replica: str) -> int:
-        """Restore at once what dead processes of the same replica on this host held. Gives how many messages."""
+        """Restore at once what dead processes of the same replica on this host held. Returns how many messages."""
         names = [_text(name) for name in link.call("ZRANGE", self.keys.leases, 0, -1)]
         dead = [(name, "") for name in names if name != self.keys.holder and is_dead_sibling(name, fleet, replica)]
         restored = 0
@@ -85,7 +85,7 @@ class Registry:
         return restored
 
     def leave(self, link: Link) -> None:
-        """Give up the lease: nothing is held any more."""
+        """Give up the lease: nothing is held now."""
         keys = self.keys
         link.run("bury", (keys.leases, keys.holders, keys.suspects, keys.held), (keys.holder, self._end(link), 1))
 

@@ -1,4 +1,4 @@
-"""The Lua scripts next to this file, and a connection that speaks them."""
+"""The Lua scripts next to this file, and a connection that runs them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Prepared:
         self._packed = _packed(words)
 
     def with_more(self, arguments: Sequence[Any]) -> bytes:
-        """The whole command."""
+        """The packed command, ready to be sent."""
         return b"*%d\r\n%b%b" % (self._count + len(arguments), self._packed, _packed(arguments))
 
 

@@ -1,4 +1,4 @@
-"""One turn over the queues of a replica on Redis, written down for the script ``take``."""
+"""One turn over the queues of a replica on Redis, as arguments of the script ``take``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TakePlan:
         self.order = self._in_order()
 
     def rotate(self) -> None:
-        """Let another queue of the same priority be the first next time."""
+        """Rotate queues of the same priority, so that a different one is first next time."""
         if self._rotates:
             for members in self._classes:
                 members.append(members.pop(0))

@@ -1,4 +1,4 @@
-"""Turns over the queues on Redis: each takes messages and tells acknowledgements, in one atomic step."""
+"""Turns over the queues on Redis: each takes messages and sends acknowledgements, in one atomic step."""
 
 from __future__ import annotations
 

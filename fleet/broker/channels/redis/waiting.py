@@ -3,7 +3,7 @@
 Each queue has one connection on which the server moves the next message from the queue's list into this replica's
 inbox, in one atomic step, as soon as there is one. The worker waits for the socket; what is in the inbox is then taken
 by the next turn. A dead replica's inbox is restored like everything else it held. The server gives up after
-``BLOCK_SECONDS``, so that a connection whose client vanished without a word cannot swallow a message later than that.
+``BLOCK_SECONDS``, so that a connection whose client vanished takes no message later than that.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Waiting:
         return self._unblock(main, armed) if all(waiter.client_id for waiter in armed) else self._hang_up(armed)
 
     def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         for waiter in self._waiters:
             if waiter.link is not None:
                 self.certain = self.certain and waiter.since is None
@@ -103,7 +103,7 @@ class Waiting:
         return arrived
 
     def _check_overdue(self) -> None:
-        """The server answers within BLOCK_SECONDS; one that does not is gone without a word."""
+        """Raise when no answer came within BLOCK_SECONDS: the server always answers by then."""
         late = time.monotonic() - BLOCK_SECONDS - 10
         if any(waiter.since is not None and waiter.since < late for waiter in self._waiters):
             raise redis.ConnectionError("no answer on a waiting connection")
@@ -117,7 +117,7 @@ class Waiting:
         return self._answers(armed)
 
     def _unblock_one(self, main: Link, waiter: _Waiter) -> None:
-        """Again until it works or there is an answer: what we sent first may be read by the server last."""
+        """Unblock, until it works or there is an answer: the server may read our commands in another order."""
         assert waiter.link is not None
         end = time.monotonic() + ANSWER_SECONDS
         while not main.call("CLIENT", "UNBLOCK", waiter.client_id):
@@ -127,7 +127,7 @@ class Waiting:
                 raise redis.ConnectionError("no answer on a waiting connection")
 
     def _hang_up(self, armed: Sequence[_Waiter]) -> bool:
-        """The server does not let us use CLIENT: close instead, and expect a late message in the inbox."""
+        """Close, for a server that refuses CLIENT; a late message may then still come to the inbox."""
         for waiter in armed:
             assert waiter.link is not None
             waiter.link.close()
@@ -137,7 +137,7 @@ class Waiting:
 
 
 def _readable(fds: Sequence[int], *, seconds: float) -> set[int]:
-    if not hasattr(select, "poll"):  # eventlet takes it away and leaves a green select
+    if not hasattr(select, "poll"):  # eventlet removes it and leaves a green select
         return set(select.select(fds, [], [], seconds)[0])
     poll = select.poll()
     for fd in fds:
