@@ -92,6 +92,8 @@ worker_shutting_down = Signal("worker_shutting_down")
 """It was asked to stop. Arguments: sig, how (``Warm`` or ``Cold``), exitcode."""
 worker_shutdown = Signal("worker_shutdown")
 """It is about to exit."""
+worker_before_create_process = Signal("worker_before_create_process")
+"""A child of a prefork pool is about to be started."""
 worker_process_init = Signal("worker_process_init")
 """A process is about to run its first task: the place to open connections, for every pool."""
 worker_process_shutdown = Signal("worker_process_shutdown")

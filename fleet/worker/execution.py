@@ -60,6 +60,6 @@ async def perform_async(call: Call) -> Outcome:
     return await bound().run_async(call)
 
 
-def record_end(call: Call, ending: Ending, detail: str) -> None:
+def record_end(call: Call, ending: Ending, detail: str, limit_seconds: float | None = None) -> None:
     """Record the end of a task that could not tell itself. Here and not in the worker's loop: a backend may be slow."""
-    bound().record_end(call, ending, detail)
+    bound().record_end(call, ending, detail, limit_seconds=limit_seconds)

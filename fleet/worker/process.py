@@ -154,7 +154,7 @@ class Worker:
             options |= {"on_hard_timeout": self._on_hard_limit, "on_terminate_job": self._on_terminate_job}
         elif spec.type == "prefork":
             options |= {"private_fds": self._private_fds, "title": f"fleet: {self.options.replica}"}
-            options["preload"] = self._preload()
+            options |= {"preload": self._preload(), "on_lifecycle": self.application.on_pool_lifecycle}
         elif spec.type in GREEN:
             options |= self._green_options(spec.type)
         kind = pool_class(spec.class_path or spec.type)
@@ -273,7 +273,13 @@ def make_control(
     """Remote control over the worker that has these parts."""
     totals = parts.starting.totals
     events = Events(
-        node, remote.clock, admission=parts.admission, listeners=parts.listeners, pool=parts.pool, totals=totals
+        node,
+        remote.clock,
+        admission=parts.admission,
+        listeners=parts.listeners,
+        pool=parts.pool,
+        totals=totals,
+        on_heartbeat=remote.on_heartbeat,
     )
     inspection = Inspection(
         remote,

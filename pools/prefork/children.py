@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -63,6 +64,7 @@ class Children:
         start_method: str,
         limits: RecycleLimits,
         log: logging.Logger,
+        before_start: Callable[[], object],
     ) -> None:
         self._listener = listener
         self._log = log
@@ -71,7 +73,15 @@ class Children:
         self.alive: set[Child] = set()
         self.deadlines = Deadlines(self.alive)
         start_method_of = partial(make_start_method, start_method, options, fork_options)
-        self.filling = Filling(self, self._slots, start_method_of, deadlines=self.deadlines, limits=limits, log=log)
+        self.filling = Filling(
+            self,
+            self._slots,
+            start_method_of,
+            deadlines=self.deadlines,
+            limits=limits,
+            log=log,
+            before_start=before_start,
+        )
         self._io = ChildIO(self)
         self._ages = AgeWatch(self.renew)
 

@@ -45,7 +45,7 @@ class PreforkPool(BasePool):
     start_method: ``fork``, ``spawn`` (each child a fresh interpreter) or ``forkserver`` (children forked from one fresh
     interpreter that has run nothing).  preload: what such an interpreter imports, once; with the last two, it and the
     initializer travel.  private_fds: names descriptors that forked children must not share with the parent; asked for
-    in each child.  title: of the children's processes, with ``slot N`` behind it.
+    in each child.  title: of the children's processes, with ``slot N`` behind it.  on_lifecycle: told of each start.
     """
 
     traits = TRAITS["prefork"]
@@ -57,6 +57,7 @@ class PreforkPool(BasePool):
         preload: Callable[[], object] | None = None,
         private_fds: Callable[[], Iterable[int]] | None = None,
         title: str = "",
+        on_lifecycle: Callable[..., object] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(limit, **options)
@@ -78,6 +79,7 @@ class PreforkPool(BasePool):
             start_method=self.start_method,
             limits=limits,
             log=self.log,
+            before_start=partial(_announce_start, self, on_lifecycle),
         )
         self._task_limits = TaskLimits(self, self._children, limits=limits, log=self.log)
         self._waiting = WaitingJobs(self._assign)
@@ -287,7 +289,6 @@ class PreforkPool(BasePool):
             self._withdraw_all(SlotLost(f"no slot could be started: {problem}"))
 
     def _on_death(self, child: Child, job: Job, exit_code: int | None) -> None:
-        """The child died with this job."""
         handle = job.handle
         job.tries += 1
         if child.inbox.unread and job.reason is None and job.tries < MOST_TRIES:
@@ -313,6 +314,15 @@ def _complete(job: Job, report: Report) -> None:
     else:
         raised, text = value
         handle.fail(job.reason or raised, report.ended_at, remote_traceback=text)
+
+
+def _announce_start(pool: PreforkPool, on_lifecycle: Callable[..., object] | None) -> None:
+    if on_lifecycle is None:
+        return
+    try:
+        on_lifecycle("before_create_process", pool)
+    except Exception:
+        pool.log.exception("on_lifecycle failed before a process is created")
 
 
 _RUNNING_POOLS: weakref.WeakSet[PreforkPool] = weakref.WeakSet()

@@ -63,6 +63,10 @@ class Remote(Protocol):
         """A task has another rate now; None: no limit."""
         ...
 
+    def on_heartbeat(self) -> None:
+        """A heartbeat was sent."""
+        ...
+
 
 class Application(Protocol):
     """An app behind one face. Worker side: names, policies. Slot side: ``prepare_process``, ``run``, ``record_end``."""
@@ -116,8 +120,8 @@ class Application(Protocol):
         """Run the task, here and now. Raises nothing but what the pool itself raises into a task."""
         ...
 
-    def record_end(self, call: Call, ending: Ending, detail: str) -> None:
-        """Let the app know how a task ended that could not tell itself."""
+    def record_end(self, call: Call, ending: Ending, detail: str, *, limit_seconds: float | None = None) -> None:
+        """Let the app know how a task ended that could not tell itself. limit_seconds: its hard limit."""
         ...
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
@@ -149,7 +153,8 @@ class Application(Protocol):
         ...
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
-        """``started``, ``preshutdown``, ``postshutdown`` or ``apply`` of an eventlet pool: for the app's signals."""
+        """For the app's signals. ``before_create_process`` of a prefork pool; ``started``, ``preshutdown``,
+        ``postshutdown`` or ``apply`` of an eventlet pool."""
         ...
 
 

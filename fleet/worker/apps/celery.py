@@ -19,7 +19,7 @@ from celery.exceptions import InvalidTaskError, Reject
 
 from fleet.broker.message import BadMessage, Payload, payload_of
 from fleet.worker.apps.celery_coroutines import let_body_finish
-from fleet.worker.apps.celery_ends import EndedTask, error_of, request_of
+from fleet.worker.apps.celery_ends import NOTHING, EndedTask, error_of, request_of
 from fleet.worker.apps.celery_remote import CeleryRemote
 from fleet.worker.apps.celery_signals import Sender, SignalListener, let_the_app_log
 from fleet.worker.task.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
@@ -29,7 +29,6 @@ from pools.traits import TRAITS
 
 log = logging.getLogger("fleet.task")
 
-NOTHING = Payload((), {}, {})
 _STARTED, _SUCCEEDED = TaskEvent.STARTED, TaskEvent.SUCCEEDED
 
 
@@ -100,8 +99,9 @@ class CeleryApplication:
         return SignalListener(self.app, self._worker, self._node)
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
-        """Celery's signals for the life of an eventlet pool."""
-        getattr(signals, f"eventlet_pool_{what}").send(sender=pool, **facts)
+        """Celery's signals for the life of an eventlet pool, and for each child of a prefork pool."""
+        name = f"worker_{what}" if what == "before_create_process" else f"eventlet_pool_{what}"
+        getattr(signals, name).send(sender=pool, **facts)
 
     def task_names(self) -> Sequence[str]:
         """All names, sorted."""

@@ -18,6 +18,8 @@ from fleet.worker.task.call import Call, Ending
 
 log = logging.getLogger("fleet.task")
 
+NOTHING = Payload((), {}, {})
+
 
 @dataclass(frozen=True, slots=True)
 class EndedTask:

@@ -6,12 +6,15 @@ import logging
 from typing import Any
 
 from celery import signals
+from celery.app.task import Context
 from celery.exceptions import InvalidTaskError, NotRegistered
 
+from fleet.broker.message import BadMessage, Payload
+from fleet.worker.apps.celery_ends import NOTHING, request_of
+from fleet.worker.apps.celery_request import CeleryRequest
 from fleet.worker.task.call import Outcome
 from fleet.worker.task.job import Job
 from fleet.worker.task.listeners import TaskEvent
-from fleet.worker.task.request import Request
 
 _STARTED, _SUCCEEDED = TaskEvent.STARTED, TaskEvent.SUCCEEDED
 
@@ -59,14 +62,22 @@ class SignalListener:
             error = InvalidTaskError(outcome.error if outcome is not None else "")
             signals.task_rejected.send(sender=self._worker, message=job.delivery, exc=error)
 
-    def _request(self, job: Job) -> Request:
-        return Request(job, hostname=self._node, task=self._app.tasks.get(job.call.name))
+    def _request(self, job: Job) -> CeleryRequest:
+        return CeleryRequest(job, app=self._app, hostname=self._node, task=self._app.tasks.get(job.call.name))
 
     def _revoked(self, job: Job) -> None:
+        """The request is what the task would have seen, as under Celery's worker."""
         signals.task_revoked.send(
             sender=self._app.tasks.get(job.call.name),
-            request=self._request(job),
+            request=Context(request_of(job.call, _readable(job), self._node)),
             terminated=job.ending == "terminated",
-            signum=None,
+            signum=job.signum,
             expired=job.ending == "expired",
         )
+
+
+def _readable(job: Job) -> Payload:
+    try:
+        return job.message.payload if job.message is not None else NOTHING
+    except BadMessage:
+        return NOTHING

@@ -85,8 +85,10 @@ class RegistryApplication:
         """Signals for what only the worker's process knows."""
         return registry_signals.SignalListener(self.tasks, self._node)
 
-    def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
-        """Nobody listens."""
+    def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:  # noqa: ARG002
+        """The signal before a child of a prefork pool; nobody listens to the others."""
+        if what == "before_create_process":
+            signals.worker_before_create_process.send(self._node)
 
     def task_names(self) -> Sequence[str]:
         """All names, sorted."""
@@ -113,7 +115,7 @@ class RegistryApplication:
             return Outcome("dead" if pause is None else "retry", error=detail, after_seconds=pause)
         return Outcome("ignored", error=detail)
 
-    def record_end(self, call: Call, ending: Ending, detail: str) -> None:
+    def record_end(self, call: Call, ending: Ending, detail: str, *, limit_seconds: float | None = None) -> None:
         """Nobody waits for a result."""
 
     def is_async(self, name: str) -> bool:
