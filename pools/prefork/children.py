@@ -64,7 +64,7 @@ class Children:
         start_method: str,
         limits: RecycleLimits,
         log: logging.Logger,
-        before_start: Callable[[], object],
+        on_start: Callable[[], object],
     ) -> None:
         self._listener = listener
         self._log = log
@@ -74,13 +74,7 @@ class Children:
         self.deadlines = Deadlines(self.alive)
         start_method_of = partial(make_start_method, start_method, options, fork_options)
         self.filling = Filling(
-            self,
-            self._slots,
-            start_method_of,
-            deadlines=self.deadlines,
-            limits=limits,
-            log=log,
-            before_start=before_start,
+            self, self._slots, start_method_of, deadlines=self.deadlines, limits=limits, log=log, on_start=on_start
         )
         self._io = ChildIO(self)
         self._ages = AgeWatch(self.renew)

@@ -49,7 +49,7 @@ def make_start_method(
 class Filling:
     """Starts children for the slots of one pool.
 
-    slots: by index; the caller adds and removes them.  active: whether slots are filled at all.  before_start: called
+    slots: by index; the caller adds and removes them.  active: whether slots are filled at all.  on_start: called
     before each attempt to start a child.
     """
 
@@ -62,9 +62,9 @@ class Filling:
         deadlines: Deadlines,
         limits: RecycleLimits,
         log: logging.Logger,
-        before_start: Callable[[], object],
+        on_start: Callable[[], object],
     ) -> None:
-        self._before_start = before_start
+        self._on_start = on_start
         self._listener = listener
         self._slots = slots
         self._deadlines = deadlines
@@ -135,7 +135,7 @@ class Filling:
             slot.spare = self._start_child(slot)
 
     def _start_child(self, slot: Slot) -> Child | None:
-        self._before_start()
+        self._on_start()
         try:
             pid, link, start_message = self.start_method.start_child(slot.index)
         except OSError as error:

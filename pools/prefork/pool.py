@@ -79,7 +79,7 @@ class PreforkPool(BasePool):
             start_method=self.start_method,
             limits=limits,
             log=self.log,
-            before_start=partial(_announce_start, self, on_lifecycle),
+            on_start=partial(_announce_start, self, on_lifecycle),
         )
         self._task_limits = TaskLimits(self, self._children, limits=limits, log=self.log)
         self._waiting = WaitingJobs(self._assign)
