@@ -42,8 +42,8 @@ class ChildrenListener(Protocol):
     def on_dead(self, child: Child, exit_code: int | None) -> None:
         """The child is gone; ``child.job`` is the task it ran, if any."""
 
-    def on_start_failed(self, problem: str) -> None:
-        """A slot could not be filled; another attempt follows."""
+    def on_start_failed(self, problem: str, *, attempts: int) -> None:
+        """A slot could not be filled; another attempt follows. attempts: see ``Filling``."""
 
     def tell_slot(self, index: int, pid: int, state: str) -> None:
         """A child of this slot has changed its state."""
@@ -196,8 +196,8 @@ class Children:
             self._ages.start(child, child.limits.seconds)
         self.set_state(child, ChildState.STARTING)
 
-    def on_start_failed(self, problem: str) -> None:
-        self._listener.on_start_failed(problem)
+    def on_start_failed(self, problem: str, *, attempts: int) -> None:
+        self._listener.on_start_failed(problem, attempts=attempts)
 
     def on_report(self, child: Child, report: Report) -> None:
         if report.kind == WORKER_UP:

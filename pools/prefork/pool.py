@@ -61,6 +61,7 @@ class PreforkPool(BasePool):
         **options: Any,
     ) -> None:
         super().__init__(limit, **options)
+        self._tell = partial(_tell, self, on_lifecycle)
         limits = RecycleLimits(
             self.max_tasks_per_child, self.max_age_per_child_seconds, self.max_memory_per_child_bytes
         )
@@ -79,7 +80,7 @@ class PreforkPool(BasePool):
             start_method=self.start_method,
             limits=limits,
             log=self.log,
-            on_start=partial(_announce_start, self, on_lifecycle),
+            on_start=partial(self._tell, "before_create_process"),
         )
         self._task_limits = TaskLimits(self, self._children, limits=limits, log=self.log)
         self._waiting = WaitingJobs(self._assign)
@@ -284,7 +285,8 @@ class PreforkPool(BasePool):
             self._on_death(child, job, exit_code)
         self._finish_closing()
 
-    def on_start_failed(self, problem: str) -> None:
+    def on_start_failed(self, problem: str, *, attempts: int) -> None:
+        self._tell("start_failed", problem=problem, attempts=attempts)
         if self.state is not PoolState.RUNNING and not any(child.job for child in self._children.alive):
             self._withdraw_all(SlotLost(f"no slot could be started: {problem}"))
 
@@ -296,9 +298,7 @@ class PreforkPool(BasePool):
             handle.put_back()
             self._waiting.put_back(job)
             return
-        died = f"slot {child.slot.index} (pid {child.pid}) died while it ran the task: {exit_text(exit_code)}"
-        hint = "the pool did not kill it: look in the kernel's log for an out-of-memory kill" if exit_code == -9 else ""
-        handle.fail(job.reason or SlotLost(died, hint=hint, exit_code=exit_code), time.monotonic())
+        handle.fail(job.reason or _lost(child, exit_code), time.monotonic())
 
 
 def _complete(job: Job, report: Report) -> None:
@@ -316,13 +316,20 @@ def _complete(job: Job, report: Report) -> None:
         handle.fail(job.reason or raised, report.ended_at, remote_traceback=text)
 
 
-def _announce_start(pool: PreforkPool, on_lifecycle: Callable[..., object] | None) -> None:
+def _tell(pool: PreforkPool, on_lifecycle: Callable[..., object] | None, what: str, **facts: Any) -> None:
+    """``before_create_process`` before each child, ``start_failed`` with ``problem`` and ``attempts``."""
     if on_lifecycle is None:
         return
     try:
-        on_lifecycle("before_create_process", pool)
+        on_lifecycle(what, pool, **facts)
     except Exception:
-        pool.log.exception("on_lifecycle failed before a process is created")
+        pool.log.exception("on_lifecycle failed for %r", what)
+
+
+def _lost(child: Child, exit_code: int | None) -> SlotLost:
+    died = f"slot {child.slot.index} (pid {child.pid}) died while it ran the task: {exit_text(exit_code)}"
+    hint = "the pool did not kill it: look in the kernel's log for an out-of-memory kill" if exit_code == -9 else ""
+    return SlotLost(died, hint=hint, exit_code=exit_code)
 
 
 _RUNNING_POOLS: weakref.WeakSet[PreforkPool] = weakref.WeakSet()

@@ -119,7 +119,7 @@ class Hall:
         self.tasks = Tasks("sapp", broker=url)
         (folder / "sapp.py").write_text(source)
 
-    def worker(self, pool: str, slots: int, **fields: Any) -> RunningWorker:
+    def worker(self, pool: str, slots: int, *, ready: bool = True, **fields: Any) -> RunningWorker:
         environ = {"OUT": str(self.out)}
         made = RunningWorker(
             self.folder,
@@ -132,7 +132,7 @@ class Hall:
             **fields,
         )
         self.workers.append(made)
-        return made.start()
+        return made.start(ready=ready)
 
     def send(self, name: str, *args: Any, **how: Any) -> str:
         return self.tasks.send(f"sapp.{name}", args, queue=self.queue, **how)

@@ -89,7 +89,7 @@ class Application(Protocol):
         ...
 
     def prepare_process(self, node: str) -> None:
-        """Once in every process that runs tasks."""
+        """Once in every process that runs tasks. Raises what a receiver of ``worker_process_init`` raised."""
         ...
 
     def task_names(self) -> Sequence[str]:

@@ -159,7 +159,9 @@ class CeleryApplication:
         for name, task in app.tasks.items():
             let_body_finish(task, green=self._green)
             task.__trace__ = build_tracer(name, task, app.loader, node, Info=_TraceInfo, app=app)
-        signals.worker_process_init.send(sender=node)
+        for _, answer in signals.worker_process_init.send(sender=node):
+            if isinstance(answer, Exception):  # Celery logs it and goes on, with connections that were not opened
+                raise answer
 
     def finish_process(self) -> None:
         """As Celery's prefork pool does in its children; here for every pool."""

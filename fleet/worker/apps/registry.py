@@ -49,9 +49,10 @@ class RegistryApplication:
         """Done with the module that was named."""
 
     def prepare_process(self, node: str) -> None:
-        """Say that tasks will run here."""
+        """Say that tasks will run here. Raises what a receiver raised."""
         self._node = node
-        signals.worker_process_init.send(node)
+        for error in signals.worker_process_init.send(node):
+            raise error
 
     def finish_process(self) -> None:
         """Say that no task will run here any more."""
