@@ -201,14 +201,15 @@ def settle(document: LaunchDocument) -> None:
 def wait_out(document: LaunchDocument) -> None:
     """Sleep the back-off of a crash loop, or park; then write this start to the history."""
     now, policy = time.time(), document.spec.restart
+    why = _reason_of_last_end(document)
     history = _history(document, now)
     write_history(document.starts, history)
     pause = pause_seconds(history.lives, policy, now=now)
     crashes = sum(life.is_crash for life in history.lives)
     if pause is None:
-        _park(document, crashes)
+        _park(document, crashes, why)
     if pause:
-        note = f"crashed {crashes} {'time' if crashes == 1 else 'times'}; starts again in {pause:g} s"
+        note = f"crashed {crashes} {'time' if crashes == 1 else 'times'}; starts again in {pause:g} s{why}"
         say(f"{document.replica}: {note}")
         with _record(document) as record:
             record.become("starting", note)
@@ -222,13 +223,19 @@ def announce(document: LaunchDocument) -> None:
         record.become("starting" if document.spec.kind == "worker" else "ready")
 
 
-def _park(document: LaunchDocument, crashes: int) -> NoReturn:
+def _park(document: LaunchDocument, crashes: int, why: str) -> NoReturn:
     window = document.spec.restart.window_seconds
-    note = f"parked: {crashes} crashes in {window:g} s"
+    note = f"parked: {crashes} crashes in {window:g} s{why}"
     say(f"{document.replica}: {note}; `fleet restart {document.replica}` tries again")
     with _record(document) as record:
         record.become("failed", note)
     raise SystemExit(PARKED_EXIT)
+
+
+def _reason_of_last_end(document: LaunchDocument) -> str:
+    """What a worker that gave itself up wrote into its record; empty when no life has ended since the last look."""
+    earlier = records.read(document.record) if read_history(document.starts).began is not None else None
+    return f": {earlier.note}" if earlier is not None and earlier.state == "failed" and earlier.note else ""
 
 
 def _history(document: LaunchDocument, now: float) -> History:

@@ -60,6 +60,6 @@ async def perform_async(call: Call) -> Outcome:
     return await bound().run_async(call)
 
 
-def record_end(call: Call, ending: Ending, detail: str) -> None:
-    """Record the end of a task that could not report it. In a slot, not in the worker's loop: a backend may be slow."""
-    bound().record_end(call, ending, detail)
+def record_end(call: Call, ending: Ending, detail: str, limit_seconds: float | None = None) -> None:
+    """Record the end of a task that could not report it. In a slot, not in the loop: a backend may be slow."""
+    bound().record_end(call, ending, detail, limit_seconds=limit_seconds)

@@ -81,6 +81,11 @@ def _load(options: WorkerOptions) -> Application:
 _ITS_OWN = "the traceback above is the app's own: its imports, its settings, or a receiver of worker_init"
 
 
+_ITS_OWN_INIT = "the traceback above is the app's own: a receiver of worker_process_init"
+MOST_FAILED_STARTS = 5
+"""So often each slot of a prefork pool may fail to start, one time after the other, before the process gives up."""
+
+
 def node_name(options: WorkerOptions) -> str:
     """The worker's name on the broker: two fleets on one host may both have a ``thumbs.0``."""
     return f"{options.spec.fleet}.{options.replica}@{socket.gethostname()}"
@@ -129,7 +134,7 @@ class Worker:
         self.pool.register_with_event_loop(self.loop)
         gc.collect()
         gc.freeze()  # objects made so far stay: forked children then share their pages
-        self.pool.start()
+        self._start_pool()
         self._start_answering()
         try:
             code = self.consumer.run()
@@ -138,6 +143,16 @@ class Worker:
             raise
         self._close()
         return code
+
+    def _start_pool(self) -> None:
+        try:
+            self.pool.start()
+        except PoolError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            self.record.become("failed", why)
+            raise FleetError(f"no slot can start: {why}", hint=_ITS_OWN_INIT) from error
 
     def _make_pool(self) -> BasePool:
         spec = self.options.spec.pool
@@ -154,7 +169,7 @@ class Worker:
             options |= {"on_hard_timeout": self._on_hard_limit, "on_terminate_job": self._on_terminate_job}
         elif spec.type == "prefork":
             options |= {"private_fds": self._private_fds, "title": f"fleet: {self.options.replica}"}
-            options["preload"] = self._preload()
+            options |= {"preload": self._preload(), "on_lifecycle": self._on_prefork_lifecycle}
         elif spec.type in GREEN:
             options |= self._green_options(spec.type)
         kind = pool_class(spec.class_path or spec.type)
@@ -171,6 +186,12 @@ class Worker:
     def _preload(self) -> Callable[[], None]:
         spec, replica = self.options.spec, self.options.replica
         return partial(execution.preload, spec.app, replica, level=spec.log_level, style=spec.log_format)
+
+    def _on_prefork_lifecycle(self, what: str, pool: BasePool, **facts: Any) -> None:
+        if what != "start_failed":
+            self.application.on_pool_lifecycle(what, pool, **facts)
+        elif facts["attempts"] >= MOST_FAILED_STARTS:
+            self.consumer.give_up(_cause(facts["problem"]))
 
     def _on_blocked(self, handle: Any) -> None:
         self.parts.forced_exit.on_blocked(handle)
@@ -262,9 +283,13 @@ class Worker:
             self.control.close if self.control is not None else _nothing,
             partial(self.application.announce, "stopped"),
             # After a crash the record stays as it is: the launcher counts it, against the tasks that were running, too.
-            _nothing if crashed else partial(self.record.become, "stopped"),
+            _nothing if crashed else self._record_end,
             partial(log.info, "crashed" if crashed else "stopped"),
         ]
+
+    def _record_end(self) -> None:
+        failure = self.consumer.failure
+        self.record.become("failed" if failure else "stopped", failure)
 
 
 def make_control(
@@ -273,7 +298,13 @@ def make_control(
     """Remote control over the worker that has these parts."""
     totals = parts.starting.totals
     events = Events(
-        node, remote.clock, admission=parts.admission, listeners=parts.listeners, pool=parts.pool, totals=totals
+        node,
+        remote.clock,
+        admission=parts.admission,
+        listeners=parts.listeners,
+        pool=parts.pool,
+        totals=totals,
+        on_heartbeat=remote.on_heartbeat,
     )
     inspection = Inspection(
         remote,
@@ -310,6 +341,12 @@ def make_control(
 
 _occupied = False
 """Whether a task still had a slot when its pool was given up: its thread may keep the interpreter from ending."""
+
+
+def _cause(problem: str) -> str:
+    """The error itself, in one line: a record has little room."""
+    line = problem.splitlines()[0]
+    return line.partition("): ")[2] or line
 
 
 def _nothing() -> None:

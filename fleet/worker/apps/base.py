@@ -59,6 +59,10 @@ class Remote(Protocol):
         """Note a changed rate of a task; None: no limit."""
         ...
 
+    def on_heartbeat(self) -> None:
+        """A heartbeat was sent."""
+        ...
+
 
 class Application(Protocol):
     """An app of either kind. Worker side: names, policies. Slot side: ``prepare_process``, ``run``, ``record_end``."""
@@ -81,7 +85,7 @@ class Application(Protocol):
         ...
 
     def prepare_process(self, node: str) -> None:
-        """Once in every process that runs tasks."""
+        """Once in every process that runs tasks. Raises what a receiver of ``worker_process_init`` raised."""
         ...
 
     def task_names(self) -> Sequence[str]:
@@ -112,8 +116,8 @@ class Application(Protocol):
         """Run the task, here and now. Raises nothing but what the pool itself raises into a task."""
         ...
 
-    def record_end(self, call: Call, ending: Ending, detail: str) -> None:
-        """Record how a task ended that could not report it itself."""
+    def record_end(self, call: Call, ending: Ending, detail: str, *, limit_seconds: float | None = None) -> None:
+        """Record how a task ended that could not report it itself. limit_seconds: its hard limit."""
         ...
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
@@ -145,5 +149,6 @@ class Application(Protocol):
         ...
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
-        """``started``, ``preshutdown``, ``postshutdown`` or ``apply`` of an eventlet pool: for the app's signals."""
+        """For the app's signals. ``before_create_process`` of a prefork pool; ``started``, ``preshutdown``,
+        ``postshutdown`` or ``apply`` of an eventlet pool."""
         ...

@@ -49,9 +49,10 @@ class RegistryApplication:
         """Nothing to do: the named module is imported."""
 
     def prepare_process(self, node: str) -> None:
-        """Send ``worker_process_init``."""
+        """Send ``worker_process_init``. Raises what a receiver raised."""
         self._node = node
-        signals.worker_process_init.send(node)
+        for error in signals.worker_process_init.send(node):
+            raise error
 
     def finish_process(self) -> None:
         """Send ``worker_process_shutdown``."""
@@ -85,8 +86,10 @@ class RegistryApplication:
         """The sender of signals that only the worker's process can send."""
         return registry_signals.SignalListener(self.tasks, self._node)
 
-    def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
-        """Does nothing: a registry has no such signals."""
+    def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:  # noqa: ARG002
+        """The signal before a child of a prefork pool; a registry has none of the others."""
+        if what == "before_create_process":
+            signals.worker_before_create_process.send(self._node)
 
     def task_names(self) -> Sequence[str]:
         """All names, sorted."""
@@ -113,7 +116,7 @@ class RegistryApplication:
             return Outcome("dead" if pause is None else "retry", error=detail, after_seconds=pause)
         return Outcome("ignored", error=detail)
 
-    def record_end(self, call: Call, ending: Ending, detail: str) -> None:
+    def record_end(self, call: Call, ending: Ending, detail: str, *, limit_seconds: float | None = None) -> None:
         """Does nothing: there are no results."""
 
     def is_async(self, name: str) -> bool:

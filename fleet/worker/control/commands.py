@@ -96,7 +96,7 @@ class Commands:
         return job.handle is not None and self._end(job, job.handle, signum)
 
     def _end(self, job: Job, handle: Any, signum: int) -> bool:
-        job.revoked = True
+        job.revoked, job.signum = True, signum
         try:
             ended = self._pool.terminate_job(handle, signum)
         except PoolError:

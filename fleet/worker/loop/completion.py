@@ -72,6 +72,7 @@ class Completion:
                 self._settlement.after_crash(job, attempts=job.delivery.attempts + 1)
         else:
             job.story = postmortem.story(error, handle.pid)
+            job.limit_seconds = handle.timeout_seconds
             self._end_by(job, error, abandoned=handle.abandoned)
 
     def end_unreported(self, job: Job) -> None:
@@ -90,7 +91,7 @@ class Completion:
         """Store ``job.ending`` as the result, here and now. Errors are logged."""
         assert job.ending is not None
         try:
-            self._application.record_end(job.call, job.ending, job.detail)
+            self._application.record_end(job.call, job.ending, job.detail, limit_seconds=job.limit_seconds)
         except Exception:
             log.exception("the end of task %s[%s] could not be recorded", job.call.name, job.call.id)
 

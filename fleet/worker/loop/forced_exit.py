@@ -92,7 +92,7 @@ class ForcedExit:
             job = self._inflight.inline_job
             if job is None or handle.done:
                 return
-            job.ending, job.detail = ending, detail
+            job.ending, job.detail, job.limit_seconds = ending, detail, handle.timeout_seconds
             log.error("Task %s[%s] ended: %s; this process is replaced", job.call.name, job.call.id, detail)
             self._completion.end_here(job)
             self.give_up_process(EXIT_REPLACE)

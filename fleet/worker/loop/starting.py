@@ -68,7 +68,7 @@ class Starting:
         return started
 
     def _record_end(self, job: Job) -> None:
-        arguments = (job.call, job.ending, job.detail)
+        arguments = (job.call, job.ending, job.detail, job.limit_seconds)
         self._submission.submit(job, execution.record_end, arguments, soft=None, hard=REPORT_LIMIT_SECONDS)
 
     def _start_batch(self) -> bool:
