@@ -23,6 +23,9 @@ from fleet.broker.envelope import SENT_AT_HEADER
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "utf-8"
 ACCEPT_JSON: tuple[str, ...] = ("json",)
+LONGEST_LIMIT_SECONDS = 10 * 365 * 86_400.0
+"""A longer time limit is taken for this one: clocks, timers and system calls overflow beyond it."""
+MOST_RETRIES = 2**31 - 1
 _REPR_LENGTH = 1024
 _V1_FIELDS = ("lang", "task", "id", "root_id", "parent_id", "group", "meth", "shadow", "eta", "expires", "origin")
 
@@ -66,6 +69,8 @@ class TaskMessage:
             raise BadMessage(f"the name of the task is {name!r}")
         if not isinstance(task_id, str) or not task_id:
             raise BadMessage(f"task {name}: the id is {task_id!r}")
+        if not (_is_text(name) and _is_text(task_id)):
+            raise BadMessage(f"its name or id is no text: task {name!a}, id {task_id!a}")
         self.delivery = delivery
         self.headers = headers
         self.name = name
@@ -140,8 +145,7 @@ class TaskMessage:
     @property
     def retries(self) -> int:
         """How often it was sent again after it had run."""
-        retries = self.headers.get("retries")
-        return retries if isinstance(retries, int) and retries > 0 else 0
+        return retries_in(self.headers)
 
     @property
     def time_limit(self) -> float | None:
@@ -217,7 +221,10 @@ class TaskMessage:
     def sent_at(self) -> float | None:
         """Unix time at which fleet sent it; None for messages of others."""
         sent = self.headers.get(SENT_AT_HEADER)
-        return float(sent) if isinstance(sent, int | float) else None
+        try:
+            return float(sent) if isinstance(sent, int | float) else None
+        except OverflowError:
+            return None
 
     # ---- for Celery, and on again
 
@@ -262,19 +269,43 @@ class TaskMessage:
             return None
         try:
             moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-        except (TypeError, ValueError) as error:
-            raise BadMessage(f"task {self.name}[{self.id}]: {field} is {value!r}") from error
-        if moment.tzinfo is not None:
-            return moment
-        return moment.replace(tzinfo=UTC) if self.utc else moment.astimezone()
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC) if self.utc else moment.astimezone()
+            moment.timestamp()
+        except (TypeError, ValueError, OverflowError, OSError) as error:
+            raise BadMessage(f"task {self.name}[{self.id}]: {field} is {reprlib.repr(value)}") from error
+        return moment
 
     def _limit(self, index: int) -> float | None:
         limits = self.headers.get("timelimit")
-        value = limits[index] if isinstance(limits, list | tuple) and len(limits) > index else None
-        return float(value) if isinstance(value, int | float) and value > 0 else None
+        return bounded_seconds(limits[index]) if isinstance(limits, list | tuple) and len(limits) > index else None
 
     def __repr__(self) -> str:
         return f"<TaskMessage {self.name}[{self.id}]>"
+
+
+def bounded_seconds(value: object) -> float | None:
+    """A time limit as somebody wrote it: at most ``LONGEST_LIMIT_SECONDS``; None for what is no number above 0."""
+    if not isinstance(value, int | float) or not value > 0:
+        return None
+    return float(min(value, LONGEST_LIMIT_SECONDS))
+
+
+def retries_in(headers: Mapping[str, Any]) -> int:
+    """How often a message was sent again, as its headers say: at most ``MOST_RETRIES``, 0 for what is no count."""
+    retries = headers.get("retries")
+    return min(retries, MOST_RETRIES) if isinstance(retries, int) and retries > 0 else 0
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written down: JSON can carry halves of characters."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Unread(datetime):
@@ -294,7 +325,7 @@ def payload_of(message: Encoded, accept: Collection[str]) -> Payload:
 
 def decoded(message: Encoded, accept: Collection[str] = ACCEPT_JSON) -> Any:
     """The body as Python values. Raises BadMessage for what is not accepted or cannot be decoded."""
-    if message.content_type not in _content_types(frozenset(accept)):
+    if not isinstance(message.content_type, str) or message.content_type not in _content_types(frozenset(accept)):
         known = ", ".join(sorted(accept))
         raise BadMessage(f"its content type {message.content_type!r} is not accepted (accepted: {known})")
     try:

@@ -10,7 +10,7 @@ import socket
 import sys
 import traceback
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from fleet.worker.loop.document_watch import DocumentWatch
 from fleet.worker.loop.housekeeping import HousekeepingThread
 from fleet.worker.loop.parts import LoopParts
 from fleet.worker.loop.stall_watchdog import StallWatchdog
+from fleet.worker.loop.thread_watch import ThreadWatch
 from fleet.worker.options import WorkerOptions
 from fleet.worker.os_signals import SignalBox
 from pools import BasePool, EventLoop, pool_class
@@ -102,9 +103,9 @@ class Worker:
             options, application, self.pool, self.channel, record=self.record, box=box, loop=self.loop
         )
         self.parts = self.consumer.parts
+        self.housekeeping: HousekeepingThread | None = None
         self._add_to_the_loop()
         self.control = self._make_control()
-        self.housekeeping: HousekeepingThread | None = None
         self._control_fds: list[int] = []
 
     def _add_to_the_loop(self) -> None:
@@ -121,7 +122,11 @@ class Worker:
             rebuild=parts.connection.rebuild,
             replace=self.consumer.replace_soon,
         )
-        every_second.append(watchdog)
+        every_second += [watchdog, ThreadWatch(self._lost_threads, replace=self.consumer.replace_soon)]
+
+    def _lost_threads(self) -> Sequence[str]:
+        ended = self.housekeeping is not None and not self.housekeeping.is_alive()
+        return [*self.pool.lost_threads, *(["housekeeping"] if ended else [])]
 
     def run(self) -> int:
         """Start, feed, stop."""
@@ -228,6 +233,7 @@ class Worker:
 
     def _attend_in_loop(self, control: Control) -> None:
         """Answer control commands in the loop: when a descriptor says so, and every half second in any case."""
+        self.loop.call_later(control.poll_seconds or POLL_SECONDS, partial(self._attend_in_loop, control))
         control.attend()
         fds = control.fds()
         if fds != self._control_fds:
@@ -235,7 +241,6 @@ class Worker:
             for fd in fds:
                 self.loop.add_reader(fd, control.attend)
             self._control_fds = fds
-        self.loop.call_later(control.poll_seconds or POLL_SECONDS, partial(self._attend_in_loop, control))
 
     def _unwatch_control(self) -> None:
         """Before its descriptors are closed: their numbers may come again for something else."""

@@ -20,7 +20,7 @@ from kombu.transport import virtual
 
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.delivery import Delivery
-from fleet.broker.envelope import ATTEMPTS_HEADER
+from fleet.broker.envelope import attempts_in
 from fleet.broker.queues import entity, sendable
 from fleet.core.spec import QueueSpec
 
@@ -184,7 +184,6 @@ class KombuChannel(Connected):
             # kombu has decompressed the body already.
             headers = {name: value for name, value in headers.items() if name != "compression"}
         redelivered = bool((message.delivery_info or {}).get("redelivered"))
-        count = headers.get(ATTEMPTS_HEADER)
         return Delivery(
             tag=tag,
             queue=queue,
@@ -194,7 +193,7 @@ class KombuChannel(Connected):
             content_type=message.content_type or "application/data",
             content_encoding=message.content_encoding or "utf-8",
             redelivered=redelivered,
-            attempts=max(int(redelivered), count if isinstance(count, int) else 0),
+            attempts=max(int(redelivered), attempts_in(headers)),
             received_at=time.monotonic(),
             original=message,
         )

@@ -128,7 +128,7 @@ class CeleryApplication:
 
     def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
         """Results tell what happened; only what nobody can run again goes to the dead letters."""
-        if ending in ("unknown", "lost"):
+        if ending in ("unknown", "lost", "unstartable"):
             return Outcome("dead", error=detail)
         if ending == "raised":
             return Outcome("failure", error=detail)
@@ -386,6 +386,8 @@ def _error_of(ending: Ending, detail: str) -> Exception:
         return TimeLimitExceeded(detail)  # type: ignore[no-any-return]
     if ending == "terminated":
         return Terminated(detail)  # type: ignore[no-any-return]
+    if ending == "unstartable":
+        return InvalidTaskError(detail)  # type: ignore[no-any-return]
     return WorkerLostError(detail)  # type: ignore[no-any-return]
 
 

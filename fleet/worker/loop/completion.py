@@ -12,9 +12,10 @@ from fleet.worker.apps.base import Application
 from fleet.worker.loop import postmortem
 from fleet.worker.loop.redelivery import Redelivery
 from fleet.worker.loop.settlement import Settlement
+from fleet.worker.loop.submission import NotStarted
 from fleet.worker.task.call import Outcome
 from fleet.worker.task.job import Job
-from fleet.worker.task.listeners import TaskListener, end_of
+from fleet.worker.task.listeners import TaskListener, end_of, tell
 from pools.errors import HardTimeLimit, SlotLost, Terminated
 from pools.handle import Handle
 
@@ -66,7 +67,7 @@ class Completion:
             self.conclude(job, handle.value)
         elif isinstance(error, Terminated) and not job.revoked:
             self._settlement.give_back([job])
-        elif isinstance(error, SlotLost) and self._may_crash_again(job):
+        elif isinstance(error, SlotLost | NotStarted) and self._may_crash_again(job):
             log.error("Task %s[%s] runs again: %s", job.call.name, job.call.id, error)
             if self._redelivery.is_ours(job):
                 self._settlement.after_crash(job, attempts=job.delivery.attempts + 1)
@@ -80,6 +81,20 @@ class Completion:
             self._unreported.appendleft(job)
         else:
             self._conclude_by_ending(job)
+
+    def end_unstartable(self, job: Job, error: Exception) -> None:
+        """Something went wrong between taking the message and starting its task: this message is buried."""
+        job.ending, job.detail = "unstartable", f"it cannot be started: {type(error).__name__}: {error}"
+        self.end_unreported(job)
+
+    def settle_or_bury(self, job: Job, handle: Handle) -> None:
+        """As ``settle``; where that fails over something in the message, the message is buried."""
+        try:
+            self.settle(job, handle)
+        except Exception as error:
+            log.exception("the end of task %s[%s] cannot be settled", job.call.name, job.call.id)
+            if not job.settled:
+                self.conclude(job, Outcome("dead", error=f"its end cannot be settled: {type(error).__name__}: {error}"))
 
     def end_here(self, job: Job) -> None:
         """The same, recorded here and now: the process is about to go."""
@@ -119,6 +134,8 @@ class Completion:
             job.ending = "terminated"
         elif isinstance(error, SlotLost):
             job.ending = "lost"
+        elif isinstance(error, NotStarted):
+            job.ending = "unstartable"
         else:
             job.ending, job.detail = "raised", f"{type(error).__name__}: {error}"
         log.error("Task %s[%s] ended: %s", job.call.name, job.call.id, job.detail)
@@ -138,8 +155,7 @@ class Completion:
     def _tell_listeners(self, job: Job, outcome: Outcome) -> None:
         if not self._listeners or (event := end_of(job, outcome)) is None:
             return
-        for listener in self._listeners:
-            listener.on_event(event, job, outcome)
+        tell(self._listeners, event, job, outcome)
 
     def _tell_broker(self, job: Job, outcome: Outcome) -> None:
         state = outcome.state

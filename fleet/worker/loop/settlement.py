@@ -6,6 +6,7 @@ the task itself is done and is not repeated because the line was down.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,11 @@ from fleet.broker.envelope import ATTEMPTS_HEADER
 from fleet.broker.message import Built
 from fleet.worker.task.job import Job
 
+log = logging.getLogger("fleet.worker")
+
 DEAD_SUFFIX = ".dead"
+_MOST_TEXT = 4096
+_MOST_HEADERS = 60_000
 Debt = Callable[[], object]
 
 
@@ -113,8 +118,25 @@ class Settlement:
     def _send(self, job: Job, queue: str, built: Built) -> None:
         acks = () if job.acked else (job.delivery,)
         job.acked = True
-        debt = partial(
-            self._channel.publish,
+        debt = partial(self._publish, queue, built, acks)
+        if self.lost is not None or not self._attempt(debt):
+            self._owed.append((job, debt, bool(acks)))
+
+    def _publish(self, queue: str, built: Built, acks: Sequence[Delivery]) -> None:
+        """Send it. What cannot be written as it is goes to the dead letters, with its headers as text."""
+        try:
+            self._publish_as_is(queue, built, acks)
+        except ChannelLost:
+            raise
+        except Exception as error:
+            dead = queue if queue.endswith(DEAD_SUFFIX) else queue + DEAD_SUFFIX
+            log.exception(
+                "a message for queue %s cannot be written; it goes to %s with its headers as text", queue, dead
+            )
+            self._publish_as_is(dead, _plain(built, error), acks)
+
+    def _publish_as_is(self, queue: str, built: Built, acks: Sequence[Delivery]) -> None:
+        self._channel.publish(
             queue,
             built.body,
             headers=built.headers,
@@ -123,8 +145,6 @@ class Settlement:
             content_encoding=built.content_encoding,
             acks=acks,
         )
-        if self.lost is not None or not self._attempt(debt):
-            self._owed.append((job, debt, bool(acks)))
 
     def _attempt(self, debt: Debt) -> bool:
         try:
@@ -133,6 +153,33 @@ class Settlement:
             self.lost = error
             return False
         return True
+
+
+def _plain(built: Built, error: Exception) -> Built:
+    """The same body, and of its headers what every broker can carry: so much short text, and whole numbers."""
+    body = built.body.encode(errors="replace") if isinstance(built.body, str) else built.body
+    headers: dict[str, Any] = {"x-fleet-error": f"{type(error).__name__}: {_text(error, _MOST_TEXT)}"}
+    room = _MOST_HEADERS
+    for name, value in sorted(built.headers.items(), key=lambda item: not str(item[0]).startswith("x-fleet-")):
+        short = _value(value)
+        room -= len(str(short)) + 200
+        if room > 0:
+            headers.setdefault(_text(name, 200), short)
+    return Built(body, headers, {}, _text(built.content_type, 200), _text(built.content_encoding, 200))
+
+
+def _value(value: object) -> object:
+    if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63):
+        return value
+    return _text(value, _MOST_TEXT)
+
+
+def _text(value: object, most: int) -> str:
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (ValueError, RecursionError):
+        text = type(value).__name__
+    return text.encode(errors="replace").decode()[:most]
 
 
 def _copy(delivery: Delivery, more: Mapping[str, Any]) -> Built:

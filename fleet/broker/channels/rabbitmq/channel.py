@@ -31,7 +31,7 @@ from fleet.broker.channels.rabbitmq.frames import Inlet, Pushed
 from fleet.broker.channels.rabbitmq.prefetch import Prefetch
 from fleet.broker.channels.rabbitmq.publisher import Outlet
 from fleet.broker.delivery import ChannelLost, Delivery
-from fleet.broker.envelope import ATTEMPTS_HEADER
+from fleet.broker.envelope import attempts_in
 from fleet.core.spec import QueueSpec
 
 HEARTBEAT_SECONDS = 10.0
@@ -240,7 +240,9 @@ class RabbitChannel(Connected):
             content_type=properties.get("content_type") or "application/data",
             content_encoding=properties.get("content_encoding") or "utf-8",
             redelivered=pushed.redelivered,
-            attempts=_attempts(headers),
+            # Neither the redelivered flag nor a quorum queue's ``x-delivery-count`` tells a death from a message that
+            # was handed back in good order.
+            attempts=attempts_in(headers),
             received_at=now,
         )
 
@@ -287,13 +289,6 @@ def _decompressed(headers: Mapping[str, Any], body: bytes) -> tuple[Mapping[str,
     except Exception:
         return headers, body
     return {name: value for name, value in headers.items() if name != "compression"}, plain
-
-
-def _attempts(headers: Mapping[str, Any]) -> int:
-    """How often a process died with it, as counted by us: neither the redelivered flag nor a quorum queue's
-    ``x-delivery-count`` tells a death from a message that was handed back in good order."""
-    count = headers.get(ATTEMPTS_HEADER)
-    return count if isinstance(count, int) and count > 0 else 0
 
 
 def _nothing() -> None:

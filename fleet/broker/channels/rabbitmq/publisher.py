@@ -23,10 +23,15 @@ LONGEST_DELAY_SECONDS = 1 << 21
 IDLE_SECONDS = 3600
 DECLARED_SECONDS = 600.0
 _LONGEST_NAME = 255
+_HEAD_OF_A_FRAME = 64
 
 
 class Refused(OSError):
     """The broker did not take a message."""
+
+
+class Unwritable(ValueError):
+    """The headers or properties of a message cannot be sent over this connection, now or later."""
 
 
 class Outlet:
@@ -56,21 +61,44 @@ class Outlet:
         content_encoding: str,
         then: Callable[[], object],
     ) -> None:
-        """Send; ``then`` is called when the broker has it, out of some later reading of the connection."""
-        channel = self._channel
-        without_priority = {name: value for name, value in sendable(properties).items() if name != "priority"}
-        message = channel.prepare_message(
-            body.encode() if isinstance(body, str) else body,
-            priority=properties.get("priority"),
-            content_type=content_type,
-            content_encoding=content_encoding,
-            headers=dict(headers),
-            properties={"delivery_mode": 2, **without_priority},
+        """Send; ``then`` is called when the broker has it, out of some later reading of the connection.
+
+        Raises Unwritable for a message that this broker can never be sent.
+        """
+        message = self._message(
+            body, headers=headers, properties=properties, content_type=content_type, content_encoding=content_encoding
         )
         self._sent += 1
         self._open[self._sent] = then
         # Mandatory: the broker confirms a message for a queue that somebody has deleted, too.
-        channel.basic_publish(message, exchange="", routing_key=queue, mandatory=True)
+        self._channel.basic_publish(message, exchange="", routing_key=queue, mandatory=True)
+
+    def _message(
+        self,
+        body: bytes | str,
+        *,
+        headers: Mapping[str, Any],
+        properties: Mapping[str, Any],
+        content_type: str,
+        content_encoding: str,
+    ) -> Any:
+        without_priority = {name: value for name, value in sendable(properties).items() if name != "priority"}
+        try:
+            message = self._channel.prepare_message(
+                body.encode() if isinstance(body, str) else body,
+                priority=properties.get("priority"),
+                content_type=content_type,
+                content_encoding=content_encoding,
+                headers=dict(headers),
+                properties={"delivery_mode": 2, **without_priority},
+            )
+            size = len(message._serialize_properties())
+        except Exception as error:  # struct, datetime, unicode, and what py-amqp takes for a broken connection
+            raise Unwritable(f"{type(error).__name__}: {error}") from error
+        most = self._connection.connection.frame_max
+        if most and size > most - _HEAD_OF_A_FRAME:
+            raise Unwritable(f"its headers have {size} bytes, and the broker closes a connection over more than {most}")
+        return message
 
     def wait(self, seconds: float = CONFIRM_SECONDS) -> None:
         """Until all is confirmed. Raises Refused or, after a while, TimeoutError."""
