@@ -123,10 +123,20 @@ def sealed(
 
 def after_crash(raw: bytes) -> bytes:
     """The same message once more, its crash counted and marked as redelivered. What is no envelope stays as it is."""
+    return _redelivered(raw, crashes=1)
+
+
+def given_back(raw: bytes) -> bytes:
+    """The same message once more, marked as redelivered. What is no envelope stays as it is."""
+    return _redelivered(raw, crashes=0)
+
+
+def _redelivered(raw: bytes, *, crashes: int) -> bytes:
     try:
         document = _loads(raw)
         headers, info = _headers_and_info(document)
-        headers[ATTEMPTS_HEADER] = attempts_in(headers) + 1
+        if crashes:
+            headers[ATTEMPTS_HEADER] = attempts_in(headers) + crashes
         headers["redelivered"] = info["redelivered"] = True
         return _dumps(document).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

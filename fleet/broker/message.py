@@ -255,6 +255,7 @@ class TaskMessage:
         """The same task to be sent once more: its encoded body is reused. Raises BadMessage."""
         delivery = self.delivery
         headers = {name: value for name, value in self.headers.items() if not name.startswith("x-")}
+        headers.pop("redelivered", None)
         headers |= {"retries": retries, "eta": eta.isoformat() if eta else None, SENT_AT_HEADER: time.time()}
         if "task" in delivery.headers and self._payload is None:
             body, kind, encoding = delivery.body, delivery.content_type, delivery.content_encoding

@@ -13,7 +13,6 @@ import pytest
 
 from fleet.core.spec import TaskPolicy
 from tests.conftest import eventually
-from tests.system.test_worker_celery import CeleryShop
 from tests.worker.hostile import Hostile
 from tests.worker.workers import RunningWorker, Shop
 
@@ -70,8 +69,7 @@ def test_hostile_messages_end_and_the_worker_lives(
         eventually(lambda: all_ended(worker, COUNT))
         shop.send("unlimited")
         eventually(lambda: shop.done()[1] == 1)
-        view = worker.view()
-        assert view is not None
+        view = eventually(lambda: (v := worker.view()) is not None and v.processed > COUNT and v)
         assert view.state == "ready"
         assert view.processed == COUNT + 1
         assert view.failed > 0

@@ -78,7 +78,9 @@ class Hostile:
     def send_to_rabbitmq(self, url: str, count: int) -> None:
         """Publish them, as far as py-amqp can write them down."""
         with kombu.Connection(url) as connection:
-            kombu.Queue(self._queue, kombu.Exchange(self._queue), routing_key=self._queue)(connection.channel()).declare()
+            kombu.Queue(self._queue, kombu.Exchange(self._queue), routing_key=self._queue)(
+                connection.channel()
+            ).declare()
             channel = connection.channel()
             for _ in range(count):
                 while not self._publish(channel):
@@ -89,13 +91,14 @@ class Hostile:
         document = self._document()
         body = self._body(document)
         headers = document["headers"] if isinstance(document["headers"], dict) else {}
-        properties: dict[str, Any] = {"correlation_id": "c", "reply_to": "r", "content_type": "application/json"}
+        kind = "application/json"
         if self._random.random() < 0.2:
-            properties["content_type"] = self._random.choice(("", "application/x-python-serialize", "\udcff"))
+            kind = self._random.choice(("", "application/x-python-serialize", "\udcff"))
+        properties = {"correlation_id": "c", "reply_to": "r"}
         try:
-            message = channel.prepare_message(body, headers=headers, properties=properties)
-            if len(message._serialize_properties()) > 100_000:
-                return False
+            message = channel.prepare_message(body, content_type=kind, headers=headers, properties=properties)
+            if len(message._serialize_properties()) > 100_000 or not _is_finite(headers):
+                return False  # over which the broker closes the connection
         except Exception:
             return False  # this client cannot say it
         channel.basic_publish(message, exchange="", routing_key=self._queue)
@@ -153,6 +156,10 @@ class Hostile:
         if kind < 0.5:
             body[2] = {self._random.choice(("callbacks", "errbacks", "chain", "chord")): self._random.choice(ABSURD)}
         return json.dumps(body).encode()
+
+
+def _is_finite(headers: dict[str, Any]) -> bool:
+    return not any(word in repr(headers) for word in ("inf", "nan"))
 
 
 def _deep(levels: int) -> dict[str, Any]:

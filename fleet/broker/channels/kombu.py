@@ -192,7 +192,7 @@ class KombuChannel(Connected):
             properties=message.properties or {},
             content_type=message.content_type or "application/data",
             content_encoding=message.content_encoding or "utf-8",
-            redelivered=redelivered,
+            redelivered=redelivered or headers.get("redelivered") is True,
             attempts=max(int(redelivered), attempts_in(headers)),
             received_at=time.monotonic(),
             original=message,

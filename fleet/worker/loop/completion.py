@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,7 @@ from fleet.replica.record import Record
 from fleet.worker.apps.base import Application
 from fleet.worker.loop import postmortem
 from fleet.worker.loop.redelivery import Redelivery
+from fleet.worker.loop.requeues import Requeues
 from fleet.worker.loop.settlement import Settlement
 from fleet.worker.loop.submission import NotStarted
 from fleet.worker.task.call import Outcome
@@ -25,7 +27,8 @@ log = logging.getLogger("fleet.worker")
 class Completion:
     """Settles jobs. ``unreported`` gets those whose end a slot must record first: somebody waits for the result.
 
-    counted: an end was counted since somebody set this to False.
+    counted: an end was counted since somebody set this to False.  keep(job, until): do not put this one back before
+    that time (Unix seconds).
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class Completion:
         record: Record,
         policy_of_manifest: ManifestPolicy,
         unreported: deque[Job],
+        keep: Callable[[Job, float], object],
         on_stuck: Callable[[str], None],
         listeners: Sequence[TaskListener],
     ) -> None:
@@ -46,8 +50,10 @@ class Completion:
         self._record = record
         self._policy_of_manifest = policy_of_manifest
         self._unreported = unreported
+        self._keep = keep
         self._on_stuck = on_stuck
         self._listeners = listeners
+        self._requeues = Requeues()
         self.counted = False
 
     def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
@@ -115,9 +121,16 @@ class Completion:
         self._count(outcome)
         self._tell_listeners(job, outcome)
         if outcome.state == "requeue":
-            self._settlement.give_back([job])
+            self._put_back(job)
         elif self._redelivery.note_end(job, outcome):
             self._tell_broker(job, outcome)
+
+    def _put_back(self, job: Job) -> None:
+        pause = 0.0 if job.acked else self._requeues.pause_seconds(job.call.id)
+        if pause > 0:
+            self._keep(job, time.time() + pause)
+        else:
+            self._settlement.give_back([job])
 
     def _conclude_by_ending(self, job: Job) -> None:
         assert job.ending is not None

@@ -63,7 +63,10 @@ class Receiving:
     def place_due(self) -> None:
         """Look again at those whose moment has come."""
         while (job := self._inflight.pop_due()) is not None:
-            self._place_or_bury(job)
+            if job.settled:
+                self._settlement.give_back([job])
+            else:
+                self._place_or_bury(job)
 
     def _take(self, delivery: Delivery) -> None:
         try:
@@ -93,8 +96,8 @@ class Receiving:
     def _is_running(self, job: Job) -> bool:
         """Whether a broken connection brought the message of a running task again; it then belongs to that task."""
         known = self._inflight.same_run(job)
-        if known is None:
-            return False
+        if known is None or (not known.acked and self._channel.holds(known.delivery)):
+            return False  # another message of the same task: the broker still waits for our word about the running one
         known.delivery, known.connection_number = job.delivery, job.connection_number
         if known.acked:
             known.acked = False

@@ -105,6 +105,11 @@ class Starting:
             job.ending, job.detail = "revoked", "revoked"
             self._completion.end_unreported(job)
             return False
+        if job.expires_at and time.time() > job.expires_at:  # while it waited here for a slot
+            job.ending, job.detail = "expired", f"expired {time.time() - job.expires_at:.1f} s ago"
+            log.warning("Task %s[%s] does not run: %s", job.call.name, job.call.id, job.detail)
+            self._completion.end_unreported(job)
+            return False
         pause = self._rate_gate.pause_seconds(job)
         if pause > 0:
             self._inflight.delay(job, until=time.time() + pause)

@@ -226,10 +226,12 @@ class RabbitChannel(Connected):
             self._prefetch.take_nothing_ahead()  # a quorum queue counts what is given back as well: take nothing ahead
         if "compression" in headers:
             headers, body = _decompressed(headers, body)
+        # The header: of a copy that was sent again because a process died with the message.
+        redelivered = pushed.redelivered or headers.get("redelivered") is True
         properties["delivery_info"] = {
             "exchange": pushed.exchange,
             "routing_key": pushed.routing_key,
-            "redelivered": pushed.redelivered,
+            "redelivered": redelivered,
         }
         return Delivery(
             tag=tag,
@@ -239,7 +241,7 @@ class RabbitChannel(Connected):
             properties=properties,
             content_type=properties.get("content_type") or "application/data",
             content_encoding=properties.get("content_encoding") or "utf-8",
-            redelivered=pushed.redelivered,
+            redelivered=redelivered,
             # Neither the redelivered flag nor a quorum queue's ``x-delivery-count`` tells a death from a message that
             # was handed back in good order.
             attempts=attempts_in(headers),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any
 
 import kombu
@@ -28,6 +29,10 @@ _HEAD_OF_A_FRAME = 64
 
 class Refused(OSError):
     """The broker did not take a message."""
+
+
+_ROUTES = frozenset({"CC", "BCC"})
+"""Headers by which a message goes to more queues. It went there when it was sent first."""
 
 
 class Unwritable(ValueError):
@@ -82,6 +87,9 @@ class Outlet:
         content_type: str,
         content_encoding: str,
     ) -> Any:
+        own = {name: value for name, value in headers.items() if name not in _ROUTES}
+        if not _is_finite(own):
+            raise Unwritable("the broker closes a connection over a number in its headers that is none")
         without_priority = {name: value for name, value in sendable(properties).items() if name != "priority"}
         try:
             message = self._channel.prepare_message(
@@ -89,7 +97,7 @@ class Outlet:
                 priority=properties.get("priority"),
                 content_type=content_type,
                 content_encoding=content_encoding,
-                headers=dict(headers),
+                headers=own,
                 properties={"delivery_mode": 2, **without_priority},
             )
             size = len(message._serialize_properties())
@@ -145,6 +153,14 @@ class Outlet:
 
     def _on_return(self, error: Exception, exchange: str, queue: str, message: object) -> None:  # noqa: ARG002
         self._refused = f"the broker has no queue {queue} any more: it is declared again with the next connection"
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
 
 
 def delay_bucket_seconds(seconds: float) -> int:

@@ -183,8 +183,7 @@ class RedisChannel:
     @_speaks
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Put these back to the head of their queues, in order, now."""
-        tags = self._held.pop(deliveries)
-        self._held.restore(self._own(self._link), tags)
+        self._held.give_back(self._own(self._link), deliveries)
 
     @_speaks
     def delay(self, delivery: Delivery, *, due: float) -> bool:
@@ -273,7 +272,7 @@ class RedisChannel:
         link, registry = self._own(self._link), self._own(self._registry)
         self._held.send_acks(link)
         self._inboxes.disarm(link)
-        self._held.restore_all(link)
+        self._held.give_all_back(link)
         if self._inboxes.empty_all(link):
             registry.leave(link)
 
