@@ -13,7 +13,8 @@ from fleet.replica.launch_document import NO_FILE, DocumentError
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """Everything a worker needs to know. ``broker_url`` is resolved: it may hold a password and is not for logs.
+    """Everything a worker needs to know. ``broker_url`` is resolved: it may hold a password and is not for logs; empty
+    where only the app knows it.
 
     document_path: the launch document it was read from.
     """
@@ -39,8 +40,6 @@ def read_document(path: Path) -> WorkerOptions:
         url = document.broker_url
     except DocumentError as error:
         raise FleetError(str(error), hint=_APPLY_AGAIN) from error
-    if not url:
-        raise FleetError(f"{path} names no broker", hint=_APPLY_AGAIN)
     return WorkerOptions(
         spec=document.spec,
         replica=document.replica,

@@ -12,12 +12,14 @@ import traceback
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fleet.broker.channels import open_channel
 from fleet.broker.delivery import Channel
+from fleet.core.spec import QueueSpec
 from fleet.errors import FleetError
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
@@ -54,7 +56,9 @@ def run(options: WorkerOptions) -> int:
     box.install()
     stack_dump.answer()
     try:
-        application = _load(options)
+        application = applications.load(spec.app)
+        options = with_defaults_of(application, options)
+        _prepare(application, options)
         return Worker(options, application, box).run()
     except (FleetError, PoolError) as error:
         if error.__cause__ is not None:
@@ -64,8 +68,21 @@ def run(options: WorkerOptions) -> int:
         return EXIT_FAILED
 
 
-def _load(options: WorkerOptions) -> Application:
-    application = applications.load(options.spec.app)
+def with_defaults_of(application: Application, options: WorkerOptions) -> WorkerOptions:
+    """The broker and the queues are the app's own where nobody named others. Raises FleetError without a broker."""
+    spec = options.spec
+    url = options.broker_url or application.default_broker_url()
+    if not url:
+        raise FleetError(f"no broker is named, neither for this worker nor by the app {spec.app!r}", hint=_NO_BROKER)
+    if not spec.queues:
+        spec = replace(spec, queues=tuple(QueueSpec(name) for name in application.default_queues()))
+    return replace(options, broker_url=url, spec=spec)
+
+
+_NO_BROKER = "name one: `broker:` in the manifest, --broker, or the app's own setting"
+
+
+def _prepare(application: Application, options: WorkerOptions) -> None:
     try:
         application.prepare_worker(
             node_name(options),
@@ -76,7 +93,6 @@ def _load(options: WorkerOptions) -> Application:
     except Exception as error:
         raise FleetError(f"the app {options.spec.app!r} cannot be prepared: {error!r}", hint=_ITS_OWN) from error
     execution.bind(application)
-    return application
 
 
 _ITS_OWN = "the traceback above is the app's own: its imports, its settings, or a receiver of worker_init"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +13,9 @@ import pytest
 from celery.exceptions import TaskRevokedError
 
 from fleet.core.spec import TaskPolicy
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.system.test_worker_celery import WAIT, CeleryShop
+from tests.worker.workers import PROJECT, RunningWorker
 
 pytestmark = [
     pytest.mark.system,
@@ -112,3 +116,27 @@ def test_a_task_that_expires_in_the_worker_is_revoked(shop: CeleryShop, pool: st
             late.get(**WAIT)
     assert shop.send("add", 1, 1).get(**WAIT) == 2
     assert "it ran" not in shop.lines()
+
+
+def test_a_worker_without_queues_takes_from_the_apps_default_queue(shop: CeleryShop) -> None:
+    worker = RunningWorker(shop.folder, shop.url, queues=[], app="capp:app", environ=shop.environ)
+    shop.workers.append(worker)
+    worker.start()
+    assert shop.send("add", 1, 2).get(**WAIT) == 3
+    assert f"on {shop.queue}" in worker.log()
+
+
+def test_fleet_worker_needs_no_more_than_the_app(shop: CeleryShop) -> None:
+    environ = {**os.environ, **shop.environ, "CELERY_BROKER_URL": shop.url, "PYTHONPATH": f"{shop.folder}:{PROJECT}"}
+    environ.pop("FLEET_BROKER_URL", None)
+    (shop.folder / "capp.py").write_text(APP.replace('broker="memory://"', f'broker="{shop.url}"'))
+    command = [sys.executable, "-m", "fleet", "worker", "-A", "capp:app"]
+    with (shop.folder / "by-hand.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=shop.folder, env=environ, stdout=log, stderr=log)
+    try:
+        assert shop.send("add", 1, 2).get(**WAIT) == 3
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()

@@ -80,6 +80,15 @@ class CeleryApplication:
             return {}
         return {name: task.rate_limit for name, task in self.app.tasks.items() if task.rate_limit}
 
+    def default_queues(self) -> Sequence[str]:
+        """All of ``task_queues``, else ``task_default_queue``."""
+        return list(self.app.amqp.queues)
+
+    def default_broker_url(self) -> str:
+        """``broker_read_url``, else ``broker_url``."""
+        url = self.app.conf.broker_read_url or self.app.conf.broker_url or ""
+        return url if isinstance(url, str) else ";".join(url)
+
     def queue_entities(self) -> Mapping[str, Any]:
         """What ``task_queues`` defines."""
         return dict(self.app.amqp.queues) if self.app.conf.task_queues else {}

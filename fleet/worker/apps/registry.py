@@ -65,6 +65,14 @@ class RegistryApplication:
         """None: the manifest sets them."""
         return {}
 
+    def default_queues(self) -> Sequence[str]:
+        """The registry's own queue."""
+        return [self.tasks.queue]
+
+    def default_broker_url(self) -> str:
+        """What the registry was made with."""
+        return self.tasks.broker or ""
+
     def queue_entities(self) -> Mapping[str, Any]:
         """None of its own."""
         return {}

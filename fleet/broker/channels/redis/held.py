@@ -70,7 +70,7 @@ class Held:
 
     def _restore(self, link: Link, envelopes: Mapping[str, bytes]) -> None:
         if envelopes:
-            pairs = [part for tag, envelope in reversed(envelopes.items()) for part in (tag, envelope)]
+            pairs = [part for tag, envelope in reversed(list(envelopes.items())) for part in (tag, envelope)]
             link.run("restore", (self.keys.held, self.keys.mark), (0, *pairs))
 
     def resume(self, link: Link, *, given_away: bool) -> None:
