@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fleet.core.spec import WorkerSpec
+from fleet.core.spec import QueueSpec, WorkerSpec
 from fleet.errors import FleetError
 from fleet.replica import launch_document
 from fleet.replica.launch_document import NO_FILE, DocumentError
@@ -31,6 +32,11 @@ class WorkerOptions:
     def queues(self) -> tuple[str, ...]:
         """Names of the consumed queues, those of a higher priority first."""
         return tuple(queue.name for queue in sorted(self.spec.queues, key=lambda queue: -queue.priority))
+
+
+def with_queues(spec: WorkerSpec, names: Sequence[str]) -> WorkerSpec:
+    """The spec itself, or one with these queues where it names none."""
+    return spec if spec.queues else replace(spec, queues=tuple(QueueSpec(name) for name in names))
 
 
 def read_document(path: Path) -> WorkerOptions:

@@ -19,7 +19,6 @@ from typing import Any
 
 from fleet.broker.channels import open_channel
 from fleet.broker.delivery import Channel
-from fleet.core.spec import QueueSpec
 from fleet.errors import FleetError
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
@@ -38,7 +37,7 @@ from fleet.worker.loop.housekeeping import HousekeepingThread
 from fleet.worker.loop.parts import LoopParts
 from fleet.worker.loop.stall_watchdog import StallWatchdog
 from fleet.worker.loop.thread_watch import ThreadWatch
-from fleet.worker.options import WorkerOptions
+from fleet.worker.options import WorkerOptions, with_queues
 from fleet.worker.os_signals import SignalBox
 from pools import BasePool, EventLoop, pool_class
 from pools.errors import PoolError
@@ -74,9 +73,7 @@ def with_defaults_of(application: Application, options: WorkerOptions) -> Worker
     url = options.broker_url or application.default_broker_url()
     if not url:
         raise FleetError(f"no broker is named, neither for this worker nor by the app {spec.app!r}", hint=_NO_BROKER)
-    if not spec.queues:
-        spec = replace(spec, queues=tuple(QueueSpec(name) for name in application.default_queues()))
-    return replace(options, broker_url=url, spec=spec)
+    return replace(options, broker_url=url, spec=with_queues(spec, application.default_queues()))
 
 
 _NO_BROKER = "name one: `broker:` in the manifest, --broker, or the app's own setting"
@@ -130,7 +127,8 @@ class Worker:
         parts.settings.set_rate_limits(self.application.rate_limits())
         parts.listeners.append(self.application.listener())
         if document is not None:
-            every_second.append(DocumentWatch(document, self.options.digest, parts.settings).look)
+            queues = self.application.default_queues()
+            every_second.append(DocumentWatch(document, self.options.digest, parts.settings, queues=queues).look)
         watchdog = StallWatchdog(
             parts.fetching,
             self.channel,

@@ -8,10 +8,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import kombu
 import pytest
 from celery.exceptions import TaskRevokedError
 
+from fleet.broker.publisher import depths
 from fleet.core.spec import TaskPolicy
 from tests.conftest import PATIENCE, eventually
 from tests.system.test_worker_celery import WAIT, CeleryShop
@@ -140,3 +143,108 @@ def test_fleet_worker_needs_no_more_than_the_app(shop: CeleryShop) -> None:
     finally:
         process.kill()
         process.wait()
+
+
+QUEUES = """
+from kombu import Exchange, Queue
+from kombu.common import Broadcast
+
+name = os.environ["QUEUE"]
+app.conf.task_queue_max_priority = 7
+app.conf.task_default_queue_type = "classic"
+app.conf.task_create_missing_queue_type = "quorum"
+app.conf.task_queues = [
+    Queue(name, Exchange(name + ".x", type="topic"), routing_key="to." + name),
+    Queue(
+        name + ".own",
+        Exchange(name + ".x", type="topic"),
+        routing_key="own." + name,
+        queue_arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": name + ".graves"},
+    ),
+    Broadcast(name + ".news"),
+]
+
+
+@app.task(acks_late=True)
+def refuses():
+    raise Reject("never", requeue=False)
+
+
+@app.task
+def heard():
+    write("heard " + str(os.getppid()))
+"""
+
+
+@pytest.fixture
+def queues_shop(rabbitmq_url: str, redis_url: str, short_tmp: Path) -> Iterator[CeleryShop]:
+    made = CeleryShop(short_tmp, rabbitmq_url, redis_url)
+    (short_tmp / "capp.py").write_text(APP + QUEUES)
+    yield made
+    made.close()
+
+
+def worker_of(shop: CeleryShop, replica: str, *queues: str, ready: bool = True, **fields: Any) -> RunningWorker:
+    made = RunningWorker(
+        shop.folder, shop.url, replica=replica, queues=queues, app="capp:app", environ=shop.environ, **fields
+    )
+    shop.workers.append(made)
+    return made.start(ready=ready)
+
+
+def declared_as(shop: CeleryShop, queue: kombu.Queue) -> None:
+    """The app's own declaration must be that of the worker: RabbitMQ refuses any other."""
+    with kombu.Connection(shop.url) as connection:
+        queue(connection.channel()).declare()
+
+
+def test_queues_are_declared_as_the_app_itself_would(queues_shop: CeleryShop) -> None:
+    shop = queues_shop
+    name = shop.queue
+    worker = worker_of(shop, "shop.0", name, f"{name}.missing")
+    topic = kombu.Exchange(f"{name}.x", type="topic")
+    declared_as(shop, kombu.Queue(name, topic, routing_key=f"to.{name}", queue_arguments={"x-max-priority": 7}))
+    with kombu.Connection(shop.url) as connection:
+        found = kombu.Queue(f"{name}.missing")(connection.channel()).queue_declare(passive=True)
+        assert found.queue == f"{name}.missing"
+    with kombu.Connection(shop.url) as connection, pytest.raises(connection.channel_errors, match="quorum"):
+        kombu.Queue(f"{name}.missing")(connection.channel()).queue_declare()
+    shop.app.send_task("capp.add", (1, 2), exchange=topic, routing_key=f"to.{name}").get(**WAIT)
+    assert worker.term() == 0
+
+
+def test_every_worker_gets_a_broadcast(queues_shop: CeleryShop) -> None:
+    shop = queues_shop
+    news = f"{shop.queue}.news"
+    workers = [worker_of(shop, f"shop.{number}", news, pool="threads") for number in range(2)]
+    shop.app.send_task("capp.heard", exchange=kombu.Exchange(news, type="fanout"), routing_key="")
+    eventually(lambda: sum(line.startswith("heard") for line in shop.lines()) == 2)
+    for worker in workers:
+        assert worker.term() == 0
+
+
+@pytest.mark.parametrize(("where", "graves", "dead"), [(None, 1, 0), ("broker", 1, 0), ("fleet", 0, 1), ("none", 0, 0)])
+def test_dead_letters_go_where_the_queue_says(queues_shop: CeleryShop, where: Any, graves: int, dead: int) -> None:
+    shop = queues_shop
+    own = f"{shop.queue}.own"
+    with kombu.Connection(shop.url) as connection:
+        kombu.Queue(f"{shop.queue}.graves")(connection.channel()).queue_declare()
+    worker = worker_of(shop, "shop.0", own, task=TaskPolicy(dead_letters=where))
+    topic = kombu.Exchange(f"{shop.queue}.x", type="topic")
+    result = shop.app.send_task("capp.refuses", exchange=topic, routing_key=f"own.{shop.queue}")
+    with pytest.raises(Exception, match="never"):
+        result.get(**WAIT)
+    names = [f"{shop.queue}.graves", f"{own}.dead", own]
+    eventually(lambda: [depths(shop.url, [name])[name] or 0 for name in names] == [graves, dead, 0])
+    assert worker.term() == 0
+
+
+def test_a_broadcast_on_redis_is_refused_by_name(redis_url: str, short_tmp: Path) -> None:
+    shop = CeleryShop(short_tmp, redis_url, redis_url)
+    (short_tmp / "capp.py").write_text(APP + QUEUES)
+    try:
+        worker = worker_of(shop, "shop.0", f"{shop.queue}.news", ready=False)
+        assert worker.wait() == 1
+        assert f"queue '{shop.queue}.news' is bound to a fanout exchange" in worker.log()
+    finally:
+        shop.close()

@@ -21,7 +21,7 @@ from kombu.transport import virtual
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import attempts_in
-from fleet.broker.queues import entity, sendable
+from fleet.broker.queues import entity, refuse_fanout, sendable
 from fleet.core.spec import QueueSpec
 
 log = logging.getLogger("fleet.worker")
@@ -48,6 +48,7 @@ class KombuChannel(Connected):
         entities: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(url, queues=queues, options=options, entities=entities)
+        refuse_fanout((spec.name for spec in queues), self._entities)
         self.poll_seconds: float | None = POLL_SECONDS
         self._channel: Any = None
         self._life = 0
@@ -119,6 +120,18 @@ class KombuChannel(Connected):
         """Put these back: at the end of their queues where the transport knows no head."""
         messages = [self._held.pop(delivery.tag, None) for delivery in deliveries]
         self._return([message for message in messages if message is not None])
+
+    @speaks
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Refuse these for good: kombu's own transports drop them."""
+        for delivery in deliveries:
+            message = self._held.pop(delivery.tag, None)
+            if message is not None:
+                message.reject(requeue=False)
+
+    def keeps_rejected(self, queue: str) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
 
     def delay(self, delivery: Delivery, *, due: float) -> bool:  # noqa: ARG002
         """Not here: the worker holds it."""

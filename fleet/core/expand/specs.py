@@ -218,6 +218,7 @@ def _task(said: text.Task) -> TaskPolicy:
         prefetch=said.prefetch,
         max_attempts=_count(said.max_attempts, TaskPolicy().max_attempts),
         rate_limits=tuple(sorted((said.rate_limits or {}).items())),
+        dead_letters=said.dead_letters,
     )
 
 

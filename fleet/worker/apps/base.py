@@ -137,7 +137,7 @@ class Application(Protocol):
         ...
 
     def queue_entities(self) -> Mapping[str, Any]:
-        """kombu queues that the app defines itself, by name."""
+        """kombu queues as the app would declare them, by name; a lookup may make one."""
         ...
 
     def remote(self) -> Remote | None:

@@ -21,6 +21,7 @@ from celery.exceptions import InvalidTaskError, NotRegistered, Reject
 
 from fleet.broker.message import BadMessage, Payload, payload_of
 from fleet.worker.apps.celery_coroutines import let_body_finish
+from fleet.worker.apps.celery_queues import AppQueues
 from fleet.worker.apps.celery_remote import CeleryRemote
 from fleet.worker.task.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.task.job import Job
@@ -46,6 +47,7 @@ class CeleryApplication:
         self._node = ""
         self._worker_pid = 0
         self._green = False
+        self._queues = AppQueues(app)
         self._worker: Any = None
         self.accept: tuple[str, ...] = tuple(app.conf.accept_content)
 
@@ -82,7 +84,7 @@ class CeleryApplication:
 
     def default_queues(self) -> Sequence[str]:
         """All of ``task_queues``, else ``task_default_queue``."""
-        return list(self.app.amqp.queues)
+        return list(self._queues)
 
     def default_broker_url(self) -> str:
         """``broker_read_url``, else ``broker_url``."""
@@ -90,8 +92,8 @@ class CeleryApplication:
         return url if isinstance(url, str) else ";".join(url)
 
     def queue_entities(self) -> Mapping[str, Any]:
-        """What ``task_queues`` defines."""
-        return dict(self.app.amqp.queues) if self.app.conf.task_queues else {}
+        """Every queue as the app itself would declare it."""
+        return self._queues
 
     def remote(self) -> CeleryRemote | None:
         """What ``celery inspect`` and monitors ask for; None where the app switched remote control off."""

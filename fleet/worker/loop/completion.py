@@ -175,7 +175,8 @@ class Completion:
         if state == "retry" and outcome.after_seconds is not None:
             self._settlement.again(job, after_seconds=outcome.after_seconds)
         elif state == "dead" or (state == "failure" and job.policy.dead_on_failure and not job.acked):
-            self._settlement.bury(job, error=outcome.error, traceback=outcome.traceback)
+            where = self._policy_of_manifest.dead_letters
+            self._settlement.bury(job, error=outcome.error, traceback=outcome.traceback, dead_letters=where)
         else:
             self._settlement.ack(job)
 

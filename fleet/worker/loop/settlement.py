@@ -17,11 +17,12 @@ from typing import Any
 from fleet.broker.delivery import Channel, ChannelLost, Delivery
 from fleet.broker.envelope import ATTEMPTS_HEADER
 from fleet.broker.message import Built
+from fleet.broker.queues import DEAD_SUFFIX
+from fleet.core.spec import DeadLetters
 from fleet.worker.task.job import Job
 
 log = logging.getLogger("fleet.worker")
 
-DEAD_SUFFIX = ".dead"
 _MOST_TEXT = 4096
 _MOST_HEADERS = 60_000
 Debt = Callable[[], object]
@@ -75,8 +76,24 @@ class Settlement:
         """The same run once more: the process that ran it died. The copy carries how often that has happened."""
         self._send(job, job.delivery.queue, _copy(job.delivery, {ATTEMPTS_HEADER: attempts, "redelivered": True}))
 
-    def bury(self, job: Job, *, error: str, traceback: str = "") -> None:
-        """To ``<queue>.dead``, with what happened in its headers. It stays there until somebody looks."""
+    def bury(self, job: Job, *, error: str, traceback: str = "", dead_letters: DeadLetters | None = None) -> None:
+        """To ``<queue>.dead``, with what happened in its headers. It stays there until somebody looks.
+
+        dead_letters: ``broker`` refuses the message, so that it goes where the broker says; None does so where the app
+        declares the queue with a dead-letter exchange of its own.  ``none``: done with it.
+        """
+        if dead_letters == "none":
+            self.ack(job)
+            return
+        by_broker = dead_letters == "broker" or (
+            dead_letters is None and self._channel.keeps_rejected(job.delivery.queue)
+        )
+        if by_broker and not job.acked:
+            job.acked = True
+            debt = partial(self._channel.reject, (job.delivery,))
+            if self.lost is not None or not self._attempt(debt):
+                self._owed.append((job, debt, True))
+            return
         story = {
             "x-fleet-error": error,
             "x-fleet-traceback": traceback,

@@ -32,6 +32,7 @@ from fleet.broker.channels.rabbitmq.prefetch import Prefetch
 from fleet.broker.channels.rabbitmq.publisher import Outlet
 from fleet.broker.delivery import ChannelLost, Delivery
 from fleet.broker.envelope import attempts_in
+from fleet.broker.queues import has_dead_letter_exchange, real_name
 from fleet.core.spec import QueueSpec
 
 HEARTBEAT_SECONDS = 10.0
@@ -54,7 +55,7 @@ class RabbitChannel(Connected):
     ) -> None:
         super().__init__(url, queues=queues, options=options, entities=entities)
         self.poll_seconds: float | None = None
-        self._prefetch = Prefetch((spec.name for spec in queues), most=max(1, prefetch_hint))
+        self._prefetch = Prefetch((spec.name for spec in queues), most=max(1, prefetch_hint), real_name=self._real_name)
         self._held: dict[str, int] = {}
         self._channel: Any = None
         self._amqp: Any = None
@@ -133,6 +134,17 @@ class RabbitChannel(Connected):
         self._prefetch.park([tag for delivery in deliveries if (tag := self._held.pop(delivery.tag, None)) is not None])
 
     @speaks
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Refuse these for good: to the queue's dead-letter exchange, or away."""
+        self._require_open()
+        tags = [tag for delivery in deliveries if (tag := self._held.pop(delivery.tag, None)) is not None]
+        self._prefetch.unsettled.reject(self._channel, tags, requeue=False)
+
+    def keeps_rejected(self, queue: str) -> bool:
+        """By the arguments with which the app declares it; what a policy on the server says is not seen."""
+        return has_dead_letter_exchange(queue, self._entities)
+
+    @speaks
     def delay(self, delivery: Delivery, *, due: float) -> bool:
         """Let the broker keep a message; one that is due very soon is the worker's to hold.
 
@@ -145,7 +157,7 @@ class RabbitChannel(Connected):
         if delivery.tag not in self._held:
             return True
         outlet = self._open_outlet()
-        queue = outlet.delay_queue(delivery.queue, seconds)
+        queue = outlet.delay_queue(self._real_name(delivery.queue), seconds)
         if queue is None:
             return False
         tag = self._held.pop(delivery.tag)
@@ -177,7 +189,7 @@ class RabbitChannel(Connected):
         self._ensure_declared(queue)
         outlet = self._open_outlet()
         outlet.send(
-            queue,
+            self._real_name(queue),
             body,
             headers=headers,
             properties=properties,
@@ -247,6 +259,9 @@ class RabbitChannel(Connected):
             attempts=attempts_in(headers),
             received_at=now,
         )
+
+    def _real_name(self, queue: str) -> str:
+        return real_name(queue, self._entities)
 
     # ---- settling
 

@@ -29,7 +29,7 @@ from fleet.broker.channels.redis.turns import POLL_SECONDS, Turns
 from fleet.broker.connection import RedisAccess, connect_now, kombu_connection, redis_access
 from fleet.broker.delivery import ChannelLost, Delivery
 from fleet.broker.envelope import sealed
-from fleet.broker.queues import entity
+from fleet.broker.queues import entity, refuse_fanout
 from fleet.broker.redis_keys import Keys
 from fleet.core.spec import QueueSpec
 from fleet.errors import Unreachable
@@ -78,7 +78,8 @@ class RedisChannel:
         self._queues = tuple(queues)
         self._replica = replica
         self._fleet = fleet
-        self._entities = dict(entities or {})
+        self._entities = entities if entities is not None else {}
+        refuse_fanout((spec.name for spec in queues), self._entities)
         self._lease_seconds = lease_seconds
         self._link: Link | None = None
         self._registry: Registry | None = None
@@ -113,6 +114,7 @@ class RedisChannel:
     @_speaks
     def consume(self, queues: Sequence[QueueSpec]) -> None:
         """From now on fetch from these queues and no others. What arrived from others goes back."""
+        refuse_fanout((spec.name for spec in queues), self._entities)
         before, self._queues = self._queues, tuple(queues)
         self._inboxes.leave(before, queues)
         if self._link is None:
@@ -184,6 +186,14 @@ class RedisChannel:
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Put these back to the head of their queues, in order, now."""
         self._held.give_back(self._own(self._link), deliveries)
+
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Drop these: Redis has no dead letters of its own."""
+        self.ack(deliveries)
+
+    def keeps_rejected(self, queue: str) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
 
     @_speaks
     def delay(self, delivery: Delivery, *, due: float) -> bool:
