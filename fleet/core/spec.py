@@ -48,11 +48,16 @@ class QueueSpec:
     priority: int = 0
 
 
+DeadLetters = Literal["fleet", "broker", "none"]
+"""Who keeps the messages that nobody can run: fleet in ``<queue>.dead``, the queue's dead-letter exchange, nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskPolicy:
     """Delivery and limits. ``acks`` and ``prefetch`` None: the app's setting, else late and as many as free slots.
 
-    rate_limits: sorted pairs of a task's name and its rate, as ``("shop.thumb", "10/s")``.
+    rate_limits: sorted pairs of a task's name and its rate, as ``("shop.thumb", "10/s")``.  dead_letters None: to the
+    broker where the app declares a queue with a dead-letter exchange, else to ``<queue>.dead``.
     """
 
     time_limit_seconds: float | None = None
@@ -61,6 +66,7 @@ class TaskPolicy:
     prefetch: int | None = None
     max_attempts: int = 5
     rate_limits: tuple[tuple[str, str], ...] = ()
+    dead_letters: DeadLetters | None = None
 
 
 @dataclass(frozen=True, slots=True)

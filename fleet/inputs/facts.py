@@ -77,7 +77,7 @@ def secret_values(loaded: LoadedManifest, *, given: Mapping[str, str] = MappingP
 
 
 def silent_apps(manifest: Manifest) -> list[str]:
-    """Apps whose own ``worker_pool`` or ``worker_concurrency`` applies, because a group leaves it out."""
+    """Apps whose own ``worker_pool``, ``worker_concurrency`` or queue applies, because a group leaves it out."""
     apps = {group.app or manifest.spec.app or "" for group in manifest.spec.groups.values() if _is_silent(group)}
     return sorted(apps - {""})
 
@@ -86,6 +86,8 @@ def _is_silent(group: Group) -> bool:
     if kind_of(group) == "command":
         return False
     pool = group.pool
+    if kind_of(group) == "worker" and not group.queues:
+        return True
     if pool is None or not (pool.type or pool.class_):
         return True
     return pool.type != "solo" and pool.concurrency is None
@@ -93,7 +95,8 @@ def _is_silent(group: Group) -> bool:
 
 def _app_facts(app: str, python: str, workdir: str) -> AppFacts:
     answer = probe(app, python=python, workdir=workdir)
-    return AppFacts(pool=answer.get("pool"), concurrency=answer.get("concurrency"))
+    queues = tuple(answer.get("queues") or ())
+    return AppFacts(pool=answer.get("pool"), concurrency=answer.get("concurrency"), queues=queues)
 
 
 @lru_cache(maxsize=32)

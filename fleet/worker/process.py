@@ -10,8 +10,9 @@ import socket
 import sys
 import traceback
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from fleet.errors import FleetError
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
-from fleet.worker.apps.load import load
 from fleet.worker.control.commands import Commands
 from fleet.worker.control.control import POLL_SECONDS, Control
 from fleet.worker.control.events import Events
@@ -35,7 +35,8 @@ from fleet.worker.loop.document_watch import DocumentWatch
 from fleet.worker.loop.housekeeping import HousekeepingThread
 from fleet.worker.loop.parts import LoopParts
 from fleet.worker.loop.stall_watchdog import StallWatchdog
-from fleet.worker.options import WorkerOptions
+from fleet.worker.loop.thread_watch import ThreadWatch
+from fleet.worker.options import WorkerOptions, with_queues
 from fleet.worker.os_signals import SignalBox
 from pools import BasePool, EventLoop, pool_class
 from pools.errors import PoolError
@@ -53,7 +54,9 @@ def run(options: WorkerOptions) -> int:
     box.install()
     stack_dump.answer()
     try:
-        application = _load(options)
+        application = load(spec.app)
+        options = with_defaults_of(application, options)
+        _prepare(application, options)
         return Worker(options, application, box).run()
     except (FleetError, PoolError) as error:
         if error.__cause__ is not None:
@@ -63,8 +66,19 @@ def run(options: WorkerOptions) -> int:
         return EXIT_FAILED
 
 
-def _load(options: WorkerOptions) -> Application:
-    application = load(options.spec.app)
+def with_defaults_of(application: Application, options: WorkerOptions) -> WorkerOptions:
+    """The broker and the queues are the app's own where nobody named others. Raises FleetError without a broker."""
+    spec = options.spec
+    url = options.broker_url or application.default_broker_url()
+    if not url:
+        raise FleetError(f"no broker is named, neither for this worker nor by the app {spec.app!r}", hint=_NO_BROKER)
+    return replace(options, broker_url=url, spec=with_queues(spec, application.default_queues()))
+
+
+_NO_BROKER = "name one: `broker:` in the manifest, --broker, or the app's own setting"
+
+
+def _prepare(application: Application, options: WorkerOptions) -> None:
     try:
         application.prepare_worker(
             node_name(options),
@@ -75,7 +89,6 @@ def _load(options: WorkerOptions) -> Application:
     except Exception as error:
         raise FleetError(f"the app {options.spec.app!r} cannot be prepared: {error!r}", hint=_ITS_OWN) from error
     execution.bind(application)
-    return application
 
 
 _ITS_OWN = "the traceback above is the app's own: its imports, its settings, or a receiver of worker_init"
@@ -107,9 +120,9 @@ class Worker:
             options, application, self.pool, self.channel, record=self.record, box=box, loop=self.loop
         )
         self.parts = self.consumer.parts
+        self.housekeeping: HousekeepingThread | None = None
         self._add_to_the_loop()
         self.control = self._make_control()
-        self.housekeeping: HousekeepingThread | None = None
         self._control_fds: list[int] = []
 
     def _add_to_the_loop(self) -> None:
@@ -118,7 +131,8 @@ class Worker:
         parts.settings.set_rate_limits(self.application.rate_limits())
         parts.listeners.append(self.application.listener())
         if document is not None:
-            every_second.append(DocumentWatch(document, self.options.digest, parts.settings).look)
+            queues = self.application.default_queues()
+            every_second.append(DocumentWatch(document, self.options.digest, parts.settings, queues=queues).look)
         watchdog = StallWatchdog(
             parts.fetching,
             self.channel,
@@ -126,7 +140,11 @@ class Worker:
             rebuild=parts.connection.rebuild,
             replace=self.consumer.replace_soon,
         )
-        every_second.append(watchdog)
+        every_second += [watchdog, ThreadWatch(self._lost_threads, replace=self.consumer.replace_soon)]
+
+    def _lost_threads(self) -> Sequence[str]:
+        ended = self.housekeeping is not None and not self.housekeeping.is_alive()
+        return [*self.pool.lost_threads, *(["housekeeping"] if ended else [])]
 
     def run(self) -> int:
         """Start, feed, stop."""
@@ -249,6 +267,7 @@ class Worker:
 
     def _attend_in_loop(self, control: Control) -> None:
         """Answer control commands in the loop: when a descriptor says so, and every half second in any case."""
+        self.loop.call_later(control.poll_seconds or POLL_SECONDS, partial(self._attend_in_loop, control))
         control.attend()
         fds = control.fds()
         if fds != self._control_fds:
@@ -256,7 +275,6 @@ class Worker:
             for fd in fds:
                 self.loop.add_reader(fd, control.attend)
             self._control_fds = fds
-        self.loop.call_later(control.poll_seconds or POLL_SECONDS, partial(self._attend_in_loop, control))
 
     def _unwatch_control(self) -> None:
         """Call it before its descriptors are closed: the kernel may use their numbers again."""

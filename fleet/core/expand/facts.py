@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class AppFacts:
-    """What an app says about itself where the manifest is silent (``worker_pool``, ``worker_concurrency``)."""
+    """What an app says about itself where the manifest is silent.
+
+    pool, concurrency: ``worker_pool`` and ``worker_concurrency``.  queues: those of a worker that is told of none.
+    """
 
     pool: str | None = None
     concurrency: int | None = None
+    queues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

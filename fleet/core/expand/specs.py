@@ -35,7 +35,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         pool=base.pool if kind == "command" else _pool(name, group, app, facts),
         app=app,
         command=tuple(group.command or ()),
-        queues=_queues(group),
+        queues=_queues(group, facts.apps.get(app, AppFacts()) if kind == "worker" else AppFacts()),
         broker=_broker(spec.broker, facts),
         env=tuple(sorted((group.env or {}).items())),
         secret_env=_secret_env(group, facts),
@@ -188,7 +188,9 @@ def _pool_type(said: text.Pool, of_app: AppFacts, facts: Facts) -> tuple[str, st
     return kind, custom_class if kind == "custom" else ""
 
 
-def _queues(group: text.Group) -> tuple[QueueSpec, ...]:
+def _queues(group: text.Group, of_app: AppFacts) -> tuple[QueueSpec, ...]:
+    if not group.queues:
+        return tuple(QueueSpec(name) for name in sorted(of_app.queues))
     return tuple(QueueSpec(name, queue.priority or 0) for name, queue in sorted((group.queues or {}).items()))
 
 
@@ -216,6 +218,7 @@ def _task(said: text.Task) -> TaskPolicy:
         prefetch=said.prefetch,
         max_attempts=_count(said.max_attempts, TaskPolicy().max_attempts),
         rate_limits=tuple(sorted((said.rate_limits or {}).items())),
+        dead_letters=said.dead_letters,
     )
 
 

@@ -132,6 +132,12 @@ class Task(Model):
         description="how often a replica may start a task, by the task's name, such as `shop.mail: 10/s`;"
         " default: the app's own setting",
     )
+    dead_letters: Literal["fleet", "broker", "none"] | None = Field(
+        default=None,
+        description="where messages go that nobody can run: `fleet` to `<queue>.dead`, `broker` by the queue's"
+        " dead-letter exchange, `none` away; default: `broker` where the app declares a queue with such an exchange,"
+        " else `fleet`",
+    )
 
 
 class Drain(Model):

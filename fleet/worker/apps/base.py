@@ -128,8 +128,16 @@ class Application(Protocol):
         """The rates that the app itself sets, by task, as people write them."""
         ...
 
+    def default_queues(self) -> Sequence[str]:
+        """The queues of a worker that is told of none."""
+        ...
+
+    def default_broker_url(self) -> str:
+        """The broker of a worker that is told of none; empty where the app names none either."""
+        ...
+
     def queue_entities(self) -> Mapping[str, Any]:
-        """kombu queues that the app defines itself, by name."""
+        """kombu queues as the app would declare them, by name; a lookup may make one."""
         ...
 
     def remote(self) -> Remote | None:

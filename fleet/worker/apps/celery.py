@@ -20,6 +20,7 @@ from celery.exceptions import InvalidTaskError, Reject
 from fleet.broker.message_body import BadMessage, Payload, payload_of
 from fleet.worker.apps.celery_coroutines import let_body_finish
 from fleet.worker.apps.celery_ends import NOTHING, EndedTask, error_of, request_of
+from fleet.worker.apps.celery_queues import AppQueues
 from fleet.worker.apps.celery_remote import CeleryRemote
 from fleet.worker.apps.celery_signals import Sender, SignalListener, let_the_app_log
 from fleet.worker.task.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
@@ -43,6 +44,7 @@ class CeleryApplication:
         self._node = ""
         self._worker_pid = 0
         self._green = False
+        self._queues = AppQueues(app)
         self._worker: Any = None
         self.accept: tuple[str, ...] = tuple(app.conf.accept_content)
 
@@ -77,9 +79,18 @@ class CeleryApplication:
             return {}
         return {name: task.rate_limit for name, task in self.app.tasks.items() if task.rate_limit}
 
+    def default_queues(self) -> Sequence[str]:
+        """All of ``task_queues``, else ``task_default_queue``."""
+        return list(self._queues)
+
+    def default_broker_url(self) -> str:
+        """``broker_read_url``, else ``broker_url``."""
+        url = self.app.conf.broker_read_url or self.app.conf.broker_url or ""
+        return url if isinstance(url, str) else ";".join(url)
+
     def queue_entities(self) -> Mapping[str, Any]:
-        """What ``task_queues`` defines."""
-        return dict(self.app.amqp.queues) if self.app.conf.task_queues else {}
+        """Every queue as the app itself would declare it."""
+        return self._queues
 
     def remote(self) -> CeleryRemote | None:
         """What ``celery inspect`` and monitors ask for; None where the app switched remote control off."""
@@ -126,7 +137,7 @@ class CeleryApplication:
 
     def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
         """The result says what happened; only what cannot be run again goes to the dead letters."""
-        if ending in ("unknown", "lost"):
+        if ending in ("unknown", "lost", "unstartable"):
             return Outcome("dead", error=detail)
         if ending == "raised":
             return Outcome("failure", error=detail)

@@ -11,7 +11,7 @@ from billiard.einfo import ExceptionInfo
 from billiard.exceptions import Terminated, TimeLimitExceeded, WorkerLostError
 from celery import signals, states
 from celery.app.task import Context
-from celery.exceptions import NotRegistered
+from celery.exceptions import InvalidTaskError, NotRegistered
 
 from fleet.broker.message_body import Payload
 from fleet.worker.task.call import Call, Ending
@@ -121,6 +121,8 @@ def error_of(ending: Ending, detail: str, *, limit_seconds: float | None) -> Exc
         return TimeLimitExceeded(detail if limit_seconds is None else limit_seconds)  # type: ignore[no-any-return]
     if ending == "terminated":
         return Terminated(detail)  # type: ignore[no-any-return]
+    if ending == "unstartable":
+        return InvalidTaskError(detail)  # type: ignore[no-any-return]
     return WorkerLostError(detail)  # type: ignore[no-any-return]
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from fleet import signals
+from fleet.broker.message import retries_in
 from fleet.broker.message_body import BadMessage, Payload, payload_of
 from fleet.tasks import CURRENT, Current, Retry, Task, Tasks
 from fleet.worker.apps import registry_signals
@@ -66,6 +67,14 @@ class RegistryApplication:
         """Empty: the manifest sets them."""
         return {}
 
+    def default_queues(self) -> Sequence[str]:
+        """The registry's own queue."""
+        return [self.tasks.queue]
+
+    def default_broker_url(self) -> str:
+        """What the registry was made with."""
+        return self.tasks.broker or ""
+
     def queue_entities(self) -> Mapping[str, Any]:
         """Empty: a registry defines no queues."""
         return {}
@@ -108,7 +117,7 @@ class RegistryApplication:
 
     def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
         """A time limit is an error like any other; an unknown or a lost task goes to the dead letters."""
-        if ending in ("unknown", "lost", "raised"):
+        if ending in ("unknown", "lost", "raised", "unstartable"):
             return Outcome("dead", error=detail)
         task = self.tasks.get(call.name)
         if ending == "timeout" and task is not None:
@@ -207,8 +216,7 @@ def _current_of(call: Call) -> Current:
 
 def retries_of(call: Call) -> int:
     """How often this message was retried before."""
-    retries = call.headers.get("retries")
-    return retries if isinstance(retries, int) else 0
+    return retries_in(call.headers)
 
 
 def _after_success(call: Call, runtime: float) -> Outcome:

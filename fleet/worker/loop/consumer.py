@@ -128,7 +128,7 @@ class Consumer:
             job, handle = done.popleft()
             self._inflight.end(job)
             if not job.settled:
-                self._completion.settle(job, handle)
+                self._completion.settle_or_bury(job, handle)
         return True
 
     def _is_empty(self) -> bool:

@@ -88,6 +88,7 @@ class LoopParts:
             record=self.record,
             policy_of_manifest=self.options.spec.task,
             unreported=self.inflight.unreported,
+            keep=lambda job, until: self.inflight.delay(job, until=until),
             on_stuck=self._on_stuck,
             listeners=self.listeners,
         )

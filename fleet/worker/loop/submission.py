@@ -22,6 +22,10 @@ INLINE_POOLS = frozenset({"solo", "custom"})
 """They run a task in the thread that hands it to them: the main thread."""
 
 
+class NotStarted(PoolError):
+    """The pool did not take a task, or taking it failed."""
+
+
 def _nothing() -> None:
     pass
 
@@ -44,7 +48,11 @@ class Submission:
         self, job: Job, target: Any, arguments: tuple[Any, ...], *, soft: float | None, hard: float | None
     ) -> None:
         """Let the pool call ``target``, within these limits in seconds."""
-        self._inflight.begin(job, limit_seconds=hard)
+        try:
+            self._inflight.begin(job, limit_seconds=hard)
+        except Exception as error:
+            self._on_unstarted(job, error)
+            return
         if self.is_inline:
             self._run_inline(job, target, arguments, soft, hard)
             return
@@ -75,16 +83,15 @@ class Submission:
                 soft_timeout_seconds=soft,
                 timeout_seconds=hard if self._pool.traits.hard_limit else None,
             )
-        except PoolError as error:
-            log.error("the pool refuses task %s[%s]: %s", job.call.name, job.call.id, error)
-            self._on_done(job, _refused(self._pool, job, error))
+        except Exception as error:
+            self._on_unstarted(job, error)
+
+    def _on_unstarted(self, job: Job, error: Exception) -> None:
+        """Only this task fails. Where its message still belongs to the broker, that is one attempt."""
+        log.error("Task %s[%s] cannot be started", job.call.name, job.call.id, exc_info=error)
+        handle = Handle(self._pool, job.call.id, None, None, None, None)
+        handle.fail(NotStarted(f"it could not be started: {type(error).__name__}: {error}"), time.monotonic())
+        self._on_done(job, handle)
 
     def _on_done(self, job: Job, handle: Handle) -> None:
         self.done.append((job, handle))
-
-
-def _refused(pool: BasePool, job: Job, error: PoolError) -> Handle:
-    """The handle of a task that the pool did not take."""
-    handle = Handle(pool, job.call.id, None, None, None, None)
-    handle.fail(error, time.monotonic())
-    return handle

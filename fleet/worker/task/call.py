@@ -62,8 +62,8 @@ class Outcome(NamedTuple):
     result: str = ""
 
 
-Ending = Literal["unknown", "expired", "revoked", "terminated", "timeout", "lost", "raised"]
-"""The ends of a task that its own process cannot report."""
+Ending = Literal["unknown", "expired", "revoked", "terminated", "timeout", "lost", "raised", "unstartable"]
+"""The ends of a task that its own process cannot tell. unstartable: something in its message keeps it from starting."""
 
 
 Stage = Literal["ready", "stopping", "cutting", "stopped"]
