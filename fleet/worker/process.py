@@ -23,6 +23,7 @@ from fleet.errors import FleetError
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
+from fleet.worker.apps.load import load
 from fleet.worker.control.commands import Commands
 from fleet.worker.control.control import POLL_SECONDS, Control
 from fleet.worker.control.events import Events

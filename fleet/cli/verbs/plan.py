@@ -41,7 +41,7 @@ def plan(args: argparse.Namespace, out: Output) -> int:
     if args.output == "markdown":
         raise UsageError("-o markdown is for --base", hint="`fleet diff -o markdown` compares with what runs")
     if args.out and not args.out.endswith(SUFFIX):
-        hint = f"write `--out {args.out}{SUFFIX}`: that is how `fleet apply` tells a kept plan from other words"
+        hint = f"write `--out {args.out}{SUFFIX}`: that is how `fleet apply` recognises a saved plan"
         raise UsageError(f"the name of a saved plan ends with {SUFFIX}, and {args.out!r} does not", hint=hint)
     loaded = manifest_of(target)
     fleet = fleet_for(loaded)

@@ -223,7 +223,7 @@ def test_a_controller_that_is_killed_goes_on_where_it_was(stage: Stage) -> None:
 
     assert stage.slots("many") == 11
     assert look.decision is not None
-    assert len(look.decision.memory.groups["many"].history.recent) == 3
+    assert len(look.decision.memory.groups["many"].track.recent) == 3
 
 
 def test_one_that_forgot_everything_lets_no_slot_go_for_a_minute(stage: Stage) -> None:

@@ -6,7 +6,7 @@ import time
 
 from fleet.broker.channels.base import TEND_SECONDS
 from fleet.broker.delivery import Delivery
-from tests.worker.test_consumer import Make, World, make
+from tests.worker.loop.test_consumer import Make, World, make
 
 __all__ = ["make"]
 

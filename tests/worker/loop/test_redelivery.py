@@ -6,7 +6,7 @@ from fleet.broker.delivery import Delivery
 from fleet.worker.loop.redelivery import ALREADY_TOLD, REMEMBERED, Redelivery
 from fleet.worker.task.call import Call, Outcome, TaskPolicy
 from fleet.worker.task.job import Job
-from tests.worker.test_consumer import MemoryChannel
+from tests.worker.loop.test_consumer import MemoryChannel
 
 DONE = Outcome("success")
 
