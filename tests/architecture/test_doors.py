@@ -44,7 +44,13 @@ IMPURE = (
     *("os", "time", "random", "socket", "subprocess", "threading", "multiprocessing", "tempfile", "shutil"),
     *("datetime", "uuid", "secrets", "io", "signal", "logging", "urllib.request"),
 )
-PURE = ("fleet.core", "fleet.backends.supervisor.config", "fleet.backends.kubernetes.objects", "pools.traits")
+PURE = (
+    "fleet.core",
+    "fleet.backends.supervisor.config",
+    "fleet.operate.service.unit",
+    "fleet.backends.kubernetes.objects",
+    "pools.traits",
+)
 
 
 def test_the_pure_part_has_no_clock_no_chance_and_no_world() -> None:
