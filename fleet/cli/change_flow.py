@@ -12,12 +12,12 @@ from typing import Any
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
-from fleet.cli.target import duration
+from fleet.cli.target import applied_or_told, duration
 from fleet.core.desired import RESERVED_PREFIX
 from fleet.core.plan import Plan
 from fleet.core.planning import budget, plan_text
 from fleet.core.planning.selection import leaving
-from fleet.errors import Refused
+from fleet.errors import CannotWrite, Refused
 from fleet.inputs import machine
 from fleet.operate.apply.events import STARTS_PER_CORE, Report, StepsFailed, WalkOptions
 from fleet.operate.change import carry_out
@@ -140,7 +140,12 @@ def make_claim(fleet: LocalFleet, out: Output, claim: by_hand.Claim | None) -> N
 
 def _carry_out(fleet: LocalFleet, out: Output, *, verb: str, change: PlannedChange, flags: ChangeFlags) -> Report:
     """Carry out the plan; the caller holds the lock."""
-    change.before()
+    try:
+        change.before()
+    except CannotWrite as error:
+        if not change.plan.only_stops:
+            raise
+        out.say(f"warning: {error.message}; the next apply undoes this")
     try:
         with Signals(out) as signals, Progress(out, change.plan) as progress:
             options = WalkOptions(
@@ -235,7 +240,9 @@ def _patience_seconds(fleet: LocalFleet, plan: Plan, flags: ChangeFlags) -> floa
 
 def finished(fleet: LocalFleet, out: Output, plan: Plan, report: Report) -> None:
     """Say how it ended."""
-    applied = fleet.applied()
+    for warning in report.warnings:
+        out.say(f"warning: {warning}")
+    applied = applied_or_told(fleet, out)
     revision = applied.revision if applied is not None else 0
     if out.is_json:
         document: dict[str, Any] = plan_text.document(plan)

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 from fleet.core.desired import group_of
 from fleet.core.text.format import seconds_in
 from fleet.core.text.suggest import did_you_mean
-from fleet.errors import UsageError
+from fleet.errors import Damaged, UsageError
 
 if TYPE_CHECKING:
+    from fleet.cli.output import Output
     from fleet.core.desired import Desired
     from fleet.inputs.manifest import LoadedManifest
     from fleet.operate.local_fleet import LocalFleet
+    from fleet.state.applied import Applied
 
 DEFAULT_MANIFEST = "fleet.yaml"
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -114,6 +116,15 @@ def fleet_of(target: Target) -> LocalFleet:
         else "`fleet init` writes a manifest to start from"
     )
     raise UsageError("which fleet? Name a manifest, or use --fleet NAME", hint=hint)
+
+
+def applied_or_told(fleet: LocalFleet, out: Output) -> Applied | None:
+    """What was applied last, for a verb that can do without; damage is said."""
+    try:
+        return fleet.applied()
+    except Damaged as error:
+        out.say(f"warning: {error.message}\n  hint: {error.hint}")
+        return None
 
 
 def fleet_for(loaded: LoadedManifest) -> LocalFleet:

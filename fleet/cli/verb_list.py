@@ -60,6 +60,8 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("send", "enqueue tasks, with a progress bar"),
             Verb("worker", "run one worker by hand, without a manifest"),
             Verb("sync", "follow a git repository: fetch, verify, plan, apply; and say how far it got"),
+            Verb("run", "a fleet in the foreground, from its apply to its drain: for containers and services"),
+            Verb("service", "start a fleet with the machine: systemd units"),
             Verb("controller", "move slots between groups as load comes and goes; apply starts it"),
         ),
     ),

@@ -78,6 +78,9 @@ class Step:
         return f"{self.action} {self.replica}" if self.pid is None else f"{self.action} {self.replica}@{self.pid}"
 
 
+_STOPS = frozenset({Action.HOLD, Action.DRAIN, Action.STOP, Action.REAP, Action.FORGET})
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What the fleet uses of each budget, at rest and at the rollout's peak. ``limit`` None: no ceiling."""
@@ -108,6 +111,11 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         return not self.changes
+
+    @property
+    def only_stops(self) -> bool:
+        """Whether it starts and changes nothing: such a plan must be possible on a full disk."""
+        return all(step.action in _STOPS for step in self.changes)
 
     def count(self, *actions: Action) -> int:
         return sum(1 for step in self.steps if step.action in actions)

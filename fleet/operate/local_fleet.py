@@ -88,6 +88,12 @@ class LocalFleet:
         hint = "`fleet explain --live` shows what it sees and decides"
         return Lock(self.places, command="fleet controller", path=path, taken=taken, hint=hint)
 
+    def foreground_lock(self) -> Lock:
+        """Held by the one process that keeps the fleet up in the foreground, as long as it runs."""
+        path, taken = self.places.foreground_lock, "is kept up already by"
+        hint = "end that one, or work with the fleet that runs: `fleet status`, `fleet apply`"
+        return Lock(self.places, command="fleet run", path=path, taken=taken, hint=hint)
+
     # --- what it was told
 
     @property

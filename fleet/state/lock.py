@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fleet.core.decode import decoded
 from fleet.errors import FleetError, LockHeld
 from fleet.state.paths import Places
 
@@ -86,7 +87,8 @@ class Lock:
                 if not _is_still_at(descriptor, self._path):
                     os.close(descriptor)
                     continue
-                _write(descriptor, Holder(os.getpid(), self._command, _user(), time.time(), self._brief))
+                with contextlib.suppress(OSError):  # it is for people only; a full disk must not keep anybody out
+                    _write(descriptor, Holder(os.getpid(), self._command, _user(), time.time(), self._brief))
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -199,8 +201,8 @@ def _write(descriptor: int, holder: Holder) -> None:
 
 def _read(path: Path) -> Holder | None:
     try:
-        return Holder(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return decoded(Holder, json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -118,6 +118,11 @@ class Places:
         """Held by the controller as long as it runs."""
         return self.run / "controller.lock"
 
+    @property
+    def foreground_lock(self) -> Path:
+        """Held by ``fleet run`` as long as it runs."""
+        return self.run / "foreground.lock"
+
     def spec_file(self, replica: str) -> Path:
         """The launch document of a replica."""
         return self.specs / f"{replica}.json"

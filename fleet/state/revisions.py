@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from fleet.errors import FleetError, UsageError
-from fleet.state.files import write_whole
+from fleet.state.files import damaged, read_kept_json, write_whole
 
 KEPT_REVISIONS = 50
+_HINT = "apply the manifest itself, or `fleet rollback --to` a revision that `fleet history` shows"
 _NAME = re.compile(r"(\d{4,})\.json")
 
 
@@ -57,11 +58,14 @@ class History:
             names = [path.name for path in self.folder.iterdir()]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise damaged(self.folder, error.strerror, hint="move it away, and apply the manifest again") from error
         return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
 
     def latest(self) -> Revision | None:
-        """The newest revision that can be read, or None."""
-        return next((revision for number in reversed(self.numbers()) if (revision := self._readable(number))), None)
+        """The newest revision, or None. Raises Damaged where it cannot be read: an older one would be a guess."""
+        numbers = self.numbers()
+        return self._read(numbers[-1]) if numbers else None
 
     def get(self, number: int) -> Revision:
         """One revision. Raises UsageError where there is none with that number."""
@@ -76,10 +80,15 @@ class History:
         """Every revision that can be read, oldest first."""
         return [revision for number in self.numbers() if (revision := self._readable(number))]
 
+    def damaged(self) -> list[int]:
+        """The numbers of those that cannot be read, oldest first."""
+        return [number for number in self.numbers() if self._readable(number) is None]
+
     def record(self, manifest: Mapping[str, Any], *, origin: Origin, by: str, message: str = "") -> Revision:
         """Keep a manifest; the newest revision itself when nothing changed since."""
         digest = _digest(manifest, origin)
-        latest = self.latest()
+        numbers = self.numbers()
+        latest = self._readable(numbers[-1]) if numbers else None
         if latest is not None and latest.digest == digest:
             return latest
         number = (self.numbers() or [0])[-1] + 1
@@ -103,16 +112,19 @@ class History:
             return None
 
     def _read(self, number: int) -> Revision | None:
+        path = self._path(number)
+        document = read_kept_json(path, hint=_HINT)
+        if document is None:
+            return None
         try:
-            document = json.loads(self._path(number).read_text())
             origin = document["origin"]
             document["origin"] = Origin(origin["base"], tuple(origin["sources"]), dict(origin["git"]))
-            return Revision(**document)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            path = self._path(number)
-            raise FleetError(f"revision {path} cannot be read: {error!r}", hint="move the file away") from error
+            revision = Revision(**document)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(path, repr(error), hint=_HINT) from error
+        if revision.number != number or not isinstance(revision.manifest, dict):
+            raise damaged(path, "it is not the revision that its name says", hint=_HINT)
+        return revision
 
 
 def _digest(manifest: Mapping[str, Any], origin: Origin) -> str:

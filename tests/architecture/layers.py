@@ -40,7 +40,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "task logging_setup os_signals sd_notify",
     ),
     "fleet.operate": (
-        "controller doctor sync",
+        "foreground",
+        "controller doctor service sync",
         "change",
         "local_fleet",
         "apply",

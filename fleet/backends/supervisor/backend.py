@@ -172,6 +172,7 @@ class SupervisorBackend:
         fresh = [replica for replica in replicas if replica.name not in kept]
         self._strike_stopped([replica.name for replica in fresh if replica.name in owned], owned)
         self._folder.restore(set(owned) - {replica.name for replica in fresh})
+        self._daemon.restore_configuration(replicas=len(owned) + len(fresh))
         if fresh:
             self._add(fresh, secrets, running=owned.keys())
         stopped = [replica for replica in here if owned[replica.name][0].state in STOPPED_STATES]
@@ -263,6 +264,7 @@ class SupervisorBackend:
         self._folder.remove(names)
         self._folder.remove_records(names)
         if owned:
+            self._daemon.restore_configuration(replicas=len(owned))
             self._rpc.reload()
 
     def hold(self, names: Sequence[str], *, on: bool) -> None:

@@ -9,7 +9,7 @@ from fleet.cli.change_flow import DECLINED, finished, make_claim, owner_flags
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
-from fleet.cli.target import duration, fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import applied_or_told, duration, fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.core.expand.expand import nothing
 from fleet.core.planning import plan_text
 from fleet.errors import Refused
@@ -40,7 +40,7 @@ def down(args: argparse.Namespace, out: Output) -> int:
     with fleet.lock():
         change = fleet.planned(nothing(fleet.name), prune=True)
         plan = change.plan
-        if fleet.applied() is None and plan.is_empty and not change.observed.up:
+        if applied_or_told(fleet, out) is None and plan.is_empty and not change.observed.up:
             out.say(f"nothing to take down: fleet {fleet.name!r} was never applied here")
             finished(fleet, out, plan, Report((), 0.0, change.observed))
             return 0

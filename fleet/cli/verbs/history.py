@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from fleet.cli.output import Cell, Output, table
-from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import applied_or_told, fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.state.overrides import moment
 from fleet.state.revisions import Revision
 
@@ -21,11 +21,13 @@ def history(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     fleet = fleet_of(target)
-    applied = fleet.applied()
+    applied = applied_or_told(fleet, out)
     current = applied.revision if applied is not None else 0
     revisions = fleet.history.all()
     documents = [_revision_document(one, current=one.number == current) for one in revisions]
     rows = [_revision_row(one, current=one.number == current) for one in revisions]
+    for number in fleet.history.damaged():
+        out.say(f"warning: revision {number} is damaged and left out")
     text = table(("REVISION", "APPLIED", "BY", "GIT", "MESSAGE"), rows, colour=out.colour)
     out.either({"fleet": fleet.name, "revisions": documents}, text if rows else "nothing was applied yet")
     return 0

@@ -9,6 +9,7 @@ from fleet.cli.output import Output, cut
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import status_document, status_text
 from fleet.core.status import Status
+from fleet.errors import Damaged
 from fleet.operate.local_fleet import LocalFleet
 
 
@@ -38,6 +39,12 @@ def status(args: argparse.Namespace, out: Output) -> int:
 
 
 def _text(fleet: LocalFleet, seen: Status, out: Output) -> str:
+    return status_text(seen, footer=_overrides(fleet), colour=out.colour)
+
+
+def _overrides(fleet: LocalFleet) -> list[str]:
     now = fleet.now()
-    overrides = [f"override: {one}" for one in fleet.kept_overrides() if one.holds(now)]
-    return status_text(seen, footer=overrides, colour=out.colour)
+    try:
+        return [f"override: {one}" for one in fleet.kept_overrides() if one.holds(now)]
+    except Damaged as error:
+        return [f"error: {error.message} ({error.hint})"]

@@ -34,11 +34,12 @@ Listener = Callable[[Sequence[Event]], None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a walk did. ``observed`` is the last observation."""
+    """What a walk did. ``observed`` is the last observation.  warnings: what people must know besides."""
 
     done: tuple[Step, ...]
     seconds: float
     observed: Observed
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from fleet.core.health import Condition, judge
 from fleet.core.observed import State, Stray
 from fleet.operate.doctor.finding import KILL_AFTER_SECONDS, Examined, Finding
 from fleet.replica import record as records
+from fleet.replica.crash_history import read_history
 from fleet.state.paths import Places
 
 
@@ -61,6 +62,22 @@ def replica_findings(examined: Examined) -> Iterator[Finding]:
                 yield Finding("warning", name, health.reason, hint)
             elif health.condition is Condition.NOT_CONSUMING:
                 yield Finding("warning", name, f"takes no tasks: {health.reason}", f"`fleet logs {name}` may say why")
+
+
+_LOOPS_FROM = 2
+
+
+def crash_findings(examined: Examined) -> Iterator[Finding]:
+    """Replicas that crash again and again and are not parked yet, and workers whose record is gone."""
+    for name, replica in (examined.observed.replicas if examined.observed is not None else {}).items():
+        crashes = sum(life.is_crash for life in read_history(examined.folder.starts_file(name)).lives)
+        if crashes >= _LOOPS_FROM and replica.state is not State.FAILED:
+            hint = f"`fleet logs {name}` says why"
+            yield Finding("error", name, f"crashed {crashes} times and is started again and again", hint)
+        runs = replica.running and replica.spec is not None and replica.spec.kind == "worker"
+        if runs and records.read(examined.places.record_file(name)) is None:
+            hint = f"nobody sees what it does until it starts again: `fleet restart {name}`"
+            yield Finding("error", name, "its record is missing or damaged", hint)
 
 
 def _reap(specs: Path, stray: Stray, *, idle: Sequence[Stray], asked: set[int], grace_seconds: float) -> str:
