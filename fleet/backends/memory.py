@@ -64,7 +64,7 @@ class _Cell:
 
 
 class MemoryBackend:
-    """One fleet in this process. ``calls`` tells, in order, what it was asked to do."""
+    """One fleet in this process. ``calls``: what it was asked to do.  ``parks``: digests that crash until parked."""
 
     def __init__(self, fleet: str, *, stepwise: bool = False) -> None:
         self.fleet = fleet
@@ -75,8 +75,7 @@ class MemoryBackend:
         self.secrets: dict[str, str] = {}
         self._cells: dict[str, _Cell] = {}
         self._strays: dict[int, Stray] = {}
-        self._broken: set[str] = set()
-        self._deaf: set[str] = set()
+        self._broken, self._deaf, self.parks = set[str](), set[str](), set[str]()
         self._next_pid = 1000
 
     # --- the door ---------------------------------------------------------------------------------------------------
@@ -305,11 +304,12 @@ class MemoryBackend:
         broken = cell.replica.digest in self._broken
         cell.state = State.STARTING if self.stepwise or broken else State.READY
         cell.note = ""
+        if cell.replica.digest in self.parks:
+            self._exit(cell, state=State.FAILED, note="exit 1, 8 times in 10m")
 
     def _exit(self, cell: _Cell, *, state: State = State.STOPPED, note: str = "") -> None:
         cell.pid, cell.state, cell.note, cell.in_force, cell.told = None, state, note, None, False
-        cell.tasks = []
-        cell.waiting = 0
+        cell.tasks, cell.waiting = [], 0
 
     def _pid(self) -> int:
         self._next_pid += 1
