@@ -3,6 +3,7 @@
     FleetError                     1    something went wrong
     ├── UsageError                64    the command line does not make sense
     ├── ManifestError              3    the manifest is refused; carries every Problem found
+    ├── AppUnusable                1    the code holds no such app, and trying again changes nothing
     ├── NotReady                   4    the fleet was not ready before --timeout
     ├── RolloutFailed              5/6  a rollout failed: rolled back, or paused for a person
     ├── StalePlan                  7    the world moved since `plan --out`
@@ -67,6 +68,10 @@ class ManifestError(FleetError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class AppUnusable(FleetError):
+    """The code holds no such app, and trying again changes nothing."""
 
 
 class NotReady(FleetError):

@@ -32,6 +32,7 @@ class _Cell:
     note: str = ""
     in_force: WorkerSpec | None = None
     told: bool = False
+    crashes: int = 0
 
     def view(self) -> ObservedReplica:
         """The replica as an observation shows it."""
@@ -56,7 +57,13 @@ class _Cell:
             busy_seconds=self.busy_seconds + sum(task.since_seconds for task in self.tasks) if counts else 0.0,
             reserved=len(self.tasks) + self.waiting if counts else 0,
             counts=counts,
+            crashes=self.crashes,
         )
+
+    def crash(self) -> None:
+        """Its process dies, and its tasks with it."""
+        self.tasks.clear()
+        self.crashes += 1
 
     def adopt(self) -> None:
         """The worker takes up what it was told."""
@@ -199,7 +206,7 @@ class MemoryBackend:
     def crash(self, name: str) -> None:
         """The process dies and its supervisor runs it again."""
         cell = self._cells[name]
-        cell.tasks.clear()
+        cell.crash()
         self._spawn(cell)
 
     def park(self, name: str, note: str = "exit 1, 8 times in 10m") -> None:

@@ -15,12 +15,18 @@ RESERVED_PREFIX = "fleet-"
 
 @dataclass(frozen=True, slots=True)
 class RolloutPolicy:
-    """How many replicas may be extra (surge) and how many may be missing while a group is replaced."""
+    """How many replicas may be extra (surge) and how many may be missing while a group is replaced.
+
+    min_ready_seconds: a new replica counts once it was ready for this long.  deadline_seconds: the whole group must be
+    done by then; None: whenever.
+    """
 
     strategy: str = "rolling"
     max_surge: int = 1
     max_unavailable: int = 0
     on_failure: str = "pause"
+    min_ready_seconds: float = 0.0
+    deadline_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,8 @@ class Step:
     replica: its name.  target: what it must be afterwards (start, replace, resize).  pid: of the stray, for reap.
     after: ids of steps that must be done first.  wave: steps of one wave may run together; waves run in order.
     grace_seconds: how long its drain may take.  ready_timeout_seconds: how long it may take to be ready.
+    min_ready_seconds: how long it must be ready without a crash before it counts.  deadline_seconds: how long after
+    the first step of its group the last one must be done; None: whenever.
     """
 
     action: Action
@@ -71,6 +73,8 @@ class Step:
     wave: int = 0
     grace_seconds: float = DRAIN_TIMEOUT_SECONDS
     ready_timeout_seconds: float = READY_TIMEOUT_SECONDS
+    min_ready_seconds: float = 0.0
+    deadline_seconds: float | None = None
 
     @property
     def id(self) -> str:

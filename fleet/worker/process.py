@@ -18,7 +18,7 @@ from typing import Any
 
 from fleet.broker.channels import open_channel
 from fleet.broker.delivery import Channel
-from fleet.errors import FleetError
+from fleet.errors import AppUnusable, FleetError
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps import base as applications
@@ -38,7 +38,7 @@ from fleet.worker.loop.stall_watchdog import StallWatchdog
 from fleet.worker.options import WorkerOptions
 from fleet.worker.os_signals import SignalBox
 from pools import BasePool, EventLoop, pool_class
-from pools.errors import PoolError
+from pools.errors import PoolError, PoolUnavailable
 from pools.patching import GREEN
 
 log = logging.getLogger("fleet.worker")
@@ -60,7 +60,17 @@ def run(options: WorkerOptions) -> int:
             text = "".join(traceback.format_exception(error.__cause__))
             log.error("%s", text.rstrip())
         log.error("cannot start: %s%s", error, f" (hint: {error.hint})" if error.hint else "")
+        if isinstance(error, AppUnusable | PoolUnavailable) and options.record_path is not None:
+            say_cannot_start(options, str(error))
         return EXIT_FAILED
+
+
+def say_cannot_start(options: WorkerOptions, reason: str) -> None:
+    """In the record, which the launcher reads before the next try."""
+    record = _open_record(options, slots=options.spec.pool.concurrency)
+    record.cannot_start = True
+    record.become("starting", reason)
+    record.close()
 
 
 def _load(options: WorkerOptions) -> Application:

@@ -74,7 +74,14 @@ def rollout(group: text.Group, replicas: int) -> RolloutPolicy:
             "rollout: maxSurge and maxUnavailable are both 0, so no replica could ever be replaced",
             hint="allow one spare (maxSurge: 1), or one missing replica (maxUnavailable: 1), or strategy: recreate",
         )
-    return RolloutPolicy(strategy, surge, missing, said.on_failure or "pause")
+    return RolloutPolicy(
+        strategy,
+        surge,
+        missing,
+        said.on_failure or "pause",
+        min_ready_seconds=_or(said.min_ready, 0.0),
+        deadline_seconds=said.deadline,
+    )
 
 
 def price(group: text.Group, pool: PoolSpec) -> Price:

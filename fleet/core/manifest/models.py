@@ -170,7 +170,15 @@ class Rollout(Model):
         default=None, description="replicas that may be missing meanwhile; default: a quarter of them"
     )
     on_failure: Literal["pause", "rollback"] | None = Field(
-        default=None, description="what happens when new replicas do not get ready; default: pause"
+        default=None, description="what happens when new replicas do not get ready, or crash; default: pause"
+    )
+    min_ready: Seconds | None = Field(
+        default=None,
+        description="time for which a new replica must be ready, without a crash, before the next one is replaced;"
+        " default: 0s",
+    )
+    deadline: Limit | None = Field(
+        default=None, description="time after which a rollout of the group that is not done has failed; default: none"
     )
 
 

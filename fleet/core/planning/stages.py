@@ -141,6 +141,8 @@ def _spare(group: DesiredGroup, target: Replica) -> Step:
         target=target,
         grace_seconds=target.spec.drain_timeout_seconds,
         ready_timeout_seconds=group.ready_timeout_seconds,
+        min_ready_seconds=group.rollout.min_ready_seconds,
+        deadline_seconds=group.rollout.deadline_seconds,
     )
 
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from fleet.backends.base import Backend
 from fleet.core.desired import Replica
-from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.observed import GONE, Observed, ObservedReplica, State
 from fleet.core.plan import Action, Step
 
 MARGIN_SECONDS = 30.0  # on top of a grace: the backend kills what outlives it, and that takes a moment too
@@ -46,6 +46,8 @@ REQUESTS: Mapping[Action, tuple[Request, ...]] = {
 
 _NEEDS_SUPERVISOR = frozenset({Request.START, Request.AGAIN, Request.RESIZE})
 
+_COMES_UP = frozenset({Request.START, Request.AGAIN})
+
 _UNMET: Mapping[Request, str] = {
     Request.STOP: "did not stop",
     Request.RESIZE: "not ready",
@@ -58,12 +60,31 @@ _UNMET: Mapping[Request, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One process of a replica. ``crashes``: of those before it."""
+
+    pid: int | None
+    crashes: int
+
+    @classmethod
+    def of(cls, replica: ObservedReplica) -> Life:
+        return cls(replica.pid, replica.crashes)
+
+    def crashed(self, replica: ObservedReplica | None) -> bool:
+        """It has ended in a crash. A worker that ends cleanly, because a task of its own would not, is started again;
+        while no process is there to say which it was, nothing is known."""
+        if replica is None or replica.state in GONE:
+            return True
+        return replica.pid is not None and replica.pid != self.pid and replica.crashes > self.crashes
+
+
 @dataclass(slots=True)
 class RunningStep:
     """A step under way: which of its requests is current, and how far that one is.
 
     left: requests, the current one first.  asked_at: seconds by the clock of the walk.  was_parked: it had crashed too
-    often before it was asked.
+    often before it was asked.  ready_at: when it was seen ready first, in the life ``ready_in``; None: not yet.
     """
 
     step: Step
@@ -71,6 +92,8 @@ class RunningStep:
     asked: bool = False
     asked_at: float = 0.0
     was_parked: bool = False
+    ready_at: float | None = None
+    ready_in: Life | None = None
 
     @property
     def request(self) -> Request:
@@ -117,7 +140,8 @@ def took_effect(running: RunningStep, seen: Observed, *, now: float, wait: bool)
         case Request.FORGET:
             return replica is None
         case Request.START | Request.AGAIN:
-            return not wait or is_ready(replica, running.step.target.digest if running.step.target else "")
+            ready = is_ready(replica, running.step.target.digest if running.step.target else "")
+            return not wait or (ready and _has_been_ready(running, replica, now=now))
         case Request.RESIZE:
             return _has_resized(running, replica, now=now, wait=wait)
         case Request.HOLD:
@@ -125,6 +149,21 @@ def took_effect(running: RunningStep, seen: Observed, *, now: float, wait: bool)
         case Request.RELEASE:
             return replica is None or not replica.held
     return all(stray.pid != running.step.pid for stray in seen.strays)
+
+
+def _has_been_ready(running: RunningStep, replica: ObservedReplica | None, *, now: float) -> bool:
+    """For as long as it must be, as one process. A crash in that time is for ``failure_of`` to tell."""
+    if replica is None:
+        return False
+    if running.ready_at is None or running.ready_in is None:
+        running.ready_at, running.ready_in = now, Life.of(replica)
+    return now - running.ready_at >= running.step.min_ready_seconds and not running.ready_in.crashed(replica)
+
+
+def crash_after_ready(life: Life, replica: ObservedReplica | None, *, seconds: float) -> str:
+    """What to say of a replica that was ready in this life and was looked at again so many seconds later; '' if it has
+    not crashed."""
+    return f"crashed {seconds:.0f} s after it was ready{condition(replica)}" if life.crashed(replica) else ""
 
 
 def _has_resized(running: RunningStep, replica: ObservedReplica | None, *, now: float, wait: bool) -> bool:
@@ -147,6 +186,12 @@ def failure_of(running: RunningStep, seen: Observed, *, now: float) -> str:
     """Why a request that took no effect yet never will; '' while there is hope."""
     replica = seen.replicas.get(running.step.replica)
     waited, patience = now - running.asked_at, _patience_seconds(running)
+    if running.ready_at is not None and running.ready_in is not None:
+        ready_for = now - running.ready_at
+        if ready_for < running.step.min_ready_seconds or running.ready_in.crashed(replica):
+            return crash_after_ready(running.ready_in, replica, seconds=ready_for)
+    if running.request in _COMES_UP and replica is not None and replica.cannot_start:
+        return f"cannot start{_note(replica)}"
     if running.request in _NEEDS_SUPERVISOR and replica is not None and replica.state is State.FAILED:
         settles = running.was_parked and waited < SETTLE_SECONDS
         if not settles:

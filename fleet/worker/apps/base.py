@@ -12,7 +12,7 @@ import sys
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fleet.errors import FleetError
+from fleet.errors import AppUnusable, FleetError
 from fleet.worker.task.call import Call, Ending, Outcome, Stage, TaskPolicy
 
 if TYPE_CHECKING:
@@ -153,6 +153,10 @@ class Application(Protocol):
         ...
 
 
+_OF_THE_CODE = (ImportError, SyntaxError, NameError, AttributeError, TypeError)
+"""What an import raises for what stands in the code; other errors may come from a database that is away just now."""
+
+
 def import_object(path: str) -> object:
     """The object that ``module:attr`` (or ``module``) names. Raises FleetError with what to do about it."""
     module_name, _, attribute = path.partition(":")
@@ -161,7 +165,8 @@ def import_object(path: str) -> object:
     try:
         found: object = importlib.import_module(module_name)
     except Exception as error:
-        raise FleetError(f"the app {path!r} cannot be imported: {error!r}", hint=_import_hint(error)) from error
+        kind = AppUnusable if isinstance(error, _OF_THE_CODE) else FleetError
+        raise kind(f"the app {path!r} cannot be imported: {error!r}", hint=_import_hint(error)) from error
     if attribute:
         return _attribute(found, path, attribute)
     return _only_app(found) or _only_app(_submodule(path)) or _no_app(found, path)
@@ -184,7 +189,7 @@ def wrap(found: object, path: str) -> Application:
         from fleet.worker.apps.celery import CeleryApplication
 
         return CeleryApplication(found)
-    raise FleetError(
+    raise AppUnusable(
         f"{path!r} is a {type(found).__name__}, not an app",
         hint="name a Celery app or a fleet.Tasks registry, as module:attr",
     )
@@ -204,7 +209,7 @@ def _attribute(module: object, path: str, attribute: str) -> object:
         except AttributeError:
             names = ", ".join(sorted(_apps(module)))
             hint = f"it has {names}" if names else "the module defines no app at all"
-            raise FleetError(f"the app {path!r} is not there: no attribute {part!r}", hint=hint) from None
+            raise AppUnusable(f"the app {path!r} is not there: no attribute {part!r}", hint=hint) from None
     return found
 
 
@@ -226,7 +231,7 @@ def _submodule(path: str) -> object:
 
 
 def _no_app(module: object, path: str) -> object:
-    raise FleetError(
+    raise AppUnusable(
         f"the module {path!r} has {len(_apps(module))} apps, and none is named app, celery or tasks",
         hint=f"say which one: {path}:attribute",
     )
