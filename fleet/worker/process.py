@@ -61,8 +61,14 @@ def run(options: WorkerOptions) -> int:
             log.error("%s", text.rstrip())
         log.error("cannot start: %s%s", error, f" (hint: {error.hint})" if error.hint else "")
         if isinstance(error, AppUnusable | PoolUnavailable) and options.record_path is not None:
-            say_cannot_start(options, str(error))
+            say_cannot_start(options, _shortest(error))
         return EXIT_FAILED
+
+
+def _shortest(error: FleetError | PoolError) -> str:
+    """The cause where there is one: a record has room for a line."""
+    cause = error.__cause__
+    return str(error) if cause is None else f"{type(cause).__name__}: {cause}"
 
 
 def say_cannot_start(options: WorkerOptions, reason: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleet.backends.base import Backend
+from fleet.core.canary import Verdict, judged
 from fleet.core.desired import Replica
 from fleet.core.observed import GONE, Observed, ObservedReplica, State
 from fleet.core.plan import Action, Step
@@ -85,6 +86,7 @@ class RunningStep:
 
     left: requests, the current one first.  asked_at: seconds by the clock of the walk.  was_parked: it had crashed too
     often before it was asked.  ready_at: when it was seen ready first, in the life ``ready_in``; None: not yet.
+    window: its group as it was at that moment, for a canary.
     """
 
     step: Step
@@ -94,6 +96,7 @@ class RunningStep:
     was_parked: bool = False
     ready_at: float | None = None
     ready_in: Life | None = None
+    window: Mapping[str, ObservedReplica] = field(default_factory=dict)
 
     @property
     def request(self) -> Request:
@@ -141,7 +144,7 @@ def took_effect(running: RunningStep, seen: Observed, *, now: float, wait: bool)
             return replica is None
         case Request.START | Request.AGAIN:
             ready = is_ready(replica, running.step.target.digest if running.step.target else "")
-            return not wait or (ready and _has_been_ready(running, replica, now=now))
+            return not wait or (ready and _has_been_ready(running, replica, seen, now=now))
         case Request.RESIZE:
             return _has_resized(running, replica, now=now, wait=wait)
         case Request.HOLD:
@@ -151,13 +154,30 @@ def took_effect(running: RunningStep, seen: Observed, *, now: float, wait: bool)
     return all(stray.pid != running.step.pid for stray in seen.strays)
 
 
-def _has_been_ready(running: RunningStep, replica: ObservedReplica | None, *, now: float) -> bool:
+def _has_been_ready(running: RunningStep, replica: ObservedReplica | None, seen: Observed, *, now: float) -> bool:
     """For as long as it must be, as one process. A crash in that time is for ``failure_of`` to tell."""
     if replica is None:
         return False
     if running.ready_at is None or running.ready_in is None:
         running.ready_at, running.ready_in = now, Life.of(replica)
-    return now - running.ready_at >= running.step.min_ready_seconds and not running.ready_in.crashed(replica)
+        running.window = {one.name: one for one in seen.replicas.values() if one.group == replica.group}
+    return now - running.ready_at >= running.step.watched_seconds and not _crashed(running, replica)
+
+
+def _crashed(running: RunningStep, replica: ObservedReplica | None) -> bool:
+    """More often than its canary may, which is not at all where it is none."""
+    life, policy = running.ready_in, running.step.canary
+    if life is None or not life.crashed(replica):
+        return False
+    return replica is None or policy is None or replica.crashes - life.crashes > policy.crashes
+
+
+def verdict_of(running: RunningStep, seen: Observed) -> Verdict | None:
+    """How the new revision did beside the old one, once it is ready for long enough; None for what is no canary."""
+    step = running.step
+    if step.canary is None or step.target is None or running.request not in _COMES_UP:
+        return None
+    return judged(step.canary, running.window, seen.replicas, digest=step.target.digest)
 
 
 def crash_after_ready(life: Life, replica: ObservedReplica | None, *, seconds: float) -> str:
@@ -188,8 +208,10 @@ def failure_of(running: RunningStep, seen: Observed, *, now: float) -> str:
     waited, patience = now - running.asked_at, _patience_seconds(running)
     if running.ready_at is not None and running.ready_in is not None:
         ready_for = now - running.ready_at
-        if ready_for < running.step.min_ready_seconds or running.ready_in.crashed(replica):
+        if _crashed(running, replica):
             return crash_after_ready(running.ready_in, replica, seconds=ready_for)
+        if ready_for < running.step.watched_seconds:
+            return ""
     if running.request in _COMES_UP and replica is not None and replica.cannot_start:
         return f"cannot start{_note(replica)}"
     if running.request in _NEEDS_SUPERVISOR and replica is not None and replica.state is State.FAILED:

@@ -16,7 +16,7 @@ _LISTED = 10
 STARTS_PER_CORE = 4
 """What a walk and a look let start at once, by processor."""
 
-Phase = Literal["planned", "started", "done", "failed"]
+Phase = Literal["planned", "started", "judged", "done", "failed"]
 
 
 @dataclass(frozen=True, slots=True)

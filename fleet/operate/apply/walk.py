@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleet.backends.base import Backend
+from fleet.core.canary import Verdict
 from fleet.core.desired import Desired, group_of
 from fleet.core.observed import Observed, State
 from fleet.core.plan import Action, Plan, Step
@@ -29,6 +30,7 @@ from fleet.operate.apply.effects import (
     lacks_supervisor,
     requests_of,
     took_effect,
+    verdict_of,
 )
 from fleet.operate.apply.events import Event, Listener, Phase, Report, WalkOptions, interrupted, not_ready, steps_failed
 from fleet.operate.apply.watch import Watch
@@ -197,6 +199,9 @@ class _Walk:
     def _move(self, one: RunningStep) -> bool:
         now = self.options.now()
         if took_effect(one, self.seen, now=now, wait=self.options.wait):
+            verdict = verdict_of(one, self.seen) if self.options.wait else None
+            if verdict is not None and not self._is_accepted(one.step, verdict):
+                return True
             one.left.pop(0)
             one.asked = False
             if not one.left:
@@ -211,6 +216,12 @@ class _Walk:
             self._finish(one)
             return True
         return False
+
+    def _is_accepted(self, step: Step, verdict: Verdict) -> bool:
+        self._tell("judged", [(step, str(verdict))])
+        if not verdict.passed:
+            self._fail(step, str(verdict))
+        return verdict.passed
 
     def _finish(self, one: RunningStep) -> None:
         self.running.remove(one)
