@@ -5,6 +5,7 @@
     ├── ManifestError              3    the manifest is refused; carries every Problem found
     ├── Damaged                    1    a file of fleet's own makes no sense
     ├── CannotWrite                1    the system refuses a file: a full disk, a missing right
+    ├── AppUnusable                1    the code holds no such app, and trying again changes nothing
     ├── NotReady                   4    the fleet was not ready before --timeout
     ├── RolloutFailed              5/6  a rollout failed: rolled back, or paused for a person
     ├── StalePlan                  7    the fleet changed since `plan --out`
@@ -77,6 +78,10 @@ class Damaged(FleetError):
 
 class CannotWrite(FleetError):
     """The system refuses a file."""
+
+
+class AppUnusable(FleetError):
+    """The code holds no such app, and trying again changes nothing."""
 
 
 class NotReady(FleetError):

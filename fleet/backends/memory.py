@@ -32,6 +32,7 @@ class _Cell:
     note: str = ""
     in_force: WorkerSpec | None = None
     told: bool = False
+    crashes: int = 0
 
     def view(self) -> ObservedReplica:
         """The replica as an observation shows it."""
@@ -56,7 +57,13 @@ class _Cell:
             busy_seconds=self.busy_seconds + sum(task.since_seconds for task in self.tasks) if counts else 0.0,
             reserved=len(self.tasks) + self.waiting if counts else 0,
             counts=counts,
+            crashes=self.crashes,
         )
+
+    def crash(self) -> None:
+        """Its process dies, and its tasks with it."""
+        self.tasks.clear()
+        self.crashes += 1
 
     def adopt(self) -> None:
         """The worker applies what it was told."""
@@ -64,7 +71,10 @@ class _Cell:
 
 
 class MemoryBackend:
-    """One fleet in this process. ``calls``: what it was asked to do, in order."""
+    """One fleet in this process.
+
+    calls: what it was asked to do, in order.  parks: digests that crash until parked.
+    """
 
     def __init__(self, fleet: str, *, stepwise: bool = False) -> None:
         self.fleet = fleet
@@ -77,6 +87,7 @@ class MemoryBackend:
         self._strays: dict[int, Stray] = {}
         self._broken: set[str] = set()
         self._ignoring: set[str] = set()
+        self.parks: set[str] = set()
         self._next_pid = 1000
 
     # --- the door ---------------------------------------------------------------------------------------------------
@@ -191,7 +202,7 @@ class MemoryBackend:
     def crash(self, name: str) -> None:
         """The process dies and its supervisor runs it again."""
         cell = self._cells[name]
-        cell.tasks.clear()
+        cell.crash()
         self._spawn(cell)
 
     def park(self, name: str, note: str = "exit 1, 8 times in 10m") -> None:
@@ -296,11 +307,12 @@ class MemoryBackend:
         broken = cell.replica.digest in self._broken
         cell.state = State.STARTING if self.stepwise or broken else State.READY
         cell.note = ""
+        if cell.replica.digest in self.parks:
+            self._exit(cell, state=State.FAILED, note="exit 1, 8 times in 10m")
 
     def _exit(self, cell: _Cell, *, state: State = State.STOPPED, note: str = "") -> None:
         cell.pid, cell.state, cell.note, cell.in_force, cell.told = None, state, note, None, False
-        cell.tasks = []
-        cell.waiting = 0
+        cell.tasks, cell.waiting = [], 0
 
     def _pid(self) -> int:
         self._next_pid += 1

@@ -8,8 +8,10 @@ from dataclasses import replace
 
 from fleet.cli.change_flow import ChangeFlags, change_flags, run_change
 from fleet.cli.output import Output
-from fleet.cli.target import checked_names, fleet_of, groups_of, output_flag, target_flags, target_of
+from fleet.cli.target import checked_names, fleet_of, output_flag, target_flags, target_of
 from fleet.core.desired import Desired, group_of
+from fleet.core.plan import Action
+from fleet.core.planning.steering import STOPS
 from fleet.errors import UsageError
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
 from fleet.state.audit import who
@@ -26,24 +28,24 @@ def override_flags(parser: argparse.ArgumentParser, *, names: str) -> None:
 
 def make_overrides(fleet: LocalFleet, names: Sequence[str], kind: Kind, args: argparse.Namespace, out: Output) -> int:
     """Make live exceptions for these names, and carry them out."""
-    loaded = fleet.applied_manifest()
     now = fleet.now()
+    meant = STOPS if kind == "paused" else frozenset({Action.HOLD})
     until = now + args.lasting if args.lasting is not None else None
 
     def look() -> PlannedChange:
-        desired, _ = fleet.desired_of(loaded)
+        desired = fleet.desired_as_applied()
         known = chosen(names, desired, groups_only=kind == "paused")
         if kind == "drained":
             known = _that_can_drain(known, desired, refuse=bool(names))
         new = [Override(kind, name, now, who(), args.reason or "", until) for name in known]
         overrides = added(fleet.kept_overrides(), *new)
-        desired, secrets = fleet.desired_of(loaded, overrides=overrides)
+        desired = fleet.desired_as_applied(overrides=overrides)
 
         def write() -> None:
             fleet.keep_overrides(overrides)
             fleet.audit.write(*({"event": "override", "override": str(one)} for one in new))
 
-        return replace(fleet.planned(desired, secrets, only=groups_of(known)), before=write)
+        return replace(fleet.steered(desired, only=known, actions=meant), before=write)
 
     return run_change(
         fleet, out, verb="pause" if kind == "paused" else "drain", look=look, flags=flags_of(args, kind, names)

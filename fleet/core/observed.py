@@ -44,6 +44,8 @@ class ObservedReplica:
     be believed.  processed, busy_seconds: counted since the process began; neither goes back while the process is the
     same.  processed: tasks that came to their end, failed ones among them; what is to be repeated (a retry) has not.
     retried: runs that ended in a retry.  busy_seconds: spent by slots on tasks, those that run now included.
+    crashes: earlier processes of it that crashed, as far back as its launcher remembers.
+    cannot_start: its last start failed for a reason that another start does not change, which ``note`` says.
     reserved: messages it holds, those that run and those that wait in it for a slot.
     """
 
@@ -67,6 +69,8 @@ class ObservedReplica:
     busy_seconds: float = 0.0
     reserved: int = 0
     counts: bool = False
+    cannot_start: bool = False
+    crashes: int = 0
 
     @property
     def name(self) -> str:

@@ -118,6 +118,11 @@ class WorkerSpec:
     log_level: str = "INFO"
     log_format: str = "text"
 
+    def secret_marks(self) -> dict[str, str]:
+        """Name -> fingerprint of every secret that it needs."""
+        marks = {name: mark for _, name, mark in self.secret_env}
+        return {**marks, self.broker.secret: self.broker.fingerprint} if self.broker.secret else marks
+
     def to_json(self) -> dict[str, Any]:
         """A plain JSON document; :meth:`from_json` reads it back to an equal value."""
         document: dict[str, Any] = json.loads(json.dumps(asdict(self)))

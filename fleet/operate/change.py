@@ -12,8 +12,8 @@ from typing import Any
 
 from fleet.core.desired import Desired, group_of
 from fleet.core.plan import Action, Plan
-from fleet.errors import CannotWrite, Damaged, FleetError, Interrupted, NotReady, RolloutFailed
-from fleet.inputs.manifest import from_revision
+from fleet.errors import CannotWrite, Damaged, FleetError, Interrupted, NotReady, Refused, RolloutFailed
+from fleet.inputs.manifest import LoadedManifest, from_revision
 from fleet.inputs.secrets import keep_key
 from fleet.operate.apply.events import Event, Listener, Report, StepsFailed, WalkOptions
 from fleet.operate.apply.walk import apply
@@ -91,6 +91,7 @@ def _walk(fleet: LocalFleet, change: PlannedChange, before: Applied, order: _Ord
         kept.do(lambda: keep_key(fleet.places.key))
     revision = _keep_revision(fleet, change, before, order.reason)
     down = not change.desired.groups
+    deploys = change.manifest is not None
     kept.do(lambda: fleet.keep_applied(Applied(change.desired, revision, before.good, down=down)))
     records = _Records(fleet.audit, order, change.plan, revision, kept)
     records.started()
@@ -105,8 +106,13 @@ def _walk(fleet: LocalFleet, change: PlannedChange, before: Applied, order: _Ord
         )
     except BaseException as error:
         records.ended(_outcome(error), reason=str(error))
+        if deploys and isinstance(error, StepsFailed) and revision != before.good:
+            failure = _first_failure(error)
+            kept.do(lambda: fleet.history.conclude(revision, "failed", failure=failure))
         raise
-    good = before.good if down else revision
+    if deploys:
+        kept.do(lambda: fleet.history.conclude(revision, "good"))
+    good = revision if deploys and not down else before.good
     kept.do(lambda: fleet.keep_applied(Applied(change.desired, revision, good, down=down)))
     records.ended("done", seconds=report.seconds)
     return report
@@ -116,8 +122,28 @@ def _keep_revision(fleet: LocalFleet, change: PlannedChange, before: Applied, re
     loaded = change.manifest
     if loaded is None:
         return before.revision
-    message = loaded.message or reason
-    return fleet.history.record(loaded.document, origin=loaded.origin, by=who(), message=message).number
+    message, facts = loaded.message or reason, fleet.facts_of(loaded, change.secrets)
+    return fleet.history.record(loaded.document, origin=loaded.origin, by=who(), message=message, facts=facts).number
+
+
+def _first_failure(error: StepsFailed) -> str:
+    step, reason = error.failures[0]
+    return f"{step.id}: {reason}"
+
+
+def refuse_failed(fleet: LocalFleet, loaded: LoadedManifest, secrets: Mapping[str, str]) -> None:
+    """Raise Refused for what failed before and was taken back, unchanged in manifest, paths, secrets and commit.
+
+    A rollout that is paused may be gone on with. ``secrets``: values by name.
+    """
+    applied, facts = fleet.applied(), fleet.facts_of(loaded, secrets)
+    failed = fleet.history.failed_before(loaded.document, origin=loaded.origin, facts=facts)
+    if failed is None or applied is None or applied.revision == failed.number:
+        return
+    raise Refused(
+        f"exactly this failed before, as revision {failed.number}, and was taken back: {failed.failure}",
+        hint="change it, or add --retry where the cause lay elsewhere; see `fleet history`",
+    )
 
 
 def _goes_back(fleet: LocalFleet, change: PlannedChange, good: int, failure: StepsFailed) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 from fleet.broker.channels import open_channel
 from fleet.broker.channels.base import Channel
-from fleet.errors import FleetError
+from fleet.errors import AppUnusable, FleetError
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
@@ -40,7 +40,7 @@ from fleet.worker.loop.thread_watch import ThreadWatch
 from fleet.worker.options import WorkerOptions, with_queues
 from fleet.worker.os_signals import SignalBox
 from pools import BasePool, EventLoop, pool_class
-from pools.errors import PoolError
+from pools.errors import PoolError, PoolUnavailable
 from pools.patching import GREEN
 
 log = logging.getLogger("fleet.worker")
@@ -64,7 +64,23 @@ def run(options: WorkerOptions) -> int:
             text = "".join(traceback.format_exception(error.__cause__))
             log.error("%s", text.rstrip())
         log.error("cannot start: %s%s", error, f" (hint: {error.hint})" if error.hint else "")
+        if isinstance(error, AppUnusable | PoolUnavailable) and options.record_path is not None:
+            say_cannot_start(options, _shortest(error))
         return EXIT_FAILED
+
+
+def _shortest(error: FleetError | PoolError) -> str:
+    """The cause where there is one: a record has room for a line."""
+    cause = error.__cause__
+    return str(error) if cause is None else f"{type(cause).__name__}: {cause}"
+
+
+def say_cannot_start(options: WorkerOptions, reason: str) -> None:
+    """In the record, which the launcher reads before the next try."""
+    record = _open_record(options, slots=options.spec.pool.concurrency)
+    record.cannot_start = True
+    record.become("starting", reason)
+    record.close()
 
 
 def with_defaults_of(application: Application, options: WorkerOptions) -> WorkerOptions:

@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "expand",
         "manifest balance",
         "health",
-        "plan",
+        "plan canary",
         "observed",
         "desired",
         "spec",

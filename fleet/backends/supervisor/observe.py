@@ -73,6 +73,8 @@ def observed(sight: Sight) -> ObservedReplica:
         busy_seconds=_busy_seconds(record, sight.now),
         reserved=record.reserved if record else 0,
         counts=record is not None and not record.foreign,
+        cannot_start=record is not None and record.cannot_start,
+        crashes=record.crashes if record else 0,
     )
 
 

@@ -23,14 +23,13 @@ def resume_flags(parser: argparse.ArgumentParser) -> None:
 def resume(args: argparse.Namespace, out: Output) -> int:
     """End live exceptions."""
     fleet, names = named(args)
-    loaded = fleet.applied_manifest()
 
     def look() -> PlannedChange:
         before = fleet.kept_overrides()
-        plain, _ = fleet.desired_of(loaded, overrides=())
+        plain = fleet.desired_as_applied(overrides=())
         known = chosen(names, plain)
         left = ended(before, known)
-        desired, secrets = fleet.desired_of(loaded, overrides=left)
+        desired = fleet.desired_as_applied(overrides=left)
         _mention(known, left, desired, out)
 
         def write() -> None:
@@ -39,7 +38,7 @@ def resume(args: argparse.Namespace, out: Output) -> int:
             fleet.audit.write(*({"event": "override.ended", "override": str(one)} for one in gone))
 
         only = groups_of(known) | sharing(desired)
-        return replace(fleet.planned(desired, secrets, only=only), before=write)
+        return replace(fleet.steered(desired, only=only), before=write)
 
     return run_change(fleet, out, verb="resume", look=look, flags=flags_of(args, "resume", names))
 

@@ -14,6 +14,7 @@ from fleet.cli.target import Target, checked_names, duration, fleet_for, fleet_o
 from fleet.core.manifest.tree import Source
 from fleet.core.planning.selection import sharing
 from fleet.errors import UsageError
+from fleet.inputs.facts import resolved
 from fleet.inputs.manifest import from_sources, read_sources
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
 from fleet.state.audit import who
@@ -62,7 +63,8 @@ def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, o
 
     def look() -> PlannedChange:
         overrides = ended(fleet.kept_overrides(), counts.keys(), kinds=frozenset[Kind]({"replicas"}))
-        desired, secrets = fleet.desired_of(loaded, overrides=overrides)
+        pinned = resolved(loaded)
+        desired, secrets = fleet.desired_of(pinned, overrides=overrides)
 
         def write() -> None:
             if read_sources([source.name for source in before]) != before:
@@ -72,7 +74,7 @@ def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, o
                 out.say(f"edited {name}")
             fleet.keep_overrides(overrides)
 
-        return replace(fleet.planned(desired, secrets, manifest=loaded), before=write)
+        return replace(fleet.planned(desired, secrets, manifest=pinned), before=write)
 
     return run_change(fleet, out, verb="scale", look=look, flags=_flags(args, counts))
 
@@ -90,16 +92,15 @@ def _files(target: Target) -> tuple[str, ...]:
 
 
 def _live(fleet: LocalFleet, counts: Mapping[str, int], args: argparse.Namespace, out: Output) -> int:
-    loaded = fleet.applied_manifest()
     now = fleet.now()
     until = now + args.lasting if args.lasting is not None else None
     new = [Override("replicas", group, now, who(), args.reason or "", until, count) for group, count in counts.items()]
 
     def look() -> PlannedChange:
         overrides = added(fleet.kept_overrides(), *new)
-        desired, secrets = fleet.desired_of(loaded, overrides=overrides)
+        desired = fleet.desired_as_applied(overrides=overrides)
         checked_names(tuple(counts), desired, groups_only=True)
-        change = fleet.planned(desired, secrets, only=counts.keys() | sharing(desired))
+        change = fleet.steered(desired, only=counts.keys() | sharing(desired))
 
         def write() -> None:
             fleet.keep_overrides(overrides)

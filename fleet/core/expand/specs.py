@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, DesiredGroup, Price, RolloutPolicy
+import math
+
+from fleet.core.desired import (
+    BROKER_GROUP,
+    CONTROLLER_GROUP,
+    CanaryPolicy,
+    DesiredGroup,
+    Price,
+    RolloutPolicy,
+)
 from fleet.core.expand.facts import AppFacts, Facts
 from fleet.core.manifest import models as text
 from fleet.core.manifest.checks.pools import pool_refusals
@@ -74,7 +83,34 @@ def rollout(group: text.Group, replicas: int) -> RolloutPolicy:
             "rollout: maxSurge and maxUnavailable are both 0, so no replica could ever be replaced",
             hint="allow one spare (maxSurge: 1), or one missing replica (maxUnavailable: 1), or strategy: recreate",
         )
-    return RolloutPolicy(strategy, surge, missing, said.on_failure or "pause")
+    return RolloutPolicy(
+        strategy,
+        surge,
+        missing,
+        said.on_failure or ("pause" if said.canary is None else "rollback"),
+        min_ready_seconds=_or(said.min_ready, 0.0),
+        deadline_seconds=said.deadline,
+        canary=None if said.canary is None else _canary(said.canary, strategy, replicas),
+    )
+
+
+def _canary(said: text.Canary, strategy: str, replicas: int) -> CanaryPolicy:
+    if said.replicas is not None and said.percent is not None:
+        raise Refused("rollout.canary: replicas and percent at once", hint="write one of them")
+    if strategy == "recreate":
+        hint = "strategy: rolling keeps old replicas to compare with"
+        raise Refused("rollout.canary: with strategy recreate no old replica is left beside the new ones", hint=hint)
+    judge, base = said.judge or text.Judge(), CanaryPolicy()
+    share = base.replicas if said.percent is None else math.ceil(replicas * said.percent / 100)
+    return CanaryPolicy(
+        replicas=_count(said.replicas, max(1, share)),
+        seconds=_or(said.for_, base.seconds),
+        failure_rate=base.failure_rate if judge.failure_rate is None else judge.failure_rate / 100,
+        latency=_or(judge.latency, base.latency),
+        memory=_or(judge.memory, base.memory),
+        crashes=_count(judge.crashes, base.crashes),
+        min_tasks=_count(judge.min_tasks, base.min_tasks),
+    )
 
 
 def price(group: text.Group, pool: PoolSpec) -> Price:

@@ -163,6 +163,37 @@ class Restart(Model):
     window: Limit | None = Field(default=None, description="how far back crashes are counted; default: 10m")
 
 
+class Judge(Model):
+    """How much worse than the old replicas the new ones may be."""
+
+    failure_rate: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        default=None, description="percentage points that the rate of failed tasks may be higher; default: 5"
+    )
+    latency: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, description="how many times as long a run may take, on average; default: 1.5"
+    )
+    memory: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, description="how many times as much memory a replica may use, on average; default: 1.5"
+    )
+    crashes: Count | None = Field(default=None, description="crashes of new replicas that are allowed; default: 0")
+    min_tasks: Positive | None = Field(
+        default=None, description="tasks the new ones must have done for rates to be judged; default: 20"
+    )
+
+
+class Canary(Model):
+    """Some replicas get the new revision first and take their share of the same queues."""
+
+    replicas: Positive | None = Field(default=None, description="how many replicas; default: 1")
+    percent: Annotated[int, Field(ge=1, le=99)] | None = Field(
+        default=None, description="instead of `replicas`: a part of the group's, rounded up"
+    )
+    for_: Limit | None = Field(
+        default=None, alias="for", description="how long new and old ones are compared; default: 2m"
+    )
+    judge: Judge | None = Field(default=None, description="how much worse the new ones may be")
+
+
 class Rollout(Model):
     """How replicas are replaced when what they must be changes."""
 
@@ -176,7 +207,20 @@ class Rollout(Model):
         default=None, description="replicas that may be missing meanwhile; default: a quarter of them"
     )
     on_failure: Literal["pause", "rollback"] | None = Field(
-        default=None, description="what happens when new replicas do not get ready; default: pause"
+        default=None,
+        description="what happens when new replicas do not get ready, crash, or are judged worse; default: pause,"
+        " with a canary rollback",
+    )
+    min_ready: Seconds | None = Field(
+        default=None,
+        description="time for which a new replica must be ready, without a crash, before the next one is replaced;"
+        " default: 0s",
+    )
+    deadline: Limit | None = Field(
+        default=None, description="time after which a rollout of the group that is not done has failed; default: none"
+    )
+    canary: Canary | None = Field(
+        default=None, description="compare some new replicas with the old ones before the rest is replaced"
     )
 
 

@@ -71,6 +71,10 @@ class Pair:
         """Given up after too many crashes."""
         return self.seen is not None and self.seen.state is State.FAILED
 
+    def is_unable_to_start(self) -> bool:
+        """It waits for another try, which what was changed since may let succeed."""
+        return self.seen is not None and self.seen.cannot_start
+
     def is_stopped(self) -> bool:
         """Stopped, by a person or by itself."""
         return self.seen is not None and self.seen.state is State.STOPPED

@@ -40,6 +40,7 @@ RULES = (
     Rule(Pair.is_missing, Action.START, reasons.new),
     Rule(Pair.is_outdated, Action.REPLACE, reasons.outdated),
     Rule(Pair.is_parked, Action.RESTART, reasons.parked),
+    Rule(Pair.is_unable_to_start, Action.RESTART, reasons.unable_to_start),
     Rule(Pair.is_stopped, Action.START, reasons.stopped),
     Rule(Pair.is_leaving, Action.RESTART, "it is leaving, and wanted"),
     Rule(Pair.is_to_restart, Action.RESTART, "restart requested"),
@@ -106,6 +107,8 @@ def _decided(pair: Pair) -> Step:
         target=pair.wanted,
         grace_seconds=0.0 if rule.action is Action.RESIZE and not pair.gives_up_slots else pair.grace_seconds,
         ready_timeout_seconds=pair.group.ready_timeout_seconds if pair.group else 0.0,
+        min_ready_seconds=pair.group.rollout.min_ready_seconds if pair.group else 0.0,
+        deadline_seconds=pair.group.rollout.deadline_seconds if pair.group else None,
     )
 
 

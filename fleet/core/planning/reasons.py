@@ -59,6 +59,11 @@ def parked(pair: Pair) -> str:
     return f"parked after too many crashes: {note}" if note else "parked after too many crashes"
 
 
+def unable_to_start(pair: Pair) -> str:
+    """What it said of its last start."""
+    return f"could not start: {pair.seen.note if pair.seen is not None else ''}"
+
+
 def stopped(pair: Pair) -> str:
     """What is known of why it stopped."""
     note = pair.seen.note if pair.seen is not None else ""

@@ -16,7 +16,7 @@ _LISTED = 10
 STARTS_PER_CORE = 4
 """How many workers a walk or a look starts at once, per processor."""
 
-Phase = Literal["planned", "started", "done", "failed"]
+Phase = Literal["planned", "started", "judged", "done", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
