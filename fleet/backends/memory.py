@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fleet.core.desired import Desired, Replica
-from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray
+from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray, Trouble
 from fleet.core.spec import WorkerSpec, live_digest
 from fleet.errors import FleetError, Unreachable
 
@@ -32,6 +32,7 @@ class _Cell:
     note: str = ""
     in_force: WorkerSpec | None = None
     told: bool = False
+    trouble: Trouble = Trouble.NONE
 
     def view(self) -> ObservedReplica:
         """The replica as an observation shows it."""
@@ -41,7 +42,7 @@ class _Cell:
             group=replica.group,
             index=replica.index,
             digest=replica.digest,
-            state=State.DRAINING if self.held and self.state is State.READY else self.state,
+            state=self._seen_state(),
             pid=self.pid,
             spec=replica.spec,
             slots=(self.in_force or replica.spec).pool.concurrency,
@@ -56,7 +57,13 @@ class _Cell:
             busy_seconds=self.busy_seconds + sum(task.since_seconds for task in self.tasks) if counts else 0.0,
             reserved=len(self.tasks) + self.waiting if counts else 0,
             counts=counts,
+            trouble=self.trouble,
         )
+
+    def _seen_state(self) -> State:
+        if self.held and self.state is State.READY:
+            return State.DRAINING
+        return State.UNKNOWN if self.trouble and self.state is State.READY else self.state
 
     def adopt(self) -> None:
         """The worker takes up what it was told."""
@@ -211,6 +218,10 @@ class MemoryBackend:
         """Somebody stopped it behind fleet's back."""
         self._exit(self._cells[name])
 
+    def trouble(self, name: str, trouble: Trouble = Trouble.STUCK, note: str = "stuck: no heartbeat for 45s") -> None:
+        """Its process lives, and it does not work any more."""
+        self._cells[name].trouble, self._cells[name].note = trouble, note
+
     def work(self, name: str, tasks: int) -> None:
         """It runs so many tasks now."""
         cell = self._cells[name]
@@ -304,7 +315,7 @@ class MemoryBackend:
         cell.adopt()
         broken = cell.replica.digest in self._broken
         cell.state = State.STARTING if self.stepwise or broken else State.READY
-        cell.note = ""
+        cell.note, cell.trouble = "", Trouble.NONE
 
     def _exit(self, cell: _Cell, *, state: State = State.STOPPED, note: str = "") -> None:
         cell.pid, cell.state, cell.note, cell.in_force, cell.told = None, state, note, None, False

@@ -44,6 +44,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "see",
         (
             Verb("status", "groups and replicas, what they do, and what drifted"),
+            Verb("wait", "until a fleet, or some of it, is ready, idle or drained"),
             Verb("health", "whether replicas live, are ready, make progress: reads their records only"),
             Verb("top", "a live view of the same"),
             Verb("logs", "the logs of all replicas as one"),

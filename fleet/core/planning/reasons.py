@@ -65,5 +65,16 @@ def stopped(pair: Pair) -> str:
     return note or "stopped by hand"
 
 
+def stuck(pair: Pair) -> str:
+    """What is wrong with it."""
+    assert pair.seen is not None
+    return pair.seen.note or str(pair.seen.trouble)
+
+
+def restarted(pair: Pair) -> str:
+    """A person's wish, or what is wrong with it."""
+    return stuck(pair) if pair.seen is not None and pair.seen.trouble else "restart requested"
+
+
 def stray(process: Stray) -> str:
     return f"{process.kind}: not the process its supervisor runs"

@@ -170,10 +170,10 @@ def _patience_seconds(running: RunningStep) -> float:
 
 
 def is_ready(replica: ObservedReplica | None, digest: str) -> bool:
-    """It takes work, or is held on purpose, and is what ``digest`` says (empty: any)."""
+    """It works, or is held on purpose, and is what ``digest`` says (empty: any)."""
     if replica is None or (digest and replica.digest != digest):
         return False
-    return replica.state is State.READY or (replica.held and replica.state is State.DRAINING)
+    return replica.is_ready
 
 
 def is_heavy(step: Step) -> bool:
