@@ -59,7 +59,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("send", "enqueue tasks, with a progress bar"),
             Verb("worker", "run one worker by hand, without a manifest"),
-            Verb("controller", "move slots between groups as load comes and goes; apply starts it"),
+            Verb("controller", "heal replicas and move slots between groups; apply starts it"),
         ),
     ),
     (

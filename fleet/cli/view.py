@@ -165,13 +165,21 @@ _LOOK_HEAD = ("GROUP", "HAS", "NEED", "WANTS", "SHARE", "GETS", "QUEUE", "OLDEST
 def look_text(look: Mapping[str, Any], *, colour: bool) -> str:
     """The JSON document of one look of the controller, a row per group."""
     groups: Mapping[str, Mapping[str, Any]] = look["groups"]
+    healed = heals_text(look.get("heals", ()))
     if not groups:
-        return look["note"] or "nothing moves"
+        return "\n".join(part for part in (healed, look["note"]) if part) or "nothing to heal or move"
     rows = [[Cell(text) for text in _look_row(name, row)] for name, row in groups.items()]
     has = sum(row["has"] + row["draining"] + row["parked"] for row in groups.values())
     squeezed = "; somebody is short: needs come before wants" if look["squeezed"] else ""
     sums = f"budget {look['budget']} slots for the groups that move, {has} in use{squeezed}"
-    return f"{table(_LOOK_HEAD, rows, colour=colour)}\n\n{sums}"
+    return f"{table(_LOOK_HEAD, rows, colour=colour)}\n\n{sums}" + (f"\n{healed}" if healed else "")
+
+
+def heals_text(heals: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each replica that was not as it should be, and what is done about it."""
+    return "\n".join(
+        f"{row['verdict']}: {row['step']} {row['replica']} ({row['class']}): {row['reason']}" for row in heals
+    )
 
 
 def _look_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:

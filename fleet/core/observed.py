@@ -54,7 +54,9 @@ class ObservedReplica:
     live: digest of the settings that a running worker follows; empty where none is reported.
 
     counts: its process lives and counts its own work; only then may busy, processed, busy_seconds and reserved
-    be believed.  trouble: why it does not work although its process lives.  processed, busy_seconds: counted since the process began; neither goes back while the process is the
+    be believed.  trouble: why it does not work although its process lives.
+
+    processed, busy_seconds: counted since the process began; neither goes back while the process is the
     same.  processed: tasks that came to their end, failed ones among them; what is to be repeated (a retry) has not.
     retried: runs that ended in a retry.  busy_seconds: spent by slots on tasks, those that run now included.
     reserved: messages it holds, those that run and those that wait in it for a slot.

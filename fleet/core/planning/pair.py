@@ -49,7 +49,7 @@ class Pair:
     def is_kept_orphan(self) -> bool:
         """Its group is not in the manifest, and removing such replicas was not requested.
 
-        The controller is not in any manifest: it goes when nothing is left to move.
+        The controller is not in any manifest: it goes when nothing is left for it to do.
         """
         return self.group is None and not self.prune and self.group_name != CONTROLLER_GROUP
 

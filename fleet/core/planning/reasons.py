@@ -22,7 +22,7 @@ def leaving(pair: Pair) -> str:
 
 
 def _no_group(pair: Pair) -> str:
-    return "nothing is left to move" if pair.group_name == CONTROLLER_GROUP else "not in the manifest (prune)"
+    return "nothing is left to heal or move" if pair.group_name == CONTROLLER_GROUP else "not in the manifest (prune)"
 
 
 def new(pair: Pair) -> str:
