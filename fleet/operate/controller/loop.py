@@ -141,7 +141,8 @@ class Controller:
             return Seen(replace(idle, note="the fleet is down"))
         revision, backlog = self._in_force(applied.revision)
         if not moves_slots(revision.manifest):
-            return Seen(idle)
+            note = "no group of the applied manifest autoscales, or balance.mode is not dynamic"
+            return Seen(replace(idle, note=note))
         observed = fleet.backend.observe()
         if not observed.up:
             return Seen(replace(idle, note="supervisord does not run; `fleet apply` starts it"))
