@@ -14,8 +14,11 @@ from fleet.core.planning.rollout import in_waves
 _OF_OWN_PROGRAMS = frozenset({Action.START, Action.RESTART})
 """The controller replaces no program of fleet's own: the data of the embedded broker are not for a loop to risk."""
 
-_OF_MOVING_GROUPS = frozenset({Action.RESTART, Action.REPLACE})
-"""In a group that autoscales the rest is done where slots are moved."""
+_OF_MOVING_GROUPS = frozenset({Action.RESTART})
+"""In a group that autoscales the rest is done where slots are moved, as long as they are."""
+
+_STOPS_MOVES = frozenset({Action.REPLACE, Action.REAP})
+"""With one of these to do, no slots are moved in a group."""
 
 _WHATEVER_ROLLS = frozenset({Action.RESTART, Action.START})
 
@@ -34,7 +37,7 @@ def healing_steps(
     for group in groups:
         own = replace(every, steps=tuple(step for step in every.steps if group_of(step.replica) == group), notes=())
         steps = _first_wave(own, desired, observed) if has_ended else _apart_from_rollout(own, observed)
-        found += [step for step in steps if _may(step, group, moving)]
+        found += _allowed(list(steps), own, group, moving)
     return [replace(step, wave=0, after=()) for step in found]
 
 
@@ -53,7 +56,10 @@ def _apart_from_rollout(of_group: Plan, observed: Observed) -> Iterator[Step]:
             yield step
 
 
-def _may(step: Step, group: str, moving: Collection[str]) -> bool:
+def _allowed(steps: list[Step], of_group: Plan, group: str, moving: Collection[str]) -> list[Step]:
+    actions = {step.action for step in of_group.changes}
     if group.startswith(RESERVED_PREFIX):
-        return step.action in _OF_OWN_PROGRAMS
-    return group not in moving or step.action in _OF_MOVING_GROUPS
+        return steps if actions <= _OF_OWN_PROGRAMS else []
+    if group in moving and not actions & _STOPS_MOVES:
+        return [step for step in steps if step.action in _OF_MOVING_GROUPS]
+    return steps
