@@ -6,7 +6,7 @@ import argparse
 
 from fleet.cli.change_flow import run_change
 from fleet.cli.output import Output
-from fleet.cli.override_flow import chosen, flags_of, named, override_flags
+from fleet.cli.override_flow import chosen, flags_of, named, override_flags, there
 from fleet.cli.target import groups_of
 from fleet.operate.local_fleet import PlannedChange
 
@@ -23,7 +23,7 @@ def restart(args: argparse.Namespace, out: Output) -> int:
 
     def look() -> PlannedChange:
         desired, secrets = fleet.desired_of(loaded)
-        these = chosen(names, desired)
+        these = chosen(names, desired, replicas=there(fleet, desired))
         return fleet.planned(desired, secrets, restart=these, only=groups_of(these))
 
     return run_change(fleet, out, verb="restart", look=look, flags=flags_of(args, "restart", names))

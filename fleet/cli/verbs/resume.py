@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fleet.cli.change_flow import run_change
 from fleet.cli.output import Output
-from fleet.cli.override_flow import chosen, flags_of, named, override_flags
+from fleet.cli.override_flow import chosen, flags_of, named, override_flags, there
 from fleet.cli.target import groups_of
 from fleet.core.desired import Desired
 from fleet.core.planning.selection import sharing
@@ -29,7 +29,7 @@ def resume(args: argparse.Namespace, out: Output) -> int:
     def look() -> PlannedChange:
         before = fleet.kept_overrides()
         plain, _ = fleet.desired_of(loaded, overrides=())
-        known = chosen(names, plain)
+        known = chosen(names, plain, replicas=there(fleet, plain))
         left = ended(before, known)
         desired, secrets = fleet.desired_of(loaded, overrides=left)
         _mention(known, left, desired, out)

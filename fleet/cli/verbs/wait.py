@@ -10,7 +10,7 @@ from fleet import settings
 from fleet.cli.live_view import looker
 from fleet.cli.output import Output
 from fleet.cli.signals import Signals
-from fleet.cli.target import checked_names, duration, fleet_of, output_flag, target_flags, target_of
+from fleet.cli.target import checked_names, duration, fleet_of, output_flag, replicas_of, target_flags, target_of
 from fleet.core.desired import Desired
 from fleet.core.status import GroupStatus, Status, WorkerStatus
 from fleet.core.text.format import listed
@@ -42,7 +42,9 @@ def wait(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     fleet = fleet_of(target)
     applied = fleet.applied()
-    checked_names(target.names, applied.desired if applied is not None else Desired(fleet.name))
+    desired = applied.desired if applied is not None else Desired(fleet.name)
+    replicas = replicas_of(desired, fleet.backend.observe()) if target.names else None
+    checked_names(target.names, desired, replicas=replicas)
     look, late_of = looker(fleet, target), _GOALS[args.goal]
     limit = settings.load().ready_timeout_seconds if args.timeout is None else args.timeout
     with Signals(out) as signals:

@@ -66,7 +66,9 @@ class HealMemory:
 NOTHING_HEALED = HealMemory()
 
 
-def judge(found: Iterable[Ailment], memory: HealMemory, modes: Mapping[str, Mode], *, now: float) -> tuple[Judged, ...]:
+def judge(
+    found: Iterable[Ailment], memory: HealMemory, modes: Mapping[Kind, Mode], *, now: float
+) -> tuple[Judged, ...]:
     """What is done about each of these now, classes that are off left out. ``modes``: by class."""
     return tuple(_judged(one, memory, modes[one.kind], now) for one in found if modes[one.kind] is not Mode.OFF)
 

@@ -48,7 +48,7 @@ class Healer:
 
     def heal(self, applied: Applied, revision: RevisionInForce, *, moving: Collection[str], dry: bool = False) -> Heals:
         """One look. With the lock held, or ``dry``: then nothing is done and nothing is remembered."""
-        modes = {name: Mode(mode) for name, mode in revision.manifest.spec.heal.modes().items()}
+        modes = {Kind(name): Mode(mode) for name, mode in revision.manifest.spec.heal.modes().items()}
         if all(mode is Mode.OFF for mode in modes.values()):
             return Heals()
         found = self._look(applied, revision, modes, moving)
@@ -71,7 +71,7 @@ class Healer:
     # --- look and judge
 
     def _look(
-        self, applied: Applied, revision: RevisionInForce, modes: Mapping[str, Mode], moving: Collection[str]
+        self, applied: Applied, revision: RevisionInForce, modes: Mapping[Kind, Mode], moving: Collection[str]
     ) -> _Findings:
         fleet, now = self._fleet, self._fleet.now()
         has_ended = applied.revision == applied.good
