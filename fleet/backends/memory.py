@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fleet.core.desired import Desired, Replica
-from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray
+from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray, Trouble
 from fleet.core.spec import WorkerSpec, live_digest
 from fleet.errors import FleetError, Unreachable
 
@@ -33,6 +33,7 @@ class _Cell:
     in_force: WorkerSpec | None = None
     told: bool = False
     crashes: int = 0
+    trouble: Trouble = Trouble.NONE
 
     def view(self) -> ObservedReplica:
         """The replica as an observation shows it."""
@@ -42,7 +43,7 @@ class _Cell:
             group=replica.group,
             index=replica.index,
             digest=replica.digest,
-            state=State.DRAINING if self.held and self.state is State.READY else self.state,
+            state=self._seen_state(),
             pid=self.pid,
             spec=replica.spec,
             slots=(self.in_force or replica.spec).pool.concurrency,
@@ -58,7 +59,13 @@ class _Cell:
             reserved=len(self.tasks) + self.waiting if counts else 0,
             counts=counts,
             crashes=self.crashes,
+            trouble=self.trouble,
         )
+
+    def _seen_state(self) -> State:
+        if self.held and self.state is State.READY:
+            return State.DRAINING
+        return State.UNKNOWN if self.trouble and self.state is State.READY else self.state
 
     def crash(self) -> None:
         """Its process dies, and its tasks with it."""
@@ -213,6 +220,10 @@ class MemoryBackend:
         """It was stopped by hand, without fleet."""
         self._exit(self._cells[name])
 
+    def trouble(self, name: str, trouble: Trouble = Trouble.STUCK, note: str = "stuck: no heartbeat for 45s") -> None:
+        """Its process lives, and it does not work any more."""
+        self._cells[name].trouble, self._cells[name].note = trouble, note
+
     def work(self, name: str, tasks: int) -> None:
         """It runs so many tasks now."""
         cell = self._cells[name]
@@ -306,7 +317,7 @@ class MemoryBackend:
         cell.adopt()
         broken = cell.replica.digest in self._broken
         cell.state = State.STARTING if self.stepwise or broken else State.READY
-        cell.note = ""
+        cell.note, cell.trouble = "", Trouble.NONE
         if cell.replica.digest in self.parks:
             self._exit(cell, state=State.FAILED, note="exit 1, 8 times in 10m")
 

@@ -45,6 +45,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "see",
         (
             Verb("status", "groups and replicas, what they do, and what differs from the last apply"),
+            Verb("wait", "until a fleet, or some of it, is ready, idle or drained"),
             Verb("health", "whether replicas are alive, ready and making progress; reads their records only"),
             Verb("top", "a live view of the same"),
             Verb("logs", "the logs of all replicas as one"),
@@ -62,7 +63,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("sync", "follow a git repository: fetch, verify, plan, apply; and say how far it got"),
             Verb("run", "a fleet in the foreground, from its apply to its drain: for containers and services"),
             Verb("service", "start a fleet with the machine: systemd units"),
-            Verb("controller", "move slots between groups as load comes and goes; apply starts it"),
+            Verb("controller", "heal replicas and move slots between groups; apply starts it"),
         ),
     ),
     (

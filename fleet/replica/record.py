@@ -197,8 +197,10 @@ class Record:
         self.beat()
 
     def beat(self) -> None:
-        """Publish the counters and the time: the worker is alive."""
+        """Publish the counters and the time: the worker is alive. A record that somebody deleted is there again."""
         self._heartbeat_at = time.time()
+        if not self.path.exists():
+            self._move(self.capacity)
         self._write_header()
 
     def begin(self, slot: int, *, task_id: str, task_name: str, until: float = 0.0, pid: int = 0) -> None:

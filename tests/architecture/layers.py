@@ -16,7 +16,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "fleet.core": (
         "simulation",
-        "autoscale",
+        "autoscale healing",
         "status",
         "planning",
         "expand",

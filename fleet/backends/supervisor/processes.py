@@ -196,6 +196,12 @@ def signal_marked(pid: int, specs: Path, signum: signal.Signals) -> bool:
     return True
 
 
+def wake(pid: int, specs: Path) -> bool:
+    """Let a process of this fleet go on that somebody stopped (SIGSTOP): until then it notices no other signal."""
+    fields = _bytes(pid, "stat").rpartition(b")")[2].split()
+    return fields[:1] == [b"T"] and signal_marked(pid, specs, signal.SIGCONT)
+
+
 def await_end(pid: int, *, timeout_seconds: float) -> bool:
     """Wait until a process has ended; True when it has."""
     try:

@@ -6,7 +6,7 @@ import argparse
 
 from fleet.cli.change_flow import run_change
 from fleet.cli.output import Output
-from fleet.cli.override_flow import chosen, flags_of, named, override_flags
+from fleet.cli.override_flow import chosen, flags_of, named, override_flags, there
 from fleet.core.plan import Action
 from fleet.operate.local_fleet import PlannedChange
 
@@ -24,7 +24,7 @@ def restart(args: argparse.Namespace, out: Output) -> int:
 
     def look() -> PlannedChange:
         desired = fleet.desired_as_applied()
-        these = chosen(names, desired)
+        these = chosen(names, desired, replicas=there(fleet, desired))
         return fleet.steered(desired, only=these, actions=AGAIN, restart=these)
 
     return run_change(fleet, out, verb="restart", look=look, flags=flags_of(args, "restart", names))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fleet.cli.change_flow import run_change
 from fleet.cli.output import Output
-from fleet.cli.override_flow import chosen, flags_of, named, override_flags
+from fleet.cli.override_flow import chosen, flags_of, named, override_flags, there
 from fleet.cli.target import groups_of
 from fleet.core.desired import Desired
 from fleet.core.planning.selection import sharing
@@ -27,7 +27,7 @@ def resume(args: argparse.Namespace, out: Output) -> int:
     def look() -> PlannedChange:
         before = fleet.kept_overrides()
         plain = fleet.desired_as_applied(overrides=())
-        known = chosen(names, plain)
+        known = chosen(names, plain, replicas=there(fleet, plain))
         left = ended(before, known)
         desired = fleet.desired_as_applied(overrides=left)
         _mention(known, left, desired, out)

@@ -10,6 +10,7 @@ from pathlib import Path
 from fleet.authoring.edit import edit_replicas
 from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner_flags, run_change
 from fleet.cli.output import Output
+from fleet.cli.override_flow import refuse_down
 from fleet.cli.target import Target, checked_names, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
 from fleet.core.manifest.tree import Source
 from fleet.core.planning.selection import sharing
@@ -39,7 +40,9 @@ def scale(args: argparse.Namespace, out: Output) -> int:
     if args.lasting is not None and not args.live:
         raise UsageError("--for needs --live", hint="a count in the manifest has no end")
     if args.live:
-        return _live(fleet_of(target), counts, args, out)
+        fleet = fleet_of(target)
+        refuse_down(fleet)
+        return _live(fleet, counts, args, out)
     return _edit(target, counts, args, out)
 
 
@@ -60,6 +63,7 @@ def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, o
     texts = edit_replicas(before, counts)
     loaded = from_sources([Source(source.name, texts.get(source.name, source.text)) for source in before])
     fleet = fleet_for(loaded)
+    refuse_down(fleet)
 
     def look() -> PlannedChange:
         overrides = ended(fleet.kept_overrides(), counts.keys(), kinds=frozenset[Kind]({"replicas"}))

@@ -158,7 +158,7 @@ def controller(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
         drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
         workdir="/",
     )
-    return _own_program(spec, "moves the slots of the groups that autoscale")
+    return _own_program(spec, "heals replicas, and moves the slots of the groups that autoscale")
 
 
 def _own_program(spec: WorkerSpec, reason: str) -> DesiredGroup:

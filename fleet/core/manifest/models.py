@@ -394,6 +394,34 @@ class Balance(Model):
     )
 
 
+HealMode = Literal["enabled", "warn", "off"]
+
+
+class Heal(Model):
+    """What the controller does about replicas that are not as they were applied, without anybody's command.
+
+    `mode` is for every class that says nothing itself. `warn` writes it into the audit and does nothing. A fleet in
+    which every class is `off` and no group autoscales has no controller.
+    """
+
+    mode: HealMode = Field(default="enabled", description="of every class that names none")
+    stopped: HealMode | None = Field(default=None, description="stopped behind fleet's back: start it")
+    stuck: HealMode | None = Field(
+        default=None, description="no heartbeat, far past a time limit, takes no tasks while others do: restart it"
+    )
+    missing: HealMode | None = Field(default=None, description="not there: start it")
+    parked: HealMode | None = Field(default=None, description="given up after too many crashes: try again")
+    drift: HealMode | None = Field(
+        default=None, description="other settings than applied, one too many, a process without supervisor: mend it"
+    )
+    overrides: HealMode | None = Field(default=None, description="an override whose `--for` is over: end it")
+
+    def modes(self) -> dict[str, HealMode]:
+        """Class -> what is done about it."""
+        classes = [name for name in type(self).model_fields if name != "mode"]
+        return {name: getattr(self, name) or self.mode for name in classes}
+
+
 class Spec(Model):
     """What the fleet is."""
 
@@ -411,6 +439,7 @@ class Spec(Model):
     concurrency: Slots | None = Field(default=None, description="the budget of slots over all groups")
     balance: Balance = Field(default=Balance(), description="how the budget is divided over time")
     budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
+    heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
     defaults: Defaults = Field(default=Defaults(), description="merged into every group")
     groups: dict[Name, Group] = Field(default={}, description="the groups by name; at least one")
 

@@ -42,8 +42,9 @@ RULES = (
     Rule(Pair.is_parked, Action.RESTART, reasons.parked),
     Rule(Pair.is_unable_to_start, Action.RESTART, reasons.unable_to_start),
     Rule(Pair.is_stopped, Action.START, reasons.stopped),
+    Rule(Pair.is_stuck, Action.RESTART, reasons.stuck),
     Rule(Pair.is_leaving, Action.RESTART, "it is leaving, and wanted"),
-    Rule(Pair.is_to_restart, Action.RESTART, "restart requested"),
+    Rule(Pair.is_to_restart, Action.RESTART, reasons.restarted),
     Rule(Pair.is_to_resize, Action.RESIZE, reasons.resized),
     Rule(Pair.is_to_hold, Action.HOLD, reasons.HELD),
     Rule(Pair.is_to_release, Action.RELEASE, reasons.RELEASED),
@@ -66,7 +67,7 @@ def plan(desired: Desired, observed: Observed, *, prune: bool = False, restart: 
     return Plan(
         fleet=desired.fleet,
         steps=tuple(steps),
-        notes=(*desired.notes, *_orphan_notes(every)),
+        notes=(*desired.notes, *_orphan_notes(every), *_trouble_notes(every)),
         observed_fingerprint=fingerprint(desired, observed),
     )
 
@@ -91,7 +92,8 @@ def _group_facts(group: DesiredGroup) -> list[object]:
 def _seen_facts(replica: ObservedReplica) -> list[object]:
     said = live_digest(replica.spec) if replica.spec is not None else ""
     marks = [replica.digest, said, replica.live or said]
-    return [replica.name, *marks, replica.running, replica.state is State.FAILED, replica.held]
+    stuck = Pair(replica.index, replica.group, seen=replica).is_stuck()
+    return [replica.name, *marks, replica.running, replica.state is State.FAILED, replica.held, *(["stuck"] * stuck)]
 
 
 def _rule(pair: Pair) -> Rule:
@@ -127,6 +129,13 @@ def _held_or_not(pair: Pair) -> Iterator[Step]:
 
 def _reap(stray: Stray) -> Step:
     return Step(Action.REAP, stray.replica, reasons.stray(stray), pid=stray.pid)
+
+
+def _trouble_notes(every: Sequence[Pair]) -> Iterator[str]:
+    """What is as wanted, is left alone, and does not work."""
+    for pair in every:
+        if pair.seen is not None and pair.seen.trouble and _rule(pair).action is Action.KEEP:
+            yield f"{pair.name} does not work: {reasons.stuck(pair)}"
 
 
 def _orphan_notes(every: Sequence[Pair]) -> tuple[str, ...]:

@@ -171,7 +171,7 @@ def _spare_leaves(spare: Step) -> Step:
 def _works(step: Step, observed: Observed) -> bool:
     """The replica does its work now (or is only held), so that stopping it is missed."""
     seen = observed.replicas.get(step.replica)
-    return seen is not None and seen.running and (seen.state is State.READY or seen.held)
+    return seen is not None and seen.running and not seen.trouble and (seen.state is State.READY or seen.held)
 
 
 def _runs(step: Step, observed: Observed) -> bool:

@@ -237,10 +237,10 @@ def _patience_seconds(running: RunningStep) -> float:
 
 
 def is_ready(replica: ObservedReplica | None, digest: str) -> bool:
-    """Whether it takes tasks, or is held, and has this ``digest`` (empty: any)."""
+    """Whether it works, or is held, and has this ``digest`` (empty: any)."""
     if replica is None or (digest and replica.digest != digest):
         return False
-    return replica.state is State.READY or (replica.held and replica.state is State.DRAINING)
+    return replica.is_ready
 
 
 def is_heavy(step: Step) -> bool:

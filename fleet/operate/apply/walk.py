@@ -245,11 +245,11 @@ class _Walk:
         began = self.options.now()
         pause = PAUSE_MIN_SECONDS
         while True:
-            self._check_may_go_on()
             self.seen = self.backend.observe()
             late = [step for step in kept if not is_ready(self.seen.replicas.get(step.replica), "")]
             if not late:
                 return
+            self._check_may_go_on(late)
             waited = self.options.now() - began
             gone = [step for step in late if waited > step.ready_timeout_seconds or self._is_hopeless(step.replica)]
             if gone or not self.seen.up:
@@ -263,13 +263,13 @@ class _Walk:
 
     # --- how it ends early, and what it tells
 
-    def _check_may_go_on(self) -> None:
-        """Raise Interrupted after a signal, NotReady after the timeout."""
+    def _check_may_go_on(self, late: Sequence[Step] = ()) -> None:
+        """Raise Interrupted after a signal, NotReady after the timeout. ``late``: what is waited for beside steps."""
         if signum := self.options.interrupted():
             raise interrupted(self.plan, done=len(self._done_changes()), signum=signum)
         limit = self.options.timeout_seconds
         if limit is not None and self._elapsed() > limit:
-            raise self._not_ready([one.step for one in self.running], f"not ready within {limit:g} s")
+            raise self._not_ready([*(one.step for one in self.running), *late], f"not ready within {limit:g} s")
 
     def _not_ready(self, late: Sequence[Step], head: str = "the fleet is not ready") -> NotReady:
         conditions = [(step.replica, condition(self.seen.replicas.get(step.replica))) for step in late]
