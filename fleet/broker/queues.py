@@ -67,9 +67,7 @@ def declare(connection: Any, queue: kombu.Queue) -> None:
         with _scratch(connection) as channel:
             queue(channel).declare()
     except connection.channel_errors as error:
-        log.error(
-            "the broker refuses to declare queue %s, which is used as it is there: %s", queue.name, error
-        )
+        log.error("the broker refuses to declare queue %s, which is used as it is there: %s", queue.name, error)
         with _scratch(connection) as channel:
             queue(channel).queue_declare(passive=True)
 

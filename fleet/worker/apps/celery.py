@@ -32,6 +32,7 @@ from pools.traits import TRAITS
 
 log = logging.getLogger("fleet.task")
 
+_UNSTARTED = frozenset({states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED})
 NOTHING = Payload((), {}, {})
 _STARTED, _SUCCEEDED = TaskEvent.STARTED, TaskEvent.SUCCEEDED
 
@@ -248,6 +249,15 @@ class CeleryApplication:
             log.warning("Task %s[%s] had stored its result before its process was lost", call.name, call.id)
         else:
             self._mark_failure(task, call, body, _error_of(ending, detail))
+
+    def mark_revoked(self, ids: Sequence[str]) -> None:
+        """REVOKED at once, also for tasks in the queue or with a date; not for those that somebody has begun."""
+        for task_id in ids:
+            try:
+                if self.app.backend.get_state(task_id) in _UNSTARTED:
+                    self.app.backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
+            except Exception as error:
+                log.warning("it could not be stored that task %s is revoked: %r", task_id, error)
 
     def _readable_body(self, call: Call) -> Payload:
         try:
