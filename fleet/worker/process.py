@@ -39,6 +39,7 @@ from fleet.worker.loop.stall_watchdog import StallWatchdog
 from fleet.worker.loop.thread_watch import ThreadWatch
 from fleet.worker.options import WorkerOptions, with_queues
 from fleet.worker.os_signals import SignalBox
+from fleet.worker.process_state import ProcessState
 from pools import BasePool, EventLoop, pool_class
 from pools.errors import PoolError, PoolUnavailable
 from pools.patching import GREEN
@@ -171,6 +172,7 @@ class Worker:
         gc.freeze()  # objects made so far stay: forked children then share their pages
         self._start_pool()
         self._start_answering()
+        self._watch_process_state()
         try:
             code = self.consumer.run()
         except BaseException:
@@ -188,6 +190,24 @@ class Worker:
             why = f"{type(error).__name__}: {error}"
             self.record.become("failed", why)
             raise FleetError(f"no slot can start: {why}", hint=_ITS_OWN_INIT) from error
+
+    def _watch_process_state(self) -> None:
+        """Tasks that share this process may leave it changed."""
+        if self.pool.traits.own_processes:
+            return
+        inline = self.parts.submission.is_inline
+        state = ProcessState(self.box.descriptors(), shared=not inline)
+
+        def look(now: float = 0.0) -> None:  # noqa: ARG001
+            if (lost := state.lost_descriptor) is not None:
+                text = f"a task has closed descriptor {lost}, which belongs to its worker: this process is replaced"
+                self.parts.forced_exit.without_descriptors(text)
+            state.put_back()
+
+        if inline:
+            self.parts.submission.after_inline = look
+        else:
+            self.consumer.every_second.append(look)
 
     def _make_pool(self) -> BasePool:
         spec = self.options.spec.pool

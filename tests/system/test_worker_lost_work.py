@@ -248,3 +248,24 @@ def test_a_broadcast_on_redis_is_refused_by_name(redis_url: str, short_tmp: Path
         assert f"queue '{shop.queue}.news' is bound to a fanout exchange" in worker.log()
     finally:
         shop.close()
+
+
+@pytest.mark.parametrize("pool", ["solo", "prefork", "threads"])
+def test_revoke_is_stored_at_once_and_known_to_replicas_that_start_later(shop: CeleryShop, pool: str) -> None:
+    gate = shop.folder / "gate"
+    first = worker_of(shop, "shop.0", shop.queue, pool=pool)
+    running = shop.send("holds", str(gate))
+    eventually(lambda: "holds" in shop.lines())
+    waiting = shop.send("must_not_run")
+    dated = shop.send("must_not_run", countdown=3600)
+    shop.app.control.revoke([waiting.id, dated.id, running.id], reply=True, timeout=PATIENCE, limit=1)
+    for revoked in (waiting, dated):
+        with pytest.raises(TaskRevokedError):
+            revoked.get(**WAIT)
+    second = worker_of(shop, "shop.1", shop.queue, pool=pool)
+    assert shop.send("add", 1, 1).get(**WAIT) == 2
+    gate.touch()
+    assert running.get(**WAIT) == "released"
+    assert first.term() == 0
+    assert second.term() == 0
+    assert "it ran" not in shop.lines()

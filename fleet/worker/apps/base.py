@@ -120,6 +120,10 @@ class Application(Protocol):
         """Record how a task ended that could not report it itself. limit_seconds: its hard limit."""
         ...
 
+    def mark_revoked(self, ids: Sequence[str]) -> None:
+        """Let whoever waits for these know that they will not run, as far as none of them has begun or is over."""
+        ...
+
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
         """kombu's options for the broker."""
         ...

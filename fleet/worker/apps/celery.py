@@ -30,6 +30,7 @@ from pools.traits import TRAITS
 
 log = logging.getLogger("fleet.task")
 
+_UNSTARTED = frozenset({states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED})
 _STARTED, _SUCCEEDED = TaskEvent.STARTED, TaskEvent.SUCCEEDED
 
 
@@ -251,6 +252,15 @@ class CeleryApplication:
 
     def _ended(self, call: Call, task: Any, body: Payload) -> EndedTask:
         return EndedTask(self.app, task, call, body, self._node)
+
+    def mark_revoked(self, ids: Sequence[str]) -> None:
+        """REVOKED at once, also for tasks in the queue or with a date; not for those that somebody has begun."""
+        for task_id in ids:
+            try:
+                if self.app.backend.get_state(task_id) in _UNSTARTED:
+                    self.app.backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
+            except Exception as error:
+                log.warning("it could not be stored that task %s is revoked: %r", task_id, error)
 
     def _readable_body(self, call: Call) -> Payload:
         try:

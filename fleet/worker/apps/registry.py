@@ -128,6 +128,9 @@ class RegistryApplication:
     def record_end(self, call: Call, ending: Ending, detail: str, *, limit_seconds: float | None = None) -> None:
         """Does nothing: there are no results."""
 
+    def mark_revoked(self, ids: Sequence[str]) -> None:
+        """Nobody waits for a result."""
+
     def is_async(self, name: str) -> bool:
         """Whether it is an ``async def`` function."""
         task = self.tasks.get(name)

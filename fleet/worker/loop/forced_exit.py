@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from fleet.broker.channels.base import Channel
 from fleet.replica.record import Record
@@ -71,6 +72,17 @@ class ForcedExit:
             if job.handle is not handle and job.slot >= 0:
                 self._record.end(job.slot)
         self._record.become("draining", f"replaced: {name} blocked it")
+        end_descendants()
+        os._exit(EXIT_REPLACE)
+
+    def without_descriptors(self, text: str) -> None:
+        """Nobody can be told anything any more. Does not return.
+
+        The broker finds out by itself, as after a crash: what was not acknowledged comes again.
+        """
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        with suppress(OSError):
+            os.write(2, f"{now} ERROR {self._replica}[{os.getpid()}] {text}\n".encode())
         end_descendants()
         os._exit(EXIT_REPLACE)
 

@@ -56,6 +56,7 @@ class LoopParts:
         self.listeners: list[TaskListener] = []
         self.inflight = InFlight(record)
         self.revoked = Revoked(options.record_path and options.record_path.with_suffix(".revoked"))
+        self.revoked.learn()
         self.settlement = Settlement(channel, replica=options.replica)
         self.redelivery = Redelivery(channel)
         self.admission = Admission(application, options.spec.task, deaths=_deaths(options))

@@ -86,10 +86,8 @@ class Settlement:
         if dead_letters == "none":
             self.ack(job)
             return
-        by_broker = dead_letters == "broker" or (
-            dead_letters is None and self._channel.keeps_rejected(job.delivery.queue)
-        )
-        if by_broker and not job.acked:
+        by_default = dead_letters is None and self._channel.keeps_rejected(job.delivery.queue)
+        if (dead_letters == "broker" or by_default) and not job.acked:
             job.acked = True
             debt = partial(self._channel.reject, (job.delivery,))
             if self.lost is not None or not self._attempt(debt):

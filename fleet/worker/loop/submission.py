@@ -33,7 +33,8 @@ def _nothing() -> None:
 class Submission:
     """``done``: what the pool has finished and is not settled yet.
 
-    ``before_inline`` is called before the main thread goes into a task; while it is there, ``lock`` is free.
+    ``before_inline`` is called before the main thread goes into a task, ``after_inline`` when it is back; while it is
+    there, ``lock`` is free.
     """
 
     def __init__(self, pool: BasePool, inflight: InFlight, *, lock: threading.RLock) -> None:
@@ -43,6 +44,7 @@ class Submission:
         self.is_inline = pool.name in INLINE_POOLS
         self.done: deque[tuple[Job, Handle]] = deque()
         self.before_inline: Callable[[], object] = _nothing
+        self.after_inline: Callable[[], object] = _nothing
 
     def submit(
         self, job: Job, target: Any, arguments: tuple[Any, ...], *, soft: float | None, hard: float | None
@@ -70,6 +72,7 @@ class Submission:
         except KeyboardInterrupt:
             log.error("Task %s[%s] raised KeyboardInterrupt", job.call.name, job.call.id)
         finally:
+            self.after_inline()
             self._lock.acquire()
             self._inflight.inline_job = None
 
