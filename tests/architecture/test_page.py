@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from docs.draw_architecture import PICTURE, picture
-
 from tests.architecture.imports import ROOT, folders
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text()

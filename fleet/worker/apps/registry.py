@@ -14,7 +14,7 @@ from fleet import signals
 from fleet.broker.message import BadMessage, Payload, payload_of
 from fleet.tasks import CURRENT, Current, Retry, Task, Tasks
 from fleet.worker.apps import registry_signals
-from fleet.worker.task.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.task.call import SHUTDOWNS, Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.task.listeners import TaskListener
 from pools.errors import HardTimeLimit, SoftTimeLimit, Terminated
 from pools.traits import TRAITS
@@ -61,6 +61,10 @@ class RegistryApplication:
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
         """Only what the manifest says."""
         return {} if visibility_timeout_seconds is None else {"visibility_timeout": visibility_timeout_seconds}
+
+    def child_limits(self) -> ChildLimits:
+        """None: the manifest sets them."""
+        return ChildLimits()
 
     def rate_limits(self) -> Mapping[str, object]:
         """None: the manifest sets them."""
