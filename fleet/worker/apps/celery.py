@@ -64,7 +64,7 @@ class CeleryApplication:
         signals.worker_init.send(sender=self._worker)
         let_the_app_log()
         app.finalize()
-        for text in warnings_for(app, transport=scheme(broker_url)):
+        for text in warnings_for(app, transport=scheme(broker_url), pool=pool):
             log.warning("%s", text)
         signals.celeryd_after_setup.send(sender=node, instance=self._worker, conf=app.conf)
 

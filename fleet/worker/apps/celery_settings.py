@@ -77,7 +77,8 @@ SETTINGS = (
         "task_default_queue task_default_routing_key task_eager_propagates task_ignore_result "
         "task_inherit_parent_priority task_protocol task_publish_retry task_publish_retry_policy "
         "task_remote_tracebacks task_repr_maxlevels task_routes task_send_sent_event task_serializer "
-        "task_store_eager_result task_store_errors_even_if_ignored task_track_started broker_pool_limit broker_pool_acquire_timeout",
+        "task_store_eager_result task_store_errors_even_if_ignored task_track_started "
+        "broker_pool_limit broker_pool_acquire_timeout",
         "what a task sends and stores; which queues a group consumes is in its manifest",
     ),
     _row(
@@ -243,12 +244,16 @@ HOOKS = (
 _LISTS = (("setting", SETTINGS), ("transport option", TRANSPORT_OPTIONS), ("hook", HOOKS))
 _SILENT = frozenset({"broker_url"})
 """What nearly every app sets for its producers."""
+_OF_CHILDREN = ("worker_max_tasks_per_child", "worker_max_memory_per_child")
 _OWN_REQUEST, _OWN_STRATEGY = "celery.worker.request:Request", "celery.worker.strategy:default"
 
 
-def warnings_for(app: Any, *, transport: str) -> Iterator[str]:
+def warnings_for(app: Any, *, transport: str, pool: str) -> Iterator[str]:
     """What this app asks for that has no effect here, one sentence each. transport: the scheme of the broker's URL."""
     changed: Mapping[str, Any] = app.conf.table(with_defaults=False)
+    for name in _OF_CHILDREN if pool != "prefork" else ():
+        if changed.get(name):
+            yield f"the app's setting {name} has no effect in this worker: the {pool} pool has no children"
     for row, name in _without_effect(SETTINGS):
         if name in changed and name not in _SILENT and changed[name] != _default(name):
             yield _sentence("setting", name, row)

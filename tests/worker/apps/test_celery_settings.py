@@ -42,8 +42,8 @@ def test_the_page_shows_the_list_of_today() -> None:
     assert text == with_current_table(text), "run: python -m fleet.worker.apps.celery_settings docs/worker.md"
 
 
-def warned(app: Celery, transport: str = "redis") -> list[str]:
-    return list(warnings_for(app, transport=transport))
+def warned(app: Celery, transport: str = "redis", pool: str = "prefork") -> list[str]:
+    return list(warnings_for(app, transport=transport, pool=pool))
 
 
 def plain_app() -> Celery:
@@ -69,6 +69,14 @@ def test_what_is_always_so_is_not_worth_a_warning(name: str) -> None:
     app = plain_app()
     app.conf[name] = True
     assert warned(app) == []
+
+
+@pytest.mark.parametrize("name", ["worker_max_tasks_per_child", "worker_max_memory_per_child"])
+def test_limits_of_children_are_named_where_a_pool_has_none(name: str) -> None:
+    app = plain_app()
+    app.conf[name] = 100
+    assert warned(app, pool="prefork") == []
+    assert "the threads pool has no children" in warned(app, pool="threads")[0]
 
 
 def test_a_default_that_is_written_down_is_no_difference() -> None:
