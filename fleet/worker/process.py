@@ -40,6 +40,7 @@ from fleet.worker.loop.thread_watch import ThreadWatch
 from fleet.worker.options import WorkerOptions, with_queues
 from fleet.worker.os_signals import SignalBox
 from fleet.worker.process_state import ProcessState
+from fleet.worker.task.call import ChildLimits
 from pools import BasePool, EventLoop, pool_class
 from pools.errors import PoolError, PoolUnavailable
 from pools.patching import GREEN
@@ -211,12 +212,13 @@ class Worker:
 
     def _make_pool(self) -> BasePool:
         spec = self.options.spec.pool
+        of_app = self.application.child_limits() if spec.type == "prefork" else ChildLimits()
         options: dict[str, Any] = {
             "initializer": execution.prepare,
             "initargs": (self.options.spec.app, self.node),
             "finalizer": execution.finish,
-            "max_tasks_per_child": spec.max_tasks_per_child,
-            "max_memory_per_child_bytes": spec.max_memory_per_child_bytes,
+            "max_tasks_per_child": spec.max_tasks_per_child or of_app.tasks,
+            "max_memory_per_child_bytes": spec.max_memory_per_child_bytes or of_app.memory_bytes,
             "max_age_per_child_seconds": spec.max_age_per_child_seconds,
             "start_method": spec.start_method,
         }

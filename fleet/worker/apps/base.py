@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fleet.worker.task.call import Call, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.task.call import Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
 
 if TYPE_CHECKING:
     from fleet.worker.task.listeners import TaskListener
@@ -126,6 +126,10 @@ class Application(Protocol):
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
         """kombu's options for the broker."""
+        ...
+
+    def child_limits(self) -> ChildLimits:
+        """When a child of a prefork pool is replaced, where the manifest says nothing."""
         ...
 
     def rate_limits(self) -> Mapping[str, object]:

@@ -17,13 +17,15 @@ from celery._state import _set_task_join_will_block, set_default_app
 from celery.app.trace import TraceInfo, build_tracer, setup_worker_optimizations
 from celery.exceptions import InvalidTaskError, Reject
 
+from fleet.broker.connection import scheme
 from fleet.broker.message_body import BadMessage, Payload, payload_of
 from fleet.worker.apps.celery_coroutines import let_body_finish
 from fleet.worker.apps.celery_ends import NOTHING, EndedTask, error_of, request_of
 from fleet.worker.apps.celery_queues import AppQueues
 from fleet.worker.apps.celery_remote import CeleryRemote
+from fleet.worker.apps.celery_settings import warnings_for
 from fleet.worker.apps.celery_signals import Sender, SignalListener, let_the_app_log
-from fleet.worker.task.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.task.call import SHUTDOWNS, Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.task.listeners import TaskEvent, TaskListener
 from pools.errors import SoftTimeLimit
 from pools.traits import TRAITS
@@ -65,6 +67,8 @@ class CeleryApplication:
         signals.worker_init.send(sender=self._worker)
         let_the_app_log()
         app.finalize()
+        for text in warnings_for(app, transport=scheme(broker_url), pool=pool):
+            log.warning("%s", text)
         signals.celeryd_after_setup.send(sender=node, instance=self._worker, conf=app.conf)
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
@@ -73,6 +77,11 @@ class CeleryApplication:
         if visibility_timeout_seconds is not None:
             options["visibility_timeout"] = visibility_timeout_seconds
         return options
+
+    def child_limits(self) -> ChildLimits:
+        """``worker_max_tasks_per_child`` and ``worker_max_memory_per_child``, which Celery counts in KiB."""
+        tasks, kibibytes = self.app.conf.worker_max_tasks_per_child, self.app.conf.worker_max_memory_per_child
+        return ChildLimits(int(tasks) if tasks else None, int(kibibytes) * 1024 if kibibytes else None)
 
     def rate_limits(self) -> Mapping[str, object]:
         """``rate_limit`` of the tasks, which falls back to the app's."""
@@ -134,6 +143,7 @@ class CeleryApplication:
             soft_time_limit_seconds=task.soft_time_limit,
             dead_on_failure=not _flag(task, "acks_on_failure"),
             requeue_on_timeout=not _flag(task, "acks_on_timeout"),
+            again_after_crash=task.reject_on_worker_lost is not False,
         )
 
     def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:

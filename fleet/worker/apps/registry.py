@@ -15,7 +15,7 @@ from fleet.broker.message import retries_in
 from fleet.broker.message_body import BadMessage, Payload, payload_of
 from fleet.tasks import CURRENT, Current, Retry, Task, Tasks
 from fleet.worker.apps import registry_signals
-from fleet.worker.task.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.task.call import SHUTDOWNS, Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.task.listeners import TaskListener
 from pools.errors import HardTimeLimit, SoftTimeLimit, Terminated
 from pools.traits import TRAITS
@@ -62,6 +62,10 @@ class RegistryApplication:
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
         """Only the manifest's visibility timeout."""
         return {} if visibility_timeout_seconds is None else {"visibility_timeout": visibility_timeout_seconds}
+
+    def child_limits(self) -> ChildLimits:
+        """None: the manifest sets them."""
+        return ChildLimits()
 
     def rate_limits(self) -> Mapping[str, object]:
         """Empty: the manifest sets them."""

@@ -84,7 +84,8 @@ class Admission:
             return Verdict("end", "revoked", "revoked")
         if job.expires_at and now > job.expires_at:
             return Verdict("end", "expired", f"expired {now - job.expires_at:.1f} s ago")
-        if job.delivery.attempts >= self.policy_of_manifest.max_attempts:
+        most = self.policy_of_manifest.max_attempts if job.policy.again_after_crash else 1
+        if job.delivery.attempts >= most:
             return Verdict("end", "lost", f"its process died {job.delivery.attempts} times while it ran")
         return LATER if job.due > now else RUN
 

@@ -138,6 +138,8 @@ class Completion:
         self.conclude(job, self._application.after_end(job.call, job.ending, job.detail))
 
     def _may_crash_again(self, job: Job) -> bool:
+        if not job.policy.again_after_crash:
+            return False
         return not job.acked and job.delivery.attempts + 1 < self._policy_of_manifest.max_attempts
 
     def _end_by(self, job: Job, error: BaseException, *, abandoned: bool) -> None:
