@@ -238,6 +238,7 @@ def in_ci(example: Example) -> None:
 
 def main() -> int:
     """The whole story; the exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     example = Example()
     steps = (publish, scale, broken_manifest, broken_code, force_push, by_hand, in_ci)
     try:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fleet.errors import FleetError, ManifestError, Problem
 from fleet.operate.sync import git, refs
-from fleet.operate.sync.checkouts import Checkouts
 from fleet.operate.sync.conditions import Condition, Stage
+from fleet.operate.sync.definition import Access
 from fleet.operate.sync.models import FleetSource
 from fleet.operate.sync.reconcile import problem_documents
+from fleet.operate.sync.revisions import Revisions
 from fleet.operate.sync.source import follows_of, remote_of
 from fleet.operate.sync.state import Fetched, SourcePlaces, read_fetched, read_orders, write
 
@@ -38,36 +38,25 @@ class Stopped(Exception):
         self.problems = problems
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
-    """What it takes to get at the repository and to check signatures; files are absolute."""
-
-    remote: git.Access
-    allowed_signers: str = ""
-    gpg_keys: str = ""
-
-
 class Fetching:
-    """The loop of one source. ``read``: makes of a commit whatever must hold, and gives the fleet's name."""
+    """The loop of one source."""
 
     def __init__(
         self,
         source: FleetSource,
         places: SourcePlaces,
         *,
+        revisions: Revisions,
         access: Callable[[], Access],
-        read: Callable[[str, str], str],
         now: Callable[[], float],
     ) -> None:
         self.source = source
         self.places = places
         self.follows = follows_of(source.spec.git)
         self.remote = remote_of(source.spec.git)
-        spec = source.spec.git
-        self.repository = git.Repository(places.repository, spec.timeout, spec.max_size)
-        self.checkouts = Checkouts(places.checkouts, self.repository, spec.max_size)
+        self.revisions = revisions
+        self.repository = revisions.repository
         self._access = access
-        self._read = read
         self._now = now
 
     @property
@@ -205,8 +194,8 @@ class Fetching:
 
     def _validate(self, state: Fetched, choice: refs.Choice) -> str:
         try:
-            self.checkouts.make(choice.commit)
-            return self._named(state, self._read(choice.commit, choice.name.removeprefix("refs/heads/")))
+            wanted = self.revisions.manifest(choice.commit, branch=choice.name.removeprefix("refs/heads/"))
+            return self._named(state, wanted.name)
         except ManifestError as error:
             lines = "\n".join(str(one) for one in error.problems)
             told = FleetError(f"commit {choice.commit[:12]}: {lines}")
@@ -236,27 +225,3 @@ class _Progress(Exception):
         super().__init__(str(cause))
         self.state = state
         self.cause = cause
-
-
-def texts_of(repository: git.Repository, commit: str, paths: list[str]) -> list[tuple[str, bytes]]:
-    """The manifest files of a commit. Raises ManifestError for every path that is not a file there."""
-    entries = {entry.path: entry for entry in repository.tree(commit)}
-    problems, texts = [], []
-    for path in paths:
-        entry = entries.get(path)
-        if entry is None:
-            is_folder = any(name.startswith(f"{path}/") for name in entries)
-            what = "is a folder; name the files in it" if is_folder else "is not in the repository"
-            problems.append(Problem(path, 0, 0, "", f"it {what}", "see spec.git.paths of the source"))
-        elif not entry.mode.startswith("100"):
-            problems.append(Problem(path, 0, 0, "", "it is no regular file", "name the file itself"))
-        else:
-            texts.append((path, repository.blob(entry.object_id)))
-    if problems:
-        raise ManifestError(problems)
-    return texts
-
-
-def absolute(path: str, folder: Path) -> str:
-    """A path in a source's own file, from that file's folder."""
-    return os.path.normpath(os.path.join(folder, os.path.expanduser(path)))

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from fleet.errors import FleetError, Interrupted, LockHeld, NotReady, Refused, RolloutFailed
-from fleet.inputs import secrets
-from fleet.inputs.manifest import LoadedManifest
-from fleet.operate.sync import git, ownership
+from fleet.operate.sync import ownership
 from fleet.operate.sync.conditions import Condition, Stage, State
-from fleet.operate.sync.fetching import Access, Fetching, absolute, texts_of
+from fleet.operate.sync.definition import Definition
+from fleet.operate.sync.fetching import Fetching
 from fleet.operate.sync.models import FleetSource
 from fleet.operate.sync.orders import suspension_by_hand
-from fleet.operate.sync.reconcile import LocalTarget, Look, environment, read, with_release
-from fleet.operate.sync.releases import Releases, key_of
+from fleet.operate.sync.reconcile import LocalTarget, Look
+from fleet.operate.sync.revisions import Revisions
 from fleet.operate.sync.source import moment, openings_of
 from fleet.operate.sync.state import (
     Fetched,
@@ -30,42 +27,6 @@ from fleet.operate.sync.state import (
 )
 from fleet.operate.sync.verdict import Situation, Verdict, at, decide
 from fleet.operate.sync.windows import next_opening, open_until
-
-
-@dataclass(frozen=True, slots=True)
-class Definition:
-    """A source and the folder its own file is in, from which relative paths in it start."""
-
-    source: FleetSource
-    folder: Path
-
-    def access(self) -> Access:
-        """What it takes to get at the repository, secrets read now. Raises FleetError."""
-        spec = self.source.spec.git
-        auth, verify = spec.auth, spec.verify
-        token = self.secret(auth.token.secret) if auth.token is not None else ""
-        remote = git.Access(
-            ssh_key=self._file(auth.ssh_key.file) if auth.ssh_key else "",
-            known_hosts=self._file(auth.known_hosts.file) if auth.known_hosts else "",
-            username=auth.username or "git",
-            token=token,
-            ca_file=self._file(auth.ca_file.file) if auth.ca_file else "",
-        )
-        signers = self._file(verify.ssh.allowed_signers) if verify is not None and verify.ssh is not None else ""
-        keys = self._file(verify.gpg.keys) if verify is not None and verify.gpg is not None else ""
-        return Access(remote, signers, keys)
-
-    def secret(self, name: str) -> str:
-        """The value of a declared secret. Raises FleetError."""
-        declared = self.source.spec.secrets
-        return secrets.resolve(declared, folder=self.folder, environ=environment(), only=[name])[name]
-
-    def _file(self, path: str) -> str:
-        place = absolute(path, self.folder)
-        if not Path(place).is_file():
-            raise FleetError(f"there is no file {place}", hint="see auth and verify of the source")
-        return place
-
 
 APPLIED = "refs/fleet/applied"
 BASE = "refs/fleet/base"
@@ -87,49 +48,11 @@ class Following:
         self.source = definition.source
         self.places = places
         self.target = target
-        self.fetching = Fetching(self.source, places, access=definition.access, read=self._name_of, now=now)
+        self.revisions = Revisions(self.source, places)
+        self.fetching = Fetching(self.source, places, revisions=self.revisions, access=definition.access, now=now)
         self.owner = ownership.of_source(self.source.name, self.fetching.mark)
-        self.releases = Releases(places.releases, environment())
         self._now = now
         self._adopt = adopt
-        self._tidied = ("", "", "")
-
-    def prepare(self) -> None:
-        """Put right what a killed process left behind. The source's lock must be held."""
-        self.places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.fetching.repository.prepare()
-        self.fetching.checkouts.sweep()
-
-    # --- what a commit says
-
-    def manifest(self, commit: str, *, base: str = "", branch: str = "") -> LoadedManifest:
-        """The manifest of a commit, its release made. ``base``: the commit in whose checkout relative paths start."""
-        paths = self.source.spec.git.paths
-        checkouts = self.fetching.checkouts
-        folder = checkouts.make(base or commit) / posixpath.dirname(paths[0])
-        loaded = read(
-            texts_of(self.fetching.repository, commit, paths),
-            base=str(folder),
-            address=self.source.spec.git.url,
-            commit=commit,
-            branch=branch,
-            environ=environment(),
-        )
-        asked = loaded.manifest.spec.release.source
-        if asked is None:
-            return loaded
-        key = key_of(asked, checkouts.check(commit))
-        return with_release(loaded, self.releases.make(asked, key=key, checkout=checkouts.make(commit)))
-
-    def _name_of(self, commit: str, branch: str) -> str:
-        return self.manifest(commit, branch=branch).name
-
-    def _base_for(self, commit: str, state: Reconciled) -> str:
-        """The commit whose checkout stays the base: the one in use, while nothing but manifests changed since."""
-        if not state.base or not self.fetching.repository.resolve(state.base):
-            return commit
-        mark, paths = self.fetching.checkouts.code_mark, self.source.spec.git.paths
-        return state.base if mark(state.base, but=paths) == mark(commit, but=paths) else commit
 
     # --- a look
 
@@ -146,19 +69,21 @@ class Following:
             state = self._failed(state, "Planned", error, verdict.deploy or verdict.preview or verdict.heal or "")
         state = replace(state, looked_at=self._now())
         write(self.places.reconciled, state)
-        self._tidy(state, fetched)
+        in_use = (state.applied, state.base, fetched.good)
+        self.revisions.tidy(in_use, reached=(state.attempted, fetched.seen))
         return state
 
     def _act(self, verdict: Verdict, state: Reconciled, fetched: Fetched, interrupted: Callable[[], int]) -> Reconciled:
         if verdict.deploy:
             return self._deploy(verdict.deploy, state, fetched, interrupted)
+        failures = state.failures
         if verdict.preview and verdict.preview != state.previewed:
             state = self._preview(verdict.preview, state)
         if kept := verdict.heal or verdict.watch:
             state = self._keep(kept, state, interrupted, may_change=bool(verdict.heal))
         if verdict.reason and not (verdict.reason == "RolloutFailed" and not state.applied):
             state = self._waits(verdict, state)
-        return replace(state, failures=0)
+        return state if state.failures > failures else replace(state, failures=0)
 
     def _situation(self, fetched: Fetched, state: Reconciled, orders: Orders) -> Situation:
         spec, now = self.source.spec, self._now()
@@ -181,7 +106,8 @@ class Following:
         ready = state.conditions.get("Ready")
         if ready.state == "False" and verdict.reason == "RolloutFailed":
             return state
-        return self._said(state, "Ready", "Unknown", verdict.reason, verdict.message, verdict.preview or state.applied)
+        value: State = "False" if verdict.reason == "RolloutPaused" else "Unknown"
+        return self._said(state, "Ready", value, verdict.reason, verdict.message, verdict.preview or state.applied)
 
     # --- deploy, preview, keep
 
@@ -192,17 +118,17 @@ class Following:
             write(self.places.orders, replace(orders, approved="", approved_by=""))
 
     def _preview(self, commit: str, state: Reconciled) -> Reconciled:
-        loaded = self.manifest(commit, base=self._base_for(commit, state))
+        loaded = self.revisions.manifest(commit, base=self.revisions.base_for(commit, state.base))
         look = self.target.look(loaded, prune=self.source.spec.prune)
         state = self._planned(replace(state, previewed=commit, fleet=loaded.name), commit, look)
         self.target.write_audit(loaded.name, self._entry("sync.planned", commit, look.summary))
         return state
 
     def _deploy(self, commit: str, state: Reconciled, fetched: Fetched, interrupted: Callable[[], int]) -> Reconciled:
-        base = self._base_for(commit, state)
-        loaded = self.manifest(commit, base=base)
-        self.fetching.repository.keep(APPLIED, commit)
-        self.fetching.repository.keep(BASE, base)
+        base = self.revisions.base_for(commit, state.base)
+        loaded = self.revisions.manifest(commit, base=base)
+        self.revisions.repository.keep(APPLIED, commit)
+        self.revisions.repository.keep(BASE, base)
         state = replace(state, attempted=commit, fleet=loaded.name, failed="", is_paused=False)
         write(self.places.reconciled, state)
         self._take_approval(commit)
@@ -241,7 +167,7 @@ class Following:
 
     def _keep(self, commit: str, state: Reconciled, interrupted: Callable[[], int], *, may_change: bool) -> Reconciled:
         """Compare the fleet with what was applied, and put it right where that is allowed."""
-        loaded = self.manifest(commit, base=state.base)
+        loaded = self.revisions.manifest(commit, base=state.base)
         self.target.check_owner(loaded.name, self.owner, adopt=False)
         look = self.target.look(loaded, prune=self.source.spec.prune)
         differs = look.differs
@@ -304,26 +230,6 @@ class Following:
 
     def _entry(self, event: str, commit: str, message: str) -> dict[str, str]:
         return {"event": event, "source": self.source.name, "commit": commit, "reason": message}
-
-    def _tidy(self, state: Reconciled, fetched: Fetched) -> None:
-        """Old checkouts and releases go. What the running fleet may need stays."""
-        if self._tidied == (state.applied, fetched.good, fetched.seen):
-            return
-        self._tidied = (state.applied, fetched.good, fetched.seen)
-        self.fetching.checkouts.tidy({state.base, state.applied, state.attempted, fetched.good, fetched.seen})
-        needed, keep = set(), 3
-        for commit in {state.applied, fetched.good} - {""}:
-            try:
-                texts = texts_of(self.fetching.repository, commit, self.source.spec.git.paths)
-                asked = read(
-                    texts, base="/", address="", commit=commit, branch="", environ=environment()
-                ).manifest.spec.release.source
-            except FleetError:
-                return  # not known which are needed: all stay
-            if asked is not None:
-                needed.add(key_of(asked, self.fetching.repository.tree(commit)))
-                keep = max(keep, asked.keep)
-        self.releases.tidy(needed, keep=keep)
 
 
 def reason_of(error: FleetError) -> str:

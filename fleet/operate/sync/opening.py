@@ -10,7 +10,8 @@ from fleet import settings
 from fleet.core.manifest.tree import Source
 from fleet.errors import UsageError
 from fleet.operate.sync import overview
-from fleet.operate.sync.following import Definition, Following
+from fleet.operate.sync.definition import Definition
+from fleet.operate.sync.following import Following
 from fleet.operate.sync.forges import Forge, forge
 from fleet.operate.sync.receiver import Receiver
 from fleet.operate.sync.reconcile import LocalTarget, environment

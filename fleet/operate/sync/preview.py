@@ -13,9 +13,9 @@ from fleet.core.plan import Action, Plan
 from fleet.core.planning.plan_text import text
 from fleet.errors import UsageError
 from fleet.operate.sync import offline
-from fleet.operate.sync.fetching import texts_of
 from fleet.operate.sync.git import Repository
 from fleet.operate.sync.releases import key_of
+from fleet.operate.sync.revisions import texts_of
 
 MOST_ROWS = 200
 

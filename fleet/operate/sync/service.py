@@ -60,7 +60,7 @@ class Service:
 
     def once(self, *, interrupted: Callable[[], int]) -> tuple[Fetched, Reconciled]:
         """One look of each loop, in order."""
-        self.following.prepare()
+        self.following.revisions.prepare()
         fetched = self.following.fetching.look()
         reconciled = self.following.look(interrupted=interrupted)
         with contextlib.suppress(FleetError):
@@ -71,8 +71,8 @@ class Service:
 
     def run(self, *, interrupted: Callable[[], int]) -> None:
         """Until ``stop`` is set. The fleet is looked after in this thread, the repository in another."""
-        self.following.prepare()
-        self.following.fetching.repository.is_over = self.stop.is_set
+        self.following.revisions.prepare()
+        self.following.revisions.repository.is_over = self.stop.is_set
         threads = [
             threading.Thread(target=self._loop, args=(self._fetch_look, self._look_now), name="fetch", daemon=True),
             threading.Thread(target=self._loop, args=(self._tell_look, self._tell_now), name="tell", daemon=True),

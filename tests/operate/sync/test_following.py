@@ -226,7 +226,7 @@ def broken_push(place: Place, upstream: Upstream, policy: str) -> tuple[str, str
     bad = upstream.publish(text.replace("1000", "1001"))
     loops = place.following()
     loops.fetching.look()
-    look = loops.target.look(loops.manifest(bad, base=good), prune=False)
+    look = loops.target.look(loops.revisions.manifest(bad, base=good), prune=False)
     for step in look.change.plan.changes:
         if step.target is not None:
             place.world.break_starts(step.target.digest)
@@ -256,6 +256,7 @@ def test_a_rollout_that_is_paused_waits_for_a_person_or_a_new_commit(place: Plac
     calls = list(place.world.calls)
     _, state = place.look()
     assert place.world.calls == calls
+    assert ready(state) == ("False", "RolloutPaused")
     fixed = upstream.publish(manifest(2))
     _, state = place.look()
     assert (state.applied, state.failed) == (fixed, "")

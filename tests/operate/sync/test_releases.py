@@ -12,6 +12,7 @@ import pytest
 from fleet.operate.sync.releases import unpinned
 from tests.operate.sync.worlds import Place, Upstream, manifest
 
+pytestmark = pytest.mark.timeout(400)  # pip on a busy machine
 RELEASE = "  release: {source: {path: app, installer: pip}}\n  groups:"
 
 
@@ -117,14 +118,12 @@ def test_a_build_that_was_killed_is_made_again(place: Place, code: Upstream) -> 
 
 
 def test_only_so_many_releases_are_kept(place: Place, code: Upstream) -> None:
-    for version in ("a", "b", "c", "d"):
+    for version in ("a", "b"):
         code.write("app/shop.py", f"import paints  # {version}\n")
         code.publish(with_release(1, keep=1))
         place.look()
     [(workdir, _)] = workdirs(place)
-    kept = sorted(path.name for path in place.places.releases.iterdir())
-    assert Path(workdir).parent.name in kept
-    assert len(kept) <= 3
+    assert [path.name for path in place.places.releases.iterdir()] == [Path(workdir).parent.name]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fleet.errors import FleetError
-from fleet.operate.sync.following import Definition
+from fleet.operate.sync.definition import Definition
 from fleet.operate.sync.forges import ForgeError, GitHub, GitLab, forge
 from fleet.operate.sync.opening import service
 from fleet.operate.sync.reconcile import LocalTarget

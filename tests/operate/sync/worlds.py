@@ -12,7 +12,8 @@ from typing import Any
 from fleet.backends.memory import MemoryBackend
 from fleet.core.manifest.tree import Source
 from fleet.operate.local_fleet import LocalFleet
-from fleet.operate.sync.following import Definition, Following
+from fleet.operate.sync.definition import Definition
+from fleet.operate.sync.following import Following
 from fleet.operate.sync.reconcile import LocalTarget
 from fleet.operate.sync.source import parse
 from fleet.operate.sync.state import Fetched, Reconciled, SourcePlaces
@@ -127,7 +128,7 @@ class Place:
         loops = Following(
             Definition(source, self.root), self.places, target=target, now=lambda: self.clock, adopt=adopt
         )
-        loops.prepare()
+        loops.revisions.prepare()
         return loops
 
     def look(self, **fields: Any) -> tuple[Fetched, Reconciled]:
