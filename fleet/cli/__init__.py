@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from types import FrameType
 from typing import NoReturn
 
@@ -59,7 +60,7 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _document(argv: Sequence[str], error: FleetError) -> None:
-    """With ``-o json`` a failure is one document on stdout too, unless the verb has printed its own before it failed."""
+    """With ``-o json`` a failure is one document on stdout too, unless the verb has printed its own before."""
     if not _asks_for_json(argv):
         return
     from fleet.cli.output import Output, error_document
@@ -73,7 +74,7 @@ def _document(argv: Sequence[str], error: FleetError) -> None:
 
 def _asks_for_json(argv: Sequence[str]) -> bool:
     """By the words alone: the failure may be that they cannot be parsed."""
-    pairs = zip(argv, argv[1:], strict=False)
+    pairs = pairwise(argv)
     return ("-ojson" in argv or "--output=json" in argv) or any(
         flag in ("-o", "--output") and value == "json" for flag, value in pairs
     )

@@ -20,7 +20,7 @@ JSON_VERBS = sorted(verb for verb in VERBS if takes_json(verb))
 
 @pytest.mark.parametrize("verb", JSON_VERBS)
 def test_a_mistake_is_one_document_on_stdout(desk: Desk, verb: str) -> None:
-    said = desk.fleet(verb, "--no-such-flag", "-o", "json", code=64)
+    said = desk.fleet(verb, "word", "--no-such-flag", "-o", "json", code=64)
     error = said.json["error"]
     assert error.keys() == {"code", "message", "hint", "problems"}
     assert error["code"] == "usage_error"
