@@ -150,8 +150,6 @@ from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
 name = os.environ["QUEUE"]
-app.conf.task_queue_max_priority = 7
-app.conf.task_default_queue_type = "classic"
 app.conf.task_create_missing_queue_type = "quorum"
 app.conf.task_queues = [
     Queue(name, Exchange(name + ".x", type="topic"), routing_key="to." + name),
@@ -203,7 +201,14 @@ def test_queues_are_declared_as_the_app_itself_would(queues_shop: CeleryShop) ->
     name = shop.queue
     worker = worker_of(shop, "shop.0", name, f"{name}.missing")
     topic = kombu.Exchange(f"{name}.x", type="topic")
-    declared_as(shop, kombu.Queue(name, topic, routing_key=f"to.{name}", queue_arguments={"x-max-priority": 7}))
+    declared_as(
+        shop,
+        kombu.Queue(
+            name,
+            topic,
+            routing_key=f"to.{name}",
+        ),
+    )
     with kombu.Connection(shop.url) as connection:
         found = kombu.Queue(f"{name}.missing")(connection.channel()).queue_declare(passive=True)
         assert found.queue == f"{name}.missing"
@@ -217,7 +222,7 @@ def test_every_worker_gets_a_broadcast(queues_shop: CeleryShop) -> None:
     shop = queues_shop
     news = f"{shop.queue}.news"
     workers = [worker_of(shop, f"shop.{number}", news, pool="threads") for number in range(2)]
-    shop.app.send_task("capp.heard", exchange=kombu.Exchange(news, type="fanout"), routing_key="")
+    shop.app.send_task("capp.heard", exchange=kombu.Exchange(news, type="fanout"), routing_key="any")
     eventually(lambda: sum(line.startswith("heard") for line in shop.lines()) == 2)
     for worker in workers:
         assert worker.term() == 0
@@ -269,3 +274,56 @@ def test_revoke_is_stored_at_once_and_known_to_replicas_that_start_later(shop: C
     assert first.term() == 0
     assert second.term() == 0
     assert "it ran" not in shop.lines()
+
+
+PROCESS = """
+import signal, sys
+
+
+@app.task
+def spoils():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    sys.stderr.close()
+    sys.stdout.close()
+
+
+@app.task
+def closes():
+    sys.stderr.close()
+    sys.stdout.close()
+
+
+@app.task(ignore_result=True)
+def forks():
+    os.fork()
+"""
+
+
+@pytest.mark.parametrize(("pool", "task"), [("solo", "spoils"), ("threads", "closes")])
+def test_what_a_task_does_to_its_process_is_put_back(redis_url: str, short_tmp: Path, pool: str, task: str) -> None:
+    shop = CeleryShop(short_tmp, redis_url, redis_url)
+    (short_tmp / "capp.py").write_text(APP + PROCESS)
+    try:
+        worker = worker_of(shop, "shop.0", shop.queue, pool=pool)
+        shop.send(task).get(**WAIT)
+        assert shop.send("add", 1, 1).get(**WAIT) == 2
+        assert worker.term() == 0
+        assert "draining -> stopped" in worker.log()
+    finally:
+        shop.close()
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_fork_that_comes_back_from_its_task_ends(redis_url: str, short_tmp: Path, pool: str) -> None:
+    shop = CeleryShop(short_tmp, redis_url, redis_url)
+    (short_tmp / "capp.py").write_text(APP + PROCESS)
+    try:
+        worker = worker_of(shop, "shop.0", shop.queue, pool=pool)
+        shop.send("forks")
+        eventually(lambda: "the child came back from it" in worker.log())
+        assert shop.send("add", 1, 1).get(**WAIT) == 2
+        assert worker.term() == 0
+    finally:
+        shop.close()
