@@ -23,6 +23,7 @@ from fleet.core.expand.specs import kind_of, secrets_of
 from fleet.core.manifest.models import Group, Manifest
 from fleet.errors import FleetError
 from fleet.inputs import machine, secrets
+from fleet.inputs.code import code_of
 from fleet.inputs.git import commit_of
 from fleet.inputs.manifest import LoadedManifest
 from fleet.inputs.secrets import SecretError
@@ -47,11 +48,12 @@ def desired_of(
 def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *, redis_server: str = "") -> Facts:
     """What the edges find out before planning.
 
-    Of a manifest that brings its pins only secrets, the commit and fleet's own programs are looked at again: their
-    values are today's whatever they were. Raises FleetError where what is pinned is not there any more.
+    Of a manifest that brings its pins only secrets, the code in its folder and fleet's own programs are looked at
+    again: they are today's whatever they were. Raises FleetError where what is pinned is not there any more.
     """
     own_broker = loaded.manifest.spec.broker == "embedded"
     facts = _resolved(loaded) if loaded.pins is None else _checked(loaded, loaded.pins)
+    folder = Path(_place(loaded, facts)[0])
     return replace(
         facts,
         own_python=sys.executable,
@@ -59,7 +61,8 @@ def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *,
         embedded_url=embedded.url(places) if own_broker else "",
         embedded_command=embedded.command(places, embedded.server(places, setting=redis_server)) if own_broker else (),
         secrets=secrets.fingerprints(values, key=secrets.fleet_key(places.key)) if values else {},
-        commit=commit_of(Path(_place(loaded, facts)[0])).get("sha", ""),
+        commit=commit_of(folder).get("sha", ""),
+        code=code_of(folder, loaded.manifest.spec.release.watch or "off"),
     )
 
 
