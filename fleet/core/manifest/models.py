@@ -318,8 +318,8 @@ class Release(Model):
     revision: str | None = Field(default=None, description="any text; when it changes, workers are replaced")
     watch: Literal["commit", "content", "off"] | None = Field(
         default=None,
-        description="replace workers when the code at the same path is another: by the commit of the checkout around the"
-        " working folder, or by its source files; then another version of fleet replaces them too; default: off",
+        description="replace workers when the code at the same path is another: by the commit of the checkout around"
+        " the working folder, or by its source files; then another version of fleet replaces them too; default: off",
     )
 
 
