@@ -95,7 +95,8 @@ class WorkerSpec:
 
     What forces a restart when it changes is in :func:`digest`; the rest is applied in place.
     ``env`` and ``secret_env`` are sorted tuples; ``secret_env`` holds (variable, secret name, keyed fingerprint), so
-    that a rotated secret changes the digest while its value stays out of plans and logs.
+    that a rotated secret changes the digest while its value stays out of plans and logs.  ``code`` and
+    ``fleet_version`` are empty where the manifest does not watch them.
     """
 
     kind: Kind
@@ -115,6 +116,8 @@ class WorkerSpec:
     workdir: str = ""
     python: str = ""
     revision: str = ""
+    code: str = ""
+    fleet_version: str = ""
     log_level: str = "INFO"
     log_format: str = "text"
 

@@ -23,6 +23,7 @@ from fleet.core.expand.specs import kind_of, secrets_of
 from fleet.core.manifest.models import Group, Manifest
 from fleet.errors import FleetError, Refused
 from fleet.inputs import machine, secrets
+from fleet.inputs.code import code_of
 from fleet.inputs.git import commit_of
 from fleet.inputs.manifest import LoadedManifest
 from fleet.inputs.secrets import SecretError
@@ -47,14 +48,15 @@ def desired_of(
 def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *, redis_server: str = "") -> Facts:
     """The facts of this machine that planning needs.
 
-    Of a manifest that brings its pins only secrets, the commit and fleet's own programs are looked up again: their
-    values are today's. Raises FleetError where a pinned path is gone.
+    Of a manifest that brings its pins only secrets, the code in its folder and fleet's own programs are looked up
+    again: they are today's. Raises FleetError where a pinned path is gone.
     """
     if loaded.manifest.spec.release.source is not None:
         hint = "follow the repository with `fleet sync run`, or write workdir and python"
         raise Refused("spec.release.source is made by `fleet sync` from its repository", hint=hint)
     own_broker = loaded.manifest.spec.broker == "embedded"
     facts = _resolved(loaded) if loaded.pins is None else _checked(loaded, loaded.pins)
+    folder = Path(_place(loaded, facts)[0])
     return replace(
         facts,
         own_python=sys.executable,
@@ -62,7 +64,8 @@ def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *,
         embedded_url=embedded.url(places) if own_broker else "",
         embedded_command=embedded.command(places, embedded.server(places, setting=redis_server)) if own_broker else (),
         secrets=secrets.fingerprints(values, key=secrets.fleet_key(places.key)) if values else {},
-        commit=commit_of(Path(_place(loaded, facts)[0])).get("sha", ""),
+        commit=commit_of(folder).get("sha", ""),
+        code=code_of(folder, loaded.manifest.spec.release.watch or "off"),
     )
 
 

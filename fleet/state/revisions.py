@@ -183,8 +183,8 @@ class History:
 
 
 def digest_of(manifest: Mapping[str, Any], origin: Origin, facts: Facts | None) -> str:
-    """Twelve hex digits over a manifest and what it resolved to, secrets and commit included."""
-    pinned = [] if facts is None else [_pinned(facts), dict(facts.secrets), facts.commit]
+    """Twelve hex digits over a manifest and what it resolved to, secrets, commit and code included."""
+    pinned = [] if facts is None else [_pinned(facts), dict(facts.secrets), facts.commit, facts.code]
     text = json.dumps([manifest, origin.base, *pinned], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

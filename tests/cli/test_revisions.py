@@ -278,3 +278,61 @@ def test_a_fleet_that_is_down_is_not_steered(site: Desk, verb: tuple[str, ...]) 
     said = site.fleet(*verb, code=64)
     assert "fleet 'shop' is down" in said.err
     assert site.pids() == {}
+
+
+# --- new code at the same path
+
+
+def watching(desk: Desk, how: str) -> None:
+    write(desk)
+    text = desk.manifest.read_text().replace("{workdir: current}", f"{{workdir: current, watch: {how}}}")
+    desk.manifest.write_text(text)
+
+
+def commit(desk: Desk, sha: str) -> None:
+    git = desk.folder / "one" / ".git"
+    git.mkdir(exist_ok=True)
+    (git / "HEAD").write_text(sha)
+
+
+def test_a_new_commit_at_the_same_path_is_a_rollout(site: Desk) -> None:
+    commit(site, SHA)
+    watching(site, "commit")
+    site.fleet("apply")
+    assert "note: code: 3 replicas on commit 0123456789ab with fleet 0" in site.fleet("plan").out
+    assert site.fleet("plan", "--detailed-exitcode").code == 0
+    commit(site, SHA[::-1])
+    said = site.fleet("plan", "--detailed-exitcode", code=2)
+    assert "± thumbs.0  replace  code commit 0123456789ab -> commit 76543210fedc" in said.out
+    assert "note: code: commit 76543210fedc with fleet" in said.out
+
+
+def test_new_source_at_the_same_path_is_a_rollout(site: Desk) -> None:
+    source = site.folder / "one" / "app.py"
+    source.write_text("version = 1\n")
+    watching(site, "content")
+    site.fleet("apply")
+    source.touch()
+    (site.folder / "one" / "__pycache__").mkdir()
+    (site.folder / "one" / "__pycache__" / "app.py").write_text("no source")
+    (site.folder / "one" / "data.bin").write_text("no source either")
+    assert site.fleet("plan", "--detailed-exitcode").code == 0, "times and what is made from sources do not count"
+    source.write_text("version = 2\n")
+    said = site.fleet("plan", "--detailed-exitcode", code=2)
+    assert "replace  code content " in said.out
+
+
+def test_a_folder_without_a_checkout_is_watched_by_its_content(site: Desk) -> None:
+    watching(site, "commit")
+    assert "note: code: content " in site.fleet("plan").out
+
+
+def test_another_fleet_is_a_rollout_where_code_is_watched(site: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    watching(site, "content")
+    site.fleet("apply")
+    monkeypatch.setattr("fleet.inputs.facts.__version__", "9.9")
+    assert "-> 9.9" in site.fleet("plan", "--detailed-exitcode", code=2).out
+    write(site)
+    site.fleet("apply")
+    monkeypatch.setattr("fleet.inputs.facts.__version__", "9.10")
+    assert site.fleet("plan", "--detailed-exitcode").code == 0, "nothing is watched"

@@ -27,6 +27,7 @@ class Facts:
     workdir: likewise, the folder of the first manifest.
     real_paths: path as written -> path with symlinks resolved.  apps: ``module:attr`` -> what the app says.
     secrets: secret name -> keyed fingerprint (never the value).
+    code: what lies in the working folder, where the manifest watches it.
     commit: of the git checkout that the working folder lies in, empty for none.
     embedded_url: the broker URL of ``broker: embedded`` for this fleet.
     """
@@ -43,6 +44,7 @@ class Facts:
     apps: Mapping[str, AppFacts] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

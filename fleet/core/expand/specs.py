@@ -55,6 +55,8 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         workdir=_real(release.workdir or facts.workdir, facts),
         python=_real(release.python or facts.python, facts),
         revision=release.revision or "",
+        code=facts.code,
+        fleet_version=facts.own_version if facts.code else "",
         log_level=logging.level or base.log_level,
         log_format=logging.format or base.log_format,
     )

@@ -338,6 +338,11 @@ class Release(Model):
     source: ReleaseSource | None = Field(
         default=None, description="instead of workdir and python: code that `fleet sync` takes from its repository"
     )
+    watch: Literal["commit", "content", "off"] | None = Field(
+        default=None,
+        description="replace workers when the code at the same path is another: by the commit of the checkout around"
+        " the working folder, or by its source files; then another version of fleet replaces them too; default: off",
+    )
 
 
 class SecretRef(Model):

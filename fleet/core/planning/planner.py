@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -17,8 +18,8 @@ from fleet.core.plan import Action, Plan, Step
 from fleet.core.planning import reasons
 from fleet.core.planning.assignment import Variants
 from fleet.core.planning.pair import Pair, pairs
-from fleet.core.spec import live_digest
-from fleet.core.text.format import counted
+from fleet.core.spec import WorkerSpec, live_digest
+from fleet.core.text.format import counted, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def plan(desired: Desired, observed: Observed, *, prune: bool = False, restart: 
     return Plan(
         fleet=desired.fleet,
         steps=tuple(steps),
-        notes=(*desired.notes, *_orphan_notes(every), *_trouble_notes(every)),
+        notes=(*desired.notes, *_orphan_notes(every), *_trouble_notes(every), *_code_notes(every)),
         observed_fingerprint=fingerprint(desired, observed),
     )
 
@@ -136,6 +137,21 @@ def _trouble_notes(every: Sequence[Pair]) -> Iterator[str]:
     for pair in every:
         if pair.seen is not None and pair.seen.trouble and _rule(pair).action is Action.KEEP:
             yield f"{pair.name} does not work: {reasons.stuck(pair)}"
+
+
+def _code_notes(every: Sequence[Pair]) -> tuple[str, ...]:
+    """Which code runs, and which will, where the manifest watches it."""
+    wanted = Counter(_code(pair.wanted.spec) for pair in every if pair.wanted is not None and pair.wanted.spec.code)
+    if not wanted:
+        return ()
+    runs = Counter(_code(pair.seen.spec) for pair in every if pair.seen is not None and pair.seen.spec is not None)
+    runs.pop("", None)
+    now = listed(f"{counted(count, 'replica')} on {code}" for code, count in sorted(runs.items()))
+    return (f"code: {listed(sorted(wanted))}; now {now or 'nothing'}",) if runs != wanted else (f"code: {now}",)
+
+
+def _code(spec: WorkerSpec) -> str:
+    return f"{spec.code} with fleet {spec.fleet_version}" if spec.code else ""
 
 
 def _orphan_notes(every: Sequence[Pair]) -> tuple[str, ...]:
