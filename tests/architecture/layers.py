@@ -35,7 +35,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "control",
         "loop",
         "stack_dump",
-        "execution options lifecycle",
+        "execution options lifecycle process_state",
         "apps",
         "task logging_setup os_signals sd_notify",
     ),
