@@ -100,7 +100,7 @@ def test_a_repair_that_somebody_undoes_is_parked(place: Place, upstream: Upstrea
 def test_a_worker_that_is_as_wanted_and_does_not_work_is_not_ready(place: Place, upstream: Upstream) -> None:
     upstream.publish(manifest(2))
     place.look()
-    place.world.deafen("clock.1")
+    place.world.ignore_settings("clock.1")
     place.world.stepwise = True
     place.world.crash("clock.1")
     _, state = place.look(more="  selfHeal: {mode: warn}\n")

@@ -24,6 +24,7 @@ apiVersion: workerfleet.dev/v1alpha1
 kind: Fleet
 metadata: {{name: {name}}}
 spec:
+  heal: {{mode: "off"}}
   groups:
     clock: {{command: [sleep, '1000'], replicas: {replicas}}}
 {more}"""
