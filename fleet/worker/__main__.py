@@ -26,6 +26,8 @@ def main(arguments: list[str]) -> int:
     try:
         options = read_document(path)
     except FleetError as error:
+        if missing is not None:
+            return _refuse(str(missing), missing.hint, 1)
         return _refuse(error.message, error.hint, error.exit_code)
     from fleet.worker.process import run, say_cannot_start
 

@@ -244,7 +244,7 @@ signal.pause()
     path = world.places.spec_file("thumbs.0")
     path.write_text(path.read_text().replace('"kind": "command"', '"kind": "worker"'))
 
-    assert "warning thumbs.0: no heartbeat for 1m" in said(problems(world))
+    assert "warning thumbs.0: stuck: no heartbeat for 1m" in said(problems(world))
 
 
 def test_damaged_state_is_found_and_what_decides_itself_again_is_removed(world: World) -> None:

@@ -15,7 +15,7 @@ from fleet.core.manifest.models import Release as WrittenRelease
 from fleet.core.planning import budget, plan_text
 from fleet.core.planning.selection import leaving
 from fleet.core.text.format import duration
-from fleet.errors import ManifestError, Problem, Refused
+from fleet.errors import Damaged, ManifestError, Problem, Refused
 from fleet.inputs import machine
 from fleet.inputs.manifest import LoadedManifest
 from fleet.operate.apply.effects import is_ready
@@ -176,7 +176,10 @@ def owner_of(local: LocalFleet) -> ownership.Owner | None:
     None before any apply, and for a fleet of files that was taken down: then the name is free.
     """
     written = ownership.read(local.places.state)
-    applied = local.applied()
+    try:
+        applied = local.applied()
+    except Damaged:  # what stops a fleet must work then, too; the owner is in a file of its own
+        applied = None
     if applied is not None and applied.down and (written is None or written.kind == "files"):
         return None
     if written is not None:

@@ -35,7 +35,7 @@ def test_a_broken_manifest_is_refused_with_its_commit_and_line(place: Place, ups
     assert (stage, reason) == ("Valid", "ManifestInvalid")
     assert f"commit {bad[:12]}: fleet.yaml:7:" in message
     assert "unknown field 'replicsa'" in message
-    assert [(row["source"], row["line"]) for row in fetched.problems] == [("fleet.yaml", 6)]
+    assert [(row["source"], row["line"]) for row in fetched.problems] == [("fleet.yaml", 7)]
     assert place.running() == ["clock.0", "clock.1"]
 
 
