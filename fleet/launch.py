@@ -185,7 +185,7 @@ def settle(document: LaunchDocument) -> None:
     except (OSError, ValueError) as error:
         raise LaunchError(f"cannot enter the working folder: {error}") from error
     os.umask(0o022)
-    kept = {signal.SIGUSR1} if document.spec.kind == "worker" else set()
+    kept = {signal.SIGUSR1} if document.spec.kind != "command" else set()
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - kept:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(signum, signal.SIG_DFL)
@@ -215,8 +215,8 @@ def wait_out(document: LaunchDocument) -> None:
 
 def announce(document: LaunchDocument) -> None:
     """A program that keeps no record of its own is called ready by its launcher; whoever observes adds the time it must
-    have lived."""
-    with _record(document) as record:
+    have lived. Celery's worker is about to keep one, or to say that it cannot."""
+    with _record(document, awaited=document.spec.kind == "celery") as record:
         record.become("starting" if document.spec.kind == "worker" else "ready")
 
 
@@ -243,10 +243,11 @@ def _history(document: LaunchDocument, now: float) -> History:
     return replace(history, lives=recent, began=None)
 
 
-def _record(document: LaunchDocument) -> contextlib.closing[records.Record]:
+def _record(document: LaunchDocument, *, awaited: bool = False) -> contextlib.closing[records.Record]:
     slots = document.spec.pool.concurrency if document.spec.kind != "command" else 0
     foreign = document.spec.kind != "worker"
-    return contextlib.closing(records.Record(document.record, digest=document.digest, slots=slots, foreign=foreign))
+    record = records.Record(document.record, digest=document.digest, slots=slots, foreign=foreign, awaited=awaited)
+    return contextlib.closing(record)
 
 
 def _find(program: str, environ: Mapping[str, str], spec: WorkerSpec) -> str:

@@ -1,8 +1,9 @@
 """The record of a replica: a small mapped file with its own facts, readable without it and after it.
 
 One writer (the worker), any number of readers. Reading needs no broker, no lock and no answer from the worker, so it
-works while a task blocks, and after a crash the file is the black box. One byte belongs to others: ``hold`` is written
-by operators (stop taking work) and carried over a restart.
+works while a task blocks, and after a crash the file is the black box. Two bytes belong to others: ``hold`` is written
+by operators (stop taking work) and carried over a restart; ``awaited`` says of a launcher's record that the program
+will put one of its own in its place, until the program says that it will not.
 
 Layout, little endian: a header of 256 bytes, then 256 bytes per slot. Each part starts with a version counter that is
 odd while it is being written; a reader that sees an odd or a changed counter reads again.
@@ -35,6 +36,7 @@ _SLOT_FACTS = 8
 _LOOKS, _QUICK_LOOKS, _PAUSE_SECONDS = 80, 40, 0.005
 _HOLD_OFFSET = 250
 """In every layout, so that a hold outlives a change of it."""
+AWAITED_OFFSET = 251
 _LINE_UP, _SATED, _FOREIGN, _RESTING = 1, 2, 4, 8
 _STATES = ("starting", "ready", "draining", "stopped", "failed")
 
@@ -59,7 +61,8 @@ class RecordView:
     consumed_at: when the broker last answered a fetch for free slots; 0.0 before the first.  freed_at: when a slot
     became free last.  state_at: since when it is in its state.  sated: it fetches nothing on purpose, because of what
     it holds already.  resting: it takes no work because it was held; a hold that ended is noticed a moment later.
-    foreign: the program keeps no record and counts nothing, this is its launcher's word.
+    foreign: the program keeps no record and counts nothing, this is its launcher's word.  awaited: a foreign one that
+    the program is about to replace by its own.
     started_ticks: start of the process in clock ticks since boot, which with the pid names it for ever; 0 when not
     known.
 
@@ -96,6 +99,7 @@ class RecordView:
     started_ticks: int = 0
     busy_seconds: float = 0.0
     waiting: int = 0
+    awaited: bool = False
 
     @property
     def busy(self) -> int:
@@ -111,7 +115,7 @@ class RecordView:
 class Record:
     """The writer's side. Cheap enough for the hot path: one ``pack_into`` per change."""
 
-    def __init__(self, path: Path, *, digest: str, slots: int, foreign: bool = False) -> None:
+    def __init__(self, path: Path, *, digest: str, slots: int, foreign: bool = False, awaited: bool = False) -> None:
         """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over."""
         self.path = path
         self.slots = slots
@@ -135,6 +139,7 @@ class Record:
         fresh = self._fresh_file(slots)
         self._map[: len(MAGIC)] = MAGIC
         self._map[_HOLD_OFFSET] = int(hold)
+        self._map[AWAITED_OFFSET] = int(awaited)
         self._write_header()
         os.replace(fresh, path)
 
@@ -175,6 +180,11 @@ class Record:
     def state(self) -> str:
         """What the worker says of itself."""
         return self._state
+
+    @property
+    def digest(self) -> str:
+        """Of the spec that this process was started with."""
+        return self._digest.decode()
 
     @property
     def hold(self) -> bool:
@@ -290,17 +300,27 @@ def read(path: Path) -> RecordView | None:
         started_ticks=ticks,
         busy_seconds=sum(place[6] for place in places),
         waiting=waiting,
+        awaited=parts[0][AWAITED_OFFSET] == 1,
     )
 
 
 def set_hold(path: Path, *, on: bool) -> bool:
     """Ask the replica to stop taking work, or to take it again. False when it has no record."""
+    return _write_byte(path, _HOLD_OFFSET, on)
+
+
+def expect_none(path: Path) -> bool:
+    """Say that the program writes no record of its own: its launcher's counts. False when it has none."""
+    return _write_byte(path, AWAITED_OFFSET, False)
+
+
+def _write_byte(path: Path, offset: int, on: bool) -> bool:
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
         return False
     try:
-        os.pwrite(descriptor, b"\1" if on else b"\0", _HOLD_OFFSET)
+        os.pwrite(descriptor, b"\1" if on else b"\0", offset)
     finally:
         os.close(descriptor)
     return True

@@ -77,9 +77,12 @@ def observed(sight: Sight) -> ObservedReplica:
 
 
 def _is_held(sight: Sight) -> bool:
-    """It takes no work, and stays. Who is told to stop has no use for a hold; its successor finds it in the record."""
+    """It takes no work, and stays. Who is told to stop has no use for a hold; its successor finds it in the record.
+    A program that keeps no record never looks at it."""
     is_going = sight.process is not None and sight.process.state is ProcessState.STOPPING
-    return sight.record is not None and sight.record.hold and not is_going
+    record = sight.record
+    looks = record is not None and not (record.foreign and record.state == "ready" and not record.awaited)
+    return record is not None and record.hold and looks and not is_going
 
 
 def _state(sight: Sight) -> tuple[State, str]:
@@ -109,7 +112,7 @@ def _living_state(sight: Sight) -> tuple[State, str]:
     record, spec = sight.living_record, sight.spec
     if record is None:
         return State.STARTING, ""
-    if record.state == "ready" and spec is not None and spec.kind != "worker":
+    if record.state == "ready" and record.foreign and spec is not None:
         return _foreign_state(sight, record, spec)
     health = judge(record, lives=True, now=sight.now)
     amiss = health.condition in (Condition.STUCK, Condition.NOT_CONSUMING)
@@ -124,6 +127,8 @@ def _foreign_state(sight: Sight, record: RecordView, spec: WorkerSpec) -> tuple[
     enough."""
     if sight.answers is not None:
         return (State.READY, "") if sight.answers else (State.STARTING, "does not answer yet")
+    if record.awaited:
+        return State.STARTING, ""
     return (State.READY if sight.now - record.started_at >= spec.ready_after_seconds else State.STARTING), ""
 
 

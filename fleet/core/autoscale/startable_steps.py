@@ -58,7 +58,7 @@ def _parting(step: Step, replica: ObservedReplica) -> Iterator[Step]:
     """
     if leaving(replica):
         return
-    if replica.spec is None or replica.spec.kind != "worker" or (replica.state is not State.READY and not replica.held):
+    if not replica.can_hold or (replica.state is not State.READY and not replica.held):
         yield step
     elif not replica.held:
         yield replace(step, action=Action.HOLD, reason=f"{step.reason}: takes no new task, and goes when it is done")

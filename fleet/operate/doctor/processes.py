@@ -54,7 +54,7 @@ def replica_findings(examined: Examined) -> Iterator[Finding]:
         if replica.state is State.FAILED:
             hint = f"`fleet logs {name}` says why; `fleet restart {name}` tries again"
             yield Finding("error", name, replica.note or "failed", hint)
-        elif replica.state is State.READY and replica.spec is not None and replica.spec.kind == "worker" and record:
+        elif replica.state is State.READY and record is not None and not record.foreign:
             health = judge(record, lives=True, now=time.time())
             if health.condition is Condition.STUCK:
                 hint = f"`kill -USR1 {replica.pid}` writes its stacks to its log; then `fleet restart {name}`"
