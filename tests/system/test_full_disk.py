@@ -11,7 +11,10 @@ import pytest
 from tests.conftest import eventually
 from tests.system.worlds import World
 
-GROUPS = "    thumbs: {pool: solo, replicas: 2, queues: [full-disk]}\n    other: {pool: solo, replicas: 1, queues: [full-2]}\n"
+GROUPS = """\
+    thumbs: {pool: solo, replicas: 2, queues: [full-disk]}
+    other: {pool: solo, replicas: 1, queues: [full-2]}
+"""
 
 
 def mounted(folder: Path) -> bool:
@@ -34,7 +37,7 @@ def small(world: World) -> Iterator[World]:
 
 
 def fill(world: World) -> None:
-    with (world.home / "filling").open("wb", buffering=0) as file:
+    with (world.home / "filling").open("ab", buffering=0) as file:
         try:
             while True:
                 file.write(b"x" * 4096)
@@ -54,13 +57,16 @@ def test_on_a_full_disk_what_stops_things_works_and_the_rest_says_why(small: Wor
     assert "Traceback" not in refused
     assert len(small.pids()) == 3, "nothing was changed"
 
+    fill(small)
     said = small.fleet("drain", "thumbs", str(small.manifest)).stderr
     assert "No space left on device; the next apply undoes this" in said
     eventually(lambda: {row["state"] for row in small.workers().values()} >= {"draining"})
 
+    fill(small)
     small.fleet("pause", "other", str(small.manifest))
     assert set(small.pids()) == {"thumbs.0", "thumbs.1"}
 
+    fill(small)
     said = small.fleet("down", str(small.manifest), "--yes").stderr
     assert "No space left on device" in said
     assert small.processes() == []
@@ -84,20 +90,20 @@ def test_the_files_of_a_running_fleet_are_written_again_before_a_change(world: W
     assert world.processes() == []
 
 
-@pytest.mark.parametrize("damage", ["empty", "garbage", "missing"])
-def test_damaged_files_of_replicas_stop_no_verb(world: World, redis_url: str, damage: str) -> None:
+@pytest.mark.parametrize("kind", ["specs/*.json", "records/*.rec", "conf.d/*.conf"])
+@pytest.mark.parametrize("damage", ["garbage", "missing"])
+def test_damaged_files_of_replicas_stop_no_verb(world: World, redis_url: str, kind: str, damage: str) -> None:
     world.write(GROUPS, broker=redis_url)
     world.apply()
-    run = world.home / "world" / "run"
-    for path in (*(run / "specs").glob("*.json"), *(run / "records").glob("*.rec"), *(run / "conf.d").glob("*.conf")):
+    for path in (world.home / "world" / "run").glob(kind):
         if damage == "missing":
             path.unlink()
         else:
-            path.write_bytes(b"" if damage == "empty" else b"\xff\x00{" * 50)
-    for verb in ("status", "plan", "health", "doctor", "apply", "status", "down --yes"):
+            path.write_bytes(b"\xff\x00{" * 50)
+    for verb in ("status", "plan", "health", "doctor", "restart thumbs", "apply", "status", "down --yes"):
         result = world.fleet(*verb.split(), str(world.manifest), code=None)
         assert "Traceback" not in result.stderr, f"{verb}: {result.stderr}"
-        if verb == "doctor":
+        if verb == "doctor" and kind.startswith("records"):
             assert "record is missing or damaged" in result.stdout
         if verb == "apply":
             assert result.returncode == 0, result.stderr

@@ -66,7 +66,7 @@ def home_findings(examined: Examined) -> Iterator[Finding]:
         root = path.parent.parent
         if root.name == places.fleet and path != places.supervisord_conf:
             hint = f"FLEET_HOME={root.parent} works on that one; two of them share their queues"
-            yield Finding("warning", "home", f"a fleet {places.fleet!r} also runs in {root} (supervisord {pid})", hint)
+            yield Finding("info", "home", f"a fleet {places.fleet!r} also runs in {root} (supervisord {pid})", hint)
     home = places.root.parent
     try:
         owner = home.stat().st_uid
