@@ -66,7 +66,7 @@ class GroupStatus:
 
     @property
     def ready(self) -> bool:
-        """Every wanted replica is there, as wanted, and ready."""
+        """Every wanted replica is there and ready. One whose slots, queues or limits were changed by hand is, too."""
         return self.ready_replicas >= self.desired_replicas
 
 
@@ -133,7 +133,7 @@ def _known(group: DesiredGroup, seen: Sequence[ObservedReplica]) -> GroupStatus:
         name=group.name,
         pool=_pool(group.spec.kind, group.spec.pool.type),
         desired_replicas=group.replicas,
-        ready_replicas=sum(1 for worker in workers if not worker.drift and _ready(worker)),
+        ready_replicas=sum(1 for worker in workers if worker.drift in ("", UNSETTLED) and _ready(worker)),
         desired_slots=group.slots,
         workers=workers,
         missing=tuple(replica.name for index, replica in wanted.items() if index not in present),

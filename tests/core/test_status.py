@@ -76,6 +76,14 @@ def test_missing_outdated_starting_and_failed_replicas_are_not_ready() -> None:
         assert (status.groups["thumbs"].ready_replicas, status.groups["thumbs"].desired_replicas) == (1, 2)
 
 
+def test_a_replica_that_somebody_changed_by_hand_is_ready_and_drifted() -> None:
+    status = summarise(fleet(TWO), but(running(TWO), "thumbs.1", live="0ther0th"), revision=1)
+
+    assert status.ready
+    assert status.drifted
+    assert (status.groups["thumbs"].ready_replicas, status.groups["thumbs"].workers[1].drift) == (2, "to resize")
+
+
 def test_drift_says_what_is_wrong_with_each() -> None:
     seen = but(without(running(group("thumbs", 1, 1, 1, 1), group("old", 1)), "thumbs.0"), "thumbs.1", digest="0ld")
     status = summarise(fleet(group("thumbs", 1, 1)), seen, revision=1)

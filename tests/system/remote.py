@@ -29,6 +29,20 @@ def spins(seconds):
         pass
 
 
+from celery.worker.control import control_command, inspect_command
+
+
+@control_command(args=[("factor", int)], signature="[N=1]")
+def set_factor(state, factor=1):
+    write(f"factor {factor} {state.hostname}")
+    return {"ok": state.app.main}
+
+
+@inspect_command()
+def consumers(state):
+    return state.consumer.pool
+
+
 app.conf.result_backend_transport_options = {"password": "in-options"}
 app.conf.database_password = "in-settings"
 """

@@ -107,7 +107,25 @@ def test_every_question_has_its_answer(shop: RemoteShop) -> None:
     assert "celery" in inspect.report()[NODE]["ok"]
     assert inspect.revoked() == {NODE: []}
     assert "no command" in shop.ask("memdump")["error"]
-    assert shop.app.control.broadcast("hello", {"from_node": "x"}, destination=[NODE], reply=True, timeout=1) == []
+    assert str(shop.ask("memsample"))
+
+
+@pytest.mark.parametrize("pool", ["solo", "prefork", "threads", "gevent", "asyncio"])
+def test_commands_of_the_app_are_answered(redis_shop: RemoteShop, pool: str) -> None:
+    redis_shop.worker(pool, 1)
+    assert redis_shop.ask("set_factor", factor=3) == {"ok": "capp"}
+    assert f"factor 3 {NODE}" in redis_shop.lines()
+    assert "fleet's worker has no 'consumer'" in redis_shop.ask("consumers")["error"]
+
+
+def test_a_worker_of_celerys_learns_what_is_revoked_and_tells_it(shop: RemoteShop) -> None:
+    shop.worker("threads", 1)
+    shop.ask("revoke", task_id="ours")
+    told = shop.ask("hello", from_node="celery@elsewhere", revoked={"theirs": 0.0})
+    assert told["revoked"] == ["ours", "theirs"]
+    assert told["clock"] > 0
+    assert shop.ask("revoked") == ["ours", "theirs"]
+    assert shop.ask("election", id="1", topic="t") is None
 
 
 def test_settings_are_told_without_their_secrets(redis_shop: RemoteShop) -> None:
@@ -115,6 +133,8 @@ def test_settings_are_told_without_their_secrets(redis_shop: RemoteShop) -> None
     settings = redis_shop.inspect("conf")
     assert settings["task_default_queue"] == redis_shop.queue
     assert "task_acks_late" not in settings
+    assert settings["worker_disable_prefetch"] is False
+    assert "capp" in settings["include"]
     told = str(redis_shop.app.control.inspect(destination=[NODE], timeout=PATIENCE).conf(with_defaults=True))
     assert "task_acks_late" in told
     assert "in-options" not in told

@@ -38,6 +38,9 @@ class PlainRemote:
     def set_rate_limit(self, name: str, rate: object) -> None:
         self.rates[name] = rate
 
+    def command(self, name: str, node: str) -> None:
+        """It brings none."""
+
     def on_heartbeat(self) -> None:
         self.heartbeats += 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fleet.errors import FleetError
@@ -61,6 +61,10 @@ class Remote(Protocol):
 
     def set_rate_limit(self, name: str, rate: object) -> None:
         """A task has another rate now; None: no limit."""
+        ...
+
+    def command(self, name: str, node: str) -> Callable[..., Any] | None:
+        """A command that the app itself brings, called with its arguments by name; None where it has none."""
         ...
 
     def on_heartbeat(self) -> None:

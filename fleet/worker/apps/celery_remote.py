@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from celery import signals
@@ -33,7 +36,11 @@ class CeleryRemote:
 
     def settings(self, *, with_defaults: bool) -> dict[str, Any]:
         """The app's settings as JSON can carry them. Secrets are hidden, in URLs and in options too."""
-        table = self._app.conf.table(with_defaults=with_defaults)
+        conf = self._app.conf
+        table = conf.table(with_defaults=with_defaults) | {
+            "include": sorted({*conf.include, *(task.__class__.__module__ for task in self._app.tasks.values())}),
+            "worker_disable_prefetch": getattr(conf, "worker_disable_prefetch", False),
+        }
         return {str(name): _shown(str(name), value) for name, value in sorted(table.items())}
 
     def report(self) -> str:
@@ -50,9 +57,36 @@ class CeleryRemote:
         """So that ``inspect registered`` shows it."""
         self._app.tasks[name].rate_limit = rate
 
+    def command(self, name: str, node: str) -> Callable[..., Any] | None:
+        """What the app registered with ``@control_command`` or ``@inspect_command``, and Celery's ``memsample``."""
+        if name == "memsample":
+            return _resident_memory
+        control = sys.modules.get("celery.worker.control")  # imported by an app that has commands, and by no other
+        found = control.Panel.data.get(name) if control is not None else None
+        if found is None or found.__module__ == "celery.worker.control":
+            return None
+        return partial(found, _PanelState(self._app, node))
+
     def on_heartbeat(self) -> None:
         """Celery's signal; the sender is fleet's own."""
         signals.heartbeat_sent.send(sender=self)
+
+
+class _PanelState:
+    """What a command gets first. Of Celery's worker only the app and the name of the node exist here."""
+
+    def __init__(self, app: Any, node: str) -> None:
+        self.app = app
+        self.hostname = node
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"fleet's worker has no {name!r}: a command may use state.app and state.hostname")
+
+
+def _resident_memory(**_: Any) -> Any:
+    from celery.utils.debug import sample_mem
+
+    return sample_mem()
 
 
 def _shown(name: str, value: Any) -> Any:
@@ -66,4 +100,6 @@ def _shown(name: str, value: Any) -> Any:
         return {str(key): _shown(str(key), entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_shown(name, entry) for entry in value]
-    return masked(repr(value))
+    if isinstance(value, (datetime, date)):
+        return value.isoformat()
+    return masked(str(value) if isinstance(value, timedelta) else repr(value))

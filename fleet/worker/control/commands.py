@@ -203,6 +203,17 @@ class Commands:
         self.afterwards.append(lambda: os.kill(os.getpid(), signals.SIGTERM))
         return {"ok": "stopping"}
 
+    def hello(self, from_node: Any = "", revoked: Any = None, **_: Any) -> Reply:
+        """A worker of Celery's starts and wants to know what must not run; it tells what it knows."""
+        ids = list(revoked) if isinstance(revoked, (Mapping, list, tuple)) else []
+        if ids:
+            self._do(lambda: self._revoked.add([str(task_id) for task_id in ids]))
+        log.info("asked by %s what is revoked", from_node)
+        return {"revoked": self._revoked.ids(), "clock": self._remote.clock.forward()}
+
+    def election(self, **_: Any) -> Reply:
+        """Fleet's workers stand for no election: as a worker of Celery's without gossip."""
+
     def enable_events(self, **_: Any) -> Reply:
         """Send events about tasks."""
         fresh = self._do(lambda: self._events.switch(on=True))
@@ -271,6 +282,8 @@ ORDERS = (
     "enable_events",
     "disable_events",
     "heartbeat",
+    "hello",
+    "election",
 )
 OLD_NAMES = {
     "dump_conf": "conf",

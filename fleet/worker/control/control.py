@@ -113,7 +113,7 @@ class Control:
 
     def answer(self, method: str, arguments: Mapping[str, Any]) -> Any:
         """The reply to one command."""
-        found = self._table.get(method)
+        found = self._table.get(method) or self._remote.command(method, self._node)
         if found is not None:
             return answered(found, arguments)
         return {"error": f"no command {method!r}; there are {', '.join(sorted(self._table))}"}
