@@ -23,6 +23,10 @@ class PoolError(Exception):
         super().__init__(message or (type(self).__doc__ or "").strip().splitlines()[0])
         self.hint = hint
 
+    def __str__(self) -> str:
+        # Of its own: Celery apps add billiard's class to the bases of SoftTimeLimit, whose text is that of a repr.
+        return str(self.args[0]) if self.args else ""
+
 
 class PoolUnavailable(PoolError):
     """The kind of pool is unknown or its library is not installed."""

@@ -111,7 +111,7 @@ async def caught(seconds: float = 60) -> tuple[str, int]:
     try:
         await asyncio.sleep(seconds)
     except SoftTimeLimit as error:
-        text = str(error.args[0])
+        text = str(error)
         await asyncio.sleep(0.01)  # it may go on awaiting
         task = asyncio.current_task()
         assert task is not None

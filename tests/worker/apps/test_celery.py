@@ -20,6 +20,7 @@ from fleet.errors import FleetError
 from fleet.worker.apps.celery import CeleryApplication
 from fleet.worker.apps.load import import_object, wrap
 from fleet.worker.task.call import Call
+from pools.errors import HardTimeLimit, PoolError, SlotLost, SoftTimeLimit
 
 app = Celery("unit", broker="memory://", backend="cache+memory://", set_as_current=False)
 app.conf.task_acks_on_failure_or_timeout = False
@@ -176,6 +177,15 @@ def test_the_probe_says_what_is_wrong(tmp_path: Path, name: str, text: str, erro
     assert code == 1
     assert error in answer["error"]
     assert answer["hint"]
+
+
+@pytest.mark.parametrize("kind", [SoftTimeLimit, HardTimeLimit, SlotLost])
+def test_an_error_of_a_pool_says_its_message_beside_celery_too(
+    application: CeleryApplication, kind: type[PoolError]
+) -> None:
+    """billiard's class, which the app adds to the bases of the soft limit, would write the message as a repr."""
+    assert str(kind("the task was late")) == "the task was late"
+    assert str(kind(str(kind("the task was late")))) == "the task was late"
 
 
 def test_wrap_refuses_what_is_no_app() -> None:
