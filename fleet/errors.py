@@ -1,4 +1,4 @@
-"""Every error fleet raises on purpose.
+"""The tree of errors that people see.
 
     FleetError                     1    something went wrong
     ├── UsageError                64    the command line is wrong

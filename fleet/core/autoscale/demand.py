@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from math import ceil
 
-from fleet.core.autoscale.erlang import slots_needed
+from fleet.core.autoscale.erlang_formula import slots_needed
 from fleet.core.autoscale.load import Load
 from fleet.core.autoscale.parameters import Parameters, ScaledGroup
 from fleet.core.autoscale.sample import Sample

@@ -37,7 +37,7 @@ Reply = Any
 Answer = Callable[..., Reply]
 
 
-class Refused(Exception):
+class CommandRefused(Exception):
     """A command that cannot be done; its text is the reply."""
 
 
@@ -89,7 +89,7 @@ class Commands:
         if job is None:
             return False
         if not self._pool.traits.terminate:
-            raise Refused(self._cannot("end a running task", "terminate"))
+            raise CommandRefused(self._cannot("end a running task", "terminate"))
         if job is self._inflight.inline_job:
             self.afterwards.append(lambda: self._end_inline(job, signum))
             return True
@@ -117,7 +117,7 @@ class Commands:
         try:
             rate = rate_limits.per_second(rate_limit)
         except ValueError as error:
-            raise Refused(str(error)) from error
+            raise CommandRefused(str(error)) from error
         self._do(lambda: self._settings.set_rate_limit(task_name, rate))
         self._remote.set_rate_limit(task_name, rate_limit if rate else None)
         return {"ok": "new rate limit set successfully" if rate else "rate limit disabled successfully"}
@@ -130,7 +130,7 @@ class Commands:
             (hard, "hard_limit", "keep a hard time limit"),
         ):
             if seconds and not getattr(self._pool.traits, capability):
-                raise Refused(self._cannot(what, capability))
+                raise CommandRefused(self._cannot(what, capability))
         soft_seconds, hard_seconds = _seconds(soft), _seconds(hard)
         self._do(
             lambda: self._settings.set_time_limits(task_name, soft_seconds=soft_seconds, hard_seconds=hard_seconds)
@@ -152,10 +152,10 @@ class Commands:
     def _resize(self, by: int) -> None:
         self._check_resize()
         if self._settings.autoscaler is not None:
-            raise Refused("the slots follow autoscale: change its bounds instead")
+            raise CommandRefused("the slots follow autoscale: change its bounds instead")
         slots = self._pool.limit + by
         if slots < 1:
-            raise Refused(f"at least one of the {self._pool.limit} slots must stay")
+            raise CommandRefused(f"at least one of the {self._pool.limit} slots must stay")
         self._do(lambda: self._settings.set_slots(slots))
 
     def pool_restart(self, **_: Any) -> Reply:
@@ -170,7 +170,7 @@ class Commands:
         known = scaler.bounds if scaler is not None else Bounds(1, self._pool.limit)
         bounds = Bounds(known.least if min is None else _count(min), known.most if max is None else _count(max))
         if bounds.least > bounds.most:
-            raise Refused(f"min={bounds.least} is more than max={bounds.most}")
+            raise CommandRefused(f"min={bounds.least} is more than max={bounds.most}")
         self._do(lambda: self._settings.autoscale(bounds))
         return {"ok": f"autoscale now max={bounds.most} min={bounds.least}"}
 
@@ -179,7 +179,7 @@ class Commands:
     def add_consumer(self, queue: str, exchange: Any = None, routing_key: Any = None, **_: Any) -> Reply:
         """Consume one more queue."""
         if any(name not in (None, "", queue) for name in (exchange, routing_key)):
-            raise Refused(
+            raise CommandRefused(
                 f"queue {queue!r} would be bound to another exchange or routing key; "
                 "define it in the app's task_queues and add it by its name"
             )
@@ -224,11 +224,11 @@ class Commands:
 
     def _check_task(self, name: Any) -> None:
         if not isinstance(name, str) or not self._application.knows(name):
-            raise Refused("unknown task")
+            raise CommandRefused("unknown task")
 
     def _check_resize(self) -> None:
         if not self._pool.traits.resize:
-            raise Refused(self._cannot("change its number of slots", "resize"))
+            raise CommandRefused(self._cannot("change its number of slots", "resize"))
 
     def _cannot(self, what: str, capability: str) -> str:
         able = ", ".join(sorted(row.name for row in TRAITS.values() if getattr(row, capability)))
@@ -288,7 +288,7 @@ def answered(answer: Answer, arguments: Mapping[str, Any]) -> Reply:
         return answer(**arguments)
     except PoolError as error:
         return {"error": f"{error}; {error.hint}" if error.hint else str(error)}
-    except (Refused, FleetError, ValueError, TimeoutError) as error:
+    except (CommandRefused, FleetError, ValueError, TimeoutError) as error:
         return {"error": str(error)}
     except TypeError as error:
         return {"error": f"these arguments do not fit: {error}"}
@@ -310,14 +310,14 @@ def _ids(value: Any) -> list[str]:
 def _count(value: Any) -> int:
     count = int(value)
     if count < 1:
-        raise Refused(f"{value!r} is not a number of slots: it is at least 1")
+        raise CommandRefused(f"{value!r} is not a number of slots: it is at least 1")
     return count
 
 
 def _seconds(value: Any) -> float | None:
     seconds = float(value) if value else 0.0
     if seconds < 0:
-        raise Refused(f"{value!r} is not a time limit: it is more than 0 seconds")
+        raise CommandRefused(f"{value!r} is not a time limit: it is more than 0 seconds")
     return seconds or None
 
 
@@ -328,5 +328,5 @@ def _signal_number(value: Any) -> int:
     name = str(value or "TERM").upper()
     found = getattr(signals, name if name.startswith("SIG") else f"SIG{name}", None)
     if not isinstance(found, signals.Signals):
-        raise Refused(f"there is no signal {value!r}")
+        raise CommandRefused(f"there is no signal {value!r}")
     return int(found)

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from fleet.core.autoscale.decide import EMPTY, Decision, Memory, decide
-from fleet.core.autoscale.erlang import slots_needed
+from fleet.core.autoscale.erlang_formula import slots_needed
 from fleet.core.autoscale.parameters import Parameters, ScaledGroup, tick_seconds
 from fleet.core.autoscale.sample import Count, Meter, Sample
 from fleet.core.balance.costs import Prices
 from fleet.core.balance.shares import Share
 from fleet.errors import Refused
-from tests.core.autoscale.erlang import late_probability, waiting_probability
+from tests.core.autoscale.erlang_reference import late_probability, waiting_probability
 
 THUMBS = ScaledGroup(
     Share("thumbs", 2, 1, 40), target_wait_seconds=5.0, expected_runtime_seconds=1.0, start_seconds=3.0

@@ -16,7 +16,7 @@ from fleet.core.simulation.engine import Arrival, Orders, Outcome, Setting, Stat
 from fleet.core.simulation.policies import POLICIES, PolicyInput, Split
 from fleet.core.simulation.workloads import WORKLOADS, BaseLoad, arrivals, read_arrivals
 from fleet.errors import UsageError
-from tests.core.autoscale.erlang import late_probability, waiting_probability
+from tests.core.autoscale.erlang_reference import late_probability, waiting_probability
 
 
 def station(name: str = "a", *, live: bool = True, unit: int = 1, start: float = 0.0, target: float = 1.0) -> Station:

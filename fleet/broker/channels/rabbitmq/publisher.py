@@ -25,7 +25,7 @@ DECLARED_SECONDS = 600.0
 _LONGEST_NAME = 255
 
 
-class Refused(OSError):
+class NotConfirmed(OSError):
     """The broker did not take a message."""
 
 
@@ -73,16 +73,16 @@ class Outlet:
         channel.basic_publish(message, exchange="", routing_key=queue, mandatory=True)
 
     def wait(self, seconds: float = CONFIRM_SECONDS) -> None:
-        """Until all is confirmed. Raises Refused or, after a while, TimeoutError."""
+        """Until all is confirmed. Raises NotConfirmed or, after a while, TimeoutError."""
         end = time.monotonic() + seconds
         while self._open and not self._refused:
             self._connection.drain_events(timeout=max(0.01, end - time.monotonic()))
         self.check()
 
     def check(self) -> None:
-        """Raises Refused when the broker has refused something."""
+        """Raises NotConfirmed when the broker has refused something."""
         if self._refused:
-            raise Refused(self._refused)
+            raise NotConfirmed(self._refused)
 
     def delay_queue(self, queue: str, seconds: float) -> str | None:
         """The queue in which a message waits for the greater part of that time, declared; None where there is none."""
