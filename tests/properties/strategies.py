@@ -91,7 +91,7 @@ def _seen(draw: st.DrawFn, name: str, index: int, choices: list[Variants]) -> Ob
         spec=spec,
         slots=in_force.pool.concurrency,
         busy=draw(st.integers(0, slots)) if state in (State.READY, State.DRAINING) else 0,
-        held=draw(st.integers(0, 5)) == 0 and state is State.READY,
+        held=draw(st.integers(0, 5)) == 0 and state in (State.READY, State.STOPPED),
         live="" if state in WITHOUT_PROCESS else live_digest(in_force),
     )
 

@@ -50,6 +50,8 @@ RULES = (
 )
 
 STARTS_AGAIN = frozenset({Action.START, Action.REPLACE, Action.RESTART})
+KEEPS_HOLD = frozenset({Action.START, Action.RESTART})
+"""The steps after which a replica is still held if it was: its record stays, and a restart carries the hold over."""
 
 
 def plan(desired: Desired, observed: Observed, *, prune: bool = False, restart: frozenset[str] = frozenset()) -> Plan:
@@ -61,6 +63,7 @@ def plan(desired: Desired, observed: Observed, *, prune: bool = False, restart: 
     strays = sorted(observed.strays, key=lambda stray: (stray.replica, stray.pid))
     steps = [*(_reap(stray) for stray in strays), *(_decided(pair) for pair in every)]
     steps += [_hold(pair) for pair in every if pair.hold and _rule(pair).action in STARTS_AGAIN]
+    steps += [_release(pair) for pair in every if pair.is_to_release() and _rule(pair).action in KEEPS_HOLD]
     steps += [step for pair in every if _rule(pair).action is Action.RESIZE for step in _held_or_not(pair)]
     return Plan(
         fleet=desired.fleet,
@@ -114,12 +117,16 @@ def _hold(pair: Pair) -> Step:
     return Step(Action.HOLD, pair.name, reasons.HELD, target=pair.wanted, after=(f"{_rule(pair).action} {pair.name}",))
 
 
+def _release(pair: Pair) -> Step:
+    return Step(Action.RELEASE, pair.name, reasons.RELEASED, target=pair.wanted)
+
+
 def _held_or_not(pair: Pair) -> Iterator[Step]:
     """What is resized may be about to take work, or none, as well: neither waits for the other."""
     if pair.is_to_hold():
         yield Step(Action.HOLD, pair.name, reasons.HELD, target=pair.wanted)
     if pair.is_to_release():
-        yield Step(Action.RELEASE, pair.name, reasons.RELEASED, target=pair.wanted)
+        yield _release(pair)
 
 
 def _reap(stray: Stray) -> Step:

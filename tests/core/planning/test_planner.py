@@ -373,6 +373,16 @@ def test_a_held_replica_that_is_wanted_held_is_left_alone_even_while_it_drains()
     assert planned(wanted, but(running(group("thumbs", 1)), "thumbs.0", held=True, state=State.DRAINING)).is_empty
 
 
+@pytest.mark.parametrize(("state", "again"), [(State.STOPPED, "start"), (State.FAILED, "restart")])
+def test_a_replica_that_was_held_when_it_stopped_takes_work_once_it_runs_again(state: State, again: str) -> None:
+    """Its record keeps the hold over a restart: held, it would count as on its way out, and never come to rest."""
+    seen = but(running(group("thumbs", 1)), "thumbs.0", held=True, state=state, pid=None)
+
+    todo = planned(fleet(group("thumbs", 1)), seen)
+
+    assert {step.id: step.after for step in todo.changes} == {f"{again} thumbs.0": (), "release thumbs.0": ()}
+
+
 def test_a_smaller_last_replica_changes_least() -> None:
     wanted, seen = group("mail", 8, 8, 4, pool="threads"), running(group("mail", 8, 8, 8, pool="threads"))
 
