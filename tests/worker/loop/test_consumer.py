@@ -59,6 +59,14 @@ def waits(number: int, *, fail: bool = False) -> None:
         raise ValueError("after the gate")
 
 
+@tasks.task(name="fails behind the gate", max_retries=1, jitter=False, backoff_seconds=0)
+def fails_behind_the_gate() -> None:
+    """The gate opens for one try."""
+    assert gate.wait(PATIENCE)
+    gate.clear()
+    raise ValueError("after the gate")
+
+
 class MemoryChannel:
     """A queue in memory. ``again``: after a cut, what was held is delivered again, as RabbitMQ does."""
 
@@ -326,12 +334,14 @@ def test_what_waits_for_its_date_or_its_turn_does_not_wait_for_a_slot(make: Make
 
 def test_a_retry_is_no_completion_but_its_time_was_spent(make: Make) -> None:
     world = make("threads", 1)
-    world.channel.put("waits", 1, kwargs={"fail": True})
+    world.channel.put("fails behind the gate")
     world.until(lambda: world.view().busy == 1)
     gate.set()
     world.until(lambda: world.view().retried == 1)
     spent = world.view().busy_seconds
     assert spent > 0
+    assert world.view().processed == 0
+    gate.set()
     world.until(lambda: world.view().processed == 1)
     assert (world.view().failed, world.view().busy_seconds > spent) == (1, True)
 
