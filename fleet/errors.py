@@ -3,6 +3,9 @@
     FleetError                     1    something went wrong
     ├── UsageError                64    the command line is wrong
     ├── ManifestError              3    the manifest is refused; carries every Problem found
+    ├── Damaged                    1    a file of fleet's own makes no sense
+    ├── CannotWrite                1    the system refuses a file: a full disk, a missing right
+    ├── AppUnusable                1    the code holds no such app, and trying again changes nothing
     ├── NotReady                   4    the fleet was not ready before --timeout
     ├── RolloutFailed              5/6  a rollout failed: rolled back, or paused for a person
     ├── StalePlan                  7    the fleet changed since `plan --out`
@@ -67,6 +70,18 @@ class ManifestError(FleetError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class Damaged(FleetError):
+    """A file of fleet's own makes no sense; nothing was guessed from it."""
+
+
+class CannotWrite(FleetError):
+    """The system refuses a file."""
+
+
+class AppUnusable(FleetError):
+    """The code holds no such app, and trying again changes nothing."""
 
 
 class NotReady(FleetError):

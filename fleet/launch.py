@@ -57,6 +57,10 @@ def main(argv: list[str]) -> NoReturn:
         _become(document)
     except LaunchError as error:
         say(f"{document.replica}: {error}")
+        if error.lasts:
+            with _record(document) as record:
+                record.cannot_start = True
+                record.become("starting", str(error))
         raise SystemExit(error.exit_code) from None
     except OSError as error:  # a full disk, a folder that is gone: the crash history cannot be relied on either
         _refuse(path, str(error))
@@ -82,7 +86,7 @@ def _exec(program: str, argv: tuple[str, ...], environ: Mapping[str, str]) -> No
         raise LaunchError(f"cannot run {argv[0]!r}: {error}") from error
     except OSError as error:
         reason = "its arguments and environment are too long" if error.errno == errno.E2BIG else error.strerror
-        raise LaunchError(f"cannot run {program!r}: {reason}", exit_code=MISSING_EXIT) from error
+        raise LaunchError(f"cannot run {program!r}: {reason}", exit_code=MISSING_EXIT, lasts=True) from error
 
 
 def _refuse(path: Path, message: str) -> NoReturn:
@@ -186,7 +190,7 @@ def settle(document: LaunchDocument) -> None:
     try:
         os.chdir(_raw(workdir))
     except (OSError, ValueError) as error:
-        raise LaunchError(f"cannot enter the working folder: {error}") from error
+        raise LaunchError(f"cannot enter the working folder: {error}", lasts=True) from error
     os.umask(0o022)
     kept = {signal.SIGUSR1} if document.spec.kind == "worker" else set()
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - kept:
@@ -201,17 +205,19 @@ def settle(document: LaunchDocument) -> None:
 def wait_out(document: LaunchDocument) -> None:
     """Sleep the back-off of a crash loop, or park; then write this start to the history."""
     now, policy = time.time(), document.spec.restart
-    history = _history(document, now)
+    why = _reason_of_last_end(document)
+    history, reason = _history(document, now), _lasting_reason(document)
     write_history(document.starts, history)
     pause = pause_seconds(history.lives, policy, now=now)
     crashes = sum(life.is_crash for life in history.lives)
     if pause is None:
-        _park(document, crashes)
+        _park(document, crashes, why)
     if pause:
-        note = f"crashed {crashes} {'time' if crashes == 1 else 'times'}; starts again in {pause:g} s"
+        note = f"crashed {crashes} {'time' if crashes == 1 else 'times'}; starts again in {pause:g} s{why}"
         say(f"{document.replica}: {note}")
         with _record(document) as record:
-            record.become("starting", note)
+            record.cannot_start = bool(reason)
+            record.become("starting", reason or note)
         time.sleep(pause)
     write_history(document.starts, replace(history, began=time.time()))
 
@@ -222,13 +228,19 @@ def announce(document: LaunchDocument) -> None:
         record.become("starting" if document.spec.kind == "worker" else "ready")
 
 
-def _park(document: LaunchDocument, crashes: int) -> NoReturn:
+def _park(document: LaunchDocument, crashes: int, why: str) -> NoReturn:
     window = document.spec.restart.window_seconds
-    note = f"parked: {crashes} crashes in {window:g} s"
+    note = f"parked: {crashes} crashes in {window:g} s{why}"
     say(f"{document.replica}: {note}; `fleet restart {document.replica}` tries again")
     with _record(document) as record:
         record.become("failed", note)
     raise SystemExit(PARKED_EXIT)
+
+
+def _reason_of_last_end(document: LaunchDocument) -> str:
+    """What a worker that gave itself up wrote into its record; empty when no life has ended since the last look."""
+    earlier = records.read(document.record) if read_history(document.starts).began is not None else None
+    return f": {earlier.note}" if earlier is not None and earlier.state == "failed" and earlier.note else ""
 
 
 def _history(document: LaunchDocument, now: float) -> History:
@@ -245,10 +257,19 @@ def _history(document: LaunchDocument, now: float) -> History:
     return replace(history, lives=recent, began=None)
 
 
+def _lasting_reason(document: LaunchDocument) -> str:
+    """Why the life before could not start and this one will not either, as far as is known; ''."""
+    earlier = records.read(document.record)
+    same = earlier is not None and earlier.cannot_start and earlier.digest == document.digest
+    return earlier.note if same and earlier is not None and read_history(document.starts).lives else ""
+
+
 def _record(document: LaunchDocument) -> contextlib.closing[records.Record]:
     slots = document.spec.pool.concurrency if document.spec.kind != "command" else 0
     foreign = document.spec.kind != "worker"
-    return contextlib.closing(records.Record(document.record, digest=document.digest, slots=slots, foreign=foreign))
+    record = records.Record(document.record, digest=document.digest, slots=slots, foreign=foreign)
+    record.crashes = sum(life.is_crash for life in read_history(document.starts).lives)
+    return contextlib.closing(record)
 
 
 def _find(program: str, environ: Mapping[str, str], spec: WorkerSpec) -> str:
@@ -256,7 +277,7 @@ def _find(program: str, environ: Mapping[str, str], spec: WorkerSpec) -> str:
         return program
     path = with_folder_of(spec.python, environ.get("PATH", DEFAULT_PATH))
     if (found := shutil.which(program, path=path)) is None:
-        raise LaunchError(f"cannot run {program!r}: not found in PATH ({path})", exit_code=MISSING_EXIT)
+        raise LaunchError(f"cannot run {program!r}: not found in PATH ({path})", exit_code=MISSING_EXIT, lasts=True)
     return found
 
 

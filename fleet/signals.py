@@ -16,7 +16,8 @@ slot that runs the task (an end that the slot cannot tell, like a hard time limi
 ``worker_process_init`` and ``worker_process_shutdown`` once in every process that runs tasks; all others in the
 worker's process.
 
-Receivers run where the signal is sent and hold up what they watch. One that raises is logged and harms nobody else.
+Receivers run where the signal is sent and hold up what they watch. One that raises is logged and harms nobody else;
+but a process in which a receiver of ``worker_process_init`` raised runs no tasks.
 """
 
 from __future__ import annotations
@@ -74,14 +75,17 @@ class Signal:
         found, self._connected = len(left) < len(self._connected), left
         return found
 
-    def send(self, sender: object, **arguments: Any) -> None:
-        """Call the receivers. Never raises an Exception."""
+    def send(self, sender: object, **arguments: Any) -> tuple[Exception, ...]:
+        """Call the receivers; what they raised. Never raises an Exception."""
+        errors = []
         for receiver, wanted in self._connected:
             if wanted is None or wanted is sender:
                 try:
                     receiver(sender=sender, signal=self, **arguments)
-                except Exception:
+                except Exception as error:
                     log.exception("a receiver of %s failed: %r", self.name, receiver)
+                    errors.append(error)
+        return tuple(errors)
 
 
 worker_init = Signal("worker_init")
@@ -92,8 +96,11 @@ worker_shutting_down = Signal("worker_shutting_down")
 """It was asked to stop. Arguments: sig, how (``Warm`` or ``Cold``), exitcode."""
 worker_shutdown = Signal("worker_shutdown")
 """It is about to exit."""
+worker_before_create_process = Signal("worker_before_create_process")
+"""A child of a prefork pool is about to be started."""
 worker_process_init = Signal("worker_process_init")
-"""A process is about to run its first task: the place to open connections, for every pool."""
+"""A process is about to run its first task: the place to open connections, for every pool.
+A process in which a receiver raises runs no tasks: it is tried again, a few times."""
 worker_process_shutdown = Signal("worker_process_shutdown")
 """A process has run its last task. Arguments: pid, exitcode. Not sent by a process that is killed."""
 

@@ -164,7 +164,7 @@ class Tasks:
     def __init__(self, name: str, broker: str | None = None, *, queue: str = DEFAULT_QUEUE) -> None:
         self.name = name
         self.queue = queue
-        self._broker = broker
+        self.broker = broker
         self._tasks: dict[str, Task[..., Any]] = {}
         self._publisher: tuple[int, Publisher] | None = None
 
@@ -306,7 +306,7 @@ class Tasks:
         return self._publisher[1]
 
     def _broker_url(self) -> str:
-        url = self._broker or os.environ.get(BROKER_VARIABLE)
+        url = self.broker or os.environ.get(BROKER_VARIABLE)
         if not url:
             raise FleetError(
                 f"Tasks({self.name!r}) has no broker to send to",

@@ -76,6 +76,11 @@ class AsyncioPool(InProcessPool):
         self._calls_open = 0
 
     @property
+    def lost_threads(self) -> Sequence[str]:
+        ended = [thread.name for thread in [self._thread, *self._threads] if thread.ident and not thread.is_alive()]
+        return [*super().lost_threads, *ended]
+
+    @property
     def info(self) -> dict[str, Any]:
         return {**super().info, "threads": len(self._threads)}
 

@@ -16,7 +16,7 @@ from pools.errors import PoolClosed, PoolError
 from pools.handle import AcceptCallback, DoneCallback, Handle
 from pools.hooks import PoolHooks, Target
 from pools.loop import EventLoop
-from pools.options import check_options, check_time_limits, require
+from pools.options import bounded, check_options, check_time_limits, require
 from pools.traits import TRAITS, Traits
 
 __all__ = ["BasePool", "PoolState", "SlotCallback", "Target"]
@@ -127,6 +127,11 @@ class BasePool(PoolHooks):
             "processes": [os.getpid()],
         }
 
+    @property
+    def lost_threads(self) -> Sequence[str]:
+        """Names of helper threads that ended although the pool needs them: nobody keeps its limits any more."""
+        return ()
+
     # -- start and end
 
     def register_with_event_loop(self, loop: EventLoop) -> None:
@@ -202,6 +207,7 @@ class BasePool(PoolHooks):
             self._wake_up()
         if soft_timeout_seconds is not None or timeout_seconds is not None:
             self._check_limits(soft_timeout_seconds, timeout_seconds)
+            soft_timeout_seconds, timeout_seconds = bounded(soft_timeout_seconds), bounded(timeout_seconds)
         handle = Handle(self, id, accept_callback, callback, soft_timeout_seconds, timeout_seconds)
         self.on_apply(handle, target, args, _NO_KWARGS if kwargs is None else kwargs)
         return handle

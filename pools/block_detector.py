@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -32,7 +33,7 @@ class BlockDetector:
         self._check = check
         self._on_signal = on_signal
         self._watched = 0
-        self._closed = False
+        self._closed = self._ended = False
         self._wake_lock = thread.allocate_lock()
         self._wake_lock.acquire()
         self._sleeps = True
@@ -40,6 +41,11 @@ class BlockDetector:
         self.can_signal = _handle_signal()
         _ON_SIGNAL.append(on_signal)
         thread.start_new_thread(self._run, ())
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its thread has ended although nobody closed it."""
+        return self._ended and not self._closed
 
     def watch(self) -> None:
         """One more task is watched."""
@@ -69,6 +75,12 @@ class BlockDetector:
             return
 
     def _run(self) -> None:
+        try:
+            self._check_again_and_again()
+        finally:
+            self._ended = True
+
+    def _check_again_and_again(self) -> None:
         while not self._closed:
             self._sleeps = self._watched <= 0
             if self._sleeps and self._watched <= 0:
@@ -77,7 +89,8 @@ class BlockDetector:
                 self._wake_lock.acquire(True, CHECK_SECONDS)
             self._sleeps = False
             if not self._closed:
-                self._check()
+                with suppress(Exception):  # nothing can be told from here: the next look comes soon
+                    self._check()
 
 
 def _handle_signal() -> bool:

@@ -57,6 +57,10 @@ class GreenPool(BasePool):
     def free_slots(self) -> int:
         return max(0, self.limit - len(self._runs) - len(self._waiting))
 
+    @property
+    def lost_threads(self) -> Sequence[str]:
+        return ["block detector"] if self._limits.is_lost else []
+
     # -- start and end
 
     def on_stop(self) -> None:

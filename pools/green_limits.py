@@ -144,6 +144,11 @@ class GreenLimits:
         if run.watched and self._detector is not None:
             self._detector.forget()
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the native thread has ended by itself."""
+        return self._detector is not None and self._detector.is_lost
+
     def close(self) -> None:
         """End the native thread."""
         if self._detector is not None:

@@ -64,6 +64,10 @@ class InProcessPool(BasePool):
     def free_slots(self) -> int:
         return max(0, self.limit - self._busy - len(self._waiting))
 
+    @property
+    def lost_threads(self) -> Sequence[str]:
+        return ["watchdog"] if self._watchdog.is_lost else []
+
     def on_cancel(self, handle: Handle) -> bool:
         with self._lock:
             if self._waiting.pop(handle, None) is None:

@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from pools.options import LONGEST_WAIT_SECONDS
 from pools.patching import BLOCKING_SELECTOR, is_green
 
 Callback = Callable[[], object]
@@ -233,7 +234,7 @@ class EventLoop:
             self._cancelled -= 1
         if not self._timers:
             return timeout_seconds
-        until_timer = max(0.0, self._timers[0][0] - time.monotonic())
+        until_timer = min(max(0.0, self._timers[0][0] - time.monotonic()), LONGEST_WAIT_SECONDS)
         return until_timer if timeout_seconds is None else min(timeout_seconds, until_timer)
 
     def _run_timers(self) -> None:

@@ -5,6 +5,20 @@ from __future__ import annotations
 from pools.errors import PoolError
 from pools.traits import TRAITS, Traits
 
+LONGEST_LIMIT_SECONDS = 10 * 365 * 86_400.0
+"""A longer time limit is taken for this one: timers and system calls overflow beyond it."""
+LONGEST_WAIT_SECONDS = 86_400.0
+"""Nobody waits longer in one system call; who wakes up too early waits again."""
+
+
+def bounded(seconds: float | None) -> float | None:
+    """A time limit that no clock or timer overflows over. ValueError for what is no number."""
+    if seconds is None:
+        return None
+    if seconds != seconds:
+        raise ValueError(f"{seconds} is no time limit")
+    return float(min(seconds, LONGEST_LIMIT_SECONDS))
+
 
 def require(traits: Traits, capability: str, what: str) -> None:
     """PoolError for a pool without this field of ``Traits``. what: the rest of "the … pool cannot …"."""

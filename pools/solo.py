@@ -47,6 +47,10 @@ class SoloPool(BasePool):
         finally:
             self.current = outer
 
+    @property
+    def lost_threads(self) -> Sequence[str]:
+        return ["watchdog"] if self._watchdog.is_lost else []
+
     def on_stop(self) -> None:
         self._watchdog.close()
         super().on_stop()

@@ -40,6 +40,11 @@ class ThreadsPool(InProcessPool):
         return len(self._threads)
 
     @property
+    def lost_threads(self) -> Sequence[str]:
+        ended = [thread.name for thread in list(self._threads.values()) if not thread.is_alive()]
+        return [*super().lost_threads, *ended]
+
+    @property
     def info(self) -> dict[str, Any]:
         return {**super().info, "threads": len(self._threads)}
 

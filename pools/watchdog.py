@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 
 from pools.handle import Handle
+from pools.options import LONGEST_WAIT_SECONDS
+
+log = logging.getLogger(__name__)
 
 _FOREVER = float("inf")
 
@@ -43,6 +47,11 @@ class Watchdog:
         """Do not call for this handle. Does nothing for one that is not watched."""
         self._watched.pop(handle, None)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether its thread has ended although nobody closed it."""
+        return self._thread is not None and not self._closed and not self._thread.is_alive()
+
     def close(self) -> None:
         """End the thread."""
         self._closed = True
@@ -56,7 +65,7 @@ class Watchdog:
             self._sleeps_until = _FOREVER
             earliest = self._call_due(time.monotonic())
             self._sleeps_until = earliest
-            self._wake_event.wait(None if earliest == _FOREVER else max(0.0, earliest - time.monotonic()))
+            self._wake_event.wait(min(LONGEST_WAIT_SECONDS, max(0.0, earliest - time.monotonic())))
             self._wake_event.clear()
 
     def _call_due(self, now: float) -> float:
@@ -65,5 +74,12 @@ class Watchdog:
             if deadline > now:
                 earliest = min(earliest, deadline)
             elif self._watched.pop(handle, None) is not None:
-                self._on_deadline(handle)
+                self._call(handle)
         return earliest
+
+    def _call(self, handle: Handle) -> None:
+        """What fails over one task keeps nobody from watching the others."""
+        try:
+            self._on_deadline(handle)
+        except Exception:
+            log.exception("the limit of %r cannot be kept", handle)

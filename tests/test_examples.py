@@ -59,6 +59,12 @@ def test_the_same_work_goes_through_every_pool(tmp_path: Path) -> None:
     assert all(row["median"] > 0 for pool in figures.values() for row in pool.values())
 
 
+def test_a_fleet_follows_a_repository() -> None:
+    told = run(EXAMPLES / "06-gitops" / "follow.py")
+    assert "Every promise was kept." in told
+    assert told.count("✓") == 15
+
+
 def test_slots_follow_the_bursts(tmp_path: Path) -> None:
     out, picture = tmp_path / "measured.json", tmp_path / "balance.png"
     told = run(EXAMPLES / "04-balance" / "load.py", "--quick", "--out", str(out), "--picture", str(picture))

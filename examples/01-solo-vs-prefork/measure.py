@@ -70,7 +70,7 @@ class Life:
         """How long the workers need, the broker and the supervisor being there already."""
         self.fleet("apply", str(self.empty), "--yes")
         began = time.perf_counter()
-        self.fleet("apply", str(self.manifest), "--yes")
+        self.fleet("apply", str(self.manifest), "--yes", "--adopt")
         return time.perf_counter() - began
 
     def pss_mib(self) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fleet.core.desired import Desired, Replica
-from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray
+from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray, Trouble
 from fleet.core.spec import WorkerSpec, live_digest
 from fleet.errors import FleetError, Unreachable
 
@@ -32,6 +32,8 @@ class _Cell:
     note: str = ""
     in_force: WorkerSpec | None = None
     told: bool = False
+    crashes: int = 0
+    trouble: Trouble = Trouble.NONE
 
     def view(self) -> ObservedReplica:
         """The replica as an observation shows it."""
@@ -41,7 +43,7 @@ class _Cell:
             group=replica.group,
             index=replica.index,
             digest=replica.digest,
-            state=State.DRAINING if self.held and self.state is State.READY else self.state,
+            state=self._seen_state(),
             pid=self.pid,
             spec=replica.spec,
             slots=(self.in_force or replica.spec).pool.concurrency,
@@ -56,7 +58,19 @@ class _Cell:
             busy_seconds=self.busy_seconds + sum(task.since_seconds for task in self.tasks) if counts else 0.0,
             reserved=len(self.tasks) + self.waiting if counts else 0,
             counts=counts,
+            crashes=self.crashes,
+            trouble=self.trouble,
         )
+
+    def _seen_state(self) -> State:
+        if self.held and self.state is State.READY:
+            return State.DRAINING
+        return State.UNKNOWN if self.trouble and self.state is State.READY else self.state
+
+    def crash(self) -> None:
+        """Its process dies, and its tasks with it."""
+        self.tasks.clear()
+        self.crashes += 1
 
     def adopt(self) -> None:
         """The worker applies what it was told."""
@@ -64,7 +78,10 @@ class _Cell:
 
 
 class MemoryBackend:
-    """One fleet in this process. ``calls``: what it was asked to do, in order."""
+    """One fleet in this process.
+
+    calls: what it was asked to do, in order.  parks: digests that crash until parked.
+    """
 
     def __init__(self, fleet: str, *, stepwise: bool = False) -> None:
         self.fleet = fleet
@@ -77,6 +94,7 @@ class MemoryBackend:
         self._strays: dict[int, Stray] = {}
         self._broken: set[str] = set()
         self._ignoring: set[str] = set()
+        self.parks: set[str] = set()
         self._next_pid = 1000
 
     # --- the door ---------------------------------------------------------------------------------------------------
@@ -191,7 +209,7 @@ class MemoryBackend:
     def crash(self, name: str) -> None:
         """The process dies and its supervisor runs it again."""
         cell = self._cells[name]
-        cell.tasks.clear()
+        cell.crash()
         self._spawn(cell)
 
     def park(self, name: str, note: str = "exit 1, 8 times in 10m") -> None:
@@ -201,6 +219,10 @@ class MemoryBackend:
     def stop_by_hand(self, name: str) -> None:
         """It was stopped by hand, without fleet."""
         self._exit(self._cells[name])
+
+    def trouble(self, name: str, trouble: Trouble = Trouble.STUCK, note: str = "stuck: no heartbeat for 45s") -> None:
+        """Its process lives, and it does not work any more."""
+        self._cells[name].trouble, self._cells[name].note = trouble, note
 
     def work(self, name: str, tasks: int) -> None:
         """It runs so many tasks now."""
@@ -295,12 +317,13 @@ class MemoryBackend:
         cell.adopt()
         broken = cell.replica.digest in self._broken
         cell.state = State.STARTING if self.stepwise or broken else State.READY
-        cell.note = ""
+        cell.note, cell.trouble = "", Trouble.NONE
+        if cell.replica.digest in self.parks:
+            self._exit(cell, state=State.FAILED, note="exit 1, 8 times in 10m")
 
     def _exit(self, cell: _Cell, *, state: State = State.STOPPED, note: str = "") -> None:
         cell.pid, cell.state, cell.note, cell.in_force, cell.told = None, state, note, None, False
-        cell.tasks = []
-        cell.waiting = 0
+        cell.tasks, cell.waiting = [], 0
 
     def _pid(self) -> int:
         self._next_pid += 1

@@ -98,7 +98,7 @@ def _introduce(connection: Any, name: str) -> None:
 def _whole(priority: object) -> int:
     try:
         return int(priority)  # type: ignore[call-overload, no-any-return]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0
 
 

@@ -13,6 +13,7 @@ from uuid import uuid4
 SENT_AT_HEADER = "x-fleet-sent-at"
 """When a message was sent, in Unix seconds. Only fleet's own senders say so."""
 ATTEMPTS_HEADER = "x-fleet-attempts"
+_MOST_ATTEMPTS = 2**31 - 1
 JUNK_CONTENT_TYPE = "application/x-not-an-envelope"
 
 
@@ -34,8 +35,13 @@ class Envelope(NamedTuple):
     @property
     def attempts(self) -> int:
         """How often a replica died while it held this message."""
-        count = self.headers.get(ATTEMPTS_HEADER, 0)
-        return count if isinstance(count, int) and count > 0 else 0
+        return attempts_in(self.headers)
+
+
+def attempts_in(headers: Mapping[str, Any]) -> int:
+    """How often a process died with a message, as its headers say; 0 for what is no count."""
+    count = headers.get(ATTEMPTS_HEADER)
+    return min(count, _MOST_ATTEMPTS) if isinstance(count, int) and count > 0 else 0
 
 
 def opened(raw: bytes) -> Envelope:
@@ -48,13 +54,13 @@ def opened(raw: bytes) -> Envelope:
         body = document["body"] or ""
         if properties.get("body_encoding") == "base64":
             body = b64decode(body)
-        return Envelope(
-            body,
-            headers,
-            properties,
-            document.get("content-type") or "application/data",
-            document.get("content-encoding") or "utf-8",
-        )
+        content_type = document.get("content-type") or "application/data"
+        content_encoding = document.get("content-encoding") or "utf-8"
+        if not (isinstance(body, str | bytes) and isinstance(content_type, str) and isinstance(content_encoding, str)):
+            raise TypeError("the body and its type are text")
+        if not isinstance(properties.get("delivery_info"), dict | None):
+            properties["delivery_info"] = {}
+        return Envelope(body, headers, properties, content_type, content_encoding)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Envelope(raw, {}, {}, JUNK_CONTENT_TYPE, "binary")
 
@@ -116,17 +122,35 @@ def sealed(
 
 
 def after_crash(raw: bytes) -> bytes:
-    """The same message again, with one crash more, marked as redelivered. Other bytes stay as they are."""
+    """The same message once more, its crash counted and marked as redelivered. What is no envelope stays as it is."""
+    return _redelivered(raw, crashes=1)
+
+
+def given_back(raw: bytes) -> bytes:
+    """The same message once more, marked as redelivered. What is no envelope stays as it is."""
+    return _redelivered(raw, crashes=0)
+
+
+def _redelivered(raw: bytes, *, crashes: int) -> bytes:
     try:
         document = _loads(raw)
-        headers = document.setdefault("headers", {})
-        count = headers.get(ATTEMPTS_HEADER, 0)
-        headers[ATTEMPTS_HEADER] = (count if isinstance(count, int) else 0) + 1
-        headers["redelivered"] = True
-        document["properties"]["delivery_info"]["redelivered"] = True
+        headers, info = _headers_and_info(document)
+        if crashes:
+            headers[ATTEMPTS_HEADER] = attempts_in(headers) + crashes
+        headers["redelivered"] = info["redelivered"] = True
         return _dumps(document).encode()
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return raw
+
+
+def _headers_and_info(document: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both maps, put in where a producer left them out."""
+    if not document.get("headers"):
+        document["headers"] = {}
+    properties = document["properties"]
+    if not isinstance(properties.get("delivery_info"), dict):
+        properties["delivery_info"] = {}
+    return document["headers"], properties["delivery_info"]
 
 
 def _loads(raw: bytes) -> Any:

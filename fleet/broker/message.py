@@ -30,6 +30,9 @@ from fleet.broker.message_body import (
 )
 
 CONTENT_ENCODING = "utf-8"
+LONGEST_LIMIT_SECONDS = 10 * 365 * 86_400.0
+"""A longer time limit is taken for this one: clocks, timers and system calls overflow beyond it."""
+MOST_RETRIES = 2**31 - 1
 _REPR_LENGTH = 1024
 _V1_FIELDS = ("lang", "task", "id", "root_id", "parent_id", "group", "meth", "shadow", "eta", "expires", "origin")
 
@@ -45,6 +48,8 @@ class TaskMessage:
             raise BadMessage(f"the name of the task is {name!r}")
         if not isinstance(task_id, str) or not task_id:
             raise BadMessage(f"task {name}: the id is {task_id!r}")
+        if not (_is_text(name) and _is_text(task_id)):
+            raise BadMessage(f"its name or id is no text: task {name!a}, id {task_id!a}")
         self.delivery = delivery
         self.headers = headers
         self.name = name
@@ -116,9 +121,8 @@ class TaskMessage:
 
     @property
     def retries(self) -> int:
-        """How many retries came before; 0 at first."""
-        retries = self.headers.get("retries")
-        return retries if isinstance(retries, int) and retries > 0 else 0
+        """How often it was sent again after it had run."""
+        return retries_in(self.headers)
 
     @property
     def time_limit(self) -> float | None:
@@ -194,7 +198,10 @@ class TaskMessage:
     def sent_at(self) -> float | None:
         """Unix time at which fleet sent it; None for messages of others."""
         sent = self.headers.get(SENT_AT_HEADER)
-        return float(sent) if isinstance(sent, int | float) else None
+        try:
+            return float(sent) if isinstance(sent, int | float) else None
+        except OverflowError:
+            return None
 
     # ---- for Celery, and on again
 
@@ -225,6 +232,7 @@ class TaskMessage:
         """The same task to be sent once more: its encoded body is reused. Raises BadMessage."""
         delivery = self.delivery
         headers = {name: value for name, value in self.headers.items() if not name.startswith("x-")}
+        headers.pop("redelivered", None)
         headers |= {"retries": retries, "eta": eta.isoformat() if eta else None, SENT_AT_HEADER: time.time()}
         if "task" in delivery.headers and self._payload is None:
             body, kind, encoding = delivery.body, delivery.content_type, delivery.content_encoding
@@ -239,19 +247,43 @@ class TaskMessage:
             return None
         try:
             moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-        except (TypeError, ValueError) as error:
-            raise BadMessage(f"task {self.name}[{self.id}]: {field} is {value!r}") from error
-        if moment.tzinfo is not None:
-            return moment
-        return moment.replace(tzinfo=UTC) if self.utc else moment.astimezone()
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC) if self.utc else moment.astimezone()
+            moment.timestamp()
+        except (TypeError, ValueError, OverflowError, OSError) as error:
+            raise BadMessage(f"task {self.name}[{self.id}]: {field} is {reprlib.repr(value)}") from error
+        return moment
 
     def _limit(self, index: int) -> float | None:
         limits = self.headers.get("timelimit")
-        value = limits[index] if isinstance(limits, list | tuple) and len(limits) > index else None
-        return float(value) if isinstance(value, int | float) and value > 0 else None
+        return bounded_seconds(limits[index]) if isinstance(limits, list | tuple) and len(limits) > index else None
 
     def __repr__(self) -> str:
         return f"<TaskMessage {self.name}[{self.id}]>"
+
+
+def bounded_seconds(value: object) -> float | None:
+    """A time limit as somebody wrote it: at most ``LONGEST_LIMIT_SECONDS``; None for what is no number above 0."""
+    if not isinstance(value, int | float) or not value > 0:
+        return None
+    return float(min(value, LONGEST_LIMIT_SECONDS))
+
+
+def retries_in(headers: Mapping[str, Any]) -> int:
+    """How often a message was sent again, as its headers say: at most ``MOST_RETRIES``, 0 for what is no count."""
+    retries = headers.get("retries")
+    return min(retries, MOST_RETRIES) if isinstance(retries, int) and retries > 0 else 0
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be written down: JSON can carry halves of characters."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Unread(datetime):

@@ -46,7 +46,7 @@ def payload_of(message: Encoded, accept: Collection[str]) -> Payload:
 
 def decoded(message: Encoded, accept: Collection[str] = ACCEPT_JSON) -> Any:
     """The body as Python values. Raises BadMessage for what is not accepted or cannot be decoded."""
-    if message.content_type not in _content_types(frozenset(accept)):
+    if not isinstance(message.content_type, str) or message.content_type not in _content_types(frozenset(accept)):
         known = ", ".join(sorted(accept))
         raise BadMessage(f"its content type {message.content_type!r} is not accepted (accepted: {known})")
     try:

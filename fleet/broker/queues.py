@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -9,6 +10,12 @@ from typing import Any
 import kombu
 from kombu.transport import virtual
 
+from fleet.errors import FleetError
+
+log = logging.getLogger("fleet.worker")
+
+DEAD_SUFFIX = ".dead"
+"""``<queue>.dead``: where fleet puts dead letters of a queue."""
 _SENDABLE = ("correlation_id", "reply_to", "priority", "message_id", "timestamp", "type", "app_id")
 _NOT_FOUND = "404"
 
@@ -18,6 +25,32 @@ def entity(name: str, entities: Mapping[str, Any]) -> kombu.Queue:
     if (own := entities.get(name)) is not None:
         return own
     return kombu.Queue(name, kombu.Exchange(name, type="direct", durable=True), routing_key=name, durable=True)
+
+
+def real_name(name: str, entities: Mapping[str, Any]) -> str:
+    """What the broker calls this queue: an app may give it an alias, as for a ``Broadcast``."""
+    own = entities.get(name)
+    return name if own is None else str(own.name)
+
+
+def has_dead_letter_exchange(name: str, entities: Mapping[str, Any]) -> bool:
+    """Whether the app's own arguments of a queue say where its dead letters go."""
+    own = entities.get(name)
+    return own is not None and "x-dead-letter-exchange" in (own.queue_arguments or {})
+
+
+def refuse_fanout(names: Iterable[str], entities: Mapping[str, Any]) -> None:
+    """For transports that publish to a fanout exchange and keep nothing: no list ever holds such a message.
+
+    Raises FleetError.
+    """
+    for name in names:
+        own = entities.get(name)
+        if own is not None and own.exchange is not None and own.exchange.type == "fanout":
+            raise FleetError(
+                f"queue {name!r} is bound to a fanout exchange (a Broadcast), which fleet reads from RabbitMQ only",
+                hint="run a Celery worker for it (`worker: celery`), or name the group's other queues",
+            )
 
 
 def sendable(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,7 +66,8 @@ def declare(connection: Any, queue: kombu.Queue) -> None:
     try:
         with _scratch(connection) as channel:
             queue(channel).declare()
-    except connection.channel_errors:
+    except connection.channel_errors as error:
+        log.error("the broker refuses to declare queue %s, which is used as it is there: %s", queue.name, error)
         with _scratch(connection) as channel:
             queue(channel).queue_declare(passive=True)
 

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from types import FrameType
 from typing import NoReturn
 
@@ -24,17 +25,23 @@ def console() -> NoReturn:
 def main(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code. An unexpected exception keeps its traceback."""
     try:
+        from fleet.cli.output import Output
+
+        Output.has_printed = False
         code = _run(argv)
         sys.stdout.flush()
         return code
     except ManifestError as error:
+        _document(argv, error)
         _tell(_problems(error))
         return error.exit_code
     except Interrupted as error:
+        _document(argv, error)
         if error.hint:  # a change was under way
             _tell(f"fleet: {error.message}\n{RESUME}")
         return error.exit_code
     except FleetError as error:
+        _document(argv, error)
         _tell(f"fleet: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""))
         return error.exit_code
     except KeyboardInterrupt:
@@ -50,6 +57,27 @@ def _run(argv: Sequence[str]) -> int:
 
     call = parse(argv)
     return call.run()
+
+
+def _document(argv: Sequence[str], error: FleetError) -> None:
+    """With ``-o json`` a failure is one document on stdout too, unless the verb has printed its own before."""
+    if not _asks_for_json(argv):
+        return
+    from fleet.cli.output import Output, error_document
+
+    if not Output.has_printed:
+        try:
+            Output(is_json=True).document(error_document(error))
+        except BrokenPipeError:
+            _silence(sys.stdout)
+
+
+def _asks_for_json(argv: Sequence[str]) -> bool:
+    """By the words alone: the failure may be that they cannot be parsed."""
+    pairs = pairwise(argv)
+    return ("-ojson" in argv or "--output=json" in argv) or any(
+        flag in ("-o", "--output") and value == "json" for flag, value in pairs
+    )
 
 
 def _problems(error: ManifestError) -> str:

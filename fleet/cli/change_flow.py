@@ -12,16 +12,17 @@ from typing import Any
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
-from fleet.cli.target import duration
+from fleet.cli.target import applied_or_told, duration
 from fleet.core.desired import RESERVED_PREFIX
 from fleet.core.plan import Plan
 from fleet.core.planning import budget, plan_text
 from fleet.core.planning.selection import leaving
-from fleet.errors import Refused
+from fleet.errors import CannotWrite, Refused
 from fleet.inputs import machine
 from fleet.operate.apply.events import STARTS_PER_CORE, Report, StepsFailed, WalkOptions
 from fleet.operate.change import carry_out
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
+from fleet.operate.sync import by_hand
 from fleet.state import logs
 from pools.traits import TRAITS
 
@@ -40,6 +41,8 @@ class ChangeFlags:
     timeout_seconds: float | None = None
     max_destroy: str = ""
     reason: str = ""
+    adopt: bool = False
+    suspend_seconds: float = 0.0
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ChangeFlags:
@@ -52,6 +55,8 @@ class ChangeFlags:
             timeout_seconds=given.get("timeout"),
             max_destroy=given.get("max_destroy") or "",
             reason=given.get("reason") or "",
+            adopt=given.get("adopt", False),
+            suspend_seconds=given.get("suspend") or 0.0,
         )
 
 
@@ -70,6 +75,14 @@ def destroy_flag(parser: argparse.ArgumentParser) -> None:
     """--max-destroy, for verbs that may remove replicas."""
     parser.add_argument(
         "--max-destroy", type=_share, metavar="COUNT", help="refuse to remove more replicas than 3, or than 20%%"
+    )
+
+
+def owner_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of every verb that changes what a fleet is to be: it may belong to another source."""
+    parser.add_argument("--adopt", action="store_true", help="take over a fleet that belongs to another source")
+    parser.add_argument(
+        "--suspend", type=duration, metavar="TIME", help="keep `fleet sync` off for so long; needs --reason"
     )
 
 
@@ -102,14 +115,37 @@ def run_change(
             if not _agreed(change.plan, out):
                 return DECLINED
         _guard(change, flags)
+        make_claim(fleet, out, claim_of(verb, change, flags))
         report = _carry_out(fleet, out, verb=verb, change=change, flags=flags)
     finished(fleet, out, change.plan, report)
     return 0
 
 
+def claim_of(verb: str, change: PlannedChange, flags: ChangeFlags) -> by_hand.Claim | None:
+    """What a change says about the fleet's owner; None for one that leaves the manifest as it is."""
+    if change.manifest is None:
+        return None
+    files = None if verb == "rollback" else change.manifest.origin.sources
+    return by_hand.Claim(files, flags.adopt, flags.suspend_seconds, flags.reason)
+
+
+def make_claim(fleet: LocalFleet, out: Output, claim: by_hand.Claim | None) -> None:
+    """Refuse to change another's fleet, or do what the flags say about it."""
+    if claim is None:
+        return
+    by_hand.check(fleet, claim)
+    if told := by_hand.take(fleet, claim):
+        out.say(told)
+
+
 def _carry_out(fleet: LocalFleet, out: Output, *, verb: str, change: PlannedChange, flags: ChangeFlags) -> Report:
     """Carry out the plan; the caller holds the lock."""
-    change.before()
+    try:
+        change.before()
+    except CannotWrite as error:
+        if not change.plan.only_stops:
+            raise
+        out.say(f"warning: {error.message}; the next apply undoes this")
     try:
         with Signals(out) as signals, Progress(out, change.plan) as progress:
             options = WalkOptions(
@@ -204,7 +240,9 @@ def _patience_seconds(fleet: LocalFleet, plan: Plan, flags: ChangeFlags) -> floa
 
 def finished(fleet: LocalFleet, out: Output, plan: Plan, report: Report) -> None:
     """Say how it ended."""
-    applied = fleet.applied()
+    for warning in report.warnings:
+        out.say(f"warning: {warning}")
+    applied = applied_or_told(fleet, out)
     revision = applied.revision if applied is not None else 0
     if out.is_json:
         document: dict[str, Any] = plan_text.document(plan)

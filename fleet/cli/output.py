@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
+
+from fleet.errors import FleetError, ManifestError
 
 _CODES: Mapping[str, str] = {
     "good": "32",
@@ -43,7 +46,9 @@ def wants_colour(stream: TextIO) -> bool:
 
 
 class Output:
-    """The two streams of one command."""
+    """The two streams of one command. ``has_printed``: a document of it stands on stdout."""
+
+    has_printed: ClassVar[bool] = False
 
     def __init__(self, *, is_json: bool = False, stdout: TextIO | None = None, stderr: TextIO | None = None) -> None:
         self.is_json = is_json
@@ -71,6 +76,7 @@ class Output:
 
     def document(self, document: Any) -> None:
         """Print facts to stdout, as one JSON document."""
+        Output.has_printed = True
         indent = 2 if self.stdout.isatty() else None
         print(json.dumps(document, ensure_ascii=False, indent=indent), file=self.stdout, flush=True)
 
@@ -98,6 +104,13 @@ class Output:
         self.stderr.write(f"{question} [y/N] ")
         self.stderr.flush()
         return sys.stdin.readline().strip().lower() in {"y", "yes"}
+
+
+def error_document(error: FleetError) -> dict[str, Any]:
+    """A failure for scripts. code: the kind of error, like ``not_ready``.  problems: of a manifest, one text each."""
+    code = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
+    problems = [str(problem) for problem in error.problems] if isinstance(error, ManifestError) else []
+    return {"error": {"code": code, "message": error.message, "hint": error.hint, "problems": problems}}
 
 
 def painted(text: str, style: str, *, colour: bool) -> str:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from fleet.cli.change_flow import ChangeFlags, change_flags, run_change
 from fleet.cli.output import Output
-from fleet.cli.target import checked_names, fleet_of, groups_of, output_flag, target_flags, target_of
-from fleet.core.desired import Desired, group_of
-from fleet.errors import UsageError
+from fleet.cli.target import checked_names, fleet_of, output_flag, replicas_of, target_flags, target_of
+from fleet.core.desired import Desired, group_of, is_replica
+from fleet.core.plan import Action
+from fleet.core.planning.steering import STOPS
+from fleet.errors import Refused, UsageError
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
 from fleet.state.audit import who
 from fleet.state.overrides import Kind, Override, added
@@ -26,24 +28,24 @@ def override_flags(parser: argparse.ArgumentParser, *, names: str) -> None:
 
 def make_overrides(fleet: LocalFleet, names: Sequence[str], kind: Kind, args: argparse.Namespace, out: Output) -> int:
     """Make live exceptions for these names, and carry them out."""
-    loaded = fleet.applied_manifest()
     now = fleet.now()
+    meant = STOPS if kind == "paused" else frozenset({Action.HOLD})
     until = now + args.lasting if args.lasting is not None else None
 
     def look() -> PlannedChange:
-        desired, _ = fleet.desired_of(loaded)
-        known = chosen(names, desired, groups_only=kind == "paused")
+        desired = fleet.desired_as_applied()
+        known = chosen(names, desired, groups_only=kind == "paused", replicas=there(fleet, desired))
         if kind == "drained":
             known = _that_can_drain(known, desired, refuse=bool(names))
         new = [Override(kind, name, now, who(), args.reason or "", until) for name in known]
         overrides = added(fleet.kept_overrides(), *new)
-        desired, secrets = fleet.desired_of(loaded, overrides=overrides)
+        desired = fleet.desired_as_applied(overrides=overrides)
 
         def write() -> None:
             fleet.keep_overrides(overrides)
             fleet.audit.write(*({"event": "override", "override": str(one)} for one in new))
 
-        return replace(fleet.planned(desired, secrets, only=groups_of(known)), before=write)
+        return replace(fleet.steered(desired, only=known, actions=meant), before=write)
 
     return run_change(
         fleet, out, verb="pause" if kind == "paused" else "drain", look=look, flags=flags_of(args, kind, names)
@@ -66,14 +68,32 @@ def named(args: argparse.Namespace) -> tuple[LocalFleet, tuple[str, ...]]:
     target = target_of(args)
     if bool(target.names) == bool(args.all):
         raise UsageError("name groups or replicas, or say --all", hint="for example `fleet restart thumbs reports.0`")
-    return fleet_of(target), target.names
+    fleet = fleet_of(target)
+    refuse_down(fleet)
+    return fleet, target.names
 
 
-def chosen(names: Sequence[str], desired: Desired, *, groups_only: bool = False) -> tuple[str, ...]:
+def refuse_down(fleet: LocalFleet) -> None:
+    """What steers a fleet starts none. Raises Refused."""
+    applied = fleet.applied()
+    if applied is not None and (applied.down or not fleet.backend.observe().up):
+        hint = f"`fleet apply` starts it; `fleet status --fleet {fleet.name}` shows what is left"
+        raise Refused(f"fleet {fleet.name} is down", hint=hint)
+
+
+def there(fleet: LocalFleet, desired: Desired) -> set[str]:
+    """Replicas that may be named: those that are there, are to be, or have an exception of their own."""
+    excepted = {one.target for one in fleet.kept_overrides() if is_replica(one.target)}
+    return replicas_of(desired, fleet.backend.observe()) | excepted
+
+
+def chosen(
+    names: Sequence[str], desired: Desired, *, groups_only: bool = False, replicas: Collection[str] | None = None
+) -> tuple[str, ...]:
     """The names, each checked; without any, every group that is not fleet's own. Raises UsageError with a guess."""
     if not names:
         return tuple(name for name, group in desired.groups.items() if not group.system)
-    return checked_names(names, desired, groups_only=groups_only)
+    return checked_names(names, desired, groups_only=groups_only, replicas=replicas)
 
 
 def flags_of(args: argparse.Namespace, what: str, names: Sequence[str]) -> ChangeFlags:

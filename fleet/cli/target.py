@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.core.desired import group_of
-from fleet.core.text.format import seconds_in
+from fleet.core.text.format import listed, seconds_in
 from fleet.core.text.suggest import did_you_mean
-from fleet.errors import UsageError
+from fleet.errors import Damaged, UsageError
 
 if TYPE_CHECKING:
+    from fleet.cli.output import Output
     from fleet.core.desired import Desired
+    from fleet.core.observed import Observed
     from fleet.inputs.manifest import LoadedManifest
     from fleet.operate.local_fleet import LocalFleet
+    from fleet.state.applied import Applied
 
 DEFAULT_MANIFEST = "fleet.yaml"
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -116,6 +119,15 @@ def fleet_of(target: Target) -> LocalFleet:
     raise UsageError("which fleet? Name a manifest, or use --fleet NAME", hint=hint)
 
 
+def applied_or_told(fleet: LocalFleet, out: Output) -> Applied | None:
+    """What was applied last, for a verb that can do without; damage is said."""
+    try:
+        return fleet.applied()
+    except Damaged as error:
+        out.say(f"warning: {error.message}\n  hint: {error.hint}")
+        return None
+
+
 def fleet_for(loaded: LoadedManifest) -> LocalFleet:
     """The fleet a manifest describes."""
     from fleet import settings
@@ -154,8 +166,13 @@ def _name_in(paths: Sequence[str]) -> str:
     return from_files(paths).name
 
 
-def checked_names(names: Sequence[str], desired: Desired, *, groups_only: bool = False) -> tuple[str, ...]:
-    """Names of groups or replicas, each known. Raises UsageError with a guess."""
+def checked_names(
+    names: Sequence[str], desired: Desired, *, groups_only: bool = False, replicas: Collection[str] | None = None
+) -> tuple[str, ...]:
+    """Names of groups or replicas, each known. Raises UsageError with a guess.
+
+    replicas: those that there are, or are to be; None: not known, every index will do.
+    """
     groups = [name for name, group in desired.groups.items() if not group.system]
     for name in names:
         named = group_of(name) in groups and not groups_only
@@ -163,7 +180,20 @@ def checked_names(names: Sequence[str], desired: Desired, *, groups_only: bool =
             what = "group" if groups_only else "group or replica"
             hint = did_you_mean(name, groups) or "there are none"
             raise UsageError(f"there is no {what} {name!r} in fleet {desired.fleet!r}", hint=hint)
+        if name not in groups and replicas is not None and name not in replicas:
+            own = sorted(one for one in replicas if group_of(one) == group_of(name))
+            hint = f"{group_of(name)} has {listed(own)}" if own else f"{group_of(name)} has no replicas"
+            raise UsageError(f"there is no replica {name!r} in fleet {desired.fleet!r}", hint=hint)
     return tuple(names)
+
+
+def replicas_of(desired: Desired, observed: Observed) -> set[str]:
+    """Names of replicas that are there, and of those that are to be."""
+    from fleet.core.planning.assignment import assign
+
+    seen = observed.replicas.values()
+    wanted = (assign(group, [one for one in seen if one.group == name]) for name, group in desired.groups.items())
+    return set(observed.replicas) | {one.name for found in wanted for one in found.wanted.values()}
 
 
 def groups_of(names: Iterable[str]) -> set[str]:

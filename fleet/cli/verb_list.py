@@ -30,6 +30,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "change",
         (
             Verb("plan", "what apply would do, replica by replica, with reasons"),
+            Verb("diff", "where what runs differs from the manifest"),
             Verb("apply", "plan, confirm, execute, wait until ready"),
             Verb("scale", "change a replica count: in the manifest, or --live for a while"),
             Verb("restart", "restart replicas, a few at a time"),
@@ -44,6 +45,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "see",
         (
             Verb("status", "groups and replicas, what they do, and what differs from the last apply"),
+            Verb("wait", "until a fleet, or some of it, is ready, idle or drained"),
             Verb("health", "whether replicas are alive, ready and making progress; reads their records only"),
             Verb("top", "a live view of the same"),
             Verb("logs", "the logs of all replicas as one"),
@@ -58,7 +60,10 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("send", "enqueue tasks, with a progress bar"),
             Verb("worker", "run one worker by hand, without a manifest"),
-            Verb("controller", "move slots between groups as load comes and goes; apply starts it"),
+            Verb("sync", "follow a git repository: fetch, verify, plan, apply; and say how far it got"),
+            Verb("run", "a fleet in the foreground, from its apply to its drain: for containers and services"),
+            Verb("service", "start a fleet with the machine: systemd units"),
+            Verb("controller", "heal replicas and move slots between groups; apply starts it"),
         ),
     ),
     (

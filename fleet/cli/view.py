@@ -58,12 +58,12 @@ def _blanks() -> list[Cell]:
 
 
 def _worker_row(worker: WorkerStatus) -> Row:
-    state = f"{worker.state}, held" if worker.held else str(worker.state)
+    state = str(worker.trouble or worker.state) + (", held" if worker.held else "")
     return [
         Cell(f"  {worker.name}"),
         Cell(""),
         Cell(str(worker.pid) if worker.pid else "", right=True),
-        Cell(state, "wait" if worker.held else _STATE_STYLES[worker.state]),
+        Cell(state, _style(worker)),
         Cell(worker.digest, "dim"),
         Cell(f"{worker.busy}/{worker.slots}", right=True),
         Cell(str(worker.processed), right=True),
@@ -72,6 +72,12 @@ def _worker_row(worker: WorkerStatus) -> Row:
         Cell(age(worker.uptime_seconds) if worker.pid else "", right=True),
         Cell(_runs(worker), "bad" if worker.drift and not worker.tasks else ""),
     ]
+
+
+def _style(worker: WorkerStatus) -> str:
+    if worker.trouble:
+        return "bad"
+    return "wait" if worker.held else _STATE_STYLES[worker.state]
 
 
 def _runs(worker: WorkerStatus) -> str:
@@ -98,7 +104,7 @@ def _headline(status: Status, colour: bool) -> str:
 def _problems(status: Status) -> Iterator[str]:
     for group in status.groups.values():
         if not group.ready:
-            short = [worker.name for worker in group.workers if worker.state != "ready" and not worker.drift]
+            short = [worker.name for worker in group.workers if not worker.ready and not worker.drift]
             names = listed([*group.missing, *short])
             what = f": {names}" if names else ""
             yield f"{group.name}: {group.ready_replicas} of {group.desired_replicas} ready{what}"
@@ -159,13 +165,21 @@ _LOOK_HEAD = ("GROUP", "HAS", "NEED", "WANTS", "SHARE", "GETS", "QUEUE", "OLDEST
 def look_text(look: Mapping[str, Any], *, colour: bool) -> str:
     """The JSON document of one look of the controller, a row per group."""
     groups: Mapping[str, Mapping[str, Any]] = look["groups"]
+    healed = heals_text(look.get("heals", ()))
     if not groups:
-        return look["note"] or "nothing moves"
+        return "\n".join(part for part in (healed, look["note"]) if part) or "nothing to heal or move"
     rows = [[Cell(text) for text in _look_row(name, row)] for name, row in groups.items()]
     has = sum(row["has"] + row["draining"] + row["parked"] for row in groups.values())
     squeezed = "; somebody is short: needs come before wants" if look["squeezed"] else ""
     sums = f"budget {look['budget']} slots for the groups that move, {has} in use{squeezed}"
-    return f"{table(_LOOK_HEAD, rows, colour=colour)}\n\n{sums}"
+    return f"{table(_LOOK_HEAD, rows, colour=colour)}\n\n{sums}" + (f"\n{healed}" if healed else "")
+
+
+def heals_text(heals: Sequence[Mapping[str, Any]]) -> str:
+    """A line for each replica that was not as it should be, and what is done about it."""
+    return "\n".join(
+        f"{row['verdict']}: {row['step']} {row['replica']} ({row['class']}): {row['reason']}" for row in heals
+    )
 
 
 def _look_row(name: str, row: Mapping[str, Any]) -> tuple[str, ...]:

@@ -14,13 +14,38 @@ RESERVED_PREFIX = "fleet-"
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryPolicy:
+    """How many replicas get the new revision first, how long they are compared with the old ones, and how much worse
+    they may be.
+
+    failure_rate: what may be added to the old rate (0.05: five percentage points).  latency, memory: factors over the
+    old run time and memory.  crashes: as many.  min_tasks: rates of fewer are not judged.
+    """
+
+    replicas: int = 1
+    seconds: float = 120.0
+    failure_rate: float = 0.05
+    latency: float = 1.5
+    memory: float = 1.5
+    crashes: int = 0
+    min_tasks: int = 20
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutPolicy:
-    """How many replicas may be extra (surge) and how many may be missing while a group is replaced."""
+    """How many replicas may be extra (surge) and how many may be missing while a group is replaced.
+
+    min_ready_seconds: a new replica counts once it was ready for this long.  deadline_seconds: the whole group must be
+    done by then; None: whenever.
+    """
 
     strategy: str = "rolling"
     max_surge: int = 1
     max_unavailable: int = 0
     on_failure: str = "pause"
+    min_ready_seconds: float = 0.0
+    deadline_seconds: float | None = None
+    canary: CanaryPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,19 @@ class State(StrEnum):
     UNKNOWN = "unknown"
 
 
+class Trouble(StrEnum):
+    """Why a replica whose process lives does not work.
+
+    stuck: no heartbeat, or a task far past its time limit.  not consuming: free slots, and the broker has answered no
+    fetch for a while.  crashing: it has not lived as long yet as it did before it crashed last.
+    """
+
+    NONE = ""
+    STUCK = "stuck"
+    NOT_CONSUMING = "not consuming"
+    CRASHING = "crashing"
+
+
 GONE = frozenset({State.STOPPED, State.FAILED})
 """States in which no process of a replica runs."""
 
@@ -41,9 +54,13 @@ class ObservedReplica:
     live: digest of the settings that a running worker follows; empty where none is reported.
 
     counts: its process lives and counts its own work; only then may busy, processed, busy_seconds and reserved
-    be believed.  processed, busy_seconds: counted since the process began; neither goes back while the process is the
+    be believed.  trouble: why it does not work although its process lives.
+
+    processed, busy_seconds: counted since the process began; neither goes back while the process is the
     same.  processed: tasks that came to their end, failed ones among them; what is to be repeated (a retry) has not.
     retried: runs that ended in a retry.  busy_seconds: spent by slots on tasks, those that run now included.
+    crashes: earlier processes of it that crashed, as far back as its launcher remembers.
+    cannot_start: its last start failed for a reason that another start does not change, which ``note`` says.
     reserved: messages it holds, those that run and those that wait in it for a slot.
     """
 
@@ -67,6 +84,9 @@ class ObservedReplica:
     busy_seconds: float = 0.0
     reserved: int = 0
     counts: bool = False
+    cannot_start: bool = False
+    crashes: int = 0
+    trouble: Trouble = Trouble.NONE
 
     @property
     def name(self) -> str:
@@ -76,6 +96,11 @@ class ObservedReplica:
     @property
     def running(self) -> bool:
         return self.pid is not None
+
+    @property
+    def is_ready(self) -> bool:
+        """It takes work, or is held on purpose, and nothing is wrong with it."""
+        return not self.trouble and (self.state is State.READY or (self.held and self.state is State.DRAINING))
 
     @property
     def target_slots(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from fleet.core.desired import Replica
+from fleet.core.desired import CanaryPolicy, Replica
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
 
 
@@ -60,6 +60,9 @@ class Step:
     replica: its name.  target: what it must be afterwards (start, replace, resize).  pid: of the stray, for reap.
     after: ids of steps that must be done first.  wave: steps of one wave may run together; waves run in order.
     grace_seconds: how long its drain may take.  ready_timeout_seconds: how long it may take to be ready.
+    min_ready_seconds: how long it must be ready without a crash before it counts.  deadline_seconds: how long after
+    the first step of its group the last one must be done; None: whenever.  canary: once it is ready, the new revision
+    is compared with the old one before the step is done.
     """
 
     action: Action
@@ -71,11 +74,22 @@ class Step:
     wave: int = 0
     grace_seconds: float = DRAIN_TIMEOUT_SECONDS
     ready_timeout_seconds: float = READY_TIMEOUT_SECONDS
+    min_ready_seconds: float = 0.0
+    deadline_seconds: float | None = None
+    canary: CanaryPolicy | None = None
+
+    @property
+    def watched_seconds(self) -> float:
+        """How long it is looked at once it is ready, before the step is done."""
+        return max(self.min_ready_seconds, self.canary.seconds if self.canary is not None else 0.0)
 
     @property
     def id(self) -> str:
         """Readable identity within a plan: ``start thumbs.10``."""
         return f"{self.action} {self.replica}" if self.pid is None else f"{self.action} {self.replica}@{self.pid}"
+
+
+_STOPS = frozenset({Action.HOLD, Action.DRAIN, Action.STOP, Action.REAP, Action.FORGET})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +122,11 @@ class Plan:
     @property
     def is_empty(self) -> bool:
         return not self.changes
+
+    @property
+    def only_stops(self) -> bool:
+        """Whether it starts and changes nothing: such a plan must be possible on a full disk."""
+        return all(step.action in _STOPS for step in self.changes)
 
     def count(self, *actions: Action) -> int:
         return sum(1 for step in self.steps if step.action in actions)

@@ -48,11 +48,16 @@ class QueueSpec:
     priority: int = 0
 
 
+DeadLetters = Literal["fleet", "broker", "none"]
+"""Who keeps the messages that nobody can run: fleet in ``<queue>.dead``, the queue's dead-letter exchange, nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class TaskPolicy:
     """Delivery and limits. ``acks`` and ``prefetch`` None: the app's setting, else late and as many as free slots.
 
-    rate_limits: sorted pairs of a task's name and its rate, as ``("shop.thumb", "10/s")``.
+    rate_limits: sorted pairs of a task's name and its rate, as ``("shop.thumb", "10/s")``.  dead_letters None: to the
+    broker where the app declares a queue with a dead-letter exchange, else to ``<queue>.dead``.
     """
 
     time_limit_seconds: float | None = None
@@ -61,6 +66,7 @@ class TaskPolicy:
     prefetch: int | None = None
     max_attempts: int = 5
     rate_limits: tuple[tuple[str, str], ...] = ()
+    dead_letters: DeadLetters | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +95,8 @@ class WorkerSpec:
 
     What forces a restart when it changes is in :func:`digest`; the rest is applied in place.
     ``env`` and ``secret_env`` are sorted tuples; ``secret_env`` holds (variable, secret name, keyed fingerprint), so
-    that a rotated secret changes the digest while its value stays out of plans and logs.
+    that a rotated secret changes the digest while its value stays out of plans and logs.  ``code`` and
+    ``fleet_version`` are empty where the manifest does not watch them.
     """
 
     kind: Kind
@@ -109,8 +116,15 @@ class WorkerSpec:
     workdir: str = ""
     python: str = ""
     revision: str = ""
+    code: str = ""
+    fleet_version: str = ""
     log_level: str = "INFO"
     log_format: str = "text"
+
+    def secret_marks(self) -> dict[str, str]:
+        """Name -> fingerprint of every secret that it needs."""
+        marks = {name: mark for _, name, mark in self.secret_env}
+        return {**marks, self.broker.secret: self.broker.fingerprint} if self.broker.secret else marks
 
     def to_json(self) -> dict[str, Any]:
         """A plain JSON document; :meth:`from_json` reads it back to an equal value."""

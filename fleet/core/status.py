@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.core.desired import RESERVED_PREFIX, Desired, DesiredGroup, Replica
-from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray
+from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray, Trouble
 from fleet.core.planning.assignment import assign
 
 OUTDATED = "outdated"
@@ -18,7 +18,7 @@ ORPHANED = "not in manifest"
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One replica. ``drift`` is empty when it is as wanted."""
+    """One replica. ``drift`` is empty when it is as wanted.  ready: it works, or is held on purpose."""
 
     name: str
     pid: int | None
@@ -34,11 +34,16 @@ class WorkerStatus:
     held: bool = False
     drift: str = ""
     note: str = ""
+    ready: bool = False
+    trouble: Trouble = Trouble.NONE
 
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """One group. ``missing`` names replicas that are wanted and not there."""
+    """One group. ``missing`` names replicas that are wanted and not there.
+
+    up_to_date_replicas: with the wanted digest and settings, whether they are ready or not.
+    """
 
     name: str
     pool: str
@@ -49,6 +54,7 @@ class GroupStatus:
     missing: tuple[str, ...] = ()
     system: bool = False
     paused: bool = False
+    up_to_date_replicas: int = 0
 
     @property
     def busy(self) -> int:
@@ -133,12 +139,13 @@ def _known(group: DesiredGroup, seen: Sequence[ObservedReplica]) -> GroupStatus:
         name=group.name,
         pool=_pool(group.spec.kind, group.spec.pool.type),
         desired_replicas=group.replicas,
-        ready_replicas=sum(1 for worker in workers if not worker.drift and _ready(worker)),
+        ready_replicas=sum(worker.ready and not worker.drift for worker in workers),
         desired_slots=group.slots,
         workers=workers,
         missing=tuple(replica.name for index, replica in wanted.items() if index not in present),
         system=group.system,
         paused=group.paused,
+        up_to_date_replicas=sum(worker.pid is not None and not worker.drift for worker in workers),
     )
 
 
@@ -151,10 +158,11 @@ def _unknown(name: str, seen: Sequence[ObservedReplica], desired: Desired | None
         name=name,
         pool=_pool(spec.kind, spec.pool.type) if spec is not None else "",
         desired_replicas=len(workers) if desired is None else 0,
-        ready_replicas=sum(1 for worker in workers if not drift and _ready(worker)),
+        ready_replicas=sum(worker.ready and not drift for worker in workers),
         desired_slots=sum(worker.slots for worker in workers) if desired is None else 0,
         workers=workers,
         system=name.startswith(RESERVED_PREFIX),
+        up_to_date_replicas=sum(worker.pid is not None and not drift for worker in workers),
     )
 
 
@@ -164,11 +172,6 @@ def _drift(wanted: Replica | None, seen: ObservedReplica) -> str:
     if wanted.digest != seen.digest:
         return OUTDATED
     return "" if seen.follows(wanted.spec) else UNSETTLED
-
-
-def _ready(worker: WorkerStatus) -> bool:
-    """A replica that an operator holds is as ready as it should be."""
-    return worker.state is State.READY or (worker.held and worker.state is State.DRAINING)
 
 
 def _worker(seen: ObservedReplica, drift: str) -> WorkerStatus:
@@ -187,6 +190,8 @@ def _worker(seen: ObservedReplica, drift: str) -> WorkerStatus:
         held=seen.held,
         drift=drift,
         note=seen.note,
+        ready=seen.is_ready,
+        trouble=seen.trouble,
     )
 
 
@@ -203,6 +208,7 @@ def _group_document(group: GroupStatus) -> dict[str, Any]:
     return {
         "pool": group.pool,
         "replicas": {"desired": group.desired_replicas, "ready": group.ready_replicas},
+        "upToDate": group.up_to_date_replicas,
         "slots": {"desired": group.desired_slots, "busy": group.busy},
         "processed": group.processed,
         "failed": group.failed,
@@ -217,6 +223,8 @@ def _worker_document(worker: WorkerStatus) -> dict[str, Any]:
         "name": worker.name,
         "pid": worker.pid,
         "state": str(worker.state),
+        "ready": worker.ready,
+        "trouble": str(worker.trouble),
         "digest": worker.digest,
         "slots": worker.slots,
         "busy": worker.busy,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -19,9 +21,12 @@ from fleet.core.expand.expand import expand
 from fleet.core.expand.facts import NO_OVERRIDES, AppFacts, Facts, Overrides
 from fleet.core.expand.specs import kind_of, secrets_of
 from fleet.core.manifest.models import Group, Manifest
-from fleet.errors import FleetError
+from fleet.errors import FleetError, Refused
 from fleet.inputs import machine, secrets
+from fleet.inputs.code import code_of
+from fleet.inputs.git import commit_of
 from fleet.inputs.manifest import LoadedManifest
+from fleet.inputs.secrets import SecretError
 from fleet.state.paths import Places
 
 PROBE_TIMEOUT_SECONDS = 120.0
@@ -41,26 +46,63 @@ def desired_of(
 
 
 def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *, redis_server: str = "") -> Facts:
-    """The facts of this machine that planning needs."""
-    spec, base = loaded.manifest.spec, loaded.origin.base
-    own_broker = spec.broker == "embedded"
-    paths = machine.real_paths([spec.release.workdir, spec.release.python], base=base)
-    workdir = paths.get(spec.release.workdir or "", base)
-    python = paths.get(spec.release.python or "", sys.executable)
-    marks = secrets.fingerprints(values, key=secrets.fleet_key(places.key)) if values else {}
-    return Facts(
-        cpus=machine.cpus(),
-        python=sys.executable,
+    """The facts of this machine that planning needs.
+
+    Of a manifest that brings its pins only secrets, the code in its folder and fleet's own programs are looked up
+    again: they are today's. Raises FleetError where a pinned path is gone.
+    """
+    if loaded.manifest.spec.release.source is not None:
+        hint = "follow the repository with `fleet sync run`, or write workdir and python"
+        raise Refused("spec.release.source is made by `fleet sync` from its repository", hint=hint)
+    own_broker = loaded.manifest.spec.broker == "embedded"
+    facts = _resolved(loaded) if loaded.pins is None else _checked(loaded, loaded.pins)
+    folder = Path(_place(loaded, facts)[0])
+    return replace(
+        facts,
         own_python=sys.executable,
         own_version=__version__,
-        workdir=machine.real_path(base, base=base),
         embedded_url=embedded.url(places) if own_broker else "",
         embedded_command=embedded.command(places, embedded.server(places, setting=redis_server)) if own_broker else (),
-        custom_pool=next((os.environ[name] for name in _CUSTOM_POOL if os.environ.get(name)), None),
-        real_paths=paths,
-        apps={app: _app_facts(app, python, workdir) for app in silent_apps(loaded.manifest)},
-        secrets=marks,
+        secrets=secrets.fingerprints(values, key=secrets.fleet_key(places.key)) if values else {},
+        commit=commit_of(folder).get("sha", ""),
+        code=code_of(folder, loaded.manifest.spec.release.watch or "off"),
     )
+
+
+def resolved(loaded: LoadedManifest) -> LoadedManifest:
+    """The manifest with its pins: from here on it means what it means now, wherever its links lead next."""
+    return loaded if loaded.pins is not None else replace(loaded, pins=_resolved(loaded))
+
+
+def _resolved(loaded: LoadedManifest) -> Facts:
+    release, base = loaded.manifest.spec.release, loaded.origin.base
+    facts = Facts(
+        cpus=machine.cpus(),
+        python=sys.executable,
+        workdir=machine.real_path(base, base=base),
+        custom_pool=next((os.environ[name] for name in _CUSTOM_POOL if os.environ.get(name)), None),
+        real_paths=machine.real_paths([release.workdir, release.python], base=base),
+    )
+    workdir, python = _place(loaded, facts)
+    return replace(facts, apps={app: _app_facts(app, python, workdir) for app in silent_apps(loaded.manifest)})
+
+
+def _place(loaded: LoadedManifest, facts: Facts) -> tuple[str, str]:
+    """The working folder and the interpreter of a manifest's workers."""
+    release, paths = loaded.manifest.spec.release, facts.real_paths
+    return paths.get(release.workdir or "", facts.workdir), paths.get(release.python or "", facts.python)
+
+
+def _checked(loaded: LoadedManifest, pins: Facts) -> Facts:
+    """The pins, of which the folder and the interpreter are still there. Raises FleetError."""
+    if all(kind_of(group) == "command" for group in loaded.manifest.spec.groups.values()):
+        return pins
+    workdir, python = _place(loaded, pins)
+    gone = [path for path, there in ((workdir, os.path.isdir(workdir)), (python, os.path.exists(python))) if not there]
+    if gone:
+        hint = "apply the manifest itself, which resolves its paths again, or go back to another revision"
+        raise FleetError(f"the code of that revision is gone: there is no {' and no '.join(gone)}", hint=hint)
+    return pins
 
 
 def secret_values(loaded: LoadedManifest, *, given: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
@@ -73,8 +115,20 @@ def secret_values(loaded: LoadedManifest, *, given: Mapping[str, str] = MappingP
     return dict(given) | secrets.resolve(declared, folder=Path(loaded.origin.base), environ=os.environ, only=names)
 
 
+def applied_secrets(loaded: LoadedManifest, marks: Mapping[str, str], *, key: bytes) -> dict[str, str]:
+    """Of the secrets with these fingerprints, by name, those whose source still gives the very value."""
+    found = {}
+    for name, mark in marks.items():
+        with contextlib.suppress(SecretError):
+            declared, folder = loaded.manifest.spec.secrets, Path(loaded.origin.base)
+            value = secrets.resolve(declared, folder=folder, environ=os.environ, only=[name])[name]
+            if secrets.fingerprint(value, key=key) == mark:
+                found[name] = value
+    return found
+
+
 def silent_apps(manifest: Manifest) -> list[str]:
-    """Apps whose own ``worker_pool`` or ``worker_concurrency`` applies, because a group leaves it out."""
+    """Apps whose own ``worker_pool``, ``worker_concurrency`` or queue applies, because a group leaves it out."""
     apps = {group.app or manifest.spec.app or "" for group in manifest.spec.groups.values() if _is_silent(group)}
     return sorted(apps - {""})
 
@@ -83,6 +137,8 @@ def _is_silent(group: Group) -> bool:
     if kind_of(group) == "command":
         return False
     pool = group.pool
+    if kind_of(group) == "worker" and not group.queues:
+        return True
     if pool is None or not (pool.type or pool.class_):
         return True
     return pool.type != "solo" and pool.concurrency is None
@@ -90,7 +146,8 @@ def _is_silent(group: Group) -> bool:
 
 def _app_facts(app: str, python: str, workdir: str) -> AppFacts:
     answer = probe(app, python=python, workdir=workdir)
-    return AppFacts(pool=answer.get("pool"), concurrency=answer.get("concurrency"))
+    queues = tuple(answer.get("queues") or ())
+    return AppFacts(pool=answer.get("pool"), concurrency=answer.get("concurrency"), queues=queues)
 
 
 @lru_cache(maxsize=32)

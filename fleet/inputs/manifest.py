@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fleet.core.expand.facts import Facts
 from fleet.core.manifest import parse
 from fleet.core.manifest.models import Manifest
 from fleet.errors import Problem
@@ -18,7 +19,10 @@ from fleet.state.revisions import Origin, Revision
 
 @dataclass(frozen=True, slots=True)
 class LoadedManifest:
-    """A valid manifest, where it came from, and warnings about it."""
+    """A valid manifest, where it came from, and warnings about it.
+
+    pins: what it resolved to on this machine; None: it is resolved when planning.
+    """
 
     manifest: Manifest
     document: Mapping[str, Any]
@@ -26,6 +30,7 @@ class LoadedManifest:
     warnings: tuple[Problem, ...] = ()
     message: str = ""
     positions: parse.Positions | None = None
+    pins: Facts | None = None
 
     @property
     def name(self) -> str:
@@ -53,8 +58,10 @@ def from_files(paths: Sequence[str]) -> LoadedManifest:
 
 
 def from_revision(revision: Revision, *, message: str = "") -> LoadedManifest:
-    """The manifest that was applied as a revision."""
-    return from_document(revision.manifest, origin=revision.origin, name=f"revision {revision.number}", message=message)
+    """The manifest that was applied as a revision, with what it resolved to then."""
+    name = f"revision {revision.number}"
+    loaded = from_document(revision.manifest, origin=revision.origin, name=name, message=message)
+    return replace(loaded, pins=revision.facts)
 
 
 def from_document(document: Mapping[str, Any], *, origin: Origin, name: str, message: str = "") -> LoadedManifest:

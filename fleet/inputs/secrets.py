@@ -21,11 +21,13 @@ from pathlib import Path
 from fleet.core.manifest.models import Secret
 from fleet.core.text.format import shown
 from fleet.errors import FleetError
+from fleet.state.files import cannot_write
 
 EXEC_TIMEOUT_SECONDS = 30.0
 MOST_BYTES = 128 * 1024 - 256
 KEY_BYTES = 32
 _FINGERPRINT_DIGITS = 16
+_KEY_HINT = "remove it; workers that use secrets are then replaced once"
 
 
 class SecretError(FleetError):
@@ -72,12 +74,21 @@ def fleet_key(path: Path) -> bytes:
         return _whole_key(path)
     except FileNotFoundError:
         return _new_key(path)
+    except OSError as error:
+        raise SecretError(f"the key file {path} cannot be read: {error.strerror}", hint=_KEY_HINT) from error
 
 
 def keep_key(path: Path) -> None:
     """Write what ``fleet_key`` returned, mode 0600, unless the file exists. Of two commands at once the first wins."""
     if path.exists():
         return
+    try:
+        _write_key(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _write_key(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{randomness.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -100,8 +111,8 @@ def _new_key(_path: Path) -> bytes:
 def _whole_key(path: Path) -> bytes:
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
-        hint = "remove it; workers that use secrets are then replaced once"
-        raise SecretError(f"the key file {path} is damaged: {len(key)} bytes instead of {KEY_BYTES}", hint=hint)
+        message = f"the key file {path} is damaged: {len(key)} bytes instead of {KEY_BYTES}"
+        raise SecretError(message, hint=_KEY_HINT)
     return key
 
 

@@ -6,14 +6,14 @@ written after the last one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleet.core.desired import Desired, group_of
 from fleet.core.plan import Action, Plan
-from fleet.errors import FleetError, Interrupted, NotReady, RolloutFailed
-from fleet.inputs.manifest import from_revision
+from fleet.errors import CannotWrite, Damaged, FleetError, Interrupted, NotReady, Refused, RolloutFailed
+from fleet.inputs.manifest import LoadedManifest, from_revision
 from fleet.inputs.secrets import keep_key
 from fleet.operate.apply.events import Event, Listener, Report, StepsFailed, WalkOptions
 from fleet.operate.apply.walk import apply
@@ -21,6 +21,7 @@ from fleet.operate.local_fleet import LocalFleet, PlannedChange
 from fleet.state import decisions
 from fleet.state.applied import Applied
 from fleet.state.audit import Audit, who
+from fleet.state.files import remove_kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,24 @@ class _Order:
     reason: str
     on_event: Listener | None
     options: WalkOptions | None
+
+
+@dataclass(slots=True)
+class Kept:
+    """What a change writes down. A change that only stops things is not held up by a full disk: it warns instead."""
+
+    may_fail: bool = False
+    warnings: list[str] = field(default_factory=list)
+
+    def do(self, write: Callable[[], None]) -> None:
+        """Write; raises CannotWrite unless that may fail."""
+        try:
+            write()
+        except CannotWrite as error:
+            if not self.may_fail:
+                raise
+            if error.message not in self.warnings:
+                self.warnings.append(error.message)
 
 
 def carry_out(
@@ -47,22 +66,34 @@ def carry_out(
     verb, reason: for the audit; the reason is a person's.  Raises what :func:`fleet.operate.apply.walk.apply` raises.
     """
     order = _Order(verb, reason, on_event, options)
-    before = fleet.applied() or Applied(Desired(fleet.name))
+    kept = Kept(may_fail=change.plan.only_stops)
+    before = _before(fleet, kept)
     try:
-        return _walk(fleet, change, before, order)
+        report = _walk(fleet, change, before, order, kept)
+        return replace(report, warnings=tuple(kept.warnings))
     except StepsFailed as failure:
         if not _goes_back(fleet, change, before.good, failure):
             raise
         raise _went_back(fleet, before.good, failure, order) from failure
 
 
-def _walk(fleet: LocalFleet, change: PlannedChange, before: Applied, order: _Order) -> Report:
+def _before(fleet: LocalFleet, kept: Kept) -> Applied:
+    """What was applied last. Where that is damaged, the newest revision stands for it; the change writes it again."""
+    try:
+        return fleet.applied() or Applied(Desired(fleet.name))
+    except Damaged as error:
+        kept.warnings.append(f"{error.message}; it is written again by this change")
+        return Applied(Desired(fleet.name), (fleet.history.numbers() or [0])[-1])
+
+
+def _walk(fleet: LocalFleet, change: PlannedChange, before: Applied, order: _Order, kept: Kept) -> Report:
     if change.secrets:
-        keep_key(fleet.places.key)
+        kept.do(lambda: keep_key(fleet.places.key))
     revision = _keep_revision(fleet, change, before, order.reason)
     down = not change.desired.groups
-    fleet.keep_applied(Applied(change.desired, revision, before.good, down=down))
-    records = _Records(fleet.audit, order, change.plan, revision)
+    deploys = change.manifest is not None
+    kept.do(lambda: fleet.keep_applied(Applied(change.desired, revision, before.good, down=down)))
+    records = _Records(fleet.audit, order, change.plan, revision, kept)
     records.started()
     try:
         report = apply(
@@ -75,8 +106,14 @@ def _walk(fleet: LocalFleet, change: PlannedChange, before: Applied, order: _Ord
         )
     except BaseException as error:
         records.ended(_outcome(error), reason=str(error))
+        if deploys and isinstance(error, StepsFailed) and revision != before.good:
+            failure = _first_failure(error)
+            kept.do(lambda: fleet.history.conclude(revision, "failed", failure=failure))
         raise
-    fleet.keep_applied(Applied(change.desired, revision, before.good if down else revision, down=down))
+    if deploys:
+        kept.do(lambda: fleet.history.conclude(revision, "good"))
+    good = revision if deploys and not down else before.good
+    kept.do(lambda: fleet.keep_applied(Applied(change.desired, revision, good, down=down)))
     records.ended("done", seconds=report.seconds)
     return report
 
@@ -85,8 +122,28 @@ def _keep_revision(fleet: LocalFleet, change: PlannedChange, before: Applied, re
     loaded = change.manifest
     if loaded is None:
         return before.revision
-    message = loaded.message or reason
-    return fleet.history.record(loaded.document, origin=loaded.origin, by=who(), message=message).number
+    message, facts = loaded.message or reason, fleet.facts_of(loaded, change.secrets)
+    return fleet.history.record(loaded.document, origin=loaded.origin, by=who(), message=message, facts=facts).number
+
+
+def _first_failure(error: StepsFailed) -> str:
+    step, reason = error.failures[0]
+    return f"{step.id}: {reason}"
+
+
+def refuse_failed(fleet: LocalFleet, loaded: LoadedManifest, secrets: Mapping[str, str]) -> None:
+    """Raise Refused for what failed before and was taken back, unchanged in manifest, paths, secrets and commit.
+
+    A rollout that is paused may be gone on with. ``secrets``: values by name.
+    """
+    applied, facts = fleet.applied(), fleet.facts_of(loaded, secrets)
+    failed = fleet.history.failed_before(loaded.document, origin=loaded.origin, facts=facts)
+    if failed is None or applied is None or applied.revision == failed.number:
+        return
+    raise Refused(
+        f"exactly this failed before, as revision {failed.number}, and was taken back: {failed.failure}",
+        hint="change it, or add --retry where the cause lay elsewhere; see `fleet history`",
+    )
 
 
 def _goes_back(fleet: LocalFleet, change: PlannedChange, good: int, failure: StepsFailed) -> bool:
@@ -106,7 +163,7 @@ def _went_back(fleet: LocalFleet, good: int, failure: StepsFailed, order: _Order
     change = fleet.planned(desired, secrets, manifest=loaded, prune=True)
     try:
         way_back = replace(order, verb="rollback", reason=message)
-        _walk(fleet, change, fleet.applied() or Applied(desired), way_back)
+        _walk(fleet, change, fleet.applied() or Applied(desired), way_back, Kept())
     except FleetError as second:
         text = f"{failure.message}\nand the way back to revision {good} failed too:\n{second.message}"
         return RolloutFailed(text, hint=second.hint)
@@ -126,16 +183,18 @@ def take_down(fleet: LocalFleet, *, on_event: Listener | None = None, options: W
     report = carry_out(fleet, change, verb="down", on_event=on_event, options=options)
     if not change.observed.foreign:
         fleet.backend.shutdown()
-    # The next apply starts from static shares: the load will be different.
-    decisions.forget(fleet.places.decisions)
-    fleet.places.controller.unlink(missing_ok=True)
-    return report
+    # The next apply starts from static shares, and under another load.
+    kept = Kept(may_fail=True, warnings=list(report.warnings))
+    kept.do(lambda: decisions.forget(fleet.places.decisions))
+    kept.do(lambda: remove_kept(fleet.places.controller))
+    return replace(report, warnings=tuple(kept.warnings))
 
 
 class _Records:
     """The audit of one walk. Every event is written there first, then passed to the listener."""
 
-    def __init__(self, audit: Audit, order: _Order, plan: Plan, revision: int) -> None:
+    def __init__(self, audit: Audit, order: _Order, plan: Plan, revision: int, kept: Kept) -> None:
+        self._kept = kept
         self._audit = audit
         self._order = order
         self._plan = plan
@@ -149,11 +208,11 @@ class _Records:
             "summary": summary(self._plan),
             "steps": [[step.id, step.reason] for step in self._plan.changes],
         }
-        self._audit.write({**entry, "reason": self._order.reason} if self._order.reason else entry)
+        self._write({**entry, "reason": self._order.reason} if self._order.reason else entry)
 
     def on_event(self, events: Sequence[Event]) -> None:
         self._done += sum(event.phase == "done" for event in events)
-        self._audit.write(*(_step(event) for event in events if event.phase != "planned"))
+        self._write(*(_step(event) for event in events if event.phase != "planned"))
         if self._order.on_event is not None:
             self._order.on_event(events)
 
@@ -165,7 +224,10 @@ class _Records:
             "of": len(self._plan.changes),
             "done": self._done,
         }
-        self._audit.write({**entry, **{key: value for key, value in more.items() if value != ""}})
+        self._write({**entry, **{key: value for key, value in more.items() if value != ""}})
+
+    def _write(self, *entries: Mapping[str, Any]) -> None:
+        self._kept.do(lambda: self._audit.write(*entries))
 
 
 def _step(event: Event) -> dict[str, Any]:

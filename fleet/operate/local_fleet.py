@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from fleet.backends.base import Backend
 from fleet.core.desired import Desired
 from fleet.core.observed import Observed
-from fleet.core.plan import Plan
+from fleet.core.plan import Action, Plan
 from fleet.core.planning.selection import limited
 from fleet.errors import UsageError
 from fleet.state import decisions
@@ -24,7 +24,7 @@ from fleet.state.paths import Places
 from fleet.state.revisions import History
 
 if TYPE_CHECKING:
-    from fleet.core.expand.facts import Overrides
+    from fleet.core.expand.facts import Facts, Overrides
     from fleet.inputs.manifest import LoadedManifest
     from fleet.settings import Settings
     from fleet.state.overrides import Override
@@ -88,6 +88,12 @@ class LocalFleet:
         hint = "`fleet explain --live` shows what it sees and decides"
         return Lock(self.places, command="fleet controller", path=path, taken=taken, hint=hint)
 
+    def foreground_lock(self) -> Lock:
+        """Held by the one process that keeps the fleet up in the foreground, as long as it runs."""
+        path, taken = self.places.foreground_lock, "is kept up already by"
+        hint = "end that one, or work with the fleet that runs: `fleet status`, `fleet apply`"
+        return Lock(self.places, command="fleet run", path=path, taken=taken, hint=hint)
+
     # --- what it was told
 
     @property
@@ -146,6 +152,60 @@ class LocalFleet:
         live = in_force(self.kept_overrides() if overrides is None else overrides, now=self.now())
         decided = decisions.read(self.places.decisions)
         return replace(live, slots=decided.slots, slot_reasons=decided.reasons)
+
+    def facts_of(self, loaded: LoadedManifest, secrets: Mapping[str, str]) -> Facts:
+        """What a manifest resolves to here, for its revision; ``secrets``: their values by name."""
+        from fleet.inputs.facts import gather
+
+        return gather(loaded, self.places, secrets, redis_server=self.settings.redis_server)
+
+    def desired_as_applied(self, *, overrides: tuple[Override, ...] | None = None) -> Desired:
+        """The fleet as the last apply made it, divided by the overrides in force: it needs no secret and no app.
+
+        Raises UsageError for a fleet that was never applied, or is down.
+        """
+        from fleet.core.expand.expand import divided_again
+
+        applied = self.applied()
+        latest = self.applied_manifest()
+        if applied is None or applied.down or not applied.desired.groups:
+            raise UsageError(f"fleet {self.name!r} is down", hint=f"bring it up: fleet apply --fleet {self.name}")
+        kept = applied.revision in self.history.numbers()
+        manifest = self.manifest_of(applied.revision).manifest if kept else latest.manifest
+        return divided_again(manifest, applied.desired, overrides=self.overrides_in_force(overrides))
+
+    def manifest_of(self, revision: int) -> LoadedManifest:
+        """The manifest of a revision. Raises UsageError where there is none of that number."""
+        from fleet.inputs.manifest import from_revision
+
+        return from_revision(self.history.get(revision))
+
+    def steered(
+        self,
+        desired: Desired,
+        *,
+        only: Collection[str],
+        actions: Collection[Action] | None = None,
+        restart: Collection[str] = (),
+    ) -> PlannedChange:
+        """Look at the world and plan what deploys nothing, see :mod:`fleet.core.planning.steering`."""
+        from fleet.core.planning.steering import steered
+
+        observed = self.backend.observe()
+        plan = steered(desired, observed, only=only, actions=actions, restart=restart)
+        return PlannedChange(desired, observed, plan, self._secrets_to_start(plan))
+
+    def _secrets_to_start(self, plan: Plan) -> Mapping[str, str]:
+        """What replicas that start need, as far as their sources still give what was applied; the backend knows the
+        values that running replicas have."""
+        starts = (step.target.spec for step in plan.changes if step.action is Action.START and step.target is not None)
+        marks = {name: mark for spec in starts for name, mark in spec.secret_marks().items()}
+        if not marks:
+            return {}
+        from fleet.inputs.facts import applied_secrets
+        from fleet.inputs.secrets import fleet_key
+
+        return applied_secrets(self.applied_manifest(), marks, key=fleet_key(self.places.key))
 
     def planned(
         self,

@@ -19,11 +19,15 @@ _CELERY = ("-m", "celery")
 
 
 class LaunchError(Exception):
-    """The replica cannot be started; the message goes to its log. ``exit_code`` is what supervisord sees."""
+    """The replica cannot be started; the message goes to its log. ``exit_code`` is what supervisord sees.
 
-    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+    lasts: another start of the same fails as well.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 1, lasts: bool = False) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.lasts = lasts
 
 
 def read_document(path: Path, *, digest: str) -> LaunchDocument:

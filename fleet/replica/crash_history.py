@@ -10,12 +10,16 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
 from fleet.core.backoff import backoff_seconds
 from fleet.core.spec import RestartPolicy
+from fleet.core.text.format import duration
 
 STEADY_SECONDS = 10.0
+LOOP_SECONDS = 60.0
+CRASHES_OF_A_LOOP = 2
 MOST_DEATHS = 1_000
 """How many tasks are kept that ran when their worker died."""
 
@@ -52,6 +56,21 @@ def pause_seconds(lives: Sequence[Life], policy: RestartPolicy, *, now: float) -
     return backoff_seconds(
         short - 1, initial_seconds=policy.backoff_initial_seconds, max_seconds=policy.backoff_max_seconds
     )
+
+
+def crash_loop(lives: Sequence[Life], policy: RestartPolicy, *, began: float, now: float) -> str:
+    """Why a program that began at ``began`` cannot be trusted yet, or ''.
+
+    After two short lives that ended in a crash it must live longer than the last of them did.
+    """
+    crashes = [one for one in lives if one.ended > now - policy.window_seconds]
+    short = list(takewhile(lambda one: one.is_crash and one.ended - one.began < LOOP_SECONDS, reversed(crashes)))
+    if len(short) < CRASHES_OF_A_LOOP:
+        return ""
+    must_live = max(STEADY_SECONDS, short[0].ended - short[0].began)
+    if now - began > must_live:
+        return ""
+    return f"crashed {len(short)} times, last after {duration(max(0, round(short[0].ended - short[0].began)))}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from fleet.replica.process_identity import started_ticks
 
 MAGIC = b"FLTREC2\0"
 _ANY_LAYOUT = b"FLTREC"
-_HEADER = struct.Struct("<IIIIQQQdd16s16s96sddQI")
+_HEADER = struct.Struct("<IIIIQQQdd16s16s96sddQII")
 _SLOT = struct.Struct("<IIdd64s144sdQ")
 _VERSION = struct.Struct("<Q")
 _PART = 256
@@ -35,7 +35,7 @@ _SLOT_FACTS = 8
 _LOOKS, _QUICK_LOOKS, _PAUSE_SECONDS = 80, 40, 0.005
 _HOLD_OFFSET = 250
 """In every layout, so that a hold outlives a change of it."""
-_LINE_UP, _SATED, _FOREIGN, _RESTING = 1, 2, 4, 8
+_LINE_UP, _SATED, _FOREIGN, _RESTING, _CANNOT_START = 1, 2, 4, 8, 16
 _STATES = ("starting", "ready", "draining", "stopped", "failed")
 
 
@@ -59,6 +59,7 @@ class RecordView:
     consumed_at: when the broker last answered a fetch for free slots; 0.0 before the first.  freed_at: when a slot
     became free last.  state_at: since when it is in its state.  sated: it fetches nothing on purpose, because of what
     it holds already.  resting: it takes no work because it was held; a hold that ended is noticed a moment later.
+    cannot_start: its last start failed, for a reason that another start of the same does not change; the note says it.
     foreign: the program keeps no record and counts nothing; its launcher wrote this one.
     started_ticks: start of the process in clock ticks since boot, which with the pid identify it; 0 when not
     known.
@@ -69,6 +70,7 @@ class RecordView:
     busy_seconds: spent by slots on what is no longer in them, whatever became of it; with the ages of ``tasks`` it
     grows without a jump.
 
+    crashes: lives of this replica before that ended in a crash, as its launcher remembers them.
     waiting: messages it has fetched that wait for a free slot; those that wait for a date, or for their turn under a
     rate, would not run in more slots either.
     """
@@ -93,9 +95,11 @@ class RecordView:
     sated: bool = False
     foreign: bool = False
     resting: bool = False
+    cannot_start: bool = False
     started_ticks: int = 0
     busy_seconds: float = 0.0
     waiting: int = 0
+    crashes: int = 0
 
     @property
     def busy(self) -> int:
@@ -116,6 +120,7 @@ class Record:
         self.path = path
         self.slots = slots
         hold = _is_held(path)
+        self.crashes = _crashes_before(path)
         self._digest = digest.encode()[:16]
         self._state = "starting"
         self._note = b""
@@ -128,7 +133,7 @@ class Record:
         self.line_up = False
         self.consumed_at = 0.0
         self.sated = False
-        self.resting = False
+        self.resting = self.cannot_start = False
         self._foreign = foreign
         self._started_ticks = started_ticks(os.getpid()) or 0
         self._started_at = self._heartbeat_at = self._state_at = time.time()
@@ -192,8 +197,10 @@ class Record:
         self.beat()
 
     def beat(self) -> None:
-        """Publish the counters and the time: the worker is alive."""
+        """Publish the counters and the time: the worker is alive. A record that somebody deleted is there again."""
         self._heartbeat_at = time.time()
+        if not self.path.exists():
+            self._move(self.capacity)
         self._write_header()
 
     def begin(self, slot: int, *, task_id: str, task_name: str, until: float = 0.0, pid: int = 0) -> None:
@@ -237,12 +244,19 @@ class Record:
             self._state_at,
             self._started_ticks,
             self.waiting,
+            self.crashes,
         )
         self._version += 2
         _VERSION.pack_into(self._map, _HEADER_VERSION, self._version)
 
     def _flags(self) -> int:
-        says = ((_LINE_UP, self.line_up), (_SATED, self.sated), (_FOREIGN, self._foreign), (_RESTING, self.resting))
+        says = (
+            (_LINE_UP, self.line_up),
+            (_SATED, self.sated),
+            (_FOREIGN, self._foreign),
+            (_RESTING, self.resting),
+            (_CANNOT_START, self.cannot_start),
+        )
         return sum(flag for flag, is_so in says if is_so)
 
     def _disturb(self, slot: int) -> None:
@@ -262,7 +276,7 @@ def read(path: Path) -> RecordView | None:
     if not parts or parts[0][:8] != MAGIC:
         return None
     pid, slots, state, flags, processed, failed, retried, *more = _HEADER.unpack_from(parts[0], _HEADER_FACTS)
-    started_at, heartbeat_at, digest, live, note, consumed_at, state_at, ticks, waiting = more
+    started_at, heartbeat_at, digest, live, note, consumed_at, state_at, ticks, waiting, crashes = more
     if state >= len(_STATES):
         return None
     places = [_SLOT.unpack_from(part, _SLOT_FACTS) for part in parts[1:]]
@@ -287,9 +301,11 @@ def read(path: Path) -> RecordView | None:
         sated=bool(flags & _SATED),
         foreign=bool(flags & _FOREIGN),
         resting=bool(flags & _RESTING),
+        cannot_start=bool(flags & _CANNOT_START),
         started_ticks=ticks,
         busy_seconds=sum(place[6] for place in places),
         waiting=waiting,
+        crashes=crashes,
     )
 
 
@@ -313,6 +329,12 @@ def _is_held(path: Path) -> bool:
     except OSError:
         return False
     return len(data) >= _PART and data.startswith(_ANY_LAYOUT) and data[_HOLD_OFFSET] == 1
+
+
+def _crashes_before(path: Path) -> int:
+    """What the launcher wrote, which has become this very process."""
+    earlier = read(path)
+    return earlier.crashes if earlier is not None and earlier.pid == os.getpid() else 0
 
 
 def _slot_view(index: int, place: tuple[Any, ...]) -> SlotView:

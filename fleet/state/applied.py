@@ -10,9 +10,10 @@ from typing import Any
 
 from fleet.core.decode import decoded
 from fleet.core.desired import Desired
-from fleet.state.files import write_whole
+from fleet.state.files import damaged, read_kept_json, write_whole
 
 FORMAT = 1
+_HINT = "`fleet apply MANIFEST` writes it again, as every verb does that changes the fleet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,21 @@ def save(path: Path, applied: Applied) -> None:
 
 
 def load(path: Path) -> Applied | None:
-    """What was written, or None without a file of this version: the next apply writes a new one."""
-    try:
-        document = json.loads(path.read_text())
-        if document["format"] != FORMAT:
-            return None
-        desired = decoded(Desired, document["desired"])
-        return Applied(desired, document["revision"], document["good"], document["down"])
-    except (OSError, ValueError, KeyError, TypeError):
+    """What was kept; None where nothing was, or by another version of fleet: the next apply writes it again.
+
+    Raises Damaged.
+    """
+    document = read_kept_json(path, hint=_HINT)
+    if document is None or document.get("format", FORMAT) != FORMAT:
         return None
+    try:
+        desired = decoded(Desired, document["desired"])
+        facts = (document["revision"], document["good"], document["down"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, repr(error), hint=_HINT) from error
+    if [type(fact) for fact in facts] != [int, int, bool]:
+        raise damaged(path, f"revision, good and down are {facts}", hint=_HINT)
+    return Applied(desired, *facts)
 
 
 def desired_to_json(desired: Desired) -> dict[str, Any]:

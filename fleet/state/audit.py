@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fleet.state.files import cannot_write
+from fleet.state.files import cannot_write, damaged
 
 Entry = dict[str, Any]
 
 FOLLOW_SECONDS = 0.25
+_HINT = "move it away; a new one is begun"
 _CHUNK_BYTES = 1 << 16
 
 
@@ -60,15 +61,24 @@ class Audit:
             os.close(descriptor)  # frees the lock, as does a crash
 
     def read(self, *, since: float = 0.0, last: int | None = None) -> list[Entry]:
-        """Entries from oldest to newest. A line that a crash cut short is left out."""
-        try:
-            lines = self.path.read_bytes().splitlines()
-        except FileNotFoundError:
-            return []
+        """Entries from oldest to newest. Lines that a crash cut short are left out. Raises Damaged."""
+        lines = self._lines()
         if last is not None and not since:
             lines = lines[-last:] if last else []
         entries = [entry for line in lines if (entry := _entry(line)) is not None and entry["at"] >= since]
         return entries if last is None else entries[max(0, len(entries) - last) :]
+
+    def unreadable(self) -> int:
+        """How many lines are no entries: a crash cut them short, or something else wrote into the file."""
+        return sum(_entry(line) is None for line in self._lines())
+
+    def _lines(self) -> list[bytes]:
+        try:
+            return self.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise damaged(self.path, error.strerror, hint=_HINT) from error
 
     def follow(self, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:
         """Entries as they are written from now on; does not end."""
@@ -96,7 +106,7 @@ def _separator(descriptor: int) -> bytes:
 def _entry(line: bytes) -> Entry | None:
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) and isinstance(entry.get("at"), int | float) else None
 
@@ -108,3 +118,5 @@ def _read_from(path: Path, offset: int) -> bytes:
             return file.read(_CHUNK_BYTES)
     except FileNotFoundError:
         return b""
+    except OSError as error:
+        raise damaged(path, error.strerror, hint=_HINT) from error

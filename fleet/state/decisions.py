@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fleet.state.files import write_whole
+from fleet.state.files import damaged, read_kept_json, remove_kept, write_whole
 
 FORMAT = 1
+_HINT = "`fleet doctor --fix` removes it: static shares apply until the controller decides again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +23,18 @@ class Decisions:
 
 
 def read(path: Path) -> Decisions:
-    """The kept decisions; none without a readable file: then static shares apply."""
+    """What was kept. Nothing where there is nothing, or by another version of fleet: then static shares apply.
+
+    Raises Damaged.
+    """
+    document = read_kept_json(path, hint=_HINT)
+    if document is None or document.get("format", FORMAT) != FORMAT:
+        return Decisions()
     try:
-        document = json.loads(path.read_text())
-        if document["format"] != FORMAT:
-            return Decisions()
         slots = {str(name): int(count) for name, count in document["slots"].items()}
         return Decisions(float(document["at"]), slots, {str(key): str(why) for key, why in document["reasons"].items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return Decisions()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged(path, repr(error), hint=_HINT) from error
 
 
 def write(path: Path, decisions: Decisions) -> None:
@@ -46,4 +50,4 @@ def write(path: Path, decisions: Decisions) -> None:
 
 def forget(path: Path) -> None:
     """Remove the decisions: static shares apply again."""
-    path.unlink(missing_ok=True)
+    remove_kept(path)

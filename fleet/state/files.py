@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
 import tempfile
@@ -10,8 +11,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from fleet.errors import FleetError, UsageError
+from fleet.errors import CannotWrite, Damaged, UsageError
 
 STDIN = "-"
 
@@ -33,6 +35,43 @@ def _standard_input() -> bytes:
     return sys.stdin.buffer.read()
 
 
+def read_kept(path: Path, *, hint: str) -> str | None:
+    """The text of a file that fleet wrote; None where there is none.
+
+    Raises Damaged, with the hint, for one that is empty or cannot be read: fleet never writes such a file.
+    """
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise damaged(path, error.strerror or repr(error), hint=hint) from error
+    except UnicodeDecodeError as error:
+        raise damaged(path, "it is no text", hint=hint) from error
+    if not text.strip():
+        raise damaged(path, "it is empty", hint=hint)
+    return text
+
+
+def read_kept_json(path: Path, *, hint: str) -> dict[str, Any] | None:
+    """The JSON object in a file that fleet wrote; None where there is none. Raises Damaged as :func:`read_kept`."""
+    text = read_kept(path, hint=hint)
+    if text is None:
+        return None
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"it is no JSON: {error}", hint=hint) from error
+    if not isinstance(document, dict):
+        raise damaged(path, "it is no JSON object", hint=hint)
+    return document
+
+
+def damaged(path: Path, why: object, *, hint: str) -> Damaged:
+    """What to say of a file of fleet's own that makes no sense."""
+    return Damaged(f"{path} is damaged: {why}", hint=hint)
+
+
 def write_whole(path: Path, text: str, *, mode: int = 0o600, lasting: bool = True) -> None:
     """Replace a file in one step, as :func:`write_all`; the folder is made where it is missing."""
     try:
@@ -46,7 +85,7 @@ def write_all(files: Mapping[Path, bytes], *, mode: int = 0o600, lasting: bool =
     """Replace these files, each in one step: a reader sees the old one or the new one, also after a power failure.
 
     All are written under temporary names beside them, and flushed to the disk, before the first is renamed. Raises
-    FleetError. lasting: False does not flush; after a crash of the machine the file may be the old one, or empty.
+    CannotWrite. lasting: False does not flush; after a crash of the machine the file may be the old one, or empty.
     """
     at = Path()
     with ExitStack() as leftovers:
@@ -63,6 +102,14 @@ def write_all(files: Mapping[Path, bytes], *, mode: int = 0o600, lasting: bool =
             raise cannot_write(at, error) from error
 
 
+def remove_kept(path: Path) -> None:
+    """Remove a file, if it is there. Raises CannotWrite."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"cannot remove {path}: {error.strerror}", hint="move it away") from error
+
+
 def rewrite(path: Path, text: str) -> None:
     """Replace a person's file in one step, with its mode and owner, also through symbolic links."""
     real = path.resolve()
@@ -72,12 +119,12 @@ def rewrite(path: Path, text: str) -> None:
         os.chown(real, facts.st_uid, facts.st_gid)
 
 
-def cannot_write(path: Path, error: OSError) -> FleetError:
+def cannot_write(path: Path, error: OSError) -> CannotWrite:
     """The error for a file that the system refuses to write, with a hint."""
     hint = "run as the user who owns the fleet, or set FLEET_HOME to a folder of your own"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "free some space there, or set FLEET_HOME to a folder that has some"
-    return FleetError(f"cannot write {path}: {error.strerror}", hint=hint)
+    return CannotWrite(f"cannot write {path}: {error.strerror}", hint=hint)
 
 
 def _write_beside(path: Path, data: bytes, mode: int, lasting: bool, leftovers: ExitStack) -> Path:

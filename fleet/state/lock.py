@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fleet.core.decode import decoded
 from fleet.errors import FleetError, LockHeld
 from fleet.state.paths import Places
 
@@ -86,7 +87,8 @@ class Lock:
                 if not _is_still_at(descriptor, self._path):
                     os.close(descriptor)
                     continue
-                _write(descriptor, Holder(os.getpid(), self._command, _user(), time.time(), self._brief))
+                with contextlib.suppress(OSError):  # it is for people only; a full disk must not keep anybody out
+                    _write(descriptor, Holder(os.getpid(), self._command, _user(), time.time(), self._brief))
             except BaseException:
                 os.close(descriptor)
                 raise
@@ -153,6 +155,21 @@ def holder(places: Places) -> Holder | None:
         os.close(descriptor)
 
 
+def is_held(path: Path) -> bool:
+    """Whether somebody holds the lock of this file now."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def _missing_folders(folder: Path) -> tuple[Path, ...]:
     """The folder and those above it that do not exist yet, the innermost first."""
     return tuple(itertools.takewhile(lambda one: not one.exists(), (folder, *folder.parents)))
@@ -184,8 +201,8 @@ def _write(descriptor: int, holder: Holder) -> None:
 
 def _read(path: Path) -> Holder | None:
     try:
-        return Holder(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return decoded(Holder, json.loads(path.read_bytes()))
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
 
 

@@ -8,12 +8,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from fleet.core.decode import decoded
 from fleet.core.desired import group_of
 from fleet.core.expand.facts import Overrides
-from fleet.errors import FleetError
-from fleet.state.files import write_whole
+from fleet.state.files import damaged, read_kept, remove_kept, write_whole
 
 Kind = Literal["replicas", "paused", "drained"]
+_HINT = "fix the file by hand, or remove it: then the manifest alone applies"
 KINDS: tuple[Kind, ...] = ("replicas", "paused", "drained")
 
 _HEAD = """\
@@ -46,26 +47,26 @@ class Override:
 
 
 def read(path: Path) -> tuple[Override, ...]:
-    """Every exception in the file, ended ones included. Raises FleetError for a file that cannot be read."""
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
+    """Every exception in the file, ended ones included. Raises Damaged."""
+    text = read_kept(path, hint=_HINT)
+    if text is None:
         return ()
     import yaml
 
     try:
-        rows = yaml.safe_load(text) or []
+        rows = yaml.safe_load(text)
+        if not rows or not isinstance(rows, list):  # without exceptions there is no file
+            raise TypeError("it holds no list of exceptions")
         return tuple(_override(row) for row in rows)
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        hint = "fix the file by hand, or remove it: then the manifest alone applies"
-        raise FleetError(f"{path} cannot be read: {error}", hint=hint) from error
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise damaged(path, error, hint=_HINT) from error
 
 
 def write(path: Path, overrides: Sequence[Override], *, fleet: str, now: float) -> None:
     """Write those that have not ended; without any, remove the file."""
     rows = [_row(one) for one in overrides if one.holds(now)]
     if not rows:
-        path.unlink(missing_ok=True)
+        remove_kept(path)
         return
     import yaml
 
@@ -116,9 +117,7 @@ def _override(row: dict[str, Any]) -> Override:
     for key in ("at", "until"):
         if values.get(key) is not None:
             values[key] = _seconds(values[key])
-    if values["kind"] not in KINDS:
-        raise ValueError(f"unknown kind {values['kind']!r}; known: {', '.join(KINDS)}")
-    return Override(**values)
+    return decoded(Override, values)
 
 
 def _seconds(value: Any) -> float:

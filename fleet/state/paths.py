@@ -114,9 +114,24 @@ class Places:
         return self.run / "controller.json"
 
     @property
+    def controller_heartbeat(self) -> Path:
+        """When the controller looked last, and when it looks again."""
+        return self.run / "controller.beat"
+
+    @property
+    def healing(self) -> Path:
+        """What the controller healed, and what it gave up."""
+        return self.run / "healing.json"
+
+    @property
     def controller_lock(self) -> Path:
         """Held by the controller as long as it runs."""
         return self.run / "controller.lock"
+
+    @property
+    def foreground_lock(self) -> Path:
+        """Held by ``fleet run`` as long as it runs."""
+        return self.run / "foreground.lock"
 
     def spec_file(self, replica: str) -> Path:
         """The launch document of a replica."""

@@ -15,19 +15,26 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m fleet.worker <launch document>", file=sys.stderr)
         return 64
     path = Path(arguments[0])
+    missing: PoolUnavailable | None = None
     try:
         _patch_for(path)
     except PoolUnavailable as error:
-        return _refuse(str(error), error.hint, 1)
+        missing = error
     from fleet.errors import FleetError
     from fleet.worker.options import read_document
 
     try:
         options = read_document(path)
     except FleetError as error:
+        if missing is not None:
+            return _refuse(str(missing), missing.hint, 1)
         return _refuse(error.message, error.hint, error.exit_code)
-    from fleet.worker.process import run
+    from fleet.worker.process import run, say_cannot_start
 
+    if missing is not None:
+        if options.record_path is not None:
+            say_cannot_start(options, str(missing))
+        return _refuse(str(missing), missing.hint, 1)
     return run(options)
 
 

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import faulthandler
+import logging
+import os
+import sys
+from contextlib import suppress
+from typing import NoReturn
 
 from fleet.worker import logging_setup
 from fleet.worker.apps.base import Application
@@ -10,6 +15,8 @@ from fleet.worker.apps.load import load
 from fleet.worker.logging_setup import apply_level
 from fleet.worker.os_signals import answer_bare
 from fleet.worker.task.call import Call, Ending, Outcome
+
+log = logging.getLogger("fleet.worker")
 
 _bound: Application | None = None
 
@@ -52,14 +59,32 @@ def finish() -> None:
 def perform(call: Call) -> Outcome:
     """Run one task."""
     apply_level()
-    return bound().run(call)
+    pid = os.getpid()
+    try:
+        return bound().run(call)
+    finally:
+        if os.getpid() != pid:
+            _leave_fork(call)
 
 
 async def perform_async(call: Call) -> Outcome:
     """Run one task on the loop of the pool."""
-    return await bound().run_async(call)
+    pid = os.getpid()
+    try:
+        return await bound().run_async(call)
+    finally:
+        if os.getpid() != pid:
+            _leave_fork(call)
 
 
-def record_end(call: Call, ending: Ending, detail: str) -> None:
-    """Record the end of a task that could not report it. In a slot, not in the worker's loop: a backend may be slow."""
-    bound().record_end(call, ending, detail)
+def _leave_fork(call: Call) -> NoReturn:
+    """A child that a task has forked has come back from the task: it must not become a second worker."""
+    log.warning("Task %s[%s] has forked, and the child came back from it: that process ends here", call.name, call.id)
+    with suppress(Exception):
+        sys.stdout.flush()
+    os._exit(0)
+
+
+def record_end(call: Call, ending: Ending, detail: str, limit_seconds: float | None = None) -> None:
+    """Record the end of a task that could not report it. In a slot, not in the loop: a backend may be slow."""
+    bound().record_end(call, ending, detail, limit_seconds=limit_seconds)

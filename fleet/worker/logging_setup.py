@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import mmap
+import os
 import sys
 import time
+from typing import TextIO
 
 _STEP = 10  # between two of the levels that logging names
 
@@ -17,7 +19,7 @@ _heard = 0
 
 def set_up(replica: str, *, level: str = "INFO", style: str = "text") -> None:
     """Configure the root logger of this process. Forked children inherit it."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_own_stderr())
     handler.setFormatter(JsonLines(replica) if style == "json" else TextLines(replica))
     root = logging.getLogger()
     root.handlers[:] = [handler]
@@ -26,6 +28,14 @@ def set_up(replica: str, *, level: str = "INFO", style: str = "text") -> None:
     _said = mmap.mmap(-1, 1)
     set_level(level)
     _heard = _said[0]
+
+
+def _own_stderr() -> TextIO:
+    """Where stderr goes, under a descriptor of its own: tasks may close ``sys.stderr``, and descriptor 2 with it."""
+    try:
+        return open(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    except OSError:
+        return sys.stderr
 
 
 def set_level(level: str) -> None:

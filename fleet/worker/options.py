@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fleet.core.spec import WorkerSpec
+from fleet.core.spec import QueueSpec, WorkerSpec
 from fleet.errors import FleetError
 from fleet.replica import launch_document
 from fleet.replica.launch_document import NO_FILE, DocumentError
@@ -13,7 +14,8 @@ from fleet.replica.launch_document import NO_FILE, DocumentError
 
 @dataclass(frozen=True, slots=True)
 class WorkerOptions:
-    """Everything a worker needs to know. ``broker_url`` is resolved: it may hold a password and is not for logs.
+    """Everything a worker needs to know. ``broker_url`` is resolved: it may hold a password and is not for logs; empty
+    where only the app knows it.
 
     document_path: the launch document it was read from.
     """
@@ -32,6 +34,11 @@ class WorkerOptions:
         return tuple(queue.name for queue in sorted(self.spec.queues, key=lambda queue: -queue.priority))
 
 
+def with_queues(spec: WorkerSpec, names: Sequence[str]) -> WorkerSpec:
+    """The spec itself, or one with these queues where it names none."""
+    return spec if spec.queues else replace(spec, queues=tuple(QueueSpec(name) for name in names))
+
+
 def read_document(path: Path) -> WorkerOptions:
     """The options in a launch document. Raises FleetError where it cannot be read or has a wrong shape."""
     try:
@@ -39,8 +46,6 @@ def read_document(path: Path) -> WorkerOptions:
         url = document.broker_url
     except DocumentError as error:
         raise FleetError(str(error), hint=_APPLY_AGAIN) from error
-    if not url:
-        raise FleetError(f"{path} names no broker", hint=_APPLY_AGAIN)
     return WorkerOptions(
         spec=document.spec,
         replica=document.replica,

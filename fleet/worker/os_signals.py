@@ -30,6 +30,10 @@ class SignalBox:
         """For a selector."""
         return self._read.fileno()
 
+    def descriptors(self) -> tuple[int, int]:
+        """Both ends."""
+        return self._read.fileno(), self._write.fileno()
+
     def install(self) -> None:
         """Collect from now on. Children that a task or a pool forks get the default handlers back."""
         for signum in HEEDED:

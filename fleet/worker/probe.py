@@ -1,6 +1,7 @@
 """``python -m fleet.worker.probe module:attr``: import an app as a worker would and say what it is, as JSON on stdout.
 
-Exit code 0: ``{"kind", "pool", "concurrency", "tasks", "transportOptions"}``. Exit code 1: ``{"error", "hint"}``.
+Exit code 0: ``{"kind", "pool", "concurrency", "queues", "tasks", "transportOptions"}``. Exit code 1: ``{"error",
+"hint"}``.
 Whatever the app prints while it is imported goes to stderr.
 """
 
@@ -28,6 +29,7 @@ def probe(path: str) -> dict[str, Any]:
         "kind": application.kind,
         "pool": pool,
         "concurrency": concurrency,
+        "queues": list(application.default_queues()),
         "tasks": list(application.task_names()),
         "transportOptions": _layout(application.transport_options(None)),
     }

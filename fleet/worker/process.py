@@ -10,15 +10,16 @@ import socket
 import sys
 import traceback
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fleet.broker.channels import open_channel
 from fleet.broker.channels.base import Channel
-from fleet.errors import FleetError
+from fleet.errors import AppUnusable, FleetError
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
@@ -35,10 +36,13 @@ from fleet.worker.loop.document_watch import DocumentWatch
 from fleet.worker.loop.housekeeping import HousekeepingThread
 from fleet.worker.loop.parts import LoopParts
 from fleet.worker.loop.stall_watchdog import StallWatchdog
-from fleet.worker.options import WorkerOptions
+from fleet.worker.loop.thread_watch import ThreadWatch
+from fleet.worker.options import WorkerOptions, with_queues
 from fleet.worker.os_signals import SignalBox
+from fleet.worker.process_state import ProcessState
+from fleet.worker.task.call import ChildLimits
 from pools import BasePool, EventLoop, pool_class
-from pools.errors import PoolError
+from pools.errors import PoolError, PoolUnavailable
 from pools.patching import GREEN
 
 log = logging.getLogger("fleet.worker")
@@ -53,18 +57,47 @@ def run(options: WorkerOptions) -> int:
     box.install()
     stack_dump.answer()
     try:
-        application = _load(options)
+        application = load(spec.app)
+        options = with_defaults_of(application, options)
+        _prepare(application, options)
         return Worker(options, application, box).run()
     except (FleetError, PoolError) as error:
         if error.__cause__ is not None:
             text = "".join(traceback.format_exception(error.__cause__))
             log.error("%s", text.rstrip())
         log.error("cannot start: %s%s", error, f" (hint: {error.hint})" if error.hint else "")
+        if isinstance(error, AppUnusable | PoolUnavailable) and options.record_path is not None:
+            say_cannot_start(options, _shortest(error))
         return EXIT_FAILED
 
 
-def _load(options: WorkerOptions) -> Application:
-    application = load(options.spec.app)
+def _shortest(error: FleetError | PoolError) -> str:
+    """The cause where there is one: a record has room for a line."""
+    cause = error.__cause__
+    return str(error) if cause is None else f"{type(cause).__name__}: {cause}"
+
+
+def say_cannot_start(options: WorkerOptions, reason: str) -> None:
+    """In the record, which the launcher reads before the next try."""
+    record = _open_record(options, slots=options.spec.pool.concurrency)
+    record.cannot_start = True
+    record.become("starting", reason)
+    record.close()
+
+
+def with_defaults_of(application: Application, options: WorkerOptions) -> WorkerOptions:
+    """The broker and the queues are the app's own where nobody named others. Raises FleetError without a broker."""
+    spec = options.spec
+    url = options.broker_url or application.default_broker_url()
+    if not url:
+        raise FleetError(f"no broker is named, neither for this worker nor by the app {spec.app!r}", hint=_NO_BROKER)
+    return replace(options, broker_url=url, spec=with_queues(spec, application.default_queues()))
+
+
+_NO_BROKER = "name one: `broker:` in the manifest, --broker, or the app's own setting"
+
+
+def _prepare(application: Application, options: WorkerOptions) -> None:
     try:
         application.prepare_worker(
             node_name(options),
@@ -75,10 +108,14 @@ def _load(options: WorkerOptions) -> Application:
     except Exception as error:
         raise FleetError(f"the app {options.spec.app!r} cannot be prepared: {error!r}", hint=_ITS_OWN) from error
     execution.bind(application)
-    return application
 
 
 _ITS_OWN = "the traceback above is the app's own: its imports, its settings, or a receiver of worker_init"
+
+
+_ITS_OWN_INIT = "the traceback above is the app's own: a receiver of worker_process_init"
+MOST_FAILED_STARTS = 5
+"""So often each slot of a prefork pool may fail to start, one time after the other, before the process gives up."""
 
 
 def node_name(options: WorkerOptions) -> str:
@@ -102,9 +139,9 @@ class Worker:
             options, application, self.pool, self.channel, record=self.record, box=box, loop=self.loop
         )
         self.parts = self.consumer.parts
+        self.housekeeping: HousekeepingThread | None = None
         self._add_to_the_loop()
         self.control = self._make_control()
-        self.housekeeping: HousekeepingThread | None = None
         self._control_fds: list[int] = []
 
     def _add_to_the_loop(self) -> None:
@@ -113,7 +150,8 @@ class Worker:
         parts.settings.set_rate_limits(self.application.rate_limits())
         parts.listeners.append(self.application.listener())
         if document is not None:
-            every_second.append(DocumentWatch(document, self.options.digest, parts.settings).look)
+            queues = self.application.default_queues()
+            every_second.append(DocumentWatch(document, self.options.digest, parts.settings, queues=queues).look)
         watchdog = StallWatchdog(
             parts.fetching,
             self.channel,
@@ -121,7 +159,11 @@ class Worker:
             rebuild=parts.connection.rebuild,
             replace=self.consumer.replace_soon,
         )
-        every_second.append(watchdog)
+        every_second += [watchdog, ThreadWatch(self._lost_threads, replace=self.consumer.replace_soon)]
+
+    def _lost_threads(self) -> Sequence[str]:
+        ended = self.housekeeping is not None and not self.housekeeping.is_alive()
+        return [*self.pool.lost_threads, *(["housekeeping"] if ended else [])]
 
     def run(self) -> int:
         """Start, feed, stop."""
@@ -129,8 +171,9 @@ class Worker:
         self.pool.register_with_event_loop(self.loop)
         gc.collect()
         gc.freeze()  # objects made so far stay: forked children then share their pages
-        self.pool.start()
+        self._start_pool()
         self._start_answering()
+        self._watch_process_state()
         try:
             code = self.consumer.run()
         except BaseException:
@@ -139,14 +182,43 @@ class Worker:
         self._close()
         return code
 
+    def _start_pool(self) -> None:
+        try:
+            self.pool.start()
+        except PoolError:
+            raise
+        except Exception as error:
+            why = f"{type(error).__name__}: {error}"
+            self.record.become("failed", why)
+            raise FleetError(f"no slot can start: {why}", hint=_ITS_OWN_INIT) from error
+
+    def _watch_process_state(self) -> None:
+        """Tasks that share this process may leave it changed."""
+        if self.pool.traits.own_processes:
+            return
+        inline = self.parts.submission.is_inline
+        state = ProcessState(self.box.descriptors(), shared=not inline)
+
+        def look(now: float = 0.0) -> None:  # noqa: ARG001
+            if (lost := state.lost_descriptor) is not None:
+                text = f"a task has closed descriptor {lost}, which belongs to its worker: this process is replaced"
+                self.parts.forced_exit.without_descriptors(text)
+            state.put_back()
+
+        if inline:
+            self.parts.submission.after_inline = look
+        else:
+            self.consumer.every_second.append(look)
+
     def _make_pool(self) -> BasePool:
         spec = self.options.spec.pool
+        of_app = self.application.child_limits() if spec.type == "prefork" else ChildLimits()
         options: dict[str, Any] = {
             "initializer": execution.prepare,
             "initargs": (self.options.spec.app, self.node),
             "finalizer": execution.finish,
-            "max_tasks_per_child": spec.max_tasks_per_child,
-            "max_memory_per_child_bytes": spec.max_memory_per_child_bytes,
+            "max_tasks_per_child": spec.max_tasks_per_child or of_app.tasks,
+            "max_memory_per_child_bytes": spec.max_memory_per_child_bytes or of_app.memory_bytes,
             "max_age_per_child_seconds": spec.max_age_per_child_seconds,
             "start_method": spec.start_method,
         }
@@ -154,7 +226,7 @@ class Worker:
             options |= {"on_hard_timeout": self._on_hard_limit, "on_terminate_job": self._on_terminate_job}
         elif spec.type == "prefork":
             options |= {"private_fds": self._private_fds, "title": f"fleet: {self.options.replica}"}
-            options["preload"] = self._preload()
+            options |= {"preload": self._preload(), "on_lifecycle": self._on_prefork_lifecycle}
         elif spec.type in GREEN:
             options |= self._green_options(spec.type)
         kind = pool_class(spec.class_path or spec.type)
@@ -171,6 +243,12 @@ class Worker:
     def _preload(self) -> Callable[[], None]:
         spec, replica = self.options.spec, self.options.replica
         return partial(execution.preload, spec.app, replica, level=spec.log_level, style=spec.log_format)
+
+    def _on_prefork_lifecycle(self, what: str, pool: BasePool, **facts: Any) -> None:
+        if what != "start_failed":
+            self.application.on_pool_lifecycle(what, pool, **facts)
+        elif facts["attempts"] >= MOST_FAILED_STARTS:
+            self.consumer.give_up(_cause(facts["problem"]))
 
     def _on_blocked(self, handle: Any) -> None:
         self.parts.forced_exit.on_blocked(handle)
@@ -228,6 +306,7 @@ class Worker:
 
     def _attend_in_loop(self, control: Control) -> None:
         """Answer control commands in the loop: when a descriptor says so, and every half second in any case."""
+        self.loop.call_later(control.poll_seconds or POLL_SECONDS, partial(self._attend_in_loop, control))
         control.attend()
         fds = control.fds()
         if fds != self._control_fds:
@@ -235,7 +314,6 @@ class Worker:
             for fd in fds:
                 self.loop.add_reader(fd, control.attend)
             self._control_fds = fds
-        self.loop.call_later(control.poll_seconds or POLL_SECONDS, partial(self._attend_in_loop, control))
 
     def _unwatch_control(self) -> None:
         """Call it before its descriptors are closed: the kernel may use their numbers again."""
@@ -262,9 +340,13 @@ class Worker:
             self.control.close if self.control is not None else _nothing,
             partial(self.application.announce, "stopped"),
             # After a crash the record stays as it is: the launcher counts it, against the tasks that were running, too.
-            _nothing if crashed else partial(self.record.become, "stopped"),
+            _nothing if crashed else self._record_end,
             partial(log.info, "crashed" if crashed else "stopped"),
         ]
+
+    def _record_end(self) -> None:
+        failure = self.consumer.failure
+        self.record.become("failed" if failure else "stopped", failure)
 
 
 def make_control(
@@ -273,7 +355,13 @@ def make_control(
     """Remote control over the worker that has these parts."""
     totals = parts.starting.totals
     events = Events(
-        node, remote.clock, admission=parts.admission, listeners=parts.listeners, pool=parts.pool, totals=totals
+        node,
+        remote.clock,
+        admission=parts.admission,
+        listeners=parts.listeners,
+        pool=parts.pool,
+        totals=totals,
+        on_heartbeat=remote.on_heartbeat,
     )
     inspection = Inspection(
         remote,
@@ -310,6 +398,12 @@ def make_control(
 
 _occupied = False
 """Whether a task still had a slot when its pool was given up: its thread may keep the interpreter from ending."""
+
+
+def _cause(problem: str) -> str:
+    """The error itself, in one line: a record has little room."""
+    line = problem.splitlines()[0]
+    return line.partition("): ")[2] or line
 
 
 def _nothing() -> None:

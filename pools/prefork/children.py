@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -41,8 +42,8 @@ class ChildrenListener(Protocol):
     def on_dead(self, child: Child, exit_code: int | None) -> None:
         """The child is gone; ``child.job`` is the task it ran, if any."""
 
-    def on_start_failed(self, problem: str) -> None:
-        """A slot could not be filled; another attempt follows."""
+    def on_start_failed(self, problem: str, *, attempts: int) -> None:
+        """A slot could not be filled; another attempt follows. attempts: see ``Filling``."""
 
     def tell_slot(self, index: int, pid: int, state: str) -> None:
         """A child of this slot has changed its state."""
@@ -63,6 +64,7 @@ class Children:
         start_method: str,
         limits: RecycleLimits,
         log: logging.Logger,
+        on_start: Callable[[], object],
     ) -> None:
         self._listener = listener
         self._log = log
@@ -71,7 +73,9 @@ class Children:
         self.alive: set[Child] = set()
         self.deadlines = Deadlines(self.alive)
         start_method_of = partial(make_start_method, start_method, options, fork_options)
-        self.filling = Filling(self, self._slots, start_method_of, deadlines=self.deadlines, limits=limits, log=log)
+        self.filling = Filling(
+            self, self._slots, start_method_of, deadlines=self.deadlines, limits=limits, log=log, on_start=on_start
+        )
         self._io = ChildIO(self)
         self._ages = AgeWatch(self.renew)
 
@@ -192,8 +196,8 @@ class Children:
             self._ages.start(child, child.limits.seconds)
         self.set_state(child, ChildState.STARTING)
 
-    def on_start_failed(self, problem: str) -> None:
-        self._listener.on_start_failed(problem)
+    def on_start_failed(self, problem: str, *, attempts: int) -> None:
+        self._listener.on_start_failed(problem, attempts=attempts)
 
     def on_report(self, child: Child, report: Report) -> None:
         if report.kind == WORKER_UP:

@@ -29,8 +29,9 @@ class FillingListener(Protocol):
     def on_started(self, child: Child, start_message: bytes) -> None:
         """There is a new child. ``start_message``: what it must be sent first; empty when nothing."""
 
-    def on_start_failed(self, problem: str) -> None:
-        """A slot could not be filled; another attempt follows."""
+    def on_start_failed(self, problem: str, *, attempts: int) -> None:
+        """A slot could not be filled; another attempt follows. attempts: so many failed in each slot, one after the
+        other; 0 while a slot can run tasks."""
 
 
 def make_start_method(
@@ -49,7 +50,8 @@ def make_start_method(
 class Filling:
     """Starts children for the slots of one pool.
 
-    slots: by index; the caller adds and removes them.  active: whether slots are filled at all.
+    slots: by index; the caller adds and removes them.  active: whether slots are filled at all.  on_start: called
+    before each attempt to start a child.
     """
 
     def __init__(
@@ -61,7 +63,9 @@ class Filling:
         deadlines: Deadlines,
         limits: RecycleLimits,
         log: logging.Logger,
+        on_start: Callable[[], object],
     ) -> None:
+        self._on_start = on_start
         self._listener = listener
         self._slots = slots
         self._deadlines = deadlines
@@ -70,6 +74,7 @@ class Filling:
         self._loop: EventLoop | None = None
         self.start_method = start_method_of(self)
         self.active = True
+        self._method_failures = 0
 
     def open(self) -> None:
         """Get ready to start children. Unpicklable when they cannot be told what they are to do."""
@@ -132,6 +137,7 @@ class Filling:
             slot.spare = self._start_child(slot)
 
     def _start_child(self, slot: Slot) -> Child | None:
+        self._on_start()
         try:
             pid, link, start_message = self.start_method.start_child(slot.index)
         except OSError as error:
@@ -153,13 +159,15 @@ class Filling:
 
     def on_start_method_ready(self) -> None:
         """Fill the slots that could not be filled before."""
+        self._method_failures = 0
         for slot in list(self._slots.values()):
             self.fill(slot)
 
     def on_start_method_failed(self, problem: str, *, again_in_seconds: float) -> None:
         """Children that run go on; new ones have to wait."""
         self._log.error("%s; next try in %.1f s", problem, again_in_seconds)
-        self._listener.on_start_failed(problem)
+        self._method_failures += 1
+        self._listener.on_start_failed(problem, attempts=self._attempts(self._method_failures))
 
     def note_death(self, child: Child, state: ChildState, exit_code: int | None) -> None:
         """Count a child that died in this state before it had done a task.
@@ -182,4 +190,9 @@ class Filling:
         slot.failures += 1
         again = f"; next try in about {backoff.most_pause_seconds(slot.failures):.1f} s" if self.active else ""
         self._log.error("slot %d: %s%s", slot.index, problem, again)
-        self._listener.on_start_failed(problem)
+        attempts = self._attempts(min(slot.failures for slot in self._slots.values()))
+        self._listener.on_start_failed(problem, attempts=attempts)
+
+    def _attempts(self, failures: int) -> int:
+        children = [child for slot in self._slots.values() for child in (slot.child, slot.spare) if child is not None]
+        return 0 if any(child.state in (ChildState.IDLE, ChildState.BUSY) for child in children) else failures

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import multiprocessing.process
 import os
 import signal
 import sys
@@ -57,6 +58,29 @@ class _SlotProcess(ForkProcess):  # type: ignore[misc]
     def __init__(self, main: Main, child_ends: ChildEnds, index: int) -> None:
         super().__init__(target=main, args=(child_ends,), name=f"slot-{index}", daemon=False)
         self.index = index
+
+    def run(self) -> None:
+        _set_standard_process(self.name, self.index)
+        super().run()
+
+
+class _StandardProcess(multiprocessing.process.BaseProcess):
+    """The same process for the standard library's multiprocessing, with its own kind of key: that one can travel."""
+
+    def __init__(self, name: str, index: int) -> None:
+        super().__init__(name=name, daemon=False)
+        self.index = index
+        self._parent_pid = os.getppid()
+
+
+def _set_standard_process(name: str, index: int) -> None:
+    """billiard puts its own object here, whose key the standard library cannot send to a fresh interpreter."""
+    process: Any = multiprocessing.process
+    process._current_process = _PROGRAM  # a new process object is derived from the current one
+    process._current_process = _StandardProcess(name, index)
+
+
+_PROGRAM = multiprocessing.process.current_process()
 
 
 def fork_child(main: Main, child_ends: ChildEnds, index: int) -> int:

@@ -45,7 +45,7 @@ class PreforkPool(BasePool):
     start_method: ``fork``, ``spawn`` (each child a fresh interpreter) or ``forkserver`` (children forked from one fresh
     interpreter that has run nothing).  preload: what such an interpreter imports, once; with the last two, it and the
     initializer travel.  private_fds: names descriptors that forked children must not share with the parent; asked for
-    in each child.  title: of the children's processes, with ``slot N`` behind it.
+    in each child.  title: of the children's processes, with ``slot N`` behind it.  on_lifecycle: told of each start.
     """
 
     traits = TRAITS["prefork"]
@@ -57,9 +57,11 @@ class PreforkPool(BasePool):
         preload: Callable[[], object] | None = None,
         private_fds: Callable[[], Iterable[int]] | None = None,
         title: str = "",
+        on_lifecycle: Callable[..., object] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(limit, **options)
+        self._tell = partial(_tell, self, on_lifecycle)
         limits = RecycleLimits(
             self.max_tasks_per_child, self.max_age_per_child_seconds, self.max_memory_per_child_bytes
         )
@@ -78,6 +80,7 @@ class PreforkPool(BasePool):
             start_method=self.start_method,
             limits=limits,
             log=self.log,
+            on_start=partial(self._tell, "before_create_process"),
         )
         self._task_limits = TaskLimits(self, self._children, limits=limits, log=self.log)
         self._waiting = WaitingJobs(self._assign)
@@ -282,7 +285,8 @@ class PreforkPool(BasePool):
             _end_with_child(self._waiting, child, job, exit_code=exit_code)
         self._finish_closing()
 
-    def on_start_failed(self, problem: str) -> None:
+    def on_start_failed(self, problem: str, *, attempts: int) -> None:
+        self._tell("start_failed", problem=problem, attempts=attempts)
         if self.state is not PoolState.RUNNING and not any(child.job for child in self._children.alive):
             self._withdraw_all(SlotLost(f"no slot could be started: {problem}"))
 
@@ -296,9 +300,7 @@ def _end_with_child(waiting: WaitingJobs, child: Child, job: Job, *, exit_code: 
         handle.put_back()
         waiting.put_back(job)
         return
-    died = f"slot {child.slot.index} (pid {child.pid}) died while it ran the task: {exit_text(exit_code)}"
-    hint = "the pool did not kill it: look in the kernel's log for an out-of-memory kill" if exit_code == -9 else ""
-    handle.fail(job.reason or SlotLost(died, hint=hint, exit_code=exit_code), time.monotonic())
+    handle.fail(job.reason or _lost(child, exit_code), time.monotonic())
 
 
 def _complete(job: Job, report: Report) -> None:
@@ -314,6 +316,22 @@ def _complete(job: Job, report: Report) -> None:
     else:
         raised, text = value
         handle.fail(job.reason or raised, report.ended_at, remote_traceback=text)
+
+
+def _tell(pool: PreforkPool, on_lifecycle: Callable[..., object] | None, what: str, **facts: Any) -> None:
+    """``before_create_process`` before each child, ``start_failed`` with ``problem`` and ``attempts``."""
+    if on_lifecycle is None:
+        return
+    try:
+        on_lifecycle(what, pool, **facts)
+    except Exception:
+        pool.log.exception("on_lifecycle failed for %r", what)
+
+
+def _lost(child: Child, exit_code: int | None) -> SlotLost:
+    died = f"slot {child.slot.index} (pid {child.pid}) died while it ran the task: {exit_text(exit_code)}"
+    hint = "the pool did not kill it: look in the kernel's log for an out-of-memory kill" if exit_code == -9 else ""
+    return SlotLost(died, hint=hint, exit_code=exit_code)
 
 
 _RUNNING_POOLS: weakref.WeakSet[PreforkPool] = weakref.WeakSet()

@@ -26,7 +26,7 @@ DOORS = {
     "kubernetes": ("fleet.backends.kubernetes.client",),
     "rich": ("fleet.cli",),
     "matplotlib": ("fleet.cli.plot",),
-    "pydantic": ("fleet.core.manifest", "fleet.settings"),
+    "pydantic": ("fleet.core.manifest", "fleet.settings", "fleet.operate.sync"),
     "pydantic_settings": ("fleet.settings",),
     "psutil": ("pools.prefork", "fleet.replica", "fleet.backends.supervisor", "fleet.worker"),
 }
@@ -44,7 +44,12 @@ IMPURE = (
     *("os", "time", "random", "socket", "subprocess", "threading", "multiprocessing", "tempfile", "shutil"),
     *("datetime", "uuid", "secrets", "io", "signal", "logging", "urllib.request"),
 )
-PURE = ("fleet.core", "fleet.backends.supervisor.config", "fleet.backends.kubernetes.objects", "pools.traits")
+SYNC_VALUES = "semver refs remote pacing conditions tree_rules reports"
+PURE = (
+    *("fleet.core", "fleet.backends.supervisor.config", "fleet.backends.kubernetes.objects", "pools.traits"),
+    "fleet.operate.service.unit",
+    *(f"fleet.operate.sync.{name}" for name in SYNC_VALUES.split()),
+)
 
 
 def test_the_pure_part_has_no_clock_no_chance_and_no_world() -> None:

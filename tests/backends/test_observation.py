@@ -10,10 +10,12 @@ import pytest
 from fleet.backends.supervisor.observe import Sight, observed
 from fleet.backends.supervisor.processes import Proc, Table
 from fleet.backends.supervisor.rpc import Process, ProcessState
-from fleet.core.observed import RunningTask, State
+from fleet.core.observed import RunningTask, State, Trouble
 from fleet.core.spec import PoolSpec, WorkerSpec
+from fleet.replica.crash_history import Life
 from fleet.replica.launch_document import LaunchDocument
 from fleet.replica.record import RecordView, SlotView
+from fleet.state.controller_heartbeat import Heartbeat
 
 NOW = 10_000.0
 DIGEST = "9f31c2ab"
@@ -185,3 +187,57 @@ def test_one_that_was_released_is_ready_before_it_notices() -> None:
 
     assert observed(sight(record=resting)).state is State.READY
     assert observed(sight(record=replace(resting, resting=False))).state is State.DRAINING
+
+
+@pytest.mark.parametrize(
+    ("record", "trouble"),
+    [
+        (replace(RECORD, heartbeat_at=NOW - 45), Trouble.STUCK),
+        (replace(RECORD, tasks=(SlotView(1, 43, "id-1", "shop.thumb", NOW - 90, NOW - 60),)), Trouble.STUCK),
+        (replace(RECORD, consumed_at=NOW - 45, state_at=NOW - 99), Trouble.NOT_CONSUMING),
+        (replace(RECORD, consumed_at=NOW - 45, state_at=NOW - 99, line_up=False), Trouble.NOT_CONSUMING),
+        (replace(RECORD, consumed_at=0.0, state_at=NOW - 45), Trouble.NOT_CONSUMING),
+        (replace(RECORD, state="draining", hold=True, heartbeat_at=NOW - 45), Trouble.STUCK),
+    ],
+)
+def test_a_worker_that_does_not_work_is_not_ready(record: RecordView, trouble: Trouble) -> None:
+    seen = observed(sight(record=record))
+
+    assert (seen.is_ready, seen.trouble) == (False, trouble)
+    assert seen.state is not State.READY
+    assert seen.note.startswith(f"{trouble}: ")
+
+
+@pytest.mark.parametrize("spec", [SPEC, replace(SPEC, kind="command")])
+def test_one_that_crashed_twice_must_outlive_its_last_crash(spec: WorkerSpec) -> None:
+    young, old = replace(RECORD, started_at=NOW - 15), replace(RECORD, started_at=NOW - 25)
+    lives = (Life(NOW - 90, NOW - 70), Life(NOW - 68, NOW - 48))
+
+    seen = observed(replace(sight(record=young, spec=spec), lives=lives))
+    assert (seen.state, seen.trouble, seen.is_ready) == (State.STARTING, Trouble.CRASHING, False)
+    assert seen.note == "crashed 2 times, last after 20s"
+    assert observed(replace(sight(record=old, spec=spec), lives=lives)).is_ready
+    assert observed(replace(sight(record=young, spec=spec), lives=lives[1:])).is_ready, "one crash is no loop"
+    long = (Life(NOW - 590, NOW - 300), Life(NOW - 299, NOW - 48))
+    assert observed(replace(sight(record=young, spec=spec), lives=long)).is_ready, "these had recovered"
+
+
+def test_a_program_whose_record_was_deleted_is_ready_all_the_same() -> None:
+    assert observed(sight(spec=replace(SPEC, kind="command"), record=None)).state is State.READY
+
+
+@pytest.mark.parametrize(("next_at", "works"), [(NOW - 200, False), (NOW - 5, True), (NOW + 30, True), (0.0, False)])
+def test_a_controller_that_does_not_look_any_more_is_stuck(next_at: float, works: bool) -> None:
+    command = replace(RECORD, foreign=True, started_at=NOW - 300)
+    found = replace(sight(record=command, spec=replace(SPEC, kind="command")), heartbeat=Heartbeat(next_at, next_at))
+
+    seen = observed(found)
+    assert (seen.is_ready, seen.trouble) == (works, Trouble.NONE if works else Trouble.STUCK)
+    assert works or seen.note.startswith("stuck: no heartbeat: the controller looked last")
+
+
+def test_a_controller_that_has_just_started_is_not_late() -> None:
+    young = replace(RECORD, foreign=True, started_at=NOW - 20)
+    found = replace(sight(record=young, spec=replace(SPEC, kind="command")), heartbeat=Heartbeat(NOW - 900, NOW - 890))
+
+    assert observed(found).is_ready

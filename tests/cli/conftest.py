@@ -24,6 +24,7 @@ metadata: {{name: shop}}
 spec:
   app: shop:app
   broker: {{url: "redis://localhost/0"}}
+  heal: {{mode: "{heal}"}}
   groups:
     # the small ones
     thumbs: {{pool: solo, replicas: {thumbs}, queues: [thumbs]}}
@@ -63,8 +64,8 @@ class Desk:
     def state(self) -> Path:
         return self.folder / "home" / "shop" / "state"
 
-    def write(self, thumbs: int = 3, more: str = "") -> None:
-        self.manifest.write_text(MANIFEST.format(thumbs=thumbs, more=more))
+    def write(self, thumbs: int = 3, more: str = "", heal: str = "off") -> None:
+        self.manifest.write_text(MANIFEST.format(thumbs=thumbs, more=more, heal=heal))
 
     def fleet(self, *words: str, code: int | None = 0) -> Said:
         out, err = io.StringIO(), io.StringIO()

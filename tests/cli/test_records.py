@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from fleet.core.desired import Budgets, Price, RolloutPolicy
-from fleet.errors import FleetError, UsageError
+from fleet.errors import Damaged, FleetError, UsageError
 from fleet.inputs import machine
 from fleet.inputs.git import commit_of
 from fleet.state import applied, overrides
@@ -62,11 +62,12 @@ def test_a_broken_revision_does_not_stop_the_next_one(tmp_path: Path) -> None:
     history.record({"a": 1}, origin=HERE, by="ana")
     history.record({"a": 2}, origin=HERE, by="ana")
     (tmp_path / "0002.json").write_text("{half")
-    latest = history.latest()
-    assert latest is not None
-    assert latest.number == 1
+    with pytest.raises(Damaged, match=r"0002\.json is damaged"):
+        history.latest()
+    assert [revision.number for revision in history.all()] == [1]
+    assert history.damaged() == [2]
     assert history.record({"a": 3}, origin=HERE, by="ana").number == 3
-    with pytest.raises(FleetError, match="cannot be read"):
+    with pytest.raises(Damaged):
         history.get(2)
 
 
@@ -184,7 +185,7 @@ def test_a_later_override_replaces_an_earlier_one_and_a_group_ends_those_of_its_
 def test_a_file_broken_by_hand_is_named(tmp_path: Path, text: str) -> None:
     path = tmp_path / "overrides.yaml"
     path.write_text(text)
-    with pytest.raises(FleetError, match=r"overrides\.yaml cannot be read"):
+    with pytest.raises(FleetError, match=r"overrides\.yaml is damaged"):
         overrides.read(path)
 
 
@@ -207,10 +208,9 @@ def test_the_last_word_round_trips(tmp_path: Path) -> None:
     assert applied.load(tmp_path / "standing.json") == word
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 99}', '{"format": 1, "desired": {}}', "[]"])
-def test_a_word_of_another_version_is_no_word(tmp_path: Path, text: str) -> None:
+def test_a_word_of_another_version_is_no_word(tmp_path: Path) -> None:
     path = tmp_path / "standing.json"
-    path.write_text(text)
+    path.write_text('{"format": 99}')
     assert applied.load(path) is None
     assert applied.load(tmp_path / "none.json") is None
 

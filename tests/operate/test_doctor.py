@@ -6,7 +6,9 @@ import os
 import shutil
 import signal
 import socket
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +17,13 @@ from fleet.backends.supervisor.processes import is_alive
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.broker import embedded
 from fleet.core.desired import BROKER_GROUP
+from fleet.core.spec import BrokerSpec, QueueSpec
 from fleet.operate.doctor.examine import examine, fix
 from fleet.operate.doctor.finding import Finding
+from fleet.replica.crash_history import History, Life, write_history
 from fleet.settings import Settings
+from fleet.state import applied
+from fleet.state.applied import Applied
 from fleet.state.lock import Lock
 from tests.backends.worlds import IDLE, PYTHON, World, desired_of, drains_for, drains_until, replicas_of, spec_of
 from tests.conftest import eventually
@@ -238,4 +244,62 @@ signal.pause()
     path = world.places.spec_file("thumbs.0")
     path.write_text(path.read_text().replace('"kind": "command"', '"kind": "worker"'))
 
-    assert "warning thumbs.0: no heartbeat for 1m" in said(problems(world))
+    assert "warning thumbs.0: stuck: no heartbeat for 1m" in said(problems(world))
+
+
+def test_damaged_state_is_found_and_what_decides_itself_again_is_removed(world: World) -> None:
+    world.run(replicas_of(spec_of(), 1))
+    places = world.places
+    places.state.mkdir(exist_ok=True)
+    for path in (places.decisions, places.overrides, places.state / "standing.json"):
+        path.write_text("{half")
+    places.audit.write_bytes(b"\xff\n")
+
+    found = problems(world)
+    text = said(found)
+    for name in ("standing.json", "overrides.yaml", "decisions.json"):
+        assert f"{name} is damaged" in text
+    assert "1 lines of" in text
+    fix(found)
+    assert not places.decisions.exists()
+    assert places.overrides.exists(), "a person's word is for a person to judge"
+
+
+def test_a_changed_configuration_of_the_daemon_is_written_again(world: World) -> None:
+    world.run(replicas_of(spec_of(), 1))
+    before = world.places.supervisord_conf.read_text()
+    world.places.supervisord_conf.write_text("")
+    found = problems(world)
+    assert "is not as fleet wrote it" in said(found)
+    fix(found)
+
+    assert world.places.supervisord_conf.read_text() == before
+    assert problems(world) == []
+
+
+def test_a_crash_loop_is_found_before_it_is_parked(world: World) -> None:
+    (replica,) = replicas_of(spec_of(), 1)
+    world.run([replica])
+    now = time.time()
+    lives = tuple(Life(now - 10, now - 10 + number, clean=False) for number in range(3))
+    write_history(Folder(world.places).starts_file(replica.name), History(lives, now))
+
+    assert f"error {replica.name}: crashed 3 times and is started again and again" in said(problems(world))
+
+
+def test_a_broker_that_does_not_answer_is_found(world: World) -> None:
+    world.run(replicas_of(spec_of(), 1))
+    spec = replace(spec_of(), broker=BrokerSpec("redis://127.0.0.1:1/0"), queues=(QueueSpec("a"),))
+    applied.save(world.places.state / "standing.json", Applied(desired_of(spec), 1))
+
+    assert "error broker: " in said(problems(world))
+
+
+def test_a_fleet_of_the_same_name_in_another_home_is_found(world: World, short_tmp: Path) -> None:
+    world.run(replicas_of(spec_of(), 1))
+    other = replace(world.places, root=short_tmp / "other" / world.places.fleet)
+    text = said(examine(other, SETTINGS))
+    assert "never ran here" in text
+    other.run.mkdir(parents=True)
+
+    assert f"also runs in {world.places.root}" in said(examine(other, SETTINGS))

@@ -144,6 +144,46 @@ def squares_in_processes(count: int) -> list[int]:
         return list(executor.map(square, range(count)))
 
 
+def squares_by_method(method: str, count: int) -> list[int]:
+    with ProcessPoolExecutor(max_workers=2, mp_context=multiprocessing.get_context(method)) as executor:
+        return list(executor.map(square, range(count)))
+
+
+def squares_of_loader(method: str, count: int) -> list[int]:
+    """As the data loaders of GPU libraries work: a process, queues and an event, all of one context."""
+    context = multiprocessing.get_context(method)
+    wanted, found, done = context.Queue(), context.Queue(), context.Event()
+    process = context.Process(target=_load, args=(wanted, found, done), daemon=True)
+    process.start()
+    for number in range(count):
+        wanted.put(number)
+    squares = [found.get() for _ in range(count)]
+    done.set()
+    wanted.put(None)
+    process.join()
+    return squares
+
+
+def _load(wanted: Any, found: Any, done: Any) -> None:
+    while (number := wanted.get()) is not None and not done.is_set():
+        found.put(number * number)
+
+
+def shared_by_manager() -> list[int]:
+    with multiprocessing.Manager() as manager:
+        shared = manager.list([1])
+        shared.append(2)
+        return list(shared)
+
+
+def name_and_index() -> tuple[str, int, str, int]:
+    """What logs and node names of both libraries read."""
+    from billiard.process import current_process
+
+    standard: Any = multiprocessing.current_process()
+    return standard.name, standard.index, current_process().name, current_process().index
+
+
 def terminate_own_process() -> int | None:
     process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
     process.start()

@@ -140,6 +140,23 @@ def test_a_task_may_start_processes_and_they_go_with_its_child(make_pool: Make, 
 
 
 @every_method
+@pytest.mark.parametrize("own", ["fork", "spawn", "forkserver"])
+def test_a_task_may_use_multiprocessing_with_every_start_method(make_pool: Make, method: str, own: str) -> None:
+    pool = make_pool("prefork+loop", 1, start_method=method)
+
+    assert pool.apply_async(tasks.squares_by_method, (own, 4)).result(PATIENCE) == [0, 1, 4, 9]
+    assert pool.apply_async(tasks.squares_of_loader, (own, 3)).result(PATIENCE) == [0, 1, 4]
+
+
+@every_method
+def test_both_multiprocessing_libraries_know_the_process_of_a_slot(make_pool: Make, method: str) -> None:
+    pool = make_pool("prefork+loop", 1, start_method=method)
+
+    assert pool.apply_async(tasks.name_and_index).result(PATIENCE) == ("slot-0", 0, "slot-0", 0)
+    assert pool.apply_async(tasks.shared_by_manager).result(PATIENCE) == [1, 2]
+
+
+@every_method
 def test_the_pool_grows_and_shrinks_under_load(make_pool: Make, method: str) -> None:
     pool = make_pool("prefork+loop", 2, start_method=method)
     handles = [pool.apply_async(tasks.add, (number,)) for number in range(100)]

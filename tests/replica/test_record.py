@@ -235,3 +235,23 @@ def test_what_is_no_record_is_none(tmp_path: Path, content: bytes) -> None:
 
     assert read(path) is None
     assert read(tmp_path / "nowhere.rec") is None
+
+
+def test_a_record_that_somebody_deleted_is_there_again_at_the_next_beat(tmp_path: Path) -> None:
+    path = tmp_path / "thumbs.0.rec"
+    record = Record(path, digest="9f31c2ab", slots=2)
+    record.become("ready")
+    record.begin(1, task_id="id-1", task_name="shop.thumb")
+    set_hold(path, on=True)
+    path.unlink()
+    record.beat()
+
+    again = read(path)
+    assert again is not None
+    assert (again.state, again.hold, [task.task_id for task in again.tasks]) == ("ready", True, ["id-1"])
+    record.end(1)
+    record.beat()
+    emptied = read(path)
+    assert emptied is not None
+    assert not emptied.tasks
+    record.close()

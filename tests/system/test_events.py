@@ -49,21 +49,13 @@ class Watcher(threading.Thread):
         super().__init__(daemon=True)
         self.shop = shop
         self.events: list[dict[str, Any]] = []
-        self.listening = threading.Event()
-        self.over = threading.Event()
+        self.receiver: Any = None
 
     def run(self) -> None:
         with self.shop.app.connection_for_read() as connection:
-            receiver = self.shop.app.events.Receiver(connection, handlers={"*": self.hear})
-            capture = receiver.itercapture(limit=None, timeout=0.2, wakeup=False)
-            while not self.over.is_set():
-                try:
-                    next(capture)
-                except TimeoutError:
-                    capture = receiver.itercapture(limit=None, timeout=0.2, wakeup=False)
-                except StopIteration:
-                    break
-                self.listening.set()
+            self.receiver = self.shop.app.events.Receiver(connection, handlers={"*": self.hear})
+            # In one go: between two captures it is not subscribed, and what is sent then is lost.
+            self.receiver.capture(limit=None, timeout=None, wakeup=False)
 
     def hear(self, event: dict[str, Any]) -> None:
         if event["hostname"] == NODE:
@@ -77,7 +69,8 @@ class Watcher(threading.Thread):
         return [event["type"] for event in self.events if event.get("uuid") == uuid]
 
     def close(self) -> None:
-        self.over.set()
+        eventually(lambda: self.receiver is not None)
+        self.receiver.should_stop = True
         self.join(PATIENCE)
 
 

@@ -84,8 +84,10 @@ class World:
     def done_file(self) -> Path:
         return self.root / "done"
 
-    def write(self, groups: str, *, broker: str = "embedded", name: str = "world", more: str = "") -> None:
-        """Write the manifest. ``groups`` is YAML, indented by four."""
+    def write(
+        self, groups: str, *, broker: str = "embedded", name: str = "world", more: str = "", heal: str = "off"
+    ) -> None:
+        """Write the manifest. ``groups`` is YAML, indented by four. A fleet that heals is for the tests of healing."""
         broker_line = "embedded" if broker == "embedded" else f'{{url: "{broker}"}}'
         self.manifest.write_text(
             f"""apiVersion: workerfleet.dev/v1alpha1
@@ -95,6 +97,7 @@ spec:
   app: world_tasks:tasks
   release: {{workdir: {self.root}}}
   broker: {broker_line}
+  heal: {{mode: "{heal}"}}
   defaults: {{task: {{acks: late}}, drain: {{timeout: 20s}}, health: {{readyTimeout: 10m}}}}
 {more}  groups:
 {groups}"""

@@ -24,6 +24,7 @@ class PlainRemote:
     def __init__(self) -> None:
         self.clock = LamportClock()
         self.rates: dict[str, object] = {}
+        self.heartbeats = 0
 
     def settings(self, *, with_defaults: bool) -> dict[str, Any]:
         return {"task_acks_late": True} if with_defaults else {}
@@ -36,6 +37,9 @@ class PlainRemote:
 
     def set_rate_limit(self, name: str, rate: object) -> None:
         self.rates[name] = rate
+
+    def on_heartbeat(self) -> None:
+        self.heartbeats += 1
 
 
 class Steered:

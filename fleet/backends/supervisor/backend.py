@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import Daemon
 from fleet.backends.supervisor.observe import Sight, observed
-from fleet.backends.supervisor.processes import Table, read_mark, signal_marked
+from fleet.backends.supervisor.processes import Table, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.rpc import (
     LIVE_STATES,
@@ -27,11 +27,13 @@ from fleet.backends.supervisor.rpc import (
     SupervisorRpc,
 )
 from fleet.broker import embedded
-from fleet.core.desired import BROKER_GROUP, Desired, Replica
+from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, Desired, Replica, group_of
 from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.replica import record as records
+from fleet.replica.crash_history import read_history
+from fleet.state import controller_heartbeat
 from fleet.state.paths import Places
 
 _RESPAWN_SECONDS = 3.0
@@ -86,6 +88,8 @@ class SupervisorBackend:
             memory_bytes=table.memory_bytes(row.pid) if row.pid else 0,
             now=now,
             answers=self._answers(name, row),
+            lives=read_history(self._folder.starts_file(name)).lives,
+            heartbeat=self._heartbeat(name),
         )
         return observed(sight)
 
@@ -102,6 +106,11 @@ class SupervisorBackend:
         if not name.startswith(f"{BROKER_GROUP}.") or not row.pid:
             return None
         return embedded.ping(embedded.url(self.places))
+
+    def _heartbeat(self, name: str) -> controller_heartbeat.Heartbeat | None:
+        if group_of(name) != CONTROLLER_GROUP:
+            return None
+        return controller_heartbeat.read(self.places.controller_heartbeat)
 
     # --- the daemon
 
@@ -172,6 +181,7 @@ class SupervisorBackend:
         fresh = [replica for replica in replicas if replica.name not in kept]
         self._strike_stopped([replica.name for replica in fresh if replica.name in owned], owned)
         self._folder.restore(set(owned) - {replica.name for replica in fresh})
+        self._daemon.restore_configuration(replicas=len(owned) + len(fresh))
         if fresh:
             self._add(fresh, secrets, running=owned.keys())
         stopped = [replica for replica in here if owned[replica.name][0].state in STOPPED_STATES]
@@ -226,7 +236,7 @@ class SupervisorBackend:
         self._folder.rewrite({replica: self._program(replica) for replica in stale}, secrets=secrets)
 
     def stop(self, names: Sequence[str]) -> None:
-        """Signal all of them in one call.
+        """Signal all of them in one call. One that somebody had stopped (SIGSTOP) goes on, so that it can drain.
 
         A replica that has just crashed is about to be started again: that is waited for, because supervisord refuses
         to stop what does not run.
@@ -235,6 +245,8 @@ class SupervisorBackend:
         while True:
             rows = [row for name, (row, _) in _owned(self._rpc.processes()).items() if name in set(names)]
             self._rpc.stop([row.full_name for row in rows if row.state in LIVE_STATES])
+            for row in rows:
+                wake(row.pid, self.places.specs)
             if not any(_respawns(row) for row in rows) or time.monotonic() > end:
                 return
             time.sleep(_POLL_SECONDS)
@@ -263,6 +275,7 @@ class SupervisorBackend:
         self._folder.remove(names)
         self._folder.remove_records(names)
         if owned:
+            self._daemon.restore_configuration(replicas=len(owned))
             self._rpc.reload()
 
     def hold(self, names: Sequence[str], *, on: bool) -> None:

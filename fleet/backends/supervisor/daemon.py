@@ -47,6 +47,7 @@ class Daemon:
 
     def widen(self, *, replicas: int) -> None:
         """Give the running daemon room for more replicas: its limit can be raised from outside."""
+        self.restore_configuration(replicas=replicas)
         pid = self._rpc.pid()
         needed = config.descriptors(replicas)
         soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
@@ -57,6 +58,22 @@ class Daemon:
             return
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (granted, max(hard, granted)))
         self._configure(replicas)
+
+    def is_configured(self) -> bool:
+        """Whether its configuration is as fleet wrote it; how many descriptors it names does not matter."""
+        try:
+            found = self._places.supervisord_conf.read_bytes()
+        except OSError:
+            return False
+        return _without_descriptors(found) == _without_descriptors(self._text(0))
+
+    def restore_configuration(self, *, replicas: int) -> None:
+        """Write the configuration again where somebody changed or removed it: the daemon reads it before each change.
+
+        Raises CannotWrite.
+        """
+        if not self.is_configured():
+            self._configure(replicas)
 
     def end(self) -> None:
         """Ask it to end, wait until its process is gone, and leave neither socket nor pid file."""
@@ -78,12 +95,14 @@ class Daemon:
         return all(await_end(pid, timeout_seconds=timeout_seconds) for pid in self.pids())
 
     def _configure(self, replicas: int) -> None:
+        conf, text = self._places.supervisord_conf, self._text(replicas)
+        if not self.is_configured() or conf.read_bytes() != text:
+            write_all({conf: text})
+
+    def _text(self, replicas: int) -> bytes:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         root = os.geteuid() == 0
-        text = config.daemon_text(self._places, descriptors=_grant(replicas, hard), as_root=root).encode()
-        conf = self._places.supervisord_conf
-        if not conf.exists() or conf.read_bytes() != text:
-            write_all({conf: text})
+        return config.daemon_text(self._places, descriptors=_grant(replicas, hard), as_root=root).encode()
 
     def _run(self) -> None:
         """Start it; what it prints before it becomes a daemon says why it could not."""
@@ -134,6 +153,10 @@ def recorded_pid(places: Places) -> int | None:
     except (OSError, ValueError):
         return None
     return pid if is_alive(pid) else None
+
+
+def _without_descriptors(text: bytes) -> list[bytes]:
+    return [line for line in text.splitlines() if not line.startswith(b"minfds=")]
 
 
 def _grant(replicas: int, hard: int) -> int:

@@ -11,18 +11,24 @@ from dataclasses import dataclass
 from fleet.backends.supervisor.rpc import LIVE_STATES, Process, ProcessState
 from fleet.core.desired import split_name
 from fleet.core.health import Condition, judge
-from fleet.core.observed import ObservedReplica, RunningTask, State
+from fleet.core.observed import ObservedReplica, RunningTask, State, Trouble
 from fleet.core.spec import PARKED_EXIT, WorkerSpec
+from fleet.replica.crash_history import Life, crash_loop
 from fleet.replica.launch_document import LaunchDocument
 from fleet.replica.record import RecordView
+from fleet.state.controller_heartbeat import Heartbeat
 
 UNSTARTED = "has files but was never started"
+PARKED = "parked after too many crashes"
 
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """Everything known about one replica at one moment. ``answers``: whether the embedded broker answers; None for
-    other programs."""
+    """Everything known about one replica at one moment.
+
+    answers: whether the embedded broker answers; None for other programs.  lives: its earlier processes.
+    heartbeat: the controller's own; None for other programs.
+    """
 
     name: str
     digest: str
@@ -32,6 +38,8 @@ class Sight:
     memory_bytes: int
     now: float
     answers: bool | None = None
+    lives: tuple[Life, ...] = ()
+    heartbeat: Heartbeat | None = None
 
     @property
     def spec(self) -> WorkerSpec | None:
@@ -51,7 +59,7 @@ def observed(sight: Sight) -> ObservedReplica:
     """The replica as people and the planner see it."""
     group, index = split_name(sight.name)
     record, process = sight.living_record, sight.process
-    state, note = _state(sight)
+    state, note, trouble = _state(sight)
     return ObservedReplica(
         group=group,
         index=index,
@@ -73,6 +81,9 @@ def observed(sight: Sight) -> ObservedReplica:
         busy_seconds=_busy_seconds(record, sight.now),
         reserved=record.reserved if record else 0,
         counts=record is not None and not record.foreign,
+        cannot_start=record is not None and record.cannot_start,
+        crashes=record.crashes if record else 0,
+        trouble=trouble,
     )
 
 
@@ -82,15 +93,16 @@ def _is_held(sight: Sight) -> bool:
     return sight.record is not None and sight.record.hold and not is_going
 
 
-def _state(sight: Sight) -> tuple[State, str]:
+def _state(sight: Sight) -> tuple[State, str, Trouble]:
     process = sight.process
     if process is None:
-        return State.STOPPED, UNSTARTED
+        return State.STOPPED, UNSTARTED, Trouble.NONE
     if process.state in LIVE_STATES and process.pid:
-        return _living_state(sight)
+        state, note = _living_state(sight)
+        return _troubled(sight, state, note)
     if process.state is ProcessState.EXITED and process.exit_status == PARKED_EXIT:
-        return State.FAILED, (sight.record.note if sight.record else "") or "parked after too many crashes"
-    return _DEAD_STATES[process.state], process.note
+        return State.FAILED, (sight.record.note if sight.record else "") or PARKED, Trouble.NONE
+    return _DEAD_STATES[process.state], process.note, Trouble.NONE
 
 
 _DEAD_STATES = {
@@ -106,25 +118,53 @@ _DEAD_STATES = {
 
 
 def _living_state(sight: Sight) -> tuple[State, str]:
+    """What it says of itself."""
     record, spec = sight.living_record, sight.spec
+    if spec is not None and spec.kind != "worker" and (record is None or record.state == "ready"):
+        return _foreign_state(sight, spec)
     if record is None:
         return State.STARTING, ""
-    if record.state == "ready" and spec is not None and spec.kind != "worker":
-        return _foreign_state(sight, record, spec)
-    health = judge(record, lives=True, now=sight.now)
-    amiss = health.condition in (Condition.STUCK, Condition.NOT_CONSUMING)
-    note = f"{health.condition}: {health.reason}" if amiss else record.note
     if record.state == "draining" and record.resting and not record.hold:
-        return State.READY, note  # released, and about to take tasks again
-    return (State.DRAINING if record.state == "stopped" else State(record.state)), note
+        return State.READY, record.note  # released, and about to take tasks again
+    return (State.DRAINING if record.state == "stopped" else State(record.state)), record.note
 
 
-def _foreign_state(sight: Sight, record: RecordView, spec: WorkerSpec) -> tuple[State, str]:
-    """A program without a record of its own is ready when it answers or, if it cannot be asked, when it has run for
-    ``readyAfter``."""
+def _foreign_state(sight: Sight, spec: WorkerSpec) -> tuple[State, str]:
+    """A program that says nothing of itself is ready when it answers, or if it cannot be asked, when it has lived long
+    enough. Where its record was deleted, supervisord knows how long it has lived; before the first record it is young.
+    """
+    if sight.living_record is None and (sight.record is not None or sight.answers is not None):
+        return State.STARTING, ""
     if sight.answers is not None:
         return (State.READY, "") if sight.answers else (State.STARTING, "does not answer yet")
-    return (State.READY if sight.now - record.started_at >= spec.ready_after_seconds else State.STARTING), ""
+    return (State.READY if _uptime_seconds(sight) >= max(spec.ready_after_seconds, 1.0) else State.STARTING), ""
+
+
+def _troubled(sight: Sight, state: State, note: str) -> tuple[State, str, Trouble]:
+    """Whether it works as it says; what does not is not ready."""
+    trouble, reason = _trouble(sight, state)
+    if not trouble:
+        return state, note, trouble
+    if trouble is Trouble.CRASHING:
+        return State.STARTING, reason, trouble
+    return (State.UNKNOWN if state is State.READY else state), f"{trouble}: {reason}", trouble
+
+
+_CONDITIONS = {Condition.STUCK: Trouble.STUCK, Condition.NOT_CONSUMING: Trouble.NOT_CONSUMING}
+
+
+def _trouble(sight: Sight, state: State) -> tuple[Trouble, str]:
+    record, now = sight.living_record, sight.now
+    if sight.heartbeat is not None and (problem := sight.heartbeat.problem(_uptime_seconds(sight), now=now)):
+        return Trouble.STUCK, problem
+    if record is not None and sight.spec is not None and sight.spec.kind == "worker":
+        health = judge(record, lives=True, now=now)
+        if health.condition in _CONDITIONS:
+            return _CONDITIONS[health.condition], health.reason
+    if state is State.READY and sight.spec is not None:
+        loop = crash_loop(sight.lives, sight.spec.restart, began=now - _uptime_seconds(sight), now=now)
+        return (Trouble.CRASHING, loop) if loop else (Trouble.NONE, "")
+    return Trouble.NONE, ""
 
 
 def _slots(sight: Sight) -> int:

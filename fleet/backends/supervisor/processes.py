@@ -169,6 +169,16 @@ def supervisors(conf: Path) -> list[int]:
     return sorted(found)
 
 
+def configurations() -> dict[int, Path]:
+    """Every running supervisord of this user, with the configuration file it was started with."""
+    found = {}
+    for pid in Table.read().procs:
+        words = command_line(pid)
+        if "-c" in words[:-1] and any("supervisord" in word for word in words[:-1]):
+            found[pid] = Path(words[words.index("-c") + 1])
+    return found
+
+
 def signal_marked(pid: int, specs: Path, signum: signal.Signals) -> bool:
     """Signal a process, but only if it still is one of this fleet's: the kernel may have used the pid again."""
     try:
@@ -184,6 +194,12 @@ def signal_marked(pid: int, specs: Path, signum: signal.Signals) -> bool:
     finally:
         os.close(handle)
     return True
+
+
+def wake(pid: int, specs: Path) -> bool:
+    """Let a process of this fleet go on that somebody stopped (SIGSTOP): until then it notices no other signal."""
+    fields = _bytes(pid, "stat").rpartition(b")")[2].split()
+    return fields[:1] == [b"T"] and signal_marked(pid, specs, signal.SIGCONT)
 
 
 def await_end(pid: int, *, timeout_seconds: float) -> bool:

@@ -143,6 +143,21 @@ class Folder:
         found = (path for folder, pattern in patterns for path in folder.glob(pattern))
         return tuple(sorted(path for path in found if path.lstat().st_mtime <= before))
 
+    def _secrets(self, replica: Replica, given: Mapping[str, str]) -> dict[str, str]:
+        """Name -> value; what is not given is what another replica was started with, if it is the same value."""
+        marks = replica.spec.secret_marks()
+        found = {name: given[name] for name in marks if name in given}
+        if len(found) < len(marks):
+            for path in sorted(self.places.specs.glob("*.json")):
+                other = _read(path)
+                if other is not None:
+                    shared = other.spec.secret_marks().items() & marks.items()
+                    found = {name: other.secrets[name] for name, _ in shared if name in other.secrets} | found
+        if missing := sorted(marks.keys() - found.keys()):
+            message = f"{replica.name}: the value of secret {missing[0]!r} is missing"
+            raise FleetError(message, hint="no source and no running replica has the one that was applied: fleet apply")
+        return {name: found[name] for name in sorted(found)}
+
     def document(self, replica: Replica, program: str, secrets: Mapping[str, str]) -> bytes:
         """The launch document of a replica as it is written."""
         places = self.places
@@ -152,7 +167,7 @@ class Folder:
             replica=replica.name,
             digest=replica.digest,
             spec=replica.spec,
-            secrets={name: _secret(name, secrets, replica.name) for name in used_secrets(replica.spec)},
+            secrets=self._secrets(replica, secrets),
             record=places.record_file(replica.name),
             log=places.log_file(replica.name),
             starts=self.starts_file(replica.name),
@@ -162,8 +177,7 @@ class Folder:
 
 def used_secrets(spec: WorkerSpec) -> tuple[str, ...]:
     """Names of the secrets a spec needs."""
-    names = {secret for _, secret, _ in spec.secret_env} | {spec.broker.secret}
-    return tuple(sorted(names - {""}))
+    return tuple(sorted(spec.secret_marks()))
 
 
 def _read(path: Path) -> LaunchDocument | None:
@@ -171,12 +185,6 @@ def _read(path: Path) -> LaunchDocument | None:
         return launch_document.read(path)
     except DocumentError:
         return None
-
-
-def _secret(name: str, secrets: Mapping[str, str], replica: str) -> str:
-    if name not in secrets:
-        raise FleetError(f"{replica}: the value of secret {name!r} is missing", hint="declare it under spec.secrets")
-    return secrets[name]
 
 
 def _text(path: Path) -> str:

@@ -67,6 +67,14 @@ class Channel(Protocol):
         """Put these back to the head of their queues, in order, now."""
         ...
 
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Refuse these for good: the broker moves them to the queue's dead-letter exchange, or drops them."""
+        ...
+
+    def keeps_rejected(self, queue: str) -> bool:
+        """Whether this queue, as the app declares it, has a dead-letter exchange of its own. Never raises."""
+        ...
+
     def delay(self, delivery: Delivery, *, due: float) -> bool:
         """Let the broker keep a message until ``due`` (Unix time). False: it cannot; the worker holds it."""
         ...

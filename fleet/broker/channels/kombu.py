@@ -20,8 +20,8 @@ from kombu.transport import virtual
 
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.delivery import Delivery
-from fleet.broker.envelope import ATTEMPTS_HEADER
-from fleet.broker.queues import entity, sendable
+from fleet.broker.envelope import attempts_in
+from fleet.broker.queues import entity, refuse_fanout, sendable
 from fleet.core.spec import QueueSpec
 
 log = logging.getLogger("fleet.worker")
@@ -48,6 +48,7 @@ class KombuChannel(Connected):
         entities: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(url, queues=queues, options=options, entities=entities)
+        refuse_fanout((spec.name for spec in queues), self._entities)
         self.poll_seconds: float | None = POLL_SECONDS
         self._channel: Any = None
         self._life = 0
@@ -117,6 +118,18 @@ class KombuChannel(Connected):
         messages = [self._held.pop(delivery.tag, None) for delivery in deliveries]
         self._return([message for message in messages if message is not None])
 
+    @speaks
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Refuse these for good: kombu's own transports drop them."""
+        for delivery in deliveries:
+            message = self._held.pop(delivery.tag, None)
+            if message is not None:
+                message.reject(requeue=False)
+
+    def keeps_rejected(self, queue: str) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
+
     def delay(self, delivery: Delivery, *, due: float) -> bool:  # noqa: ARG002
         """Always False: the worker holds it."""
         return False
@@ -181,7 +194,6 @@ class KombuChannel(Connected):
             # kombu has decompressed the body already.
             headers = {name: value for name, value in headers.items() if name != "compression"}
         redelivered = bool((message.delivery_info or {}).get("redelivered"))
-        count = headers.get(ATTEMPTS_HEADER)
         return Delivery(
             tag=tag,
             queue=queue,
@@ -190,8 +202,8 @@ class KombuChannel(Connected):
             properties=message.properties or {},
             content_type=message.content_type or "application/data",
             content_encoding=message.content_encoding or "utf-8",
-            redelivered=redelivered,
-            attempts=max(int(redelivered), count if isinstance(count, int) else 0),
+            redelivered=redelivered or headers.get("redelivered") is True,
+            attempts=max(int(redelivered), attempts_in(headers)),
             received_at=time.monotonic(),
             original=message,
         )

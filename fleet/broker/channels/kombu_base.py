@@ -50,7 +50,7 @@ class Connected:
         self._url = url
         self._queues = by_priority(queues)
         self._options = dict(options or {})
-        self._entities = dict(entities or {})
+        self._entities = entities if entities is not None else {}
         self._connection: Any = None
         self._declared: set[str] = set()
 

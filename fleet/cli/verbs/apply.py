@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner_flags, run_change
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import check_fresh, manifest_in, read_saved
 from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
+from fleet.inputs.facts import resolved
+from fleet.operate.change import refuse_failed
 from fleet.operate.local_fleet import PlannedChange
 
 
@@ -15,7 +17,9 @@ def apply_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
     change_flags(parser)
     parser.add_argument("--prune", action="store_true", help="also remove groups that are no longer in the manifest")
+    parser.add_argument("--retry", action="store_true", help="also what failed before and was taken back, unchanged")
     destroy_flag(parser)
+    owner_flags(parser)
     output_flag(parser)
 
 
@@ -31,8 +35,11 @@ def apply(args: argparse.Namespace, out: Output) -> int:
         out.say(f"warning: {warning}")
 
     def look() -> PlannedChange:
-        desired, secrets = fleet.desired_of(loaded)
-        change = fleet.planned(desired, secrets, manifest=loaded, prune=prune)
+        pinned = resolved(loaded)
+        desired, secrets = fleet.desired_of(pinned)
+        if not args.retry:
+            refuse_failed(fleet, pinned, secrets)
+        change = fleet.planned(desired, secrets, manifest=pinned, prune=prune)
         if document is not None:
             check_fresh(document, change.plan)
         return change

@@ -1,4 +1,4 @@
-"""controller: slots that move between groups while the fleet runs."""
+"""controller: heals replicas, and moves slots between groups, while the fleet runs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,26 @@ from typing import TYPE_CHECKING
 
 from fleet.cli.output import Output
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
-from fleet.cli.view import look_text
-from fleet.errors import FleetError
+from fleet.cli.view import heals_text, look_text
+from fleet.errors import FleetError, UsageError
 
 if TYPE_CHECKING:
     from fleet.operate.controller.look import Look
     from fleet.operate.controller.loop import Controller
 
 
+NOTHING = "nothing to heal"
+
+
 def controller_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
-    parser.add_argument("--once", action="store_true", help="look once, move slots where needed, and end")
+    parser.add_argument("--once", action="store_true", help="look once, heal and move slots where needed, and end")
+    parser.add_argument("--dry-run", action="store_true", help="with --once: say what would be healed, and do nothing")
     output_flag(parser)
 
 
 def controller(args: argparse.Namespace, out: Output) -> int:
-    """Look at the fleet again and again, and move slots. One at a time: a second one is refused."""
+    """Look at the fleet again and again, heal it and move slots. One at a time: a second one is refused."""
     from fleet.operate.controller.loop import Controller
 
     target = target_of(args)
@@ -34,6 +38,8 @@ def controller(args: argparse.Namespace, out: Output) -> int:
     fleet = fleet_of(target)
     if fleet.applied() is None:
         fleet.applied_manifest()  # raises UsageError where nothing was applied
+    if args.dry_run:
+        return _dry_run(Controller(fleet), once=args.once, name=fleet.name, out=out)
     with fleet.controller_lock():
         loop = Controller(fleet)
         try:
@@ -44,6 +50,18 @@ def controller(args: argparse.Namespace, out: Output) -> int:
                 _run(loop, out)
         finally:
             loop.close()
+    return 0
+
+
+def _dry_run(loop: Controller, *, once: bool, name: str, out: Output) -> int:
+    """Beside the controller that runs: nothing is locked, written or begun."""
+    if not once:
+        raise UsageError("--dry-run needs --once", hint="`fleet events -f` shows what the controller does")
+    try:
+        heals = loop.heal(dry=True)
+    finally:
+        loop.close()
+    out.either({"fleet": name, "heals": heals.to_json(), "note": heals.note}, heals_text(heals.to_json()) or NOTHING)
     return 0
 
 
@@ -77,6 +95,9 @@ class _Log:
             self._out.line(document)
             return
         self._say(document["note"])
+        if begun := [row for row in document["heals"] if row["verdict"] == "heal"]:
+            for line in heals_text(begun).splitlines():
+                self._out.facts(f"{_clock()} {line}")
         if not document["steps"]:
             return
         for name, row in document["groups"].items():

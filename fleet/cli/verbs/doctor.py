@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleet import settings
 from fleet.cli.output import Output, painted
-from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import applied_or_told, fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.core.desired import BROKER_GROUP
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def doctor(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     fleet = fleet_of(target)
-    applied = fleet.applied()
+    applied = applied_or_told(fleet, out)
     embedded = applied is not None and BROKER_GROUP in applied.desired.groups
     found = examine(fleet.places, fleet.settings, embedded_wanted=embedded)
     mended: list[str] = []

@@ -5,23 +5,26 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from fleet.cli.change_flow import DECLINED, finished
+from fleet.cli.change_flow import DECLINED, finished, make_claim, owner_flags
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
-from fleet.cli.target import duration, fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import applied_or_told, duration, fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.core.expand.expand import nothing
 from fleet.core.planning import plan_text
-from fleet.errors import Refused
+from fleet.errors import Damaged, Refused
 from fleet.operate.apply.events import Report, WalkOptions
 from fleet.operate.change import take_down
 from fleet.operate.local_fleet import LocalFleet
+from fleet.operate.sync.by_hand import Claim, check
 
 
 def down_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask; needed without a terminal")
     parser.add_argument("--timeout", type=duration, metavar="TIME", help="longest wait for running tasks")
+    parser.add_argument("--reason", metavar="TEXT", help="why; needed with --suspend")
+    owner_flags(parser)
     output_flag(parser)
 
 
@@ -30,15 +33,18 @@ def down(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     fleet = fleet_of(target)
+    claim = Claim(None, args.adopt, args.suspend or 0.0, args.reason or "")
+    check(fleet, claim)
     if not args.yes and not _agreed(fleet, out):
         return DECLINED
     with fleet.lock():
         change = fleet.planned(nothing(fleet.name), prune=True)
         plan = change.plan
-        if fleet.applied() is None and plan.is_empty and not change.observed.up:
+        if applied_or_told(fleet, out) is None and plan.is_empty and not change.observed.up:
             out.say(f"nothing to take down: fleet {fleet.name!r} was never applied here")
             finished(fleet, out, plan, Report((), 0.0, change.observed))
             return 0
+        make_claim(fleet, out, claim)
         with Signals(out) as signals, Progress(out, plan) as progress:
             options = WalkOptions(args.timeout, interrupted=signals.number)
             report = take_down(fleet, on_event=progress.on_event, options=options)
@@ -47,6 +53,13 @@ def down(args: argparse.Namespace, out: Output) -> int:
     if foreign:
         out.say(f"supervisord stays, because it also runs programs that are not this fleet's: {', '.join(foreign)}")
     return 0
+
+
+def _was_never_applied(fleet: LocalFleet) -> bool:
+    try:
+        return fleet.applied() is None
+    except Damaged:
+        return False
 
 
 def _agreed(fleet: LocalFleet, out: Output) -> bool:

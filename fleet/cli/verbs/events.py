@@ -23,6 +23,8 @@ def events(args: argparse.Namespace, out: Output) -> int:
     audit = fleet_of(target).audit
     for entry in audit.read(since=args.since or 0.0, last=args.lines):
         _print_entry(entry, out)
+    if count := audit.unreadable():
+        out.say(f"warning: {count} {'line' if count == 1 else 'lines'} of {audit.path} are damaged and left out")
     if args.follow:
         for entry in audit.follow():
             _print_entry(entry, out)

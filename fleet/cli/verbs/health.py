@@ -12,13 +12,14 @@ from typing import Any
 
 from fleet.cli.output import Cell, Output, table
 from fleet.cli.target import Target, duration, fleet_of, output_flag, target_flags, target_of
-from fleet.core.desired import group_of, is_replica
+from fleet.core.desired import CONTROLLER_GROUP, group_of, is_replica
 from fleet.core.health import PATIENCE, Condition, Health, Patience, Probe, judge
 from fleet.core.text.format import duration as in_words
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
 from fleet.replica.process_identity import lives
 from fleet.replica.record import RecordView, read
+from fleet.state import controller_heartbeat
 from fleet.state.paths import Places, home_of
 
 RECORD_VARIABLE = "FLEET_RECORD"
@@ -77,7 +78,12 @@ def health(args: argparse.Namespace, out: Output) -> int:
 def _examined(name: str, path: Path, now: float, patience: Patience) -> _Examined:
     record = read(path)
     living = record is not None and lives(record.pid, record.started_ticks)
-    return _Examined(name, record, judge(record, lives=living, now=now, patience=patience))
+    health = judge(record, lives=living, now=now, patience=patience)
+    if record is not None and living and group_of(name) == CONTROLLER_GROUP:
+        heartbeat = controller_heartbeat.read(Places(path.parent.parent.parent).controller_heartbeat)
+        if problem := heartbeat.problem(now - record.started_at, now=now):
+            health = Health(Condition.STUCK, problem)
+    return _Examined(name, record, health)
 
 
 # --- which records

@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from fleet.cli.output import Cell, Output, table
-from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import applied_or_told, fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.core.expand.facts import Facts
 from fleet.state.overrides import moment
 from fleet.state.revisions import Revision
 
@@ -21,12 +22,14 @@ def history(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     fleet = fleet_of(target)
-    applied = fleet.applied()
+    applied = applied_or_told(fleet, out)
     current = applied.revision if applied is not None else 0
     revisions = fleet.history.all()
     documents = [_revision_document(one, current=one.number == current) for one in revisions]
     rows = [_revision_row(one, current=one.number == current) for one in revisions]
-    text = table(("REVISION", "APPLIED", "BY", "GIT", "MESSAGE"), rows, colour=out.colour)
+    for number in fleet.history.damaged():
+        out.say(f"warning: revision {number} is damaged and left out")
+    text = table(("REVISION", "APPLIED", "BY", "OUTCOME", "GIT", "MESSAGE"), rows, colour=out.colour)
     out.either({"fleet": fleet.name, "revisions": documents}, text if rows else "nothing was applied yet")
     return 0
 
@@ -39,6 +42,9 @@ def _revision_document(revision: Revision, *, current: bool) -> dict[str, Any]:
         "by": revision.by,
         "digest": revision.digest,
         "message": revision.message,
+        "outcome": revision.outcome,
+        "failure": revision.failure,
+        "facts": None if revision.facts is None else _facts_document(revision.facts),
         "git": dict(revision.origin.git),
         "sources": list(revision.origin.sources),
     }
@@ -51,6 +57,18 @@ def _revision_row(revision: Revision, *, current: bool) -> list[Cell]:
         Cell(f"{revision.number}{' *' if current else ''}", "good" if current else ""),
         Cell(moment(revision.at)),
         Cell(revision.by),
+        Cell(revision.outcome, {"good": "good", "failed": "bad"}.get(revision.outcome, "")),
         Cell(commit),
-        Cell(revision.message or ", ".join(revision.origin.sources)),
+        Cell(revision.failure or revision.message or ", ".join(revision.origin.sources)),
     ]
+
+
+def _facts_document(facts: Facts) -> dict[str, Any]:
+    """What it resolved to, for scripts."""
+    return {
+        "workdir": facts.workdir,
+        "python": facts.python,
+        "paths": dict(facts.real_paths),
+        "secrets": dict(facts.secrets),
+        "commit": facts.commit,
+    }

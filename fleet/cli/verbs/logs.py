@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Collection, Sequence
 
 from fleet.cli.output import REPLICA_COLOURS, Output, painted
-from fleet.cli.target import fleet_of, stream_flags, target_flags, target_of
+from fleet.cli.target import applied_or_told, fleet_of, stream_flags, target_flags, target_of
 from fleet.core.desired import group_of
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
@@ -27,7 +27,7 @@ def logs(args: argparse.Namespace, out: Output) -> int:
     folder = fleet.places.log
     known = log_files.files(folder)
     chosen = log_files.chosen(list(known), target.names)
-    applied = fleet.applied()
+    applied = applied_or_told(fleet, out)
     _check_names(target.names, list(known), groups=applied.desired.groups if applied is not None else ())
     picked = {name: known[name] for name in chosen}
     sizes = log_files.sizes(picked)

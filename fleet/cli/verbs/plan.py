@@ -6,9 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
+from fleet.cli.merge_preview import merge_preview
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import SUFFIX, saved_document
-from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import fleet_for, manifest_of, no_names, target_flags, target_of
 from fleet.core.planning import budget, plan_text
 from fleet.errors import UsageError
 from fleet.inputs.secrets import keep_key
@@ -25,13 +26,20 @@ def plan_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--prune", action="store_true", help="also remove groups that are no longer in the manifest")
     parser.add_argument("-v", "--verbose", action="store_true", help="also list replicas that do not change")
-    output_flag(parser)
+    parser.add_argument("--base", metavar="REV", help="from this git revision of the manifest, not from what runs")
+    parser.add_argument("--head", metavar="REV", default="HEAD", help="to this one, merged (default: HEAD)")
+    output = ("text", "json", "markdown")
+    parser.add_argument("-o", "--output", choices=output, default="text", help="how to print facts")
 
 
 def plan(args: argparse.Namespace, out: Output) -> int:
     """Show the plan; with --out, save it."""
     target = target_of(args)
     no_names(target)
+    if args.base:
+        return merge_preview(target.sources(), args, out)
+    if args.output == "markdown":
+        raise UsageError("-o markdown is for --base", hint="`fleet diff -o markdown` compares with what runs")
     if args.out and not args.out.endswith(SUFFIX):
         hint = f"write `--out {args.out}{SUFFIX}`: that is how `fleet apply` recognises a saved plan"
         raise UsageError(f"the name of a saved plan ends with {SUFFIX}, and {args.out!r} does not", hint=hint)

@@ -6,9 +6,12 @@ import argparse
 
 from fleet.cli.change_flow import run_change
 from fleet.cli.output import Output
-from fleet.cli.override_flow import chosen, flags_of, named, override_flags
-from fleet.cli.target import groups_of
+from fleet.cli.override_flow import chosen, flags_of, named, override_flags, there
+from fleet.core.plan import Action
 from fleet.operate.local_fleet import PlannedChange
+
+AGAIN = frozenset({Action.RESTART, Action.START, Action.HOLD})
+"""What is held is held again once it has started."""
 
 
 def restart_flags(parser: argparse.ArgumentParser) -> None:
@@ -18,11 +21,10 @@ def restart_flags(parser: argparse.ArgumentParser) -> None:
 def restart(args: argparse.Namespace, out: Output) -> int:
     """Restart replicas under the rollout policy of their group."""
     fleet, names = named(args)
-    loaded = fleet.applied_manifest()
 
     def look() -> PlannedChange:
-        desired, secrets = fleet.desired_of(loaded)
-        these = chosen(names, desired)
-        return fleet.planned(desired, secrets, restart=these, only=groups_of(these))
+        desired = fleet.desired_as_applied()
+        these = chosen(names, desired, replicas=there(fleet, desired))
+        return fleet.steered(desired, only=these, actions=AGAIN, restart=these)
 
     return run_change(fleet, out, verb="restart", look=look, flags=flags_of(args, "restart", names))

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fleet.cli.change_flow import run_change
 from fleet.cli.output import Output
-from fleet.cli.override_flow import chosen, flags_of, named, override_flags
+from fleet.cli.override_flow import chosen, flags_of, named, override_flags, there
 from fleet.cli.target import groups_of
 from fleet.core.desired import Desired
 from fleet.core.planning.selection import sharing
@@ -23,14 +23,13 @@ def resume_flags(parser: argparse.ArgumentParser) -> None:
 def resume(args: argparse.Namespace, out: Output) -> int:
     """End live exceptions."""
     fleet, names = named(args)
-    loaded = fleet.applied_manifest()
 
     def look() -> PlannedChange:
         before = fleet.kept_overrides()
-        plain, _ = fleet.desired_of(loaded, overrides=())
-        known = chosen(names, plain)
+        plain = fleet.desired_as_applied(overrides=())
+        known = chosen(names, plain, replicas=there(fleet, plain))
         left = ended(before, known)
-        desired, secrets = fleet.desired_of(loaded, overrides=left)
+        desired = fleet.desired_as_applied(overrides=left)
         _mention(known, left, desired, out)
 
         def write() -> None:
@@ -39,7 +38,7 @@ def resume(args: argparse.Namespace, out: Output) -> int:
             fleet.audit.write(*({"event": "override.ended", "override": str(one)} for one in gone))
 
         only = groups_of(known) | sharing(desired)
-        return replace(fleet.planned(desired, secrets, only=only), before=write)
+        return replace(fleet.steered(desired, only=only), before=write)
 
     return run_change(fleet, out, verb="resume", look=look, flags=flags_of(args, "resume", names))
 

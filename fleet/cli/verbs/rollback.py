@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner_flags, run_change
 from fleet.cli.output import Output
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.errors import UsageError
@@ -14,11 +14,10 @@ from fleet.operate.local_fleet import LocalFleet, PlannedChange
 
 def rollback_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
-    parser.add_argument(
-        "--to", type=int, metavar="N", help="number of the revision (default: the one before the newest)"
-    )
+    parser.add_argument("--to", type=int, metavar="N", help="the revision (default: the last good one that differs)")
     change_flags(parser)
     destroy_flag(parser)
+    owner_flags(parser)
     output_flag(parser)
 
 
@@ -43,8 +42,10 @@ def rollback(args: argparse.Namespace, out: Output) -> int:
 
 def _earlier(fleet: LocalFleet, number: int | None) -> LoadedManifest:
     if number is None:
-        kept = fleet.history.numbers()
-        if len(kept) < 2:
-            raise UsageError(f"fleet {fleet.name!r} has no earlier revision", hint="see `fleet history`")
-        number = kept[-2]
+        applied = fleet.applied()
+        earlier = fleet.history.last_good(before=applied.revision if applied is not None else 0)
+        if earlier is None:
+            hint = "see `fleet history`; --to N goes to any of them"
+            raise UsageError(f"fleet {fleet.name!r} has no earlier good revision that differs", hint=hint)
+        number = earlier.number
     return from_revision(fleet.history.get(number), message=f"rollback to revision {number}")

@@ -8,12 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.authoring.edit import edit_replicas
-from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, run_change
+from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner_flags, run_change
 from fleet.cli.output import Output
+from fleet.cli.override_flow import refuse_down
 from fleet.cli.target import Target, checked_names, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
 from fleet.core.manifest.tree import Source
 from fleet.core.planning.selection import sharing
 from fleet.errors import UsageError
+from fleet.inputs.facts import resolved
 from fleet.inputs.manifest import from_sources, read_sources
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
 from fleet.state.audit import who
@@ -26,6 +28,7 @@ def scale_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--live", action="store_true", help="leave the manifest alone and override it")
     parser.add_argument("--for", dest="lasting", type=duration, metavar="TIME", help="how long a --live override lasts")
     destroy_flag(parser)
+    owner_flags(parser)
     change_flags(parser)
     output_flag(parser)
 
@@ -37,7 +40,9 @@ def scale(args: argparse.Namespace, out: Output) -> int:
     if args.lasting is not None and not args.live:
         raise UsageError("--for needs --live", hint="a count in the manifest has no end")
     if args.live:
-        return _live(fleet_of(target), counts, args, out)
+        fleet = fleet_of(target)
+        refuse_down(fleet)
+        return _live(fleet, counts, args, out)
     return _edit(target, counts, args, out)
 
 
@@ -58,10 +63,12 @@ def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, o
     texts = edit_replicas(before, counts)
     loaded = from_sources([Source(source.name, texts.get(source.name, source.text)) for source in before])
     fleet = fleet_for(loaded)
+    refuse_down(fleet)
 
     def look() -> PlannedChange:
         overrides = ended(fleet.kept_overrides(), counts.keys(), kinds=frozenset[Kind]({"replicas"}))
-        desired, secrets = fleet.desired_of(loaded, overrides=overrides)
+        pinned = resolved(loaded)
+        desired, secrets = fleet.desired_of(pinned, overrides=overrides)
 
         def write() -> None:
             if read_sources([source.name for source in before]) != before:
@@ -71,7 +78,7 @@ def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, o
                 out.say(f"edited {name}")
             fleet.keep_overrides(overrides)
 
-        return replace(fleet.planned(desired, secrets, manifest=loaded), before=write)
+        return replace(fleet.planned(desired, secrets, manifest=pinned), before=write)
 
     return run_change(fleet, out, verb="scale", look=look, flags=_flags(args, counts))
 
@@ -89,16 +96,15 @@ def _files(target: Target) -> tuple[str, ...]:
 
 
 def _live(fleet: LocalFleet, counts: Mapping[str, int], args: argparse.Namespace, out: Output) -> int:
-    loaded = fleet.applied_manifest()
     now = fleet.now()
     until = now + args.lasting if args.lasting is not None else None
     new = [Override("replicas", group, now, who(), args.reason or "", until, count) for group, count in counts.items()]
 
     def look() -> PlannedChange:
         overrides = added(fleet.kept_overrides(), *new)
-        desired, secrets = fleet.desired_of(loaded, overrides=overrides)
+        desired = fleet.desired_as_applied(overrides=overrides)
         checked_names(tuple(counts), desired, groups_only=True)
-        change = fleet.planned(desired, secrets, only=counts.keys() | sharing(desired))
+        change = fleet.steered(desired, only=counts.keys() | sharing(desired))
 
         def write() -> None:
             fleet.keep_overrides(overrides)

@@ -9,11 +9,15 @@ from fleet.cli.output import Output, cut
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import status_document, status_text
 from fleet.core.status import Status
+from fleet.errors import Damaged, NotReady, UsageError
 from fleet.operate.local_fleet import LocalFleet
 
 
 def status_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
+    parser.add_argument(
+        "--exit-code", action="store_true", help=f"exit {NotReady.exit_code} where the fleet is not ready"
+    )
     parser.add_argument("-w", "--watch", action="store_true", help="refresh every second")
     output_flag(parser)
 
@@ -23,11 +27,13 @@ def status(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     fleet = fleet_of(target)
+    if args.exit_code and args.watch:
+        raise UsageError("--exit-code and --watch at once", hint="`fleet wait` waits until the fleet is ready")
     look = looker(fleet, target)
     if not args.watch:
         seen = look()
         out.either(status_document(seen), _text(fleet, seen, out))
-        return 0
+        return NotReady.exit_code if args.exit_code and not seen.ready else 0
     if out.is_json:
         every_second(lambda: out.line(status_document(look())))
     elif out.stdout.isatty():
@@ -38,6 +44,12 @@ def status(args: argparse.Namespace, out: Output) -> int:
 
 
 def _text(fleet: LocalFleet, seen: Status, out: Output) -> str:
+    return status_text(seen, footer=_overrides(fleet), colour=out.colour)
+
+
+def _overrides(fleet: LocalFleet) -> list[str]:
     now = fleet.now()
-    overrides = [f"override: {one}" for one in fleet.kept_overrides() if one.holds(now)]
-    return status_text(seen, footer=overrides, colour=out.colour)
+    try:
+        return [f"override: {one}" for one in fleet.kept_overrides() if one.holds(now)]
+    except Damaged as error:
+        return [f"error: {error.message} ({error.hint})"]

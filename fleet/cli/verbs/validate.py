@@ -7,8 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from fleet.cli import sarif
 from fleet.cli.output import Output
-from fleet.cli.target import manifest_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import manifest_of, no_names, target_flags, target_of
 from fleet.core.observed import Observed
 from fleet.errors import FleetError, ManifestError, Problem, Refused
 
@@ -20,7 +21,8 @@ def validate_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
     parser.add_argument("--strict", action="store_true", help="treat warnings as problems")
     parser.add_argument("--check-import", action="store_true", help="also import every app, as its workers would")
-    output_flag(parser)
+    output = ("text", "json", "sarif")
+    parser.add_argument("-o", "--output", choices=output, default="text", help="how to print facts")
 
 
 def validate(args: argparse.Namespace, out: Output) -> int:
@@ -35,10 +37,16 @@ def validate(args: argparse.Namespace, out: Output) -> int:
             _check_imports(loaded)
         _check_sums(loaded)
     except ManifestError as error:
+        if args.output == "sarif":
+            out.document(sarif.document(error.problems, ()))
+            return error.exit_code
         if not out.is_json:
             raise
         out.document({"valid": False, "problems": _problems(error.problems), "warnings": []})
         return error.exit_code
+    if args.output == "sarif":
+        out.document(sarif.document((), loaded.warnings))
+        return 0
     groups = len(loaded.manifest.spec.groups)
     text = f"{', '.join(target.sources()) or loaded.name}: fleet {loaded.name}, {groups} groups, no problems"
     for warning in loaded.warnings:

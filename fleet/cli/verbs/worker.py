@@ -27,8 +27,8 @@ def worker_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--app", "-A", required=True, metavar="MODULE:ATTR", help="a Celery app or a fleet.Tasks")
     parser.add_argument("--pool", "-P", default="solo", metavar="POOL", help=f"{', '.join(TRAITS)}, or module:Class")
     parser.add_argument("--concurrency", "-c", type=int, metavar="N", help="slots (default: the cores, solo: 1)")
-    parser.add_argument("--queues", "-Q", default="celery", metavar="A,B", help="queues to take from (default: celery)")
-    parser.add_argument("--broker", "-b", metavar="URL", help=f"default: ${BROKER_VARIABLE}")
+    parser.add_argument("--queues", "-Q", default="", metavar="A,B", help="queues to take from (default: the app's)")
+    parser.add_argument("--broker", "-b", metavar="URL", help=f"default: ${BROKER_VARIABLE}, else the app's own")
     parser.add_argument("--acks", choices=("early", "late"), help="default: as the app says")
     parser.add_argument("--time-limit", type=duration, metavar="TIME", help="hard limit of a task")
     drain_seconds = DRAIN_TIMEOUT_SECONDS
@@ -42,8 +42,6 @@ def worker_flags(parser: argparse.ArgumentParser) -> None:
 def worker(args: argparse.Namespace, out: Output) -> NoReturn:
     """Become the worker: the launch document is kept in memory, so that the broker's password is in no file."""
     broker = args.broker or os.environ.get(BROKER_VARIABLE, "")
-    if not broker:
-        raise UsageError("no broker to take tasks from", hint=f"give --broker URL, or set {BROKER_VARIABLE}")
     spec = spec_of(args)
     descriptor = os.memfd_create("fleet-worker", 0)
     document = LaunchDocument(
@@ -60,9 +58,10 @@ def worker(args: argparse.Namespace, out: Output) -> NoReturn:
             os.chdir(args.workdir)
         except OSError as error:
             raise UsageError(f"--workdir {args.workdir}: {error.strerror}") from error
-    what = f"{spec.pool.type} x {spec.pool.concurrency}, from {', '.join(queue.name for queue in spec.queues)}"
+    queues = ", ".join(queue.name for queue in spec.queues) or "the app's default queue"
+    what = f"{spec.pool.type} x {spec.pool.concurrency}, from {queues}"
     out.say(f"worker of {spec.app}: {what}; Ctrl-C drains")
-    _become(document.path, {**os.environ, BROKER_VARIABLE: broker})
+    _become(document.path, {**os.environ, **({BROKER_VARIABLE: broker} if broker else {})})
 
 
 def spec_of(args: argparse.Namespace) -> WorkerSpec:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from fleet.core.desired import group_of
-from fleet.core.observed import Observed, ObservedReplica, State, leaving
+from fleet.core.observed import Observed, ObservedReplica, State, Trouble, leaving
 from fleet.core.plan import Action, Plan, Step
 
 _AT_ONCE = frozenset({Action.RESIZE, Action.RELEASE, Action.FORGET})
@@ -58,7 +58,8 @@ def _parting(step: Step, replica: ObservedReplica) -> Iterator[Step]:
     """
     if leaving(replica):
         return
-    if replica.spec is None or replica.spec.kind != "worker" or (replica.state is not State.READY and not replica.held):
+    listens = replica.state is State.READY or replica.trouble is Trouble.NOT_CONSUMING or replica.held
+    if replica.spec is None or replica.spec.kind != "worker" or not listens:
         yield step
     elif not replica.held:
         yield replace(step, action=Action.HOLD, reason=f"{step.reason}: takes no new task, and goes when it is done")

@@ -39,6 +39,11 @@ def applied_specs(manifest: Manifest, applied: Desired) -> dict[str, WorkerSpec]
 
 
 def has_controller(manifest: Manifest) -> bool:
+    """Whether a controller looks after this fleet: it moves slots, or heals."""
+    return moves_slots(manifest) or any(mode != "off" for mode in manifest.spec.heal.modes().values())
+
+
+def moves_slots(manifest: Manifest) -> bool:
     """Whether a controller moves slots of this fleet."""
     autoscales = any(group.autoscale is not None for group in manifest.spec.groups.values())
     return autoscales and manifest.spec.balance.mode == "dynamic"
@@ -123,7 +128,7 @@ def _rules(manifest: Manifest) -> Rules:
     balance, limits = manifest.spec.balance, manifest.spec.budgets
     capacity = _links((limits.connections or {}).items())
     if limits.processes is not None:
-        capacity[PROCESSES] = limits.processes - (manifest.spec.broker == "embedded") - has_controller(manifest)
+        capacity[PROCESSES] = limits.processes - (manifest.spec.broker == "embedded") - moves_slots(manifest)
     if limits.memory is not None:
         capacity[MEMORY] = limits.memory
     return Rules(manifest.spec.concurrency, balance.tail, moving=balance.mode == "dynamic", capacity=capacity)

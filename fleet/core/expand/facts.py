@@ -8,10 +8,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class AppFacts:
-    """What an app says about itself where the manifest is silent (``worker_pool``, ``worker_concurrency``)."""
+    """What an app says about itself where the manifest is silent.
+
+    pool, concurrency: ``worker_pool`` and ``worker_concurrency``.  queues: those of a worker that is told of none.
+    """
 
     pool: str | None = None
     concurrency: int | None = None
+    queues: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,8 @@ class Facts:
     workdir: likewise, the folder of the first manifest.
     real_paths: path as written -> path with symlinks resolved.  apps: ``module:attr`` -> what the app says.
     secrets: secret name -> keyed fingerprint (never the value).
+    code: what lies in the working folder, where the manifest watches it.
+    commit: of the git checkout that the working folder lies in, empty for none.
     embedded_url: the broker URL of ``broker: embedded`` for this fleet.
     """
 
@@ -37,6 +43,8 @@ class Facts:
     real_paths: Mapping[str, str] = field(default_factory=dict)
     apps: Mapping[str, AppFacts] = field(default_factory=dict)
     secrets: Mapping[str, str] = field(default_factory=dict)
+    commit: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, DesiredGroup, Price, RolloutPolicy
+import math
+
+from fleet.core.desired import (
+    BROKER_GROUP,
+    CONTROLLER_GROUP,
+    CanaryPolicy,
+    DesiredGroup,
+    Price,
+    RolloutPolicy,
+)
 from fleet.core.expand.facts import AppFacts, Facts
 from fleet.core.manifest import models as text
 from fleet.core.manifest.checks.pools import pool_refusals
@@ -35,7 +44,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         pool=base.pool if kind == "command" else _pool(name, group, app, facts),
         app=app,
         command=tuple(group.command or ()),
-        queues=_queues(group),
+        queues=_queues(group, facts.apps.get(app, AppFacts()) if kind == "worker" else AppFacts()),
         broker=_broker(spec.broker, facts),
         env=tuple(sorted((group.env or {}).items())),
         secret_env=_secret_env(group, facts),
@@ -46,6 +55,8 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         workdir=_real(release.workdir or facts.workdir, facts),
         python=_real(release.python or facts.python, facts),
         revision=release.revision or "",
+        code=facts.code,
+        fleet_version=facts.own_version if facts.code else "",
         log_level=logging.level or base.log_level,
         log_format=logging.format or base.log_format,
     )
@@ -74,7 +85,34 @@ def rollout(group: text.Group, replicas: int) -> RolloutPolicy:
             "rollout: maxSurge and maxUnavailable are both 0, so no replica could ever be replaced",
             hint="allow one spare (maxSurge: 1), or one missing replica (maxUnavailable: 1), or strategy: recreate",
         )
-    return RolloutPolicy(strategy, surge, missing, said.on_failure or "pause")
+    return RolloutPolicy(
+        strategy,
+        surge,
+        missing,
+        said.on_failure or ("pause" if said.canary is None else "rollback"),
+        min_ready_seconds=_or(said.min_ready, 0.0),
+        deadline_seconds=said.deadline,
+        canary=None if said.canary is None else _canary(said.canary, strategy, replicas),
+    )
+
+
+def _canary(said: text.Canary, strategy: str, replicas: int) -> CanaryPolicy:
+    if said.replicas is not None and said.percent is not None:
+        raise Refused("rollout.canary: replicas and percent at once", hint="write one of them")
+    if strategy == "recreate":
+        hint = "strategy: rolling keeps old replicas to compare with"
+        raise Refused("rollout.canary: with strategy recreate no old replica is left beside the new ones", hint=hint)
+    judge, base = said.judge or text.Judge(), CanaryPolicy()
+    share = base.replicas if said.percent is None else math.ceil(replicas * said.percent / 100)
+    return CanaryPolicy(
+        replicas=_count(said.replicas, max(1, share)),
+        seconds=_or(said.for_, base.seconds),
+        failure_rate=base.failure_rate if judge.failure_rate is None else judge.failure_rate / 100,
+        latency=_or(judge.latency, base.latency),
+        memory=_or(judge.memory, base.memory),
+        crashes=_count(judge.crashes, base.crashes),
+        min_tasks=_count(judge.min_tasks, base.min_tasks),
+    )
 
 
 def price(group: text.Group, pool: PoolSpec) -> Price:
@@ -122,7 +160,7 @@ def controller(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
         drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
         workdir="/",
     )
-    return _own_program(spec, "moves the slots of the groups that autoscale")
+    return _own_program(spec, "heals replicas, and moves the slots of the groups that autoscale")
 
 
 def _own_program(spec: WorkerSpec, reason: str) -> DesiredGroup:
@@ -188,7 +226,9 @@ def _pool_type(said: text.Pool, of_app: AppFacts, facts: Facts) -> tuple[str, st
     return kind, custom_class if kind == "custom" else ""
 
 
-def _queues(group: text.Group) -> tuple[QueueSpec, ...]:
+def _queues(group: text.Group, of_app: AppFacts) -> tuple[QueueSpec, ...]:
+    if not group.queues:
+        return tuple(QueueSpec(name) for name in sorted(of_app.queues))
     return tuple(QueueSpec(name, queue.priority or 0) for name, queue in sorted((group.queues or {}).items()))
 
 
@@ -216,6 +256,7 @@ def _task(said: text.Task) -> TaskPolicy:
         prefetch=said.prefetch,
         max_attempts=_count(said.max_attempts, TaskPolicy().max_attempts),
         rate_limits=tuple(sorted((said.rate_limits or {}).items())),
+        dead_letters=said.dead_letters,
     )
 
 

@@ -132,6 +132,12 @@ class Task(Model):
         description="how often a replica may start a task, by the task's name, such as `shop.mail: 10/s`;"
         " default: the app's own setting",
     )
+    dead_letters: Literal["fleet", "broker", "none"] | None = Field(
+        default=None,
+        description="where messages go that nobody can run: `fleet` to `<queue>.dead`, `broker` by the queue's"
+        " dead-letter exchange, `none` away; default: `broker` where the app declares a queue with such an exchange,"
+        " else `fleet`",
+    )
 
 
 class Drain(Model):
@@ -157,6 +163,37 @@ class Restart(Model):
     window: Limit | None = Field(default=None, description="how far back crashes are counted; default: 10m")
 
 
+class Judge(Model):
+    """How much worse than the old replicas the new ones may be."""
+
+    failure_rate: Annotated[float, Field(ge=0, le=100)] | None = Field(
+        default=None, description="percentage points that the rate of failed tasks may be higher; default: 5"
+    )
+    latency: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, description="how many times as long a run may take, on average; default: 1.5"
+    )
+    memory: Annotated[float, Field(ge=1)] | None = Field(
+        default=None, description="how many times as much memory a replica may use, on average; default: 1.5"
+    )
+    crashes: Count | None = Field(default=None, description="crashes of new replicas that are allowed; default: 0")
+    min_tasks: Positive | None = Field(
+        default=None, description="tasks the new ones must have done for rates to be judged; default: 20"
+    )
+
+
+class Canary(Model):
+    """Some replicas get the new revision first and take their share of the same queues."""
+
+    replicas: Positive | None = Field(default=None, description="how many replicas; default: 1")
+    percent: Annotated[int, Field(ge=1, le=99)] | None = Field(
+        default=None, description="instead of `replicas`: a part of the group's, rounded up"
+    )
+    for_: Limit | None = Field(
+        default=None, alias="for", description="how long new and old ones are compared; default: 2m"
+    )
+    judge: Judge | None = Field(default=None, description="how much worse the new ones may be")
+
+
 class Rollout(Model):
     """How replicas are replaced when what they must be changes."""
 
@@ -170,7 +207,20 @@ class Rollout(Model):
         default=None, description="replicas that may be missing meanwhile; default: a quarter of them"
     )
     on_failure: Literal["pause", "rollback"] | None = Field(
-        default=None, description="what happens when new replicas do not get ready; default: pause"
+        default=None,
+        description="what happens when new replicas do not get ready, crash, or are judged worse; default: pause,"
+        " with a canary rollback",
+    )
+    min_ready: Seconds | None = Field(
+        default=None,
+        description="time for which a new replica must be ready, without a crash, before the next one is replaced;"
+        " default: 0s",
+    )
+    deadline: Limit | None = Field(
+        default=None, description="time after which a rollout of the group that is not done has failed; default: none"
+    )
+    canary: Canary | None = Field(
+        default=None, description="compare some new replicas with the old ones before the rest is replaced"
     )
 
 
@@ -263,6 +313,19 @@ class Group(GroupFields):
     """Identical workers with one name: what is scaled. Exactly one of `replicas`, `share` and `autoscale`."""
 
 
+class ReleaseSource(Model):
+    """Code in the repository that `fleet sync` follows: a copy and a virtual environment for each version of it."""
+
+    path: FilePath = Field(default=".", description="folder of the code, from the top of the repository")
+    requirements: FilePath | None = Field(
+        default=None,
+        description="locked requirements below `path`; silent: `uv.lock`, `requirements.lock` or `requirements.txt`",
+    )
+    installer: Literal["auto", "uv", "pip"] = Field(default="auto", description="auto: uv where it is installed")
+    python: FilePath | None = Field(default=None, description="interpreter to start from; silent: the one of fleet")
+    keep: Positive = Field(default=3, description="versions that are kept")
+
+
 class Release(Model):
     """The code that workers run. A path that is a symlink is resolved when planning, so that a new target is seen."""
 
@@ -272,6 +335,14 @@ class Release(Model):
     )
     python: FilePath | None = Field(default=None, description="the interpreter; default: the one that runs fleet")
     revision: str | None = Field(default=None, description="any text; when it changes, workers are replaced")
+    source: ReleaseSource | None = Field(
+        default=None, description="instead of workdir and python: code that `fleet sync` takes from its repository"
+    )
+    watch: Literal["commit", "content", "off"] | None = Field(
+        default=None,
+        description="replace workers when the code at the same path is another: by the commit of the checkout around"
+        " the working folder, or by its source files; then another version of fleet replaces them too; default: off",
+    )
 
 
 class SecretRef(Model):
@@ -328,6 +399,34 @@ class Balance(Model):
     )
 
 
+HealMode = Literal["enabled", "warn", "off"]
+
+
+class Heal(Model):
+    """What the controller does about replicas that are not as they were applied, without anybody's command.
+
+    `mode` is for every class that says nothing itself. `warn` writes it into the audit and does nothing. A fleet in
+    which every class is `off` and no group autoscales has no controller.
+    """
+
+    mode: HealMode = Field(default="enabled", description="of every class that names none")
+    stopped: HealMode | None = Field(default=None, description="stopped behind fleet's back: start it")
+    stuck: HealMode | None = Field(
+        default=None, description="no heartbeat, far past a time limit, takes no tasks while others do: restart it"
+    )
+    missing: HealMode | None = Field(default=None, description="not there: start it")
+    parked: HealMode | None = Field(default=None, description="given up after too many crashes: try again")
+    drift: HealMode | None = Field(
+        default=None, description="other settings than applied, one too many, a process without supervisor: mend it"
+    )
+    overrides: HealMode | None = Field(default=None, description="an override whose `--for` is over: end it")
+
+    def modes(self) -> dict[str, HealMode]:
+        """Class -> what is done about it."""
+        classes = [name for name in type(self).model_fields if name != "mode"]
+        return {name: getattr(self, name) or self.mode for name in classes}
+
+
 class Spec(Model):
     """What the fleet is."""
 
@@ -345,6 +444,7 @@ class Spec(Model):
     concurrency: Slots | None = Field(default=None, description="the budget of slots over all groups")
     balance: Balance = Field(default=Balance(), description="how the budget is divided over time")
     budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
+    heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
     defaults: Defaults = Field(default=Defaults(), description="merged into every group")
     groups: dict[Name, Group] = Field(default={}, description="the groups by name; at least one")
 

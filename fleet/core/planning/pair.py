@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from fleet.core.desired import CONTROLLER_GROUP, Desired, DesiredGroup, Replica, replica_name
-from fleet.core.observed import GONE, Observed, ObservedReplica, State, leaving
+from fleet.core.observed import GONE, Observed, ObservedReplica, State, Trouble, leaving
 from fleet.core.planning.assignment import assign
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS
 
@@ -49,7 +49,7 @@ class Pair:
     def is_kept_orphan(self) -> bool:
         """Its group is not in the manifest, and removing such replicas was not requested.
 
-        The controller is not in any manifest: it goes when nothing is left to move.
+        The controller is not in any manifest: it goes when nothing is left for it to do.
         """
         return self.group is None and not self.prune and self.group_name != CONTROLLER_GROUP
 
@@ -71,9 +71,17 @@ class Pair:
         """Given up after too many crashes."""
         return self.seen is not None and self.seen.state is State.FAILED
 
+    def is_unable_to_start(self) -> bool:
+        """It waits for another try, which what was changed since may let succeed."""
+        return self.seen is not None and self.seen.cannot_start
+
     def is_stopped(self) -> bool:
         """Stopped, by a person or by itself."""
         return self.seen is not None and self.seen.state is State.STOPPED
+
+    def is_stuck(self) -> bool:
+        """Its process lives, and by itself it will not work again."""
+        return self.seen is not None and self.seen.trouble is Trouble.STUCK
 
     def is_leaving(self) -> bool:
         """An earlier drain was cut short after the replica had begun to leave."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
@@ -17,8 +18,8 @@ from fleet.core.plan import Action, Plan, Step
 from fleet.core.planning import reasons
 from fleet.core.planning.assignment import Variants
 from fleet.core.planning.pair import Pair, pairs
-from fleet.core.spec import live_digest
-from fleet.core.text.format import counted
+from fleet.core.spec import WorkerSpec, live_digest
+from fleet.core.text.format import counted, listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,11 @@ RULES = (
     Rule(Pair.is_missing, Action.START, reasons.new),
     Rule(Pair.is_outdated, Action.REPLACE, reasons.outdated),
     Rule(Pair.is_parked, Action.RESTART, reasons.parked),
+    Rule(Pair.is_unable_to_start, Action.RESTART, reasons.unable_to_start),
     Rule(Pair.is_stopped, Action.START, reasons.stopped),
+    Rule(Pair.is_stuck, Action.RESTART, reasons.stuck),
     Rule(Pair.is_leaving, Action.RESTART, "it is leaving, and wanted"),
-    Rule(Pair.is_to_restart, Action.RESTART, "restart requested"),
+    Rule(Pair.is_to_restart, Action.RESTART, reasons.restarted),
     Rule(Pair.is_to_resize, Action.RESIZE, reasons.resized),
     Rule(Pair.is_to_hold, Action.HOLD, reasons.HELD),
     Rule(Pair.is_to_release, Action.RELEASE, reasons.RELEASED),
@@ -68,7 +71,7 @@ def plan(desired: Desired, observed: Observed, *, prune: bool = False, restart: 
     return Plan(
         fleet=desired.fleet,
         steps=tuple(steps),
-        notes=(*desired.notes, *_orphan_notes(every)),
+        notes=(*desired.notes, *_orphan_notes(every), *_trouble_notes(every), *_code_notes(every)),
         observed_fingerprint=fingerprint(desired, observed),
     )
 
@@ -93,7 +96,8 @@ def _group_facts(group: DesiredGroup) -> list[object]:
 def _seen_facts(replica: ObservedReplica) -> list[object]:
     said = live_digest(replica.spec) if replica.spec is not None else ""
     marks = [replica.digest, said, replica.live or said]
-    return [replica.name, *marks, replica.running, replica.state is State.FAILED, replica.held]
+    stuck = Pair(replica.index, replica.group, seen=replica).is_stuck()
+    return [replica.name, *marks, replica.running, replica.state is State.FAILED, replica.held, *(["stuck"] * stuck)]
 
 
 def _rule(pair: Pair) -> Rule:
@@ -109,6 +113,8 @@ def _decided(pair: Pair) -> Step:
         target=pair.wanted,
         grace_seconds=0.0 if rule.action is Action.RESIZE and not pair.gives_up_slots else pair.grace_seconds,
         ready_timeout_seconds=pair.group.ready_timeout_seconds if pair.group else 0.0,
+        min_ready_seconds=pair.group.rollout.min_ready_seconds if pair.group else 0.0,
+        deadline_seconds=pair.group.rollout.deadline_seconds if pair.group else None,
     )
 
 
@@ -131,6 +137,28 @@ def _held_or_not(pair: Pair) -> Iterator[Step]:
 
 def _reap(stray: Stray) -> Step:
     return Step(Action.REAP, stray.replica, reasons.stray(stray), pid=stray.pid)
+
+
+def _trouble_notes(every: Sequence[Pair]) -> Iterator[str]:
+    """What is as wanted, is left alone, and does not work."""
+    for pair in every:
+        if pair.seen is not None and pair.seen.trouble and _rule(pair).action is Action.KEEP:
+            yield f"{pair.name} does not work: {reasons.stuck(pair)}"
+
+
+def _code_notes(every: Sequence[Pair]) -> tuple[str, ...]:
+    """Which code runs, and which will, where the manifest watches it."""
+    wanted = Counter(_code(pair.wanted.spec) for pair in every if pair.wanted is not None and pair.wanted.spec.code)
+    if not wanted:
+        return ()
+    runs = Counter(_code(pair.seen.spec) for pair in every if pair.seen is not None and pair.seen.spec is not None)
+    runs.pop("", None)
+    now = listed(f"{counted(count, 'replica')} on {code}" for code, count in sorted(runs.items()))
+    return (f"code: {listed(sorted(wanted))}; now {now or 'nothing'}",) if runs != wanted else (f"code: {now}",)
+
+
+def _code(spec: WorkerSpec) -> str:
+    return f"{spec.code} with fleet {spec.fleet_version}" if spec.code else ""
 
 
 def _orphan_notes(every: Sequence[Pair]) -> tuple[str, ...]:

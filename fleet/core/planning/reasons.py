@@ -22,7 +22,7 @@ def leaving(pair: Pair) -> str:
 
 
 def _no_group(pair: Pair) -> str:
-    return "nothing is left to move" if pair.group_name == CONTROLLER_GROUP else "not in the manifest (prune)"
+    return "nothing is left to heal or move" if pair.group_name == CONTROLLER_GROUP else "not in the manifest (prune)"
 
 
 def new(pair: Pair) -> str:
@@ -59,10 +59,26 @@ def parked(pair: Pair) -> str:
     return f"parked after too many crashes: {note}" if note else "parked after too many crashes"
 
 
+def unable_to_start(pair: Pair) -> str:
+    """What it said of its last start."""
+    return f"could not start: {pair.seen.note if pair.seen is not None else ''}"
+
+
 def stopped(pair: Pair) -> str:
     """What is known of why it stopped."""
     note = pair.seen.note if pair.seen is not None else ""
     return note or "stopped by hand"
+
+
+def stuck(pair: Pair) -> str:
+    """What is wrong with it."""
+    assert pair.seen is not None
+    return pair.seen.note or str(pair.seen.trouble)
+
+
+def restarted(pair: Pair) -> str:
+    """A person's wish, or what is wrong with it."""
+    return stuck(pair) if pair.seen is not None and pair.seen.trouble else "restart requested"
 
 
 def stray(process: Stray) -> str:

@@ -43,8 +43,10 @@ def worst_case_seconds(steps: Iterable[Step]) -> float:
 
 def _longest_seconds(step: Step) -> float:
     if step.action is Action.START:
-        return step.ready_timeout_seconds
-    if step.action in CYCLES or step.action is Action.RESIZE:
+        return step.ready_timeout_seconds + step.watched_seconds
+    if step.action in CYCLES:
+        return step.grace_seconds + step.ready_timeout_seconds + step.watched_seconds
+    if step.action is Action.RESIZE:
         return step.grace_seconds + step.ready_timeout_seconds
     return step.grace_seconds if step.action in {Action.DRAIN, Action.STOP, Action.REAP} else 0.0
 

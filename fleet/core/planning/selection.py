@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from fleet.core.desired import RESERVED_PREFIX, Desired, group_of
-from fleet.core.plan import Action, Plan
+from fleet.core.plan import Action, Plan, Step
 
 
 def limited(plan: Plan, groups: Collection[str]) -> Plan:
     """The plan with steps of these groups and of fleet's own programs only; a note says what it leaves out."""
     within = tuple(step for step in plan.steps if _concerns(step.replica, groups))
+    return replace(plan, steps=within, notes=(*plan.notes, *left_out(plan, within)))
+
+
+def left_out(plan: Plan, within: Sequence[Step]) -> tuple[str, ...]:
+    """A note on the replicas that a plan changes and these of its steps do not."""
     others = sorted({step.replica for step in plan.changes} - {step.replica for step in within})
     more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-    notes = (f"left out: {', '.join(others[:5])}{more} also differ; see `fleet plan`",) if others else ()
-    return replace(plan, steps=within, notes=(*plan.notes, *notes))
+    return (f"left out: {', '.join(others[:5])}{more} also differ; see `fleet plan`",) if others else ()
 
 
 def _concerns(replica: str, groups: Collection[str]) -> bool:

@@ -49,6 +49,8 @@ _FIELDS = (
     _Field("logging.format", lambda spec: spec.log_format),
     _Field("release.workdir", lambda spec: spec.workdir, quoted),
     _Field("release.python", lambda spec: spec.python, quoted),
+    _Field("code", lambda spec: spec.code),
+    _Field("fleet", lambda spec: spec.fleet_version),
     _Field("release.revision", lambda spec: spec.revision, quoted),
     _Field("broker.visibilityTimeout", lambda spec: spec.broker.visibility_timeout_seconds, duration),
 )

@@ -112,8 +112,26 @@ def _rolled(group: DesiredGroup, steps: Sequence[Step], observed: Observed) -> t
     idle = [step for step in downs if not _works(step, observed)]
     spares = _spares(group, steps, observed, count=min(group.rollout.max_surge, len(working)) - len(useful))
     at_once = max(1, len(useful) + len(spares) + group.rollout.max_unavailable)
-    batches = [working[start : start + at_once] for start in range(0, len(working), at_once)]
+    spares, canaries, rest = _canaries(group, spares, working)
+    batches = [part[start : start + at_once] for part in (canaries, rest) for start in range(0, len(part), at_once)]
     return [[*first, *idle], spares, *batches], [*useful, *(_spare_leaves(spare) for spare in spares)]
+
+
+def _canaries(
+    group: DesiredGroup, spares: list[Step], working: list[Step]
+) -> tuple[list[Step], list[Step], list[Step]]:
+    """Spares; those of the working ones that get the new revision first, to be judged by the last of them; the rest.
+
+    At least one old replica stays to be compared with; where there is only one, its spare is judged.
+    """
+    policy = group.rollout.canary
+    replaced = [step for step in working if step.action is Action.REPLACE]
+    if policy is None or not replaced:
+        return spares, [], working
+    first = replaced[: min(policy.replicas, len(working) - 1)]
+    if not first:
+        return [replace(spare, canary=policy) for spare in spares[:1]] + spares[1:], [], working
+    return spares, [*first[:-1], replace(first[-1], canary=policy)], [step for step in working if step not in first]
 
 
 def _awaited(kept: Step, group: DesiredGroup) -> Step:
@@ -141,17 +159,19 @@ def _spare(group: DesiredGroup, target: Replica) -> Step:
         target=target,
         grace_seconds=target.spec.drain_timeout_seconds,
         ready_timeout_seconds=group.ready_timeout_seconds,
+        min_ready_seconds=group.rollout.min_ready_seconds,
+        deadline_seconds=group.rollout.deadline_seconds,
     )
 
 
 def _spare_leaves(spare: Step) -> Step:
-    return replace(spare, action=Action.DRAIN, reason="the spare is not needed any more", target=None)
+    return replace(spare, action=Action.DRAIN, reason="the spare is not needed any more", target=None, canary=None)
 
 
 def _works(step: Step, observed: Observed) -> bool:
     """The replica does its work now (or is only held), so that stopping it is missed."""
     seen = observed.replicas.get(step.replica)
-    return seen is not None and seen.running and (seen.state is State.READY or seen.held)
+    return seen is not None and seen.running and not seen.trouble and (seen.state is State.READY or seen.held)
 
 
 def _runs(step: Step, observed: Observed) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleet.backends.base import Backend
+from fleet.core.canary import Verdict, judged
 from fleet.core.desired import Replica
-from fleet.core.observed import Observed, ObservedReplica, State
+from fleet.core.observed import GONE, Observed, ObservedReplica, State
 from fleet.core.plan import Action, Step
 
 MARGIN_SECONDS = 30.0  # after the drain timeout: the backend then kills what still runs, which takes time too
@@ -46,6 +47,8 @@ REQUESTS: Mapping[Action, tuple[Request, ...]] = {
 
 _NEEDS_SUPERVISOR = frozenset({Request.START, Request.AGAIN, Request.RESIZE})
 
+_COMES_UP = frozenset({Request.START, Request.AGAIN})
+
 _UNMET: Mapping[Request, str] = {
     Request.STOP: "did not stop",
     Request.RESIZE: "not ready",
@@ -58,12 +61,32 @@ _UNMET: Mapping[Request, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One process of a replica. ``crashes``: of those before it."""
+
+    pid: int | None
+    crashes: int
+
+    @classmethod
+    def of(cls, replica: ObservedReplica) -> Life:
+        return cls(replica.pid, replica.crashes)
+
+    def crashed(self, replica: ObservedReplica | None) -> bool:
+        """It has ended in a crash. A worker that ends cleanly, because a task of its own would not, is started again;
+        while no process is there to say which it was, nothing is known."""
+        if replica is None or replica.state in GONE:
+            return True
+        return replica.pid is not None and replica.pid != self.pid and replica.crashes > self.crashes
+
+
 @dataclass(slots=True)
 class RunningStep:
     """A step under way: which of its requests is current, and how far that one is.
 
     left: requests, the current one first.  asked_at: seconds by the clock of the walk.  was_parked: it had crashed too
-    often before it was asked.
+    often before it was asked.  ready_at: when it was seen ready first, in the life ``ready_in``; None: not yet.
+    window: its group as it was at that moment, for a canary.
     """
 
     step: Step
@@ -71,6 +94,9 @@ class RunningStep:
     asked: bool = False
     asked_at: float = 0.0
     was_parked: bool = False
+    ready_at: float | None = None
+    ready_in: Life | None = None
+    window: Mapping[str, ObservedReplica] = field(default_factory=dict)
 
     @property
     def request(self) -> Request:
@@ -117,7 +143,8 @@ def took_effect(running: RunningStep, seen: Observed, *, now: float, wait: bool)
         case Request.FORGET:
             return replica is None
         case Request.START | Request.AGAIN:
-            return not wait or is_ready(replica, running.step.target.digest if running.step.target else "")
+            ready = is_ready(replica, running.step.target.digest if running.step.target else "")
+            return not wait or (ready and _has_been_ready(running, replica, seen, now=now))
         case Request.RESIZE:
             return _has_resized(running, replica, now=now, wait=wait)
         case Request.HOLD:
@@ -125,6 +152,38 @@ def took_effect(running: RunningStep, seen: Observed, *, now: float, wait: bool)
         case Request.RELEASE:
             return replica is None or not replica.held
     return all(stray.pid != running.step.pid for stray in seen.strays)
+
+
+def _has_been_ready(running: RunningStep, replica: ObservedReplica | None, seen: Observed, *, now: float) -> bool:
+    """For as long as it must be, as one process. A crash in that time is for ``failure_of`` to tell."""
+    if replica is None:
+        return False
+    if running.ready_at is None or running.ready_in is None:
+        running.ready_at, running.ready_in = now, Life.of(replica)
+        running.window = {one.name: one for one in seen.replicas.values() if one.group == replica.group}
+    return now - running.ready_at >= running.step.watched_seconds and not _crashed(running, replica)
+
+
+def _crashed(running: RunningStep, replica: ObservedReplica | None) -> bool:
+    """More often than its canary may, which is not at all where it is none."""
+    life, policy = running.ready_in, running.step.canary
+    if life is None or not life.crashed(replica):
+        return False
+    return replica is None or policy is None or replica.crashes - life.crashes > policy.crashes
+
+
+def verdict_of(running: RunningStep, seen: Observed) -> Verdict | None:
+    """How the new revision did beside the old one, once it is ready for long enough; None for what is no canary."""
+    step = running.step
+    if step.canary is None or step.target is None or running.request not in _COMES_UP:
+        return None
+    return judged(step.canary, running.window, seen.replicas, digest=step.target.digest)
+
+
+def crash_after_ready(life: Life, replica: ObservedReplica | None, *, seconds: float) -> str:
+    """What to say of a replica that was ready in this life and was looked at again so many seconds later; '' if it has
+    not crashed."""
+    return f"crashed {seconds:.0f} s after it was ready{condition(replica)}" if life.crashed(replica) else ""
 
 
 def _has_resized(running: RunningStep, replica: ObservedReplica | None, *, now: float, wait: bool) -> bool:
@@ -147,6 +206,14 @@ def failure_of(running: RunningStep, seen: Observed, *, now: float) -> str:
     """Why a request that took no effect yet never will; '' while it still may."""
     replica = seen.replicas.get(running.step.replica)
     waited, patience = now - running.asked_at, _patience_seconds(running)
+    if running.ready_at is not None and running.ready_in is not None:
+        ready_for = now - running.ready_at
+        if _crashed(running, replica):
+            return crash_after_ready(running.ready_in, replica, seconds=ready_for)
+        if ready_for < running.step.watched_seconds:
+            return ""
+    if running.request in _COMES_UP and replica is not None and replica.cannot_start:
+        return f"cannot start{_note(replica)}"
     if running.request in _NEEDS_SUPERVISOR and replica is not None and replica.state is State.FAILED:
         settles = running.was_parked and waited < SETTLE_SECONDS
         if not settles:
@@ -170,10 +237,10 @@ def _patience_seconds(running: RunningStep) -> float:
 
 
 def is_ready(replica: ObservedReplica | None, digest: str) -> bool:
-    """Whether it takes tasks, or is held, and has this ``digest`` (empty: any)."""
+    """Whether it works, or is held, and has this ``digest`` (empty: any)."""
     if replica is None or (digest and replica.digest != digest):
         return False
-    return replica.state is State.READY or (replica.held and replica.state is State.DRAINING)
+    return replica.is_ready
 
 
 def is_heavy(step: Step) -> bool:

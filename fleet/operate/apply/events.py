@@ -16,7 +16,7 @@ _LISTED = 10
 STARTS_PER_CORE = 4
 """How many workers a walk or a look starts at once, per processor."""
 
-Phase = Literal["planned", "started", "done", "failed"]
+Phase = Literal["planned", "started", "judged", "done", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,12 @@ Listener = Callable[[Sequence[Event]], None]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a walk did. ``observed`` is the last observation."""
+    """What a walk did. ``observed`` is the last observation.  warnings: what people must know besides."""
 
     done: tuple[Step, ...]
     seconds: float
     observed: Observed
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fleet.backends.base import Backend
-from fleet.core.desired import Desired
+from fleet.core.canary import Verdict
+from fleet.core.desired import Desired, group_of
 from fleet.core.observed import Observed, State
 from fleet.core.plan import Action, Plan, Step
+from fleet.core.text.format import duration
 from fleet.errors import FleetError, Interrupted, NotReady, Unreachable
 from fleet.operate.apply.effects import (
     RUNS,
@@ -28,8 +30,10 @@ from fleet.operate.apply.effects import (
     lacks_supervisor,
     requests_of,
     took_effect,
+    verdict_of,
 )
 from fleet.operate.apply.events import Event, Listener, Phase, Report, WalkOptions, interrupted, not_ready, steps_failed
+from fleet.operate.apply.watch import Watch
 
 PAUSE_MIN_SECONDS = 0.02
 PAUSE_MAX_SECONDS = 0.5
@@ -57,7 +61,10 @@ def _no_listener(_events: Sequence[Event]) -> None:
 
 @dataclass(slots=True)
 class _Walk:
-    """``seen`` is the last observation; ``done`` holds steps by id, ``running`` those that were begun."""
+    """``seen`` is the last observation; ``done`` holds steps by id, ``running`` those that were begun.
+
+    began: when the first step of a group was begun, by the clock of the walk.
+    """
 
     plan: Plan
     backend: Backend
@@ -69,6 +76,8 @@ class _Walk:
     done: dict[str, Step] = field(default_factory=dict)
     failures: list[tuple[Step, str]] = field(default_factory=list)
     running: list[RunningStep] = field(default_factory=list)
+    watch: Watch = field(default_factory=Watch)
+    began: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.began_at = self.options.now()
@@ -82,10 +91,10 @@ class _Walk:
                 self.done[step.id] = step
         for wave in sorted({step.wave for step in changes}):
             self._walk_wave([step for step in changes if step.wave == wave])
-            if self.failures:
-                raise steps_failed(self.plan, self.failures, done=len(self._done_changes()))
+            self._raise_failures()
         if self.options.wait:
             self._wait_for_kept([step for step in self.plan.steps if step.action in RUNS_ON and step.target])
+            self._look_once_more()
         return Report(tuple(self._done_changes()), self._elapsed(), self.seen)
 
     def _walk_wave(self, waiting: list[Step]) -> None:
@@ -93,6 +102,7 @@ class _Walk:
         pause = PAUSE_MIN_SECONDS
         while waiting or self.running:
             self._check_may_go_on()
+            self._check_deadlines(waiting)
             if not self.failures:
                 waiting = self._begin(waiting)
             if not self.running:
@@ -114,6 +124,8 @@ class _Walk:
         ready = self._paced(ready)
         self._tell("started", ((step, step.reason) for step in ready))
         for step in ready:
+            self.watch.begin(step)
+            self.began.setdefault(group_of(step.replica), self.options.now())
             self.running.append(RunningStep(step, requests_of(step, self.seen.replicas.get(step.replica))))
         begun = {step.id for step in ready}
         return [step for step in waiting if step.id not in begun]
@@ -157,11 +169,39 @@ class _Walk:
         """Observe once and move every step whose current request took effect. True when any moved."""
         self.seen = self.backend.observe()
         moves = [self._move(one) for one in tuple(self.running)]
+        self._fail_crashed()
         return any(moves)
+
+    def _fail_crashed(self) -> None:
+        """What came up and crashed since fails the rollout, however long ago its step was done."""
+        for step, reason in self.watch.crashed(self.seen, now=self.options.now()):
+            self.done.pop(step.id, None)
+            self._fail(step, reason)
+
+    def _look_once_more(self) -> None:
+        if self.watch.ready:
+            self.seen = self.backend.observe()
+            self._fail_crashed()
+            self._raise_failures()
+
+    def _raise_failures(self) -> None:
+        if self.failures:
+            raise steps_failed(self.plan, self.failures, done=len(self._done_changes()))
+
+    def _check_deadlines(self, waiting: Sequence[Step]) -> None:
+        """A group that is not done in time fails: what is under way, or else what is to come next."""
+        steps = [one.step for one in self.running] or list(waiting[:1])
+        for step in steps if not self.failures else ():
+            group, limit = group_of(step.replica), step.deadline_seconds
+            if limit is not None and self.options.now() - self.began.get(group, self.options.now()) > limit:
+                self._fail(step, f"the rollout of {group} was not done within {duration(limit)} (rollout.deadline)")
 
     def _move(self, one: RunningStep) -> bool:
         now = self.options.now()
         if took_effect(one, self.seen, now=now, wait=self.options.wait):
+            verdict = verdict_of(one, self.seen) if self.options.wait else None
+            if verdict is not None and not self._is_accepted(one.step, verdict):
+                return True
             one.left.pop(0)
             one.asked = False
             if not one.left:
@@ -177,9 +217,17 @@ class _Walk:
             return True
         return False
 
+    def _is_accepted(self, step: Step, verdict: Verdict) -> bool:
+        self._tell("judged", [(step, str(verdict))])
+        if not verdict.passed:
+            self._fail(step, str(verdict))
+        return verdict.passed
+
     def _finish(self, one: RunningStep) -> None:
         self.running.remove(one)
         self.done[one.step.id] = one.step
+        if self.options.wait and not self.options.passing:
+            self.watch.add(one.step, self.seen.replicas.get(one.step.replica), now=self.options.now())
         self._tell("done", [(one.step, one.step.reason)])
 
     def _fail(self, step: Step, reason: str) -> None:
@@ -197,31 +245,31 @@ class _Walk:
         began = self.options.now()
         pause = PAUSE_MIN_SECONDS
         while True:
-            self._check_may_go_on()
             self.seen = self.backend.observe()
             late = [step for step in kept if not is_ready(self.seen.replicas.get(step.replica), "")]
             if not late:
                 return
+            self._check_may_go_on(late)
             waited = self.options.now() - began
-            gone = [step for step in late if waited > step.ready_timeout_seconds or self._is_parked(step.replica)]
+            gone = [step for step in late if waited > step.ready_timeout_seconds or self._is_hopeless(step.replica)]
             if gone or not self.seen.up:
                 raise self._not_ready(late)
             pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
             self.options.sleep(pause)
 
-    def _is_parked(self, name: str) -> bool:
+    def _is_hopeless(self, name: str) -> bool:
         replica = self.seen.replicas.get(name)
-        return replica is None or replica.state is State.FAILED
+        return replica is None or replica.state is State.FAILED or replica.cannot_start
 
     # --- how it ends early, and what it tells
 
-    def _check_may_go_on(self) -> None:
-        """Raise Interrupted after a signal, NotReady after the timeout."""
+    def _check_may_go_on(self, late: Sequence[Step] = ()) -> None:
+        """Raise Interrupted after a signal, NotReady after the timeout. ``late``: what is waited for beside steps."""
         if signum := self.options.interrupted():
             raise interrupted(self.plan, done=len(self._done_changes()), signum=signum)
         limit = self.options.timeout_seconds
         if limit is not None and self._elapsed() > limit:
-            raise self._not_ready([one.step for one in self.running], f"not ready within {limit:g} s")
+            raise self._not_ready([*(one.step for one in self.running), *late], f"not ready within {limit:g} s")
 
     def _not_ready(self, late: Sequence[Step], head: str = "the fleet is not ready") -> NotReady:
         conditions = [(step.replica, condition(self.seen.replicas.get(step.replica))) for step in late]

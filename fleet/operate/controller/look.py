@@ -9,6 +9,7 @@ from typing import Any
 from fleet.core.autoscale.decide import Decision
 from fleet.core.autoscale.load import estimated_age_seconds
 from fleet.core.autoscale.measure import Measured
+from fleet.core.healing.judge import Heals
 from fleet.core.observed import Observed
 from fleet.core.plan import Plan
 from fleet.errors import FleetError
@@ -30,8 +31,8 @@ class Look:
     """What one look saw and decided.
 
     asked: slots per group that are asked for now; what a group gets beyond that waits until others give up slots.
-    steps: what was begun.  paced: replicas that are to start and wait, so that not all start at once.  note: why
-    nothing could be done, or what stood in the way.
+    steps: what was begun.  paced: replicas that are to start and wait, so that not all start at once.  heals: what was
+    wrong with replicas.  note: why nothing could be done, or what stood in the way.
     """
 
     at: float
@@ -43,6 +44,7 @@ class Look:
     steps: tuple[str, ...] = ()
     paced: int = 0
     note: str = ""
+    heals: Heals = field(default_factory=Heals)
 
     @property
     def is_waiting(self) -> bool:
@@ -62,6 +64,7 @@ class Look:
             "squeezed": self.decision is not None and self.decision.is_squeezed,
             "groups": groups,
             "steps": list(self.steps),
+            "heals": self.heals.to_json(),
             "note": self.note,
         }
 

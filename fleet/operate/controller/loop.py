@@ -1,4 +1,5 @@
-"""Moves the slots of the groups that autoscale: one observation, one decision, one short walk, again and again.
+"""Heals a fleet, and moves the slots of its groups that autoscale: one look, one decision, one short walk, again and
+again.
 
 A look observes replicas and queues, decides with :mod:`fleet.core.autoscale.decide`, and begins what can be begun at
 once: by the same plan, lock and backend as ``apply``. It waits for nothing; the next look goes on with what is not
@@ -19,8 +20,9 @@ from fleet.core.autoscale.groups import ScaledGroups, scaled_groups, without
 from fleet.core.autoscale.measure import Measured, measure
 from fleet.core.autoscale.sample import Sample
 from fleet.core.desired import Desired
-from fleet.core.expand.expand import applied_specs, divided_again, has_controller, static_division
+from fleet.core.expand.expand import applied_specs, divided_again, moves_slots, static_division
 from fleet.core.expand.facts import Overrides
+from fleet.core.healing.judge import Heals
 from fleet.core.manifest.models import Manifest
 from fleet.core.plan import Plan
 from fleet.errors import FleetError, LockHeld
@@ -29,11 +31,13 @@ from fleet.operate.apply.events import STARTS_PER_CORE, WalkOptions
 from fleet.operate.apply.walk import apply
 from fleet.operate.controller import memory_file
 from fleet.operate.controller.backlog import BacklogReader, Connect, Source
+from fleet.operate.controller.healing import Healer
 from fleet.operate.controller.look import IDLE_SECONDS, Look, NextLook, Seen, World, decisions_after, moved, next_look
 from fleet.operate.controller.revision_in_force import RevisionInForce
 from fleet.operate.controller.steps import beginnings
 from fleet.operate.local_fleet import LocalFleet
-from fleet.state import decisions
+from fleet.state import controller_heartbeat, decisions
+from fleet.state.controller_heartbeat import Heartbeat
 
 
 class Controller:
@@ -48,6 +52,7 @@ class Controller:
         self._revision: RevisionInForce | None = None
         self._backlog: BacklogReader | None = None
         self._memory, self._meters = memory_file.read(fleet.places.controller)
+        self._healer = Healer(fleet)
 
     def close(self) -> None:
         """Close the connections."""
@@ -66,6 +71,7 @@ class Controller:
         A failed look is reported and followed by a pause that doubles; what was decided before stays in force.
         """
         following = NextLook()
+        self._beat(self._fleet.now())
         while not is_over():
             began = self._fleet.now()
             try:
@@ -74,19 +80,57 @@ class Controller:
                 result = error
             on_look(result)
             following = next_look(following, result, began=began)
+            self._beat(following.due, error=result.message if isinstance(result, FleetError) else "")
             wait(min(following.due - began, max(0.0, following.due - self._fleet.now())))
+
+    def _beat(self, next_at: float, *, error: str = "") -> None:
+        heartbeat = Heartbeat(self._fleet.now(), next_at, os.getpid(), error)
+        controller_heartbeat.write(self._fleet.places.controller_heartbeat, heartbeat)
 
     # --- one look
 
     def tick(self, *, follow: Decision | None = None) -> Look:
-        """Look, decide, and begin what can be begun; or ``follow`` what was decided, as far as that was not possible.
+        """Heal, look, decide, and begin what can be begun; or ``follow`` what was decided, as far as that was not
+        possible.
 
-        Raises FleetError; what was decided before stays in force.
+        Raises FleetError; what was decided before stays in force, and what can be healed is.
         """
+        try:
+            heals = self.heal()
+        except FleetError:
+            self._moved(follow, Heals())
+            raise
+        return self._moved(follow, heals)
+
+    def _moved(self, follow: Decision | None, heals: Heals) -> Look:
         seen = self.look(follow=follow)
         look = seen.look if seen.world is None else self._acted(seen.look, seen.world)
+        look = replace(look, heals=heals, note=_joined(look.note, heals.note))
         memory_file.write(self._fleet.places.controller, look, self._memory, meters=self._meters)
         return look
+
+    def heal(self, *, dry: bool = False) -> Heals:
+        """Put right what is not as it was applied. ``dry``: only say what is wrong, and what would be done now."""
+        if dry:
+            return self._healed(dry=True)
+        try:
+            with self._fleet.lock("fleet controller", brief=True):
+                return self._healed(dry=False)
+        except LockHeld as held:
+            return Heals(note=f"nothing is healed meanwhile: {held.message}")
+
+    def _healed(self, *, dry: bool) -> Heals:
+        applied = self._fleet.applied()
+        if applied is None or applied.down:
+            return Heals()
+        revision, _ = self._in_force(applied.revision)
+        moving: set[str] = set()
+        if moves_slots(revision.manifest):
+            moving = {group.name for group in self._found(revision.manifest, applied.desired).groups}
+        return self._healer.heal(applied, revision, moving=moving, dry=dry)
+
+    def _found(self, manifest: Manifest, desired: Desired) -> ScaledGroups:
+        return _moving(manifest, desired, self._fleet.overrides_in_force())
 
     def look(self, *, follow: Decision | None = None) -> Seen:
         """Look and decide (or follow an earlier decision), and do nothing."""
@@ -96,13 +140,13 @@ class Controller:
         if applied is None or applied.down:
             return Seen(replace(idle, note="the fleet is down"))
         revision, backlog = self._in_force(applied.revision)
-        if not has_controller(revision.manifest):
+        if not moves_slots(revision.manifest):
             note = "no group of the applied manifest autoscales, or balance.mode is not dynamic"
             return Seen(replace(idle, note=note))
         observed = fleet.backend.observe()
         if not observed.up:
             return Seen(replace(idle, note="supervisord does not run; `fleet apply` starts it"))
-        found = _moving(revision.manifest, applied.desired, fleet.overrides_in_force())
+        found = self._found(revision.manifest, applied.desired)
         names = [group.name for group in found.groups]
         sample = backlog.read(applied.desired, names)
         seen = measure(names, applied.desired, observed, sample, meters=self._meters, now=now)

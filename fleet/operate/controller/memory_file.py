@@ -48,6 +48,22 @@ def write(path: Path, look: Look, memory: Memory, *, meters: Mapping[str, Meter]
 def _document(path: Path) -> dict[str, Any] | None:
     try:
         document: dict[str, Any] = json.loads(path.read_text())
-        return document if document["format"] == FORMAT and isinstance(document["look"], dict) else None
-    except (OSError, ValueError, KeyError, TypeError):
+        return document if document["format"] == FORMAT and _is_look(document["look"]) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+
+
+_FACTS: Mapping[str, tuple[type, ...]] = {
+    "at": (int, float),
+    "tickSeconds": (int, float),
+    "budget": (int,),
+    "squeezed": (bool,),
+    "groups": (dict,),
+    "steps": (list,),
+    "note": (str,),
+}
+
+
+def _is_look(look: object) -> bool:
+    """Whether it has what every look has. The next look writes it again: one of another kind is as good as none."""
+    return isinstance(look, dict) and all(isinstance(look.get(name), kinds) for name, kinds in _FACTS.items())

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fleet.core.autoscale.startable_steps import begun, in_rollout, starting
 from fleet.core.desired import Desired
-from fleet.core.plan import Action, Plan
+from fleet.core.plan import Action, Plan, Step
 from fleet.core.planning.planner import plan
 from fleet.core.text.format import listed
 from fleet.errors import FleetError
@@ -48,26 +48,27 @@ def beginnings(
     notes = []
     if rolling:
         notes.append(f"{listed(sorted(rolling))}: not moved, because `fleet apply` has still something to do there")
-    if any(step.action is Action.START for step in steps.steps) and (note := _cannot_start(steps, fingerprints)):
+    coming = [step for step in steps.steps if step.action is Action.START]
+    if coming and (note := cannot_start(coming, fingerprints)):
         steps = _alive_only(steps)
         notes.append(f"no replica is started: {note}")
     return Beginnings(steps, paced, tuple(notes))
 
 
-def _cannot_start(steps: Plan, fingerprints: Callable[[], Mapping[str, str]]) -> str:
-    """Why no replica may start, or ''. Secrets that changed since the apply are for the next apply to roll out."""
+def cannot_start(starts: Sequence[Step], fingerprints: Callable[[], Mapping[str, str]]) -> str:
+    """Why none of these may start, or ''. Secrets that changed since the apply are for the next apply to roll out."""
     try:
         marks = fingerprints()
     except FleetError as error:
         return error.message
-    changed = {name for name, mark in _secret_marks(steps) if marks.get(name) != mark}
+    changed = {name for name, mark in _secret_marks(starts) if marks.get(name) != mark}
     return f"{listed(sorted(changed))} changed, `fleet apply` rolls that out" if changed else ""
 
 
-def _secret_marks(steps: Plan) -> Iterator[tuple[str, str]]:
+def _secret_marks(starts: Sequence[Step]) -> Iterator[tuple[str, str]]:
     """Secret and fingerprint of everything that is about to start."""
-    for step in steps.steps:
-        if step.action is Action.START and step.target is not None:
+    for step in starts:
+        if step.target is not None:
             yield from ((name, mark) for _, name, mark in step.target.spec.secret_env)
             broker = step.target.spec.broker
             yield from [(broker.secret, broker.fingerprint)] if broker.secret else []

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fleet.broker import embedded
-from fleet.core.desired import BROKER_GROUP, split_name
-from fleet.errors import FleetError
+from fleet.broker.backlog.sampler import Sampler
+from fleet.broker.connection import masked
+from fleet.core.desired import BROKER_GROUP, broker_of, split_name
+from fleet.errors import Damaged, FleetError
+from fleet.inputs.facts import secret_values
+from fleet.inputs.manifest import from_revision
 from fleet.operate.doctor.finding import Examined, Finding
 from fleet.settings import Settings
+from fleet.state import applied
+from fleet.state.paths import Places
+from fleet.state.revisions import History
 
 
 def broker_findings(examined: Examined) -> Iterator[Finding]:
@@ -23,6 +30,35 @@ def broker_findings(examined: Examined) -> Iterator[Finding]:
         yield Finding(
             "error", "broker", f"the embedded broker does not answer on {examined.places.broker_socket}", hint
         )
+
+
+def outside_broker_findings(examined: Examined) -> Iterator[Finding]:
+    """Whether the broker of the applied manifest answers, where it is not the embedded one."""
+    try:
+        word = applied.load(examined.places.state / "standing.json")
+        broker = broker_of(word.desired) if word is not None and not word.down else None
+        if broker is None or examined.embedded_wanted or word is None:
+            return
+        url = broker.url or _secret_url(examined.places, word.revision, broker.secret)
+    except FleetError as error:
+        if not isinstance(error, Damaged):
+            yield Finding("warning", "broker", f"cannot be asked: {error.message}", error.hint)
+        return
+    queues = sorted({queue.name for group in word.desired.groups.values() for queue in group.spec.queues})
+    sampler = Sampler(url, fleet=word.desired.fleet)
+    try:
+        problem = sampler.sample(queues[:1]).problem
+    finally:
+        sampler.close()
+    if problem:
+        yield Finding("error", "broker", problem, "workers wait for it and go on by themselves once it answers")
+    else:
+        yield Finding("info", "broker", f"answers: {masked(url)}")
+
+
+def _secret_url(places: Places, number: int, secret: str) -> str:
+    loaded = from_revision(History(places.revisions).get(number))
+    return secret_values(loaded, given={})[secret]
 
 
 def broker_server_findings(settings: Settings, *, wanted: bool) -> Iterator[Finding]:

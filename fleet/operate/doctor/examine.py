@@ -15,7 +15,7 @@ from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.rpc import SupervisorRpc
 from fleet.core.observed import Observed
 from fleet.errors import FleetError, Unreachable
-from fleet.operate.doctor.broker import broker_findings, broker_server_findings
+from fleet.operate.doctor.broker import broker_findings, broker_server_findings, outside_broker_findings
 from fleet.operate.doctor.daemon import (
     daemon_findings,
     descriptor_findings,
@@ -24,7 +24,8 @@ from fleet.operate.doctor.daemon import (
 )
 from fleet.operate.doctor.files import leftover_findings, permission_findings, program_findings
 from fleet.operate.doctor.finding import Examined, Finding, Severity
-from fleet.operate.doctor.processes import replica_findings, stray_findings
+from fleet.operate.doctor.processes import crash_findings, replica_findings, stray_findings
+from fleet.operate.doctor.state import home_findings, space_findings, state_findings
 from fleet.settings import Settings
 from fleet.state.lock import holder
 from fleet.state.paths import Places
@@ -89,6 +90,11 @@ _CHECKS: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
     permission_findings,
     leftover_findings,
     program_findings,
+    state_findings,
+    space_findings,
+    home_findings,
     broker_findings,
+    outside_broker_findings,
+    crash_findings,
     _lock_findings,
 )

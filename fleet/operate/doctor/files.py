@@ -60,12 +60,22 @@ def program_findings(examined: Examined) -> Iterator[Finding]:
     if edited := examined.folder.edited(running):
         message = f"program files were edited or removed by hand: {', '.join(sorted(edited))}"
         yield Finding("error", "files", message, remedy=partial(_mend, examined.folder, running))
+    if not examined.daemon.is_configured():
+        message = f"{examined.places.supervisord_conf} is not as fleet wrote it"
+        count = len(running)
+        yield Finding("error", "files", message, remedy=partial(_restore, examined, count))
+        return
     try:
         examined.rpc.reload()
     except DaemonDown:
         return
     except FleetError as error:
         yield Finding("error", "conf.d", error.message, error.hint)
+
+
+def _restore(examined: Examined, replicas: int) -> str:
+    examined.daemon.restore_configuration(replicas=replicas)
+    return "written again"
 
 
 def remove_files(paths: Sequence[Path]) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.processes import await_end, signal_marked
-from fleet.core.health import Condition, judge
-from fleet.core.observed import State, Stray
+from fleet.core.desired import CONTROLLER_GROUP, group_of
+from fleet.core.observed import ObservedReplica, State, Stray, Trouble
 from fleet.operate.doctor.finding import KILL_AFTER_SECONDS, Examined, Finding
 from fleet.replica import record as records
+from fleet.replica.crash_history import read_history
 from fleet.state.paths import Places
 
 
@@ -50,17 +50,37 @@ def _grace_seconds(examined: Examined, replica: str) -> float:
 def replica_findings(examined: Examined) -> Iterator[Finding]:
     """Replicas that supervisord runs and that are not healthy."""
     for name, replica in (examined.observed.replicas if examined.observed is not None else {}).items():
-        record = records.read(examined.places.record_file(name))
         if replica.state is State.FAILED:
             hint = f"`fleet logs {name}` says why; `fleet restart {name}` tries again"
             yield Finding("error", name, replica.note or "failed", hint)
-        elif replica.state is State.READY and replica.spec is not None and replica.spec.kind == "worker" and record:
-            health = judge(record, lives=True, now=time.time())
-            if health.condition is Condition.STUCK:
-                hint = f"`kill -USR1 {replica.pid}` writes its stacks to its log; then `fleet restart {name}`"
-                yield Finding("warning", name, health.reason, hint)
-            elif health.condition is Condition.NOT_CONSUMING:
-                yield Finding("warning", name, f"takes no tasks: {health.reason}", f"`fleet logs {name}` may say why")
+        elif replica.trouble:
+            yield Finding("warning", name, replica.note, _trouble_hint(name, replica))
+
+
+def _trouble_hint(name: str, replica: ObservedReplica) -> str:
+    if replica.trouble is not Trouble.STUCK:
+        return f"`fleet logs {name}` may say why"
+    if group_of(name) == CONTROLLER_GROUP:
+        return "`fleet apply` restarts it"
+    return (
+        f"`kill -USR1 {replica.pid}` writes its stacks to its log; `fleet apply` or `fleet restart {name}` restarts it"
+    )
+
+
+_LOOPS_FROM = 2
+
+
+def crash_findings(examined: Examined) -> Iterator[Finding]:
+    """Replicas that crash again and again and are not parked yet, and workers whose record is gone."""
+    for name, replica in (examined.observed.replicas if examined.observed is not None else {}).items():
+        crashes = sum(life.is_crash for life in read_history(examined.folder.starts_file(name)).lives)
+        if crashes >= _LOOPS_FROM and replica.state is not State.FAILED:
+            hint = f"`fleet logs {name}` says why"
+            yield Finding("error", name, f"crashed {crashes} times and is started again and again", hint)
+        runs = replica.running and replica.spec is not None and replica.spec.kind == "worker"
+        if runs and records.read(examined.places.record_file(name)) is None:
+            hint = f"nobody sees what it does until it starts again: `fleet restart {name}`"
+            yield Finding("error", name, "its record is missing or damaged", hint)
 
 
 def _reap(specs: Path, stray: Stray, *, idle: Sequence[Stray], asked: set[int], grace_seconds: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fleet.worker.task.call import Call, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.task.call import Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
 
 if TYPE_CHECKING:
     from fleet.worker.task.listeners import TaskListener
@@ -59,6 +59,10 @@ class Remote(Protocol):
         """Note a changed rate of a task; None: no limit."""
         ...
 
+    def on_heartbeat(self) -> None:
+        """A heartbeat was sent."""
+        ...
+
 
 class Application(Protocol):
     """An app of either kind. Worker side: names, policies. Slot side: ``prepare_process``, ``run``, ``record_end``."""
@@ -81,7 +85,7 @@ class Application(Protocol):
         ...
 
     def prepare_process(self, node: str) -> None:
-        """Once in every process that runs tasks."""
+        """Once in every process that runs tasks. Raises what a receiver of ``worker_process_init`` raised."""
         ...
 
     def task_names(self) -> Sequence[str]:
@@ -112,20 +116,36 @@ class Application(Protocol):
         """Run the task, here and now. Raises nothing but what the pool itself raises into a task."""
         ...
 
-    def record_end(self, call: Call, ending: Ending, detail: str) -> None:
-        """Record how a task ended that could not report it itself."""
+    def record_end(self, call: Call, ending: Ending, detail: str, *, limit_seconds: float | None = None) -> None:
+        """Record how a task ended that could not report it itself. limit_seconds: its hard limit."""
+        ...
+
+    def mark_revoked(self, ids: Sequence[str]) -> None:
+        """Let whoever waits for these know that they will not run, as far as none of them has begun or is over."""
         ...
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
         """kombu's options for the broker."""
         ...
 
+    def child_limits(self) -> ChildLimits:
+        """When a child of a prefork pool is replaced, where the manifest says nothing."""
+        ...
+
     def rate_limits(self) -> Mapping[str, object]:
         """The rates that the app itself sets, by task, as people write them."""
         ...
 
+    def default_queues(self) -> Sequence[str]:
+        """The queues of a worker that is told of none."""
+        ...
+
+    def default_broker_url(self) -> str:
+        """The broker of a worker that is told of none; empty where the app names none either."""
+        ...
+
     def queue_entities(self) -> Mapping[str, Any]:
-        """kombu queues that the app defines itself, by name."""
+        """kombu queues as the app would declare them, by name; a lookup may make one."""
         ...
 
     def remote(self) -> Remote | None:
@@ -145,5 +165,6 @@ class Application(Protocol):
         ...
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
-        """``started``, ``preshutdown``, ``postshutdown`` or ``apply`` of an eventlet pool: for the app's signals."""
+        """For the app's signals. ``before_create_process`` of a prefork pool; ``started``, ``preshutdown``,
+        ``postshutdown`` or ``apply`` of an eventlet pool."""
         ...

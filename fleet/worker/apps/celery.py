@@ -1,7 +1,6 @@
 """A Celery app as an app: its tasks run through Celery's own tracer, so that results, canvas and signals stay Celery's.
 
-The only module of fleet that imports Celery. What Celery's worker does around the tracer (``celery.worker.request``) is
-done here for the ends that the tracer cannot see: unknown, expired, revoked, timed out, lost.
+What Celery's worker does around the tracer (``celery.worker.request``) is in ``celery_ends``.
 """
 
 from __future__ import annotations
@@ -12,26 +11,28 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from billiard.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import SoftTimeLimitExceeded
 from celery import signals, states
 from celery._state import _set_task_join_will_block, set_default_app
-from celery.app.task import Context
 from celery.app.trace import TraceInfo, build_tracer, setup_worker_optimizations
-from celery.exceptions import InvalidTaskError, NotRegistered, Reject
+from celery.exceptions import InvalidTaskError, Reject
 
+from fleet.broker.connection import scheme
 from fleet.broker.message_body import BadMessage, Payload, payload_of
 from fleet.worker.apps.celery_coroutines import let_body_finish
+from fleet.worker.apps.celery_ends import NOTHING, EndedTask, error_of, request_of
+from fleet.worker.apps.celery_queues import AppQueues
 from fleet.worker.apps.celery_remote import CeleryRemote
-from fleet.worker.task.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
-from fleet.worker.task.job import Job
+from fleet.worker.apps.celery_settings import warnings_for
+from fleet.worker.apps.celery_signals import Sender, SignalListener, let_the_app_log
+from fleet.worker.task.call import SHUTDOWNS, Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.task.listeners import TaskEvent, TaskListener
-from fleet.worker.task.request import Request
 from pools.errors import SoftTimeLimit
 from pools.traits import TRAITS
 
 log = logging.getLogger("fleet.task")
 
-NOTHING = Payload((), {}, {})
+_UNSTARTED = frozenset({states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED})
 _STARTED, _SUCCEEDED = TaskEvent.STARTED, TaskEvent.SUCCEEDED
 
 
@@ -46,6 +47,7 @@ class CeleryApplication:
         self._node = ""
         self._worker_pid = 0
         self._green = False
+        self._queues = AppQueues(app)
         self._worker: Any = None
         self.accept: tuple[str, ...] = tuple(app.conf.accept_content)
 
@@ -60,11 +62,13 @@ class CeleryApplication:
         os.environ["CELERY_BROKER_URL"] = app.conf.broker_url = broker_url
         app.loader.init_worker()
         setup_worker_optimizations(app, node)
-        self._worker = _Sender(app, node, pool, concurrency)
+        self._worker = Sender(app, node, pool, concurrency)
         signals.celeryd_init.send(sender=node, instance=self._worker, conf=app.conf, options={})
         signals.worker_init.send(sender=self._worker)
-        _let_the_app_log()
+        let_the_app_log()
         app.finalize()
+        for text in warnings_for(app, transport=scheme(broker_url), pool=pool):
+            log.warning("%s", text)
         signals.celeryd_after_setup.send(sender=node, instance=self._worker, conf=app.conf)
 
     def transport_options(self, visibility_timeout_seconds: float | None) -> Mapping[str, Any]:
@@ -74,15 +78,29 @@ class CeleryApplication:
             options["visibility_timeout"] = visibility_timeout_seconds
         return options
 
+    def child_limits(self) -> ChildLimits:
+        """``worker_max_tasks_per_child`` and ``worker_max_memory_per_child``, which Celery counts in KiB."""
+        tasks, kibibytes = self.app.conf.worker_max_tasks_per_child, self.app.conf.worker_max_memory_per_child
+        return ChildLimits(int(tasks) if tasks else None, int(kibibytes) * 1024 if kibibytes else None)
+
     def rate_limits(self) -> Mapping[str, object]:
         """``rate_limit`` of the tasks, which falls back to the app's."""
         if self.app.conf.worker_disable_rate_limits:
             return {}
         return {name: task.rate_limit for name, task in self.app.tasks.items() if task.rate_limit}
 
+    def default_queues(self) -> Sequence[str]:
+        """All of ``task_queues``, else ``task_default_queue``."""
+        return list(self._queues)
+
+    def default_broker_url(self) -> str:
+        """``broker_read_url``, else ``broker_url``."""
+        url = self.app.conf.broker_read_url or self.app.conf.broker_url or ""
+        return url if isinstance(url, str) else ";".join(url)
+
     def queue_entities(self) -> Mapping[str, Any]:
-        """What ``task_queues`` defines."""
-        return dict(self.app.amqp.queues) if self.app.conf.task_queues else {}
+        """Every queue as the app itself would declare it."""
+        return self._queues
 
     def remote(self) -> CeleryRemote | None:
         """What ``celery inspect`` and monitors ask for; None where the app switched remote control off."""
@@ -99,11 +117,12 @@ class CeleryApplication:
 
     def listener(self) -> TaskListener:
         """Celery's signals about tasks that its worker sends from the worker's process."""
-        return _SignalListener(self.app, self._worker, self._node)
+        return SignalListener(self.app, self._worker, self._node)
 
     def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
-        """Send Celery's signals of an eventlet pool's stages."""
-        getattr(signals, f"eventlet_pool_{what}").send(sender=pool, **facts)
+        """Celery's signals for the life of an eventlet pool, and for each child of a prefork pool."""
+        name = f"worker_{what}" if what == "before_create_process" else f"eventlet_pool_{what}"
+        getattr(signals, name).send(sender=pool, **facts)
 
     def task_names(self) -> Sequence[str]:
         """All names, sorted."""
@@ -124,11 +143,12 @@ class CeleryApplication:
             soft_time_limit_seconds=task.soft_time_limit,
             dead_on_failure=not _flag(task, "acks_on_failure"),
             requeue_on_timeout=not _flag(task, "acks_on_timeout"),
+            again_after_crash=task.reject_on_worker_lost is not False,
         )
 
     def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
         """The result says what happened; only what cannot be run again goes to the dead letters."""
-        if ending in ("unknown", "lost"):
+        if ending in ("unknown", "lost", "unstartable"):
             return Outcome("dead", error=detail)
         if ending == "raised":
             return Outcome("failure", error=detail)
@@ -141,7 +161,7 @@ class CeleryApplication:
     def import_tasks(self) -> None:
         """What ``imports`` and autodiscovery name; and what the app wants to log."""
         self.app.loader.init_worker()
-        _let_the_app_log()
+        let_the_app_log()
         self.app.finalize()
 
     def prepare_process(self, node: str) -> None:
@@ -161,7 +181,9 @@ class CeleryApplication:
         for name, task in app.tasks.items():
             let_body_finish(task, green=self._green)
             task.__trace__ = build_tracer(name, task, app.loader, node, Info=_TraceInfo, app=app)
-        signals.worker_process_init.send(sender=node)
+        for _, answer in signals.worker_process_init.send(sender=node):
+            if isinstance(answer, Exception):  # Celery logs it and goes on, with connections that were not opened
+                raise answer
 
     def finish_process(self) -> None:
         """As Celery's prefork pool does in its children; here for every pool."""
@@ -189,7 +211,7 @@ class CeleryApplication:
         return self._trace(call, task, body, started)
 
     def _trace(self, call: Call, task: Any, body: Payload, started: float) -> Outcome:
-        request = _request(call, body, self._node)
+        request = request_of(call, body, self._node)
         try:
             value, info, runtime, shown = task.__trace__(call.id, body.args, body.kwargs, request)
         except Reject as error:
@@ -211,7 +233,7 @@ class CeleryApplication:
             return Outcome("ignored", seconds)
         if info.state == states.REJECTED:
             if not error.requeue:  # it will never run again: callers that wait for it must know
-                self._mark_failure(task, call, body, error)
+                self._ended(call, task, body).mark_failure(error)
             return _after_reject(error)
         return Outcome("failure", seconds, repr(error))
 
@@ -220,118 +242,41 @@ class CeleryApplication:
         return self._fail(call, task, NOTHING, error, state="dead")
 
     def _fail(self, call: Call, task: Any, body: Payload, error: Exception, *, state: Any = "failure") -> Outcome:
-        self._mark_failure(task, call, body, error)
+        self._ended(call, task, body).mark_failure(error)
         return Outcome(state, error=repr(error))
 
     # -- ends that the task could not tell
 
-    def record_end(self, call: Call, ending: Ending, detail: str) -> None:
+    def record_end(self, call: Call, ending: Ending, detail: str, *, limit_seconds: float | None = None) -> None:
         """Store the end, fire the errbacks, break the chord, send the signal: as Celery's worker does."""
-        task = self.app.tasks.get(call.name)
-        body = self._readable_body(call)
-        if task is None:
-            self._mark_unknown(call, body)
+        ended = self._ended(call, self.app.tasks.get(call.name), self._readable_body(call))
+        if ended.task is None:
+            ended.mark_unknown()
         elif ending in ("expired", "revoked", "terminated"):
-            self._mark_revoked(task, call, body, ending)
-        elif ending == "lost" and self._stored_success(task, call):
+            ended.mark_revoked(ending)
+        elif ending == "lost" and ended.success_was_stored():
             log.warning("Task %s[%s] had stored its result before its process was lost", call.name, call.id)
         else:
-            self._mark_failure(task, call, body, _error_of(ending, detail))
+            error = error_of(ending, detail, limit_seconds=limit_seconds)
+            ended.mark_failure(error, hooks=ending == "timeout")
+
+    def _ended(self, call: Call, task: Any, body: Payload) -> EndedTask:
+        return EndedTask(self.app, task, call, body, self._node)
+
+    def mark_revoked(self, ids: Sequence[str]) -> None:
+        """REVOKED at once, also for tasks in the queue or with a date; not for those that somebody has begun."""
+        for task_id in ids:
+            try:
+                if self.app.backend.get_state(task_id) in _UNSTARTED:
+                    self.app.backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
+            except Exception as error:
+                log.warning("it could not be stored that task %s is revoked: %r", task_id, error)
 
     def _readable_body(self, call: Call) -> Payload:
         try:
             return payload_of(call, self.accept)
         except BadMessage:
             return NOTHING
-
-    def _mark_unknown(self, call: Call, body: Payload) -> None:
-        context = Context(_request(call, body, self._node))
-        self.app.backend.mark_as_failure(call.id, NotRegistered(call.name), request=context)
-
-    def _mark_revoked(self, task: Any, call: Call, body: Payload, ending: Ending) -> None:
-        context = Context(_request(call, body, self._node))
-        task.backend.mark_as_revoked(call.id, ending, request=context, store_result=_stores_errors(task, call))
-
-    def _mark_failure(self, task: Any, call: Call, body: Payload, error: BaseException) -> None:
-        context = Context(_request(call, body, self._node))
-        task.backend.mark_as_failure(call.id, error, request=context, store_result=_stores_errors(task, call))
-        task.request_stack.push(context)
-        try:
-            signals.task_failure.send(
-                sender=task,
-                task_id=call.id,
-                exception=error,
-                args=body.args,
-                kwargs=body.kwargs,
-                traceback=error.__traceback__,
-                einfo=None,
-            )
-        finally:
-            task.request_stack.pop()
-
-    def _stored_success(self, task: Any, call: Call) -> bool:
-        if not _stores_results(task, call):
-            return False
-        try:
-            return bool(task.backend.get_state(call.id) == states.SUCCESS)
-        except Exception:
-            return False
-
-
-def _let_the_app_log() -> None:
-    """An app may set up logging itself, or add to ours, with the same signals as under Celery's worker."""
-    root = logging.getLogger()
-    known = {"loglevel": root.level, "logfile": None, "format": "", "colorize": False}
-    signals.setup_logging.send(sender=None, **known)
-    signals.after_setup_logger.send(sender=None, logger=root, **known)
-    signals.after_setup_task_logger.send(sender=None, logger=logging.getLogger("celery.task"), **known)
-
-
-class _Sender:
-    """What stands for the worker in Celery's signals: the attributes that receivers use (Django's fixup is one)."""
-
-    def __init__(self, app: Any, hostname: str, pool: str, concurrency: int) -> None:
-        self.app = app
-        self.hostname = hostname
-        self.pool_cls = pool
-        self.concurrency = concurrency
-
-
-class _SignalListener:
-    """Sends the signals that Celery's consumer sends. What the tracer sends from the slot is not repeated."""
-
-    def __init__(self, app: Any, worker: _Sender, node: str) -> None:
-        self._app = app
-        self._worker = worker
-        self._node = node
-
-    def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
-        """One thing happened to one task."""
-        if event is _SUCCEEDED or event is _STARTED:  # first: most events are these
-            return
-        if event is TaskEvent.RECEIVED:
-            if signals.task_received.receivers:
-                signals.task_received.send(sender=self._worker, request=self._request(job))
-        elif event is TaskEvent.REVOKED:
-            self._revoked(job)
-        elif event is TaskEvent.UNKNOWN:
-            name, error = job.call.name, NotRegistered(job.call.name)
-            signals.task_unknown.send(sender=self._worker, message=job.delivery, exc=error, name=name, id=job.call.id)
-        elif event is TaskEvent.FAILED and job.message is None:
-            error = InvalidTaskError(outcome.error if outcome is not None else "")
-            signals.task_rejected.send(sender=self._worker, message=job.delivery, exc=error)
-
-    def _request(self, job: Job) -> Request:
-        return Request(job, hostname=self._node, task=self._app.tasks.get(job.call.name))
-
-    def _revoked(self, job: Job) -> None:
-        signals.task_revoked.send(
-            sender=self._app.tasks.get(job.call.name),
-            request=self._request(job),
-            terminated=job.ending == "terminated",
-            signum=None,
-            expired=job.ending == "expired",
-        )
 
 
 class _TraceInfo(TraceInfo):  # type: ignore[misc]
@@ -352,50 +297,8 @@ def _make_soft_limits_catchable() -> None:
         SoftTimeLimit.__bases__ = (*SoftTimeLimit.__bases__, SoftTimeLimitExceeded)
 
 
-def _request(call: Call, body: Payload, node: str) -> dict[str, Any]:
-    """The request as ``celery.worker.request.Request`` builds it."""
-    properties = call.properties
-    info: Mapping[str, Any] = properties.get("delivery_info") or {}
-    return {
-        **call.headers,
-        "id": call.id,
-        "task": call.name,
-        "properties": dict(properties),
-        "reply_to": properties.get("reply_to"),
-        "correlation_id": properties.get("correlation_id"),
-        "hostname": node,
-        "delivery_info": {
-            "exchange": info.get("exchange"),
-            "routing_key": info.get("routing_key") or call.queue,
-            "priority": properties.get("priority"),
-            "redelivered": call.redelivered,
-        },
-        "args": body.args,
-        "kwargs": body.kwargs,
-        "is_eager": False,
-        **body.embed,
-    }
-
-
 def _after_reject(error: Any) -> Outcome:
     return Outcome("requeue" if error.requeue else "dead", error=str(error.reason or error))
-
-
-def _error_of(ending: Ending, detail: str) -> Exception:
-    if ending == "timeout":
-        return TimeLimitExceeded(detail)  # type: ignore[no-any-return]
-    if ending == "terminated":
-        return Terminated(detail)  # type: ignore[no-any-return]
-    return WorkerLostError(detail)  # type: ignore[no-any-return]
-
-
-def _stores_results(task: Any, call: Call) -> bool:
-    ignored = call.headers.get("ignore_result")
-    return not (task.ignore_result if ignored is None else ignored)
-
-
-def _stores_errors(task: Any, call: Call) -> bool:
-    return _stores_results(task, call) or bool(task.store_errors_even_if_ignored)
 
 
 def _flag(task: Any, name: str) -> bool:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from celery import signals
+
 from fleet.broker.connection import masked
 
 _SECRET = re.compile(r"api|token|key|secret|pass|signature|credential|dburi", re.IGNORECASE)
@@ -47,6 +49,10 @@ class CeleryRemote:
     def set_rate_limit(self, name: str, rate: object) -> None:
         """Set it on the task, so that ``inspect registered`` shows it."""
         self._app.tasks[name].rate_limit = rate
+
+    def on_heartbeat(self) -> None:
+        """Celery's signal; the sender is fleet's own."""
+        signals.heartbeat_sent.send(sender=self)
 
 
 def _shown(name: str, value: Any) -> Any:

@@ -6,8 +6,11 @@ import importlib
 import os
 import sys
 
-from fleet.errors import FleetError
+from fleet.errors import AppUnusable, FleetError
 from fleet.worker.apps.base import Application
+
+_OF_THE_CODE = (ImportError, SyntaxError, NameError, AttributeError, TypeError)
+"""What an import raises for an error in the code; others may come from a database that is away for a moment."""
 
 
 def import_object(path: str) -> object:
@@ -18,7 +21,8 @@ def import_object(path: str) -> object:
     try:
         found: object = importlib.import_module(module_name)
     except Exception as error:
-        raise FleetError(f"the app {path!r} cannot be imported: {error!r}", hint=_import_hint(error)) from error
+        kind = AppUnusable if isinstance(error, _OF_THE_CODE) else FleetError
+        raise kind(f"the app {path!r} cannot be imported: {error!r}", hint=_import_hint(error)) from error
     if attribute:
         return _attribute(found, path, attribute)
     return _only_app(found) or _only_app(_submodule(path)) or _no_app(found, path)
@@ -41,7 +45,7 @@ def wrap(found: object, path: str) -> Application:
         from fleet.worker.apps.celery import CeleryApplication
 
         return CeleryApplication(found)
-    raise FleetError(
+    raise AppUnusable(
         f"{path!r} is a {type(found).__name__}, not an app",
         hint="name a Celery app or a fleet.Tasks registry, as module:attr",
     )
@@ -61,7 +65,7 @@ def _attribute(module: object, path: str, attribute: str) -> object:
         except AttributeError:
             names = ", ".join(sorted(_apps(module)))
             hint = f"it has {names}" if names else "the module defines no app at all"
-            raise FleetError(f"the app {path!r} is not there: no attribute {part!r}", hint=hint) from None
+            raise AppUnusable(f"the app {path!r} is not there: no attribute {part!r}", hint=hint) from None
     return found
 
 
@@ -83,7 +87,7 @@ def _submodule(path: str) -> object:
 
 
 def _no_app(module: object, path: str) -> object:
-    raise FleetError(
+    raise AppUnusable(
         f"the module {path!r} has {len(_apps(module))} apps, and none is named app, celery or tasks",
         hint=f"say which one: {path}:attribute",
     )

@@ -11,10 +11,11 @@ from types import TracebackType
 from typing import Any
 
 from fleet import signals
+from fleet.broker.message import retries_in
 from fleet.broker.message_body import BadMessage, Payload, payload_of
 from fleet.tasks import CURRENT, Current, Retry, Task, Tasks
 from fleet.worker.apps import registry_signals
-from fleet.worker.task.call import SHUTDOWNS, Call, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.task.call import SHUTDOWNS, Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.task.listeners import TaskListener
 from pools.errors import HardTimeLimit, SoftTimeLimit, Terminated
 from pools.traits import TRAITS
@@ -49,9 +50,10 @@ class RegistryApplication:
         """Nothing to do: the named module is imported."""
 
     def prepare_process(self, node: str) -> None:
-        """Send ``worker_process_init``."""
+        """Send ``worker_process_init``. Raises what a receiver raised."""
         self._node = node
-        signals.worker_process_init.send(node)
+        for error in signals.worker_process_init.send(node):
+            raise error
 
     def finish_process(self) -> None:
         """Send ``worker_process_shutdown``."""
@@ -61,9 +63,21 @@ class RegistryApplication:
         """Only the manifest's visibility timeout."""
         return {} if visibility_timeout_seconds is None else {"visibility_timeout": visibility_timeout_seconds}
 
+    def child_limits(self) -> ChildLimits:
+        """None: the manifest sets them."""
+        return ChildLimits()
+
     def rate_limits(self) -> Mapping[str, object]:
         """Empty: the manifest sets them."""
         return {}
+
+    def default_queues(self) -> Sequence[str]:
+        """The registry's own queue."""
+        return [self.tasks.queue]
+
+    def default_broker_url(self) -> str:
+        """What the registry was made with."""
+        return self.tasks.broker or ""
 
     def queue_entities(self) -> Mapping[str, Any]:
         """Empty: a registry defines no queues."""
@@ -85,8 +99,10 @@ class RegistryApplication:
         """The sender of signals that only the worker's process can send."""
         return registry_signals.SignalListener(self.tasks, self._node)
 
-    def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:
-        """Does nothing: a registry has no such signals."""
+    def on_pool_lifecycle(self, what: str, pool: Any, **facts: Any) -> None:  # noqa: ARG002
+        """The signal before a child of a prefork pool; a registry has none of the others."""
+        if what == "before_create_process":
+            signals.worker_before_create_process.send(self._node)
 
     def task_names(self) -> Sequence[str]:
         """All names, sorted."""
@@ -105,7 +121,7 @@ class RegistryApplication:
 
     def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
         """A time limit is an error like any other; an unknown or a lost task goes to the dead letters."""
-        if ending in ("unknown", "lost", "raised"):
+        if ending in ("unknown", "lost", "raised", "unstartable"):
             return Outcome("dead", error=detail)
         task = self.tasks.get(call.name)
         if ending == "timeout" and task is not None:
@@ -113,8 +129,11 @@ class RegistryApplication:
             return Outcome("dead" if pause is None else "retry", error=detail, after_seconds=pause)
         return Outcome("ignored", error=detail)
 
-    def record_end(self, call: Call, ending: Ending, detail: str) -> None:
+    def record_end(self, call: Call, ending: Ending, detail: str, *, limit_seconds: float | None = None) -> None:
         """Does nothing: there are no results."""
+
+    def mark_revoked(self, ids: Sequence[str]) -> None:
+        """Nobody waits for a result."""
 
     def is_async(self, name: str) -> bool:
         """Whether it is an ``async def`` function."""
@@ -204,8 +223,7 @@ def _current_of(call: Call) -> Current:
 
 def retries_of(call: Call) -> int:
     """How often this message was retried before."""
-    retries = call.headers.get("retries")
-    return retries if isinstance(retries, int) else 0
+    return retries_in(call.headers)
 
 
 def _after_success(call: Call, runtime: float) -> Outcome:

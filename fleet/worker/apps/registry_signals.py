@@ -91,7 +91,7 @@ class SignalListener:
             self._sender(job),
             request=self._request(job),
             terminated=job.ending == "terminated",
-            signum=None,
+            signum=job.signum,
             expired=job.ending == "expired",
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal as signals
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -72,8 +73,12 @@ class Commands:
         """These must not run; with ``terminate`` a running one is ended."""
         ids = _ids(task_id)
         signum = _signal_number(signal)
-        self._do(lambda: self._revoked.add(ids))
+        running = self._do(lambda: self._revoke(ids))
         log.info("revoked: %s", ", ".join(ids))
+        if unstarted := [task_id for task_id in ids if task_id not in running]:
+            # Results are kept by somebody who may be slow, and who listens to commands must not wait.
+            mark = partial(self._application.mark_revoked, unstarted)
+            threading.Thread(target=mark, name="fleet-revoked", daemon=True).start()
         if not terminate:
             return {"ok": f"tasks {', '.join(ids)} flagged as revoked"}
         ended = [task_id for task_id in ids if self._do(partial(self._terminate, task_id, signum))]
@@ -82,6 +87,11 @@ class Commands:
     def terminate(self, task_id: Any = (), signal: Any = None, **_: Any) -> Reply:
         """``revoke`` with ``terminate``; the signal comes first in Celery's own call."""
         return self.revoke(task_id=task_id, terminate=True, signal=signal)
+
+    def _revoke(self, ids: Iterable[str]) -> set[str]:
+        """Remember them; the ids of the tasks that run here."""
+        self._revoked.add(ids)
+        return {job.call.id for job in self._inflight.running}
 
     def _terminate(self, task_id: str, signum: int) -> bool:
         """End a running task; whether it runs here."""
@@ -96,7 +106,7 @@ class Commands:
         return job.handle is not None and self._end(job, job.handle, signum)
 
     def _end(self, job: Job, handle: Any, signum: int) -> bool:
-        job.revoked = True
+        job.revoked, job.signum = True, signum
         try:
             ended = self._pool.terminate_job(handle, signum)
         except PoolError:

@@ -66,6 +66,8 @@ class _Noted(NamedTuple):
     expires: float
     ending: str
     outcome: Outcome | None
+    limit_seconds: float | None
+    signum: int | None
 
 
 class Events:
@@ -80,8 +82,10 @@ class Events:
         listeners: list[TaskListener],
         pool: BasePool,
         totals: Counter[str],
+        on_heartbeat: Callable[[], object],
     ) -> None:
         """listeners: those of the worker, to join and to leave.  totals: starts so far, by task."""
+        self._on_heartbeat = on_heartbeat
         self._admission = admission
         self._listeners = listeners
         self._pool = pool
@@ -115,7 +119,8 @@ class Events:
         if len(self._noted) >= MOST_NOTED:
             self._dropped += 1
             return
-        noted = _Noted(event, time.time(), job.call, job.due, job.expires_at, str(job.ending or ""), outcome)
+        ending, limit = str(job.ending or ""), job.limit_seconds
+        noted = _Noted(event, time.time(), job.call, job.due, job.expires_at, ending, outcome, limit, job.signum)
         self._noted.append(noted)
 
     # -- the sender
@@ -131,6 +136,8 @@ class Events:
             self._beat_at = now + HEARTBEAT_SECONDS
             kind = "worker-heartbeat" if self._online else "worker-online"
             publish(self._worker_event(kind), kind.replace("-", "."))
+            if self._online:
+                self._on_heartbeat()
             self._online = True
         while self._noted:
             batch = list(islice(self._noted, LONGEST_LIST))
@@ -210,9 +217,21 @@ def _succeeded(noted: _Noted) -> Event:
 def _failed(noted: _Noted) -> Event:
     outcome = noted.outcome
     return {
-        "exception": outcome.error[:_MOST_TEXT] if outcome else "",
+        "exception": _exception(noted)[:_MOST_TEXT],
         "traceback": outcome.traceback[-_MOST_TEXT:] if outcome else "",
     }
+
+
+def _exception(noted: _Noted) -> str:
+    """As Celery writes it: monitors group by it."""
+    error = noted.outcome.error if noted.outcome else ""
+    if noted.event is TaskEvent.UNKNOWN:
+        return f"NotRegistered({noted.call.name!r})"
+    if noted.ending == "timeout" and noted.limit_seconds is not None:
+        return f"TimeLimitExceeded({noted.limit_seconds:g})"
+    if noted.ending in ("lost", "raised"):
+        return f"WorkerLostError({error!r})"
+    return error
 
 
 def _rejected(noted: _Noted) -> Event:
@@ -220,7 +239,7 @@ def _rejected(noted: _Noted) -> Event:
 
 
 def _revoked(noted: _Noted) -> Event:
-    return {"terminated": noted.ending == "terminated", "signum": None, "expired": noted.ending == "expired"}
+    return {"terminated": noted.ending == "terminated", "signum": noted.signum, "expired": noted.ending == "expired"}
 
 
 _FIELDS: dict[TaskEvent, Callable[[_Noted], Event]] = {

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Literal
 
 from fleet.broker.delivery import Delivery
-from fleet.broker.message import TaskMessage
+from fleet.broker.message import TaskMessage, bounded_seconds
 from fleet.core.spec import TaskPolicy as ManifestPolicy
 from fleet.worker.apps.base import Application
 from fleet.worker.task.call import Call, Ending, TaskPolicy
@@ -84,7 +84,8 @@ class Admission:
             return Verdict("end", "revoked", "revoked")
         if job.expires_at and now > job.expires_at:
             return Verdict("end", "expired", f"expired {now - job.expires_at:.1f} s ago")
-        if job.delivery.attempts >= self.policy_of_manifest.max_attempts:
+        most = self.policy_of_manifest.max_attempts if job.policy.again_after_crash else 1
+        if job.delivery.attempts >= most:
             return Verdict("end", "lost", f"its process died {job.delivery.attempts} times while it ran")
         return LATER if job.due > now else RUN
 
@@ -92,7 +93,7 @@ class Admission:
         """The message's settings, else the task's, else the manifest's; for acknowledgement the manifest's first."""
         policy = self._policies.get(message.name) or self._policy(message.name)
         hard, soft = message.time_limit, message.soft_time_limit
-        if not (hard or soft):
+        if hard is None and soft is None:
             return policy
         return replace(
             policy,
@@ -106,11 +107,12 @@ class Admission:
         policy = replace(
             own,
             late=own.late if policy_of_manifest.acks is None else policy_of_manifest.acks == "late",
-            time_limit_seconds=own.time_limit_seconds or policy_of_manifest.time_limit_seconds,
-            soft_time_limit_seconds=own.soft_time_limit_seconds or policy_of_manifest.soft_time_limit_seconds,
+            time_limit_seconds=bounded_seconds(own.time_limit_seconds) or policy_of_manifest.time_limit_seconds,
+            soft_time_limit_seconds=bounded_seconds(own.soft_time_limit_seconds)
+            or policy_of_manifest.soft_time_limit_seconds,
         )
         if name in self._limits:
-            soft, hard = self._limits[name]
+            soft, hard = map(bounded_seconds, self._limits[name])
             policy = replace(policy, time_limit_seconds=hard, soft_time_limit_seconds=soft)
         if self._application.knows(name):
             self._policies[name] = policy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -11,10 +12,12 @@ from fleet.replica.record import Record
 from fleet.worker.apps.base import Application
 from fleet.worker.loop import postmortem
 from fleet.worker.loop.redelivery import Redelivery
+from fleet.worker.loop.requeues import Requeues
 from fleet.worker.loop.settlement import Settlement
+from fleet.worker.loop.submission import NotStarted
 from fleet.worker.task.call import Outcome
 from fleet.worker.task.job import Job
-from fleet.worker.task.listeners import TaskListener, end_of
+from fleet.worker.task.listeners import TaskListener, end_of, tell
 from pools.errors import HardTimeLimit, SlotLost, Terminated
 from pools.handle import Handle
 
@@ -24,7 +27,8 @@ log = logging.getLogger("fleet.worker")
 class Completion:
     """Settles jobs. ``unreported`` gets those whose end a slot must record first, because results are stored.
 
-    counted: an end was counted since this was last set to False.
+    counted: an end was counted since this was last set to False.  keep(job, until): do not put this one back before
+    that time (Unix seconds).
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Completion:
         record: Record,
         policy_of_manifest: ManifestPolicy,
         unreported: deque[Job],
+        keep: Callable[[Job, float], object],
         on_stuck: Callable[[str], None],
         listeners: Sequence[TaskListener],
     ) -> None:
@@ -45,8 +50,10 @@ class Completion:
         self._record = record
         self._policy_of_manifest = policy_of_manifest
         self._unreported = unreported
+        self._keep = keep
         self._on_stuck = on_stuck
         self._listeners = listeners
+        self._requeues = Requeues()
         self.counted = False
 
     def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
@@ -66,12 +73,13 @@ class Completion:
             self.conclude(job, handle.value)
         elif isinstance(error, Terminated) and not job.revoked:
             self._settlement.give_back([job])
-        elif isinstance(error, SlotLost) and self._may_crash_again(job):
+        elif isinstance(error, SlotLost | NotStarted) and self._may_crash_again(job):
             log.error("Task %s[%s] runs again: %s", job.call.name, job.call.id, error)
             if self._redelivery.is_ours(job):
                 self._settlement.after_crash(job, attempts=job.delivery.attempts + 1)
         else:
             job.story = postmortem.story(error, handle.pid)
+            job.limit_seconds = handle.timeout_seconds
             self._end_by(job, error, abandoned=handle.abandoned)
 
     def end_unreported(self, job: Job) -> None:
@@ -80,6 +88,20 @@ class Completion:
             self._unreported.appendleft(job)
         else:
             self._conclude_by_ending(job)
+
+    def end_unstartable(self, job: Job, error: Exception) -> None:
+        """Something went wrong between taking the message and starting its task: this message is buried."""
+        job.ending, job.detail = "unstartable", f"it cannot be started: {type(error).__name__}: {error}"
+        self.end_unreported(job)
+
+    def settle_or_bury(self, job: Job, handle: Handle) -> None:
+        """As ``settle``; where that fails over something in the message, the message is buried."""
+        try:
+            self.settle(job, handle)
+        except Exception as error:
+            log.exception("the end of task %s[%s] cannot be settled", job.call.name, job.call.id)
+            if not job.settled:
+                self.conclude(job, Outcome("dead", error=f"its end cannot be settled: {type(error).__name__}: {error}"))
 
     def end_here(self, job: Job) -> None:
         """The same, recorded here at once: the process is about to exit."""
@@ -90,7 +112,7 @@ class Completion:
         """Store ``job.ending`` as the result, here and now. Errors are logged."""
         assert job.ending is not None
         try:
-            self._application.record_end(job.call, job.ending, job.detail)
+            self._application.record_end(job.call, job.ending, job.detail, limit_seconds=job.limit_seconds)
         except Exception:
             log.exception("the end of task %s[%s] could not be recorded", job.call.name, job.call.id)
 
@@ -100,15 +122,24 @@ class Completion:
         self._count(outcome)
         self._tell_listeners(job, outcome)
         if outcome.state == "requeue":
-            self._settlement.give_back([job])
+            self._put_back(job)
         elif self._redelivery.note_end(job, outcome):
             self._tell_broker(job, outcome)
+
+    def _put_back(self, job: Job) -> None:
+        pause = 0.0 if job.acked else self._requeues.pause_seconds(job.call.id)
+        if pause > 0:
+            self._keep(job, time.time() + pause)
+        else:
+            self._settlement.give_back([job])
 
     def _conclude_by_ending(self, job: Job) -> None:
         assert job.ending is not None
         self.conclude(job, self._application.after_end(job.call, job.ending, job.detail))
 
     def _may_crash_again(self, job: Job) -> bool:
+        if not job.policy.again_after_crash:
+            return False
         return not job.acked and job.delivery.attempts + 1 < self._policy_of_manifest.max_attempts
 
     def _end_by(self, job: Job, error: BaseException, *, abandoned: bool) -> None:
@@ -119,6 +150,8 @@ class Completion:
             job.ending = "terminated"
         elif isinstance(error, SlotLost):
             job.ending = "lost"
+        elif isinstance(error, NotStarted):
+            job.ending = "unstartable"
         else:
             job.ending, job.detail = "raised", f"{type(error).__name__}: {error}"
         log.error("Task %s[%s] ended: %s", job.call.name, job.call.id, job.detail)
@@ -138,15 +171,15 @@ class Completion:
     def _tell_listeners(self, job: Job, outcome: Outcome) -> None:
         if not self._listeners or (event := end_of(job, outcome)) is None:
             return
-        for listener in self._listeners:
-            listener.on_event(event, job, outcome)
+        tell(self._listeners, event, job, outcome)
 
     def _tell_broker(self, job: Job, outcome: Outcome) -> None:
         state = outcome.state
         if state == "retry" and outcome.after_seconds is not None:
             self._settlement.again(job, after_seconds=outcome.after_seconds)
         elif state == "dead" or (state == "failure" and job.policy.dead_on_failure and not job.acked):
-            self._settlement.bury(job, error=outcome.error, traceback=outcome.traceback)
+            where = self._policy_of_manifest.dead_letters
+            self._settlement.bury(job, error=outcome.error, traceback=outcome.traceback, dead_letters=where)
         else:
             self._settlement.ack(job)
 

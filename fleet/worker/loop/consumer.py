@@ -18,7 +18,7 @@ from fleet.broker.channels.base import TEND_SECONDS, Channel, ChannelLost
 from fleet.replica.record import Record
 from fleet.worker import sd_notify, stack_dump
 from fleet.worker.apps.base import Application
-from fleet.worker.lifecycle import EXIT_DONE, EXIT_REPLACE, Action, Event, State
+from fleet.worker.lifecycle import EXIT_DONE, EXIT_FAILED, EXIT_REPLACE, Action, Event, State
 from fleet.worker.loop.parts import LoopParts
 from fleet.worker.options import WorkerOptions
 from fleet.worker.os_signals import STACKS, SignalBox
@@ -32,7 +32,7 @@ EverySecond = Callable[[float], object]
 
 
 class Consumer:
-    """Feeds one pool from one channel until it is told to stop."""
+    """Feeds one pool from one channel until it is told to stop. failure: why it gave itself up, if it did."""
 
     def __init__(
         self,
@@ -49,6 +49,7 @@ class Consumer:
             options, application, pool, channel, record=record, loop=loop, on_stuck=self.replace_soon
         )
         self.exit_code = EXIT_DONE
+        self.failure = ""
         self.every_second: list[EverySecond] = [parts.settings.follow_work]
         self._life = parts.life
         self._application = application
@@ -127,7 +128,7 @@ class Consumer:
             job, handle = done.popleft()
             self._inflight.end(job)
             if not job.settled:
-                self._completion.settle(job, handle)
+                self._completion.settle_or_bury(job, handle)
         return True
 
     def _is_empty(self) -> bool:
@@ -241,11 +242,21 @@ class Consumer:
         if not self._life.leaving:
             self.on_event(Event.TERM)
 
+    def give_up(self, why: str) -> None:
+        """No slot can start: leave as a process that could not start, and let the restart policy decide."""
+        if self.failure:
+            return
+        log.error("no slot can start, this process gives up: %s", why)
+        self.failure, self.exit_code = why, EXIT_FAILED
+        if not self._life.leaving:
+            self.on_event(Event.TERM)
+
     def _announce(self) -> None:
         self._fetching.ask_again()
         sd_notify.tell("READY=1", "STATUS=consuming")
         if not self._announced:
             self._announced = True
+            self.parts.revoked.learn()  # once more: commands reach this worker only since a moment ago
             queues = ", ".join(self.parts.settings.queue_names()) or "no queue"
             log.info("ready: %s pool with %d slots on %s", self._pool.name, self._pool.limit, queues)
             self._application.announce("ready")

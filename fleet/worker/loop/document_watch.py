@@ -7,11 +7,12 @@ both: a running worker applies what the file says, and one that starts reads it 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.errors import FleetError
-from fleet.worker.options import read_document
+from fleet.worker.options import read_document, with_queues
 from pools.errors import PoolError
 
 if TYPE_CHECKING:
@@ -23,12 +24,16 @@ _Stamp = tuple[int, int, int]
 
 
 class DocumentWatch:
-    """The document of one worker. When it is written again, it replaces what was changed by hand in between."""
+    """The document of one worker. When it is written again, it replaces what was changed by hand in between.
 
-    def __init__(self, path: Path, digest: str, settings: LiveSettings) -> None:
+    queues: what a document without queues stands for.
+    """
+
+    def __init__(self, path: Path, digest: str, settings: LiveSettings, *, queues: Sequence[str] = ()) -> None:
         self._path = path
         self._digest = digest
         self._settings = settings
+        self._queues = tuple(queues)
         self._stamp: _Stamp | None = None
 
     def look(self, now: float) -> None:  # noqa: ARG002
@@ -45,7 +50,7 @@ class DocumentWatch:
     def _adopt(self) -> None:
         options = read_document(self._path)
         if options.digest == self._digest:
-            self._settings.adopt(options.spec)
+            self._settings.adopt(with_queues(options.spec, self._queues))
         else:
             log.warning(
                 "%s holds digest %s, not %s: that needs a restart, so it is ignored",

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from fleet.broker.channels.base import Channel
 from fleet.replica.record import Record
@@ -74,6 +75,17 @@ class ForcedExit:
         end_descendants()
         os._exit(EXIT_REPLACE)
 
+    def without_descriptors(self, text: str) -> None:
+        """Nobody can be told anything any more. Does not return.
+
+        The broker finds out by itself, as after a crash: what was not acknowledged comes again.
+        """
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        with suppress(OSError):
+            os.write(2, f"{now} ERROR {self._replica}[{os.getpid()}] {text}\n".encode())
+        end_descendants()
+        os._exit(EXIT_REPLACE)
+
     def give_up_process(self, code: int) -> None:
         """Give back what runs, flush, clean up, and exit. Does not return."""
         self._handing_back.running()
@@ -92,7 +104,7 @@ class ForcedExit:
             job = self._inflight.inline_job
             if job is None or handle.done:
                 return
-            job.ending, job.detail = ending, detail
+            job.ending, job.detail, job.limit_seconds = ending, detail, handle.timeout_seconds
             log.error("Task %s[%s] ended: %s; this process is replaced", job.call.name, job.call.id, detail)
             self._completion.end_here(job)
             self.give_up_process(EXIT_REPLACE)

@@ -56,6 +56,7 @@ class LoopParts:
         self.listeners: list[TaskListener] = []
         self.inflight = InFlight(record)
         self.revoked = Revoked(options.record_path and options.record_path.with_suffix(".revoked"))
+        self.revoked.learn()
         self.settlement = Settlement(channel, replica=options.replica)
         self.redelivery = Redelivery(channel)
         self.admission = Admission(application, options.spec.task, deaths=_deaths(options))
@@ -88,6 +89,7 @@ class LoopParts:
             record=self.record,
             policy_of_manifest=self.options.spec.task,
             unreported=self.inflight.unreported,
+            keep=lambda job, until: self.inflight.delay(job, until=until),
             on_stuck=self._on_stuck,
             listeners=self.listeners,
         )

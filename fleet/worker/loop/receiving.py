@@ -17,7 +17,7 @@ from fleet.worker.loop.inflight import MOST_DELAYED, InFlight
 from fleet.worker.loop.settlement import Settlement
 from fleet.worker.task.call import Outcome
 from fleet.worker.task.job import Job, unreadable_job
-from fleet.worker.task.listeners import TaskEvent, TaskListener
+from fleet.worker.task.listeners import TaskEvent, TaskListener, tell
 
 log = logging.getLogger("fleet.worker")
 
@@ -64,25 +64,31 @@ class Receiving:
     def place_due(self) -> None:
         """Place again those whose date or turn has come."""
         while (job := self._inflight.pop_due()) is not None:
-            self._place(job)
+            if job.settled:
+                self._settlement.give_back([job])
+            else:
+                self._place_or_bury(job)
 
     def _take(self, delivery: Delivery) -> None:
         try:
             job = self._admission.job_of(delivery)
         except BadMessage as error:
-            self._bury(delivery, error)
+            self._bury(delivery, str(error))
+            return
+        except Exception as error:
+            log.exception("a message in queue %s cannot be taken in", delivery.queue)
+            self._bury(delivery, f"{type(error).__name__}: {error}")
             return
         job.connection_number = self._completion.connection_number
         if delivery.redelivered and (self._is_running(job) or self._completion.told_before(job)):
             return
         if log.isEnabledFor(logging.DEBUG):
             log.debug("Task %s[%s] received", job.call.name, job.call.id)
-        self._place(job)
+        self._place_or_bury(job)
         if self._listeners and job.ending is None and self._application.knows(job.call.name):
-            for listener in self._listeners:
-                listener.on_event(TaskEvent.RECEIVED, job)
+            tell(self._listeners, TaskEvent.RECEIVED, job)
 
-    def _bury(self, delivery: Delivery, error: BadMessage) -> None:
+    def _bury(self, delivery: Delivery, error: str) -> None:
         log.error("a message in queue %s is no task: %s", delivery.queue, error)
         job = unreadable_job(delivery)
         job.connection_number = self._completion.connection_number
@@ -91,13 +97,22 @@ class Receiving:
     def _is_running(self, job: Job) -> bool:
         """Whether a broken connection brought the message of a running task again; it then belongs to that task."""
         known = self._inflight.same_run(job)
-        if known is None:
-            return False
+        if known is None or (not known.acked and self._channel.holds(known.delivery)):
+            return False  # another message of the same task: the broker still waits for our word about the running one
         known.delivery, known.connection_number = job.delivery, job.connection_number
         if known.acked:
             known.acked = False
             self._settlement.ack(known)
         return True
+
+    def _place_or_bury(self, job: Job) -> None:
+        try:
+            self._place(job)
+        except ChannelLost:
+            raise
+        except Exception as error:
+            log.exception("Task %s[%s] cannot be taken in", job.call.name, job.call.id)
+            self._completion.end_unstartable(job, error)
 
     def _place(self, job: Job) -> None:
         """Put a job where it belongs: to run, to wait, or to end."""

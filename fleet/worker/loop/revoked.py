@@ -23,6 +23,8 @@ class Revoked:
 
     With a ``path`` it outlives the process: each id is appended to that file before ``add`` returns, and a new process
     reads it and rewrites it without what is too old. A file that cannot be used is logged once and then ignored.
+    Files of the same kind beside it belong to the fleet's other replicas and hold what was revoked before this one
+    started: ``learn`` reads them.
     """
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
@@ -32,6 +34,18 @@ class Revoked:
         self._lines = 0
         if path is not None and path.exists():
             self._load(path)
+
+    def learn(self) -> None:
+        """Take in what the fleet's other replicas know."""
+        if self._path is None:
+            return
+        known = dict(self._ids)
+        for path in sorted(self._path.parent.glob(f"*{self._path.suffix}")):
+            if path != self._path:
+                with suppress(OSError):
+                    _read_into(known, path)
+        self._ids = OrderedDict(sorted(known.items(), key=lambda entry: entry[1]))
+        self._drop_old(self._clock())
 
     def add(self, ids: Iterable[str]) -> None:
         """Add ids of tasks that must not run."""
@@ -61,17 +75,13 @@ class Revoked:
     # -- the file: one line per id, "unix-time id"
 
     def _load(self, path: Path) -> None:
+        found: dict[str, float] = {}
         try:
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            _read_into(found, path)
         except OSError as error:
             self._do_without(error)
             return
-        for line in lines:
-            since, _, task_id = line.partition(" ")
-            with suppress(ValueError):  # the line that was being written when the process was killed
-                if task_id:
-                    self._ids[task_id] = float(since)
-                    self._ids.move_to_end(task_id)
+        self._ids = OrderedDict(sorted(found.items(), key=lambda entry: entry[1]))
         self._drop_old(self._clock())
         self._rewrite(path)
 
@@ -101,6 +111,14 @@ class Revoked:
     def _do_without(self, error: Exception) -> None:
         log.warning("revoked tasks are not remembered after a restart: %s", error)
         self._path = None
+
+
+def _read_into(ids: dict[str, float], path: Path) -> None:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        since, _, task_id = line.partition(" ")
+        with suppress(ValueError):  # the line that was being written when the process was killed
+            if task_id:
+                ids[task_id] = max(float(since), ids.pop(task_id, 0.0))
 
 
 def _line(since: float, task_id: str) -> str:

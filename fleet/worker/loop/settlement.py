@@ -6,6 +6,7 @@ the task itself is done and is not repeated because of the lost connection.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,14 @@ from fleet.broker.channels.base import Channel, ChannelLost
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import ATTEMPTS_HEADER
 from fleet.broker.message import Built
+from fleet.broker.queues import DEAD_SUFFIX
+from fleet.core.spec import DeadLetters
 from fleet.worker.task.job import Job
 
-DEAD_SUFFIX = ".dead"
+log = logging.getLogger("fleet.worker")
+
+_MOST_TEXT = 4096
+_MOST_HEADERS = 60_000
 Debt = Callable[[], object]
 
 
@@ -71,8 +77,22 @@ class Settlement:
         """Send the same run again: the process that ran it died. The copy says how often that has happened."""
         self._send(job, job.delivery.queue, _copy(job.delivery, {ATTEMPTS_HEADER: attempts, "redelivered": True}))
 
-    def bury(self, job: Job, *, error: str, traceback: str = "") -> None:
-        """Move it to ``<queue>.dead``, with what happened in its headers. No worker consumes it."""
+    def bury(self, job: Job, *, error: str, traceback: str = "", dead_letters: DeadLetters | None = None) -> None:
+        """To ``<queue>.dead``, with what happened in its headers. It stays there until somebody looks.
+
+        dead_letters: ``broker`` refuses the message, so that it goes where the broker says; None does so where the app
+        declares the queue with a dead-letter exchange of its own.  ``none``: done with it.
+        """
+        if dead_letters == "none":
+            self.ack(job)
+            return
+        by_default = dead_letters is None and self._channel.keeps_rejected(job.delivery.queue)
+        if (dead_letters == "broker" or by_default) and not job.acked:
+            job.acked = True
+            debt = partial(self._channel.reject, (job.delivery,))
+            if self.lost is not None or not self._attempt(debt):
+                self._owed.append((job, debt, True))
+            return
         story = {
             "x-fleet-error": error,
             "x-fleet-traceback": traceback,
@@ -114,8 +134,25 @@ class Settlement:
     def _send(self, job: Job, queue: str, built: Built) -> None:
         acks = () if job.acked else (job.delivery,)
         job.acked = True
-        debt = partial(
-            self._channel.publish,
+        debt = partial(self._publish, queue, built, acks)
+        if self.lost is not None or not self._attempt(debt):
+            self._owed.append((job, debt, bool(acks)))
+
+    def _publish(self, queue: str, built: Built, acks: Sequence[Delivery]) -> None:
+        """Send it. What cannot be written as it is goes to the dead letters, with its headers as text."""
+        try:
+            self._publish_as_is(queue, built, acks)
+        except ChannelLost:
+            raise
+        except Exception as error:
+            dead = queue if queue.endswith(DEAD_SUFFIX) else queue + DEAD_SUFFIX
+            log.exception(
+                "a message for queue %s cannot be written; it goes to %s with its headers as text", queue, dead
+            )
+            self._publish_as_is(dead, _plain(built, error), acks)
+
+    def _publish_as_is(self, queue: str, built: Built, acks: Sequence[Delivery]) -> None:
+        self._channel.publish(
             queue,
             built.body,
             headers=built.headers,
@@ -124,8 +161,6 @@ class Settlement:
             content_encoding=built.content_encoding,
             acks=acks,
         )
-        if self.lost is not None or not self._attempt(debt):
-            self._owed.append((job, debt, bool(acks)))
 
     def _attempt(self, debt: Debt) -> bool:
         try:
@@ -134,6 +169,33 @@ class Settlement:
             self.lost = error
             return False
         return True
+
+
+def _plain(built: Built, error: Exception) -> Built:
+    """The same body, and of its headers what every broker can carry: so much short text, and whole numbers."""
+    body = built.body.encode(errors="replace") if isinstance(built.body, str) else built.body
+    headers: dict[str, Any] = {"x-fleet-error": f"{type(error).__name__}: {_text(error, _MOST_TEXT)}"}
+    room = _MOST_HEADERS
+    for name, value in sorted(built.headers.items(), key=lambda item: not str(item[0]).startswith("x-fleet-")):
+        short = _value(value)
+        room -= len(str(short)) + 200
+        if room > 0:
+            headers.setdefault(_text(name, 200), short)
+    return Built(body, headers, {}, _text(built.content_type, 200), _text(built.content_encoding, 200))
+
+
+def _value(value: object) -> object:
+    if value is None or isinstance(value, bool) or (isinstance(value, int) and abs(value) < 2**63):
+        return value
+    return _text(value, _MOST_TEXT)
+
+
+def _text(value: object, most: int) -> str:
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except (ValueError, RecursionError):
+        text = type(value).__name__
+    return text.encode(errors="replace").decode()[:most]
 
 
 def _copy(delivery: Delivery, more: Mapping[str, Any]) -> Built:

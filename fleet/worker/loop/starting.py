@@ -16,7 +16,7 @@ from fleet.worker.loop.inflight import InFlight
 from fleet.worker.loop.settlement import Settlement
 from fleet.worker.loop.submission import Submission
 from fleet.worker.task.job import Job
-from fleet.worker.task.listeners import RateGate, TaskEvent, TaskListener
+from fleet.worker.task.listeners import RateGate, TaskEvent, TaskListener, tell
 from pools.base import BasePool
 
 log = logging.getLogger("fleet.worker")
@@ -68,7 +68,7 @@ class Starting:
         return started
 
     def _record_end(self, job: Job) -> None:
-        arguments = (job.call, job.ending, job.detail)
+        arguments = (job.call, job.ending, job.detail, job.limit_seconds)
         self._submission.submit(job, execution.record_end, arguments, soft=None, hard=REPORT_LIMIT_SECONDS)
 
     def _start_batch(self) -> bool:
@@ -79,7 +79,7 @@ class Starting:
         batch: list[Job] = []
         while waiting and len(batch) < room:
             job = waiting.popleft()
-            if self._may_start(job):
+            if self._may_start_or_bury(job):
                 batch.append(job)
         early = [job for job in batch if not job.policy.late]
         for job in early:
@@ -92,9 +92,22 @@ class Starting:
             self._start(job)
         return bool(batch)
 
+    def _may_start_or_bury(self, job: Job) -> bool:
+        try:
+            return self._may_start(job)
+        except Exception as error:
+            log.exception("Task %s[%s] cannot be started", job.call.name, job.call.id)
+            self._completion.end_unstartable(job, error)
+            return False
+
     def _may_start(self, job: Job) -> bool:
         if job.call.id in self._revoked:
             job.ending, job.detail = "revoked", "revoked"
+            self._completion.end_unreported(job)
+            return False
+        if job.expires_at and time.time() > job.expires_at:  # while it waited here for a slot
+            job.ending, job.detail = "expired", f"expired {time.time() - job.expires_at:.1f} s ago"
+            log.warning("Task %s[%s] does not run: %s", job.call.name, job.call.id, job.detail)
             self._completion.end_unreported(job)
             return False
         pause = self._rate_gate.pause_seconds(job)
@@ -106,8 +119,8 @@ class Starting:
         name = job.call.name
         soft, hard = self._limits(job)
         self.totals[name] += 1
-        for listener in self._listeners:
-            listener.on_event(TaskEvent.STARTED, job)
+        if self._listeners:
+            tell(self._listeners, TaskEvent.STARTED, job)
         awaited = self._pool.traits.async_tasks and self._application.is_async(name)
         perform = execution.perform_async if awaited else execution.perform
         self._submission.submit(job, perform, (job.call,), soft=soft, hard=hard)

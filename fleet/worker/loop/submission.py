@@ -22,6 +22,10 @@ INLINE_POOLS = frozenset({"solo", "custom"})
 """They run a task in the thread that hands it to them: the main thread."""
 
 
+class NotStarted(PoolError):
+    """The pool did not take a task, or taking it failed."""
+
+
 def _nothing() -> None:
     pass
 
@@ -29,7 +33,8 @@ def _nothing() -> None:
 class Submission:
     """``done``: what the pool has finished and is not settled yet.
 
-    ``before_inline`` is called before the main thread goes into a task; while it is there, ``lock`` is free.
+    ``before_inline`` is called before the main thread goes into a task, ``after_inline`` when it is back; while it is
+    there, ``lock`` is free.
     """
 
     def __init__(self, pool: BasePool, inflight: InFlight, *, lock: threading.RLock) -> None:
@@ -39,12 +44,17 @@ class Submission:
         self.is_inline = pool.name in INLINE_POOLS
         self.done: deque[tuple[Job, Handle]] = deque()
         self.before_inline: Callable[[], object] = _nothing
+        self.after_inline: Callable[[], object] = _nothing
 
     def submit(
         self, job: Job, target: Any, arguments: tuple[Any, ...], *, soft: float | None, hard: float | None
     ) -> None:
         """Let the pool call ``target``, within these limits in seconds."""
-        self._inflight.begin(job, limit_seconds=hard)
+        try:
+            self._inflight.begin(job, limit_seconds=hard)
+        except Exception as error:
+            self._on_unstarted(job, error)
+            return
         if self.is_inline:
             self._run_inline(job, target, arguments, soft, hard)
             return
@@ -62,6 +72,7 @@ class Submission:
         except KeyboardInterrupt:
             log.error("Task %s[%s] raised KeyboardInterrupt", job.call.name, job.call.id)
         finally:
+            self.after_inline()
             self._lock.acquire()
             self._inflight.inline_job = None
 
@@ -75,16 +86,15 @@ class Submission:
                 soft_timeout_seconds=soft,
                 timeout_seconds=hard if self._pool.traits.hard_limit else None,
             )
-        except PoolError as error:
-            log.error("the pool refuses task %s[%s]: %s", job.call.name, job.call.id, error)
-            self._on_done(job, _refused(self._pool, job, error))
+        except Exception as error:
+            self._on_unstarted(job, error)
+
+    def _on_unstarted(self, job: Job, error: Exception) -> None:
+        """Only this task fails. Where its message still belongs to the broker, that is one attempt."""
+        log.error("Task %s[%s] cannot be started", job.call.name, job.call.id, exc_info=error)
+        handle = Handle(self._pool, job.call.id, None, None, None, None)
+        handle.fail(NotStarted(f"it could not be started: {type(error).__name__}: {error}"), time.monotonic())
+        self._on_done(job, handle)
 
     def _on_done(self, job: Job, handle: Handle) -> None:
         self.done.append((job, handle))
-
-
-def _refused(pool: BasePool, job: Job, error: PoolError) -> Handle:
-    """The handle of a task that the pool did not take."""
-    handle = Handle(pool, job.call.id, None, None, None, None)
-    handle.fail(error, time.monotonic())
-    return handle

@@ -62,8 +62,8 @@ class Outcome(NamedTuple):
     result: str = ""
 
 
-Ending = Literal["unknown", "expired", "revoked", "terminated", "timeout", "lost", "raised"]
-"""The ends of a task that its own process cannot report."""
+Ending = Literal["unknown", "expired", "revoked", "terminated", "timeout", "lost", "raised", "unstartable"]
+"""The ends of a task that its own process cannot tell. unstartable: something in its message keeps it from starting."""
 
 
 Stage = Literal["ready", "stopping", "cutting", "stopped"]
@@ -75,6 +75,13 @@ SHUTDOWNS: Mapping[str, Mapping[str, Any]] = {
 """Stage -> the arguments of the signal ``worker_shutting_down``, as Celery names them."""
 
 
+class ChildLimits(NamedTuple):
+    """After how many tasks, and beyond how much memory, a child is replaced; None: never."""
+
+    tasks: int | None = None
+    memory_bytes: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class TaskPolicy:
     """The app's settings for one of its tasks, used where message and manifest set nothing."""
@@ -84,3 +91,4 @@ class TaskPolicy:
     soft_time_limit_seconds: float | None = None
     dead_on_failure: bool = False
     requeue_on_timeout: bool = False
+    again_after_crash: bool = True

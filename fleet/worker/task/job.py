@@ -24,6 +24,7 @@ class Job:
     reported. slot: its place in the record, -1 while it does not run.  acked: its message is acknowledged.
     settled: nothing is left to do; a late report of the pool about it is ignored.
     connection_number: of the connection it came over.  story: headers about its end, for the dead letter.
+    limit_seconds: the hard limit it ran with.  signum: of the signal that ended it on request.
     """
 
     delivery: Delivery
@@ -43,6 +44,8 @@ class Job:
     revoked: bool = False
     connection_number: int = 0
     story: Mapping[str, str] | None = None
+    limit_seconds: float | None = None
+    signum: int | None = None
 
     def describe(self) -> dict[str, Any]:
         """As ``celery inspect`` shows a task."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable
 from enum import Enum
 from typing import Protocol
 
 from fleet.worker.task.call import Outcome
 from fleet.worker.task.job import Job
+
+log = logging.getLogger("fleet.worker")
 
 
 class TaskEvent(Enum):
@@ -23,11 +27,20 @@ class TaskEvent(Enum):
 
 
 class TaskListener(Protocol):
-    """Called in the worker's process with the channel's lock held. Must be quick and must not raise."""
+    """Called in the worker's process with the channel's lock held. Must be quick; what it raises is logged."""
 
     def on_event(self, event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
         """``outcome`` is set for events that end a task."""
         ...
+
+
+def tell(listeners: Iterable[TaskListener], event: TaskEvent, job: Job, outcome: Outcome | None = None) -> None:
+    """Tell all of them. One that fails harms neither the task nor the others."""
+    for listener in listeners:
+        try:
+            listener.on_event(event, job, outcome)
+        except Exception:
+            log.exception("a listener failed over %s of task %s[%s]", event.value, job.call.name, job.call.id)
 
 
 class RateGate(Protocol):

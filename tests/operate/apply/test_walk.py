@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.backends.memory import MemoryBackend
-from fleet.core.desired import BROKER_GROUP, Desired, Replica, RolloutPolicy
+from fleet.core.desired import BROKER_GROUP, CanaryPolicy, Desired, Replica, RolloutPolicy
 from fleet.core.expand.expand import nothing
 from fleet.core.observed import Observed
 from fleet.core.plan import Plan
@@ -394,3 +394,163 @@ def _as_wanted(seen: Observed) -> bool:
 
 def ready_in(seen: Observed) -> list[str]:
     return sorted(name for name, one in seen.replicas.items() if one.state == "ready")
+
+
+# --- what happens after a replica is ready
+
+
+def judged(*shape: int, env: dict[str, str] | None = None, **policy: Any) -> Desired:
+    return fleet(group("a", *shape, env=env, rollout=RolloutPolicy(**policy)))
+
+
+def at(clock: Clock, seconds: float, act: Callable[[], Any]) -> Callable[[], None]:
+    """Act once, when the clock has come this far."""
+    acted: list[float] = []
+
+    def look() -> None:
+        if clock.seconds >= seconds and not acted:
+            acted.append(clock.seconds)
+            act()
+
+    return look
+
+
+def test_a_replica_must_be_ready_for_as_long_as_min_ready_says() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    clock = Clock(world)
+    walk(judged(1, 1, min_ready_seconds=10), world, clock=clock)
+    assert clock.seconds >= 10
+    clock.seconds = 0
+    walk(judged(1, 1, env={"A": "2"}, min_ready_seconds=10, max_surge=0, max_unavailable=1), world, clock=clock)
+    assert clock.seconds >= 20, "one after the other"
+
+
+def test_a_crash_within_min_ready_fails_the_rollout() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    clock = Clock(world)
+    clock.each = at(clock, 6, lambda: world.crash("a.0"))
+    with pytest.raises(StepsFailed) as caught:
+        walk(judged(1, min_ready_seconds=10), world, clock=clock)
+    ((step, reason),) = caught.value.failures
+    assert step.id == "start a.0"
+    assert "after it was ready" in reason
+
+
+@pytest.mark.parametrize("how", ["crash", "park", "stop_by_hand"])
+def test_what_was_replaced_is_looked_at_until_the_end(how: str) -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    policy = {"min_ready_seconds": 5.0, "max_surge": 0, "max_unavailable": 1}
+    walk(judged(1, 1, 1, **policy), world)
+    clock = Clock(world)
+    clock.each = at(clock, 8, lambda: getattr(world, how)("a.0"))  # by then a.1 is being replaced
+    with pytest.raises(StepsFailed) as caught:
+        walk(judged(1, 1, 1, env={"A": "2"}, **policy), world, clock=clock)
+    assert [step.id for step, _ in caught.value.failures] == ["replace a.0"]
+    digests = {name: one.digest for name, one in world.observe().replicas.items()}
+    assert digests["a.2"] != digests["a.1"], "the third one was not touched"
+
+
+def test_a_worker_that_ends_cleanly_and_comes_back_has_not_failed() -> None:
+    """As a solo worker does when a task runs into its hard limit."""
+    world = MemoryBackend(FLEET, stepwise=True)
+    clock = Clock(world)
+
+    def replace_itself() -> None:
+        world.stop_by_hand("a.0")
+        world.run_again(["a.0"])
+
+    clock.each = at(clock, 4, replace_itself)
+    walk(judged(1, min_ready_seconds=10), world, clock=clock)
+
+
+def test_a_spare_that_leaves_has_not_crashed() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    walk(judged(1, 1), world)
+    story = walk(judged(1, 1, env={"A": "2"}, min_ready_seconds=3), world)
+    assert story[-1] == "done drain a.2"
+
+
+def test_a_rollout_that_is_not_done_by_its_deadline_fails() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    desired = judged(1, 1, deadline_seconds=30, max_surge=0, max_unavailable=1)
+    walk(desired, world)
+    world.work("a.1", 1)  # and it never ends
+    with pytest.raises(StepsFailed, match="the rollout of a was not done within 30s"):
+        walk(judged(1, 1, env={"A": "2"}, deadline_seconds=30, max_surge=0, max_unavailable=1), world)
+
+
+# --- canary
+
+
+CANARY = CanaryPolicy(seconds=60, min_tasks=10)
+
+
+def canary(*shape: int, env: dict[str, str] | None = None, **policy: Any) -> Desired:
+    return judged(*shape, env=env, canary=CANARY, max_surge=0, max_unavailable=1, **policy)
+
+
+def work_goes_on(world: MemoryBackend, *, rate: Mapping[str, float]) -> Callable[[], None]:
+    """At every look each replica has done ten more tasks; ``rate``: of them failed, by digest."""
+
+    def look() -> None:
+        for name, one in world.observe().replicas.items():
+            failed = one.failed + round(10 * rate.get(one.digest, 0.0))
+            world.count(name, processed=one.processed + 10, failed=failed, busy_seconds=one.busy_seconds + 1.0)
+
+    return look
+
+
+def digests(world: MemoryBackend) -> dict[str, str]:
+    return {name: one.digest for name, one in sorted(world.observe().replicas.items())}
+
+
+def test_a_canary_that_does_no_worse_is_promoted() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    walk(canary(1, 1, 1), world)
+    before = digests(world)
+    clock = Clock(world)
+    clock.each = work_goes_on(world, rate={before["a.0"]: 0.1})
+    story = walk(canary(1, 1, 1, env={"A": "2"}), world, clock=clock)
+    assert [line for line in story if "judged" in line] == ["judged replace a.0"]
+    assert story.index("judged replace a.0") < story.index("started replace a.1")
+    assert clock.seconds >= 60
+    assert not set(before.values()) & set(digests(world).values())
+
+
+def test_a_canary_that_fails_more_tasks_ends_the_rollout() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    walk(canary(1, 1, 1), world)
+    before = digests(world)
+    desired = canary(1, 1, 1, env={"A": "2"})
+    new = next(iter(planned(desired, world.observe()).changes)).target
+    assert new is not None
+    clock = Clock(world)
+    clock.each = work_goes_on(world, rate={before["a.0"]: 0.1, new.digest: 0.5})
+    with pytest.raises(StepsFailed, match=r"worse: failure rate 50.0%, allowed 15.0%"):
+        walk(desired, world, clock=clock)
+    assert digests(world) == {**before, "a.0": new.digest}, "one replica had the new revision, the others never"
+
+
+def test_a_canary_that_crashes_is_not_waited_for() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    walk(canary(1, 1), world)
+    clock = Clock(world)
+    clock.each = at(clock, 5, lambda: world.crash("a.0"))
+    with pytest.raises(StepsFailed, match="after it was ready"):
+        walk(canary(1, 1, env={"A": "2"}), world, clock=clock)
+    assert clock.seconds < 60
+
+
+def test_a_single_replica_is_judged_by_its_spare() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    walk(judged(1, canary=CANARY), world)
+    story = walk(judged(1, env={"A": "2"}, canary=CANARY), world)
+    assert [line for line in story if "judged" in line] == ["judged start a.1"]
+
+
+def test_scaling_and_restarts_are_not_judged() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    walk(canary(1, 1), world)
+    story = walk(canary(1, 1, 1), world)
+    story += walk(canary(1, 1, 1), world, restart=frozenset({"a"}))
+    assert not [line for line in story if "judged" in line]

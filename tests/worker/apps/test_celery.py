@@ -158,7 +158,14 @@ def test_the_probe_tells_a_registry(tmp_path: Path) -> None:
     text = "from fleet import Tasks\ntasks = Tasks('p')\n@tasks.task\ndef t(): ...\n"
     assert probe(tmp_path, "probed", text) == (
         0,
-        {"kind": "tasks", "pool": None, "concurrency": None, "tasks": ["probed.t"], "transportOptions": {}},
+        {
+            "kind": "tasks",
+            "pool": None,
+            "concurrency": None,
+            "queues": ["default"],
+            "tasks": ["probed.t"],
+            "transportOptions": {},
+        },
     )
 
 

@@ -150,6 +150,12 @@ class MemoryChannel:
             if self.held.pop(delivery.tag, None):
                 self.queue.appendleft(delivery)
 
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        self.ack(deliveries)
+
+    def keeps_rejected(self, queue: str) -> bool:
+        return False
+
     def delay(self, delivery: Delivery, *, due: float) -> bool:
         self._speak()
         if self.delays:

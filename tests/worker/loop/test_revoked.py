@@ -72,3 +72,13 @@ def test_a_file_that_cannot_be_written_is_told_of_and_done_without(
         known.add(["b"])
     assert known.ids() == ["a", "b"]
     assert len(caplog.records) == 1
+
+
+def test_a_new_replica_learns_what_its_siblings_know(tmp_path: Path) -> None:
+    Revoked(tmp_path / "a.0.revoked").add(["one", "two"])
+    fresh = Revoked(tmp_path / "a.1.revoked")
+    assert "one" not in fresh
+    fresh.learn()
+    assert {"one", "two"} <= set(fresh.ids())
+    fresh.add(["three"])
+    assert set(Revoked(tmp_path / "a.1.revoked").ids()) == {"three"}

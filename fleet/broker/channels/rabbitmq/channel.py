@@ -32,7 +32,8 @@ from fleet.broker.channels.rabbitmq.frames import Inlet, Pushed
 from fleet.broker.channels.rabbitmq.prefetch import Prefetch
 from fleet.broker.channels.rabbitmq.publisher import Outlet
 from fleet.broker.delivery import Delivery
-from fleet.broker.envelope import ATTEMPTS_HEADER
+from fleet.broker.envelope import attempts_in
+from fleet.broker.queues import has_dead_letter_exchange, real_name
 from fleet.core.spec import QueueSpec
 
 HEARTBEAT_SECONDS = 10.0
@@ -55,7 +56,7 @@ class RabbitChannel(Connected):
     ) -> None:
         super().__init__(url, queues=queues, options=options, entities=entities)
         self.poll_seconds: float | None = None
-        self._prefetch = Prefetch((spec.name for spec in queues), most=max(1, prefetch_hint))
+        self._prefetch = Prefetch((spec.name for spec in queues), most=max(1, prefetch_hint), real_name=self._real_name)
         self._held: dict[str, int] = {}
         self._channel: Any = None
         self._amqp: Any = None
@@ -133,6 +134,17 @@ class RabbitChannel(Connected):
         self._prefetch.park([tag for delivery in deliveries if (tag := self._held.pop(delivery.tag, None)) is not None])
 
     @speaks
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Refuse these for good: to the queue's dead-letter exchange, or away."""
+        self._require_open()
+        tags = [tag for delivery in deliveries if (tag := self._held.pop(delivery.tag, None)) is not None]
+        self._prefetch.unsettled.reject(self._channel, tags, requeue=False)
+
+    def keeps_rejected(self, queue: str) -> bool:
+        """By the arguments with which the app declares it; what a policy on the server says is not seen."""
+        return has_dead_letter_exchange(queue, self._entities)
+
+    @speaks
     def delay(self, delivery: Delivery, *, due: float) -> bool:
         """Let the broker keep a message; one that is due very soon is the worker's to hold.
 
@@ -145,7 +157,7 @@ class RabbitChannel(Connected):
         if delivery.tag not in self._held:
             return True
         outlet = self._open_outlet()
-        queue = outlet.delay_queue(delivery.queue, seconds)
+        queue = outlet.delay_queue(self._real_name(delivery.queue), seconds)
         if queue is None:
             return False
         tag = self._held.pop(delivery.tag)
@@ -177,7 +189,7 @@ class RabbitChannel(Connected):
         self._ensure_declared(queue)
         outlet = self._open_outlet()
         outlet.send(
-            queue,
+            self._real_name(queue),
             body,
             headers=headers,
             properties=properties,
@@ -225,10 +237,12 @@ class RabbitChannel(Connected):
             self._prefetch.take_nothing_ahead()  # a quorum queue counts what is given back as well: take nothing ahead
         if "compression" in headers:
             headers, body = _decompressed(headers, body)
+        # The header: of a copy that was sent again because a process died with the message.
+        redelivered = pushed.redelivered or headers.get("redelivered") is True
         properties["delivery_info"] = {
             "exchange": pushed.exchange,
             "routing_key": pushed.routing_key,
-            "redelivered": pushed.redelivered,
+            "redelivered": redelivered,
         }
         return Delivery(
             tag=tag,
@@ -238,10 +252,15 @@ class RabbitChannel(Connected):
             properties=properties,
             content_type=properties.get("content_type") or "application/data",
             content_encoding=properties.get("content_encoding") or "utf-8",
-            redelivered=pushed.redelivered,
-            attempts=_attempts(headers),
+            redelivered=redelivered,
+            # Neither the redelivered flag nor a quorum queue's ``x-delivery-count`` tells a death from a message that
+            # was handed back in good order.
+            attempts=attempts_in(headers),
             received_at=now,
         )
+
+    def _real_name(self, queue: str) -> str:
+        return real_name(queue, self._entities)
 
     # ---- settling
 
@@ -286,13 +305,6 @@ def _decompressed(headers: Mapping[str, Any], body: bytes) -> tuple[Mapping[str,
     except Exception:
         return headers, body
     return {name: value for name, value in headers.items() if name != "compression"}, plain
-
-
-def _attempts(headers: Mapping[str, Any]) -> int:
-    """How often a process died with it, by our own count: the redelivered flag and a quorum queue's
-    ``x-delivery-count`` also count messages that were handed back."""
-    count = headers.get(ATTEMPTS_HEADER)
-    return count if isinstance(count, int) and count > 0 else 0
 
 
 def _nothing() -> None:

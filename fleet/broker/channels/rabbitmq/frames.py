@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from ssl import SSLWantReadError
-from struct import Struct
+from struct import Struct, error
 from typing import Any, NamedTuple
 
 from amqp.basic_message import Message as AmqpMessage
 from amqp.exceptions import UnexpectedFrame
+
+from fleet.broker.envelope import JUNK_CONTENT_TYPE
 
 _HEAD = Struct(">BHI")
 _TAG_AND_FLAG = Struct(">QB")
@@ -41,8 +43,12 @@ class Pushed(NamedTuple):
     body: bytes
 
     def properties(self) -> dict[str, Any]:
-        """The properties, by py-amqp's names; the headers are ``application_headers``."""
-        return _properties(self.head)
+        """The properties, by py-amqp's names; the headers are ``application_headers``. What nobody can read has none,
+        and a content type of its own."""
+        try:
+            return _properties(self.head)
+        except Exception:  # py-amqp raises whatever struct, datetime and decimal do
+            return {"content_type": JUNK_CONTENT_TYPE}
 
 
 class Inlet:
@@ -104,8 +110,8 @@ class Inlet:
     def _begin(self, payload: bytes) -> None:
         consumer, at = _short_text(payload, 4)
         tag, flag = _TAG_AND_FLAG.unpack_from(payload, at)
-        exchange, at = _short_text(payload, at + 9)
-        routing_key, _ = _short_text(payload, at)
+        exchange, at = _short_text(payload, at + 9, errors="replace")
+        routing_key, _ = _short_text(payload, at, errors="replace")
         self._begun = (consumer, tag, bool(flag & 1), exchange, routing_key)
 
     def _complete(self) -> None:
@@ -146,10 +152,10 @@ def _received(sock: Any) -> bytes:
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _short_text(data: bytes, at: int) -> tuple[str, int]:
+def _short_text(data: bytes, at: int, *, errors: str = "strict") -> tuple[str, int]:
     start = at + 1
     stop = start + data[at]
-    return data[start:stop].decode(), stop
+    return data[start:stop].decode(errors=errors), stop
 
 
 def _properties(head: bytes) -> dict[str, Any]:
@@ -157,7 +163,7 @@ def _properties(head: bytes) -> dict[str, Any]:
     flags = head[12] << 8 | head[13]
     try:
         return _read_properties(head, flags)
-    except _Unusual:
+    except (_Unusual, UnicodeDecodeError, IndexError, error):
         message = AmqpMessage()
         message._load_properties(60, head, 12)
         return dict(message.properties)

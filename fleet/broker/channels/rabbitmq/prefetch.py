@@ -22,10 +22,10 @@ CALM_SECONDS = 30.0
 class Prefetch:
     """The pushed messages of one channel, over its connections."""
 
-    def __init__(self, names: Iterable[str], *, most: int) -> None:
-        """names: of the queues.  most: how far the window may grow at first."""
+    def __init__(self, names: Iterable[str], *, most: int, real_name: Callable[[str], str] = str) -> None:
+        """names: of the queues.  most: how far the window may grow at first.  real_name: what the broker calls one."""
         self.unsettled = Unsettled()
-        self._window = Window(most=most)
+        self._window = Window(most=most, real_name=real_name)
         self._pace = Pace()
         self._buffers = Buffers(names)
         self._channel: Any = None

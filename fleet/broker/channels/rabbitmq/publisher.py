@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from math import isfinite
 from typing import Any
 
 import kombu
@@ -23,10 +24,19 @@ LONGEST_DELAY_SECONDS = 1 << 21
 IDLE_SECONDS = 3600
 DECLARED_SECONDS = 600.0
 _LONGEST_NAME = 255
+_HEAD_OF_A_FRAME = 64
 
 
 class NotConfirmed(OSError):
     """The broker did not take a message."""
+
+
+_ROUTES = frozenset({"CC", "BCC"})
+"""Headers by which a message goes to more queues. It went there when it was sent first."""
+
+
+class Unwritable(ValueError):
+    """The headers or properties of a message cannot be sent over this connection, now or later."""
 
 
 class Outlet:
@@ -56,21 +66,47 @@ class Outlet:
         content_encoding: str,
         then: Callable[[], object],
     ) -> None:
-        """Send; ``then`` is called when the broker has confirmed it, during a later read of the connection."""
-        channel = self._channel
-        without_priority = {name: value for name, value in sendable(properties).items() if name != "priority"}
-        message = channel.prepare_message(
-            body.encode() if isinstance(body, str) else body,
-            priority=properties.get("priority"),
-            content_type=content_type,
-            content_encoding=content_encoding,
-            headers=dict(headers),
-            properties={"delivery_mode": 2, **without_priority},
+        """Send; ``then`` is called when the broker has it, out of some later reading of the connection.
+
+        Raises Unwritable for a message that this broker can never be sent.
+        """
+        message = self._message(
+            body, headers=headers, properties=properties, content_type=content_type, content_encoding=content_encoding
         )
         self._sent += 1
         self._open[self._sent] = then
-        # Mandatory: the broker confirms a message for a queue that was deleted, too.
-        channel.basic_publish(message, exchange="", routing_key=queue, mandatory=True)
+        # Mandatory: the broker confirms a message for a queue that somebody has deleted, too.
+        self._channel.basic_publish(message, exchange="", routing_key=queue, mandatory=True)
+
+    def _message(
+        self,
+        body: bytes | str,
+        *,
+        headers: Mapping[str, Any],
+        properties: Mapping[str, Any],
+        content_type: str,
+        content_encoding: str,
+    ) -> Any:
+        own = {name: value for name, value in headers.items() if name not in _ROUTES}
+        if not _is_finite(own):
+            raise Unwritable("the broker closes a connection over a number in its headers that is none")
+        without_priority = {name: value for name, value in sendable(properties).items() if name != "priority"}
+        try:
+            message = self._channel.prepare_message(
+                body.encode() if isinstance(body, str) else body,
+                priority=properties.get("priority"),
+                content_type=content_type,
+                content_encoding=content_encoding,
+                headers=own,
+                properties={"delivery_mode": 2, **without_priority},
+            )
+            size = len(message._serialize_properties())
+        except Exception as error:  # struct, datetime, unicode, and what py-amqp takes for a broken connection
+            raise Unwritable(f"{type(error).__name__}: {error}") from error
+        most = self._connection.connection.frame_max
+        if most and size > most - _HEAD_OF_A_FRAME:
+            raise Unwritable(f"its headers have {size} bytes, and the broker closes a connection over more than {most}")
+        return message
 
     def wait(self, seconds: float = CONFIRM_SECONDS) -> None:
         """Until all is confirmed. Raises NotConfirmed or, after a while, TimeoutError."""
@@ -117,6 +153,14 @@ class Outlet:
 
     def _on_return(self, error: Exception, exchange: str, queue: str, message: object) -> None:  # noqa: ARG002
         self._refused = f"the broker has no queue {queue} any more: it is declared again with the next connection"
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, float):
+        return isfinite(value)
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple) or all(map(_is_finite, value))
 
 
 def delay_bucket_seconds(seconds: float) -> int:

@@ -40,11 +40,11 @@ class Unsettled:
         self.done = set()
         send_acks(amqp, channel_id, up_to=last, single=single)
 
-    def reject(self, channel: Any, tags: Collection[int]) -> None:
-        """Put these back into their queues, the first to be the next that is taken."""
+    def reject(self, channel: Any, tags: Collection[int], *, requeue: bool = True) -> None:
+        """Put these back into their queues, the first to be the next that is taken; else they are dead letters."""
         for tag in sorted(tags, reverse=True):
             self._sources.pop(tag).unsettled -= 1
-            channel.basic_reject(tag, requeue=True)
+            channel.basic_reject(tag, requeue=requeue)
 
     def clear(self) -> None:
         """Forget all: the connection is lost, and the broker delivers them again."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,11 +53,12 @@ class Window:
     the number of its queue, so that what a cancelled one still pushes is known by its tag.
     """
 
-    def __init__(self, *, most: int) -> None:
-        """most: how far the room may grow at first."""
+    def __init__(self, *, most: int, real_name: Callable[[str], str] = str) -> None:
+        """most: how far the room may grow at first.  real_name: what the broker calls a queue."""
         self.room = 0
         self.ahead = 0
         self._most = most
+        self._real_name = real_name
         self._channel: Any = None
         self._number = 0
         self._names: list[str] = []
@@ -107,7 +108,7 @@ class Window:
             self._number += 1
             made = Subscription(wanted.name, f"{self._number}.{self._names.index(wanted.name)}")
             self._subscribed[wanted.name] = self._sources[made.tag] = made
-            self._channel.basic_consume(wanted.name, consumer_tag=made.tag, nowait=True)
+            self._channel.basic_consume(self._real_name(wanted.name), consumer_tag=made.tag, nowait=True)
 
     def take_ahead(self, queues: Sequence[QueueSpec], ahead: int) -> None:
         """Let the broker push ``ahead`` messages more than can start."""

@@ -30,7 +30,7 @@ from fleet.broker.channels.redis.turns import POLL_SECONDS, Turns
 from fleet.broker.connection import RedisAccess, connect_now, kombu_connection, redis_access
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import sealed
-from fleet.broker.queues import entity
+from fleet.broker.queues import entity, refuse_fanout
 from fleet.broker.redis_keys import Keys
 from fleet.core.spec import QueueSpec
 from fleet.errors import Unreachable
@@ -79,7 +79,8 @@ class RedisChannel:
         self._queues = tuple(queues)
         self._replica = replica
         self._fleet = fleet
-        self._entities = dict(entities or {})
+        self._entities = entities if entities is not None else {}
+        refuse_fanout((spec.name for spec in queues), self._entities)
         self._lease_seconds = lease_seconds
         self._link: Link | None = None
         self._registry: Registry | None = None
@@ -114,6 +115,7 @@ class RedisChannel:
     @_speaks
     def consume(self, queues: Sequence[QueueSpec]) -> None:
         """From now on fetch from these queues and no others. What arrived from others goes back."""
+        refuse_fanout((spec.name for spec in queues), self._entities)
         before, self._queues = self._queues, tuple(queues)
         self._inboxes.leave(before, queues)
         if self._link is None:
@@ -182,8 +184,16 @@ class RedisChannel:
 
     @_speaks
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        tags = self._held.pop(deliveries)
-        self._held.restore(self._own(self._link), tags)
+        """Put these back to the head of their queues, in order, now."""
+        self._held.give_back(self._own(self._link), deliveries)
+
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Drop these: Redis has no dead letters of its own."""
+        self.ack(deliveries)
+
+    def keeps_rejected(self, queue: str) -> bool:  # noqa: ARG002
+        """Never."""
+        return False
 
     @_speaks
     def delay(self, delivery: Delivery, *, due: float) -> bool:
@@ -270,7 +280,7 @@ class RedisChannel:
         link, registry = self._own(self._link), self._own(self._registry)
         self._held.send_acks(link)
         self._inboxes.disarm(link)
-        self._held.restore_all(link)
+        self._held.give_all_back(link)
         if self._inboxes.empty_all(link):
             registry.leave(link)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.delivery import Delivery
+from fleet.broker.envelope import given_back
 from fleet.broker.redis_keys import Keys
 
 _ACKS_AT_ONCE = 500
@@ -33,12 +34,9 @@ class Held:
         """Keep a message that was taken; the server keeps it as these bytes."""
         self._messages[tag] = message
 
-    def pop(self, deliveries: Sequence[Delivery]) -> list[str]:
-        """Remove these; returns the tags of those that were held."""
-        return [delivery.tag for delivery in deliveries if self._messages.pop(delivery.tag, None) is not None]
-
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self.acks += self.pop(deliveries)
+        """Done with these."""
+        self.acks += [each.tag for each in deliveries if self._messages.pop(each.tag, None) is not None]
 
     def let_go(self, tags: Collection[str], send: Callable[[], object]) -> None:
         """``send`` takes these out of the server's record. When it is interrupted, that may have happened or not."""
@@ -58,16 +56,22 @@ class Held:
             link.call("HDEL", self.keys.held, *batch)
             del self.acks[: len(batch)]
 
-    def restore(self, link: Link, tags: Sequence[str]) -> None:
-        """Put held messages back, the first of ``tags`` to be the next that is taken."""
-        if tags:
-            pairs = [part for tag in reversed(tags) for part in (tag, "")]
-            link.run("restore", (self.keys.held, self.keys.mark), (0, *pairs))
+    def give_back(self, link: Link, deliveries: Sequence[Delivery]) -> None:
+        """Put these back, as far as they are ours, marked as delivered before; the first is the next to be taken."""
+        self._restore(link, {each.tag: self._marked(each.tag) for each in deliveries if each.tag in self._messages})
 
-    def restore_all(self, link: Link) -> None:
+    def give_all_back(self, link: Link) -> None:
         """Put all of them back."""
-        self.restore(link, sorted(self._messages, key=int))
+        self._restore(link, {tag: self._marked(tag) for tag in sorted(self._messages, key=int)})
         self._messages.clear()
+
+    def _marked(self, tag: str) -> bytes:
+        return given_back(self._messages.pop(tag).partition(b"\n")[2])
+
+    def _restore(self, link: Link, envelopes: Mapping[str, bytes]) -> None:
+        if envelopes:
+            pairs = [part for tag, envelope in reversed(list(envelopes.items())) for part in (tag, envelope)]
+            link.run("restore", (self.keys.held, self.keys.mark), (0, *pairs))
 
     def resume(self, link: Link, *, given_away: bool) -> None:
         """Make the server's record and our memory agree again after a lost connection.
@@ -76,7 +80,7 @@ class Held:
         recorded again, unless it was given to others or may have been acknowledged by the call that was interrupted.
         """
         recorded = self._recorded(link)
-        self.restore(link, sorted(recorded - self._messages.keys(), key=int))
+        self._restore(link, dict.fromkeys(sorted(recorded - self._messages.keys(), key=int), b""))
         for tag in self._messages.keys() - recorded:
             if given_away or tag in self._unsure:
                 del self._messages[tag]

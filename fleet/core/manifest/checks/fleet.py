@@ -61,6 +61,20 @@ def _secret_sources(context: CheckContext) -> None:
             context.problem(path, f"the secret has {len(given)} sources: {', '.join(given)}", "keep exactly one")
 
 
+def _release_source(context: CheckContext) -> None:
+    release = context.manifest.spec.release
+    if release.source is None:
+        return
+    for name in ("workdir", "python"):
+        if getattr(release, name) is not None:
+            hint = f"remove {name}, or remove source"
+            context.problem(("spec", "release", name), f"{name} and source at once: source brings its own", hint)
+    for name, path in (("path", release.source.path), ("requirements", release.source.requirements or "")):
+        if path.startswith("/") or ".." in path.split("/"):
+            hint = "write it from the top of the repository, such as app"
+            context.problem(("spec", "release", "source", name), f"{shown(path)} leaves the repository", hint)
+
+
 def _unused_secrets(context: CheckContext) -> None:
     if context.broken:
         return
@@ -198,6 +212,7 @@ _FLEET_CHECKS: tuple[Callable[[CheckContext], None], ...] = (
     _has_groups,
     _group_names,
     _secret_sources,
+    _release_source,
     _unused_secrets,
     _broker,
     _broker_there,

@@ -1,0 +1,1 @@
+"""Fleets that start with the machine, as systemd services."""

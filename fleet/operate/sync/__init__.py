@@ -1,0 +1,1 @@
+"""GitOps: a fleet that follows a git repository."""

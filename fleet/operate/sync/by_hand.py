@@ -1,0 +1,72 @@
+"""A change by hand to a fleet that belongs to somebody: who owns it is said, and what it takes is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from fleet.errors import UsageError
+from fleet.operate.sync import ownership
+from fleet.operate.sync.orders import suspend, suspension_by_hand
+from fleet.operate.sync.reconcile import owner_of
+from fleet.operate.sync.state import SourcePlaces, read_orders
+from fleet.state.audit import who
+
+if TYPE_CHECKING:
+    from fleet.operate.local_fleet import LocalFleet
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What somebody says about the owner, by flags. ``files``: of the manifest; None where the verb takes none."""
+
+    files: Sequence[str] | None
+    adopt: bool = False
+    suspend_seconds: float = 0.0
+    reason: str = ""
+
+
+def check(local: LocalFleet, claim: Claim) -> None:
+    """Raise Refused where the fleet is another's, and UsageError for a suspension without a reason."""
+    if claim.suspend_seconds and not claim.reason:
+        raise UsageError(
+            "--suspend needs --reason: it is shown to everybody who wonders", hint="--reason 'incident 412'"
+        )
+    owner = owner_of(local)
+    if claim.adopt or owner is None or _is_suspended(local, owner, claim):
+        return
+    if claim.files is None and owner.kind == "files":
+        return
+    ownership.refuse_other(local.name, owner, ownership.of_files(claim.files or ()))
+
+
+def take(local: LocalFleet, claim: Claim) -> str:
+    """Do what the flags say about the owner; what to tell people, empty for nothing. Check first."""
+    owner = owner_of(local)
+    if owner is not None and owner.kind == "source" and not claim.adopt:
+        if not claim.suspend_seconds:
+            return f"note: the source {owner.name!r} takes the fleet back when its suspension ends"
+        places = SourcePlaces.of(local.settings.home, owner.name)
+        until = suspend(places, seconds=claim.suspend_seconds, reason=claim.reason, now=local.now())
+        return f"note: the source {owner.name!r} keeps its hands off until {until}, then takes the fleet back"
+    if claim.files is None:
+        if owner is not None and owner.kind == "source":
+            _write(local, ownership.of_files(()))
+        return ""
+    claimant = ownership.of_files(claim.files)
+    if owner is None or not owner.is_same_as(claimant) or owner.files != claimant.files:
+        _write(local, claimant)
+    return ""
+
+
+def _write(local: LocalFleet, owner: ownership.Owner) -> None:
+    ownership.write(local.places.state, replace(owner, by=who(), since=round(local.now(), 3)))
+
+
+def _is_suspended(local: LocalFleet, owner: ownership.Owner, claim: Claim) -> bool:
+    """Whether the owning source keeps its hands off, by this command or an earlier one."""
+    if owner.kind != "source":
+        return False
+    orders = read_orders(SourcePlaces.of(local.settings.home, owner.name))
+    return bool(claim.suspend_seconds) or bool(suspension_by_hand(orders, local.now()))

@@ -1,0 +1,32 @@
+"""Suspensions: hands off a source for a while, with an end and a reason."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fleet.operate.sync.state import Orders, SourcePlaces, read_orders, write
+from fleet.operate.sync.verdict import at
+from fleet.state.audit import who
+
+
+def suspend(places: SourcePlaces, *, seconds: float, reason: str, now: float) -> str:
+    """Keep the source's hands off its fleet for so long; until when, for people."""
+    until = now + seconds
+    orders = replace(read_orders(places), suspended_until=until, suspend_reason=reason, suspended_by=who())
+    write(places.orders, orders)
+    return at(until)
+
+
+def resume(places: SourcePlaces) -> None:
+    """End a suspension."""
+    orders = replace(read_orders(places), suspended_until=0.0, suspend_reason="", suspended_by="")
+    write(places.orders, orders)
+    if places.root.is_dir():
+        places.nudge.touch()
+
+
+def suspension_by_hand(orders: Orders, now: float) -> str:
+    """Until when hands are off because somebody said so, and why; empty when they are not."""
+    if now < orders.suspended_until:
+        return f"suspended until {at(orders.suspended_until)} by {orders.suspended_by}: {orders.suspend_reason}"
+    return ""

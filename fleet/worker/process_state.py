@@ -1,0 +1,71 @@
+"""What belongs to the process and not to a task that shares it: a task may change it, and it is put back afterwards.
+
+Signal handlers, the descriptor that signals wake, the signal mask, the alarm timer, the standard streams. A task that
+closes the descriptors of its worker leaves nothing to put back: that process is replaced.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TextIO
+
+from fleet.worker.os_signals import HEEDED
+
+log = logging.getLogger("fleet.worker")
+
+OF_THE_PROCESS = (*HEEDED, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM, signal.SIGUSR2)
+"""Put back after a task that had the process for itself. Where others run meanwhile, only what the worker heeds."""
+
+
+class ProcessState:
+    """As it is now, to be compared with later. Made, and asked, in the main thread."""
+
+    def __init__(self, descriptors: Sequence[int], *, shared: bool) -> None:
+        """descriptors: without these the worker cannot go on.  shared: tasks run while this is asked."""
+        self._shared = shared
+        self._handlers = {signum: signal.getsignal(signum) for signum in (HEEDED if shared else OF_THE_PROCESS)}
+        self._wakeup_fd = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
+        self._files = {fd: _identity(fd) for fd in descriptors}
+
+    @property
+    def lost_descriptor(self) -> int | None:
+        """One of the worker's descriptors that a task has closed, whatever has its number now."""
+        return next((fd for fd, known in self._files.items() if _identity(fd) != known), None)
+
+    def put_back(self) -> None:
+        """As it was. Costs a few microseconds where nothing has changed."""
+        changed = [signum for signum, handler in self._handlers.items() if signal.getsignal(signum) is not handler]
+        for signum in changed:
+            if (handler := self._handlers[signum]) is not None:
+                signal.signal(signum, handler)
+        if signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False) != self._wakeup_fd or changed:
+            names = ", ".join(signal.Signals(signum).name for signum in changed) or "the wake-up descriptor"
+            log.warning("a task has changed how this process heeds signals, which is put back: %s", names)
+        if not self._shared:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        if signal.pthread_sigmask(signal.SIG_UNBLOCK, ()) & set(HEEDED):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
+        sys.stdout, sys.stderr = _open(sys.stdout, 1), _open(sys.stderr, 2)
+
+
+def _open(stream: TextIO, fd: int) -> TextIO:
+    """The stream, or another on the same descriptor where a task has closed it."""
+    if stream is not None and not stream.closed:
+        return stream
+    with suppress(OSError):
+        return open(fd, "w", buffering=1, errors="backslashreplace", closefd=False)
+    return stream
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,329 @@
+"""Work that must be neither lost nor run twice nor go round for ever, as Celery's own worker has it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import kombu
+import pytest
+from celery.exceptions import TaskRevokedError
+
+from fleet.broker.publisher import depths
+from fleet.core.spec import TaskPolicy
+from tests.conftest import PATIENCE, eventually
+from tests.system.test_worker_celery import WAIT, CeleryShop
+from tests.worker.workers import PROJECT, RunningWorker
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+POOLS = [("solo", 1), ("prefork", 1), ("threads", 1), ("gevent", 1), ("eventlet", 1), ("asyncio", 1)]
+
+APP = """
+import os, time
+from celery import Celery
+from celery.exceptions import Reject
+
+app = Celery("capp", broker="memory://", backend=os.environ["RESULTS"])
+app.conf.task_default_queue = os.environ["QUEUE"]
+app.conf.result_expires = 60
+
+
+def write(text):
+    descriptor = os.open(os.environ["OUT"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(descriptor, (str(text) + "\\n").encode())
+    os.close(descriptor)
+
+
+@app.task
+def add(x, y):
+    return x + y
+
+
+@app.task(bind=True, acks_late=True)
+def until_redelivered(self):
+    write("once more")
+    if not self.request.delivery_info["redelivered"]:
+        raise Reject("not yet", requeue=True)
+    return "redelivered"
+
+
+@app.task(bind=True, acks_late=True)
+def put_back(self, times):
+    write("put back")
+    if open(os.environ["OUT"]).read().count("put back") < times:
+        raise Reject("not yet", requeue=True)
+    return "in the end"
+
+
+@app.task
+def holds(gate):
+    write("holds")
+    while not os.path.exists(gate):
+        time.sleep(0.05)
+    return "released"
+
+
+@app.task
+def must_not_run():
+    write("it ran")
+"""
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def shop(request: pytest.FixtureRequest, redis_url: str, short_tmp: Path) -> Iterator[CeleryShop]:
+    made = CeleryShop(short_tmp, request.getfixturevalue(f"{request.param}_url"), redis_url)
+    (short_tmp / "capp.py").write_text(APP)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(("pool", "slots"), POOLS)
+def test_what_goes_back_to_its_queue_is_redelivered(shop: CeleryShop, pool: str, slots: int) -> None:
+    worker = shop.worker(pool, slots)
+    assert shop.send("until_redelivered").get(**WAIT) == "redelivered"
+    assert shop.lines().count("once more") == 2
+    assert shop.send("put_back", 5).get(**WAIT) == "in the end"
+    assert shop.lines().count("put back") == 5
+    assert worker.term() == 0
+
+
+@pytest.mark.parametrize(("pool", "slots"), POOLS)
+def test_a_task_that_expires_in_the_worker_is_revoked(shop: CeleryShop, pool: str, slots: int) -> None:
+    gate = shop.folder / "gate"
+    worker = shop.worker(pool, slots, task=TaskPolicy(prefetch=4))
+    first = shop.send("holds", str(gate))
+    eventually(lambda: "holds" in shop.lines())
+    if pool == "solo":  # it fetches between its tasks only
+        gate.touch()
+        gate = shop.folder / "second"
+        first = shop.send("holds", str(gate))
+    expires = time.time() + 3
+    late = shop.send("must_not_run", expires=3)
+    if pool != "solo":
+        eventually(lambda: (view := worker.view()) is not None and view.waiting == 1)
+    eventually(lambda: time.time() > expires)
+    gate.touch()
+    assert first.get(**WAIT) == "released"
+    if pool != "solo" or "redis" in shop.url:
+        with pytest.raises(TaskRevokedError, match="expired"):
+            late.get(**WAIT)
+    assert shop.send("add", 1, 1).get(**WAIT) == 2
+    assert "it ran" not in shop.lines()
+
+
+def test_a_worker_without_queues_takes_from_the_apps_default_queue(shop: CeleryShop) -> None:
+    worker = RunningWorker(shop.folder, shop.url, queues=[], app="capp:app", environ=shop.environ)
+    shop.workers.append(worker)
+    worker.start()
+    assert shop.send("add", 1, 2).get(**WAIT) == 3
+    assert f"on {shop.queue}" in worker.log()
+
+
+def test_fleet_worker_needs_no_more_than_the_app(shop: CeleryShop) -> None:
+    environ = {**os.environ, **shop.environ, "CELERY_BROKER_URL": shop.url, "PYTHONPATH": f"{shop.folder}:{PROJECT}"}
+    environ.pop("FLEET_BROKER_URL", None)
+    (shop.folder / "capp.py").write_text(APP.replace('broker="memory://"', f'broker="{shop.url}"'))
+    command = [sys.executable, "-m", "fleet", "worker", "-A", "capp:app"]
+    with (shop.folder / "by-hand.log").open("wb") as log:
+        process = subprocess.Popen(command, cwd=shop.folder, env=environ, stdout=log, stderr=log)
+    try:
+        assert shop.send("add", 1, 2).get(**WAIT) == 3
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+QUEUES = """
+from kombu import Exchange, Queue
+from kombu.common import Broadcast
+
+name = os.environ["QUEUE"]
+app.conf.task_create_missing_queue_type = "quorum"
+app.conf.task_queues = [
+    Queue(name, Exchange(name + ".x", type="topic"), routing_key="to." + name),
+    Queue(
+        name + ".own",
+        Exchange(name + ".x", type="topic"),
+        routing_key="own." + name,
+        queue_arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": name + ".graves"},
+    ),
+    Broadcast(name + ".news"),
+]
+
+
+@app.task(acks_late=True)
+def refuses():
+    raise Reject("never", requeue=False)
+
+
+@app.task
+def heard():
+    write("heard " + str(os.getppid()))
+"""
+
+
+@pytest.fixture
+def queues_shop(rabbitmq_url: str, redis_url: str, short_tmp: Path) -> Iterator[CeleryShop]:
+    made = CeleryShop(short_tmp, rabbitmq_url, redis_url)
+    (short_tmp / "capp.py").write_text(APP + QUEUES)
+    yield made
+    made.close()
+
+
+def worker_of(shop: CeleryShop, replica: str, *queues: str, ready: bool = True, **fields: Any) -> RunningWorker:
+    made = RunningWorker(
+        shop.folder, shop.url, replica=replica, queues=queues, app="capp:app", environ=shop.environ, **fields
+    )
+    shop.workers.append(made)
+    return made.start(ready=ready)
+
+
+def declared_as(shop: CeleryShop, queue: kombu.Queue) -> None:
+    """The app's own declaration must be that of the worker: RabbitMQ refuses any other."""
+    with kombu.Connection(shop.url) as connection:
+        queue(connection.channel()).declare()
+
+
+def test_queues_are_declared_as_the_app_itself_would(queues_shop: CeleryShop) -> None:
+    shop = queues_shop
+    name = shop.queue
+    worker = worker_of(shop, "shop.0", name, f"{name}.missing")
+    topic = kombu.Exchange(f"{name}.x", type="topic")
+    declared_as(
+        shop,
+        kombu.Queue(
+            name,
+            topic,
+            routing_key=f"to.{name}",
+        ),
+    )
+    with kombu.Connection(shop.url) as connection:
+        found = kombu.Queue(f"{name}.missing")(connection.channel()).queue_declare(passive=True)
+        assert found.queue == f"{name}.missing"
+    with kombu.Connection(shop.url) as connection, pytest.raises(connection.channel_errors, match="quorum"):
+        kombu.Queue(f"{name}.missing")(connection.channel()).queue_declare()
+    shop.app.send_task("capp.add", (1, 2), exchange=topic, routing_key=f"to.{name}").get(**WAIT)
+    assert worker.term() == 0
+
+
+def test_every_worker_gets_a_broadcast(queues_shop: CeleryShop) -> None:
+    shop = queues_shop
+    news = f"{shop.queue}.news"
+    workers = [worker_of(shop, f"shop.{number}", news, pool="threads") for number in range(2)]
+    shop.app.send_task("capp.heard", exchange=kombu.Exchange(news, type="fanout"), routing_key="any")
+    eventually(lambda: sum(line.startswith("heard") for line in shop.lines()) == 2)
+    for worker in workers:
+        assert worker.term() == 0
+
+
+@pytest.mark.parametrize(("where", "graves", "dead"), [(None, 1, 0), ("broker", 1, 0), ("fleet", 0, 1), ("none", 0, 0)])
+def test_dead_letters_go_where_the_queue_says(queues_shop: CeleryShop, where: Any, graves: int, dead: int) -> None:
+    shop = queues_shop
+    own = f"{shop.queue}.own"
+    with kombu.Connection(shop.url) as connection:
+        kombu.Queue(f"{shop.queue}.graves")(connection.channel()).queue_declare()
+    worker = worker_of(shop, "shop.0", own, task=TaskPolicy(dead_letters=where))
+    topic = kombu.Exchange(f"{shop.queue}.x", type="topic")
+    result = shop.app.send_task("capp.refuses", exchange=topic, routing_key=f"own.{shop.queue}")
+    with pytest.raises(Exception, match="never"):
+        result.get(**WAIT)
+    names = [f"{shop.queue}.graves", f"{own}.dead", own]
+    eventually(lambda: [depths(shop.url, [name])[name] or 0 for name in names] == [graves, dead, 0])
+    assert worker.term() == 0
+
+
+def test_a_broadcast_on_redis_is_refused_by_name(redis_url: str, short_tmp: Path) -> None:
+    shop = CeleryShop(short_tmp, redis_url, redis_url)
+    (short_tmp / "capp.py").write_text(APP + QUEUES)
+    try:
+        worker = worker_of(shop, "shop.0", f"{shop.queue}.news", ready=False)
+        assert worker.wait() == 1
+        assert f"queue '{shop.queue}.news' is bound to a fanout exchange" in worker.log()
+    finally:
+        shop.close()
+
+
+@pytest.mark.parametrize("pool", ["solo", "prefork", "threads"])
+def test_revoke_is_stored_at_once_and_known_to_replicas_that_start_later(shop: CeleryShop, pool: str) -> None:
+    gate = shop.folder / "gate"
+    first = worker_of(shop, "shop.0", shop.queue, pool=pool)
+    running = shop.send("holds", str(gate))
+    eventually(lambda: "holds" in shop.lines())
+    waiting = shop.send("must_not_run")
+    dated = shop.send("must_not_run", countdown=3600)
+    shop.app.control.revoke([waiting.id, dated.id, running.id], reply=True, timeout=PATIENCE, limit=1)
+    for revoked in (waiting, dated):
+        with pytest.raises(TaskRevokedError):
+            revoked.get(**WAIT)
+    second = worker_of(shop, "shop.1", shop.queue, pool=pool)
+    assert shop.send("add", 1, 1).get(**WAIT) == 2
+    gate.touch()
+    assert running.get(**WAIT) == "released"
+    assert first.term() == 0
+    assert second.term() == 0
+    assert "it ran" not in shop.lines()
+
+
+PROCESS = """
+import signal, sys
+
+
+@app.task
+def spoils():
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    sys.stderr.close()
+    sys.stdout.close()
+
+
+@app.task
+def closes():
+    sys.stderr.close()
+    sys.stdout.close()
+
+
+@app.task(ignore_result=True)
+def forks():
+    os.fork()
+"""
+
+
+@pytest.mark.parametrize(("pool", "task"), [("solo", "spoils"), ("threads", "closes")])
+def test_what_a_task_does_to_its_process_is_put_back(redis_url: str, short_tmp: Path, pool: str, task: str) -> None:
+    shop = CeleryShop(short_tmp, redis_url, redis_url)
+    (short_tmp / "capp.py").write_text(APP + PROCESS)
+    try:
+        worker = worker_of(shop, "shop.0", shop.queue, pool=pool)
+        shop.send(task).get(**WAIT)
+        assert shop.send("add", 1, 1).get(**WAIT) == 2
+        assert worker.term() == 0
+        assert "draining -> stopped" in worker.log()
+    finally:
+        shop.close()
+
+
+@pytest.mark.parametrize("pool", ["solo", "threads"])
+def test_a_fork_that_comes_back_from_its_task_ends(redis_url: str, short_tmp: Path, pool: str) -> None:
+    shop = CeleryShop(short_tmp, redis_url, redis_url)
+    (short_tmp / "capp.py").write_text(APP + PROCESS)
+    try:
+        worker = worker_of(shop, "shop.0", shop.queue, pool=pool)
+        shop.send("forks")
+        eventually(lambda: "the child came back from it" in worker.log())
+        assert shop.send("add", 1, 1).get(**WAIT) == 2
+        assert worker.term() == 0
+    finally:
+        shop.close()
