@@ -225,7 +225,7 @@ class CeleryPool(BasePool):
             self.on_soft_timeout(run.handle)
         else:
             limit = run.handle.timeout_seconds or seconds
-            self._end(run, error=HardTimeLimit(f"the task ran into its hard time limit of {limit} s"))
+            self._end(run, error=HardTimeLimit(f"the task ran into its hard time limit of {limit:g} s"))
 
     def _end(
         self, run: _Run, *, value: Any = None, error: BaseException | None = None, remote_traceback: str = ""

@@ -172,7 +172,7 @@ class GreenLimits:
         soft, hard = run.handle.soft_timeout_seconds, run.handle.timeout_seconds
         if hard is not None:
             run.hard_at = now + hard
-            over = HardTimeLimit(f"the task ran into its hard time limit of {hard} s")
+            over = HardTimeLimit(f"the task ran into its hard time limit of {hard:g} s")
             run.cancels.append(self._pool.in_hub_after(hard, partial(self._kill, run, over)))
         if soft is not None and (hard is None or soft < hard):  # else it would come too late
             run.soft_at = now + soft
@@ -192,7 +192,7 @@ class GreenLimits:
     def _soft_limit_error(self, run: GreenRun) -> SoftTimeLimit:
         run.soft_raised = True
         self._pool.on_soft_timeout(run.handle)
-        return SoftTimeLimit(f"the task reached its soft time limit of {run.handle.soft_timeout_seconds} s")
+        return SoftTimeLimit(f"the task reached its soft time limit of {run.handle.soft_timeout_seconds:g} s")
 
     def _kill(self, run: GreenRun, end_reason: PoolError) -> None:
         """In the hub: throw, and look again in a second."""
@@ -262,7 +262,7 @@ class GreenLimits:
             return
         now, hard = time.monotonic(), run.handle.timeout_seconds
         if run.end_reason is None and run.hard_at and now >= run.hard_at:
-            self._request_end(run, HardTimeLimit(f"the task ran into its hard time limit of {hard} s"))
+            self._request_end(run, HardTimeLimit(f"the task ran into its hard time limit of {hard:g} s"))
         if run.end_reason is not None:
             raise Killed(str(run.end_reason))
         if run.soft_at and now >= run.soft_at and not run.soft_raised:

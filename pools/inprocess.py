@@ -144,7 +144,7 @@ class InProcessPool(BasePool):
         if run.end_reason is not None:
             self._abandon(run)
         elif hard is not None and time.monotonic() >= handle.started_at + hard:
-            self._request_end(run, HardTimeLimit(f"the task ran into its hard time limit of {hard} s"))
+            self._request_end(run, HardTimeLimit(f"the task ran into its hard time limit of {hard:g} s"))
         else:
             self._raise_soft_limit(run)
 
@@ -195,4 +195,4 @@ def _first_deadline(handle: Handle) -> float | None:
 
 
 def _soft_limit_of(handle: Handle) -> str:
-    return f"the task reached its soft time limit of {handle.soft_timeout_seconds} s"
+    return f"the task reached its soft time limit of {handle.soft_timeout_seconds:g} s"

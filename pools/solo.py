@@ -123,12 +123,12 @@ class SoloPool(BasePool):
             if self._in_task is not handle:  # the signal came after the task and before the timer was stopped
                 return
             if soft_raised:
-                raise HardTimeLimit(f"the task ran into its hard time limit of {hard} s")
+                raise HardTimeLimit(f"the task ran into its hard time limit of {hard:g} s")
             soft_raised = True
             if hard is not None:
                 signal.setitimer(signal.ITIMER_REAL, max(started + hard - time.monotonic(), 1e-6))
             self.on_soft_timeout(handle)
-            raise SoftTimeLimit(f"the task reached its soft time limit of {soft} s")
+            raise SoftTimeLimit(f"the task reached its soft time limit of {soft:g} s")
 
         return on_alarm
 

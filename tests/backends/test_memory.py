@@ -139,7 +139,7 @@ def test_a_crash_a_parking_and_a_hand_are_seen() -> None:
     world.stop_by_hand("thumbs.2")
     after = world.observe().replicas
 
-    assert after["thumbs.0"] == replace(before["thumbs.0"], pid=after["thumbs.0"].pid)
+    assert after["thumbs.0"] == replace(before["thumbs.0"], pid=after["thumbs.0"].pid, crashes=1)
     assert after["thumbs.0"].pid != before["thumbs.0"].pid
     assert (after["thumbs.1"].state, after["thumbs.1"].note) == (State.FAILED, "exit 1")
     assert (after["thumbs.2"].state, after["thumbs.2"].pid) == (State.STOPPED, None)

@@ -39,9 +39,9 @@ def test_a_broken_manifest_ends_with_3_and_names_commit_and_line(desk: Desk, ups
     desk.fleet("sync", "run", "source.yaml", "--once")
     bad = upstream.publish(manifest(2).replace("replicas", "replicsa"))
     said = desk.fleet("sync", "run", "shop-prod", "--once", code=3)
-    assert f"commit {bad[:12]}: fleet.yaml:6:" in said.out
+    assert f"commit {bad[:12]}: fleet.yaml:7:" in said.out
     [problem] = desk.fleet("sync", "status", "shop-prod", "-o", "json").json["problems"]
-    assert (problem["source"], problem["line"]) == ("fleet.yaml", 6)
+    assert (problem["source"], problem["line"]) == ("fleet.yaml", 7)
     assert len(desk.pids()) == 2
 
 

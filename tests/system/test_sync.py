@@ -90,7 +90,7 @@ def test_pushes_are_followed_and_bad_ones_change_nothing(synced: Synced) -> None
     eventually(lambda: synced.status()["problems"], within=PATIENCE)
     status = synced.status()
     valid = next(row for row in status["conditions"] if row["type"] == "Valid")
-    assert f"commit {bad[:12]}: fleet.yaml:6:" in valid["message"]
+    assert f"commit {bad[:12]}: fleet.yaml:7:" in valid["message"]
     assert status["lastAppliedRevision"] == second
     subprocess.run(["kill", "-9", str(synced.pids()["clock.3"])], check=True)
     eventually(lambda: len(synced.pids()) == 4, within=PATIENCE)

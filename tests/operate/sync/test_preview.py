@@ -33,10 +33,10 @@ def test_a_merge_as_markdown(upstream: Upstream) -> None:
         "| replica | action | reason |\n"
         "|---|---|---|\n"
         "| clock.2 | start | scale up 2 -> 3 |\n"
-        "| pipe.0 | start | none of it runs yet |\n"
+        "| pipe.0 | start | not running yet |\n"
         "\n"
         "Plan: 2 to start, 2 untouched.\n"
-        "Takes at most 1m, if everything is as slow as it may be.\n"
+        "Takes 1m in the worst case.\n"
     )
 
 
@@ -75,7 +75,7 @@ def test_a_new_manifest_starts_everything_and_a_broken_one_is_refused(upstream: 
     assert "| clock.0 | start |" in shown(upstream)
     upstream.write("fleet.yaml", manifest(1).replace("replicas", "replicsa"))
     upstream.commit()
-    with pytest.raises(ManifestError, match=r"fleet\.yaml:6:"):
+    with pytest.raises(ManifestError, match=r"fleet\.yaml:7:"):
         shown(upstream)
 
 

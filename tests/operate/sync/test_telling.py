@@ -141,10 +141,10 @@ def test_a_status_and_one_comment_that_is_kept_current(provider: str, stand_in: 
     address, kept = stand_in
     forge_ = door(provider, address)
     forge_.set_status(Report(SHA, "pending", "on its way"))
-    forge_.set_status(Report(SHA, "failure", "fleet.yaml:6: unknown field"))
+    forge_.set_status(Report(SHA, "failure", "fleet.yaml:7: unknown field"))
     assert [(one["sha"], one["description"]) for one in kept.statuses] == [
         (SHA, "on its way"),
-        (SHA, "fleet.yaml:6: unknown field"),
+        (SHA, "fleet.yaml:7: unknown field"),
     ]
     assert {one.get("context") or one.get("name") for one in kept.statuses} == {"fleet/shop-prod"}
     for line in ("first", "second"):
@@ -211,7 +211,7 @@ def test_a_commit_that_was_applied_and_one_that_was_refused_are_told_once(
     bad = upstream.publish(manifest(2).replace("replicas: 2", "replicsa: 2"))
     look(place, stand_in[0])
     assert [(one["sha"], one["state"]) for one in told.statuses[1:]] == [(bad, "failure")]
-    assert told.statuses[1]["description"].startswith("fleet.yaml:6: unknown field 'replicsa'")
+    assert told.statuses[1]["description"].startswith("fleet.yaml:7: unknown field 'replicsa'")
     assert len(told.statuses[1]["description"]) <= LONGEST_LINE
     assert "did you mean 'replicas'?" in told.comments[2]
 
