@@ -38,8 +38,9 @@ class Watchdog:
         """
         self._watched[handle] = deadline
         if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            thread.start()
+            self._thread = thread  # once it runs: another thread may ask `is_lost` at any moment
         elif deadline < self._sleeps_until:
             self._wake_event.set()
 

@@ -297,9 +297,10 @@ class Worker:
         if self.control is not None:
             self.control.attend()  # a ready worker can be reached
         if self.parts.submission.is_inline:
-            self.housekeeping = HousekeepingThread(self.consumer, self.control, box_fd=self.box.fileno())
-            self.parts.submission.before_inline = self.housekeeping.look
-            self.housekeeping.start()
+            housekeeping = HousekeepingThread(self.consumer, self.control, box_fd=self.box.fileno())
+            self.parts.submission.before_inline = housekeeping.look
+            housekeeping.start()
+            self.housekeeping = housekeeping
         elif self.control is not None:
             self.control.before_hanging_up = self._unwatch_control
             self._attend_in_loop(self.control)

@@ -46,9 +46,10 @@ def sight(
     spec: WorkerSpec = SPEC,
     digest: str = DIGEST,
     answers: bool | None = None,
+    launching: bool = False,
 ) -> Sight:
     launch = LaunchDocument(Path("thumbs.0.json"), "shop", "thumbs.0", digest, spec, secrets={})
-    return Sight("thumbs.0", DIGEST, process, launch, record, 1 << 20, NOW, answers)
+    return Sight("thumbs.0", DIGEST, process, launch, record, 1 << 20, NOW, answers, launching=launching)
 
 
 def test_a_ready_worker_is_told_whole() -> None:
@@ -224,6 +225,11 @@ def test_one_that_crashed_twice_must_outlive_its_last_crash(spec: WorkerSpec) ->
 
 def test_a_program_whose_record_was_deleted_is_ready_all_the_same() -> None:
     assert observed(sight(spec=replace(SPEC, kind="command"), record=None)).state is State.READY
+
+
+def test_a_program_that_was_not_started_yet_is_young_whatever_supervisord_says() -> None:
+    """Of a start supervisord keeps the whole second only, and a launcher may wait for long."""
+    assert observed(sight(spec=replace(SPEC, kind="command"), record=None, launching=True)).state is State.STARTING
 
 
 @pytest.mark.parametrize(("next_at", "works"), [(NOW - 200, False), (NOW - 5, True), (NOW + 30, True), (0.0, False)])

@@ -10,11 +10,12 @@ import signal
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import Daemon
 from fleet.backends.supervisor.observe import Sight, observed
-from fleet.backends.supervisor.processes import Table, read_mark, signal_marked, wake
+from fleet.backends.supervisor.processes import Table, is_launcher, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.rpc import (
     LIVE_STATES,
@@ -91,6 +92,8 @@ class SupervisorBackend:
             lives=read_history(self._folder.starts_file(name)).lives,
             heartbeat=self._heartbeat(name),
         )
+        if sight.living_record is None and row.pid:
+            sight = replace(sight, launching=is_launcher(row.pid))
         return observed(sight)
 
     def _unstarted(self, name: str) -> ObservedReplica | None:

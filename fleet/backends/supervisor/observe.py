@@ -27,7 +27,7 @@ class Sight:
     """Everything known about one replica at one moment.
 
     answers: whether the embedded broker answers; None for other programs.  lives: its earlier processes.
-    heartbeat: the controller's own; None for other programs.
+    heartbeat: the controller's own; None for other programs.  launching: its process is still the launcher.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Sight:
     answers: bool | None = None
     lives: tuple[Life, ...] = ()
     heartbeat: Heartbeat | None = None
+    launching: bool = False
 
     @property
     def spec(self) -> WorkerSpec | None:
@@ -133,7 +134,7 @@ def _foreign_state(sight: Sight, spec: WorkerSpec) -> tuple[State, str]:
     """A program that says nothing of itself is ready when it answers, or if it cannot be asked, when it has lived long
     enough. Where its record was deleted, supervisord knows how long it has lived; before the first record it is young.
     """
-    if sight.living_record is None and (sight.record is not None or sight.answers is not None):
+    if sight.living_record is None and (sight.record is not None or sight.answers is not None or sight.launching):
         return State.STARTING, ""
     if sight.answers is not None:
         return (State.READY, "") if sight.answers else (State.STARTING, "does not answer yet")

@@ -143,6 +143,11 @@ def command_line(pid: int) -> list[str]:
     return [os.fsdecode(word) for word in _bytes(pid, "cmdline").split(b"\0") if word]
 
 
+def is_launcher(pid: int) -> bool:
+    """Whether a replica's process has not become its program yet."""
+    return "fleet.launch" in command_line(pid)[:6]
+
+
 def is_alive(pid: int) -> bool:
     """The process exists and is not a zombie."""
     fields = _bytes(pid, "stat").rpartition(b")")[2].split()

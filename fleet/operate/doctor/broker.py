@@ -33,18 +33,20 @@ def broker_findings(examined: Examined) -> Iterator[Finding]:
 
 
 def outside_broker_findings(examined: Examined) -> Iterator[Finding]:
-    """Whether the broker of the applied manifest answers, where it is not the embedded one."""
+    """Whether the broker of the applied manifest answers; not asked where it is embedded or no group takes from it."""
     try:
         word = applied.load(examined.places.state / "standing.json")
         broker = broker_of(word.desired) if word is not None and not word.down else None
         if broker is None or examined.embedded_wanted or word is None:
+            return
+        queues = sorted({queue.name for group in word.desired.groups.values() for queue in group.spec.queues})
+        if not queues:
             return
         url = broker.url or _secret_url(examined.places, word.revision, broker.secret)
     except FleetError as error:
         if not isinstance(error, Damaged):
             yield Finding("warning", "broker", f"cannot be asked: {error.message}", error.hint)
         return
-    queues = sorted({queue.name for group in word.desired.groups.values() for queue in group.spec.queues})
     sampler = Sampler(url, fleet=word.desired.fleet)
     try:
         problem = sampler.sample(queues[:1]).problem

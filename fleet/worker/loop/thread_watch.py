@@ -6,15 +6,21 @@ from collections.abc import Callable, Sequence
 
 
 class ThreadWatch:
-    """Looks once a second. ``lost_threads`` names those that have ended; ``replace`` is called once."""
+    """Looks once a second. ``lost_threads`` names those that have ended; ``replace`` is called once.
+
+    Two looks in a row must name the same one: a thread that is being started is not alive yet.
+    """
 
     def __init__(self, lost_threads: Callable[[], Sequence[str]], *, replace: Callable[[str], object]) -> None:
         self._lost_threads = lost_threads
         self._replace = replace
+        self._lost_before: set[str] = set()
         self._told = False
 
     def __call__(self, now: float) -> None:  # noqa: ARG002
-        if self._told or not (lost := self._lost_threads()):
-            return
-        self._told = True
-        self._replace(f"a helper thread has ended: {', '.join(lost)}")
+        lost = self._lost_threads()
+        sure = [name for name in lost if name in self._lost_before]
+        self._lost_before = set(lost)
+        if sure and not self._told:
+            self._told = True
+            self._replace(f"a helper thread has ended: {', '.join(sure)}")

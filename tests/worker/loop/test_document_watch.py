@@ -219,9 +219,18 @@ def test_a_rate_that_leaves_the_manifest_is_the_apps_own_again(begin: Begin) -> 
     assert asked == [("early", 2.0), ("note", 1.0), ("early", None), ("note", 5.0)]
 
 
-def test_a_slot_hears_of_another_log_level(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def log_of_a_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
     logging_setup.set_up("g.0", level="INFO")
+    [handler] = logging.getLogger().handlers
+    assert isinstance(handler, logging.StreamHandler)
+    yield
+    handler.stream.close()
+
+
+@pytest.mark.usefixtures("log_of_a_worker")
+def test_a_slot_hears_of_another_log_level() -> None:
     logging_setup.set_level("DEBUG")
     logging.getLogger().setLevel("INFO")  # as in a child, which has its own copy
 
@@ -230,9 +239,8 @@ def test_a_slot_hears_of_another_log_level(monkeypatch: pytest.MonkeyPatch) -> N
     assert logging.getLogger().level == logging.DEBUG
 
 
-def test_a_level_that_a_task_sets_itself_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    logging_setup.set_up("g.0", level="INFO")
+@pytest.mark.usefixtures("log_of_a_worker")
+def test_a_level_that_a_task_sets_itself_is_left_alone() -> None:
     logging.getLogger().setLevel("CRITICAL")
 
     logging_setup.apply_level()
