@@ -46,7 +46,9 @@ def workers(draw: st.DrawFn) -> dict[str, Any]:
     pool = draw(st.sampled_from(POOLS))
     slots = TRAITS[pool].fixed_slots or draw(st.integers(1, 30))
     celery = draw(st.booleans()) and pool in ("solo", "prefork", "threads", "gevent")
-    queues = {name: draw(st.sampled_from([{}, {"priority": 3}])) for name in draw(st.sets(QUEUES, min_size=1, max_size=3))}
+    queues = {
+        name: draw(st.sampled_from([{}, {"priority": 3}])) for name in draw(st.sets(QUEUES, min_size=1, max_size=3))
+    }
     worker: dict[str, Any] = {
         "pool": {"type": pool, "concurrency": slots},
         "queues": {name: {} for name in queues} if celery else queues,
@@ -89,7 +91,11 @@ def rollouts(draw: st.DrawFn) -> dict[str, Any]:
 @st.composite
 def clusters(draw: st.DrawFn, groups: list[str]) -> dict[str, Any]:
     own = {name: draw(pods()) for name in groups if draw(st.booleans())}
-    keda = {"broker": draw(st.sampled_from(["redis", "rabbitmq"])), "address": "redis.example:6379", "host": "broker-url"}
+    keda = {
+        "broker": draw(st.sampled_from(["redis", "rabbitmq"])),
+        "address": "redis.example:6379",
+        "host": "broker-url",
+    }
     return {
         "image": "registry.example:5000/shop@sha256:" + "0" * 64,
         "namespace": "workers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -27,14 +27,17 @@ _PORT = 6379
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """One group that autoscales; ``spec`` is that of each of its pods."""
+    """One group that autoscales; ``spec`` is that of each of its pods.
+
+    least: slots that each group of the fleet always has.
+    """
 
     manifest: Manifest
-    desired: Desired
+    least: Mapping[str, int]
     group: str
     spec: WorkerSpec
     cluster: Kubernetes
-    paused: bool = False
+    least_together: int
 
     @property
     def said(self) -> Autoscale:
@@ -103,13 +106,17 @@ def pods_between(scaling: Scaling) -> tuple[int, int]:
 
 def _room(scaling: Scaling) -> int:
     budget = scaling.manifest.spec.concurrency or 0
-    taken = 0
-    for name, group in scaling.desired.groups.items():
-        if name == scaling.group:
-            continue
-        said = scaling.manifest.spec.groups[name].autoscale
-        taken += said.min if said is not None else slots_per_pod(group) * group.replicas if group.slots else 0
-    return max(0, budget - taken)
+    return max(0, budget - (scaling.least_together - scaling.least[scaling.group]))
+
+
+def least_slots(manifest: Manifest, desired: Desired) -> dict[str, int]:
+    """Slots that each group always has."""
+    found = {}
+    for name, group in desired.groups.items():
+        said = manifest.spec.groups[name].autoscale
+        fixed = slots_per_pod(group) * group.replicas if group.slots else 0
+        found[name] = fixed if said is None else said.min
+    return found
 
 
 def _calm_seconds(spec: WorkerSpec) -> int:

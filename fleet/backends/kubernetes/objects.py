@@ -56,10 +56,16 @@ class _Pods:
 
 def files(manifest: Manifest) -> Mapping[str, tuple[Object, ...]]:
     """File name -> its objects: one file per group, one for what they share, and Kustomize's. Raises Refused."""
-    desired, cluster = desired_in_cluster(manifest), cluster_of(manifest)
+    return objects_of(manifest, desired_in_cluster(manifest))
+
+
+def objects_of(manifest: Manifest, desired: Desired) -> Mapping[str, tuple[Object, ...]]:
+    """As :func:`files`, of a fleet that was expanded before."""
+    cluster, least = cluster_of(manifest), keda.least_slots(manifest, desired)
+    together = sum(least.values())
     made: dict[str, tuple[Object, ...]] = {"fleet.yaml": tuple(_shared(manifest, cluster))}
     for name, group in desired.groups.items():
-        made[f"group-{name}.yaml"] = tuple(_group(manifest, desired, _pods(manifest, cluster, group)))
+        made[f"group-{name}.yaml"] = tuple(_group(manifest, _pods(manifest, cluster, group), least, together))
     made = {name: objects for name, objects in made.items() if objects}
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -105,7 +111,7 @@ def _shared(manifest: Manifest, cluster: Kubernetes) -> Iterator[Object]:
 # --- one group
 
 
-def _group(manifest: Manifest, desired: Desired, pods: _Pods) -> Iterator[Object]:
+def _group(manifest: Manifest, pods: _Pods, least: Mapping[str, int], together: int) -> Iterator[Object]:
     group, fleet = pods.group, pods.fleet
 
     def head(api: str, kind: str, name: str) -> Object:
@@ -122,7 +128,7 @@ def _group(manifest: Manifest, desired: Desired, pods: _Pods) -> Iterator[Object
         }
         yield {**head("policy/v1", "PodDisruptionBudget", pods.name), "spec": spec}
     if pods.moves:
-        scaling = keda.Scaling(manifest, desired, group.name, pods.spec, pods.cluster, paused=group.paused)
+        scaling = keda.Scaling(manifest, least, group.name, pods.spec, pods.cluster, together)
         if (authentication := keda.authentication(scaling)) is not None:
             yield {**head("keda.sh/v1alpha1", "TriggerAuthentication", pods.name), "spec": authentication}
         scaled = head("keda.sh/v1alpha1", "ScaledObject", pods.name)

@@ -57,8 +57,9 @@ def _render_objects(loaded: LoadedManifest, folder: str | None, out: Output) -> 
     from fleet.backends.kubernetes.yaml_text import stream_text
     from fleet.core.expand.in_cluster import desired_in_cluster, untranslated
 
-    made = objects.files(loaded.manifest)
-    for note in untranslated(loaded.manifest, desired_in_cluster(loaded.manifest)):
+    desired = desired_in_cluster(loaded.manifest)
+    made = objects.objects_of(loaded.manifest, desired)
+    for note in untranslated(loaded.manifest, desired):
         out.say(f"note: {note}")
     if folder:
         _write({name: stream_text(documents) for name, documents in made.items()}, folder, out)
