@@ -2,7 +2,7 @@
 # fleet as an image, for apps to build on: docker build -t fleet .
 # An app's own image: FROM this one, its requirements and its code below /app; examples/07-kubernetes/Dockerfile shows it.
 FROM python:3.13-slim AS build
-COPY --from=ghcr.io/astral-sh/uv:latest /uv /usr/local/bin/uv
+RUN pip install --no-cache-dir uv
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
@@ -18,6 +18,7 @@ ENV PATH=/opt/fleet/bin:$PATH PYTHONUNBUFFERED=1 FLEET_HOME=/run/fleet
 USER 10001
 WORKDIR /app
 # `docker run IMAGE run fleet.yaml`, `docker run IMAGE worker --app shop:app`; pods name their own command.
+# A worker by hand keeps no record: run that one with --no-healthcheck.
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s CMD ["fleet", "health", "--probe", "live"]
 ENTRYPOINT ["fleet"]
 CMD ["run", "/app/fleet.yaml"]

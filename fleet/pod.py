@@ -122,7 +122,7 @@ def _look_after(child: int, source: Path, document: LaunchDocument) -> int:
         code = _reaped(child)
         if code is not None:
             return code
-        document = _renewed(source, document)
+        document = renewed(source, document)
 
 
 def _reaped(child: int) -> int | None:
@@ -136,7 +136,7 @@ def _reaped(child: int) -> int | None:
             return None
 
 
-def _renewed(source: Path, document: LaunchDocument) -> LaunchDocument:
+def renewed(source: Path, document: LaunchDocument) -> LaunchDocument:
     """The document after a look at the mounted spec; written again where a running worker can apply what changed."""
     try:
         spec = _spec(source)
