@@ -72,6 +72,11 @@ def _become(document: LaunchDocument) -> NoReturn:
     wait_out(document)
     argv = command(document)
     environ = environment(document, os.environ)
+    run_program(document, argv, environ)
+
+
+def run_program(document: LaunchDocument, argv: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
+    """Become the program. Raises LaunchError where it cannot be run."""
     program = _find(argv[0], environ, document.spec)
     settle(document)
     announce(document)
@@ -206,7 +211,7 @@ def wait_out(document: LaunchDocument) -> None:
     """Sleep the back-off of a crash loop, or park; then write this start to the history."""
     now, policy = time.time(), document.spec.restart
     why = _reason_of_last_end(document)
-    history, reason = _history(document, now), _lasting_reason(document)
+    history, reason = history_before(document, now), _lasting_reason(document)
     write_history(document.starts, history)
     pause = pause_seconds(history.lives, policy, now=now)
     crashes = sum(life.is_crash for life in history.lives)
@@ -243,7 +248,7 @@ def _reason_of_last_end(document: LaunchDocument) -> str:
     return f": {earlier.note}" if earlier is not None and earlier.state == "failed" and earlier.note else ""
 
 
-def _history(document: LaunchDocument, now: float) -> History:
+def history_before(document: LaunchDocument, now: float) -> History:
     """The earlier processes within the window; the last one has just ended, and its record says what ran."""
     history = read_history(document.starts)
     lives = list(history.lives)

@@ -169,10 +169,19 @@ def live_digest(spec: WorkerSpec) -> str:
 
     Fields at their default are left out, so that a version that adds a field restarts nothing.
     """
-    bare = WorkerSpec(spec.kind, spec.fleet, spec.group).to_json()
-    given = {name: _unlike(value, bare[name]) for name, value in spec.to_json().items() if value != bare[name]}
-    text = json.dumps([spec.kind, spec.fleet, spec.group, given], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([spec.kind, spec.fleet, spec.group, _unlike_bare(spec)], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def given_fields(spec: WorkerSpec) -> dict[str, Any]:
+    """The spec as JSON without what is at its default; :meth:`WorkerSpec.from_json` reads it back to an equal value."""
+    found = {"kind": spec.kind, "fleet": spec.fleet, "group": spec.group, **_unlike_bare(spec)}
+    return {**found, "pool": {"type": spec.pool.type, **found.get("pool", {})}}
+
+
+def _unlike_bare(spec: WorkerSpec) -> dict[str, Any]:
+    bare = WorkerSpec(spec.kind, spec.fleet, spec.group).to_json()
+    return {name: _unlike(value, bare[name]) for name, value in spec.to_json().items() if value != bare[name]}
 
 
 def _unlike(value: Any, default: Any) -> Any:

@@ -7,7 +7,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "__main__",
         "cli",
         "operate",
-        "inputs backends worker",
+        "inputs backends worker pod",
         "tasks",
         "broker launch settings",
         "authoring state replica",

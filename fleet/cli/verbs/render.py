@@ -15,6 +15,7 @@ from fleet.state.files import write_whole
 
 if TYPE_CHECKING:
     from fleet.core.desired import Desired
+    from fleet.inputs.manifest import LoadedManifest
     from fleet.operate.local_fleet import LocalFleet
 
 MASK = "********"
@@ -22,24 +23,49 @@ MASK = "********"
 
 def render_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
-    parser.add_argument("--target", choices=("supervisor",), default="supervisor", help="the backend (only supervisor)")
+    targets = ("supervisor", "kubernetes")
+    parser.add_argument("--target", choices=targets, default="supervisor", help="the backend (default: supervisor)")
     parser.add_argument("--out", metavar="DIR", help="write the files there instead of printing them")
 
 
 def render(args: argparse.Namespace, out: Output) -> int:
-    """The files of a fleet that starts from nothing; values of secrets are masked."""
+    """The files of a fleet that starts from nothing; values of secrets are masked, or not even read."""
     target = target_of(args)
     no_names(target)
     loaded = manifest_of(target)
+    if args.target == "kubernetes":
+        return _render_objects(loaded, args.out, out)
     fleet = fleet_for(loaded)
     files = _files(fleet, *fleet.desired_of(loaded))
     if args.out:
-        for name, text in files.items():
-            write_whole(Path(args.out) / name, text)
-        out.say(f"{len(files)} files in {args.out}")
+        _write(files, args.out, out)
         return 0
     for name, text in files.items():
         out.facts(f"# --- {name}\n{text}")
+    return 0
+
+
+def _write(files: Mapping[str, str], folder: str, out: Output) -> None:
+    for name, text in files.items():
+        write_whole(Path(folder) / name, text)
+    out.say(f"{len(files)} files in {folder}")
+
+
+def _render_objects(loaded: LoadedManifest, folder: str | None, out: Output) -> int:
+    """A folder for Kustomize, or one stream for ``kubectl apply -f -``."""
+    from fleet.backends.kubernetes import objects
+    from fleet.backends.kubernetes.yaml_text import stream_text
+    from fleet.core.expand.in_cluster import desired_in_cluster, untranslated
+
+    desired = desired_in_cluster(loaded.manifest)
+    made = objects.objects_of(loaded.manifest, desired)
+    for note in untranslated(loaded.manifest, desired):
+        out.say(f"note: {note}")
+    if folder:
+        _write({name: stream_text(documents) for name, documents in made.items()}, folder, out)
+        return 0
+    whole = [one for name, documents in made.items() if name != objects.KUSTOMIZATION for one in documents]
+    out.facts(stream_text(whole).removesuffix("\n"))
     return 0
 
 

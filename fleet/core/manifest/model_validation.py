@@ -103,7 +103,7 @@ _FOREIGN_WORDS = {
     "environment": "fleet says env",
     "directory": "fleet says spec.release.workdir",
     "cwd": "fleet says spec.release.workdir",
-    "image": "containers are made by the Kubernetes target",
+    "image": "fleet says spec.kubernetes.image",
     "autorestart": "fleet restarts what crashes; see restart",
     "stopwaitsecs": "fleet says drain.timeout",
     "max_tasks_per_child": "fleet says pool.maxTasksPerChild",

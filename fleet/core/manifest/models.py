@@ -11,14 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     StringConstraints,
     Tag,
 )
-from pydantic.alias_generators import to_camel
 
+from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.field_types import (
     Bytes,
     Command,
@@ -39,15 +38,10 @@ from fleet.core.manifest.field_types import (
     Weight,
     word_or_map,
 )
+from fleet.core.manifest.kubernetes_models import Kubernetes
 
 API_VERSION = "workerfleet.dev/v1alpha1"
 KIND = "Fleet"
-
-
-class Model(BaseModel):
-    """Strict, closed and frozen: an unknown key is a mistake, and a value never changes after parsing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True)
 
 
 class Pool(Model):
@@ -445,6 +439,9 @@ class Spec(Model):
     balance: Balance = Field(default=Balance(), description="how the budget is divided over time")
     budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
     heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
+    kubernetes: Kubernetes | None = Field(
+        default=None, description="what a cluster needs to know; a host takes no notice of it"
+    )
     defaults: Defaults = Field(default=Defaults(), description="merged into every group")
     groups: dict[Name, Group] = Field(default={}, description="the groups by name; at least one")
 

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.field_types import Bytes, FilePath, Limit, Name
-from fleet.core.manifest.models import Model, Secret, SecretRef
+from fleet.core.manifest.models import Secret, SecretRef
 
 API_VERSION = "workerfleet.dev/v1alpha1"
 KIND = "FleetSource"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from fleet.core.manifest.checks.autoscale import autoscaling
 from fleet.core.manifest.checks.context import CheckContext
 from fleet.core.manifest.checks.groups import GROUP_CHECKS
+from fleet.core.manifest.checks.kubernetes import kubernetes
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.models import Broker, Group, Manifest, Pool, SecretRef
 from fleet.core.manifest.tree import Findings, Node, Path
@@ -81,6 +82,8 @@ def _unused_secrets(context: CheckContext) -> None:
     used = {secret for _, group in context.groups() for secret in (group.secret_env or {}).values()}
     if isinstance(context.manifest.spec.broker, Broker) and isinstance(context.manifest.spec.broker.url, SecretRef):
         used.add(context.manifest.spec.broker.url.secret)
+    if (cluster := context.manifest.spec.kubernetes) is not None:
+        used |= {secret for secret in (cluster.keda.password, cluster.keda.host) if secret}
     for name in sorted(set(context.manifest.spec.secrets) - used):
         context.warn(("spec", "secrets", name), "nothing uses this secret", "remove it, or name it in secretEnv")
 
@@ -219,4 +222,5 @@ _FLEET_CHECKS: tuple[Callable[[CheckContext], None], ...] = (
     _dependencies,
     _budget,
     autoscaling,
+    kubernetes,
 )
