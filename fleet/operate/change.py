@@ -206,9 +206,7 @@ def take_down(fleet: LocalFleet, *, on_event: Listener | None = None, options: W
 class _Records:
     """The audit of one walk. Every event is written there first, then passed to the listener."""
 
-    def __init__(
-        self, audit: Audit, order: _Order, plan: Plan, revision: int, kept: Kept, *, good: int | None
-    ) -> None:
+    def __init__(self, audit: Audit, order: _Order, plan: Plan, revision: int, kept: Kept, *, good: int | None) -> None:
         """``good``: the revision to go back to; None where nothing is deployed."""
         self._kept = kept
         self._good = good

@@ -236,7 +236,9 @@ class _Walk:
                 self._finish(one)
             return True
         if one.step.canary is not None and one.ready_at is not None and not compared:
-            self._tell("compared", [(one.step, f"canary: compared with the old for {duration(one.step.canary.seconds)}")])
+            self._tell(
+                "compared", [(one.step, f"canary: compared with the old for {duration(one.step.canary.seconds)}")]
+            )
         if lacks_supervisor(one, self.seen):
             raise self._supervisor_lost(one)
         if reason := failure_of(one, self.seen, now=now):
