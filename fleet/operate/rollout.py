@@ -87,7 +87,8 @@ def seen(fleet: LocalFleet) -> Rollout:
     held = holder(fleet.places)
     walked = last_walk(fleet.audit.read(last=_LAST_ENTRIES))
     applied = fleet.applied()
-    if held is not None and walked is not None and walked.pid == held.pid and not walked.outcome:
+    if held is not None and walked is not None and walked.pid == held.pid and walked.outcome != "done":
+        # One that failed holds the lock until it is back, or has said that it stays.
         orders = rollout_orders.read(fleet.places.rollout_orders, pid=held.pid)
         state = RolloutState.PAUSED if orders.paused else RolloutState.PROGRESSING
         return Rollout(state, walked.revision, walked.good, held.pid, walked, orders=orders)
