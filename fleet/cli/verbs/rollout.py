@@ -224,7 +224,7 @@ def _abort(fleet: LocalFleet, target: Target, args: argparse.Namespace, out: Out
         found = seen(fleet)
         if found.state not in CUT_SHORT:
             return _status(fleet, target, args, out)
-    return _gone_back(fleet, good, args, out)
+    return _gone_back(fleet, found, good, args, out)
 
 
 def _wait_for_end(fleet: LocalFleet, found: Rollout, args: argparse.Namespace, out: Output, *, ordered: bool) -> bool:
@@ -303,13 +303,19 @@ def _unjudged(change: PlannedChange) -> PlannedChange:
     return replace(change, plan=replace(change.plan, steps=steps))
 
 
-def _gone_back(fleet: LocalFleet, good: int, args: argparse.Namespace, out: Output) -> int:
+def _gone_back(fleet: LocalFleet, found: Rollout, good: int, args: argparse.Namespace, out: Output) -> int:
+    """Take back a revision that was cut short; it counts as failed, so that it is not applied again by mistake."""
     from fleet.inputs.manifest import from_revision
+    from fleet.state.audit import who
 
     loaded = from_revision(fleet.history.get(good), message=f"aborted: back to revision {good}")
+    why = f"aborted by {who()}" + (f": {args.reason}" if args.reason else "")
+
+    def mark() -> None:
+        fleet.history.conclude(found.revision, "failed", failure=found.failure or why)
 
     def look() -> PlannedChange:
         desired, secrets = fleet.desired_of(loaded)
-        return fleet.planned(desired, secrets, manifest=loaded, prune=True)
+        return replace(fleet.planned(desired, secrets, manifest=loaded, prune=True), before=mark)
 
     return run_change(fleet, out, verb="rollback", look=look, flags=ChangeFlags.of(args))
