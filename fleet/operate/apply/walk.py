@@ -69,6 +69,14 @@ def _no_listener(_events: Sequence[Event]) -> None:
     """Does nothing with events."""
 
 
+def _supervisor_lost(fleet: str, one: RunningStep) -> Unreachable:
+    doing = "changing its settings" if one.request is Request.RESIZE else "starting"
+    return Unreachable(
+        f"fleet {fleet}: the supervisor went away while {one.step.replica} was {doing}",
+        hint="run the same command again to resume",
+    )
+
+
 @dataclass(slots=True)
 class _Walk:
     """``seen`` is the last observation; ``done`` holds steps by id, ``running`` those that were begun.
@@ -107,6 +115,7 @@ class _Walk:
         if self.options.wait:
             self._wait_for_kept([step for step in self.plan.steps if step.action in RUNS_ON and step.target])
             self._look_once_more()
+        self._check_aborted()  # an order that came with the last step is not lost
         return Report(tuple(self._done_changes()), self._elapsed(), self.seen)
 
     def _walk_wave(self, waiting: list[Step]) -> None:
@@ -240,7 +249,7 @@ class _Walk:
                 "compared", [(one.step, f"canary: compared with the old for {duration(one.step.canary.seconds)}")]
             )
         if lacks_supervisor(one, self.seen):
-            raise self._supervisor_lost(one)
+            raise _supervisor_lost(self.plan.fleet, one)
         if reason := failure_of(one, self.seen, now=now):
             self._fail(one.step, reason)
             return True
@@ -299,22 +308,18 @@ class _Walk:
         """Raise Interrupted after a signal, NotReady after the timeout. ``late``: what is waited for beside steps."""
         if signum := self.options.interrupted():
             raise interrupted(self.plan, done=len(self._done_changes()), signum=signum)
-        if (orders := self.options.orders()).aborted:
-            raise steps_aborted(self.plan, done=len(self._done_changes()), why=orders.why)
+        self._check_aborted()
         limit = self.options.timeout_seconds
         if limit is not None and self._elapsed() - self.paused_seconds > limit:
             raise self._not_ready([*(one.step for one in self.running), *late], f"not ready within {limit:g} s")
 
+    def _check_aborted(self) -> None:
+        if (orders := self.options.orders()).aborted:
+            raise steps_aborted(self.plan, done=len(self._done_changes()), why=orders.why)
+
     def _not_ready(self, late: Sequence[Step], head: str = "the fleet is not ready") -> NotReady:
         conditions = [(step.replica, condition(self.seen.replicas.get(step.replica))) for step in late]
         return not_ready(self.plan, conditions, head)
-
-    def _supervisor_lost(self, one: RunningStep) -> Unreachable:
-        doing = "changing its settings" if one.request is Request.RESIZE else "starting"
-        return Unreachable(
-            f"fleet {self.plan.fleet}: the supervisor went away while {one.step.replica} was {doing}",
-            hint="run the same command again to resume",
-        )
 
     def _tell(self, phase: Phase, what: Iterable[tuple[Step, str]]) -> None:
         elapsed = self._elapsed()
