@@ -60,6 +60,7 @@ class _Cell:
             counts=counts,
             crashes=self.crashes,
             trouble=self.trouble,
+            ready_seconds=self.uptime_seconds if self._seen_state() is State.READY else 0.0,
         )
 
     def _seen_state(self) -> State:

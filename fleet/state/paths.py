@@ -109,6 +109,11 @@ class Places:
         return self.state / "decisions.json"
 
     @property
+    def rollout_orders(self) -> Path:
+        """What a person tells the process that carries out a rollout."""
+        return self.run / "rollout.json"
+
+    @property
     def controller(self) -> Path:
         """The controller's last look and its memory."""
         return self.run / "controller.json"

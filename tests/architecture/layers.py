@@ -41,7 +41,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "fleet.operate": (
         "foreground",
-        "controller doctor service sync",
+        "controller doctor service sync rollout",
         "change",
         "local_fleet",
         "apply",

@@ -61,6 +61,14 @@ def test_a_ready_worker_is_told_whole() -> None:
     assert seen.tasks == (RunningTask("id-1", "shop.thumb", 10.0),)
 
 
+def test_how_long_it_has_been_ready_is_its_own_word_and_nothing_while_it_is_not() -> None:
+    ready = replace(RECORD, state_at=NOW - 12.0)
+    assert observed(sight(record=ready)).ready_seconds == 12.0
+    assert observed(sight(record=replace(ready, state="draining"))).ready_seconds == 0.0
+    assert observed(sight(record=replace(ready, heartbeat_at=NOW - 60.0))).ready_seconds == 0.0, "it is stuck"
+    assert observed(sight(process=None)).ready_seconds == 0.0
+
+
 def test_what_a_worker_counts_includes_what_runs_in_it() -> None:
     running = (*RECORD.tasks, SlotView(2, 44, "id-2", "shop.thumb", NOW + 5.0, 0.0))
     seen = observed(sight(record=replace(RECORD, busy_seconds=90.0, waiting=3, tasks=running)))

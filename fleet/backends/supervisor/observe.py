@@ -85,6 +85,7 @@ def observed(sight: Sight) -> ObservedReplica:
         cannot_start=record is not None and record.cannot_start,
         crashes=record.crashes if record else 0,
         trouble=trouble,
+        ready_seconds=_ready_seconds(sight) if state is State.READY else 0.0,
     )
 
 
@@ -179,6 +180,15 @@ def _uptime_seconds(sight: Sight) -> float:
         return 0.0
     since = sight.living_record.started_at if sight.living_record else float(sight.process.started_at)
     return max(0.0, sight.now - since)
+
+
+def _ready_seconds(sight: Sight) -> float:
+    """A worker says since when; of another program its uptime says the same, but for what readiness took."""
+    record, spec = sight.living_record, sight.spec
+    if record is None or spec is None or spec.kind != "worker":
+        needed = max(spec.ready_after_seconds, 1.0) if spec is not None else 0.0
+        return max(0.0, _uptime_seconds(sight) - needed)
+    return max(0.0, sight.now - record.state_at)
 
 
 def _busy_seconds(record: RecordView | None, now: float) -> float:
