@@ -103,6 +103,13 @@ class ObservedReplica:
         return not self.trouble and (self.state is State.READY or (self.held and self.state is State.DRAINING))
 
     @property
+    def can_hold(self) -> bool:
+        """Whether it can be told to take no work and stay: fleet's worker can, Celery's where it keeps a record."""
+        if self.spec is None or self.spec.kind == "command":
+            return False
+        return self.spec.kind == "worker" or self.counts
+
+    @property
     def target_slots(self) -> int:
         """By its launch document; where that is lost, the slots that it has."""
         return self.spec.pool.concurrency if self.spec is not None else self.slots
