@@ -87,6 +87,29 @@ def test_a_program_of_somebody_else_counts_nothing() -> None:
     assert (seen.counts, seen.busy_seconds, seen.reserved) == (False, 0.0, 0)
 
 
+CELERY = replace(SPEC, kind="celery")
+MUTE = replace(RECORD, foreign=True, tasks=(), started_at=NOW - 60)
+
+
+def test_celerys_worker_with_a_record_is_told_as_fleets_own() -> None:
+    own, celery = observed(sight()), observed(sight(spec=CELERY))
+
+    assert replace(celery, spec=SPEC) == own
+    assert own.can_hold
+    assert celery.can_hold
+
+
+def test_celerys_worker_is_starting_until_its_record_is_its_own() -> None:
+    assert observed(sight(spec=CELERY, record=replace(MUTE, awaited=True))).state is State.STARTING
+
+
+def test_celerys_worker_without_a_record_is_ready_after_its_time_and_cannot_be_held() -> None:
+    seen = observed(sight(spec=CELERY, record=replace(MUTE, hold=True)))
+
+    assert (seen.state, seen.counts, seen.held, seen.can_hold) == (State.READY, False, False, False)
+    assert observed(sight(spec=CELERY, record=replace(MUTE, started_at=NOW - 1))).state is State.STARTING
+
+
 @pytest.mark.parametrize("stale", [replace(RECORD, pid=41), replace(RECORD, digest="00000000"), None])
 def test_a_record_of_an_earlier_life_makes_nobody_ready(stale: RecordView | None) -> None:
     seen = observed(sight(record=stale))
