@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -24,6 +25,13 @@ for name, arguments in json.load(sys.stdin):
     app.send_task("contract." + name, arguments, queue=sys.argv[1])
 """
 
+CARS = """
+
+if "FLEET_REPLICA" in os.environ:
+    import fleet
+    assert fleet.CARS == 3
+"""
+
 SPOILER = """
 
 @app.task
@@ -34,25 +42,27 @@ def spoil():
 
 
 class CeleryFleet:
-    """One group of Celery's workers, ``shop``, with a queue of its own."""
+    """One or two groups of Celery's workers, ``shop`` and ``others``, with a queue each."""
 
     def __init__(self, world: World, url: str) -> None:
         self.world = world
         self.url = url
-        self.queue = f"member-{os.getpid()}-{world.root.name}"
+        mark = f"member-{os.getpid()}-{world.root.name}"
+        self.queues = {group: f"{mark}-{group}" for group in ("shop", "others")}
         self.gate = world.root / "gate"
         (world.root / "contract.py").write_text(APP)
 
-    def write(self, scale: str, *, pool: str = "solo", more: str = "") -> None:
-        self.world.write(
-            f"    shop: {{app: 'contract:app', worker: celery, pool: {pool}, {scale}, queues: [{self.queue}]}}\n",
-            broker=self.url,
-            more=more,
-        )
+    def write(self, scale: str, *, others: str = "", more: str = "") -> None:
+        """The manifest. ``others``: how a second group scales, with a queue of its own."""
+        line = "    {}: {{app: 'contract:app', worker: celery, pool: solo, {}, queues: [{}]}}\n"
+        groups = line.format("shop", scale, self.queues["shop"])
+        if others:
+            groups += line.format("others", others, self.queues["others"])
+        self.world.write(groups, broker=self.url, more=more)
 
-    def send(self, *calls: tuple[str, list[Any]]) -> None:
+    def send(self, *calls: tuple[str, list[Any]], to: str = "shop") -> None:
         subprocess.run(
-            [sys.executable, "-c", SEND, self.queue],
+            [sys.executable, "-c", SEND, self.queues[to]],
             input=json.dumps(calls),
             text=True,
             cwd=self.world.root,
@@ -61,14 +71,19 @@ class CeleryFleet:
             timeout=2 * PATIENCE,
         )
 
-    def block(self, number: int) -> None:
-        self.send(("wait_for", [str(self.world.done_file), number, str(self.gate)]))
+    def block(self, number: int, *, of: str = "shop") -> None:
+        """A task that runs until the gate is open, for a worker of this group."""
+        self.send(("wait_for", [str(self.world.done_file), number, str(self.gate)]), to=of)
 
     def note(self, number: int) -> None:
         self.send(("note", [str(self.world.done_file), number]))
 
     def busy(self) -> set[str]:
         return {name for name, row in self.world.workers().items() if row["busy"]}
+
+    def sizes(self) -> Counter[str]:
+        """Replicas of each group that take work."""
+        return Counter(name.partition(".")[0] for name, row in self.world.workers().items() if row["state"] == "ready")
 
     def health(self) -> dict[str, str]:
         found = json.loads(self.world.fleet("health", str(self.world.manifest), "-o", "json", code=None).stdout)
@@ -126,29 +141,35 @@ def test_status_health_drain_resume_and_scaling_in_are_as_for_fleets_own_worker(
     assert world.fleet("plan", manifest, "--detailed-exitcode").returncode == 0
 
 
-def test_the_controller_gives_it_slots_where_work_waits_and_takes_them_back(shop: CeleryFleet) -> None:
+def test_the_controller_gives_slots_to_whoever_has_work_waiting(shop: CeleryFleet) -> None:
     world = shop.world
     scale = "autoscale: {min: 1, targetWait: 1s, expectedRuntime: 1s}"
-    shop.write(scale, more="  concurrency: 4\n  balance: {tick: 1s}\n")
+    shop.write(scale, others=scale, more="  concurrency: 4\n  balance: {tick: 1s}\n")
     assert "cannot see" not in world.fleet("validate", str(world.manifest)).stdout
     world.apply()
-    assert len(world.workers()) == 1
+    assert shop.sizes() == {"shop": 2, "others": 2}
 
-    for number in range(12):
+    for number in range(6):
         shop.block(number)
-    eventually(lambda: len(world.workers()) == 4 and len(shop.busy()) == 4, within=2 * PATIENCE)
+    eventually(lambda: shop.sizes() == {"shop": 3, "others": 1} and len(shop.busy()) == 3, within=2 * PATIENCE)
+    shop.gate.touch()
+    eventually(lambda: world.done() == dict.fromkeys(range(6), 1), within=2 * PATIENCE)
+
+    shop.gate.unlink()
+    for number in range(6, 12):
+        shop.block(number, of="others")
+    eventually(lambda: shop.sizes() == {"shop": 1, "others": 3} and len(shop.busy()) == 3, within=2 * PATIENCE)
     shop.gate.touch()
     eventually(lambda: world.done() == dict.fromkeys(range(12), 1), within=2 * PATIENCE)
-    eventually(lambda: len(world.workers()) == 1, within=2 * PATIENCE)
 
 
 def test_an_app_with_a_module_named_fleet_keeps_it_and_its_worker_keeps_no_record(world: World, redis_url: str) -> None:
     shop = CeleryFleet(world, redis_url)
-    (world.root / "fleet.py").write_text("CARS = 3\n")
-    (world.root / "contract.py").write_text(APP + "\n\nimport fleet\n\nassert fleet.CARS == 3\n")
-    shop.write("replicas: 1")
-    world.prefix = (sys.executable, "-P", "-m", "fleet")
-    world.fleet("apply", str(world.manifest))
+    (world.root / "lib").mkdir()
+    (world.root / "lib" / "fleet.py").write_text("CARS = 3\n")
+    (world.root / "contract.py").write_text(APP + CARS)
+    shop.write(f"replicas: 1, env: {{PYTHONPATH: {world.root / 'lib'}}}")
+    world.apply()
 
     assert shop.health() == {"shop.0": "alive"}
     assert "keeps no record: ImportError: the app has another module named fleet" in world.logs()
