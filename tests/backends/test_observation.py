@@ -99,6 +99,14 @@ def test_celerys_worker_with_a_record_is_told_as_fleets_own() -> None:
     assert celery.can_hold
 
 
+def test_celerys_worker_with_a_record_is_in_trouble_by_the_same_rules() -> None:
+    silent = observed(sight(spec=CELERY, record=replace(RECORD, heartbeat_at=NOW - 45)))
+    assert (silent.trouble, silent.is_ready) == (Trouble.STUCK, False)
+    fasting = replace(RECORD, consumed_at=NOW - 90, freed_at=NOW - 90, state_at=NOW - 90, tasks=())
+    idle = observed(sight(spec=CELERY, record=fasting))
+    assert (idle.trouble, idle.is_ready) == (Trouble.NOT_CONSUMING, False)
+
+
 def test_celerys_worker_is_starting_until_its_record_is_its_own() -> None:
     assert observed(sight(spec=CELERY, record=replace(MUTE, awaited=True))).state is State.STARTING
 
@@ -159,18 +167,18 @@ def test_a_parked_replica_says_why() -> None:
 
 def test_a_program_without_words_is_ready_when_it_has_lived_long_enough() -> None:
     command = replace(SPEC, kind="command")
-    young = replace(RECORD, started_at=NOW - 4.0)
+    young = replace(RECORD, started_at=NOW - 4.0, foreign=True)
 
     assert observed(sight(spec=command, record=young)).state is State.STARTING
-    assert observed(sight(spec=command)).state is State.READY
+    assert observed(sight(spec=command, record=replace(RECORD, foreign=True))).state is State.READY
 
 
 def test_a_program_that_can_be_asked_is_ready_when_it_answers() -> None:
     command = replace(SPEC, kind="command")
-    young = replace(RECORD, started_at=NOW)
+    young = replace(RECORD, started_at=NOW, foreign=True)
 
     assert observed(sight(spec=command, record=young, answers=True)).state is State.READY
-    mute = observed(sight(spec=command, answers=False))
+    mute = observed(sight(spec=command, record=replace(RECORD, foreign=True), answers=False))
     assert (mute.state, mute.note) == (State.STARTING, "does not answer yet")
 
 
