@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from celery import signals
+from celery.utils.collections import AttributeDict
 
 from fleet.broker.connection import masked
 
 _SECRET = re.compile(r"api|token|key|secret|pass|signature|credential|dburi", re.IGNORECASE)
 _HIDDEN = "********"
+_PANEL = "celery.worker.control"
 
 
 class CeleryRemote:
@@ -53,6 +57,24 @@ class CeleryRemote:
     def on_heartbeat(self) -> None:
         """Celery's signal; the sender is fleet's own."""
         signals.heartbeat_sent.send(sender=self)
+
+    def own_commands(self, node: str) -> Mapping[str, Callable[..., Any]]:
+        """What the app registered with ``@control_command`` and ``@inspect_command``.
+
+        Their ``state`` has the app and the name of the worker. There is no consumer of Celery's to reach through it.
+        """
+        panel = sys.modules.get(_PANEL)  # an app that registers a command has imported it
+        if panel is None:
+            return {}
+        state = AttributeDict(app=self._app, hostname=node)
+        found = panel.Panel.data.items()
+        return {name: partial(command, state) for name, command in found if command.__module__ != _PANEL}
+
+    def define_queue(self, name: str, *, exchange: str, exchange_type: str, routing_key: str) -> None:
+        """As a worker of Celery's that is told to consume from it."""
+        queues = self._app.amqp.queues
+        if name not in queues:
+            queues.add(name, exchange=exchange, exchange_type=exchange_type, routing_key=routing_key)
 
 
 def _shown(name: str, value: Any) -> Any:
