@@ -111,6 +111,10 @@ def test_celerys_worker_is_starting_until_its_record_is_its_own() -> None:
     assert observed(sight(spec=CELERY, record=replace(MUTE, awaited=True))).state is State.STARTING
 
 
+def test_celerys_worker_is_starting_while_its_launcher_has_written_nothing() -> None:
+    assert observed(sight(spec=CELERY, record=None)).state is State.STARTING
+
+
 def test_celerys_worker_without_a_record_is_ready_after_its_time_and_cannot_be_held() -> None:
     seen = observed(sight(spec=CELERY, record=replace(MUTE, hold=True)))
 

@@ -140,8 +140,10 @@ def _living_state(sight: Sight) -> tuple[State, str]:
 def _foreign_state(sight: Sight, spec: WorkerSpec) -> tuple[State, str]:
     """A program that says nothing of itself is ready when it answers, or if it cannot be asked, when it has lived long
     enough. Where its record was deleted, supervisord knows how long it has lived; before the first record it is young.
+    Celery's worker writes one of its own: without any it has not started, however long its launcher takes.
     """
-    if sight.living_record is None and (sight.record is not None or sight.answers is not None):
+    is_young = sight.record is not None or sight.answers is not None or spec.kind == "celery"
+    if sight.living_record is None and is_young:
         return State.STARTING, ""
     if sight.answers is not None:
         return (State.READY, "") if sight.answers else (State.STARTING, "does not answer yet")
