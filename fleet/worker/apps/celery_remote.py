@@ -10,6 +10,8 @@ from typing import Any
 
 from celery import signals
 from celery.utils.collections import AttributeDict
+from celery.utils.serialization import jsonify
+from kombu.utils.encoding import safe_repr
 
 from fleet.broker.connection import masked
 
@@ -36,9 +38,10 @@ class CeleryRemote:
         }
 
     def settings(self, *, with_defaults: bool) -> dict[str, Any]:
-        """The app's settings as JSON can carry them. Secrets are hidden, in URLs and in options too."""
+        """The app's settings as Celery's worker puts them into JSON. Secrets are hidden, in URLs and in options too."""
         table = self._app.conf.table(with_defaults=with_defaults)
-        return {str(name): _shown(str(name), value) for name, value in sorted(table.items())}
+        plain = jsonify(table, keyfilter=_is_setting, unknown_type_filter=safe_repr)
+        return {name: _shown(name, value) for name, value in sorted(plain.items())}
 
     def report(self) -> str:
         """Versions and settings, as Celery's bug reports have them."""
@@ -77,8 +80,12 @@ class CeleryRemote:
             queues.add(name, exchange=exchange, exchange_type=exchange_type, routing_key=routing_key)
 
 
+def _is_setting(name: object) -> bool:
+    return isinstance(name, str) and not name.startswith("__")
+
+
 def _shown(name: str, value: Any) -> Any:
-    if _SECRET.search(name) and isinstance(value, str):
+    if _SECRET.search(name) and name != "routing_key" and isinstance(value, str):
         return _HIDDEN
     if value is None or isinstance(value, (bool, int, float)):
         return value
@@ -86,6 +93,4 @@ def _shown(name: str, value: Any) -> Any:
         return masked(value)
     if isinstance(value, Mapping):
         return {str(key): _shown(str(key), entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [_shown(name, entry) for entry in value]
-    return masked(repr(value))
+    return [_shown(name, entry) for entry in value]
