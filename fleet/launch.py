@@ -197,7 +197,7 @@ def settle(document: LaunchDocument) -> None:
     except (OSError, ValueError) as error:
         raise LaunchError(f"cannot enter the working folder: {error}", lasts=True) from error
     os.umask(0o022)
-    kept = {signal.SIGUSR1} if document.spec.kind == "worker" else set()
+    kept = {signal.SIGUSR1} if document.spec.kind != "command" else set()
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - kept:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(signum, signal.SIG_DFL)
@@ -228,8 +228,9 @@ def wait_out(document: LaunchDocument) -> None:
 
 
 def announce(document: LaunchDocument) -> None:
-    """Write `ready` for a program that keeps no record of its own; the observer adds the time it must have run."""
-    with _record(document) as record:
+    """Write `ready` for a program that keeps no record of its own; the observer adds the time it must have run.
+    Celery's worker is about to keep one, or to say that it cannot."""
+    with _record(document, awaited=document.spec.kind == "celery") as record:
         record.become("starting" if document.spec.kind == "worker" else "ready")
 
 
@@ -269,10 +270,10 @@ def _lasting_reason(document: LaunchDocument) -> str:
     return earlier.note if same and earlier is not None and read_history(document.starts).lives else ""
 
 
-def _record(document: LaunchDocument) -> contextlib.closing[records.Record]:
+def _record(document: LaunchDocument, *, awaited: bool = False) -> contextlib.closing[records.Record]:
     slots = document.spec.pool.concurrency if document.spec.kind != "command" else 0
     foreign = document.spec.kind != "worker"
-    record = records.Record(document.record, digest=document.digest, slots=slots, foreign=foreign)
+    record = records.Record(document.record, digest=document.digest, slots=slots, foreign=foreign, awaited=awaited)
     record.crashes = sum(life.is_crash for life in read_history(document.starts).lives)
     return contextlib.closing(record)
 

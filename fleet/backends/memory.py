@@ -38,7 +38,7 @@ class _Cell:
     def view(self) -> ObservedReplica:
         """The replica as an observation shows it."""
         replica = self.replica
-        counts = self.pid is not None and replica.spec.kind == "worker"
+        counts = self.pid is not None and replica.spec.kind != "command"
         return ObservedReplica(
             group=replica.group,
             index=replica.index,

@@ -109,6 +109,13 @@ class ObservedReplica:
         return self.is_ready and not self.held and self.ready_seconds >= min_ready_seconds
 
     @property
+    def can_hold(self) -> bool:
+        """Whether it can be told to take no work and stay: fleet's worker can, Celery's where it keeps a record."""
+        if self.spec is None or self.spec.kind == "command":
+            return False
+        return self.spec.kind == "worker" or self.counts
+
+    @property
     def target_slots(self) -> int:
         """By its launch document; where that is lost, the slots that it has."""
         return self.spec.pool.concurrency if self.spec is not None else self.slots

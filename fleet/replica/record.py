@@ -1,8 +1,9 @@
 """The record of a replica: a small mapped file with its own facts, readable without it and after it.
 
 One writer (the worker), any number of readers. Reading needs no broker, no lock and no answer from the worker, so it
-works while a task blocks, and after a crash the file says what ran. One byte is written by others: operators set
-``hold`` (take no tasks), and a restart keeps it.
+works while a task blocks, and after a crash the file says what ran. Two bytes are written by others: operators set
+``hold`` (take no tasks), and a restart keeps it; ``awaited`` says of a launcher's record that the program will put one
+of its own in its place, until the program says that it will not.
 
 Layout, little endian: a header of 256 bytes, then 256 bytes per slot. Each part starts with a version counter that is
 odd while it is being written; a reader that sees an odd or a changed counter reads again.
@@ -35,6 +36,7 @@ _SLOT_FACTS = 8
 _LOOKS, _QUICK_LOOKS, _PAUSE_SECONDS = 80, 40, 0.005
 _HOLD_OFFSET = 250
 """In every layout, so that a hold outlives a change of it."""
+AWAITED_OFFSET = 251
 _LINE_UP, _SATED, _FOREIGN, _RESTING, _CANNOT_START = 1, 2, 4, 8, 16
 _STATES = ("starting", "ready", "draining", "stopped", "failed")
 
@@ -60,7 +62,8 @@ class RecordView:
     became free last.  state_at: since when it is in its state.  sated: it fetches nothing on purpose, because of what
     it holds already.  resting: it takes no work because it was held; a hold that ended is noticed a moment later.
     cannot_start: its last start failed, for a reason that another start of the same does not change; the note says it.
-    foreign: the program keeps no record and counts nothing; its launcher wrote this one.
+    foreign: the program keeps no record and counts nothing; its launcher wrote this one.  awaited: a foreign one that
+    the program is about to replace by its own.
     started_ticks: start of the process in clock ticks since boot, which with the pid identify it; 0 when not
     known.
 
@@ -100,6 +103,7 @@ class RecordView:
     busy_seconds: float = 0.0
     waiting: int = 0
     crashes: int = 0
+    awaited: bool = False
 
     @property
     def busy(self) -> int:
@@ -115,7 +119,7 @@ class RecordView:
 class Record:
     """The writer's side. Cheap enough for the hot path: one ``pack_into`` per change."""
 
-    def __init__(self, path: Path, *, digest: str, slots: int, foreign: bool = False) -> None:
+    def __init__(self, path: Path, *, digest: str, slots: int, foreign: bool = False, awaited: bool = False) -> None:
         """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over."""
         self.path = path
         self.slots = slots
@@ -140,6 +144,7 @@ class Record:
         fresh = self._fresh_file(slots)
         self._map[: len(MAGIC)] = MAGIC
         self._map[_HOLD_OFFSET] = int(hold)
+        self._map[AWAITED_OFFSET] = int(awaited)
         self._write_header()
         os.replace(fresh, path)
 
@@ -180,6 +185,11 @@ class Record:
     def state(self) -> str:
         """The state that was published last."""
         return self._state
+
+    @property
+    def digest(self) -> str:
+        """Of the spec that this process was started with."""
+        return self._digest.decode()
 
     @property
     def hold(self) -> bool:
@@ -306,17 +316,27 @@ def read(path: Path) -> RecordView | None:
         busy_seconds=sum(place[6] for place in places),
         waiting=waiting,
         crashes=crashes,
+        awaited=parts[0][AWAITED_OFFSET] == 1,
     )
 
 
 def set_hold(path: Path, *, on: bool) -> bool:
     """Ask the replica to stop taking tasks, or to take them again. False when it has no record."""
+    return _write_byte(path, _HOLD_OFFSET, on=on)
+
+
+def expect_none(path: Path) -> bool:
+    """Say that the program writes no record of its own, so its launcher's counts. False when it has none."""
+    return _write_byte(path, AWAITED_OFFSET, on=False)
+
+
+def _write_byte(path: Path, offset: int, *, on: bool) -> bool:
     try:
         descriptor = os.open(path, os.O_RDWR)
     except OSError:
         return False
     try:
-        os.pwrite(descriptor, b"\1" if on else b"\0", _HOLD_OFFSET)
+        os.pwrite(descriptor, b"\1" if on else b"\0", offset)
     finally:
         os.close(descriptor)
     return True

@@ -378,6 +378,7 @@ def make_control(
     commands = Commands(
         remote,
         LoopCalls(parts.channel.lock, loop),
+        node=node,
         events=events,
         application=parts.application,
         pool=parts.pool,

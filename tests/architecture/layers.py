@@ -36,7 +36,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "loop",
         "stack_dump",
         "execution options lifecycle process_state",
-        "apps",
+        "apps celery_member",
         "task logging_setup os_signals sd_notify",
     ),
     "fleet.operate": (

@@ -96,6 +96,41 @@ def test_a_program_of_somebody_else_counts_nothing() -> None:
     assert (seen.counts, seen.busy_seconds, seen.reserved) == (False, 0.0, 0)
 
 
+CELERY = replace(SPEC, kind="celery")
+MUTE = replace(RECORD, foreign=True, tasks=(), started_at=NOW - 60)
+
+
+def test_celerys_worker_with_a_record_is_told_as_fleets_own() -> None:
+    own, celery = observed(sight()), observed(sight(spec=CELERY))
+
+    assert replace(celery, spec=SPEC) == own
+    assert own.can_hold
+    assert celery.can_hold
+
+
+def test_celerys_worker_with_a_record_is_in_trouble_by_the_same_rules() -> None:
+    silent = observed(sight(spec=CELERY, record=replace(RECORD, heartbeat_at=NOW - 45)))
+    assert (silent.trouble, silent.is_ready) == (Trouble.STUCK, False)
+    fasting = replace(RECORD, consumed_at=NOW - 90, freed_at=NOW - 90, state_at=NOW - 90, tasks=())
+    idle = observed(sight(spec=CELERY, record=fasting))
+    assert (idle.trouble, idle.is_ready) == (Trouble.NOT_CONSUMING, False)
+
+
+def test_celerys_worker_is_starting_until_its_record_is_its_own() -> None:
+    assert observed(sight(spec=CELERY, record=replace(MUTE, awaited=True))).state is State.STARTING
+
+
+def test_celerys_worker_is_starting_while_its_launcher_has_written_nothing() -> None:
+    assert observed(sight(spec=CELERY, record=None)).state is State.STARTING
+
+
+def test_celerys_worker_without_a_record_is_ready_after_its_time_and_cannot_be_held() -> None:
+    seen = observed(sight(spec=CELERY, record=replace(MUTE, hold=True)))
+
+    assert (seen.state, seen.counts, seen.held, seen.can_hold) == (State.READY, False, False, False)
+    assert observed(sight(spec=CELERY, record=replace(MUTE, started_at=NOW - 1))).state is State.STARTING
+
+
 @pytest.mark.parametrize("stale", [replace(RECORD, pid=41), replace(RECORD, digest="00000000"), None])
 def test_a_record_of_an_earlier_life_makes_nobody_ready(stale: RecordView | None) -> None:
     seen = observed(sight(record=stale))
@@ -145,18 +180,18 @@ def test_a_parked_replica_says_why() -> None:
 
 def test_a_program_without_words_is_ready_when_it_has_lived_long_enough() -> None:
     command = replace(SPEC, kind="command")
-    young = replace(RECORD, started_at=NOW - 4.0)
+    young = replace(RECORD, started_at=NOW - 4.0, foreign=True)
 
     assert observed(sight(spec=command, record=young)).state is State.STARTING
-    assert observed(sight(spec=command)).state is State.READY
+    assert observed(sight(spec=command, record=replace(RECORD, foreign=True))).state is State.READY
 
 
 def test_a_program_that_can_be_asked_is_ready_when_it_answers() -> None:
     command = replace(SPEC, kind="command")
-    young = replace(RECORD, started_at=NOW)
+    young = replace(RECORD, started_at=NOW, foreign=True)
 
     assert observed(sight(spec=command, record=young, answers=True)).state is State.READY
-    mute = observed(sight(spec=command, answers=False))
+    mute = observed(sight(spec=command, record=replace(RECORD, foreign=True), answers=False))
     assert (mute.state, mute.note) == (State.STARTING, "does not answer yet")
 
 

@@ -77,7 +77,7 @@ def crash_findings(examined: Examined) -> Iterator[Finding]:
         if crashes >= _LOOPS_FROM and replica.state is not State.FAILED:
             hint = f"`fleet logs {name}` says why"
             yield Finding("error", name, f"crashed {crashes} times and is started again and again", hint)
-        runs = replica.running and replica.spec is not None and replica.spec.kind == "worker"
+        runs = replica.running and replica.spec is not None and replica.spec.kind != "command"
         if runs and records.read(examined.places.record_file(name)) is None:
             hint = f"nobody sees what it does until it starts again: `fleet restart {name}`"
             yield Finding("error", name, "its record is missing or damaged", hint)

@@ -6,7 +6,7 @@ Two kinds exist: a Celery app (:mod:`fleet.worker.apps.celery`) and a fleet ``Ta
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fleet.worker.task.call import Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
@@ -61,6 +61,14 @@ class Remote(Protocol):
 
     def on_heartbeat(self) -> None:
         """A heartbeat was sent."""
+        ...
+
+    def own_commands(self, node: str) -> Mapping[str, Callable[..., Any]]:
+        """Commands that the app defines itself, by name; each is called with the arguments of the message."""
+        ...
+
+    def define_queue(self, name: str, *, exchange: str, exchange_type: str, routing_key: str) -> None:
+        """Make the queue one of the app's, bound like this. One that the app defines stays as it is."""
         ...
 
 

@@ -18,6 +18,7 @@ from fleet.core.spec import QueueSpec
 from fleet.errors import FleetError
 from fleet.worker.loop import rate_limits
 from fleet.worker.loop.autoscaler import Bounds
+from fleet.worker.loop.revoked import stamp_keys
 from pools.errors import PoolError
 from pools.traits import TRAITS
 
@@ -50,6 +51,7 @@ class Commands:
         remote: Remote,
         calls: LoopCalls,
         *,
+        node: str,
         events: Events,
         application: Application,
         pool: BasePool,
@@ -58,6 +60,7 @@ class Commands:
         revoked: Revoked,
     ) -> None:
         self._remote = remote
+        self._node = node
         self._events = events
         self._application = application
         self._pool = pool
@@ -83,6 +86,23 @@ class Commands:
             return {"ok": f"tasks {', '.join(ids)} flagged as revoked"}
         ended = [task_id for task_id in ids if self._do(partial(self._terminate, task_id, signum))]
         return {"ok": f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown"}
+
+    def revoke_by_stamped_headers(
+        self, headers: Any = (), terminate: Any = False, signal: Any = None, **_: Any
+    ) -> Reply:
+        """Tasks with one of these stamps must not run. ``headers``: header -> stamps, or a list of ``header=stamp``."""
+        signum, told = _signal_number(signal), _stamps(headers)
+        keys = {key for header, stamps in told.items() for key in stamp_keys({header: stamps})}
+        if not keys:
+            raise CommandRefused("no stamp is given: write header=stamp")
+        self._do(lambda: self._revoked.add(keys))
+        if not terminate:
+            return {"ok": f"headers {told} flagged as revoked, but not terminated"}
+        running = [
+            job for job in self._inflight.running if not keys.isdisjoint(stamp_keys(job.call.headers.get("stamps")))
+        ]
+        ended = [job.call.id for job in running if self._do(partial(self._terminate, job.call.id, signum))]
+        return {"ok": f"headers {told} revoked"} if ended else {"ok": f"headers {told} were not terminated"}
 
     def terminate(self, task_id: Any = (), signal: Any = None, **_: Any) -> Reply:
         """``revoke`` with ``terminate``; the signal comes first in Celery's own call."""
@@ -186,16 +206,20 @@ class Commands:
 
     # -- queues
 
-    def add_consumer(self, queue: str, exchange: Any = None, routing_key: Any = None, **_: Any) -> Reply:
-        """Consume one more queue."""
-        if any(name not in (None, "", queue) for name in (exchange, routing_key)):
-            raise CommandRefused(
-                f"queue {queue!r} would be bound to another exchange or routing key; "
-                "define it in the app's task_queues and add it by its name"
-            )
+    def add_consumer(
+        self, queue: str, exchange: Any = None, exchange_type: Any = None, routing_key: Any = None, **_: Any
+    ) -> Reply:
+        """Consume one more queue. Where the app does not define it, it is bound to this exchange."""
         queues = self._settings.queues
         if any(known.name == queue for known in queues):
             return {"ok": f"already consuming from {queue}"}
+        if exchange or exchange_type or routing_key:
+            self._remote.define_queue(
+                queue,
+                exchange=str(exchange or queue),
+                exchange_type=str(exchange_type or "direct"),
+                routing_key=str(routing_key or queue),
+            )
         self._do(lambda: self._settings.set_queues((*self._settings.queues, QueueSpec(queue))))
         return {"ok": f"add consumer {queue}"}
 
@@ -206,6 +230,18 @@ class Commands:
         return {"ok": f"no longer consuming from {queue}"}
 
     # -- the worker
+
+    def hello(self, from_node: Any = "", revoked: Any = None, **_: Any) -> Reply:
+        """A worker of Celery's has started: each learns what the other knows as revoked."""
+        if from_node == self._node:
+            return None
+        if told := _ids(revoked or ()):
+            self._do(lambda: self._revoked.add(told))
+        return {"revoked": self._revoked.ids(), "clock": self._remote.clock.forward()}
+
+    def election(self, **_: Any) -> Reply:
+        """Nothing, as a worker of Celery's without gossip."""
+        return None
 
     def shutdown(self, **_: Any) -> Reply:
         """A warm stop. The supervisor starts the replica again unless the manifest says otherwise."""
@@ -265,9 +301,11 @@ QUESTIONS = (
     "registered",
     "revoked",
     "active_queues",
+    "memsample",
 )
 ORDERS = (
     "revoke",
+    "revoke_by_stamped_headers",
     "terminate",
     "rate_limit",
     "time_limit",
@@ -277,6 +315,8 @@ ORDERS = (
     "autoscale",
     "add_consumer",
     "cancel_consumer",
+    "hello",
+    "election",
     "shutdown",
     "enable_events",
     "disable_events",
@@ -315,6 +355,18 @@ def _ids(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     return [str(task_id) for task_id in value] if isinstance(value, Iterable) else []
+
+
+def _stamps(headers: Any) -> dict[str, Any]:
+    if isinstance(headers, Mapping):
+        return {str(header): stamps for header, stamps in headers.items()}
+    found: dict[str, Any] = {}
+    for text in _ids(headers):
+        header, equals, stamp = text.partition("=")
+        if not equals:
+            raise CommandRefused(f"{text!r} is no stamp: write header=stamp")
+        found.setdefault(header, []).append(stamp)
+    return found
 
 
 def _count(value: Any) -> int:

@@ -56,7 +56,7 @@ class Control:
         self.events = events
         self.inspection = inspection
         self.commands = commands
-        self._table = table(self.inspection, self.commands)
+        self._table = {**table(self.inspection, self.commands), **remote.own_commands(node)}
         self._mailbox: Mailbox | None = None
         self._mutex = threading.RLock()
         self.before_hanging_up: Callable[[], object] | None = None

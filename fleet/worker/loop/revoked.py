@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from fleet.errors import FleetError
 from fleet.state.files import write_whole
+from fleet.worker.task.job import Job
 
 log = logging.getLogger("fleet.worker")
 
 MOST = 50_000
 KEPT_SECONDS = 3 * 3600.0
+_STAMP = "stamp:"
 
 
 class Revoked:
@@ -65,8 +68,8 @@ class Revoked:
         return len(self._ids)
 
     def ids(self) -> list[str]:
-        """All of them, oldest first."""
-        return list(self._ids)
+        """Those of tasks, oldest first; keys of stamps are left out."""
+        return [task_id for task_id in self._ids if not task_id.startswith(_STAMP)]
 
     def _drop_old(self, now: float) -> None:
         while self._ids and (len(self._ids) > MOST or next(iter(self._ids.values())) < now - KEPT_SECONDS):
@@ -111,6 +114,24 @@ class Revoked:
     def _do_without(self, error: Exception) -> None:
         log.warning("revoked tasks are not remembered after a restart: %s", error)
         self._path = None
+
+
+def is_revoked(job: Job, revoked: Container[str]) -> bool:
+    """By its id, or by one of its stamps."""
+    if job.call.id in revoked:
+        return True
+    stamps = job.call.headers.get("stamps")
+    return bool(stamps) and any(key in revoked for key in stamp_keys(stamps))
+
+
+def stamp_keys(stamps: object) -> set[str]:
+    """A key for each stamp, which stands among the ids. ``stamps``: header -> stamp or list of them; else no stamps."""
+    if not isinstance(stamps, Mapping):
+        return set()
+    several = (
+        (header, found if isinstance(found, (list, tuple, set)) else [found]) for header, found in stamps.items()
+    )
+    return {f"{_STAMP}{quote(f'{header}={stamp}', safe='')}" for header, found in several for stamp in found}
 
 
 def _read_into(ids: dict[str, float], path: Path) -> None:

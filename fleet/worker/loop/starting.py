@@ -13,6 +13,7 @@ from fleet.worker.lifecycle import Lifecycle
 from fleet.worker.loop.completion import Completion
 from fleet.worker.loop.connection import Connection
 from fleet.worker.loop.inflight import InFlight
+from fleet.worker.loop.revoked import is_revoked
 from fleet.worker.loop.settlement import Settlement
 from fleet.worker.loop.submission import Submission
 from fleet.worker.task.job import Job
@@ -101,7 +102,7 @@ class Starting:
             return False
 
     def _may_start(self, job: Job) -> bool:
-        if job.call.id in self._revoked:
+        if is_revoked(job, self._revoked):
             job.ending, job.detail = "revoked", "revoked"
             self._completion.end_unreported(job)
             return False

@@ -113,7 +113,6 @@ def test_queues_come_and_go(make: Make) -> None:
     assert steered.ask("add_consumer", queue="more", exchange_type="direct") == {"ok": "add consumer more"}
     assert world.parts.settings.queue_names() == ["q", "more"]
     assert "already" in steered.ask("add_consumer", queue="more")["ok"]
-    assert "task_queues" in steered.ask("add_consumer", queue="x", exchange="other")["error"]
     assert steered.ask("cancel_consumer", queue="q") == {"ok": "no longer consuming from q"}
     assert world.parts.settings.queue_names() == ["more"]
 
@@ -210,3 +209,49 @@ def test_an_error_of_handed_over_work_comes_back() -> None:
     thread.join(PATIENCE)
     assert found
     loop.close()
+
+
+def test_tasks_are_revoked_by_their_stamps(make: Make) -> None:
+    world = make("threads", 1, prefetch=3)
+    steered = Steered(world)
+    world.channel.put("waits", 1)
+    stamped = world.channel.put("waits", 2)
+    told = world.channel.queue[-1]
+    told.headers = {**told.headers, "stamped_headers": ["owner"], "stamps": {"owner": ["ann", "bob"]}}
+    world.until(lambda: len(world.channel.held) == 2)
+    assert "no stamp" in steered.ask("revoke_by_stamped_headers", headers=["owner"])["error"]
+    reply = steered.ask("revoke_by_stamped_headers", headers=["owner=bob"])
+    assert reply == {"ok": "headers {'owner': ['bob']} flagged as revoked, but not terminated"}
+    assert steered.ask("revoked") == []
+    gate.set()
+    world.until(lambda: not world.channel.held)
+    assert ran == [1]
+    assert stamped not in steered.tasks("active")
+
+
+def test_workers_that_meet_learn_what_the_other_knows_as_revoked(make: Make) -> None:
+    steered = Steered(make("threads", 1))
+    steered.ask("revoke", task_id=["ours"])
+    for told in (["theirs"], {"theirs": 12.5}):
+        reply = steered.ask("hello", from_node="celery@there", revoked=told)
+        assert set(reply["revoked"]) == {"ours", "theirs"}
+        assert reply["clock"] == steered.remote.clock.value
+    assert steered.ask("hello", from_node=NODE) is None
+    assert steered.ask("election", id="1", topic="x") is None
+
+
+def test_a_command_of_the_app_is_answered(make: Make) -> None:
+    assert Steered(make("threads", 1)).ask("where") == NODE
+
+
+def test_memory_is_told_as_celery_tells_it(make: Make) -> None:
+    told = Steered(make("threads", 1)).ask("memsample")
+    assert 1 < float(told.removesuffix("MB")) < 100_000
+
+
+def test_a_queue_is_added_with_an_exchange_of_its_own(make: Make) -> None:
+    steered = Steered(make("threads", 1))
+    assert "ok" in steered.ask("add_consumer", queue="news", exchange="press", exchange_type="topic", routing_key="n.#")
+    assert steered.remote.defined == {"news": {"exchange": "press", "exchange_type": "topic", "routing_key": "n.#"}}
+    assert "ok" in steered.ask("add_consumer", queue="plain")
+    assert list(steered.remote.defined) == ["news"]
