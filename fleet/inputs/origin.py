@@ -97,13 +97,13 @@ def lookup(named: Sequence[str]) -> Files:
     """What importers may read besides: absolute paths, and paths beside the files that were named.
 
     A unit names its files by the path they have on the machine (``/etc/default/celeryd``): where that is not there,
-    a named file of the same name is taken.
+    one of the same name beside the files that were named is taken.
     """
     folders = [Path(name).parent for name in named if name != STDIN] or [Path()]
 
     def places(path: str) -> list[Path]:
         beside = [folder / path for folder in folders] if not path.startswith("/") else [Path(path)]
-        return beside + [Path(name) for name in named if name != STDIN and Path(name).name == Path(path).name]
+        return beside + [folder / Path(path).name for folder in dict.fromkeys(folders)]
 
     def read(path: str) -> str | None:
         return next((text for place in places(path) if place.is_file() for text in [_text(place)[0]] if text), None)

@@ -88,7 +88,9 @@ def _is_multi(words: list[str]) -> bool:
         return False
     program = leading_assignments(words[: words.index("multi")])[1]
     program = program[1:] if program[:1] == ["sudo"] else program
-    return bool(program) and (re.search(r"(^|/)celery$", program[-1]) is not None)
+    if len(program) == 3 and program[1] == "-m" and re.search(r"(^|/)python[0-9.]*$", program[0]):
+        program = program[2:]
+    return len(program) == 1 and re.search(r"(^|/)celery$", program[0]) is not None
 
 
 def add_nodes(draft: Draft, words: list[str], base: Program) -> None:

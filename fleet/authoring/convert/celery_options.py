@@ -207,7 +207,8 @@ class CeleryWorker:
             if seconds and float(seconds[0]) > 0 and not (threads and name == "soft_time_limit"):
                 task[field_name] = span(float(seconds[0]))
             elif name in self.said:
-                self.notes.append(f"--{name.replace('_', '-')}={self.said[name]}: left out")
+                why = "; a pool of threads has none" if threads and name == "soft_time_limit" else "; not a time limit"
+                self.notes.append(f"--{name.replace('_', '-')}={self.said[name]}: left out{why}")
         slots, times = self._slots(), _number(self.said.get("prefetch"))
         if slots and times:
             task["prefetch"] = slots * times

@@ -127,9 +127,7 @@ def _nothing(kind: str, inputs: Sequence[Input], draft: Draft) -> UsageError:
 
 def _refuse_other(kind: str, text: str, source: str) -> None:
     """A text that is plainly of a different kind is refused, with the right word."""
-    if _is(_KINDS[kind], text):
-        return
-    if other := kind_of(text):
+    if (other := kind_of(text)) not in {"", kind}:
         raise UsageError(f"{source}: not a file for {kind}", hint=f"this is {other}: --from {other}, or --from {AUTO}")
 
 

@@ -257,3 +257,6 @@ def _autoscale(draft: Draft, group: DraftGroup, bounds: tuple[Any, Any], line: i
     group.fields["autoscale"] = {"min": low * each, "max": max(high, low, 1) * each, "unit": each}
     if not group.is_celery:
         group.fields["capacity"] = {"slots": 1}
+        return
+    text = "autoscale: the controller does not see how busy Celery's worker is; `worker: fleet` makes it move"
+    draft.note(f"{group.name}: {text}", line)

@@ -22,6 +22,9 @@ from fleet.authoring.convert.wrappers import hidden_worker, unwrap
 _SHELLS = re.compile(r"(?:^|/)(sh|bash|dash|ash|zsh)$")
 
 
+_MOST_SHELLS = 3  # a shell in a shell; a deeper one stays as it is
+
+
 def add_program(draft: Draft, program: Program) -> None:
     """Add the group that runs the program, and notes on what it cannot carry over."""
     if group := drafted(draft, program):
@@ -30,9 +33,12 @@ def add_program(draft: Draft, program: Program) -> None:
 
 def drafted(draft: Draft, program: Program, *, stem: str = "") -> DraftGroup | None:
     """The group that runs the program, or None when there is nothing to run."""
-    _open_shell(program)
-    if program.shell:
-        _read_shell(draft, program)
+    for _ in range(_MOST_SHELLS):
+        _open_shell(program)
+        if program.shell:
+            _read_shell(draft, program)
+        if program.shell or not _is_shell_line(program.words):
+            break
     if not program.words and not program.shell:
         draft.note(f"{program.name}: nothing to run", program.line)
         return None
@@ -49,8 +55,12 @@ def drafted(draft: Draft, program: Program, *, stem: str = "") -> DraftGroup | N
 def _open_shell(program: Program) -> None:
     """``bash -c "line"`` is a line for that shell."""
     words = program.words
-    if len(words) == 3 and _SHELLS.search(words[0]) and words[1] == "-c":
+    if _is_shell_line(words):
         program.shell, program.shell_program, program.words = words[2], words[0], []
+
+
+def _is_shell_line(words: list[str]) -> bool:
+    return len(words) == 3 and _SHELLS.search(words[0]) is not None and words[1] == "-c"
 
 
 def _read_shell(draft: Draft, program: Program) -> None:

@@ -59,10 +59,10 @@ def _beats(draft: Draft) -> None:
 
 def _release(draft: Draft, found: Settled) -> None:
     """The folder of the Celery programs, else the most common one; programs of another folder go there themselves."""
-    celery = [group.workdir for group in draft.groups.values() if group.is_celery and group.workdir]
-    folders = celery or [group.workdir for group in draft.groups.values() if group.workdir]
-    if folders:
-        found.release["workdir"] = Counter(folders).most_common(1)[0][0]
+    celery = [group.workdir for group in draft.groups.values() if group.is_celery or group.is_beat]
+    folders = [folder for folder in celery if folder] if celery else [group.workdir for group in draft.groups.values()]
+    if folders and (folder := Counter(folders).most_common(1)[0][0]):
+        found.release["workdir"] = folder
     pythons = Counter(group.python for group in draft.groups.values() if group.python)
     if pythons:
         found.release["python"] = pythons.most_common(1)[0][0]

@@ -217,6 +217,7 @@ def _file_variables(draft: Draft, unit: _Unit, program: Program) -> dict[str, st
         text = draft.files.read(path)
         if text is not None:
             known |= variables_of_file(text)
+            draft.note(f"{program.name}: variables in ExecStart= have the values that {path} gives now", program.line)
         program.env_files.append(path)
     return known
 
