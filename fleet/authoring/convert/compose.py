@@ -118,7 +118,9 @@ class _Service:
     def _add(self) -> None:
         program = Program(self._name, self._at(), words=self._words())
         program.env = self._environment(program)
-        program.env_files = [path for path, _ in self._env_files()]
+        files = [(self._draft.beside(path), required) for path, required in self._env_files()]
+        program.env_files = [path if required else f"-{path}" for path, required in files]
+        program.workdir = "" if self._draft.folder == "." else self._draft.folder
         program.user, _, program.group = _interpolated(text_of(self._said.get("user"))).partition(":")
         program.fields = self._fields()
         self._secrets()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -32,7 +33,8 @@ class Program:
     """One program as a format describes it, before it becomes a group.
 
     ``words`` run as they are, or ``shell`` is a line for a shell. ``inherit`` names variables of the surroundings,
-    ``env_files`` files with variables. ``fields`` are further fields of the group, in the manifest's words.
+    ``env_files`` files with variables (``-`` before a path: it may be missing). ``fields`` are further fields of the
+    group, in the manifest's words.
     """
 
     name: str
@@ -77,18 +79,24 @@ class DraftGroup:
 
 @dataclass(slots=True)
 class Draft:
-    """Everything read so far. ``source`` is the file that is being read.
+    """Everything read so far. ``source`` is the file that is being read, ``folder`` where it lies, as seen from the
+    manifest.
 
     named: name as in a file -> keys of groups.  read_on_the_way: texts of files that others include.
     """
 
     files: Files = field(default_factory=Files)
     source: str = ""
+    folder: str = "."
     groups: dict[str, DraftGroup] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
     named: dict[str, list[str]] = field(default_factory=dict)
     read_on_the_way: set[str] = field(default_factory=set)
+
+    def beside(self, path: str) -> str:
+        """A path beside the file that is being read, as seen from the manifest."""
+        return path if path.startswith("/") or self.folder == "." else posixpath.normpath(f"{self.folder}/{path}")
 
     def included(self, path: str) -> str | None:
         """The text of a file that the one being read includes; it is not read for itself as well."""

@@ -24,10 +24,11 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file to convert. ``source`` is its name as people gave it."""
+    """A file to convert: its name as people gave it, its text, and its folder as the manifest sees it."""
 
     source: str
     text: str
+    folder: str = "."
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,7 @@ def import_files(kind: str, inputs: Sequence[Input], *, name: str, files: Files 
             continue
         text = each.text.removeprefix("\ufeff").replace("\r\n", "\n").replace("${env:", "$${env:")
         _refuse_other(found, text, each.source)
+        draft.folder = each.folder
         _read(found, text, draft, each.source)
         taken.append((each.source, found))
     if not draft.groups:

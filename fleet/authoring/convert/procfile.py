@@ -33,9 +33,20 @@ def read(text: str, draft: Draft) -> None:
             draft.note(f"release: {match[2]}: runs once before the others; left out, run it before fleet apply", number)
             continue
         try:
-            add_program(draft, Program(match[1], number, shell=match[2]))
+            add_program(
+                draft, Program(match[1], number, shell=match[2], env_files=_env_files(draft), workdir=_folder(draft))
+            )
         except ValueError as error:
             raise UsageError(f"{draft.source}:{number}: {match[1]}: {error}", hint="check the quotes") from error
     if first:
-        text_of_note = "processes of a Procfile see all variables around them; replicas see PATH, HOME, the locale"
-        draft.note(f"{text_of_note} and what env names: add what the programs read (DATABASE_URL …)", first)
+        text_of_note = "processes of a Procfile see all variables around them, replicas only those that env and envFrom"
+        draft.note(f"{text_of_note} name: add what the programs read, {{inherit: [DATABASE_URL, …]}}", first)
+
+
+def _folder(draft: Draft) -> str:
+    return "" if draft.folder == "." else draft.folder
+
+
+def _env_files(draft: Draft) -> list[str]:
+    """The .env beside the file, which foreman and honcho read."""
+    return [draft.beside(".env")] if draft.files.read(".env") is not None else []

@@ -183,16 +183,16 @@ def _say_hidden(draft: Draft, program: Program) -> None:
 
 def _surroundings(draft: Draft, program: Program) -> dict[str, object]:
     """Environment and account, the one place where they are written."""
-    env = {**program.env, **_inherited(program)}
+    env = dict(program.env)
     for key in sorted(key for key in env if key.startswith("FLEET_")):
         draft.note(f"{program.name}: {key}: names beginning with FLEET_ are fleet's own; left out", program.line)
         del env[key]
     for key in sorted(key for key in env if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key)):
         draft.note(f"{program.name}: {key}: not a name of a variable; left out", program.line)
         del env[key]
-    for file in program.env_files:
-        draft.note(f"{program.name}: variables from the file {file}: write those it needs under env", program.line)
     found: dict[str, object] = {"env": env} if env else {}
+    if sources := _sources(program):
+        found["envFrom"] = sources
     secret = {key: name for key, name in program.secret_env.items() if key not in env}
     if secret:
         found["secretEnv"] = secret
@@ -206,14 +206,21 @@ def _surroundings(draft: Draft, program: Program) -> dict[str, object]:
 _GIVEN = frozenset({"PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME"})
 
 
-def _inherited(program: Program) -> dict[str, str]:
-    """Variables that the surroundings gave: read when the manifest is, with a default where the line has one."""
+def _sources(program: Program) -> list[object]:
+    """What ``envFrom`` says: files, and variables that the surroundings gave, apart those that may be missing."""
     names = [
         name for name in program.inherit if name not in _GIVEN | set(program.env) and not name.startswith("FLEET_")
     ]
-    optional = {
+    optional = [
         name
         for name in names
-        if re.search(rf"\$\{{{name}:?[-+]", unquoted_single(program.shell)) or program.inherit[name] == "optional"
-    }
-    return {name: f"${{env:{name}:-}}" if name in optional else f"${{env:{name}}}" for name in names}
+        if program.inherit[name] == "optional" or re.search(rf"\$\{{{name}:?[-+]", unquoted_single(program.shell))
+    ]
+    needed = [name for name in names if name not in optional]
+    sources: list[object] = []
+    for path in program.env_files:
+        said: dict[str, object] = {"file": path.removeprefix("-")}
+        sources.append(said | {"optional": True} if path.startswith("-") else said)
+    sources += [{"inherit": needed}] if needed else []
+    sources += [{"inherit": optional, "optional": True}] if optional else []
+    return sources

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 import shlex
 from collections import Counter
@@ -69,7 +70,7 @@ def _release(draft: Draft, found: Settled) -> None:
     for name, group in draft.groups.items():
         if group.python and group.python != found.release["python"]:
             _note(draft, group, f"{name}: python {group.python}: a fleet has one, {found.release['python']}")
-        other = group.workdir if group.workdir != found.release.get("workdir", "") else ""
+        other = _from(found.release.get("workdir", ""), group.workdir)
         if "command" in group.fields:
             group.fields["command"] = _moved(group.fields["command"], other, group.umask)
             continue
@@ -78,6 +79,13 @@ def _release(draft: Draft, found: Settled) -> None:
             _note(draft, group, text)
         if group.umask:
             _note(draft, group, f"{name}: umask {group.umask}: left out; the worker keeps the umask of fleet")
+
+
+def _from(workdir: str, folder: str) -> str:
+    """The folder as seen from the working folder; empty where they are the same or none is said."""
+    if not folder or folder == workdir:
+        return ""
+    return folder if folder.startswith("/") or not workdir else posixpath.relpath(folder, workdir)
 
 
 def _moved(command: object, folder: str, umask: str) -> object:

@@ -218,7 +218,7 @@ def _file_variables(draft: Draft, unit: _Unit, program: Program) -> dict[str, st
         if text is not None:
             known |= variables_of_file(text)
             draft.note(f"{program.name}: variables in ExecStart= have the values that {path} gives now", program.line)
-        program.env_files.append(path)
+        program.env_files.append(value)
     return known
 
 
@@ -235,6 +235,7 @@ def variables_of_file(text: str) -> dict[str, str]:
 
 def _multi(draft: Draft, program: Program, command: str, known: dict[str, str]) -> None:
     """``ExecStart=… celery multi start $CELERYD_NODES …`` with the variables of its file."""
+    program.env_files = [path.removeprefix("-") for path in program.env_files]
     missing = [path for path in program.env_files if draft.files.read(path) is None]
     if missing:
         text = f"ExecStart={command}: left out; {', '.join(missing)} was not read: give it with --from celeryd FILE"

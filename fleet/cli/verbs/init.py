@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.cli.output import Output
 from fleet.errors import ManifestError, Problem, UsageError
-from fleet.state.files import read_named, write_whole
+from fleet.state.files import STDIN, read_named, write_whole
 
 if TYPE_CHECKING:
     from fleet.authoring.convert import Imported
@@ -41,7 +42,7 @@ def init(args: argparse.Namespace, out: Output) -> int:
         raise UsageError(
             f"{name!r} is not a name for a fleet", hint="use lower-case letters, digits and -, with a letter first"
         )
-    made = None if args.origin is None else _taken_over(name, args.origin)
+    made = None if args.origin is None else _taken_over(name, args.origin, folder)
     if made is not None and args.strict and made.notes:
         raise _refusal(made.notes)
     texts = files(name) if made is None else _texts(name, made)
@@ -59,7 +60,7 @@ def init(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def _taken_over(name: str, origin: list[str]) -> Imported:
+def _taken_over(name: str, origin: list[str], folder: Path) -> Imported:
     from fleet.authoring.convert import AUTO, Input, import_files
     from fleet.inputs.origin import files_of, lookup
 
@@ -70,7 +71,8 @@ def _taken_over(name: str, origin: list[str]) -> Imported:
     inputs, left = [], list(found.left)
     for file in found.files:
         try:
-            inputs.append(Input(file, read_named(file).decode()))
+            where = "." if file == STDIN else os.path.relpath(Path(file).parent.resolve(), folder.resolve())
+            inputs.append(Input(file, read_named(file).decode(), where))
         except UnicodeDecodeError as error:
             if kind != AUTO:
                 raise UsageError(f"{file} is not UTF-8 text") from error

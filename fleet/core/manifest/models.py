@@ -264,6 +264,18 @@ class Requirement(Model):
     condition: Literal["ready"] = Field(default="ready", description="all its replicas are ready")
 
 
+class EnvSource(Model):
+    """Variables from one place: exactly one of `file` and `inherit`. Plans show their names only."""
+
+    file: FilePath | None = Field(
+        default=None, description="dotenv file (`NAME=value` lines), relative to the manifest; read by plan and apply"
+    )
+    inherit: Annotated[list[EnvName], Field(min_length=1)] | None = Field(
+        default=None, description="variables of the `fleet` command by name, such as `[PORT, DATABASE_URL]`"
+    )
+    optional: bool = Field(default=False, description="a file or variable that is missing is no error")
+
+
 class GroupFields(Model):
     """Fields of a group that `spec.defaults` may hold as well. A field that is left out takes its default."""
 
@@ -288,6 +300,10 @@ class GroupFields(Model):
         description="queues to consume, as a list or as a map with options; default: the app's default queue",
     )
     env: dict[EnvName, EnvValue] | None = Field(default=None, description="environment variables; numbers go in quotes")
+    env_from: list[EnvSource] | None = Field(
+        default=None,
+        description="environment variables from files and from the surroundings; a later one wins, `env` over all",
+    )
     secret_env: dict[EnvName, Name] | None = Field(
         default=None, description="environment variables from declared secrets"
     )

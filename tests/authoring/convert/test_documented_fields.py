@@ -137,7 +137,7 @@ CELERYD = {
 PROCFILE = {
     "NAME": ("web: serve now", "command: [serve, now]"),
     "release": ("release: migrate\nweb: serve", NOTE + "release: migrate"),
-    "$PORT": ("web: serve --port=$PORT", "PORT: "),
+    "$PORT": ("web: serve --port=$PORT", "envFrom: [{inherit: [PORT]}]"),
 }
 
 SUPERVISOR = {
@@ -175,7 +175,7 @@ COMPOSE = {
     "command": (service(""), "command: [serve, now]"),
     "entrypoint": (service("    entrypoint: [run, it]"), "command: [run, it, serve, now]"),
     "environment": (service("    environment: {A: b}"), "env: {A: b}"),
-    "env_file": (service("    env_file: [a.env]"), NOTE + "web: variables from the file a.env"),
+    "env_file": (service("    env_file: [a.env]"), "envFrom: [{file: a.env}]"),
     "user": (service("    user: www:staff"), "group: staff"),
     "scale": (service("    scale: 4"), "replicas: 4"),
     "deploy.replicas": (service("    deploy: {replicas: 5}"), "replicas: 5"),
@@ -198,8 +198,8 @@ COMPOSE = {
 SYSTEMD = {
     "ExecStart": (unit(""), "command: [/bin/serve, now]"),
     "Environment": (unit('Environment="A=b c" D=e'), 'env: {A: "b c", D: e}'),
-    "PassEnvironment": (unit("PassEnvironment=X"), 'X: "${env:X:-}"'),
-    "EnvironmentFile": (unit("EnvironmentFile=/e"), NOTE + "web: variables from the file /e"),
+    "PassEnvironment": (unit("PassEnvironment=X"), "envFrom: [{inherit: [X], optional: true}]"),
+    "EnvironmentFile": (unit("EnvironmentFile=/e"), "envFrom: [{file: /e}]"),
     "User": (unit("User=www"), "user: www"),
     "Group": (unit("Group=staff"), "group: staff"),
     "WorkingDirectory": (unit("WorkingDirectory=/srv/u"), "workdir: /srv/u"),
