@@ -69,11 +69,11 @@ def test_later_sources_win_and_env_wins_over_all(tmp_path: Path) -> None:
 
 def test_a_change_of_a_value_replaces_and_is_shown_by_name_only(tmp_path: Path) -> None:
     text = manifest("[{inherit: [TOKEN]}]")
-    before, after = spec_of(text, tmp_path, TOKEN="one"), spec_of(text, tmp_path, TOKEN="two")
+    before, after = spec_of(text, tmp_path, TOKEN="first-value"), spec_of(text, tmp_path, TOKEN="two")
     assert digest(before) != digest(after)
-    assert digest(before) == digest(spec_of(text, tmp_path, TOKEN="one", OTHER="x"))
+    assert digest(before) == digest(spec_of(text, tmp_path, TOKEN="first-value", OTHER="x"))
     assert list(changes(before, after)) == ["envFrom.TOKEN: changed"]
-    assert "one" not in str(before)
+    assert "first-value" not in str(before)
 
 
 def test_what_an_apply_read_is_what_the_controller_has(tmp_path: Path) -> None:
