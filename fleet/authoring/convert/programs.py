@@ -36,7 +36,7 @@ def drafted(draft: Draft, program: Program, *, stem: str = "") -> DraftGroup | N
     for _ in range(_MOST_SHELLS):
         _open_shell(program)
         if program.shell:
-            _read_shell(draft, program)
+            _read_shell(program)
         if program.shell or not _is_shell_line(program.words):
             break
     if not program.words and not program.shell:
@@ -63,15 +63,12 @@ def _is_shell_line(words: list[str]) -> bool:
     return len(words) == 3 and _SHELLS.search(words[0]) is not None and words[1] == "-c"
 
 
-def _read_shell(draft: Draft, program: Program) -> None:
+def _read_shell(program: Program) -> None:
     """Take from the line what needs no shell; what is left is ``words`` or ``shell``."""
     line = read_line(program.shell)
     for name in line.variables:
         program.inherit.setdefault(name, "")
     if line.compound or any(command.operator not in {"&&", ";", "", "\n"} for command in line.commands):
-        draft.note(
-            f"{program.name}: runs behind {program.shell_program} -c: a signal reaches the shell first", program.line
-        )
         return
     commands = _without_preparation(program, line)
     if not commands:
