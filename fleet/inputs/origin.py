@@ -62,7 +62,7 @@ def _in_folder(folder: Path, kind: str) -> FoundFiles:
     for path in _candidates(folder):
         name = str(path)
         text, why = _text(path)
-        found = kind_of(text) if text is not None else ""
+        found = kind_of(text, source=name) if text is not None else ""
         if found and kind in {AUTO, found}:
             files.append(name)
         elif found:

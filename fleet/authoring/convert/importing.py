@@ -59,9 +59,11 @@ _KINDS: dict[str, _Kind] = {
 KINDS = tuple(sorted(_KINDS))
 
 
-def kind_of(text: str) -> str:
-    """The kind of a file by its text, or empty."""
-    return next((name for name, kind in _KINDS.items() if _is(kind, text)), "")
+def kind_of(text: str, *, source: str = "") -> str:
+    """The kind of a file by its text, or empty. Many a YAML file reads like a Procfile: there its name decides."""
+    found = next((name for name, kind in _KINDS.items() if _is(kind, text)), "")
+    is_other = found == procfile.KIND and source and "procfile" not in source.rpartition("/")[2].lower()
+    return "" if is_other else found
 
 
 def _is(kind: _Kind, text: str) -> bool:
@@ -110,7 +112,7 @@ def _in_order(kind: str, inputs: Sequence[Input], left: list[tuple[str, str]]) -
     """(kind, file), first those that name other files."""
     found: list[tuple[str, Input]] = []
     for each in inputs:
-        here = kind_of(each.text) if kind == AUTO else kind
+        here = kind_of(each.text, source=each.source) if kind == AUTO else kind
         if kind == "celery-multi" and _is(_KINDS["celeryd"], each.text):
             here = "celeryd"
         if here:

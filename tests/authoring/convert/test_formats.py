@@ -283,6 +283,11 @@ def test_what_is_not_supervisors_is_told_with_the_file() -> None:
         import_from("supervisor", "[program:x\ncommand=a", name="shop", source="shop.conf")
 
 
+def test_yaml_that_reads_like_a_procfile_is_none() -> None:
+    assert kind_of("just: text\n", source="compose.yaml") == ""
+    assert kind_of("web: serve\n", source="sub/Procfile.dev") == "procfile"
+
+
 # lines for a shell
 
 
