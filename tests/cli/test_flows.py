@@ -482,7 +482,7 @@ def test_init_takes_over_what_a_folder_holds_and_says_what_it_left(desk: Desk) -
     assert "took project/conf/shop.conf (supervisor)" in said
     assert "left project/compose.yaml: of no known kind" in said
     text = (desk.folder / "deploy/fleet.yaml").read_text()
-    assert "release: {workdir: ../project}" in text
+    assert "cd ../project && exec serve now" in text
     assert desk.fleet("validate", "deploy/fleet.yaml").code == 0
 
 
