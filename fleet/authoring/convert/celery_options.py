@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from fleet.authoring.yaml_writer import span
 from fleet.core.manifest.field_types import IMPORT_PATTERN, QUEUE_PATTERN
 
+REFERENCE = re.compile(r"\$\{env:[A-Za-z_][A-Za-z0-9_]*(?::-[0-9]+)?\}")
+"""A reference that may stand where the manifest has a number."""
+
 _VALUES = {
     "-A": "app", "--app": "app", "-c": "concurrency", "--concurrency": "concurrency", "-P": "pool", "--pool": "pool",
     "-Q": "queues", "--queues": "queues", "-l": "level", "--loglevel": "level", "--log-level": "level",
@@ -148,7 +151,7 @@ class CeleryWorker:
         """Why these options cannot be fields of a group, or nothing."""
         wrong = {
             "app": re.fullmatch(IMPORT_PATTERN[1:-1], self.said.get("app", "")) is None,
-            "concurrency": "concurrency" in self.said and _number(self.said["concurrency"]) is None,
+            "concurrency": "concurrency" in self.said and _number_or_reference(self.said["concurrency"]) is None,
             "queues": not all(re.fullmatch(QUEUE_PATTERN[1:-1], queue) for queue in self.queues()),
             "level": "level" in self.said and self.said["level"].upper() not in _LEVELS,
         }
@@ -188,7 +191,9 @@ class CeleryWorker:
         if said is not None:
             known = said in _POOLS or said == "eventlet"
             pool = {"type": _POOLS.get(said, said)} if known else {"type": "custom", "class": said}
-        if (slots := self._slots()) and pool.get("type") != "solo":
+        if (slots := self._slots() or _number_or_reference(self.said.get("concurrency"))) and pool.get(
+            "type"
+        ) != "solo":
             pool["concurrency"] = slots
         forks = pool.get("type", "prefork") == "prefork"
         for name, key, unit in (("max_tasks", "maxTasksPerChild", ""), ("max_memory", "maxMemoryPerChild", "Ki")):
@@ -217,6 +222,11 @@ class CeleryWorker:
 
 def _number(text: str | None, most: int = 100_000) -> int | None:
     return int(text) if text and re.fullmatch("[0-9]{1,12}", text) and 0 < int(text) <= most else None
+
+
+def _number_or_reference(text: str | None) -> int | str | None:
+    """A number, or a reference to the environment that stands for one."""
+    return text if text and REFERENCE.fullmatch(text) else _number(text)
 
 
 def read_worker(options: Sequence[str]) -> CeleryWorker:

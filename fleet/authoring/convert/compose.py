@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fleet.authoring.convert.celery_options import REFERENCE
 from fleet.authoring.convert.draft import Draft, Program
 from fleet.authoring.convert.programs import add_program
 from fleet.authoring.convert.yaml_lines import Document, documents, shown, text_of
@@ -184,7 +185,9 @@ class _Service:
             self._note("restart", f"restart {restart}: left out; fleet starts a replica again whenever it ends")
         return fields
 
-    def _count(self, said: Any) -> int:
+    def _count(self, said: Any) -> int | str:
+        if REFERENCE.fullmatch(reference := _interpolated(text_of(said))):
+            return reference
         if isinstance(said, int) or text_of(said).isdigit():
             return min(int(said), 10_000)
         self._note("deploy", f"replicas {shown(said)}: not a number; write it by hand", "replicas")

@@ -248,7 +248,7 @@ def _autoscale(draft: Draft, group: DraftGroup, bounds: tuple[Any, Any], line: i
     low, high = (int(bound) if isinstance(bound, int) else 1 for bound in bounds)
     pool = group.fields.get("pool")
     slots = pool.get("concurrency") if isinstance(pool, dict) else 1 if pool == "solo" else None
-    if group.is_celery and slots is None:
+    if group.is_celery and not isinstance(slots, int):
         text = f"{low} to {high} replicas: left out; give the worker -c, so that slots can be counted"
         draft.note(f"{group.name}: {text}", line)
         return

@@ -139,6 +139,8 @@ def _budget(draft: Draft, found: Settled) -> None:
         if not group.is_celery:
             continue
         slots = pool.get("concurrency") if isinstance(pool, dict) else 1 if pool == "solo" else None
-        if slots is None:
+        replicas = group.fields.get("replicas", 1)
+        if isinstance(slots, int) and isinstance(replicas, int):
+            found.concurrency += slots * replicas
+        else:
             _note(draft, group, f"{name}: its slots are not known: raise spec.concurrency by them")
-        found.concurrency += int(str(slots or 0)) * int(str(group.fields.get("replicas", 1)))

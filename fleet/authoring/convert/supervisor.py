@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from fleet.authoring.convert.celery_options import celery_command
+from fleet.authoring.convert.celery_options import REFERENCE, celery_command
 from fleet.authoring.convert.draft import Draft, Program
 from fleet.authoring.convert.programs import drafted
 from fleet.authoring.convert.wrappers import unwrap
@@ -120,7 +120,10 @@ def _program(
         workdir=values.get("directory") or whole.get("directory", ""),
         user=values.get("user") or whole.get("user", ""),
         umask=values.get("umask") or whole.get("umask", ""),
-        fields={"replicas": count, **_fields(draft, name, values, lines)},
+        fields={
+            "replicas": _count_or_reference(values.get("numprocs", "1"), count),
+            **_fields(draft, name, values, lines),
+        },
     )
     _take_words(draft, program, shlex.split(values["command"]), lines, start)
     group = drafted(draft, program)
@@ -172,10 +175,15 @@ def _whole_number(text: str, default: int = 0) -> int:
     return min(int(text), 10_000) if text.strip().isdigit() else default
 
 
+def _count_or_reference(text: str, count: int) -> int | str:
+    return text.strip() if REFERENCE.fullmatch(text.strip()) else count
+
+
 def _fields(draft: Draft, name: str, values: Mapping[str, str], lines: Mapping[str, int]) -> dict[str, object]:
     fields: dict[str, object] = {}
     for key in ("numprocs", "numprocs_start", "stopwaitsecs", "startsecs", "startretries"):
-        if key in values and not values[key].strip().isdigit():
+        is_count = key == "numprocs" and REFERENCE.fullmatch(values.get(key, "").strip())
+        if key in values and not is_count and not values[key].strip().isdigit():
             draft.note(f"{name}: {key}={values[key]}: not a number; write it by hand", lines[key])
     if (wait := values.get("stopwaitsecs", "")).isdigit():
         fields["drain"] = {"timeout": span(int(wait))}

@@ -1,6 +1,7 @@
 """``${env:NAME}`` and ``${env:NAME:-default}`` in values; nothing else is a template.
 
-What is put in stays text and is never read as YAML again. ``$${env:NAME}`` stands for the characters themselves.
+What is put in stays text and is never read as YAML again; where a field is a number, a value that is one reference and
+gives a number is taken as it. ``$${env:NAME}`` stands for the characters themselves.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def _text(node: Node, environ: Mapping[str, str], findings: Findings, path: Path
     result = _REFERENCE.sub(lambda match: _value(match, environ, wrong), text)
     for message, hint in wrong:
         findings.add(node.place, path, message, hint)
-    return replace(node, value=result, broken=bool(wrong))
+    whole = _REFERENCE.fullmatch(text)
+    return replace(node, value=result, broken=bool(wrong), from_env=whole is not None and not whole["escaped"])
 
 
 def _value(match: re.Match[str], environ: Mapping[str, str], wrong: list[tuple[str, str]]) -> str:

@@ -18,13 +18,17 @@ from fleet.core.text.suggest import bare, closest, did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One thing wrong with the shape. ``meant``: the path that was probably meant, when a key is unknown."""
+    """One thing wrong with the shape.
+
+    meant: the path that was probably meant, when a key is unknown.  wants_number: a number was expected.
+    """
 
     path: Path
     message: str
     hint: str = ""
     meant: Path | None = None
     is_missing: bool = False
+    wants_number: bool = False
 
 
 def validate(document: Mapping[str, Any]) -> tuple[Manifest | None, list[Complaint]]:
@@ -55,7 +59,7 @@ def _complaint(error: Mapping[str, Any]) -> Complaint:
     if is_key:
         return _bad_name(path, str(value), context)
     message, hint = SENTENCES.get(kind, other)(InvalidValue(path, value, {**context, "msg": error["msg"]}))
-    return Complaint(path, message, hint)
+    return Complaint(path, message, hint, wants_number=kind in {"int_type", "float_type"})
 
 
 def _path(location: tuple[str | int, ...]) -> tuple[Path, bool]:

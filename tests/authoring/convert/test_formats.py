@@ -355,6 +355,15 @@ def test_an_app_may_be_named_like_a_verb(app: str) -> None:
     assert groups["b"]["command"] == ["celery", "-A", app, "beat"]
 
 
+def test_numbers_of_the_surroundings_stay_references() -> None:
+    groups, _, _ = imported("procfile", "w: celery -A shop worker -c ${PORT:-4}\n")
+    assert groups["w"]["pool"] == {"concurrency": 80}
+    groups, _, _ = imported("supervisor", "[program:x]\ncommand=serve\nnumprocs=%(ENV_PORT)s\n")
+    assert groups["x"]["replicas"] == 80
+    groups, _, _ = imported("compose", "services:\n  x: {build: ., command: serve, scale: '${N:-3}'}\n")
+    assert groups["x"]["replicas"] == 3
+
+
 # beat, folder, interpreter, broker
 
 

@@ -183,6 +183,26 @@ def test_environment_is_put_into_values() -> None:
     assert groups(parsed)["a"]["env"] == {"X": "a-1-none", "Y": "filled"}
 
 
+@pytest.mark.parametrize("text", ["'${env:N}'", "'${env:NONE:-3}'", '"${env:N}"'])
+def test_a_number_may_come_from_the_environment(text: str) -> None:
+    groups_text = f"a: {{replicas: {text}, pool: {{type: threads, concurrency: {text}}}, env: {{N: {text}}}}}"
+    parsed = read(fleet(groups_text), environ={"N": "3"})
+    group = parsed.manifest.spec.groups["a"]
+    assert (group.replicas, group.pool and group.pool.concurrency, group.env) == (3, 3, {"N": "3"})
+    assert parsed.document["spec"]["groups"]["a"]["replicas"] == 3
+
+
+@pytest.mark.parametrize("value", ["", "three", "012", "1e", "3 ", "true", "0x3"])
+def test_text_that_is_no_number_is_refused_where_a_number_is_meant(value: str) -> None:
+    assert problems(fleet("a: {replicas: '${env:N}'}"), environ={"N": value})
+
+
+def test_only_a_reference_may_stand_for_a_number() -> None:
+    assert problems(fleet("a: {replicas: '3'}"))
+    assert problems(fleet("a: {replicas: '1${env:N}'}"), environ={"N": "3"})
+    assert problems(fleet("a: {replicas: '${env:N}'}"), environ={"N": "-1"})
+
+
 @pytest.mark.parametrize("value", ["yes", "12", "{a: b}", "a: b # c", "- x", "${env:B}", '"', "\n", "%(x)s", "$HOME"])
 def test_what_is_put_in_is_never_read_as_yaml_or_as_a_reference(value: str) -> None:
     parsed = read(fleet("a: {replicas: 1, env: {X: '${env:A}'}}"), environ={"A": value})
