@@ -47,6 +47,10 @@ def _value(match: re.Match[str], environ: Mapping[str, str], wrong: list[tuple[s
     if match["escaped"]:
         return match[0][1:]
     body = _BODY.fullmatch(match["body"])
+    if body is not None and "${" in (body["text"] or ""):
+        hint = "give a plain default, or set the variable for the fleet command"
+        wrong.append((f"a reference inside a reference: {shown(match[0])}", hint))
+        return ""
     if body is None or match["end"] is None:
         hint = "write ${env:NAME} or ${env:NAME:-default}; for the characters themselves $${env:"
         wrong.append((f"not a reference to the environment: {shown(match[0])}", hint))

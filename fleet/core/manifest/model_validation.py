@@ -75,7 +75,7 @@ def _unknown_field(path: Path) -> Complaint:
     key, place = str(path[-1]), model_at(path[:-1])
     known = aliases(place) if place else []
     near = closest(key, known)
-    hint = ("" if near else _elsewhere(key, path, place)) or did_you_mean(key, known)
+    hint = _FOREIGN_WORDS.get(key, "") or ("" if near else _elsewhere(key, path, place)) or did_you_mean(key, known)
     return Complaint(path, f"unknown field {shown(key)}", hint, meant=(*path[:-1], near) if near else None)
 
 
@@ -91,7 +91,7 @@ def _elsewhere(key: str, path: Path, place: type[BaseModel] | None) -> str:
         above = model_at(path[:length])
         if above and (field := _same_word(key, above)):
             return f"it belongs further out: {path_text((*path[:length], field))}"
-    return _FOREIGN_WORDS.get(key, "")
+    return ""
 
 
 def _same_word(key: str, model: type[BaseModel]) -> str:
@@ -107,6 +107,11 @@ _FOREIGN_WORDS = {
     "environment": "fleet says env",
     "directory": "fleet says spec.release.workdir",
     "cwd": "fleet says spec.release.workdir",
+    "working_dir": "fleet says spec.release.workdir",
+    "scale": "fleet says replicas, or autoscale for a group that the controller moves",
+    "beat": "beat is a group of its own: `command: [celery, -A, APP, beat]` with `rollout: {strategy: recreate}`",
+    "autostart": "`paused: true` holds a group",
+    "env_file": "fleet says envFrom: [{file: .env}]",
     "image": "containers are made by the Kubernetes target",
     "autorestart": "fleet restarts what crashes; see restart",
     "stopwaitsecs": "fleet says drain.timeout",

@@ -197,6 +197,22 @@ def test_text_that_is_no_number_is_refused_where_a_number_is_meant(value: str) -
     assert problems(fleet("a: {replicas: '${env:N}'}"), environ={"N": value})
 
 
+def test_a_reference_inside_a_reference_is_refused() -> None:
+    assert "a reference inside a reference" in said(fleet("a: {replicas: 1, env: {X: '${env:A:-${env:B:-z}}'}}"))
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        ("a: {replicas: ${env:N}}", 'inside braces a reference needs quotes: "${env:N}"'),
+        ("a: {command: [serve, ${env:N}], replicas: 1}", "inside braces a reference needs quotes"),
+        ("a:\n\t  replicas: 1", "the line is indented with a tab: write spaces"),
+    ],
+)
+def test_what_the_yaml_parser_does_not_name_is_named(body: str, hint: str) -> None:
+    assert hint in said(fleet(body))
+
+
 def test_only_a_reference_may_stand_for_a_number() -> None:
     assert problems(fleet("a: {replicas: '3'}"))
     assert problems(fleet("a: {replicas: '1${env:N}'}"), environ={"N": "3"})
@@ -319,6 +335,10 @@ spec:
         ("a: {replicas: 1, maxMemoryPerChild: 1Gi}", "it belongs under pool: pool.maxMemoryPerChild"),
         ("a: {replicas: 1, pool: {type: solo, queues: [x]}}", "it belongs further out: spec.groups.a.queues"),
         ("a: {numprocs: 4}", "fleet says replicas"),
+        ("a: {scale: 4}", "fleet says replicas, or autoscale"),
+        ("a: {beat: true}", "beat is a group of its own"),
+        ("a: {autostart: false}", "`paused: true` holds a group"),
+        ("a: {env_file: .env}", "fleet says envFrom"),
         ("a: {replicas: '4'}", "write 4 without quotes"),
         ("a: {replicas: 1, task: {rateLimits: {t: 0/s}}}", "write it like 10/s, 100/m or 5/h"),
         ("a: {replicas: 1, task: {rateLimits: {'a b': 1/s}}}", "use no spaces, at most 200 characters"),
