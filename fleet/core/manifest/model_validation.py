@@ -108,6 +108,7 @@ _FOREIGN_WORDS = {
     "directory": "fleet says spec.release.workdir",
     "cwd": "fleet says spec.release.workdir",
     "working_dir": "fleet says spec.release.workdir",
+    "workdir": "fleet says spec.release.workdir",
     "scale": "fleet says replicas, or autoscale for a group that the controller moves",
     "beat": "beat is a group of its own: `command: [celery, -A, APP, beat]` with `rollout: {strategy: recreate}`",
     "autostart": "`paused: true` holds a group",
