@@ -26,6 +26,7 @@ from typing import NoReturn
 
 from fleet.core.spec import PARKED_EXIT, WorkerSpec
 from fleet.replica import record as records
+from fleet.replica import shell
 from fleet.replica.command import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
 from fleet.replica.crash_history import History, Life, pause_seconds, read_history, write_history
 from fleet.replica.launch_document import LaunchDocument
@@ -80,6 +81,9 @@ def run_program(document: LaunchDocument, argv: tuple[str, ...], environ: Mappin
     program = _find(argv[0], environ, document.spec)
     settle(document)
     announce(document)
+    if document.spec.kind == "command" and shell.is_shell(argv):
+        argv = shell.kept_argv(program, argv, grace_seconds=document.spec.drain_timeout_seconds)
+        program = argv[0]
     _exec(program, argv, environ)
 
 

@@ -17,12 +17,14 @@ from typing import Any
 from fleet._version import __version__
 from fleet.broker import embedded
 from fleet.core.desired import Desired
+from fleet.core.expand.env_from import BUNDLE
+from fleet.core.expand.env_from import is_used as env_from_is_used
 from fleet.core.expand.expand import expand
 from fleet.core.expand.facts import NO_OVERRIDES, AppFacts, Facts, Overrides
 from fleet.core.expand.specs import kind_of, secrets_of
 from fleet.core.manifest.models import Group, Manifest
 from fleet.errors import FleetError, Refused
-from fleet.inputs import machine, secrets
+from fleet.inputs import env_from, machine, secrets
 from fleet.inputs.code import code_of
 from fleet.inputs.git import commit_of
 from fleet.inputs.manifest import LoadedManifest
@@ -110,19 +112,32 @@ def secret_values(loaded: LoadedManifest, *, given: Mapping[str, str] = MappingP
 
     Raises SecretError.
     """
-    names = [name for name in secrets_of(loaded.manifest) if name not in given]
-    declared = loaded.manifest.spec.secrets
-    return dict(given) | secrets.resolve(declared, folder=Path(loaded.origin.base), environ=os.environ, only=names)
+    names = [name for name in secrets_of(loaded.manifest) if name not in {*given, BUNDLE}]
+    declared, folder = loaded.manifest.spec.secrets, Path(loaded.origin.base)
+    values = dict(given) | secrets.resolve(declared, folder=folder, environ=os.environ, only=names)
+    return values | _taken(loaded, bundle=given.get(BUNDLE))
+
+
+def _taken(loaded: LoadedManifest, *, bundle: str | None = None) -> dict[str, str]:
+    """What ``envFrom`` of the groups takes, by key."""
+    if not env_from_is_used(loaded.manifest):
+        return {}
+    folder = Path(loaded.origin.base)
+    return env_from.values_of(loaded.manifest, folder=folder, environ=os.environ, bundle=bundle)
 
 
 def applied_secrets(loaded: LoadedManifest, marks: Mapping[str, str], *, key: bytes) -> dict[str, str]:
     """Of the secrets with these fingerprints, by name, those whose source still gives the very value."""
     found = {}
+    taken: dict[str, str] = {}
+    with contextlib.suppress(SecretError):
+        taken = _taken(loaded)
+    declared, folder = loaded.manifest.spec.secrets, Path(loaded.origin.base)
     for name, mark in marks.items():
         with contextlib.suppress(SecretError):
-            declared, folder = loaded.manifest.spec.secrets, Path(loaded.origin.base)
-            value = secrets.resolve(declared, folder=folder, environ=os.environ, only=[name])[name]
-            if secrets.fingerprint(value, key=key) == mark:
+            only = [name] if name in declared else []
+            value = (taken | secrets.resolve(declared, folder=folder, environ=os.environ, only=only)).get(name)
+            if value is not None and secrets.fingerprint(value, key=key) == mark:
                 found[name] = value
     return found
 

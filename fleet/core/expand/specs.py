@@ -12,6 +12,7 @@ from fleet.core.desired import (
     Price,
     RolloutPolicy,
 )
+from fleet.core.expand import env_from
 from fleet.core.expand.facts import AppFacts, Facts
 from fleet.core.manifest import models as text
 from fleet.core.manifest.checks.pools import pool_refusals
@@ -175,11 +176,13 @@ def secret_variable(secret: str) -> str:
 
 
 def secrets_of(manifest: text.Manifest) -> tuple[str, ...]:
-    """Every secret that a group or the broker's URL uses, sorted."""
+    """Every secret that a group or the broker's URL uses, sorted; one name stands for all that ``envFrom`` takes."""
     names = {secret for group in manifest.spec.groups.values() for secret in (group.secret_env or {}).values()}
     broker = manifest.spec.broker
     if isinstance(broker, text.Broker) and isinstance(broker.url, text.SecretRef):
         names.add(broker.url.secret)
+    if env_from.is_used(manifest):
+        names.add(env_from.BUNDLE)
     return tuple(sorted(names))
 
 
@@ -244,7 +247,7 @@ def _broker(said: text.Broker | str | None, facts: Facts) -> BrokerSpec:
 
 
 def _secret_env(group: text.Group, facts: Facts) -> tuple[tuple[str, str, str], ...]:
-    named = sorted((group.secret_env or {}).items())
+    named = sorted({**env_from.keys_of(group, facts.secrets), **(group.secret_env or {})}.items())
     return tuple((variable, secret, facts.secrets.get(secret, "")) for variable, secret in named)
 
 

@@ -18,13 +18,17 @@ from fleet.core.text.suggest import bare, closest, did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One thing wrong with the shape. ``meant``: the path that was probably meant, when a key is unknown."""
+    """One thing wrong with the shape.
+
+    meant: the path that was probably meant, when a key is unknown.  wants_number: a number was expected.
+    """
 
     path: Path
     message: str
     hint: str = ""
     meant: Path | None = None
     is_missing: bool = False
+    wants_number: bool = False
 
 
 def validate(document: Mapping[str, Any]) -> tuple[Manifest | None, list[Complaint]]:
@@ -55,7 +59,7 @@ def _complaint(error: Mapping[str, Any]) -> Complaint:
     if is_key:
         return _bad_name(path, str(value), context)
     message, hint = SENTENCES.get(kind, other)(InvalidValue(path, value, {**context, "msg": error["msg"]}))
-    return Complaint(path, message, hint)
+    return Complaint(path, message, hint, wants_number=kind in {"int_type", "float_type"})
 
 
 def _path(location: tuple[str | int, ...]) -> tuple[Path, bool]:
@@ -71,7 +75,7 @@ def _unknown_field(path: Path) -> Complaint:
     key, place = str(path[-1]), model_at(path[:-1])
     known = aliases(place) if place else []
     near = closest(key, known)
-    hint = ("" if near else _elsewhere(key, path, place)) or did_you_mean(key, known)
+    hint = _FOREIGN_WORDS.get(key, "") or ("" if near else _elsewhere(key, path, place)) or did_you_mean(key, known)
     return Complaint(path, f"unknown field {shown(key)}", hint, meant=(*path[:-1], near) if near else None)
 
 
@@ -87,7 +91,7 @@ def _elsewhere(key: str, path: Path, place: type[BaseModel] | None) -> str:
         above = model_at(path[:length])
         if above and (field := _same_word(key, above)):
             return f"it belongs further out: {path_text((*path[:length], field))}"
-    return _FOREIGN_WORDS.get(key, "")
+    return ""
 
 
 def _same_word(key: str, model: type[BaseModel]) -> str:
@@ -103,6 +107,12 @@ _FOREIGN_WORDS = {
     "environment": "fleet says env",
     "directory": "fleet says spec.release.workdir",
     "cwd": "fleet says spec.release.workdir",
+    "working_dir": "fleet says spec.release.workdir",
+    "workdir": "fleet says spec.release.workdir",
+    "scale": "fleet says replicas, or autoscale for a group that the controller moves",
+    "beat": "beat is a group of its own: `command: [celery, -A, APP, beat]` with `rollout: {strategy: recreate}`",
+    "autostart": "`paused: true` holds a group",
+    "env_file": "fleet says envFrom: [{file: .env}]",
     "image": "fleet says spec.kubernetes.image",
     "autorestart": "fleet restarts what crashes; see restart",
     "stopwaitsecs": "fleet says drain.timeout",

@@ -258,6 +258,18 @@ class Requirement(Model):
     condition: Literal["ready"] = Field(default="ready", description="all its replicas are ready")
 
 
+class EnvSource(Model):
+    """Variables from one place: exactly one of `file` and `inherit`. Plans show their names only."""
+
+    file: FilePath | None = Field(
+        default=None, description="dotenv file (`NAME=value` lines), relative to the manifest; read by plan and apply"
+    )
+    inherit: Annotated[list[EnvName], Field(min_length=1)] | None = Field(
+        default=None, description="variables of the `fleet` command by name, such as `[PORT, DATABASE_URL]`"
+    )
+    optional: bool = Field(default=False, description="a file or variable that is missing is no error")
+
+
 class GroupFields(Model):
     """Fields of a group that `spec.defaults` may hold as well. A field that is left out takes its default."""
 
@@ -282,6 +294,10 @@ class GroupFields(Model):
         description="queues to consume, as a list or as a map with options; default: the app's default queue",
     )
     env: dict[EnvName, EnvValue] | None = Field(default=None, description="environment variables; numbers go in quotes")
+    env_from: list[EnvSource] | None = Field(
+        default=None,
+        description="environment variables from files and from the surroundings; a later one wins, `env` over all",
+    )
     secret_env: dict[EnvName, Name] | None = Field(
         default=None, description="environment variables from declared secrets"
     )
@@ -291,6 +307,8 @@ class GroupFields(Model):
     rollout: Rollout | None = Field(default=None, description="how replicas are replaced")
     health: Health | None = Field(default=None, description="when a replica counts as ready")
     logging: Logging | None = Field(default=None, description="what a worker writes to its log")
+    user: str | None = Field(default=None, description="account that runs the replicas")
+    group: str | None = Field(default=None, description="group of the account")
     per_slot: Price | None = Field(default=None, description="what one slot costs, for the budgets")
     per_replica: Price | None = Field(default=None, description="what one replica costs, for the budgets")
     paused: bool | None = Field(default=None, description="hold the group at zero replicas")
@@ -428,6 +446,8 @@ class Spec(Model):
         default=None, description="Celery app or `fleet.Tasks` registry of all groups, `module:attribute`"
     )
     release: Release = Field(default=Release(), description="the code that workers run")
+    user: str | None = Field(default=None, description="account that runs the replicas of all groups")
+    group: str | None = Field(default=None, description="group of that account")
     broker: (
         Annotated[
             Annotated[Literal["embedded"], Tag("word")] | Annotated[Broker, Tag("map")], Discriminator(word_or_map)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.core.manifest import merge, model_validation
@@ -16,6 +16,7 @@ from fleet.core.manifest.interpolate import interpolate
 from fleet.core.manifest.models import API_VERSION, KIND, Defaults, Manifest
 from fleet.core.manifest.tree import Findings, Node, Path, Position, Source, path_text, plain
 from fleet.core.manifest.yaml_reader import load
+from fleet.core.manifest.yaml_scalars import resolve
 from fleet.core.text.suggest import kind_of
 from fleet.errors import ManifestError, Problem
 
@@ -112,6 +113,7 @@ def _finish(tree: Node, findings: Findings) -> Parsed:
     for path, node in removed:
         if complaint := model_validation.unknown_key(path):
             findings.add(node.place, path, complaint.message, complaint.hint)
+    tree = _with_numbers(tree)
     manifest = _shaped(tree, findings, broken)
     if manifest is not None:
         fleet.check(manifest, tree, findings, broken)
@@ -128,6 +130,34 @@ def _broken_paths(node: Node, path: Path = ()) -> set[Path]:
     if node.broken:
         return {path}
     return {found for key, child in node.children() for found in _broken_paths(child, (*path, key))}
+
+
+def _with_numbers(tree: Node) -> Node:
+    """The tree with text from the environment as numbers, where fields are numbers and the text is one."""
+    if not _holds_environment(tree):
+        return tree
+    _, complaints = model_validation.validate(plain(tree))
+    for path in {complaint.path for complaint in complaints if complaint.wants_number}:
+        node = tree.get(*path)
+        if node is not None and node.from_env and isinstance(node.value, str):
+            value, trap, _ = resolve(node.value)
+            if isinstance(value, int | float) and not isinstance(value, bool) and not trap:
+                tree = _replaced(tree, path, replace(node, value=value))
+    return tree
+
+
+def _holds_environment(node: Node) -> bool:
+    return node.from_env or any(_holds_environment(child) for _, child in node.children())
+
+
+def _replaced(tree: Node, path: Path, node: Node) -> Node:
+    """The tree with another node at a path that exists."""
+    if not path:
+        return node
+    below = {key: _replaced(child, path[1:], node) if key == path[0] else child for key, child in tree.children()}
+    if isinstance(tree.value, list):
+        return replace(tree, value=list(below.values()))
+    return replace(tree, value={str(key): child for key, child in below.items()})
 
 
 # shape: what is wrong is reported, then left out, so that the rest can be checked too

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fleet.core.expand import env_from
 from fleet.core.spec import WorkerSpec
 from fleet.core.text.format import duration, listed, quoted, size
 
@@ -101,12 +102,16 @@ def _secret_env(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
     after = {name: (secret, mark) for name, secret, mark in new.secret_env}
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
-            yield f"secretEnv.{name}: {_secret(before.get(name), after.get(name))}"
+            sources = {pair[0] for pair in (before.get(name), after.get(name)) if pair}
+            field = "secretEnv" if not any(map(env_from.is_key, sources)) else "envFrom"
+            yield f"{field}.{name}: {_secret(before.get(name), after.get(name))}"
 
 
 def _secret(before: tuple[str, str] | None, after: tuple[str, str] | None) -> str:
     if before is None or after is None:
         return "added" if before is None else "removed"
+    if env_from.is_key(after[0]) and before[0] == after[0]:
+        return "changed"
     return f"secret '{before[0]}' changed" if before[0] == after[0] else f"secret '{before[0]}' -> '{after[0]}'"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from fleet.core.manifest.checks.context import CheckContext
@@ -146,6 +147,30 @@ def _environment(context: CheckContext, path: Path, group: Group) -> None:
             context.problem_once((*path, "env", name), message, "put it in a file and give its path")
 
 
+def _env_from(context: CheckContext, path: Path, group: Group) -> None:
+    for index, source in enumerate(group.env_from or []):
+        where: Path = (*path, "envFrom", index)
+        if (source.file is None) == (source.inherit is None):
+            message = "file and inherit exclude each other" if source.file else "neither file nor inherit is given"
+            context.problem_once(where, message, "write `- {file: .env}` or `- {inherit: [PORT]}`, one each")
+        for name in source.inherit or []:
+            if name.startswith(RESERVED_ENV_PREFIX):
+                message = f"names beginning with {RESERVED_ENV_PREFIX} are reserved"
+                context.problem_once((*where, "inherit"), message, "leave it out; fleet sets these for its workers")
+
+
+def _shell_references(context: CheckContext, path: Path, group: Group) -> None:
+    """``$X`` in a value stays as it is: nothing but a shell replaces it."""
+    for name, value in sorted((group.env or {}).items()):
+        if match := _SHELL_REFERENCE.search(value):
+            hint = f"write ${{env:{match[1] or match[2]}}} for the variable of the fleet command"
+            message = f"{match[0]} stays as it is: no shell reads this value"
+            context.warn((*path, "env", name), message, hint)
+
+
+_SHELL_REFERENCE = re.compile(r"\$(?:([A-Z_][A-Z0-9_]*)\b|\{([A-Za-z_][A-Za-z0-9_]*)(?::?[-+?][^}]*)?\})")
+
+
 def _policies(context: CheckContext, path: Path, group: Group) -> None:
     rollout, backoff = group.rollout, group.restart.backoff if group.restart else None
     if rollout and rollout.strategy == "recreate":
@@ -180,5 +205,7 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_celery, ("worker", "pool")),
     (_limits, ("task", "drain")),
     (_environment, ()),
+    (_env_from, ()),
+    (_shell_references, ()),
     (_policies, ("rollout", "restart", "health")),
 )
