@@ -90,7 +90,9 @@ def test_a_pod_reads_the_spec_that_its_digest_is_of(document: dict[str, Any]) ->
     assert len(deployments) == len(document["spec"]["groups"])
     for one in deployments:
         template = one["spec"]["template"]
-        spec = WorkerSpec.from_json(json.loads(specs[f"{one['metadata']['name']}-spec"]))
+        mounted = template["spec"]["volumes"][0]["configMap"]["name"]
+        spec = WorkerSpec.from_json(json.loads(specs[mounted]))
+        assert mounted == f"{one['metadata']['name']}-{digest(spec)}"
         assert template["metadata"]["annotations"]["workerfleet.dev/digest"] == digest(spec)
         assert template["spec"]["terminationGracePeriodSeconds"] > spec.drain_timeout_seconds
         assert one["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
@@ -120,14 +122,15 @@ def test_what_keda_scales_has_no_replicas_and_everything_else_has(document: dict
 @given(manifests())
 def test_slots_of_all_pods_stay_within_what_their_group_may_have(document: dict[str, Any]) -> None:
     given = rendered(document)
-    specs = {one["metadata"]["name"]: json.loads(one["data"]["spec.json"]) for one in of_kind("ConfigMap", given)}
+    specs = [json.loads(one["data"]["spec.json"]) for one in of_kind("ConfigMap", given)]
+    slots_of = {spec["group"]: spec["pool"].get("concurrency", 1) for spec in specs}
     most = {one["metadata"]["name"]: one["spec"].get("replicas") for one in of_kind("Deployment", given)}
     most |= {one["metadata"]["name"]: one["spec"]["maxReplicaCount"] for one in of_kind("ScaledObject", given)}
     for name, group in document["spec"]["groups"].items():
         whole = f"{document['metadata']['name']}-{name}"
         for field in ("share", "autoscale"):
             if field in group:
-                slots = specs[f"{whole}-spec"]["pool"].get("concurrency", 1)
+                slots = slots_of[name]
                 least = -(-group[field]["min"] // slots)
                 assert most[whole] * slots <= max(group[field]["max"], least * slots)
 

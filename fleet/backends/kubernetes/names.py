@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fleet.core.manifest.kubernetes_models import Kubernetes
+from fleet.core.spec import WorkerSpec, digest
 
 DIGEST = "workerfleet.dev/digest"
 """Annotation of a pod: the digest of what its worker must be; another one replaces the pod."""
@@ -13,9 +14,10 @@ def object_name(fleet: str, group: str) -> str:
     return f"{fleet}-{group}"
 
 
-def spec_name(fleet: str, group: str) -> str:
-    """The ConfigMap that a group's pods read their spec from."""
-    return f"{object_name(fleet, group)}-spec"
+def spec_name(spec: WorkerSpec) -> str:
+    """The ConfigMap that pods read their spec from. It changes in place with what a running worker can apply; anything
+    else makes another one, so that an old pod that starts again is still an old one."""
+    return f"{object_name(spec.fleet, spec.group)}-{digest(spec)}"
 
 
 def labels_of(fleet: str, group: str = "") -> dict[str, str]:

@@ -118,7 +118,7 @@ def _group(manifest: Manifest, pods: _Pods, least: Mapping[str, int], together: 
         return _head(api, kind, name, fleet, cluster=pods.cluster, group=group.name)
 
     document = json.dumps(given_fields(pods.spec), indent=1, sort_keys=True) + "\n"
-    yield {**head("v1", "ConfigMap", spec_name(fleet, group.name)), "data": {SPEC_FILE: document}}
+    yield {**head("v1", "ConfigMap", spec_name(pods.spec)), "data": {SPEC_FILE: document}}
     deployment = {**head("apps/v1", "Deployment", pods.name), "spec": _deployment(pods)}
     yield _patched(deployment, pods)
     if (pods.moves or group.replicas > 1) and group.rollout.strategy == "rolling":
@@ -181,7 +181,7 @@ def _pod(pods: _Pods) -> Object:
         "terminationGracePeriodSeconds": math.ceil(pods.spec.drain_timeout_seconds) + GRACE_BEYOND_DRAIN_SECONDS,
         "containers": [_container(pods)],
         "volumes": [
-            {"name": "spec", "configMap": {"name": spec_name(pods.fleet, pods.group.name)}},
+            {"name": "spec", "configMap": {"name": spec_name(pods.spec)}},
             {"name": "state", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
         ],
     }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -114,19 +115,20 @@ def test_a_patch_is_merged_and_stays_what_kubernetes_takes() -> None:
     deployment = next(one for one in made["group-a.yaml"] if one["kind"] == "Deployment")
     assert deployment["spec"]["template"]["spec"]["hostNetwork"] is True
     assert deployment["spec"]["replicas"] == 1
+    kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
 
 
 def test_a_live_change_keeps_the_pods_and_a_lasting_one_replaces_them() -> None:
-    def annotation(group: str) -> tuple[str, str]:
+    def rendered(group: str) -> tuple[str, str]:
         text = fleet(f"a: {{{group}}}").replace("  broker: embedded\n", CLUSTER + BROKER)
         made = objects.files(from_document(yaml.safe_load(text), name="given").manifest)["group-a.yaml"]
         deployment = next(one for one in made if one["kind"] == "Deployment")
         spec = next(one for one in made if one["kind"] == "ConfigMap")["data"]["spec.json"]
         return str(deployment["spec"]["template"]), spec
 
-    base = annotation("pool: {type: threads, concurrency: 2}, replicas: 1, queues: [q]")
-    live = annotation("pool: {type: threads, concurrency: 3}, replicas: 1, queues: [q, r]")
-    lasting = annotation("pool: {type: threads, concurrency: 2}, replicas: 1, queues: [q], env: {A: b}")
+    base = rendered("pool: {type: threads, concurrency: 2}, replicas: 1, queues: [q]")
+    live = rendered("pool: {type: threads, concurrency: 3}, replicas: 1, queues: [q, r]")
+    lasting = rendered("pool: {type: threads, concurrency: 2}, replicas: 1, queues: [q], env: {A: b}")
     assert base[0] == live[0]
     assert base[1] != live[1]
     assert base[0] != lasting[0]
