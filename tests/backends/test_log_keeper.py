@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.backends.supervisor.log_keeper import LEAST_SECONDS, LOOK_SECONDS, LogKeeper
+from fleet.backends.supervisor.log_keeper import CALM_SECONDS, LEAST_SECONDS, LOOK_SECONDS, LogKeeper
 from fleet.replica.log_rotation import every_part
 from tests.conftest import eventually
 
@@ -65,12 +65,22 @@ def test_a_flood_is_dropped_with_a_word_at_both_ends(writer: Writer) -> None:
     for _ in range(5):
         writer.write(FLOOD)
         assert writer.kept_bytes() <= 2 * LIMIT + KIB
-    writer.write(1 * KIB)
+    writer.write(1 * KIB, seconds=CALM_SECONDS)
 
     text = writer.log.read_text()
-    assert "fleet.logs thumbs.0: flood: over after 5.0 s; 45 MiB were dropped" in text
+    assert "fleet.logs thumbs.0: flood: over after 4.0 s; 45 MiB were dropped" in text
     first = every_part(writer.log)[-2].read_text()
     assert first.endswith("x\n"), "the beginning of the flood is kept"
+
+
+def test_a_flood_that_stops_for_a_moment_is_one_flood(writer: Writer) -> None:
+    for _ in range(6):
+        writer.write(FLOOD)
+        writer.write(0, seconds=CALM_SECONDS / 2)
+
+    assert len(every_part(writer.log)) == 2, "what was there before the flood is not pushed out"
+    assert "over after" not in writer.log.read_text()
+    assert "flood: it is written faster" in writer.log.read_text()
 
 
 def test_the_word_that_a_flood_began_stands_in_the_log_while_it_lasts(writer: Writer) -> None:

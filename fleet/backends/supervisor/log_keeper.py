@@ -24,16 +24,22 @@ LOOK_SECONDS = 0.25
 LEAST_SECONDS = 0.01
 FLOOD_BYTES_PER_SECOND = 8 << 20
 """Above this a log is a flood. At this speed all that is kept of it would be gone within five seconds."""
+CALM_SECONDS = 5.0
+"""A flood is over after so long below that speed: a writer that waits for a processor for a moment is not calm."""
 _PR_SET_PDEATHSIG = 1
 
 
 @dataclass(slots=True)
 class _Log:
-    """One log between two looks. flood_began_at: 0 while it is calm.  dropped: bytes of the flood that nobody kept."""
+    """One log between two looks. flood_began_at: 0 while it is calm.  dropped: bytes of the flood that nobody kept.
+
+    flooded_at: when it was last above the speed of a flood.
+    """
 
     size: int = 0
     speed: float = 0.0
     flood_began_at: float = 0.0
+    flooded_at: float = 0.0
     dropped: int = 0
 
 
@@ -69,12 +75,15 @@ class LogKeeper:
         size = path.stat().st_size
         grown = size - log.size if size >= log.size else size
         log.speed = grown / elapsed
+        is_fast = log.speed > FLOOD_BYTES_PER_SECOND
+        if is_fast:
+            log.flooded_at = now
         if size > self.limit_bytes:
-            if log.speed > FLOOD_BYTES_PER_SECOND:
+            if is_fast or log.flood_began_at:
                 self._stop_flood(path, log, now)
             else:
                 log_rotation.cut(path, limit_bytes=2 * self.limit_bytes)  # all of it, as calm as it is
-        if log.flood_began_at and log.speed <= FLOOD_BYTES_PER_SECOND:
+        if log.flood_began_at and now - log.flooded_at >= CALM_SECONDS:
             self._end_flood(path, log, now)
         log.size = _size(path)
 
@@ -83,12 +92,12 @@ class LogKeeper:
         if not log.flood_began_at:
             log.flood_began_at = now
             log.dropped += log_rotation.cut(path, limit_bytes=self.limit_bytes)
-            _say(path, now, "flood: it is written faster than it can be kept; what follows is dropped until it is calm")
         else:
             log.dropped += log_rotation.empty(path)
+        _say(path, now, "flood: it is written faster than it can be kept; what follows is dropped until it is calm")
 
     def _end_flood(self, path: Path, log: _Log, now: float) -> None:
-        seconds = now - log.flood_began_at
+        seconds = log.flooded_at - log.flood_began_at
         _say(path, now, f"flood: over after {seconds:.1f} s; {log.dropped / (1 << 20):.0f} MiB were dropped")
         log.flood_began_at, log.dropped = 0.0, 0
 
