@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fleet.core.spec import PARKED_EXIT, WorkerSpec
+from fleet.replica import log_rotation
 from fleet.replica import record as records
 from fleet.replica import shell
 from fleet.replica.command import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
@@ -32,8 +33,6 @@ from fleet.replica.crash_history import History, Life, pause_seconds, read_histo
 from fleet.replica.launch_document import LaunchDocument
 
 MISSING_EXIT = 127
-LOG_BYTES = 10 << 20
-LOGS_KEPT = 3
 MOST_DESCRIPTORS = 65_536
 _REFUSAL_PAUSE_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -110,7 +109,7 @@ def _refuse(path: Path, message: str) -> NoReturn:
 
 def say(message: str) -> None:
     """One line in the replica's log."""
-    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    now = time.strftime("%Y-%m-%d %H:%M:%S%z")
     with contextlib.suppress(OSError):
         os.write(2, f"{now} fleet.launch {message}\n".encode(errors="surrogateescape"))
 
@@ -162,7 +161,7 @@ def open_log(path: Path) -> None:
     With a log of its own a replica does not get a broken pipe when supervisord dies.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    rotate(path)
+    log_rotation.move_aside(path)
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     sys.stderr.flush()
@@ -171,22 +170,6 @@ def open_log(path: Path) -> None:
     os.dup2(log, 2)
     highest = max((int(name) for name in os.listdir("/proc/self/fd")), default=2)
     os.closerange(3, highest + 1)
-
-
-def rotate(path: Path, *, limit_bytes: int = LOG_BYTES, kept: int = LOGS_KEPT) -> None:
-    """At a start: a log over 10 MiB becomes ``.1``, older ones move up, three are kept.
-
-    A replica that runs for months is not rotated by this; its log is opened for appending, so ``copytruncate`` works.
-    """
-    try:
-        if path.stat().st_size <= limit_bytes:
-            return
-    except OSError:
-        return
-    for number in range(kept, 0, -1):
-        older = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
-        with contextlib.suppress(OSError):
-            os.replace(older, path.with_name(f"{path.name}.{number}"))
 
 
 def settle(document: LaunchDocument) -> None:

@@ -144,9 +144,14 @@ def _first_failure(error: StepsFailed) -> str:
 def refuse_failed(fleet: LocalFleet, loaded: LoadedManifest, secrets: Mapping[str, str]) -> None:
     """Raise Refused for what failed before and was taken back, unchanged in manifest, paths, secrets and commit.
 
-    A rollout that is paused may be gone on with. ``secrets``: values by name.
+    A rollout that is paused may be gone on with, and so may one of a fleet whose last word is damaged: nobody knows
+    then what was taken back. ``secrets``: values by name.
     """
-    applied, facts = fleet.applied(), fleet.facts_of(loaded, secrets)
+    try:
+        applied = fleet.applied()
+    except Damaged:
+        return  # the change says so, and writes it again
+    facts = fleet.facts_of(loaded, secrets)
     failed = fleet.history.failed_before(loaded.document, origin=loaded.origin, facts=facts)
     if failed is None or applied is None or applied.revision == failed.number:
         return

@@ -59,6 +59,11 @@ class TextLines(logging.Formatter):
     def __init__(self, replica: str) -> None:
         super().__init__(f"%(asctime)s %(levelname)s {replica.replace('%', '%%')}[%(process)d] %(message)s")
 
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        """With its zone, as ``2026-11-28 05:04:00,120+0100``: workers of one fleet may have several."""
+        when = time.localtime(record.created)
+        return f"{time.strftime('%Y-%m-%d %H:%M:%S', when)},{int(record.msecs):03d}{time.strftime('%z', when)}"
+
 
 class JsonLines(logging.Formatter):
     """One JSON object per line; the time in UTC."""

@@ -18,7 +18,6 @@ import pytest
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.core.desired import Replica
 from fleet.core.spec import RestartPolicy, WorkerSpec, digest
-from fleet.launch import LOG_BYTES, rotate
 from fleet.replica import record as records
 from fleet.state.paths import Places
 from tests.backends.worlds import IDLE, PYTHON, spec_of
@@ -305,26 +304,6 @@ def test_a_held_replica_is_still_held_after_its_launcher_wrote_the_record(pad: L
 
     assert pad.record.hold
     assert pad.record.foreign, "nobody but the launcher writes the record of a command"
-
-
-def test_a_big_log_is_rotated_at_a_start(tmp_path: Path) -> None:
-    log = tmp_path / "thumbs.0.log"
-    for number in range(6):
-        with log.open("wb") as file:
-            file.write(b"%d" % number)
-            file.truncate(LOG_BYTES + 1)
-        rotate(log)
-
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"thumbs.0.log.{number}" for number in (1, 2, 3)]
-    assert [(tmp_path / f"thumbs.0.log.{number}").read_bytes()[:1] for number in (1, 2, 3)] == [b"5", b"4", b"3"]
-
-
-def test_a_small_log_is_left_alone(tmp_path: Path) -> None:
-    log = tmp_path / "thumbs.0.log"
-    log.write_text("x")
-    rotate(log)
-
-    assert [path.name for path in tmp_path.iterdir()] == ["thumbs.0.log"]
 
 
 def test_the_launcher_imports_nothing_heavy() -> None:

@@ -75,7 +75,7 @@ class SupervisorBackend:
             up=True,
             replicas={replica.name: replica for replica in sorted(replicas, key=lambda it: (it.group, it.index))},
             strays=table.strays(self.places.specs, supervised=supervised),
-            foreign=tuple(sorted(row.full_name for row in rows if _identity(row) is None)),
+            foreign=tuple(sorted(row.full_name for row in rows if _is_foreign(row))),
         )
 
     def _seen(self, name: str, row: Process, digest: str, table: Table) -> ObservedReplica:
@@ -155,7 +155,7 @@ class SupervisorBackend:
             self._refuse_unanswering_daemon()
             self._daemon.remove_traces()
             return
-        alive = sorted(row.full_name for row in rows if row.state not in STOPPED_STATES)
+        alive = sorted(row.full_name for row in rows if row.state not in STOPPED_STATES and not _keeps_logs(row))
         if alive:
             message = f"supervisord still runs {', '.join(alive[:5])}{' …' if len(alive) > 5 else ''}"
             raise Refused(message, hint="stop these first; what fleet does not own is for its owner to stop")
@@ -306,6 +306,14 @@ class SupervisorBackend:
 
 def _identity(row: Process) -> tuple[str, str] | None:
     return config.parse_process_name(row.group, row.name)
+
+
+def _keeps_logs(row: Process) -> bool:
+    return row.group == config.LOG_KEEPER
+
+
+def _is_foreign(row: Process) -> bool:
+    return _identity(row) is None and not _keeps_logs(row)
 
 
 def _owned(rows: Sequence[Process]) -> dict[str, tuple[Process, str]]:

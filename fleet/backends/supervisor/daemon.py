@@ -101,8 +101,8 @@ class Daemon:
 
     def _text(self, replicas: int) -> bytes:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        root = os.geteuid() == 0
-        return config.daemon_text(self._places, descriptors=_grant(replicas, hard), as_root=root).encode()
+        granted, root = _grant(replicas, hard), os.geteuid() == 0
+        return config.daemon_text(self._places, descriptors=granted, as_root=root, python=self._python).encode()
 
     def _run(self) -> None:
         """Start it; what it prints before it becomes a daemon says why it could not."""

@@ -77,8 +77,9 @@ def _files(fleet: LocalFleet, desired: Desired, secrets: Iterable[str]) -> Mappi
     places, folder = fleet.places, Folder(fleet.places)
     replicas = [one for group in desired.groups.values() for one in assign(group, ()).wanted.values()]
     room = sum(group.replicas + group.rollout.max_surge for group in desired.groups.values())
-    root = os.geteuid() == 0
-    files = {"run/supervisord.conf": config.daemon_text(places, descriptors=config.descriptors(room), as_root=root)}
+    root, descriptors = os.geteuid() == 0, config.descriptors(room)
+    daemon = config.daemon_text(places, descriptors=descriptors, as_root=root, python=sys.executable)
+    files = {"run/supervisord.conf": daemon}
     masked = dict.fromkeys(secrets, MASK)
     for one in replicas:
         program = config.Program(one.name, one.digest, one.spec.drain_timeout_seconds)

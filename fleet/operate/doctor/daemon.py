@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 from collections.abc import Iterator
 from functools import partial
 
@@ -54,7 +55,7 @@ def _stale_traces(examined: Examined) -> Iterator[Finding]:
 
 def socket_path_findings(examined: Examined) -> Iterator[Finding]:
     try:
-        config.daemon_text(examined.places, descriptors=0, as_root=False)
+        config.daemon_text(examined.places, descriptors=0, as_root=False, python=sys.executable)
     except FleetError as error:
         yield Finding("error", "paths", error.message, error.hint)
 
