@@ -25,9 +25,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from fleet.core.spec import PARKED_EXIT, WorkerSpec
-from fleet.replica import log_rotation
+from fleet.replica import log_rotation, shell
 from fleet.replica import record as records
-from fleet.replica import shell
 from fleet.replica.command import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
 from fleet.replica.crash_history import History, Life, pause_seconds, read_history, write_history
 from fleet.replica.launch_document import LaunchDocument
