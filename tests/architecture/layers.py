@@ -12,6 +12,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "broker launch settings",
         "authoring state replica",
         "core",
+        "file_access",
         "errors signals _version",
     ),
     "fleet.core": (
