@@ -5,6 +5,7 @@ Every refusal is an OSError whose ``strerror`` says what is wrong, so that calle
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import grp
 import os
@@ -83,6 +84,20 @@ def make_folders(path: Path) -> None:
         facts = folder.lstat()
         if not stat.S_ISDIR(facts.st_mode):
             raise OSError(errno.ENOTDIR, "it is no folder", str(folder))
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder for its owner only, or make an existing one so. Raises OSError for one of another account."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    descriptor = os.open(folder, _FOLDER_FLAGS)
+    try:
+        facts = os.fstat(descriptor)
+        _require_owner(folder, facts, root=False)
+        if stat.S_IMODE(facts.st_mode) & 0o077:
+            os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
 
 
 def open_folder(path: Path) -> int:
@@ -179,7 +194,9 @@ def _fault_of_parent(place: Path, facts: os.stat_result) -> Fault | None:
         return None
     if _others_write(facts) and not facts.st_mode & stat.S_ISVTX:
         mode = stat.S_IMODE(facts.st_mode)
-        return Fault(place, f"has mode {mode:04o}: others can replace this fleet's files", f"chmod go-w {place}, or {hint}")
+        return Fault(
+            place, f"has mode {mode:04o}: others can replace this fleet's files", f"chmod go-w {place}, or {hint}"
+        )
     return None
 
 

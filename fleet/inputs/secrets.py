@@ -21,6 +21,7 @@ from pathlib import Path
 from fleet.core.manifest.models import Secret
 from fleet.core.text.format import shown
 from fleet.errors import FleetError
+from fleet.file_access import SMALL_BYTES, make_folders, read_file
 from fleet.state.files import cannot_write
 
 EXEC_TIMEOUT_SECONDS = 30.0
@@ -89,7 +90,7 @@ def keep_key(path: Path) -> None:
 
 
 def _write_key(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(path.parent)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{randomness.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -109,7 +110,7 @@ def _new_key(_path: Path) -> bytes:
 
 
 def _whole_key(path: Path) -> bytes:
-    key = path.read_bytes()
+    key = read_file(path, limit_bytes=SMALL_BYTES, own=True)
     if len(key) != KEY_BYTES:
         message = f"the key file {path} is damaged: {len(key)} bytes instead of {KEY_BYTES}"
         raise SecretError(message, hint=_KEY_HINT)

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fleet.file_access import open_own, read_file
 from fleet.replica.process_identity import started_ticks
 
 MAGIC = b"FLTREC2\0"
@@ -30,12 +32,16 @@ _HEADER = struct.Struct("<IIIIQQQdd16s16s96sddQII")
 _SLOT = struct.Struct("<IIdd64s144sdQ")
 _VERSION = struct.Struct("<Q")
 _PART = 256
+MOST_BYTES = 64 << 20
+"""The longest file that is read as a record: 260,000 slots."""
 _HEADER_VERSION, _HEADER_FACTS = 8, 16
 _SLOT_FACTS = 8
 _LOOKS, _QUICK_LOOKS, _PAUSE_SECONDS = 80, 40, 0.005
 _HOLD_OFFSET = 250
 """In every layout, so that a hold outlives a change of it."""
 _LINE_UP, _SATED, _FOREIGN, _RESTING, _CANNOT_START = 1, 2, 4, 8, 16
+_LATEST = 1e11
+"""Unix seconds in the year 5138: nothing that a worker writes is later, and a calendar can show it."""
 _STATES = ("starting", "ready", "draining", "stopped", "failed")
 
 
@@ -147,7 +153,7 @@ class Record:
         """Map a new file with room for these slots, not yet in its place."""
         size = _PART * (1 + capacity)
         fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with open(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
+        with open(open_own(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC), "r+b") as file:
             file.truncate(size)
             self._map = mmap.mmap(file.fileno(), size)
         return fresh
@@ -280,6 +286,9 @@ def read(path: Path) -> RecordView | None:
     if state >= len(_STATES):
         return None
     places = [_SLOT.unpack_from(part, _SLOT_FACTS) for part in parts[1:]]
+    times = (started_at, heartbeat_at, consumed_at, state_at, *(value for place in places for value in place[2:4]))
+    if not all(0 <= one < _LATEST for one in (*times, *(place[6] for place in places))):
+        return None  # NaN among them: nothing that a worker writes
     return RecordView(
         pid=pid,
         digest=_text(digest),
@@ -312,7 +321,7 @@ def read(path: Path) -> RecordView | None:
 def set_hold(path: Path, *, on: bool) -> bool:
     """Ask the replica to stop taking tasks, or to take them again. False when it has no record."""
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = open_own(path, os.O_RDWR)
     except OSError:
         return False
     try:
@@ -325,7 +334,7 @@ def set_hold(path: Path, *, on: bool) -> bool:
 def _is_held(path: Path) -> bool:
     """Whether an earlier record here, of whatever layout, is on hold."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, limit_bytes=MOST_BYTES)
     except OSError:
         return False
     return len(data) >= _PART and data.startswith(_ANY_LAYOUT) and data[_HOLD_OFFSET] == 1
@@ -348,11 +357,14 @@ def _settled(path: Path) -> list[bytes]:
     A part whose writer died in the middle, or never rests, is as it is.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return []
     try:
-        size_bytes = os.fstat(descriptor).st_size  # fixed: a record file never grows in place
+        facts = os.fstat(descriptor)
+        size_bytes = facts.st_size  # fixed: a record file never grows in place
+        if not stat.S_ISREG(facts.st_mode) or size_bytes > MOST_BYTES:
+            return []
         parts = [b""] * (size_bytes // _PART)
         unsettled = list(range(len(parts)))
         for look in range(_LOOKS):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fleet.file_access import make_folders, open_own
 from fleet.state.files import cannot_write, damaged
 
 Entry = dict[str, Any]
@@ -51,8 +52,8 @@ class Audit:
             raise cannot_write(self.path, error) from error
 
     def _append(self, lines: bytes) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        make_folders(self.path.parent)
+        descriptor = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)  # the separator is right only while no other process appends
             os.write(descriptor, _separator(descriptor) + lines)

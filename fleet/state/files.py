@@ -123,8 +123,9 @@ def remove_kept(path: Path) -> None:
 def rewrite(path: Path, text: str, *, was: bytes) -> None:
     """Replace a person's file in one step, with its mode, owner and group, also through symbolic links.
 
-    was: what it held when it was read; a file that holds something else is left alone. Raises CannotWrite; the file is then as it was. What is written is reached through descriptors: whoever can rename
-    things around the file cannot make this process give another file away, or write somewhere else.
+    was: what it held when it was read; a file that holds something else is left alone. Raises CannotWrite; the file
+    is then as it was. All goes through descriptors: whoever can rename things around the file cannot make this process
+    give another file away, or write somewhere else.
     """
     real = path.resolve()
     try:

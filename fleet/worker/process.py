@@ -20,6 +20,7 @@ from typing import Any
 from fleet.broker.channels import open_channel
 from fleet.broker.channels.base import Channel
 from fleet.errors import AppUnusable, FleetError
+from fleet.file_access import make_folders
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
@@ -420,7 +421,7 @@ def _open_record(options: WorkerOptions, *, slots: int) -> Record:
         record = Record(Path(folder.name) / f"{options.replica}.rec", digest=options.digest, slots=slots)
         weakref.finalize(record, folder.cleanup)
         return record
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(path.parent)
     return Record(path, digest=options.digest, slots=slots)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -10,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from fleet.errors import FleetError
+from fleet.file_access import KEPT_BYTES, open_own, read_file
 from fleet.state.files import write_whole
 
 log = logging.getLogger("fleet.worker")
@@ -91,9 +93,8 @@ class Revoked:
             self._rewrite(path)
             return
         try:
-            with path.open("a", encoding="utf-8") as file:
+            with open(open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8") as file:
                 file.write("".join(lines))
-            path.chmod(0o600)
         except OSError as error:
             self._do_without(error)
 
@@ -114,7 +115,7 @@ class Revoked:
 
 
 def _read_into(ids: dict[str, float], path: Path) -> None:
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_file(path, limit_bytes=KEPT_BYTES).decode(errors="replace").splitlines():
         since, _, task_id = line.partition(" ")
         with suppress(ValueError):  # the line that was being written when the process was killed
             if task_id:
