@@ -11,6 +11,8 @@ from typing import Any, Literal
 from fleet.core.decode import decoded
 from fleet.core.desired import group_of
 from fleet.core.expand.facts import Overrides
+from fleet.core.manifest.tree import Findings, Source
+from fleet.core.manifest.yaml_reader import load
 from fleet.state.files import damaged, read_kept, remove_kept, write_whole
 
 Kind = Literal["replicas", "paused", "drained"]
@@ -53,6 +55,8 @@ def read(path: Path) -> tuple[Override, ...]:
         return ()
     import yaml
 
+    if load(Source(str(path), text), Findings()) is None:  # within the limits of every YAML that is read
+        raise damaged(path, "it is no YAML that fleet reads", hint=_HINT)
     try:
         rows = yaml.safe_load(text)
         if not rows or not isinstance(rows, list):  # without exceptions there is no file

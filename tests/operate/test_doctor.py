@@ -176,6 +176,7 @@ def test_edited_and_broken_program_files_are_found(world: World) -> None:
     found = problems(world)
     assert "program files were edited or removed by hand: thumbs.0" in said(found)
     assert "does not specify a command" in said(found)
+    assert "web.conf is not fleet's" in said(found)
 
     fix(found)
 

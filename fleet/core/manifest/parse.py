@@ -15,7 +15,7 @@ from fleet.core.manifest.checks import fleet
 from fleet.core.manifest.interpolate import interpolate
 from fleet.core.manifest.models import API_VERSION, KIND, Defaults, Manifest
 from fleet.core.manifest.tree import Findings, Node, Path, Position, Source, path_text, plain
-from fleet.core.manifest.yaml_reader import load
+from fleet.core.manifest.yaml_reader import MAX_DEPTH, load
 from fleet.core.text.suggest import kind_of
 from fleet.errors import ManifestError, Problem
 
@@ -79,6 +79,9 @@ def parse(sources: Sequence[Source], *, environ: Mapping[str, str]) -> Parsed:
 def from_document(document: Mapping[str, Any], *, name: str) -> Parsed:
     """The manifest of a ``Parsed.document`` kept earlier; ``name`` stands for its file in problems."""
     findings = Findings()
+    if _is_deeper(document, MAX_DEPTH):
+        findings.add(Position(name), (), f"it is nested more than {MAX_DEPTH} levels deep", "is this the right file?")
+        raise _refusal(findings)
     tree = merge.expand_shorthands(_tree(document, Position(name)), findings)
     return _finish(tree, findings)
 
@@ -96,6 +99,13 @@ def _is_map(tree: Node, findings: Findings) -> bool:
     message = f"a manifest is a map of fields, and this is {kind_of(plain(tree))}"
     findings.add(tree.at, (), message, "start with `apiVersion:`, `kind:`, `metadata:` and `spec:`")
     return False
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, Mapping | list | tuple):
+        return False
+    children = value.values() if isinstance(value, Mapping) else value
+    return levels == 0 or any(_is_deeper(child, levels - 1) for child in children)
 
 
 def _tree(value: Any, at: Position) -> Node:
