@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from fleet.core.manifest.models import API_VERSION, KIND
 from fleet.core.manifest.yaml_scalars import resolve
+from fleet.core.text.mask import masked
 
 WIDTH = 110
 
@@ -47,7 +48,7 @@ class Draft:
     def broker(self, url: str) -> None:
         """Set the broker's URL, the same for all groups."""
         if self.broker_url not in ("", url):
-            self.note(f"a second broker, {_without_password(url)}: a fleet has one; make another manifest for it")
+            self.note(f"a second broker, {masked(url)}: a fleet has one; make another manifest for it")
         self.broker_url = self.broker_url or url
 
     def add(self, name: str, fields: Mapping[str, object]) -> None:
@@ -156,7 +157,3 @@ def _printable(line: str) -> str:
     return re.sub(
         "[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", line
     )
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"://[^/@]*@", "://…@", url)

@@ -122,13 +122,13 @@ class SupervisorBackend:
         """
         replicas = sum(group.replicas + group.rollout.max_surge for group in desired.groups.values())
         self._folder.make()
-        self._folder.refuse_foreign()
         if BROKER_GROUP in desired.groups:
             embedded.prepare(self.places)
         if self._is_up():
             self._daemon.widen(replicas=replicas)
             return
         self._folder.clear()
+        self._folder.refuse_foreign()
         self._daemon.start(replicas=replicas)
 
     def _is_up(self) -> bool:
@@ -181,8 +181,8 @@ class SupervisorBackend:
         kept = {replica.name for replica in here}
         fresh = [replica for replica in replicas if replica.name not in kept]
         self._strike_stopped([replica.name for replica in fresh if replica.name in owned], owned)
-        self._folder.refuse_foreign()
         self._folder.restore(set(owned) - {replica.name for replica in fresh})
+        self._folder.refuse_foreign()
         self._daemon.restore_configuration(replicas=len(owned) + len(fresh))
         if fresh:
             self._add(fresh, secrets, running=owned.keys())

@@ -8,7 +8,7 @@ from typing import Any
 
 from celery import signals
 
-from fleet.broker.connection import masked
+from fleet.core.text.mask import looks_secret, masked, masked_text
 
 _SECRET = re.compile(r"api|token|key|secret|pass|signature|credential|dburi", re.IGNORECASE)
 _HIDDEN = "********"
@@ -38,7 +38,7 @@ class CeleryRemote:
 
     def report(self) -> str:
         """Versions and settings, as Celery's bug reports have them."""
-        return masked(str(self._app.bugreport()))
+        return masked_text(str(self._app.bugreport()))
 
     def task_details(self, name: str, items: Sequence[str]) -> dict[str, str]:
         """These attributes of a task, as far as they are set."""
@@ -56,7 +56,7 @@ class CeleryRemote:
 
 
 def _shown(name: str, value: Any) -> Any:
-    if _SECRET.search(name) and isinstance(value, str):
+    if isinstance(value, str) and (_SECRET.search(name) or looks_secret(name)):
         return _HIDDEN
     if value is None or isinstance(value, (bool, int, float)):
         return value
@@ -66,4 +66,4 @@ def _shown(name: str, value: Any) -> Any:
         return {str(key): _shown(str(key), entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_shown(name, entry) for entry in value]
-    return masked(repr(value))
+    return masked_text(repr(value))
