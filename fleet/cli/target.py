@@ -34,6 +34,19 @@ def target_flags(parser: argparse.ArgumentParser, *, names: str = "", required: 
     metavar = "WORD" if names else "MANIFEST"
     parser.add_argument("words", nargs="+" if required else "*", metavar=metavar, help=what)
     parser.add_argument("--fleet", metavar="NAME", default="", help="name of a fleet that was applied before")
+    parser.add_argument(
+        "--no-exec", action=_NoExec, nargs=0, default=False, help="refuse to run code that the manifest names"
+    )
+
+
+class _NoExec(argparse.Action):
+    """Sets FLEET_NO_EXEC for all that this command does."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, *_: object) -> None:  # noqa: ARG002
+        from fleet.inputs.no_exec import VARIABLE
+
+        os.environ[VARIABLE] = "1"
+        namespace.no_exec = True
 
 
 def output_flag(parser: argparse.ArgumentParser) -> None:

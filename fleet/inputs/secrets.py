@@ -22,6 +22,7 @@ from fleet.core.manifest.models import Secret
 from fleet.core.text.format import shown
 from fleet.errors import FleetError
 from fleet.file_access import SMALL_BYTES, make_folders, read_file
+from fleet.inputs.no_exec import refuse_code
 from fleet.state.files import cannot_write
 
 EXEC_TIMEOUT_SECONDS = 30.0
@@ -180,6 +181,7 @@ def _refuse_open_file(path: Path, facts: os.stat_result) -> None:
 
 
 def _from_command(command: list[str], folder: Path, environ: Mapping[str, str], timeout_seconds: float) -> bytes:
+    refuse_code(f"the command {shown(command[0])} of a secret")
     try:
         process = subprocess.Popen(
             command,

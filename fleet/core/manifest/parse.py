@@ -6,8 +6,8 @@ sources ─load─▶ trees ─merge─▶ one tree ─interpolate─▶ ─inhe
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.core.manifest import merge, model_validation
@@ -16,6 +16,7 @@ from fleet.core.manifest.interpolate import interpolate
 from fleet.core.manifest.models import API_VERSION, KIND, Defaults, Manifest
 from fleet.core.manifest.tree import Findings, Node, Path, Position, Source, path_text, plain
 from fleet.core.manifest.yaml_reader import MAX_DEPTH, load
+from fleet.core.text.format import quoted, shown
 from fleet.core.text.suggest import kind_of
 from fleet.errors import ManifestError, Problem
 
@@ -72,8 +73,57 @@ def parse(sources: Sequence[Source], *, environ: Mapping[str, str]) -> Parsed:
     if len(readable) < len(trees) or not readable:
         raise _refusal(findings)
     expanded = [merge.expand_shorthands(tree, findings) for tree in readable]
-    tree = interpolate(merge.merge_all(expanded), environ, findings)
-    return _finish(tree, findings)
+    read = _ReadVariables(environ)
+    raw = merge.merge_all(expanded)
+    tree = interpolate(raw, read, findings)
+    try:
+        return _finish(tree, findings)
+    except ManifestError as error:
+        texts = _filled_in(raw, tree)
+        raise ManifestError([read.hidden_in(problem, texts) for problem in error.problems]) from None
+
+
+class _ReadVariables(Mapping[str, str]):
+    """The environment, and which of it a manifest has read: no problem shows such a value."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._read: dict[str, str] = {}
+
+    def __getitem__(self, name: str) -> str:
+        value = self._environ[name]
+        if value:
+            self._read[value] = f"${{env:{name}}}"
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._environ)
+
+    def __len__(self) -> int:
+        return len(self._environ)
+
+    def hidden_in(self, problem: Problem, texts: Mapping[str, str]) -> Problem:
+        """The problem with the manifest's own words where it shows a value that was filled in.
+
+        texts: filled-in text -> as it is written.
+        """
+        pairs = {form: shown(raw) for full, raw in texts.items() for form in (shown(full), quoted(full))}
+        pairs |= {value: name for value, name in self._read.items() if len(value) >= _SHORTEST_HIDDEN}
+        message, hint = problem.message, problem.hint
+        for form, instead in sorted(pairs.items(), key=lambda pair: -len(pair[0])):
+            message, hint = message.replace(form, instead), hint.replace(form, instead)
+        return replace(problem, message=message, hint=hint)
+
+
+_SHORTEST_HIDDEN = 4
+
+
+def _filled_in(before: Node, after: Node) -> dict[str, str]:
+    """Each text into which variables were filled -> as it is written."""
+    if isinstance(before.value, str) and isinstance(after.value, str):
+        return {after.value: before.value} if after.value != before.value else {}
+    pairs = zip(before.children(), after.children(), strict=True)
+    return {full: raw for (_, old), (_, new) in pairs for full, raw in _filled_in(old, new).items()}
 
 
 def from_document(document: Mapping[str, Any], *, name: str) -> Parsed:
