@@ -19,9 +19,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from fleet.core.manifest.models import Secret
-from fleet.core.text.format import shown
+from fleet.core.text.format import counted, shown
 from fleet.errors import FleetError
-from fleet.file_access import SMALL_BYTES, make_folders, read_file
+from fleet.file_access import SMALL_BYTES, account, make_folders, read_file
 from fleet.inputs.no_exec import refuse_code
 from fleet.state.files import cannot_write
 
@@ -174,10 +174,13 @@ def _from_file(path: Path) -> bytes:
 def _refuse_open_file(path: Path, facts: os.stat_result) -> None:
     if not stat.S_ISREG(facts.st_mode):
         raise SecretError(f"{path} is not a regular file", hint="use exec for what comes from a program")
-    if facts.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+    if facts.st_uid not in (0, os.geteuid()):
+        hint = f"give it to {account(os.geteuid())} or root"
+        raise SecretError(f"{path} belongs to {account(facts.st_uid)}, who can change it", hint=hint)
+    if facts.st_mode & (stat.S_IRWXO | stat.S_IRWXG):
         mode = stat.S_IMODE(facts.st_mode)
-        who = "everyone can read or change it" if mode & stat.S_IRWXO else "its group can change it"
-        raise SecretError(f"{path} has mode {mode:04o}: {who}", hint=f"chmod 0600 {path}")
+        who = "everyone" if mode & stat.S_IRWXO else "its group"
+        raise SecretError(f"{path} has mode {mode:04o}: {who} can read or change it", hint=f"chmod 0600 {path}")
 
 
 def _from_command(command: list[str], folder: Path, environ: Mapping[str, str], timeout_seconds: float) -> bytes:
@@ -206,7 +209,9 @@ def _from_command(command: list[str], folder: Path, environ: Mapping[str, str], 
             raise SecretError(f"{shown(command[0])} gave no answer in time", hint=hint) from error
     if process.returncode != 0:
         how = f"exit {process.returncode}" if process.returncode > 0 else f"signal {-process.returncode}"
-        raise SecretError(f"{shown(command[0])} failed: {how}", hint=_last_line(complaint))
+        lines = len(complaint.splitlines())  # they may hold what the command knows, and a log keeps them
+        said = f"it wrote {counted(lines, 'line')} of errors" if lines else "it wrote no errors"
+        raise SecretError(f"{shown(command[0])} failed: {how}", hint=f"{said}: run it by hand to read them")
     return output
 
 
@@ -214,8 +219,3 @@ def _end_session(process: subprocess.Popen[bytes]) -> None:
     """Kill a command and everything it started. It is not reaped yet, so its pid is still its own."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _last_line(complaint: bytes) -> str:
-    lines = complaint.decode("utf-8", "replace").strip().splitlines()
-    return f"it said: {lines[-1][:200]}" if lines else "it said nothing"

@@ -121,12 +121,15 @@ class RecordView:
 class Record:
     """The writer's side. Cheap enough for the hot path: one ``pack_into`` per change."""
 
-    def __init__(self, path: Path, *, digest: str, slots: int, foreign: bool = False) -> None:
-        """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over."""
+    def __init__(self, path: Path | None, *, digest: str, slots: int, foreign: bool = False) -> None:
+        """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over.
+
+        path: None for a record that nobody else reads, kept in memory alone.
+        """
         self.path = path
         self.slots = slots
-        hold = _is_held(path)
-        self.crashes = _crashes_before(path)
+        hold = path is not None and _is_held(path)
+        self.crashes = _crashes_before(path) if path is not None else 0
         self._digest = digest.encode()[:16]
         self._state = "starting"
         self._note = b""
@@ -147,11 +150,18 @@ class Record:
         self._map[: len(MAGIC)] = MAGIC
         self._map[_HOLD_OFFSET] = int(hold)
         self._write_header()
-        os.replace(fresh, path)
+        self._put_in_place(fresh)
 
-    def _fresh_file(self, capacity: int) -> Path:
-        """Map a new file with room for these slots, not yet in its place."""
+    def _put_in_place(self, fresh: Path | None) -> None:
+        if fresh is not None and self.path is not None:
+            os.replace(fresh, self.path)
+
+    def _fresh_file(self, capacity: int) -> Path | None:
+        """Map a new file with room for these slots, not yet in its place; memory alone where there is to be none."""
         size = _PART * (1 + capacity)
+        if self.path is None:
+            self._map = mmap.mmap(-1, size)
+            return None
         fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         with open(open_own(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC), "r+b") as file:
             file.truncate(size)
@@ -178,7 +188,7 @@ class Record:
         self._slot_versions += [0] * more
         self._began_at += [0.0] * more
         self._busy_seconds += [0.0] * more
-        os.replace(fresh, self.path)
+        self._put_in_place(fresh)
         self._map[_HOLD_OFFSET] = before[_HOLD_OFFSET]  # again: an operator may have written it in between
         before.close()
 
@@ -205,7 +215,7 @@ class Record:
     def beat(self) -> None:
         """Publish the counters and the time: the worker is alive. A record that somebody deleted is there again."""
         self._heartbeat_at = time.time()
-        if not self.path.exists():
+        if self.path is not None and not self.path.exists():
             self._move(self.capacity)
         self._write_header()
 

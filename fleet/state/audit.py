@@ -7,6 +7,7 @@ import json
 import os
 import pwd
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ Entry = dict[str, Any]
 FOLLOW_SECONDS = 0.25
 _HINT = "move it away; a new one is begun"
 _CHUNK_BYTES = 1 << 16
+_LONGEST_BYTES = 1 << 20
+"""The longest line that is read as one entry."""
 
 
 def who() -> str:
@@ -63,21 +66,25 @@ class Audit:
 
     def read(self, *, since: float = 0.0, last: int | None = None) -> list[Entry]:
         """Entries from oldest to newest. Lines that a crash cut short are left out. Raises Damaged."""
-        lines = self._lines()
-        if last is not None and not since:
-            lines = lines[-last:] if last else []
-        entries = [entry for line in lines if (entry := _entry(line)) is not None and entry["at"] >= since]
-        return entries if last is None else entries[max(0, len(entries) - last) :]
+        return list(deque(self.entries(since=since), maxlen=last))
+
+    def entries(self, *, since: float = 0.0) -> Iterator[Entry]:
+        """The same, one at a time: an audit may be long."""
+        found = (entry for line in self._lines() if (entry := _entry(line)) is not None)
+        return (entry for entry in found if entry["at"] >= since)
 
     def unreadable(self) -> int:
         """How many lines are no entries: a crash cut them short, or something else wrote into the file."""
         return sum(_entry(line) is None for line in self._lines())
 
-    def _lines(self) -> list[bytes]:
+    def _lines(self) -> Iterator[bytes]:
         try:
-            return self.path.read_bytes().splitlines()
+            with open(open_own(self.path, os.O_RDONLY), "rb") as file:
+                while line := file.readline(_LONGEST_BYTES):
+                    if line.strip():
+                        yield line
         except FileNotFoundError:
-            return []
+            return
         except OSError as error:
             raise damaged(self.path, error.strerror, hint=_HINT) from error
 
@@ -89,6 +96,7 @@ class Audit:
             chunk = _read_from(self.path, offset)
             offset += len(chunk)
             *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest if len(rest) <= _LONGEST_BYTES else b""
             yield from (entry for line in lines if (entry := _entry(line)) is not None)
             if not chunk:
                 sleep(FOLLOW_SECONDS)

@@ -17,6 +17,8 @@ from fleet.core.desired import group_of
 FOLLOW_SECONDS = 0.25
 _BLOCK_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 1 << 20
+MOST_BYTES = 32 << 20
+"""How much of the end of one log is looked at."""
 _STAMP = re.compile(r"[\[(]?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?\s?(Z|[+-]\d\d:?\d\d)?")
 _JSON_KEYS = ("time", "at", "timestamp", "ts")
 
@@ -97,6 +99,8 @@ class _Tail:
             chunk = file.read(_LONGEST_LINE_BYTES)
         self.offset += len(chunk)
         *whole, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > _LONGEST_LINE_BYTES:  # a line without an end: shown in parts
+            whole, self._rest = [*whole, self._rest], b""
         return [self._line(raw) for raw in whole]
 
     def _line(self, raw: bytes) -> Line:
@@ -113,7 +117,7 @@ class _Tail:
 
 
 def _of_one(replica: str, path: Path, *, since: float, last: int | None) -> list[Line]:
-    raw = _last_lines(path, last) if last is not None and not since else _all_lines(path)
+    raw = _tail(path, last if not since else None)
     lines, at = [], 0.0
     for number, text in enumerate(raw):
         at = moment(text) or at
@@ -122,28 +126,26 @@ def _of_one(replica: str, path: Path, *, since: float, last: int | None) -> list
     return lines
 
 
-def _all_lines(path: Path) -> list[str]:
+def _tail(path: Path, count: int | None) -> list[str]:
+    """The last lines of a log, or as many as MOST_BYTES hold; read backwards in blocks: a log may be long."""
+    blocks: list[bytes] = []
+    left, breaks = MOST_BYTES, 0
     try:
-        return path.read_text(errors="replace").splitlines()
-    except OSError:
-        return []
-
-
-def _last_lines(path: Path, count: int) -> list[str]:
-    """The end of a file, read backwards in blocks: a log may be long."""
-    try:
-        with path.open("rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             offset = file.seek(0, os.SEEK_END)
-            data = b""
-            while offset > 0 and data.count(b"\n") <= count:
-                step = min(_BLOCK_BYTES, offset)
+            while offset > 0 and left > 0 and (count is None or breaks <= count):
+                step = min(_BLOCK_BYTES, offset, left)
                 offset -= step
+                left -= step
                 file.seek(offset)
-                data = file.read(step) + data
+                blocks.append(file.read(step))
+                breaks += blocks[-1].count(b"\n")
     except OSError:
         return []
-    lines = data.decode(errors="replace").splitlines()
-    return lines[max(0, len(lines) - count) :]
+    lines = b"".join(reversed(blocks)).decode(errors="replace").splitlines()
+    if offset > 0 and len(lines) > 1:
+        del lines[0]  # the rest of a line that began before
+    return lines if count is None else lines[max(0, len(lines) - count) :]
 
 
 def moment(text: str) -> float | None:

@@ -9,12 +9,10 @@ import os
 import socket
 import sys
 import traceback
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fleet.broker.channels import open_channel
@@ -412,15 +410,10 @@ def _nothing() -> None:
 
 
 def _open_record(options: WorkerOptions, *, slots: int) -> Record:
-    """The record of this process; a worker run by hand gets a temporary file."""
+    """The record of this process; that of a worker run by hand is in memory alone."""
     path = options.record_path
     if path is None:
-        import tempfile
-
-        folder = tempfile.TemporaryDirectory(prefix="fleet-")
-        record = Record(Path(folder.name) / f"{options.replica}.rec", digest=options.digest, slots=slots)
-        weakref.finalize(record, folder.cleanup)
-        return record
+        return Record(None, digest=options.digest, slots=slots)
     make_folders(path.parent)
     return Record(path, digest=options.digest, slots=slots)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import resource
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from fleet.state import logs
+from fleet.state.audit import Audit
 
 
 def write(folder: Path, name: str, *lines: str) -> None:
@@ -84,3 +87,28 @@ def test_following_sees_growth_new_replicas_and_rotation(folder: Path) -> None:
 
     stream = logs.follow(folder, ["a"], from_sizes=logs.sizes(logs.files(folder)), sleep=sleep)
     assert texts([next(stream) for _ in range(3)]) == ["a.0 grown", "a.2 appeared", "a.0 rotated"]
+
+
+def test_a_line_without_an_end_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "thumbs.0.log"
+    path.touch()
+    os.truncate(path, 4 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for since, last in ((0.0, 10), (1.0, None), (0.0, None)):
+        assert sum(len(line.text) for line in logs.merged({"thumbs.0": path}, since=since, last=last)) <= logs.MOST_BYTES
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20, "less than a GiB, in KiB"
+
+
+def test_a_long_audit_is_read_one_entry_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "audit.ndjson"
+    with path.open("wb") as file:
+        for number in range(2000):
+            file.write(b'{"at":%d,"event":"x"}\n' % number)
+        file.write(b"x" * (3 << 20) + b"\n")
+        file.write(b'{"at":2000,"event":"last"}\n')
+    path.chmod(0o600)
+    audit = Audit(path)
+    assert next(audit.entries())["at"] == 0
+    assert [entry["at"] for entry in audit.read(last=2)] == [1999, 2000]
+    assert len(audit.read(since=1990)) == 11
+    assert audit.unreadable() >= 1

@@ -21,7 +21,8 @@ def events(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     audit = fleet_of(target).audit
-    for entry in audit.read(since=args.since or 0.0, last=args.lines):
+    since = args.since or 0.0
+    for entry in audit.entries(since=since) if args.lines is None else audit.read(since=since, last=args.lines):
         _print_entry(entry, out)
     if count := audit.unreadable():
         out.say(f"warning: {count} {'line' if count == 1 else 'lines'} of {audit.path} are damaged and left out")

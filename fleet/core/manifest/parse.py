@@ -6,12 +6,14 @@ sources ─load─▶ trees ─merge─▶ one tree ─interpolate─▶ ─inhe
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.core.manifest import merge, model_validation
 from fleet.core.manifest.checks import fleet
+from fleet.core.manifest.checks.totals import MOST_PROCESSES, check_totals
 from fleet.core.manifest.interpolate import interpolate
 from fleet.core.manifest.models import API_VERSION, KIND, Defaults, Manifest
 from fleet.core.manifest.tree import Findings, Node, Path, Position, Source, path_text, plain
@@ -22,7 +24,9 @@ from fleet.errors import ManifestError, Problem
 
 __all__ = ["Parsed", "Position", "Positions", "Source", "from_document", "parse", "schema"]
 
-MOST_PROBLEMS = 200
+MOST_PROBLEMS = 100
+LIMIT_VARIABLE = "FLEET_MAX_PROCESSES"
+"""Raises the ceiling on replicas and processes of one manifest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def parse(sources: Sequence[Source], *, environ: Mapping[str, str]) -> Parsed:
     raw = merge.merge_all(expanded)
     tree = interpolate(raw, read, findings)
     try:
-        return _finish(tree, findings)
+        return _finish(tree, findings, most_processes=_most_processes(environ))
     except ManifestError as error:
         texts = _filled_in(raw, tree)
         raise ManifestError([read.hidden_in(problem, texts) for problem in error.problems]) from None
@@ -166,7 +170,12 @@ def _tree(value: Any, at: Position) -> Node:
     return Node(value, at)
 
 
-def _finish(tree: Node, findings: Findings) -> Parsed:
+def _most_processes(environ: Mapping[str, str]) -> int:
+    text = environ.get(LIMIT_VARIABLE, "")
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else MOST_PROCESSES
+
+
+def _finish(tree: Node, findings: Findings, *, most_processes: int | None = None) -> Parsed:
     tree, removed = merge.strip_nulls(merge.inherit(tree), findings)
     broken = _broken_paths(tree)
     for path, node in removed:
@@ -175,6 +184,8 @@ def _finish(tree: Node, findings: Findings) -> Parsed:
     manifest = _shaped(tree, findings, broken)
     if manifest is not None:
         fleet.check(manifest, tree, findings, broken)
+        if most_processes is not None and not findings.problems:
+            check_totals(manifest, tree, findings, most_processes)
     if findings.problems or manifest is None:
         raise _refusal(findings)
     document = plain(tree)
@@ -195,7 +206,7 @@ def _broken_paths(node: Node, path: Path = ()) -> set[Path]:
 
 def _shaped(tree: Node, findings: Findings, broken: set[Path]) -> Manifest | None:
     document: dict[str, Any] = plain(tree)
-    manifest, complaints = model_validation.validate(document)
+    manifest, complaints = model_validation.validate(document, most_hints=MOST_PROBLEMS)
     known = broken | {complaint.meant for complaint in complaints if complaint.meant}
     seen: set[tuple[Position, str]] = set()
     for complaint in complaints:
