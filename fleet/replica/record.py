@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fleet.core.text.format import one_line
 from fleet.file_access import open_own, read_file
 from fleet.replica.process_identity import started_ticks
 
@@ -402,4 +403,4 @@ def _is_same(before: bytes, after: bytes, index: int) -> bool:
 
 def _text(raw: object) -> str:
     assert isinstance(raw, bytes)
-    return raw.rstrip(b"\0").decode(errors="replace")
+    return one_line(raw.rstrip(b"\0").decode(errors="replace"))

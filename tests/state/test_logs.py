@@ -95,7 +95,9 @@ def test_a_line_without_an_end_takes_little_memory(tmp_path: Path) -> None:
     os.truncate(path, 4 << 30)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for since, last in ((0.0, 10), (1.0, None), (0.0, None)):
-        assert sum(len(line.text) for line in logs.merged({"thumbs.0": path}, since=since, last=last)) <= logs.MOST_BYTES
+        assert (
+            sum(len(line.text) for line in logs.merged({"thumbs.0": path}, since=since, last=last)) <= logs.MOST_BYTES
+        )
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20, "less than a GiB, in KiB"
 
 
