@@ -11,6 +11,7 @@ from pathlib import Path
 from fleet.backends.supervisor.observe import UNSTARTED
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.rpc import DaemonDown
+from fleet.core.text.format import counted
 from fleet.errors import FleetError
 from fleet.operate.doctor.finding import Examined, Finding
 from fleet.state import trust
@@ -21,6 +22,15 @@ def trust_findings(places: Places) -> Iterator[Finding]:
     """Errors for what lets another account change this fleet: folders above it, its own folders and files."""
     for fault in trust.faults(places):
         yield Finding("error", "permissions", str(fault), fault.hint)
+
+
+def privilege_findings(examined: Examined) -> Iterator[Finding]:
+    """A warning where tasks run with every right of root."""
+    running = [one for one in (examined.observed.replicas.values() if examined.observed else ()) if one.running]
+    if running and os.geteuid() == 0:
+        message = f"{counted(len(running), 'replica')} of this fleet run as root: a task can change anything here"
+        hint = "run fleet as an account that owns nothing else; see docs/security.md"
+        yield Finding("warning", "privileges", message, hint)
 
 
 def permission_findings(examined: Examined) -> Iterator[Finding]:
