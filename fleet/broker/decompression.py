@@ -14,7 +14,7 @@ from typing import Any
 
 from kombu import compression
 
-from fleet.broker.message_body import MOST_BODY_BYTES
+from fleet.broker.delivery import MOST_BODY_BYTES
 
 MOST_BYTES = MOST_BODY_BYTES
 

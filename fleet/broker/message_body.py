@@ -7,8 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
+from fleet.broker.delivery import MOST_BODY_BYTES
+
 CONTENT_TYPE = "application/json"
-MOST_BODY_BYTES = 128 << 20
 ACCEPT_JSON: tuple[str, ...] = ("json",)
 
 

@@ -37,6 +37,7 @@ def permission_findings(examined: Examined) -> Iterator[Finding]:
     """Findings unless all belongs to this account and nobody else can read or write it: folders 0700, files 0600."""
     places = examined.places
     yield from trust_findings(places)
+    told = {fault.path for fault in trust.faults(places)}  # not to be put right before a person has looked
     folders = [places.root, *places.folders]
     files = [*places.specs.glob("*"), *places.conf_d.glob("*.conf"), *places.records.glob("*"), places.supervisord_conf]
     for path, allowed in [*((path, 0o700) for path in folders), *((path, 0o600) for path in files)]:
@@ -44,8 +45,7 @@ def permission_findings(examined: Examined) -> Iterator[Finding]:
             status = path.lstat()
         except OSError:
             continue
-        own = status.st_uid == os.geteuid() and not stat.S_ISLNK(status.st_mode)
-        if own and (mode := stat.S_IMODE(status.st_mode)) & ~allowed:
+        if path not in told and (mode := stat.S_IMODE(status.st_mode)) & ~allowed:
             message = f"{path} has mode {mode:04o}, not {allowed:04o}"
             yield Finding("error", "permissions", message, remedy=partial(_chmod, path, allowed))
 
