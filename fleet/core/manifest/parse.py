@@ -13,7 +13,7 @@ from typing import Any
 
 from fleet.core.manifest import merge, model_validation
 from fleet.core.manifest.checks import fleet
-from fleet.core.manifest.checks.totals import MOST_PROCESSES, check_totals
+from fleet.core.manifest.checks.totals import MOST_REPLICAS, check_totals
 from fleet.core.manifest.interpolate import interpolate
 from fleet.core.manifest.models import API_VERSION, KIND, Defaults, Manifest
 from fleet.core.manifest.tree import Findings, Node, Path, Position, Source, path_text, plain
@@ -25,8 +25,8 @@ from fleet.errors import ManifestError, Problem
 __all__ = ["Parsed", "Position", "Positions", "Source", "from_document", "parse", "schema"]
 
 MOST_PROBLEMS = 100
-LIMIT_VARIABLE = "FLEET_MAX_PROCESSES"
-"""Raises the ceiling on replicas and processes of one manifest."""
+LIMIT_VARIABLE = "FLEET_MAX_REPLICAS"
+"""Sets the ceiling on replicas of one manifest; with their children there may be ten times as many processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def parse(sources: Sequence[Source], *, environ: Mapping[str, str]) -> Parsed:
     raw = merge.merge_all(expanded)
     tree = interpolate(raw, read, findings)
     try:
-        return _finish(tree, findings, most_processes=_most_processes(environ))
+        return _finish(tree, findings, most_replicas=_most_replicas(environ))
     except ManifestError as error:
         texts = _filled_in(raw, tree)
         raise ManifestError([read.hidden_in(problem, texts) for problem in error.problems]) from None
@@ -170,12 +170,12 @@ def _tree(value: Any, at: Position) -> Node:
     return Node(value, at)
 
 
-def _most_processes(environ: Mapping[str, str]) -> int:
+def _most_replicas(environ: Mapping[str, str]) -> int:
     text = environ.get(LIMIT_VARIABLE, "")
-    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else MOST_PROCESSES
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else MOST_REPLICAS
 
 
-def _finish(tree: Node, findings: Findings, *, most_processes: int | None = None) -> Parsed:
+def _finish(tree: Node, findings: Findings, *, most_replicas: int | None = None) -> Parsed:
     tree, removed = merge.strip_nulls(merge.inherit(tree), findings)
     broken = _broken_paths(tree)
     for path, node in removed:
@@ -184,8 +184,8 @@ def _finish(tree: Node, findings: Findings, *, most_processes: int | None = None
     manifest = _shaped(tree, findings, broken)
     if manifest is not None:
         fleet.check(manifest, tree, findings, broken)
-        if most_processes is not None and not findings.problems:
-            check_totals(manifest, tree, findings, most_processes)
+        if most_replicas is not None and not findings.problems:
+            check_totals(manifest, tree, findings, most_replicas)
     if findings.problems or manifest is None:
         raise _refusal(findings)
     document = plain(tree)
