@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fleet.core.spec import PARKED_EXIT, WorkerSpec
+from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
 from fleet.replica import log_rotation, shell
 from fleet.replica import record as records
 from fleet.replica.command import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
@@ -133,7 +134,7 @@ def die_with_parent(spec_path: Path) -> None:
 def _supervisor_pid(spec_path: Path) -> int | None:
     """supervisord writes its pid file before it starts anything."""
     try:
-        return int((spec_path.parent.parent / "supervisord.pid").read_text())
+        return int(read_file(spec_path.parent.parent / "supervisord.pid", limit_bytes=SMALL_BYTES))
     except (OSError, ValueError):
         return None
 
@@ -145,7 +146,7 @@ def be_alone(path: Path) -> None:
     two main processes of one replica can never run at the same time, however they
     were started. TERM ends the waiting at once.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -159,9 +160,10 @@ def open_log(path: Path) -> None:
 
     With a log of its own a replica does not get a broken pipe when supervisord dies.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(path.parent)
     log_rotation.move_aside(path)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.set_blocking(log, True)
     nothing = os.open(os.devnull, os.O_RDONLY)
     sys.stderr.flush()
     os.dup2(nothing, 0)

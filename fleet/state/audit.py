@@ -7,10 +7,12 @@ import json
 import os
 import pwd
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fleet.file_access import make_folders, open_own
 from fleet.state.files import cannot_write, damaged
 
 Entry = dict[str, Any]
@@ -21,6 +23,8 @@ KEPT = 9
 """How many that were moved aside stay: with them about 80 MiB, some 400 000 entries."""
 _HINT = "move it away; a new one is begun"
 _CHUNK_BYTES = 1 << 16
+_LONGEST_BYTES = 1 << 20
+"""The longest line that is read as one entry."""
 
 
 def who() -> str:
@@ -54,7 +58,7 @@ class Audit:
             raise cannot_write(self.path, error) from error
 
     def _append(self, lines: bytes) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(self.path.parent)
         descriptor = self._locked()
         try:
             if os.fstat(descriptor).st_size > LIMIT_BYTES:
@@ -72,7 +76,7 @@ class Audit:
         The process that had the lock before may have moved the file aside.
         """
         while True:
-            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+            descriptor = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             try:
                 if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
@@ -92,27 +96,29 @@ class Audit:
 
     def read(self, *, since: float = 0.0, last: int | None = None) -> list[Entry]:
         """Entries from oldest to newest. Lines that a crash cut short are left out. Raises Damaged."""
-        lines = self._lines()
-        if last is not None and not since:
-            lines = lines[-last:] if last else []
-        entries = [entry for line in lines if (entry := _entry(line)) is not None and entry["at"] >= since]
-        return entries if last is None else entries[max(0, len(entries) - last) :]
+        return list(deque(self.entries(since=since), maxlen=last))
+
+    def entries(self, *, since: float = 0.0) -> Iterator[Entry]:
+        """The same, one at a time: an audit may be long."""
+        found = (entry for line in self._lines() if (entry := _entry(line)) is not None)
+        return (entry for entry in found if entry["at"] >= since)
 
     def unreadable(self) -> int:
         """How many lines are no entries: a crash cut them short, or something else wrote into the file."""
         return sum(_entry(line) is None for line in self._lines())
 
-    def _lines(self) -> list[bytes]:
+    def _lines(self) -> Iterator[bytes]:
         """Those that were moved aside first."""
-        lines: list[bytes] = []
         for path in (*(self._aged(number) for number in range(KEPT, 0, -1)), self.path):
             try:
-                lines += path.read_bytes().splitlines()
+                with open(open_own(path, os.O_RDONLY), "rb") as file:
+                    while line := file.readline(_LONGEST_BYTES):
+                        if line.strip():
+                            yield line
             except FileNotFoundError:
                 continue
             except OSError as error:
                 raise damaged(path, error.strerror, hint=_HINT) from error
-        return lines
 
     def follow(self, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:
         """Entries as they are written from now on; does not end."""
@@ -125,6 +131,7 @@ class Audit:
             chunk = _read_from(self.path, offset)
             offset += len(chunk)
             *lines, rest = (rest + chunk).split(b"\n")
+            rest = rest if len(rest) <= _LONGEST_BYTES else b""
             yield from (entry for line in lines if (entry := _entry(line)) is not None)
             if not chunk:
                 sleep(FOLLOW_SECONDS)

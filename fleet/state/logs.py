@@ -19,6 +19,8 @@ from fleet.replica.log_rotation import every_part
 FOLLOW_SECONDS = 0.25
 _BLOCK_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 1 << 20
+MOST_BYTES = 32 << 20
+"""How much of the end of one log is looked at."""
 _STAMP = re.compile(r"[\[(]?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?\s?(Z|[+-]\d\d:?\d\d)?")
 _JSON_KEYS = ("time", "at", "timestamp", "ts")
 
@@ -99,6 +101,8 @@ class _Tail:
             chunk = file.read(_LONGEST_LINE_BYTES)
         self.offset += len(chunk)
         *whole, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > _LONGEST_LINE_BYTES:  # a line without an end: shown in parts
+            whole, self._rest = [*whole, self._rest], b""
         return [self._line(raw) for raw in whole]
 
     def _line(self, raw: bytes) -> Line:
@@ -126,7 +130,7 @@ def _of_one(replica: str, path: Path, *, since: float, last: int | None) -> list
 
 
 def _of_part(replica: str, path: Path, *, since: float, last: int | None) -> list[Line]:
-    raw = _last_lines(path, last) if last is not None and not since else _lines_since(path, since)
+    raw = _lines_since(path, since) if since else _tail(path, last)
     lines, clock = [], Clock()
     for number, text in enumerate(raw):
         at = clock.read(text)
@@ -161,12 +165,11 @@ def _written_at(path: Path) -> float:
 def _lines_since(path: Path, since: float) -> list[str]:
     """The lines from a moment on, found by halving: a log may be long. A few earlier ones may come first."""
     try:
-        with path.open("rb") as file:
-            begin = _offset_since(file, since) if since else 0
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            begin = max(_offset_since(file, since), file.seek(0, os.SEEK_END) - MOST_BYTES)
             file.seek(begin)
-            if begin:
-                file.readline()
-            return file.read().decode(errors="replace").splitlines()
+            lines = file.read(MOST_BYTES).decode(errors="replace").splitlines()
+            return lines[1:] if begin else lines
     except OSError:
         return []
 
@@ -193,21 +196,26 @@ def _moment_after(file: BinaryIO, offset: int) -> float | None:
     return next((at for line in lines if (at := clock.read(line))), None)
 
 
-def _last_lines(path: Path, count: int) -> list[str]:
-    """The end of a file, read backwards in blocks: a log may be long."""
+def _tail(path: Path, count: int | None) -> list[str]:
+    """The last lines of a log, or as many as MOST_BYTES hold; read backwards in blocks: a log may be long."""
+    blocks: list[bytes] = []
+    left, breaks = MOST_BYTES, 0
     try:
-        with path.open("rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             offset = file.seek(0, os.SEEK_END)
-            data = b""
-            while offset > 0 and data.count(b"\n") <= count:
-                step = min(_BLOCK_BYTES, offset)
+            while offset > 0 and left > 0 and (count is None or breaks <= count):
+                step = min(_BLOCK_BYTES, offset, left)
                 offset -= step
+                left -= step
                 file.seek(offset)
-                data = file.read(step) + data
+                blocks.append(file.read(step))
+                breaks += blocks[-1].count(b"\n")
     except OSError:
         return []
-    lines = data.decode(errors="replace").splitlines()
-    return lines[max(0, len(lines) - count) :]
+    lines = b"".join(reversed(blocks)).decode(errors="replace").splitlines()
+    if offset > 0 and len(lines) > 1:
+        del lines[0]  # the rest of a line that began before
+    return lines if count is None else lines[max(0, len(lines) - count) :]
 
 
 def moment(text: str, *, zone: str = "") -> float | None:

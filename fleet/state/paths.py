@@ -44,6 +44,11 @@ class Places:
         return self.root / "log"
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder in it that a fleet always has."""
+        return (self.run, self.state, self.log, self.conf_d, self.specs, self.records)
+
+    @property
     def supervisord_conf(self) -> Path:
         """The daemon's own configuration."""
         return self.run / "supervisord.conf"

@@ -9,17 +9,16 @@ import os
 import socket
 import sys
 import traceback
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fleet.broker.channels import open_channel
 from fleet.broker.channels.base import Channel
 from fleet.errors import AppUnusable, FleetError
+from fleet.file_access import make_folders
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
@@ -413,16 +412,11 @@ def _nothing() -> None:
 
 
 def _open_record(options: WorkerOptions, *, slots: int) -> Record:
-    """The record of this process; a worker run by hand gets a temporary file."""
+    """The record of this process; that of a worker run by hand is in memory alone."""
     path = options.record_path
     if path is None:
-        import tempfile
-
-        folder = tempfile.TemporaryDirectory(prefix="fleet-")
-        record = Record(Path(folder.name) / f"{options.replica}.rec", digest=options.digest, slots=slots)
-        weakref.finalize(record, folder.cleanup)
-        return record
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Record(None, digest=options.digest, slots=slots)
+    make_folders(path.parent)
     return Record(path, digest=options.digest, slots=slots)
 
 

@@ -13,6 +13,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "authoring state",
         "replica",
         "core",
+        "file_access",
         "errors signals _version",
     ),
     "fleet.core": (

@@ -20,6 +20,7 @@ from fleet.core.desired import Replica
 from fleet.core.spec import RestartPolicy, WorkerSpec, digest
 from fleet.replica import record as records
 from fleet.state.paths import Places
+from tests.accounts import give, needs_second_account
 from tests.backends.worlds import IDLE, PYTHON, spec_of
 from tests.conftest import PATIENCE, eventually
 
@@ -81,6 +82,10 @@ class Launchpad:
     @property
     def log(self) -> str:
         return self.places.log_file("thumbs.0").read_text(errors="surrogateescape")
+
+    @property
+    def log_so_far(self) -> str:
+        return self.log if self.places.log_file("thumbs.0").exists() else ""
 
     @property
     def record(self) -> records.RecordView:
@@ -311,3 +316,31 @@ def test_the_launcher_imports_nothing_heavy() -> None:
     code = f"import sys, fleet.launch; print([name for name in {heavy!r} if name in sys.modules])"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@needs_second_account
+def test_a_document_of_another_account_is_not_started(pad: Launchpad) -> None:
+    """Whoever can write into the folder must not choose what this account runs."""
+    out = pad.places.root.parent / "ran"
+    replica = pad.write(spec_of(("touch", str(out))))
+    give(pad.places.spec_file(replica.name))
+
+    with pad.popen(replica) as process:
+        eventually(lambda: "belongs to nobody, not to root" in pad.log_so_far)
+        process.kill()
+
+    assert not out.exists()
+
+
+def test_a_document_that_is_a_link_is_not_started(pad: Launchpad) -> None:
+    out = pad.places.root.parent / "ran"
+    replica = pad.write(spec_of(("touch", str(out))))
+    document = pad.places.spec_file(replica.name)
+    document.rename(document.with_name("elsewhere"))
+    document.symlink_to("elsewhere")
+
+    with pad.popen(replica) as process:
+        eventually(lambda: "it is a symbolic link" in pad.log_so_far)
+        process.kill()
+
+    assert not out.exists()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import resource
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.state import logs
+from fleet.state.audit import Audit
 from fleet.worker.logging_setup import TextLines
 
 
@@ -159,3 +162,30 @@ def test_since_reads_a_small_part_of_a_long_log(tmp_path: Path) -> None:
 
     assert path.stat().st_size - offset < 4 << 16
     assert len(logs.merged({"a.0": path}, since=1_700_000_000 + 99_990)) == 10
+
+
+def test_a_line_without_an_end_takes_little_memory(tmp_path: Path) -> None:
+    path = tmp_path / "thumbs.0.log"
+    path.touch()
+    os.truncate(path, 4 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for since, last in ((0.0, 10), (1.0, None), (0.0, None)):
+        assert (
+            sum(len(line.text) for line in logs.merged({"thumbs.0": path}, since=since, last=last)) <= logs.MOST_BYTES
+        )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 20, "less than a GiB, in KiB"
+
+
+def test_a_long_audit_is_read_one_entry_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "audit.ndjson"
+    with path.open("wb") as file:
+        for number in range(2000):
+            file.write(b'{"at":%d,"event":"x"}\n' % number)
+        file.write(b"x" * (3 << 20) + b"\n")
+        file.write(b'{"at":2000,"event":"last"}\n')
+    path.chmod(0o600)
+    audit = Audit(path)
+    assert next(audit.entries())["at"] == 0
+    assert [entry["at"] for entry in audit.read(last=2)] == [1999, 2000]
+    assert len(audit.read(since=1990)) == 11
+    assert audit.unreadable() >= 1

@@ -131,6 +131,7 @@ class SupervisorBackend:
             self._daemon.widen(replicas=replicas)
             return
         self._folder.clear()
+        self._folder.refuse_foreign()
         self._daemon.start(replicas=replicas)
 
     def _is_up(self) -> bool:
@@ -184,6 +185,7 @@ class SupervisorBackend:
         fresh = [replica for replica in replicas if replica.name not in kept]
         self._strike_stopped([replica.name for replica in fresh if replica.name in owned], owned)
         self._folder.restore(set(owned) - {replica.name for replica in fresh})
+        self._folder.refuse_foreign()
         self._daemon.restore_configuration(replicas=len(owned) + len(fresh))
         if fresh:
             self._add(fresh, secrets, running=owned.keys())

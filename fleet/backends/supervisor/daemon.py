@@ -14,6 +14,7 @@ from fleet.backends.supervisor import config
 from fleet.backends.supervisor.processes import await_end, is_alive, supervisors
 from fleet.backends.supervisor.rpc import SupervisorRpc
 from fleet.errors import FleetError, Refused, Unreachable
+from fleet.file_access import SMALL_BYTES, read_file
 from fleet.state.files import write_all
 from fleet.state.paths import Places
 
@@ -62,7 +63,7 @@ class Daemon:
     def is_configured(self) -> bool:
         """Whether its configuration is as fleet wrote it; how many descriptors it names does not matter."""
         try:
-            found = self._places.supervisord_conf.read_bytes()
+            found = read_file(self._places.supervisord_conf, limit_bytes=SMALL_BYTES, own=True)
         except OSError:
             return False
         return _without_descriptors(found) == _without_descriptors(self._text(0))
@@ -96,7 +97,7 @@ class Daemon:
 
     def _configure(self, replicas: int) -> None:
         conf, text = self._places.supervisord_conf, self._text(replicas)
-        if not self.is_configured() or conf.read_bytes() != text:
+        if not self.is_configured() or read_file(conf, limit_bytes=SMALL_BYTES, own=True) != text:
             write_all({conf: text})
 
     def _text(self, replicas: int) -> bytes:
@@ -149,7 +150,7 @@ def daemon_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def recorded_pid(places: Places) -> int | None:
     """The living process the pid file names, or None."""
     try:
-        pid = int(config.pidfile(places).read_text())
+        pid = int(read_file(config.pidfile(places), limit_bytes=SMALL_BYTES, own=True))
     except (OSError, ValueError):
         return None
     return pid if is_alive(pid) else None

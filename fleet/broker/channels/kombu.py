@@ -18,6 +18,7 @@ from typing import Any
 import kombu
 from kombu.transport import virtual
 
+from fleet.broker import decompression  # noqa: F401 - bounds what kombu decompresses
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import attempts_in

@@ -6,15 +6,18 @@ import argparse
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.cli.output import Output
 from fleet.cli.target import fleet_for, manifest_of, no_names, target_flags, target_of
+from fleet.core.text.mask import holds_secret, masked
 from fleet.state.files import write_whole
 
 if TYPE_CHECKING:
     from fleet.core.desired import Desired
+    from fleet.core.spec import WorkerSpec
     from fleet.inputs.manifest import LoadedManifest
     from fleet.operate.local_fleet import LocalFleet
 
@@ -29,7 +32,7 @@ def render_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def render(args: argparse.Namespace, out: Output) -> int:
-    """The files of a fleet that starts from nothing; values of secrets are masked, or not even read."""
+    """The files of a fleet that starts from nothing; what is secret, or looks like it, is masked or not even read."""
     target = target_of(args)
     no_names(target)
     loaded = manifest_of(target)
@@ -80,10 +83,16 @@ def _files(fleet: LocalFleet, desired: Desired, secrets: Iterable[str]) -> Mappi
     root, descriptors = os.geteuid() == 0, config.descriptors(room)
     daemon = config.daemon_text(places, descriptors=descriptors, as_root=root, python=sys.executable)
     files = {"run/supervisord.conf": daemon}
-    masked = dict.fromkeys(secrets, MASK)
+    hidden = dict.fromkeys(secrets, MASK)
     for one in replicas:
         program = config.Program(one.name, one.digest, one.spec.drain_timeout_seconds)
         text = config.program_text(program, places=places, python=sys.executable)
         files[f"run/conf.d/{one.name}.conf"] = text
-        files[f"run/specs/{one.name}.json"] = folder.document(one, text, masked).decode()
+        shown = replace(one, spec=_without_password(one.spec))
+        files[f"run/specs/{one.name}.json"] = folder.document(shown, text, hidden).decode()
     return files
+
+
+def _without_password(spec: WorkerSpec) -> WorkerSpec:
+    env = tuple((name, MASK if holds_secret(name, value) else value) for name, value in spec.env)
+    return replace(spec, broker=replace(spec.broker, url=masked(spec.broker.url)), env=env)

@@ -31,12 +31,16 @@ class Complaint:
     wants_number: bool = False
 
 
-def validate(document: Mapping[str, Any]) -> tuple[Manifest | None, list[Complaint]]:
-    """The manifest a plain document describes, or what is wrong with it."""
+def validate(document: Mapping[str, Any], *, most_hints: int = 0) -> tuple[Manifest | None, list[Complaint]]:
+    """The manifest a plain document describes, or what is wrong with it.
+
+    most_hints: how many unknown fields are compared with all known ones, which takes its time.
+    """
     try:
         return Manifest.model_validate(document, by_alias=True, by_name=False), []
     except ValidationError as error:
-        return None, [_complaint(item) for item in error.errors(include_url=False)]
+        items = error.errors(include_url=False)
+        return None, [_complaint(item, guess=index < most_hints) for index, item in enumerate(items)]
 
 
 def unknown_key(path: Path) -> Complaint | None:
@@ -49,11 +53,11 @@ def unknown_key(path: Path) -> Complaint | None:
 # from pydantic's errors to sentences
 
 
-def _complaint(error: Mapping[str, Any]) -> Complaint:
+def _complaint(error: Mapping[str, Any], *, guess: bool) -> Complaint:
     path, is_key = _path(error["loc"])
     kind, value, context = error["type"], error.get("input"), error.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown_field(path)
+        return _unknown_field(path) if guess else Complaint(path, f"unknown field {shown(path[-1])}")
     if kind == "missing":
         return Complaint(path, f"{shown(path[-1])} is required and missing", _missing_hint(path), is_missing=True)
     if is_key:

@@ -1,4 +1,4 @@
-"""What changed between two specs, in the words of the manifest. Values of secrets and URLs are never shown."""
+"""What changed between two specs, in the words of the manifest. Values of variables, secrets and URLs stay hidden."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from fleet.core.expand import env_from
 from fleet.core.spec import WorkerSpec
 from fleet.core.text.format import duration, listed, quoted, size
+from fleet.core.text.mask import masked_text
 
 NONE = "none"
 
@@ -27,7 +28,7 @@ _KINDS = {"worker": "fleet", "celery": "celery", "command": "command"}
 _FIELDS = (
     _Field("worker", lambda spec: _KINDS[spec.kind]),
     _Field("app", lambda spec: spec.app),
-    _Field("command", lambda spec: " ".join(spec.command), quoted),
+    _Field("command", lambda spec: masked_text(" ".join(spec.command)), quoted),
     _Field("pool", lambda spec: spec.pool.type),
     _Field("pool.class", lambda spec: spec.pool.class_path),
     _Field("pool.concurrency", lambda spec: spec.pool.concurrency),
@@ -90,11 +91,7 @@ def _env(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
     before, after = dict(old.env), dict(new.env)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
-            yield f"env.{name} {_env_value(before.get(name))} -> {_env_value(after.get(name))}"
-
-
-def _env_value(value: str | None) -> str:
-    return NONE if value is None else quoted(value)
+            yield f"env.{name} {'set' if name not in before else 'removed' if name not in after else 'changed'}"
 
 
 def _secret_env(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:

@@ -16,6 +16,7 @@ from fleet.backends.supervisor.replica_files import Folder
 from fleet.errors import FleetError
 from fleet.operate.doctor.files import remove_files
 from fleet.operate.doctor.finding import KILL_AFTER_SECONDS, Examined, Finding
+from fleet.state.files import write_whole
 from fleet.state.paths import Places
 
 _FULL = 0.8
@@ -97,7 +98,7 @@ def _end_daemon(examined: Examined, pid: int) -> str:
 
 
 def _rewrite_pidfile(places: Places, pid: int) -> str:
-    config.pidfile(places).write_text(f"{pid}\n")
+    write_whole(config.pidfile(places), f"{pid}\n")
     return f"now says {pid}"
 
 

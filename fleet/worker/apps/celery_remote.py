@@ -13,7 +13,7 @@ from celery.utils.collections import AttributeDict
 from celery.utils.serialization import jsonify
 from kombu.utils.encoding import safe_repr
 
-from fleet.broker.connection import masked
+from fleet.core.text.mask import looks_secret, masked, masked_text
 
 _SECRET = re.compile(r"api|token|key|secret|pass|signature|credential|dburi", re.IGNORECASE)
 _HIDDEN = "********"
@@ -45,7 +45,7 @@ class CeleryRemote:
 
     def report(self) -> str:
         """Versions and settings, as Celery's bug reports have them."""
-        return masked(str(self._app.bugreport()))
+        return masked_text(str(self._app.bugreport()))
 
     def task_details(self, name: str, items: Sequence[str]) -> dict[str, str]:
         """These attributes of a task, as far as they are set."""
@@ -85,7 +85,7 @@ def _is_setting(name: object) -> bool:
 
 
 def _shown(name: str, value: Any) -> Any:
-    if _SECRET.search(name) and name != "routing_key" and isinstance(value, str):
+    if isinstance(value, str) and (_SECRET.search(name) or looks_secret(name)) and name != "routing_key":
         return _HIDDEN
     if value is None or isinstance(value, (bool, int, float)):
         return value
@@ -93,4 +93,6 @@ def _shown(name: str, value: Any) -> Any:
         return masked(value)
     if isinstance(value, Mapping):
         return {str(key): _shown(str(key), entry) for key, entry in value.items()}
-    return [_shown(name, entry) for entry in value]
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_shown(name, entry) for entry in value]
+    return masked_text(repr(value))

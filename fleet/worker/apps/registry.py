@@ -33,10 +33,10 @@ class RegistryApplication:
 
     kind = "tasks"
     records_ends = False
-    accept = ("json", "msgpack", "yaml")  # never pickle: every client that may write to the broker could run code here
 
     def __init__(self, tasks: Tasks) -> None:
         self.tasks = tasks
+        self.accept = tasks.accept
         self._green_pool = ""
         self._node = ""
 

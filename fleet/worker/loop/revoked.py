@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -11,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from fleet.errors import FleetError
+from fleet.file_access import KEPT_BYTES, open_own, read_file
 from fleet.state.files import write_whole
 from fleet.worker.task.job import Job
 
@@ -94,9 +96,8 @@ class Revoked:
             self._rewrite(path)
             return
         try:
-            with path.open("a", encoding="utf-8") as file:
+            with open(open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8") as file:
                 file.write("".join(lines))
-            path.chmod(0o600)
         except OSError as error:
             self._do_without(error)
 
@@ -135,7 +136,7 @@ def stamp_keys(stamps: object) -> set[str]:
 
 
 def _read_into(ids: dict[str, float], path: Path) -> None:
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_file(path, limit_bytes=KEPT_BYTES).decode(errors="replace").splitlines():
         since, _, task_id = line.partition(" ")
         with suppress(ValueError):  # the line that was being written when the process was killed
             if task_id:

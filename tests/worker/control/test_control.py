@@ -255,3 +255,43 @@ def test_a_queue_is_added_with_an_exchange_of_its_own(make: Make) -> None:
     assert steered.remote.defined == {"news": {"exchange": "press", "exchange_type": "topic", "routing_key": "n.#"}}
     assert "ok" in steered.ask("add_consumer", queue="plain")
     assert list(steered.remote.defined) == ["news"]
+
+
+HOSTILE: dict[str, tuple[str, dict[str, object]]] = {
+    "a pool of a billion": ("pool_grow", {"n": 1e9}),
+    "a pool of a fraction": ("pool_grow", {"n": 1.5}),
+    "a pool of infinity": ("pool_grow", {"n": float("inf")}),
+    "a pool of a list": ("pool_grow", {"n": [1]}),
+    "an autoscale of a billion": ("autoscale", {"max": 10**12, "min": 1}),
+    "a queue that is a list": ("add_consumer", {"queue": ["a"]}),
+    "a queue that is a map": ("add_consumer", {"queue": {"a": 1}}),
+    "a queue without a name": ("add_consumer", {"queue": ""}),
+    "a queue of a megabyte": ("add_consumer", {"queue": "x" * (1 << 20)}),
+    "a queue with an escape": ("add_consumer", {"queue": "a\x1b[2Jb"}),
+    "60,000 ids": ("revoke", {"task_id": [str(number) for number in range(60_000)]}),
+    "ids that are maps": ("revoke", {"task_id": [{"a": 1}]}),
+    "an id of a megabyte": ("revoke", {"task_id": "x" * (1 << 20)}),
+    "a limit that never ends": ("time_limit", {"task_name": "waits", "hard": 1e308}),
+    "a limit that is no number": ("time_limit", {"task_name": "waits", "hard": float("nan")}),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_command_without_bounds_is_refused_and_changes_nothing(make: Make, name: str) -> None:
+    command, arguments = HOSTILE[name]
+    world = make("prefork", 1)
+    steered = Steered(world)
+    before = (world.pool.limit, steered.ask("active_queues"), steered.ask("revoked"))
+    error = steered.ask(command, **arguments)["error"]
+    assert len(error) < 500
+    assert (world.pool.limit, steered.ask("active_queues"), steered.ask("revoked")) == before
+    assert steered.ask("ping") == {"ok": "pong"}
+
+
+def test_many_ids_are_answered_and_logged_in_short(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    steered = Steered(make("threads", 1))
+    caplog.set_level("INFO", logger="fleet.worker")
+    answer = steered.ask("revoke", task_id=[f"task-{number}" for number in range(9000)])
+    assert answer["ok"].endswith("and 8990 more flagged as revoked")
+    assert len(steered.ask("revoked")) == 9000
+    assert max(len(record.getMessage()) for record in caplog.records) < 500

@@ -17,6 +17,7 @@ from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.models import Broker, Group, Manifest, Pool, SecretRef
 from fleet.core.manifest.tree import Findings, Node, Path
 from fleet.core.text.format import shown
+from fleet.core.text.mask import masked
 from fleet.core.text.suggest import did_you_mean
 from pools.traits import TRAITS
 
@@ -104,7 +105,7 @@ def _broker_url(context: CheckContext, url: str) -> None:
         context.problem(path, "not the URL of a broker: it has no scheme", hint)
     elif re.match(r"(memory|filesystem)", url):
         context.warn(path, "tasks sent to this kind of broker do not reach workers reliably", "it is for tests only")
-    if re.search(r"://[^/@\s:]*:(?!guest@)[^/@\s]+@", url):
+    if masked(url) != url and not re.match(r"[a-z+]+://[^:/@]*:(guest)?@", url):
         hint = "declare it under spec.secrets and write `url: {secret: name}`"
         context.warn(path, "the URL holds a password, which is then kept with every revision", hint)
 

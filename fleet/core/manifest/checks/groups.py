@@ -12,6 +12,7 @@ from fleet.core.manifest.models import Broker, Group, Pool, Share, Task
 from fleet.core.manifest.tree import Path
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
 from fleet.core.text.format import duration, shown
+from fleet.core.text.mask import holds_secret
 
 RESERVED_ENV_PREFIX = "FLEET_"
 LONGEST_VARIABLE_BYTES = 131_072
@@ -142,6 +143,9 @@ def _environment(context: CheckContext, path: Path, group: Group) -> None:
     for name, secret in sorted((group.secret_env or {}).items()):
         context.declared((*path, "secretEnv", name), secret)
     for name, value in sorted((group.env or {}).items()):
+        if holds_secret(name, value):
+            hint = f"declare it under spec.secrets and write `secretEnv: {{{name}: …}}`"
+            context.warn((*path, "env", name), f"{name} looks like a secret, and env is kept with every revision", hint)
         if len(name.encode()) + len(value.encode()) + 2 > LONGEST_VARIABLE_BYTES:
             message = f"{name} is longer than the {LONGEST_VARIABLE_BYTES:,} bytes a variable may have"
             context.problem_once((*path, "env", name), message, "put it in a file and give its path")
