@@ -92,9 +92,7 @@ class SupervisorBackend:
             lives=read_history(self._folder.starts_file(name)).lives,
             heartbeat=self._heartbeat(name),
         )
-        if sight.living_record is None and row.pid:
-            sight = replace(sight, launching=is_launcher(row.pid))
-        return observed(sight)
+        return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
 
     def _unstarted(self, name: str) -> ObservedReplica | None:
         """Files without a process: an apply was killed between writing and starting."""

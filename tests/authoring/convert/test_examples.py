@@ -93,7 +93,7 @@ SHOP = {"DJANGO_SETTINGS_MODULE": "shop.settings.production"}
 OFFICE = {"DJANGO_SETTINGS_MODULE": "office.settings", "LANG_OF_REPORTS": "de", "SECRET_KEY": "only for tests"}
 STACK = {"DATABASE_URL": "postgres://app:pw@db/app", "LOG_LEVEL": "info"}
 ORDERS = {"LOG_LEVEL": "warning", "DATABASE_URL": "postgres://orders@db/orders"}
-ALWAYS = "--without-gossip --without-mingle -O fair"
+ALWAYS = "--without-gossip --without-mingle -O fair -I fleet_celery_member"
 
 
 def celery(python: str, app: str, group: str, options: str) -> str:
