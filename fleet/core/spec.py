@@ -21,6 +21,9 @@ READY_TIMEOUT_SECONDS = 60.0
 
 Kind = Literal["worker", "celery", "command"]
 
+IMAGE_POOLS = frozenset({"solo", "threads"})
+"""Pools whose workers may be forked from an image: a green pool patches before anything is imported."""
+
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
@@ -120,6 +123,7 @@ class WorkerSpec:
     fleet_version: str = ""
     log_level: str = "INFO"
     log_format: str = "text"
+    image: Literal["auto", "off"] = "auto"
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""
@@ -142,15 +146,21 @@ def resizes(spec: WorkerSpec) -> bool:
     return spec.kind == "worker" and TRAITS[spec.pool.type].resize
 
 
+def forks_from_image(spec: WorkerSpec) -> bool:
+    """Whether replicas of this spec may be forked from a process that has imported the app already."""
+    return spec.image == "auto" and spec.kind == "worker" and spec.pool.type in IMAGE_POOLS
+
+
 def lasting(spec: WorkerSpec) -> WorkerSpec:
     """The spec with everything that can change in place as in a bare one: what is left forces a restart.
 
-    ``restart`` and ``ready_after_seconds`` are read by the launcher and by the backend, never by what runs. A
+    ``restart``, ``ready_after_seconds`` and ``image`` are read when it is started and by the backend, never by what
+    runs. A
     worker of fleet's own applies queues, delivery, limits and log level while it runs, and slots if its pool can.
     The drain timeout lasts: supervisord kills by the one that it read when the replica was started.
     """
     bare = WorkerSpec(spec.kind, spec.fleet, spec.group)
-    fixed = replace(spec, restart=bare.restart, ready_after_seconds=bare.ready_after_seconds)
+    fixed = replace(spec, restart=bare.restart, ready_after_seconds=bare.ready_after_seconds, image=bare.image)
     if spec.kind != "worker":
         return fixed
     pool = replace(spec.pool, concurrency=1) if resizes(spec) else spec.pool

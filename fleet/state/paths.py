@@ -59,6 +59,11 @@ class Places:
         return self.run / "specs"
 
     @property
+    def images(self) -> Path:
+        """Sockets and states of the images that workers are forked from."""
+        return self.run / "images"
+
+    @property
     def records(self) -> Path:
         """One record per replica."""
         return self.run / "records"

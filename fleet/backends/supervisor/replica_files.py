@@ -35,7 +35,8 @@ class Folder:
         """Create every folder of the fleet, for its owner only."""
         places = self.places
         places.root.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (places.root, places.run, places.state, places.log, places.conf_d, places.specs, places.records):
+        inside = (places.run, places.state, places.log, places.conf_d, places.specs, places.records, places.images)
+        for folder in (places.root, *inside):
             folder.mkdir(mode=0o700, exist_ok=True)
             if folder.stat().st_mode & 0o077:
                 folder.chmod(0o700)
