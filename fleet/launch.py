@@ -197,17 +197,21 @@ def rotate(path: Path, *, limit_bytes: int = LOG_BYTES, kept: int = LOGS_KEPT) -
             os.replace(older, path.with_name(f"{path.name}.{number}"))
 
 
+def settle_folder(folder: str) -> None:
+    """Enter the working folder. Raises LaunchError."""
+    try:
+        os.chdir(_raw(folder))
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"cannot enter the working folder: {error}", lasts=True) from error
+
+
 def settle(document: LaunchDocument) -> None:
     """Limits, folder, file mode and signals as a program expects them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    workdir = document.spec.workdir or str(document.run_folder.parent)
-    try:
-        os.chdir(_raw(workdir))
-    except (OSError, ValueError) as error:
-        raise LaunchError(f"cannot enter the working folder: {error}", lasts=True) from error
+    settle_folder(document.spec.workdir or str(document.run_folder.parent))
     os.umask(0o022)
     kept = {signal.SIGUSR1} if document.spec.kind == "worker" else set()
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - kept:

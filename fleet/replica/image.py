@@ -26,7 +26,10 @@ OWN_VARIABLES = (
 STALE = b"stale"
 REFUSED = b"refused"
 GO = b"go"
-REQUEST_BYTES = 4096
+REQUEST_BYTES = 8192
+ROOM_VARIABLE = "FLEET_IMAGE_ROOM"
+ROOM_BYTES = 1024
+"""The first variable of an image's environment: each worker writes its mark in its place."""
 Stamp = tuple[int, int]
 
 
@@ -114,10 +117,22 @@ def read_state(files: ImageFiles) -> ImageState | None:
         return None
 
 
+def write_state(files: ImageFiles, state: ImageState) -> None:
+    """Say what the image is now."""
+    fresh = files.folder / f".{files.key}.{os.getpid()}"
+    fresh.write_bytes(state.to_bytes())
+    os.replace(fresh, files.state)
+
+
 def states(folder: Path) -> tuple[ImageState, ...]:
     """What each image of a fleet last said, by key. ``folder`` is its ``run/images``."""
     found = (read_state(ImageFiles(folder, path.stem)) for path in sorted(folder.glob("*.json")))
     return tuple(state for state in found if state is not None)
+
+
+def request(document: str, digest: str) -> bytes:
+    """What an image is sent to fork the replica of a launch document."""
+    return json.dumps({"document": document, "digest": digest}).encode()
 
 
 def stamp(path: str) -> Stamp | None:

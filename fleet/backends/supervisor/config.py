@@ -83,6 +83,9 @@ def daemon_text(places: Places, *, descriptors: int, as_root: bool) -> str:
         "[rpcinterface:supervisor]\n"
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
         "\n"
+        "[rpcinterface:fleet]\n"
+        "supervisor.rpcinterface_factory=fleet.backends.supervisor.image_plugin:make_interface\n"
+        "\n"
         "[include]\n"
         "files=conf.d/*.conf\n"
     )
