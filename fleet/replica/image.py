@@ -10,11 +10,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fleet.core.spec import forks_from_image
+from fleet.replica import process_identity
 from fleet.replica.command import LaunchError, environment
 from fleet.replica.launch_document import LaunchDocument
 
@@ -57,6 +57,7 @@ class ImageFiles:
 class ImageState:
     """What an image last said.
 
+    ticks: when its process started, in clock ticks since boot.
     phase: loading, ready, refused (its app cannot be forked, ``reason`` says why), failed (it cannot be imported).
     files: what was read to import the app -> (modified in ns, bytes); None in its place: there was no such file.
     """
@@ -66,6 +67,7 @@ class ImageState:
     phase: str
     app: str = ""
     reason: str = ""
+    ticks: int = 0
     revision: str = ""
     files: Mapping[str, Stamp | None] = field(default_factory=dict)
 
@@ -77,10 +79,15 @@ class ImageState:
     @property
     def lives(self) -> bool:
         """Whether the process it was written by is there."""
-        with suppress(OSError):
-            words = Path(f"/proc/{self.pid}/cmdline").read_bytes()
-            return b"fleet.worker.image" in words or f"image {self.key}".encode() in words
-        return False
+        return process_identity.lives(self.pid, self.ticks)
+
+    @property
+    def shown(self) -> str:
+        """One line for people."""
+        if self.phase in ("ready", "loading") and not self.lives:
+            return f"image {self.key} of {self.app}: ended; the next start of a worker makes a new one"
+        reason = f" ({self.reason}); workers start without it" if self.reason else ""
+        return f"image {self.key} of {self.app}: {self.phase}{f', pid {self.pid}' if self.lives else ''}{reason}"
 
     @property
     def is_current(self) -> bool:
@@ -120,7 +127,7 @@ def read_state(files: ImageFiles) -> ImageState | None:
 def write_state(files: ImageFiles, state: ImageState) -> None:
     """Say what the image is now."""
     fresh = files.folder / f".{files.key}.{os.getpid()}"
-    fresh.write_bytes(state.to_bytes())
+    fresh.write_bytes(replace(state, ticks=process_identity.started_ticks(state.pid) or 0).to_bytes())
     os.replace(fresh, files.state)
 
 

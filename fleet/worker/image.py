@@ -111,7 +111,13 @@ class Image:
 
     def _say(self, phase: str, reason: str = "") -> None:
         state = ImageState(
-            self.files.key, os.getpid(), phase, self.spec.app, reason, self.spec.revision, dict(self._seen)
+            self.files.key,
+            os.getpid(),
+            phase,
+            self.spec.app,
+            reason,
+            revision=self.spec.revision,
+            files=self._seen,
         )
         images.write_state(self.files, state)
         launch.say(f"image {self.files.key}: {phase}{f': {reason}' if reason else ''}")

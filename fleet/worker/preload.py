@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from contextlib import suppress
 
+from fleet.broker.connection import is_rabbitmq, is_redis
 from fleet.core.spec import WorkerSpec
 from fleet.worker.apps.base import Application
 from pools import pool_class
@@ -18,6 +19,7 @@ ALWAYS = (
     "concurrent.futures.thread",
 )
 OF_REDIS = ("fleet.broker.channels.redis.channel", "redis", "kombu.transport.redis")
+OF_CONTROL = ("fleet.worker.control.mailbox", "kombu.matcher", "secrets")
 OF_RABBITMQ = ("fleet.broker.channels.rabbitmq.channel", "amqp", "kombu.transport.pyamqp")
 
 
@@ -25,10 +27,10 @@ def import_for(spec: WorkerSpec, application: Application) -> None:
     """Import the pool, the channel of the broker, and what a worker loads late."""
     pool_class(spec.pool.class_path or spec.pool.type)
     url = spec.broker.url or application.default_broker_url()
-    of_broker = OF_RABBITMQ if url.startswith(("amqp", "pyamqp")) else OF_REDIS if url.startswith("redis") else ()
-    for name in (*ALWAYS, *of_broker):
+    of_broker = OF_RABBITMQ if is_rabbitmq(url) else OF_REDIS if is_redis(url) else ()
+    of_control = OF_CONTROL if application.remote() is not None else ()
+    for name in (*ALWAYS, *of_broker, *of_control):
         with suppress(ImportError):
             importlib.import_module(name)
-    application.remote()
     application.transport_options(None)
     application.default_queues()

@@ -10,7 +10,7 @@ from pathlib import Path
 from fleet.backends.supervisor.rpc import SupervisorRpc
 from fleet.replica import image as images
 from fleet.replica import launch_document
-from fleet.replica.image import ImageFiles, ImageState
+from fleet.replica.image import ImageFiles
 from fleet.replica.launch_document import DocumentError, LaunchDocument
 from fleet.state.paths import Places
 
@@ -76,15 +76,6 @@ class Images:
             document = _read(path)
             known = self._keys[path] = (stamp, images.key_of(document) if document is not None else "")
         return known[1]
-
-
-def shown(state: ImageState) -> str:
-    """One line for people."""
-    if state.phase == "ready" and not state.lives:
-        return f"image {state.key} of {state.app}: ended; the next worker starts it again"
-    reason = f" ({state.reason})" if state.reason else ""
-    pid = f", pid {state.pid}" if state.lives else ""
-    return f"image {state.key} of {state.app}: {state.phase}{pid}{reason}"
 
 
 def _read(path: Path) -> LaunchDocument | None:
