@@ -44,7 +44,7 @@ class Watched:
         os.open = watched_os_open
         for name in self._variables:
             os.environ.pop(name, None)
-        os.environ.__class__ = _watched_environ(self._on_read)  # type: ignore[assignment]
+        os.environ.__class__ = _watched_environ(self._on_read)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,7 +60,12 @@ class Watched:
     def _on_read(self, name: object) -> None:
         if name in self._variables:
             frame = sys._getframe(2)
-            while frame.f_back is not None and frame.f_globals.get("__name__") in ("os", "collections.abc", "_collections_abc", __name__):
+            while frame.f_back is not None and frame.f_globals.get("__name__") in (
+                "os",
+                "collections.abc",
+                "_collections_abc",
+                __name__,
+            ):
                 frame = frame.f_back
             self._read.setdefault(str(name), str(frame.f_globals.get("__name__")))
 

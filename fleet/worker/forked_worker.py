@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fleet import forking, launch
+from fleet.replica.command import LaunchError
 from fleet.replica.image import ROOM_VARIABLE
 from fleet.replica.launch_document import LaunchDocument
 
@@ -33,7 +34,7 @@ class Mark:
         start = int(fields[_ENVIRONMENT_FIELD])
         there = ctypes.string_at(start, len(ROOM_VARIABLE)) if start and self._room else b""
         if there != ROOM_VARIABLE.encode() or len(text) > room:
-            raise launch.LaunchError("the environment has no room for this replica's mark")
+            raise LaunchError("the environment has no room for this replica's mark")
         ctypes.memmove(start, text.ljust(room, b"\0"), room)
 
 

@@ -25,11 +25,12 @@ from fleet import forking, launch
 from fleet.core.spec import WorkerSpec
 from fleet.errors import FleetError
 from fleet.replica import image as images
+from fleet.replica import launch_document
 from fleet.replica.command import LaunchError, environment, read_document
 from fleet.replica.image import GO, OWN_VARIABLES, REQUEST_BYTES, STALE, ImageFiles, ImageState
 from fleet.replica.launch_document import LaunchDocument
-from fleet.worker.forked_worker import Mark, become_worker, give_seeds, set_title
 from fleet.worker.fork_safety import Watched, problems, read_files
+from fleet.worker.forked_worker import Mark, become_worker, give_seeds, set_title
 
 LOOK_SECONDS = 10.0
 """How often it looks whether anybody may still want a worker from it."""
@@ -63,6 +64,7 @@ class Image:
         self._mark = Mark()
         self._listener: socket.socket | None = None
         self._inode = 0
+        self._looked: images.Stamp | None = None
 
     # --- loading
 
@@ -209,11 +211,13 @@ class Image:
                 return True
         except OSError:
             return True
+        looked = images.stamp(str(self._specs))
+        if looked == self._looked:
+            return False
+        self._looked = looked
         return not any(self._is_of_this_kind(path) for path in self._specs.glob("*.json"))
 
     def _is_of_this_kind(self, path: Path) -> bool:
-        from fleet.replica import launch_document
-
         with suppress(launch_document.DocumentError):
             return images.key_of(launch_document.read(path)) == self.files.key
         return False

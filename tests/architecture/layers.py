@@ -12,7 +12,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "broker launch settings",
         "authoring state replica",
         "core",
-        "errors signals _version",
+        "errors forking signals _version",
     ),
     "fleet.core": (
         "simulation",
@@ -30,14 +30,16 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "text backoff",
     ),
     "fleet.worker": (
-        "__main__ probe",
+        "image",
+        "forked_worker",
+        "__main__ probe preload",
         "process",
         "control",
         "loop",
         "stack_dump",
         "execution options lifecycle process_state",
         "apps",
-        "task logging_setup os_signals sd_notify",
+        "task logging_setup os_signals sd_notify fork_safety",
     ),
     "fleet.operate": (
         "foreground",

@@ -81,8 +81,12 @@ def test_a_state_is_read_back_and_lives_as_long_as_its_process(tmp_path: Path) -
     said = ImageState("0a0a0a0a", os.getpid(), "ready", "shop:app", files=stamps([str(read), str(tmp_path / "no")]))
     write_state(files, said)
     state = read_state(files)
-    assert state is not None and replace(state, ticks=0) == said and states(files.folder) == (state,)
-    assert state.lives and state.is_current and f"ready, pid {os.getpid()}" in state.shown
+    assert state is not None
+    assert replace(state, ticks=0) == said
+    assert states(files.folder) == (state,)
+    assert state.lives
+    assert state.is_current
+    assert f"ready, pid {os.getpid()}" in state.shown
     assert not replace(state, ticks=state.ticks + 1).lives, "the kernel has used its pid again"
 
 

@@ -56,10 +56,13 @@ def test_forked_workers_are_supervisords_children_and_run_tasks(world: World) ->
     world.write(GROUPS)
     world.apply()
     pids = world.pids()
-    assert len(pids) == 3 and image(world).phase == "ready"
+    assert len(pids) == 3
+    assert image(world).phase == "ready"
     for name, pid in pids.items():
         process = psutil.Process(pid)
-        assert is_forked(pid) and process.ppid() == supervisord(world) and os.getpgid(pid) == pid
+        assert is_forked(pid)
+        assert process.ppid() == supervisord(world)
+        assert os.getpgid(pid) == pid
         assert name in process.cmdline()[0]
         assert [Path(f"/proc/{pid}/fd/{number}").resolve().name for number in (0, 1, 2)] == [
             "null",
@@ -73,7 +76,8 @@ def test_forked_workers_are_supervisords_children_and_run_tasks(world: World) ->
     assert f"image {image(world).key} of world_tasks:tasks: ready" in world.fleet("status", "--fleet", "world").stdout
     keeper = image(world).pid
     world.fleet("down", "--fleet", "world", "-y")
-    assert not any(psutil.pid_exists(pid) for pid in pids.values()) and images(world) == ()
+    assert not any(psutil.pid_exists(pid) for pid in pids.values())
+    assert images(world) == ()
     eventually(lambda: not psutil.pid_exists(keeper))
 
 
@@ -115,7 +119,8 @@ def test_an_app_that_must_not_be_forked_starts_cold_and_doctor_says_why(world: W
     assert not any(is_forked(pid) for pid in world.pids().values())
     assert "starts thread 'ticker'" in image(world).reason
     said = world.fleet("doctor", str(world.manifest), code=None).stdout
-    assert "workers start without an image" in said and "'ticker'" in said
+    assert "workers start without an image" in said
+    assert "'ticker'" in said
 
 
 def test_off_means_off_and_changes_no_running_worker(world: World) -> None:

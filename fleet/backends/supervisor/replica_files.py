@@ -92,7 +92,7 @@ class Folder:
             self.places.record_file(replica).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove fleet's files in ``conf.d``, ``specs`` and ``images``: for a daemon that does not run. Records stay."""
+        """Remove fleet's files in ``conf.d``, ``specs``, ``images``: for a daemon that does not run. Records stay."""
         self.remove(self.programs() | self.documents())
         for file in self.places.images.glob("*"):
             file.unlink(missing_ok=True)

@@ -52,7 +52,7 @@ def image_findings(examined: Examined) -> Iterator[Finding]:
     """Apps that workers cannot be forked with: each of their workers imports the app itself."""
     for state in states(examined.places.images):
         if state.phase in ("refused", "failed"):
-            hint = "docs/image.md says what an app must not do; `release: {image: \"off\"}` ends the attempts"
+            hint = 'docs/image.md says what an app must not do; `release: {image: "off"}` ends the attempts'
             yield Finding("warning", "image", f"{state.app}: workers start without an image: {state.reason}", hint)
 
 
