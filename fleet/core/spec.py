@@ -177,8 +177,10 @@ def digest(spec: WorkerSpec) -> str:
 def live_digest(spec: WorkerSpec) -> str:
     """Eight hex digits over the whole spec: it tells apart the settings of replicas that have one digest.
 
-    Fields at their default are left out, so that a version that adds a field restarts nothing.
+    Fields at their default are left out, so that a version that adds a field restarts nothing. So is ``image``, which
+    is of how it was started and nothing that a running worker applies.
     """
+    spec = replace(spec, image="auto")
     bare = WorkerSpec(spec.kind, spec.fleet, spec.group).to_json()
     given = {name: _unlike(value, bare[name]) for name, value in spec.to_json().items() if value != bare[name]}
     text = json.dumps([spec.kind, spec.fleet, spec.group, given], sort_keys=True, separators=(",", ":"))
