@@ -19,7 +19,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
@@ -40,6 +40,14 @@ _PR_SET_PDEATHSIG = 1
 
 def main(argv: list[str]) -> NoReturn:
     """Become the replica's program, or leave one clear line in its log and exit."""
+    launch(argv, become=exec_program, keeps_files=False)
+
+
+def launch(argv: list[str], *, become: Callable[[LaunchDocument], NoReturn], keeps_files: bool) -> NoReturn:
+    """Prepare this process for a replica, then ``become`` its program.
+
+    keeps_files: files that are open stay so; a worker that was forked from an image needs those that its app opened.
+    """
     if len(argv) != 2:
         sys.stderr.write("usage: python -m fleet.launch SPEC.json DIGEST\n")
         raise SystemExit(64)
@@ -50,11 +58,12 @@ def main(argv: list[str]) -> NoReturn:
     try:
         die_with_parent(path)
         document = read_document(path, digest=argv[1])
-        open_log(document.log)
+        open_log(document.log, keeps_files=keeps_files)
     except (LaunchError, OSError) as error:
         _refuse(path, str(error))
     try:
-        _become(document)
+        _prepare(document)
+        become(document)
     except LaunchError as error:
         say(f"{document.replica}: {error}")
         if error.lasts:
@@ -66,10 +75,14 @@ def main(argv: list[str]) -> NoReturn:
         _refuse(path, str(error))
 
 
-def _become(document: LaunchDocument) -> NoReturn:
+def _prepare(document: LaunchDocument) -> None:
     """From ``wait_out`` on this start is in the history, so a failure below is a crash with a back-off."""
     be_alone(document.record.with_suffix(".lock"))
     wait_out(document)
+
+
+def exec_program(document: LaunchDocument) -> NoReturn:
+    """Become another program. Raises LaunchError."""
     argv = command(document)
     environ = environment(document, os.environ)
     run_program(document, argv, environ)
@@ -155,7 +168,7 @@ def be_alone(path: Path) -> None:
     os.set_inheritable(descriptor, True)
 
 
-def open_log(path: Path) -> None:
+def open_log(path: Path, *, keeps_files: bool = False) -> None:
     """Standard output and error go to the replica's own log, standard input is empty, nothing else stays open.
 
     With a log of its own a replica does not get a broken pipe when supervisord dies.
@@ -169,8 +182,20 @@ def open_log(path: Path) -> None:
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    if keeps_files:
+        os.close(log)
+        os.close(nothing)
+        return
     highest = max((int(name) for name in os.listdir("/proc/self/fd")), default=2)
     os.closerange(3, highest + 1)
+
+
+def settle_folder(folder: str) -> None:
+    """Enter the working folder. Raises LaunchError."""
+    try:
+        os.chdir(_raw(folder))
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"cannot enter the working folder: {error}", lasts=True) from error
 
 
 def settle(document: LaunchDocument) -> None:
@@ -179,11 +204,7 @@ def settle(document: LaunchDocument) -> None:
     wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    workdir = document.spec.workdir or str(document.run_folder.parent)
-    try:
-        os.chdir(_raw(workdir))
-    except (OSError, ValueError) as error:
-        raise LaunchError(f"cannot enter the working folder: {error}", lasts=True) from error
+    settle_folder(document.spec.workdir or str(document.run_folder.parent))
     os.umask(0o022)
     kept = {signal.SIGUSR1} if document.spec.kind != "command" else set()
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - kept:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ READY_TIMEOUT_SECONDS = 60.0
 """What the manifest's ``drain.timeout`` and ``health.readyTimeout`` are where it gives none."""
 
 Kind = Literal["worker", "celery", "command"]
+
+IMAGE_POOLS = frozenset({"solo", "threads"})
+"""Pools whose workers may be forked from an image: a green pool patches before anything is imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class WorkerSpec:
     fleet_version: str = ""
     log_level: str = "INFO"
     log_format: str = "text"
+    image: Literal["auto", "off"] = "auto"
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""
@@ -128,7 +132,7 @@ class WorkerSpec:
 
     def to_json(self) -> dict[str, Any]:
         """A plain JSON document; :meth:`from_json` reads it back to an equal value."""
-        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        document: dict[str, Any] = _plain(self)
         return document
 
     @classmethod
@@ -137,20 +141,34 @@ class WorkerSpec:
         return decoded(cls, document)
 
 
+def _plain(value: Any) -> Any:
+    """Objects and lists as JSON has them. ``dataclasses.asdict`` copies every leaf, which took four times as long."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    slots = getattr(type(value), "__slots__", None)
+    return value if slots is None else {name: _plain(getattr(value, name)) for name in slots}
+
+
 def resizes(spec: WorkerSpec) -> bool:
     """Whether a running replica can get another number of slots without a restart."""
     return spec.kind == "worker" and TRAITS[spec.pool.type].resize
 
 
+def forks_from_image(spec: WorkerSpec) -> bool:
+    """Whether replicas of this spec may be forked from a process that has imported the app already."""
+    return spec.image == "auto" and spec.kind == "worker" and spec.pool.type in IMAGE_POOLS
+
+
 def lasting(spec: WorkerSpec) -> WorkerSpec:
     """The spec with everything that can change in place as in a bare one: what is left forces a restart.
 
-    ``restart`` and ``ready_after_seconds`` are read by the launcher and by the backend, never by what runs. A
+    ``restart``, ``ready_after_seconds`` and ``image`` are read when it is started and by the backend, never by what
+    runs. A
     worker of fleet's own applies queues, delivery, limits and log level while it runs, and slots if its pool can.
     The drain timeout lasts: supervisord kills by the one that it read when the replica was started.
     """
     bare = WorkerSpec(spec.kind, spec.fleet, spec.group)
-    fixed = replace(spec, restart=bare.restart, ready_after_seconds=bare.ready_after_seconds)
+    fixed = replace(spec, restart=bare.restart, ready_after_seconds=bare.ready_after_seconds, image=bare.image)
     if spec.kind != "worker":
         return fixed
     pool = replace(spec.pool, concurrency=1) if resizes(spec) else spec.pool
@@ -167,9 +185,11 @@ def digest(spec: WorkerSpec) -> str:
 def live_digest(spec: WorkerSpec) -> str:
     """Eight hex digits over the whole spec: it tells apart the settings of replicas that have one digest.
 
-    Fields at their default are left out, so that a version that adds a field restarts nothing.
+    Fields at their default are left out, so that a version that adds a field restarts nothing. So is ``image``, which
+    is of how it was started and nothing that a running worker applies.
     """
-    text = json.dumps([spec.kind, spec.fleet, spec.group, _unlike_bare(spec)], sort_keys=True, separators=(",", ":"))
+    given = _unlike_bare(replace(spec, image="auto"))
+    text = json.dumps([spec.kind, spec.fleet, spec.group, given], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

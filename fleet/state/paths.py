@@ -46,7 +46,7 @@ class Places:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Every folder in it that a fleet always has."""
-        return (self.run, self.state, self.log, self.conf_d, self.specs, self.records)
+        return (self.run, self.state, self.log, self.conf_d, self.specs, self.records, self.images)
 
     @property
     def supervisord_conf(self) -> Path:
@@ -62,6 +62,11 @@ class Places:
     def specs(self) -> Path:
         """One launch document per replica, mode 0600."""
         return self.run / "specs"
+
+    @property
+    def images(self) -> Path:
+        """Sockets and states of the images that workers are forked from."""
+        return self.run / "images"
 
     @property
     def records(self) -> Path:

@@ -15,6 +15,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "core",
         "file_access",
         "errors signals _version",
+        "errors forking signals _version",
     ),
     "fleet.core": (
         "simulation",
@@ -32,7 +33,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "text backoff",
     ),
     "fleet.worker": (
-        "__main__ probe",
+        "image",
+        "forked_worker",
+        "__main__ probe preload",
         "process",
         "control",
         "loop",
@@ -40,6 +43,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "execution options lifecycle process_state",
         "apps celery_member",
         "task logging_setup os_signals sd_notify",
+        "apps",
+        "task logging_setup os_signals sd_notify fork_safety",
     ),
     "fleet.operate": (
         "foreground",

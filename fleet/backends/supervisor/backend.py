@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import Daemon
+from fleet.backends.supervisor.images import Images
 from fleet.backends.supervisor.observe import Sight, observed
 from fleet.backends.supervisor.processes import Table, is_launcher, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
@@ -53,6 +54,7 @@ class SupervisorBackend:
         self._python = python
         self._folder = Folder(places)
         self._daemon = Daemon(places, self._rpc, python=python)
+        self._images = Images(places, self._rpc)
 
     # --- seeing
 
@@ -205,6 +207,7 @@ class SupervisorBackend:
     def _spawn(self, names: Sequence[str]) -> None:
         """Add a few at a time: supervisord answers no call while it forks what was added, and while dozens of workers
         import their apps a hundred forks take longer than any call should."""
+        self._images.make_ready(names)
         for first in range(0, len(names), _SPAWNED_AT_ONCE):
             self._rpc.add(names[first : first + _SPAWNED_AT_ONCE])
 
@@ -262,6 +265,7 @@ class SupervisorBackend:
             if row.state is ProcessState.STOPPING:
                 raise FleetError(f"{row.group} is still stopping", hint="wait until it has stopped")
             self._folder.starts_file(row.group).unlink(missing_ok=True)
+        self._images.make_ready([row.group for row in wanted])
         for first in range(0, len(wanted), _SPAWNED_AT_ONCE):
             self._rpc.start([row.full_name for row in wanted[first : first + _SPAWNED_AT_ONCE]])
 

@@ -197,7 +197,7 @@ def _uptime_seconds(sight: Sight) -> float:
 def _ready_seconds(sight: Sight) -> float:
     """A worker says since when; of another program its uptime says the same, but for what readiness took."""
     record, spec = sight.living_record, sight.spec
-    if record is None or spec is None or spec.kind != "worker":
+    if record is None or spec is None or record.foreign:
         needed = max(spec.ready_after_seconds, 1.0) if spec is not None else 0.0
         return max(0.0, _uptime_seconds(sight) - needed)
     return max(0.0, sight.now - record.state_at)

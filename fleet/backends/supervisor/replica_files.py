@@ -95,8 +95,10 @@ class Folder:
             self.places.record_file(replica).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove fleet's files in ``conf.d`` and ``specs``: for a daemon that does not run. Records stay."""
+        """Remove fleet's files in ``conf.d``, ``specs``, ``images``: for a daemon that does not run. Records stay."""
         self.remove(self.programs() | self.documents())
+        for file in self.places.images.glob("*"):
+            file.unlink(missing_ok=True)
         for leftover in self.leftovers(older_than_seconds=0):
             leftover.unlink(missing_ok=True)
 

@@ -355,6 +355,11 @@ class Release(Model):
         description="replace workers when the code at the same path is another: by the commit of the checkout around"
         " the working folder, or by its source files; then another version of fleet replaces them too; default: off",
     )
+    image: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: the second solo or threads worker of a kind and those after it are forked from a process"
+        " that has imported the app; off: each worker imports it itself",
+    )
 
 
 class SecretRef(Model):

@@ -54,6 +54,7 @@ _FIELDS = (
     _Field("code", lambda spec: spec.code),
     _Field("fleet", lambda spec: spec.fleet_version),
     _Field("release.revision", lambda spec: spec.revision, quoted),
+    _Field("release.image", lambda spec: spec.image),
     _Field("broker.visibilityTimeout", lambda spec: spec.broker.visibility_timeout_seconds, duration),
 )
 

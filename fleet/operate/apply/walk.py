@@ -48,6 +48,9 @@ from fleet.operate.apply.watch import Watch
 PAUSE_MIN_SECONDS = 0.02
 PAUSE_MAX_SECONDS = 0.5
 PAUSE_GROWTH = 1.5
+QUICK_SECONDS = 1.0
+"""A worker that is ready so soon after it was asked for cost little to start: it was forked from an image."""
+MOST_QUICK_STARTS = 64
 
 
 def apply(
@@ -98,6 +101,7 @@ class _Walk:
     watch: Watch = field(default_factory=Watch)
     began: dict[str, float] = field(default_factory=dict)
     paused_seconds: float = 0.0
+    quick_starts: int = 0
 
     def __post_init__(self) -> None:
         self.began_at = self.options.now()
@@ -165,10 +169,9 @@ class _Walk:
 
     def _paced(self, ready: list[Step]) -> list[Step]:
         """Those that may begin now, so that not too many workers start at once."""
-        limit = self.options.starts_at_once
-        if limit is None:
+        if self.options.starts_at_once is None:
             return ready
-        room = limit - sum(is_heavy(one.step) for one in self.running)
+        room = self.options.starts_at_once + self.quick_starts - sum(is_heavy(one.step) for one in self.running)
         heavy = [step for step in ready if is_heavy(step)]
         late = {step.id for step in heavy[max(0, room) :]}
         return [step for step in ready if step.id not in late]
@@ -266,10 +269,18 @@ class _Walk:
 
     def _finish(self, one: RunningStep) -> None:
         self.running.remove(one)
+        self._learn_cost(one)
         self.done[one.step.id] = one.step
         if self.options.wait and not self.options.passing:
             self.watch.add(one.step, self.seen.replicas.get(one.step.replica), now=self.options.now())
         self._tell("done", [(one.step, one.step.reason)])
+
+    def _learn_cost(self, one: RunningStep) -> None:
+        """Each worker that was ready at once makes room for one more; one that took its time ends that."""
+        if not self.options.wait or not is_heavy(one.step):
+            return
+        quick = self.options.now() - one.asked_at < QUICK_SECONDS and one.step.watched_seconds == 0
+        self.quick_starts = min(self.quick_starts + 1, MOST_QUICK_STARTS) if quick else 0
 
     def _fail(self, step: Step, reason: str) -> None:
         self.running = [one for one in self.running if one.step.id != step.id]

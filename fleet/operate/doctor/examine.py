@@ -30,7 +30,7 @@ from fleet.operate.doctor.files import (
     trust_findings,
 )
 from fleet.operate.doctor.finding import Examined, Finding, Severity
-from fleet.operate.doctor.processes import crash_findings, replica_findings, stray_findings
+from fleet.operate.doctor.processes import crash_findings, image_findings, replica_findings, stray_findings
 from fleet.operate.doctor.state import home_findings, space_findings, state_findings
 from fleet.settings import Settings
 from fleet.state.lock import holder
@@ -94,6 +94,7 @@ _CHECKS: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
     descriptor_findings,
     stray_findings,
     replica_findings,
+    image_findings,
     permission_findings,
     privilege_findings,
     leftover_findings,

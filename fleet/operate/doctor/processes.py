@@ -14,6 +14,7 @@ from fleet.core.observed import ObservedReplica, State, Stray, Trouble
 from fleet.operate.doctor.finding import KILL_AFTER_SECONDS, Examined, Finding
 from fleet.replica import record as records
 from fleet.replica.crash_history import read_history
+from fleet.replica.image import states
 from fleet.state.paths import Places
 
 
@@ -45,6 +46,14 @@ def _grace_seconds(examined: Examined, replica: str) -> float:
     launch = examined.folder.launch(replica)
     drain = launch.spec.drain_timeout_seconds if launch is not None else 0.0
     return drain + config.STOP_MARGIN_SECONDS
+
+
+def image_findings(examined: Examined) -> Iterator[Finding]:
+    """Apps that workers cannot be forked with: each of their workers imports the app itself."""
+    for state in states(examined.places.images):
+        if state.phase in ("refused", "failed"):
+            hint = 'docs/image.md says what an app must not do; `release: {image: "off"}` ends the attempts'
+            yield Finding("warning", "image", f"{state.app}: workers start without an image: {state.reason}", hint)
 
 
 def replica_findings(examined: Examined) -> Iterator[Finding]:

@@ -88,6 +88,10 @@ class Application(Protocol):
         """Once, in the worker's process, before any slot exists. ``node`` is the worker's name on the broker."""
         ...
 
+    def complete(self) -> None:
+        """Import and build all that tasks need, once, in the process that workers are forked from: nothing is sent."""
+        ...
+
     def import_tasks(self) -> None:
         """Import all that tasks need, in a process that inherited nothing. Nothing is sent, opened or run."""
         ...

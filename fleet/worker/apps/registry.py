@@ -46,6 +46,9 @@ class RegistryApplication:
         self._green_pool = pool if pool in TRAITS and TRAITS[pool].is_green else ""
         signals.worker_init.send(node)
 
+    def complete(self) -> None:
+        """Nothing to do: the named module is imported."""
+
     def import_tasks(self) -> None:
         """Nothing to do: the named module is imported."""
 
