@@ -20,6 +20,7 @@ from typing import Any
 from fleet.broker.channels import open_channel
 from fleet.broker.channels.base import Channel
 from fleet.errors import AppUnusable, FleetError
+from fleet.replica.crash_history import read_history
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
@@ -275,6 +276,8 @@ class Worker:
             prefetch_hint=held,
             options=self.application.transport_options(options.spec.broker.visibility_timeout_seconds),
             entities=self.application.queue_entities(),
+            unsent_path=options.record_path and options.record_path.with_suffix(".acks"),
+            ran=read_history(options.history_path).deaths if options.history_path is not None else None,
         )
 
     def _make_control(self) -> Control | None:

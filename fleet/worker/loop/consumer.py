@@ -60,6 +60,8 @@ class Consumer:
         self._fetching = parts.fetching
         self._receiving = parts.receiving
         self._starting = parts.starting
+        self._starting.after_inline = self._settle_done
+        self._look_ahead = parts.look_ahead
         self._done = parts.submission.done
         self._completion = parts.completion
         self._settlement = parts.settlement
@@ -95,6 +97,7 @@ class Consumer:
         moved = self._settle_done()
         self._connection.notice_loss()
         if self._connection.up:
+            self._give_back_what_waits(now)
             moved |= self._feed(now)
         self._connection.notice_loss()
         if self._life.leaving and self._is_empty():
@@ -119,6 +122,13 @@ class Consumer:
         self._starting.start()
         return True
 
+    def _give_back_what_waits(self, now: float) -> None:
+        """What was taken ahead and found no slot in time goes back: another worker may have one."""
+        until = self._fetching.keeps_ahead_until
+        if until is not None and now >= until and not self.parts.submission.is_inline:
+            self._look_ahead.stop()
+            self._handing_back.taken_ahead()
+
     def _settle_done(self) -> bool:
         """Settle what the pool has finished; whether there was anything."""
         done = self._done
@@ -127,6 +137,8 @@ class Consumer:
         while done:
             job, handle = done.popleft()
             self._inflight.end(job)
+            if handle.started_at:
+                self._look_ahead.note(job.call.name, handle.ended_at - handle.started_at)
             if not job.settled:
                 self._completion.settle_or_bury(job, handle)
         return True
@@ -153,9 +165,16 @@ class Consumer:
             until = min(until, now + due_at - time.time())
         if (fetch_at := self._fetching.next_at) is not None:
             until = min(until, fetch_at)
+        if (back_at := self._fetching.keeps_ahead_until) is not None:
+            until = min(until, back_at)
         return max(0.0, until - now)
 
     # -- housekeeping: by the loop, and by the housekeeping thread while a solo task runs
+
+    @property
+    def holds_ahead(self) -> bool:
+        """Whether messages wait here behind the task in the main thread."""
+        return bool(self._inflight.waiting)
 
     @property
     def is_inside_task(self) -> bool:
@@ -173,11 +192,18 @@ class Consumer:
             now = time.monotonic()
             if now >= self._tick_at:
                 self.tick(now)
+            self._give_back_behind_long_task()
             self._settlement.flush()
             self._connection.notice_loss()
             return True
         finally:
             self._lock.release()
+
+    def _give_back_behind_long_task(self) -> None:
+        job = self._inflight.inline_job
+        if job is not None and job.started_at and time.time() - job.started_at > self._look_ahead.seconds:
+            self._look_ahead.stop()
+            self._handing_back.taken_ahead()
 
     def handle_signals(self) -> None:
         """Handle the signals that have come."""

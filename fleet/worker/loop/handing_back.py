@@ -36,6 +36,12 @@ class HandingBack:
         self._settlement.give_back(jobs)
         self._fetching.ask_again()
 
+    def taken_ahead(self) -> None:
+        """Give back what was taken ahead: another worker may have a free slot for it."""
+        if self._fetching.prefetch is None and (jobs := self._inflight.take_ahead()):
+            self._settlement.give_back(jobs)
+            self._fetching.ask_again()
+
     def of_other_queues(self, names: Container[str]) -> None:
         """Give back what has not started and came from none of these queues."""
         self._settlement.give_back(self._inflight.take_from_other_queues(names))

@@ -125,10 +125,10 @@ class MemoryChannel:
         self._speak()
         return len(self.queue)
 
-    def fetch(self, count: int) -> list[Delivery]:
+    def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:
         self._speak()
         self.asked.append(count)
-        taken = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
+        taken = [self.queue.popleft() for _ in range(min(count + ahead, len(self.queue)))]
         self.held.update({delivery.tag: delivery for delivery in taken})
         return taken
 
