@@ -192,18 +192,19 @@ class Consumer:
             now = time.monotonic()
             if now >= self._tick_at:
                 self.tick(now)
-            self._give_back_behind_long_task()
-            self._settlement.flush()
+            if self._is_task_long():
+                self._look_ahead.stop()
+                self._handing_back.taken_ahead()
+                self._settlement.flush()
             self._connection.notice_loss()
             return True
         finally:
             self._lock.release()
 
-    def _give_back_behind_long_task(self) -> None:
+    def _is_task_long(self) -> bool:
+        """Whether the task in the main thread runs for longer than what may be taken ahead."""
         job = self._inflight.inline_job
-        if job is not None and job.started_at and time.time() - job.started_at > self._look_ahead.seconds:
-            self._look_ahead.stop()
-            self._handing_back.taken_ahead()
+        return job is not None and time.time() - job.started_at > self._look_ahead.seconds
 
     def handle_signals(self) -> None:
         """Handle the signals that have come."""
