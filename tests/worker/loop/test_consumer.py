@@ -362,6 +362,24 @@ def test_a_solo_worker_with_work_ahead_publishes_each_end(make: Make, monkeypatc
     assert seen == [0, 1, 2, 3]
 
 
+def test_with_messages_to_hold_each_end_is_settled_before_the_next_begins(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(prefetch=4)
+    seen = []
+
+    def look(number: int) -> None:
+        world.record.beat()
+        view = world.view()
+        seen.append((view.processed, len(world.channel.acked), [task.task_name for task in view.tasks]))
+
+    monkeypatch.setattr(note, "function", look)
+    for number in range(4):
+        world.channel.put("note", number)
+    world.until(lambda: len(world.channel.acked) == 4)
+    assert seen == [(0, 0, ["note"]), (1, 1, ["note"]), (2, 2, ["note"]), (3, 3, ["note"])]
+
+
 def test_revoked_and_expired_tasks_do_not_run(make: Make) -> None:
     world = make()
     revoked = world.channel.put("note", 1)
