@@ -249,7 +249,8 @@ def _secret_env(group: text.Group, facts: Facts) -> tuple[tuple[str, str, str], 
 
 
 def _task(said: text.Task) -> TaskPolicy:
-    base, ahead = TaskPolicy(), said.look_ahead or text.LookAhead()
+    base = TaskPolicy()
+    ahead = said.look_ahead if isinstance(said.look_ahead, text.LookAhead) else text.LookAhead()
     return TaskPolicy(
         time_limit_seconds=said.time_limit,
         soft_time_limit_seconds=said.soft_time_limit,
@@ -259,7 +260,7 @@ def _task(said: text.Task) -> TaskPolicy:
         rate_limits=tuple(sorted((said.rate_limits or {}).items())),
         dead_letters=said.dead_letters,
         look_ahead_seconds=_or(ahead.time, base.look_ahead_seconds),
-        look_ahead_most=0 if ahead.mode == "off" else _count(ahead.most, base.look_ahead_most),
+        look_ahead_most=0 if said.look_ahead == "off" else _count(ahead.most, base.look_ahead_most),
     )
 
 

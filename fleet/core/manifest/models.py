@@ -115,11 +115,8 @@ class Queue(Model):
 
 
 class LookAhead(Model):
-    """How much a replica takes ahead of its free slots. Written as a word (`lookAhead: off`) or as a map."""
+    """How much a replica takes ahead of its free slots. Written as a word (`auto` or `"off"`) or as a map."""
 
-    mode: Literal["auto", "off"] | None = Field(
-        default=None, description="`auto`: as many as are done within the time; `off`: none; default: auto"
-    )
     time: Limit | None = Field(default=None, description="what is taken ahead is done within this time; default: 5ms")
     most: Positive | None = Field(default=None, description="the most messages taken ahead; default: 64")
 
@@ -136,10 +133,16 @@ class Task(Model):
     prefetch: Positive | None = Field(
         default=None, description="messages a replica holds in all; default: as many as it has free slots"
     )
-    look_ahead: Annotated[LookAhead, word_or_map("mode")] | None = Field(
+    look_ahead: (
+        Annotated[
+            Annotated[Literal["auto", "off"], Tag("word")] | Annotated[LookAhead, Tag("map")],
+            Discriminator(word_or_map),
+        ]
+        | None
+    ) = Field(
         default=None,
-        description="short tasks are fetched and acknowledged several at a time; a task that takes longer is fetched"
-        " alone; has no effect where `prefetch` is set",
+        description="short tasks are fetched and acknowledged several at a time, a task that takes longer alone;"
+        " has no effect where `prefetch` is set; default: auto",
     )
     max_attempts: Positive | None = Field(default=None, description="deliveries of one task before it is dead-lettered")
     rate_limits: dict[TaskName, Rate] | None = Field(
