@@ -57,11 +57,11 @@ class Consumer:
         self._record = record
         self._connection = parts.connection
         self._inflight = parts.inflight
+        self.waiting = parts.inflight.waiting
         self._fetching = parts.fetching
         self._receiving = parts.receiving
         self._starting = parts.starting
         self._starting.after_inline = self._settle_done
-        self._look_ahead = parts.look_ahead
         self._done = parts.submission.done
         self._completion = parts.completion
         self._settlement = parts.settlement
@@ -97,7 +97,7 @@ class Consumer:
         moved = self._settle_done()
         self._connection.notice_loss()
         if self._connection.up:
-            self._give_back_what_waits(now)
+            self._handing_back.what_found_no_slot(now)
             moved |= self._feed(now)
         self._connection.notice_loss()
         if self._life.leaving and self._is_empty():
@@ -122,13 +122,6 @@ class Consumer:
         self._starting.start()
         return True
 
-    def _give_back_what_waits(self, now: float) -> None:
-        """What was taken ahead and found no slot in time goes back: another worker may have one."""
-        until = self._fetching.keeps_ahead_until
-        if until is not None and now >= until and not self.parts.submission.is_inline:
-            self._look_ahead.stop()
-            self._handing_back.taken_ahead()
-
     def _settle_done(self) -> bool:
         """Settle what the pool has finished; whether there was anything."""
         done = self._done
@@ -137,8 +130,6 @@ class Consumer:
         while done:
             job, handle = done.popleft()
             self._inflight.end(job)
-            if handle.started_at:
-                self._look_ahead.note(job.call.name, handle.ended_at - handle.started_at)
             if not job.settled:
                 self._completion.settle_or_bury(job, handle)
         return True
@@ -163,18 +154,11 @@ class Consumer:
         until = self._tick_at
         if (due_at := self._inflight.next_due_at) is not None:
             until = min(until, now + due_at - time.time())
-        if (fetch_at := self._fetching.next_at) is not None:
-            until = min(until, fetch_at)
-        if (back_at := self._fetching.keeps_ahead_until) is not None:
-            until = min(until, back_at)
+        for at in (self._fetching.next_at, self._fetching.keeps_ahead_until):
+            until = until if at is None else min(until, at)
         return max(0.0, until - now)
 
     # -- housekeeping: by the loop, and by the housekeeping thread while a solo task runs
-
-    @property
-    def holds_ahead(self) -> bool:
-        """Whether messages wait here behind the task in the main thread."""
-        return bool(self._inflight.waiting)
 
     @property
     def is_inside_task(self) -> bool:
@@ -192,19 +176,11 @@ class Consumer:
             now = time.monotonic()
             if now >= self._tick_at:
                 self.tick(now)
-            if self._is_task_long():
-                self._look_ahead.stop()
-                self._handing_back.taken_ahead()
-                self._settlement.flush()
+            self._handing_back.behind_long_task()
             self._connection.notice_loss()
             return True
         finally:
             self._lock.release()
-
-    def _is_task_long(self) -> bool:
-        """Whether the task in the main thread runs for longer than what may be taken ahead."""
-        job = self._inflight.inline_job
-        return job is not None and time.time() - job.started_at > self._look_ahead.seconds
 
     def handle_signals(self) -> None:
         """Handle the signals that have come."""
@@ -315,9 +291,6 @@ class Consumer:
         self._handing_back.running()
         self._handing_back.unreported()
 
-    def _leave(self) -> None:
-        self._settlement.flush()
-
 
 _ACTIONS: dict[Action, Callable[[Consumer], None]] = {
     Action.NOTHING: lambda _: None,
@@ -325,5 +298,5 @@ _ACTIONS: dict[Action, Callable[[Consumer], None]] = {
     Action.HAND_BACK: Consumer._hand_back,
     Action.DRAIN: Consumer._drain,
     Action.CUT: Consumer._cut,
-    Action.LEAVE: Consumer._leave,
+    Action.LEAVE: lambda consumer: consumer._settlement.flush(),
 }

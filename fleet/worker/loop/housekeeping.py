@@ -13,6 +13,7 @@ import select
 import socket
 import threading
 import time
+from collections.abc import Sized
 from typing import Protocol
 
 log = logging.getLogger("fleet.worker")
@@ -50,8 +51,8 @@ class Attended(Protocol):
         ...
 
     @property
-    def holds_ahead(self) -> bool:
-        """Whether messages wait behind that task."""
+    def waiting(self) -> Sized:
+        """The messages behind that task."""
         ...
 
     def attend(self) -> bool:
@@ -80,7 +81,7 @@ class HousekeepingThread(threading.Thread):
 
         With messages behind the task this thread must look sooner: a task that turns out long must not keep them.
         """
-        if self._drowsy or (self._slow and self._loop.holds_ahead):
+        if self._drowsy or (self._slow and self._loop.waiting):
             self._drowsy = self._slow = False
             self._wake()
 
@@ -114,14 +115,14 @@ class HousekeepingThread(threading.Thread):
     def _wait(self, *, busy: bool) -> None:
         control = self._control
         fds = [self._read.fileno(), *(control.fds() if control is not None else ())]
-        if self._loop.holds_ahead:
+        if self._loop.waiting:
             self._alert_until = time.monotonic() + ALERT_SECONDS
         if time.monotonic() < self._alert_until:
             timeout = AHEAD_SECONDS
         elif busy:
             fds.append(self._box_fd)
             self._slow = True
-            timeout = AHEAD_SECONDS if self._loop.holds_ahead else TICK_SECONDS
+            timeout = AHEAD_SECONDS if self._loop.waiting else TICK_SECONDS
         else:
             timeout = DROWSY_SECONDS
             self._drowsy = True

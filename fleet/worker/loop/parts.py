@@ -63,7 +63,7 @@ class LoopParts:
         self.admission = Admission(application, options.spec.task, deaths=_deaths(options))
         self.connection = Connection(channel, loop, self.settlement)
         self.look_ahead = LookAhead(options.spec.task)
-        self.submission = Submission(pool, self.inflight, lock=channel.lock)
+        self.submission = Submission(pool, self.inflight, look_ahead=self.look_ahead, lock=channel.lock)
         self._on_stuck = on_stuck
 
     @cached_property
@@ -140,6 +140,7 @@ class LoopParts:
             completion=self.completion,
             fetching=self.fetching,
             rate_gate=self.rate_limits,
+            look_ahead=self.look_ahead,
         )
 
     @cached_property
