@@ -60,7 +60,8 @@ class TaskPolicy:
     """Delivery and limits. ``acks`` and ``prefetch`` None: the app's setting, else late and as many as free slots.
 
     rate_limits: sorted pairs of a task's name and its rate, as ``("shop.thumb", "10/s")``.  dead_letters None: to the
-    broker where the app declares a queue with a dead-letter exchange, else to ``<queue>.dead``.
+    broker where the app declares a queue with a dead-letter exchange, else to ``<queue>.dead``.  look_ahead_most: how
+    many messages may be taken ahead of free slots, as far as they are done in look_ahead_seconds; 0: none.
     """
 
     time_limit_seconds: float | None = None
@@ -70,6 +71,8 @@ class TaskPolicy:
     max_attempts: int = 5
     rate_limits: tuple[tuple[str, str], ...] = ()
     dead_letters: DeadLetters | None = None
+    look_ahead_seconds: float = 0.005
+    look_ahead_most: int = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class KombuChannel(Connected):
             self._declare_all()
 
     @speaks
-    def fetch(self, count: int) -> list[Delivery]:
+    def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:  # noqa: ARG002
         self._require_open()
         taken: list[tuple[str, Any]] = []
         live = [spec.name for spec in self._queues]

@@ -253,14 +253,18 @@ def _secret_env(group: text.Group, facts: Facts) -> tuple[tuple[str, str, str], 
 
 
 def _task(said: text.Task) -> TaskPolicy:
+    base = TaskPolicy()
+    ahead = said.look_ahead if isinstance(said.look_ahead, text.LookAhead) else text.LookAhead()
     return TaskPolicy(
         time_limit_seconds=said.time_limit,
         soft_time_limit_seconds=said.soft_time_limit,
         acks=said.acks,
         prefetch=said.prefetch,
-        max_attempts=_count(said.max_attempts, TaskPolicy().max_attempts),
+        max_attempts=_count(said.max_attempts, base.max_attempts),
         rate_limits=tuple(sorted((said.rate_limits or {}).items())),
         dead_letters=said.dead_letters,
+        look_ahead_seconds=_or(ahead.time, base.look_ahead_seconds),
+        look_ahead_most=0 if said.look_ahead == "off" else _count(ahead.most, base.look_ahead_most),
     )
 
 

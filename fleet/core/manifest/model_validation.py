@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,10 +69,15 @@ def _complaint(error: Mapping[str, Any], *, guess: bool) -> Complaint:
 def _path(location: tuple[str | int, ...]) -> tuple[Path, bool]:
     parts: list[str | int] = []
     for part in location:
-        is_tag = part in ("word", "map") and tuple(parts) in {("spec", "broker"), ("spec", "broker", "url")}
+        is_tag = part in ("word", "map") and _is_tagged(parts)
         if not is_tag and part != "[key]":
             parts.append(part)
     return tuple(parts), location[-1] == "[key]"
+
+
+def _is_tagged(parts: Sequence[str | int]) -> bool:
+    """Whether what stands here may be a word or a map, and pydantic puts the kind into its place."""
+    return tuple(parts) in {("spec", "broker"), ("spec", "broker", "url")} or tuple(parts[-2:]) == ("task", "lookAhead")
 
 
 def _unknown_field(path: Path) -> Complaint:

@@ -108,6 +108,13 @@ class Queue(Model):
     )
 
 
+class LookAhead(Model):
+    """How much a replica takes ahead of its free slots. Written as a word (`auto` or `"off"`) or as a map."""
+
+    time: Limit | None = Field(default=None, description="what is taken ahead is done within this time; default: 5ms")
+    most: Positive | None = Field(default=None, description="the most messages taken ahead; default: 64")
+
+
 class Task(Model):
     """How tasks are delivered and limited."""
 
@@ -119,6 +126,17 @@ class Task(Model):
     )
     prefetch: Positive | None = Field(
         default=None, description="messages a replica holds in all; default: as many as it has free slots"
+    )
+    look_ahead: (
+        Annotated[
+            Annotated[Literal["auto", "off"], Tag("word")] | Annotated[LookAhead, Tag("map")],
+            Discriminator(word_or_map),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="short tasks are fetched and acknowledged several at a time, a task that takes longer alone;"
+        " has no effect where `prefetch` is set; default: auto",
     )
     max_attempts: Positive | None = Field(default=None, description="deliveries of one task before it is dead-lettered")
     rate_limits: dict[TaskName, Rate] | None = Field(

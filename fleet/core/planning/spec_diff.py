@@ -40,6 +40,8 @@ _FIELDS = (
     _Field("task.softTimeLimit", lambda spec: spec.task.soft_time_limit_seconds, duration),
     _Field("task.acks", lambda spec: spec.task.acks),
     _Field("task.prefetch", lambda spec: spec.task.prefetch),
+    _Field("task.lookAhead.most", lambda spec: spec.task.look_ahead_most),
+    _Field("task.lookAhead.time", lambda spec: spec.task.look_ahead_seconds, duration),
     _Field("task.maxAttempts", lambda spec: spec.task.max_attempts),
     _Field("drain.timeout", lambda spec: spec.drain_timeout_seconds, duration),
     _Field("restart.backoff.initial", lambda spec: spec.restart.backoff_initial_seconds, duration),

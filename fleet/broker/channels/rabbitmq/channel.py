@@ -85,7 +85,7 @@ class RabbitChannel(Connected):
         self._prefetch.change_queues([wanted.name for wanted in queues], self._declare_all)
 
     @speaks
-    def fetch(self, count: int) -> list[Delivery]:
+    def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:  # noqa: ARG002
         """Up to ``count`` messages that are there now. 0: the worker has no room."""
         self._require_open()
         self._waits = count > 0

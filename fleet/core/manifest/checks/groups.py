@@ -99,6 +99,7 @@ def _celery(context: CheckContext, path: Path, group: Group) -> None:
         ("pool", "maxAgePerChild"): None if pool.max_age_per_child is None else duration(pool.max_age_per_child),
         ("pool", "startMethod"): pool.start_method,
         ("task", "maxAttempts"): task.max_attempts,
+        ("task", "lookAhead"): _look_ahead(task),
         ("task", "rateLimits"): ", ".join(task.rate_limits) if task.rate_limits else None,
         ("logging", "format"): logs.format if logs and logs.format == "json" else None,
     }
@@ -106,6 +107,13 @@ def _celery(context: CheckContext, path: Path, group: Group) -> None:
         if value is not None:
             hint = "remove it, or use fleet's own worker (`worker: fleet`)"
             context.problem((*path, *below), f"celery's worker cannot honour {below[-1]} {shown(value)}", hint)
+
+
+def _look_ahead(task: Task) -> str | None:
+    ahead = task.look_ahead
+    if ahead is None or isinstance(ahead, str):
+        return None if ahead == "off" else ahead
+    return ", ".join(sorted(ahead.model_fields_set))
 
 
 def _limits(context: CheckContext, path: Path, group: Group) -> None:
