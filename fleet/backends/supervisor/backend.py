@@ -90,9 +90,9 @@ class SupervisorBackend:
             record=records.read(self.places.record_file(name)),
             memory_bytes=table.memory_bytes(row.pid) if row.pid else 0,
             now=now,
-            answers=self._answers(name, row),
+            answers=_answers(self.places, name, row),
             lives=read_history(self._folder.starts_file(name)).lives,
-            heartbeat=self._heartbeat(name),
+            heartbeat=_heartbeat(self.places, name),
         )
         return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
 
@@ -103,17 +103,6 @@ class SupervisorBackend:
             return None
         record = records.read(self.places.record_file(name))
         return observed(Sight(name, launch.digest, None, launch, record, memory_bytes=0, now=time.time()))
-
-    def _answers(self, name: str, row: Process) -> bool | None:
-        """Whether the embedded broker answers; None for programs that cannot be asked."""
-        if not name.startswith(f"{BROKER_GROUP}.") or not row.pid:
-            return None
-        return embedded.ping(embedded.url(self.places))
-
-    def _heartbeat(self, name: str) -> controller_heartbeat.Heartbeat | None:
-        if group_of(name) != CONTROLLER_GROUP:
-            return None
-        return controller_heartbeat.read(self.places.controller_heartbeat)
 
     # --- the daemon
 
@@ -343,3 +332,16 @@ def _check(changes: Changes, *, written: Collection[str], running: Collection[st
     if strange:
         message = f"supervisord sees other changes than this step made: {', '.join(strange)}"
         raise FleetError(message, hint="program files were edited or removed by hand: run `fleet doctor --fix`")
+
+
+def _answers(places: Places, name: str, row: Process) -> bool | None:
+    """Whether the embedded broker answers; None for programs that cannot be asked."""
+    if not name.startswith(f"{BROKER_GROUP}.") or not row.pid:
+        return None
+    return embedded.ping(embedded.url(places))
+
+
+def _heartbeat(places: Places, name: str) -> controller_heartbeat.Heartbeat | None:
+    if group_of(name) != CONTROLLER_GROUP:
+        return None
+    return controller_heartbeat.read(places.controller_heartbeat)

@@ -120,7 +120,7 @@ class _Walk:
             self._wait_for_kept([step for step in self.plan.steps if step.action in RUNS_ON and step.target])
             self._look_once_more()
         self._check_aborted()  # an order that came with the last step is not lost
-        return Report(tuple(self._done_changes()), self._elapsed(), self.seen)
+        return Report(tuple(self._done_changes()), self.options.now() - self.began_at, self.seen)
 
     def _walk_wave(self, waiting: list[Step]) -> None:
         """Rounds of: begin what may begin, ask, look, move on. After a failure, begun steps are still finished."""
@@ -321,7 +321,7 @@ class _Walk:
             raise interrupted(self.plan, done=len(self._done_changes()), signum=signum)
         self._check_aborted()
         limit = self.options.timeout_seconds
-        if limit is not None and self._elapsed() - self.paused_seconds > limit:
+        if limit is not None and self._counted() - self.began_at > limit:
             raise self._not_ready([*(one.step for one in self.running), *late], f"not ready within {limit:g} s")
 
     def _check_aborted(self) -> None:
@@ -333,7 +333,7 @@ class _Walk:
         return not_ready(self.plan, conditions, head)
 
     def _tell(self, phase: Phase, what: Iterable[tuple[Step, str]]) -> None:
-        elapsed = self._elapsed()
+        elapsed = self.options.now() - self.began_at
         events = [Event(phase, step, reason, elapsed) for step, reason in what]
         if events:
             self.on_event(events)
@@ -341,6 +341,3 @@ class _Walk:
     def _counted(self) -> float:
         """The clock of the walk, standing still while it is paused."""
         return self.options.now() - self.paused_seconds
-
-    def _elapsed(self) -> float:
-        return self.options.now() - self.began_at
