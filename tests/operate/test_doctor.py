@@ -20,7 +20,7 @@ from fleet.core.desired import BROKER_GROUP
 from fleet.core.spec import BrokerSpec, QueueSpec
 from fleet.operate.doctor.examine import examine, fix
 from fleet.operate.doctor.finding import Finding
-from fleet.replica.crash_history import History, Life, write_history
+from fleet.replica.crash_history import History, Life, read_history, write_history
 from fleet.settings import Settings
 from fleet.state import applied
 from fleet.state.applied import Applied
@@ -291,9 +291,11 @@ def test_a_changed_configuration_of_the_daemon_is_written_again(world: World) ->
 def test_a_crash_loop_is_found_before_it_is_parked(world: World) -> None:
     (replica,) = replicas_of(spec_of(), 1)
     world.run([replica])
+    starts = Folder(world.places).starts_file(replica.name)
+    eventually(lambda: read_history(starts).began is not None)  # its launcher writes no more
     now = time.time()
     lives = tuple(Life(now - 10, now - 10 + number, clean=False) for number in range(3))
-    write_history(Folder(world.places).starts_file(replica.name), History(lives, now))
+    write_history(starts, History(lives, now))
 
     assert f"error {replica.name}: crashed 3 times and is started again and again" in said(problems(world))
 
