@@ -26,6 +26,7 @@ from fleet.core.manifest.models import Group, Manifest
 from fleet.core.text.mask import holds_secret
 from fleet.errors import FleetError, Refused
 from fleet.inputs import env_from, machine, secrets
+from fleet.inputs.accounts import check_accounts
 from fleet.inputs.code import code_of
 from fleet.inputs.git import commit_of
 from fleet.inputs.manifest import LoadedManifest
@@ -46,6 +47,7 @@ def desired_of(
 
     Reads secrets, and asks apps for settings that the manifest leaves out. Raises SecretError and FleetError.
     """
+    check_accounts(loaded.manifest)
     values = secret_values(loaded)
     facts = gather(loaded, places, values, redis_server=redis_server)
     return expand(loaded.manifest, facts=facts, overrides=overrides), values

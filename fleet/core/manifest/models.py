@@ -325,8 +325,8 @@ class GroupFields(Model):
     rollout: Rollout | None = Field(default=None, description="how replicas are replaced")
     health: Health | None = Field(default=None, description="when a replica counts as ready")
     logging: Logging | None = Field(default=None, description="what a worker writes to its log")
-    user: str | None = Field(default=None, description="account that runs the replicas")
-    group: str | None = Field(default=None, description="group of the account")
+    user: str | None = Field(default=None, description="account that must run fleet, and so the replicas")
+    group: str | None = Field(default=None, description="its group")
     per_slot: Price | None = Field(default=None, description="what one slot costs, for the budgets")
     per_replica: Price | None = Field(default=None, description="what one replica costs, for the budgets")
     paused: bool | None = Field(default=None, description="hold the group at zero replicas")
@@ -469,8 +469,8 @@ class Spec(Model):
         default=None, description="Celery app or `fleet.Tasks` registry of all groups, `module:attribute`"
     )
     release: Release = Field(default=Release(), description="the code that workers run")
-    user: str | None = Field(default=None, description="account that runs the replicas of all groups")
-    group: str | None = Field(default=None, description="group of that account")
+    user: str | None = Field(default=None, description="account that must run fleet, and so all replicas")
+    group: str | None = Field(default=None, description="its group")
     broker: (
         Annotated[
             Annotated[Literal["embedded"], Tag("word")] | Annotated[Broker, Tag("map")], Discriminator(word_or_map)
