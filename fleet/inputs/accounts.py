@@ -27,14 +27,14 @@ def _named(
     manifest: Manifest, *, user: tuple[str, str], group: tuple[str, str]
 ) -> Iterator[tuple[str, str, tuple[str, str]]]:
     """Where an account is named, its name, and the names of fleet's own."""
-    for where, said in (
-        ("spec", manifest.spec),
-        *((f"spec.groups.{name}", one) for name, one in manifest.spec.groups.items()),
-    ):
-        if said.user is not None:
-            yield f"{where}.user", said.user, user
-        if said.group is not None:
-            yield f"{where}.group", said.group, group
+    spec = manifest.spec
+    said = [("spec", spec.user, spec.group)]
+    said += [(f"spec.groups.{name}", one.user, one.group) for name, one in spec.groups.items()]
+    for where, its_user, its_group in said:
+        if its_user is not None:
+            yield f"{where}.user", its_user, user
+        if its_group is not None:
+            yield f"{where}.group", its_group, group
 
 
 def _user(number: int) -> tuple[str, str]:
