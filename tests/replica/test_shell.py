@@ -51,7 +51,10 @@ def write(folder: Path, text: str) -> Path:
 def running(line: str, *, grace_seconds: float) -> Iterator[subprocess.Popen[str]]:
     """The line as a replica runs it, in a process group of its own, which is killed in the end."""
     argv = kept_argv("/bin/sh", ("sh", "-c", line), grace_seconds=grace_seconds)
+    # As a launcher leaves them: a shell cannot trap what was ignored before, as SIGHUP is in everything below nohup.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     process = subprocess.Popen(argv, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGHUP, before)
     try:
         yield process
     finally:

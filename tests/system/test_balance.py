@@ -24,7 +24,7 @@ from fleet.replica.process_identity import lives
 from fleet.replica.record import RecordView, read
 from fleet.settings import Settings
 from fleet.state.paths import Places
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.system import worlds
 
 pytestmark = pytest.mark.system
@@ -160,7 +160,7 @@ class Fleet:
             last = max(move["at"] for move in self.moves())
             return sum(at > last for at in looks) >= LOOKS_AT_REST and self.nothing_to_do()
 
-        eventually(is_at_rest, every=0.2)
+        eventually(is_at_rest, every=0.2, within=3 * PATIENCE)  # a rate is over a minute of work, and a look may be late
 
     def let_looks_pass(self, seconds: float) -> None:
         """Until the controller has looked once more, so many seconds later."""
@@ -168,6 +168,7 @@ class Fleet:
         eventually(lambda: self.last_look_at() > began + seconds)
 
     def last_look_at(self) -> float:
+        assert self.places.controller.exists(), "it has not looked yet"
         return float(json.loads(self.places.controller.read_text())["look"]["at"])
 
     def nothing_to_do(self) -> bool:
