@@ -160,7 +160,7 @@ class Fleet:
             last = max(move["at"] for move in self.moves())
             return sum(at > last for at in looks) >= LOOKS_AT_REST and self.nothing_to_do()
 
-        eventually(is_at_rest, every=0.2, within=3 * PATIENCE)  # a rate is over a minute of work, and a look may be late
+        eventually(is_at_rest, every=0.2, within=3 * PATIENCE)  # rates are over a minute of work
 
     def let_looks_pass(self, seconds: float) -> None:
         """Until the controller has looked once more, so many seconds later."""
