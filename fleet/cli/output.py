@@ -7,6 +7,7 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TextIO
@@ -111,6 +112,11 @@ def error_document(error: FleetError) -> dict[str, Any]:
     code = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", type(error).__name__).lower()
     problems = [str(problem) for problem in error.problems] if isinstance(error, ManifestError) else []
     return {"error": {"code": code, "message": error.message, "hint": error.hint, "problems": problems}}
+
+
+def clock() -> str:
+    """The time of day of a line in a log."""
+    return time.strftime("%Y-%m-%d %H:%M:%S")
 
 
 def painted(text: str, style: str, *, colour: bool) -> str:

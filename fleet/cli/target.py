@@ -36,9 +36,9 @@ def target_flags(parser: argparse.ArgumentParser, *, names: str = "", required: 
     parser.add_argument("--fleet", metavar="NAME", default="", help="name of a fleet that was applied before")
 
 
-def output_flag(parser: argparse.ArgumentParser) -> None:
-    """-o json."""
-    parser.add_argument("-o", "--output", choices=("text", "json"), default="text", help="how to print facts")
+def output_flag(parser: argparse.ArgumentParser, *more: str) -> None:
+    """-o json; ``more``: formats besides text and json."""
+    parser.add_argument("-o", "--output", choices=("text", "json", *more), default="text", help="how to print facts")
 
 
 def stream_flags(parser: argparse.ArgumentParser, *, lines: int | None) -> None:

@@ -96,18 +96,13 @@ class LocalFleet:
 
     # --- what it was told
 
-    @property
-    def applied_file(self) -> Path:
-        """The file of what was applied last."""
-        return self.places.state / "standing.json"
-
     def applied(self) -> Applied | None:
         """What was applied last, or None before the first apply."""
-        return load(self.applied_file)
+        return load(self.places.applied)
 
     def keep_applied(self, word: Applied) -> None:
         """Write what was applied."""
-        save(self.applied_file, word)
+        save(self.places.applied, word)
 
     def applied_manifest(self) -> LoadedManifest:
         """The manifest of the newest revision. Raises UsageError before the first apply."""

@@ -142,17 +142,7 @@ class Lock:
 
 def holder(places: Places) -> Holder | None:
     """Who holds the lock now, or None. Does not take the lock."""
-    try:
-        descriptor = os.open(places.lock, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
-    except BlockingIOError:
-        return _read(places.lock)
-    finally:
-        os.close(descriptor)
+    return _read(places.lock) if is_held(places.lock) else None
 
 
 def is_held(path: Path) -> bool:

@@ -99,6 +99,11 @@ class Places:
         return self.state / "key"
 
     @property
+    def applied(self) -> Path:
+        """What was applied last."""
+        return self.state / "standing.json"
+
+    @property
     def overrides(self) -> Path:
         """Live exceptions to the manifest."""
         return self.state / "overrides.yaml"

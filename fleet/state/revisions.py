@@ -119,7 +119,7 @@ class History:
         latest = self._readable(numbers[-1]) if numbers else None
         if latest is not None and latest.digest == digest:
             return latest
-        number = (self.numbers() or [0])[-1] + 1
+        number = (numbers or [0])[-1] + 1
         revision = Revision(number, round(self._now(), 3), by, digest, message, origin, manifest, facts)
         self._write(revision)
         self._drop_old()

@@ -61,11 +61,14 @@ class Daemon:
 
     def is_configured(self) -> bool:
         """Whether its configuration is as fleet wrote it; how many descriptors it names does not matter."""
+        return _without_descriptors(self._found()) == _without_descriptors(self._text(0))
+
+    def _found(self) -> bytes:
+        """The configuration as it is; empty where there is none."""
         try:
-            found = self._places.supervisord_conf.read_bytes()
+            return self._places.supervisord_conf.read_bytes()
         except OSError:
-            return False
-        return _without_descriptors(found) == _without_descriptors(self._text(0))
+            return b""
 
     def restore_configuration(self, *, replicas: int) -> None:
         """Write the configuration again where somebody changed or removed it: the daemon reads it before each change.
@@ -95,9 +98,9 @@ class Daemon:
         return all(await_end(pid, timeout_seconds=timeout_seconds) for pid in self.pids())
 
     def _configure(self, replicas: int) -> None:
-        conf, text = self._places.supervisord_conf, self._text(replicas)
-        if not self.is_configured() or conf.read_bytes() != text:
-            write_all({conf: text})
+        text = self._text(replicas)
+        if self._found() != text:
+            write_all({self._places.supervisord_conf: text})
 
     def _text(self, replicas: int) -> bytes:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

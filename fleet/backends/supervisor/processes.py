@@ -148,10 +148,14 @@ def is_launcher(pid: int) -> bool:
     return "fleet.launch" in command_line(pid)[:6]
 
 
+def _state(pid: int) -> bytes:
+    """The kernel's letter for it; empty when it is gone."""
+    return b"".join(_bytes(pid, "stat").rpartition(b")")[2].split()[:1])
+
+
 def is_alive(pid: int) -> bool:
     """The process exists and is not a zombie."""
-    fields = _bytes(pid, "stat").rpartition(b")")[2].split()
-    return bool(fields) and fields[0] not in (b"Z", b"X")
+    return _state(pid) not in (b"", b"Z", b"X")
 
 
 def started_at(pid: int) -> float | None:
@@ -203,8 +207,7 @@ def signal_marked(pid: int, specs: Path, signum: signal.Signals) -> bool:
 
 def wake(pid: int, specs: Path) -> bool:
     """Let a process of this fleet go on that somebody stopped (SIGSTOP): until then it notices no other signal."""
-    fields = _bytes(pid, "stat").rpartition(b")")[2].split()
-    return fields[:1] == [b"T"] and signal_marked(pid, specs, signal.SIGCONT)
+    return _state(pid) == b"T" and signal_marked(pid, specs, signal.SIGCONT)
 
 
 def await_end(pid: int, *, timeout_seconds: float) -> bool:

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import signal
 import threading
-import time
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from fleet.cli.output import Output
+from fleet.cli.output import Output, clock
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import heals_text, look_text
 from fleet.errors import FleetError, UsageError
@@ -97,19 +96,15 @@ class _Log:
         self._say(document["note"])
         if begun := [row for row in document["heals"] if row["verdict"] == "heal"]:
             for line in heals_text(begun).splitlines():
-                self._out.facts(f"{_clock()} {line}")
+                self._out.facts(f"{clock()} {line}")
         if not document["steps"]:
             return
         for name, row in document["groups"].items():
             if row["asked"] != row["has"]:
-                self._out.facts(f"{_clock()} {name} {row['has']} -> {row['asked']} slots: {row['why']}")
-        self._out.facts(f"{_clock()}   {', '.join(document['steps'])}")
+                self._out.facts(f"{clock()} {name} {row['has']} -> {row['asked']} slots: {row['why']}")
+        self._out.facts(f"{clock()}   {', '.join(document['steps'])}")
 
     def _say(self, note: str) -> None:
         if note and note != self._note:
-            self._out.facts(f"{_clock()} {note}")
+            self._out.facts(f"{clock()} {note}")
         self._note = note
-
-
-def _clock() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fleet.cli.output import Output
-from fleet.cli.target import fleet_for, manifest_of, no_names, target_flags, target_of
+from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
 
 DIFFERS = 2
 
@@ -14,9 +14,7 @@ def diff_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of diff."""
     target_flags(parser)
     parser.add_argument("--detailed-exitcode", action="store_true", help="exit 2 where something differs")
-    parser.add_argument(
-        "-o", "--output", choices=("text", "json", "markdown"), default="text", help="how to print facts"
-    )
+    output_flag(parser, "markdown")
 
 
 def diff(args: argparse.Namespace, out: Output) -> int:

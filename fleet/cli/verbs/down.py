@@ -12,7 +12,7 @@ from fleet.cli.signals import Signals
 from fleet.cli.target import applied_or_told, duration, fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.core.expand.expand import nothing
 from fleet.core.planning import plan_text
-from fleet.errors import Damaged, Refused
+from fleet.errors import Refused
 from fleet.operate.apply.events import Report, WalkOptions
 from fleet.operate.change import take_down
 from fleet.operate.local_fleet import LocalFleet
@@ -53,13 +53,6 @@ def down(args: argparse.Namespace, out: Output) -> int:
     if foreign:
         out.say(f"supervisord stays, because it also runs programs that are not this fleet's: {', '.join(foreign)}")
     return 0
-
-
-def _was_never_applied(fleet: LocalFleet) -> bool:
-    try:
-        return fleet.applied() is None
-    except Damaged:
-        return False
 
 
 def _agreed(fleet: LocalFleet, out: Output) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from fleet.cli.merge_preview import merge_preview
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import SUFFIX, saved_document
-from fleet.cli.target import fleet_for, manifest_of, no_names, target_flags, target_of
+from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.core.planning import budget, plan_text
 from fleet.errors import UsageError
 from fleet.inputs.secrets import keep_key
@@ -28,8 +28,7 @@ def plan_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-v", "--verbose", action="store_true", help="also list replicas that do not change")
     parser.add_argument("--base", metavar="REV", help="from this git revision of the manifest, not from what runs")
     parser.add_argument("--head", metavar="REV", default="HEAD", help="to this one, merged (default: HEAD)")
-    output = ("text", "json", "markdown")
-    parser.add_argument("-o", "--output", choices=output, default="text", help="how to print facts")
+    output_flag(parser, "markdown")
 
 
 def plan(args: argparse.Namespace, out: Output) -> int:

@@ -7,12 +7,11 @@ import os
 import signal
 import sys
 import threading
-import time
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from fleet.cli.change_flow import ChangeFlags, run_change
-from fleet.cli.output import Output
+from fleet.cli.output import Output, clock
 from fleet.cli.target import duration, fleet_for, manifest_of, no_names, target_flags, target_of
 from fleet.operate.foreground import init_process
 from fleet.operate.foreground.run import Foreground, Signalled
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace, out: Output) -> int:
     Foreground(
         fleet,
         apply=apply,
-        tell=lambda text: out.say(f"{_clock()} {text}"),
+        tell=lambda text: out.say(f"{clock()} {text}"),
         wait=wait,
         signalled=signalled,
         keep_going=args.keep_going,
@@ -98,7 +97,3 @@ def _print_logs(fleet: LocalFleet) -> None:
     for line in logs.follow(fleet.places.log, (), from_sizes=begin):
         sys.stdout.write(f"{line.replica} | {line.text}\n")
         sys.stdout.flush()
-
-
-def _clock() -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S")

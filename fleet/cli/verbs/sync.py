@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import signal
 import time
-from dataclasses import replace
 from types import FrameType
 from typing import Any
 
@@ -226,33 +225,27 @@ def _resume(args: argparse.Namespace, out: Output) -> int:
 
 def _approve(args: argparse.Namespace, out: Output) -> int:
     from fleet.operate.sync.opening import opened
-    from fleet.operate.sync.state import read_fetched, read_orders, write
+    from fleet.operate.sync.orders import approve
+    from fleet.operate.sync.state import read_fetched
 
     _, places = opened(args.source)
     waiting = read_fetched(places).good
     if not waiting:
         raise UsageError(f"{places.name}: no revision waits", hint=f"see `fleet sync status {places.name}`")
-    write(places.orders, replace(read_orders(places), approved=waiting, approved_by=_who()))
-    places.nudge.touch()
+    approve(places, waiting)
     out.say(f"{places.name}: {waiting[:12]} is approved")
     return 0
 
 
 def _accept(args: argparse.Namespace, out: Output) -> int:
     from fleet.operate.sync.opening import opened
-    from fleet.operate.sync.state import read_fetched, read_orders, write
+    from fleet.operate.sync.orders import accept
+    from fleet.operate.sync.state import read_fetched
 
     _, places = opened(args.source)
     seen = read_fetched(places).seen
     if not seen:
         raise UsageError(f"{places.name}: nothing was seen yet", hint=f"see `fleet sync status {places.name}`")
-    write(places.orders, replace(read_orders(places), accepted=seen, accepted_by=_who()))
-    places.nudge.touch()
+    accept(places, seen)
     out.say(f"{places.name}: the history that leads to {seen[:12]} is accepted")
     return 0
-
-
-def _who() -> str:
-    from fleet.state.audit import who
-
-    return who()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.cli import sarif
 from fleet.cli.output import Output
-from fleet.cli.target import manifest_of, no_names, target_flags, target_of
+from fleet.cli.target import manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.core.observed import Observed
 from fleet.errors import FleetError, ManifestError, Problem, Refused
 
@@ -21,8 +21,7 @@ def validate_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
     parser.add_argument("--strict", action="store_true", help="treat warnings as problems")
     parser.add_argument("--check-import", action="store_true", help="also import every app, as its workers would")
-    output = ("text", "json", "sarif")
-    parser.add_argument("-o", "--output", choices=output, default="text", help="how to print facts")
+    output_flag(parser, "sarif")
 
 
 def validate(args: argparse.Namespace, out: Output) -> int:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fleet.core.desired import RESERVED_PREFIX, Desired, group_of
 from fleet.core.plan import Action, Plan, Step
+from fleet.core.text.format import listed
 
 
 def limited(plan: Plan, groups: Collection[str]) -> Plan:
@@ -18,8 +19,7 @@ def limited(plan: Plan, groups: Collection[str]) -> Plan:
 def left_out(plan: Plan, within: Sequence[Step]) -> tuple[str, ...]:
     """A note on the replicas that a plan changes and these of its steps do not."""
     others = sorted({step.replica for step in plan.changes} - {step.replica for step in within})
-    more = f" and {len(others) - 5} more" if len(others) > 5 else ""
-    return (f"left out: {', '.join(others[:5])}{more} also differ; see `fleet plan`",) if others else ()
+    return (f"left out: {listed(others, most=5)} also differ; see `fleet plan`",) if others else ()
 
 
 def _concerns(replica: str, groups: Collection[str]) -> bool:

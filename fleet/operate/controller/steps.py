@@ -69,9 +69,7 @@ def _secret_marks(starts: Sequence[Step]) -> Iterator[tuple[str, str]]:
     """Secret and fingerprint of everything that is about to start."""
     for step in starts:
         if step.target is not None:
-            yield from ((name, mark) for _, name, mark in step.target.spec.secret_env)
-            broker = step.target.spec.broker
-            yield from [(broker.secret, broker.fingerprint)] if broker.secret else []
+            yield from step.target.spec.secret_marks().items()
 
 
 def _alive_only(steps: Plan) -> Plan:

@@ -35,7 +35,7 @@ def broker_findings(examined: Examined) -> Iterator[Finding]:
 def outside_broker_findings(examined: Examined) -> Iterator[Finding]:
     """Whether the broker of the applied manifest answers; not asked where it is embedded or no group takes from it."""
     try:
-        word = applied.load(examined.places.state / "standing.json")
+        word = applied.load(examined.places.applied)
         broker = broker_of(word.desired) if word is not None and not word.down else None
         if broker is None or examined.embedded_wanted or word is None:
             return

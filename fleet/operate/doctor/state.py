@@ -23,7 +23,7 @@ def state_findings(examined: Examined) -> Iterator[Finding]:
     """Files that make no sense. What the controller decides again is removed; the rest is for a person to judge."""
     places = examined.places
     readers: list[tuple[Callable[[], object], Callable[[], str] | None]] = [
-        (lambda: applied.load(places.state / "standing.json"), None),
+        (lambda: applied.load(places.applied), None),
         (lambda: overrides.read(places.overrides), None),
         (lambda: decisions.read(places.decisions), partial(_remove, places.decisions)),
         (lambda: History(places.revisions).latest(), None),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleet.errors import UsageError
 from fleet.operate.sync import ownership
 from fleet.operate.sync.orders import suspend, suspension_by_hand
-from fleet.operate.sync.reconcile import owner_of
+from fleet.operate.sync.reconcile import make_owner, owner_of
 from fleet.operate.sync.state import SourcePlaces, read_orders
-from fleet.state.audit import who
 
 if TYPE_CHECKING:
     from fleet.operate.local_fleet import LocalFleet
@@ -52,16 +51,12 @@ def take(local: LocalFleet, claim: Claim) -> str:
         return f"note: the source {owner.name!r} keeps its hands off until {until}, then takes the fleet back"
     if claim.files is None:
         if owner is not None and owner.kind == "source":
-            _write(local, ownership.of_files(()))
+            make_owner(local, ownership.of_files(()))
         return ""
     claimant = ownership.of_files(claim.files)
     if owner is None or not owner.is_same_as(claimant) or owner.files != claimant.files:
-        _write(local, claimant)
+        make_owner(local, claimant)
     return ""
-
-
-def _write(local: LocalFleet, owner: ownership.Owner) -> None:
-    ownership.write(local.places.state, replace(owner, by=who(), since=round(local.now(), 3)))
 
 
 def _is_suspended(local: LocalFleet, owner: ownership.Owner, claim: Claim) -> bool:

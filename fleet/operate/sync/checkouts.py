@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Sequence
@@ -66,10 +67,15 @@ class Checkouts:
 
     def tidy(self, needed: Collection[str]) -> None:
         """Remove all but the needed and the newest few."""
-        if not self.folder.is_dir():
-            return
-        whole = [path for path in self.folder.iterdir() if SHA.fullmatch(path.name)]
-        whole.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in whole[KEPT:]:
-            if path.name not in needed:
-                shutil.rmtree(path, ignore_errors=True)
+        remove_old(self.folder, SHA, needed=needed, keep=KEPT)
+
+
+def remove_old(folder: Path, names: re.Pattern[str], *, needed: Collection[str], keep: int) -> None:
+    """Remove the folders with such names below a folder, all but the needed and the newest ``keep``."""
+    if not folder.is_dir():
+        return
+    whole = [path for path in folder.iterdir() if names.fullmatch(path.name)]
+    whole.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in whole[keep:]:
+        if path.name not in needed:
+            shutil.rmtree(path, ignore_errors=True)

@@ -98,12 +98,8 @@ class GitHub:
         pulls = self._api.call("GET", f"repos/{self._project}/commits/{report.commit}/pulls")
         for pull in pulls:
             path = f"repos/{self._project}/issues/{int(pull['number'])}/comments"
-            ours = _ours(self._api.call("GET", f"{path}?per_page=100"), self._name)
-            if ours is None:
-                self._api.call("POST", path, {"body": report.comment})
-            else:
-                edit = f"repos/{self._project}/issues/comments/{int(ours['id'])}"
-                self._api.call("PATCH", edit, {"body": report.comment})
+            ours = f"repos/{self._project}/issues/comments"
+            _write_comment(self._api, report, name=self._name, path=path, edit=("PATCH", ours))
         return len(pulls)
 
 
@@ -131,12 +127,21 @@ class GitLab:
         merges = self._api.call("GET", f"{self._project}/repository/commits/{report.commit}/merge_requests")
         for merge in merges:
             path = f"{self._project}/merge_requests/{int(merge['iid'])}/notes"
-            ours = _ours(self._api.call("GET", f"{path}?per_page=100"), self._name)
-            if ours is None:
-                self._api.call("POST", path, {"body": report.comment})
-            else:
-                self._api.call("PUT", f"{path}/{int(ours['id'])}", {"body": report.comment})
+            _write_comment(self._api, report, name=self._name, path=path, edit=("PUT", path))
         return len(merges)
+
+
+def _write_comment(api: Api, report: Report, *, name: str, path: str, edit: tuple[str, str]) -> None:
+    """One comment of this source below ``path``: a new one, or in the place of an earlier one.
+
+    edit: the method that changes a comment, and the path before its id.
+    """
+    ours = _ours(api.call("GET", f"{path}?per_page=100"), name)
+    if ours is None:
+        api.call("POST", path, {"body": report.comment})
+    else:
+        method, place = edit
+        api.call(method, f"{place}/{int(ours['id'])}", {"body": report.comment})
 
 
 def _ours(comments: list[dict[str, Any]], name: str) -> dict[str, Any] | None:

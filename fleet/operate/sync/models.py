@@ -8,13 +8,10 @@ from pydantic import Field, StringConstraints
 
 from fleet.core.manifest.field_types import Bytes, FilePath, Limit, Name
 from fleet.core.manifest.models import Model, Secret, SecretRef
-
-API_VERSION = "workerfleet.dev/v1alpha1"
-KIND = "FleetSource"
+from fleet.operate.sync.verdict import HealMode, Mode
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 Share = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,5}%?$"), Field(examples=["3", "30%"])]
-Mode = Literal["auto", "plan-only", "window"]
 VerifyMode = Literal["HEAD", "Tag", "TagAndHEAD"]
 Provider = Literal["github", "gitlab"]
 
@@ -104,9 +101,7 @@ class Suspend(Model):
 class Heal(Model):
     """What happens when the fleet is no longer what the last applied revision says."""
 
-    mode: Literal["enabled", "warn", "disabled"] = Field(
-        default="enabled", description="put it right, only say so, or do not look"
-    )
+    mode: HealMode = Field(default="enabled", description="put it right, only say so, or do not look")
 
 
 class CommitStatus(Model):

@@ -1,4 +1,4 @@
-"""Suspensions: hands off a source for a while, with an end and a reason."""
+"""What people order by hand: hands off a source for a while, and a commit that may be applied all the same."""
 
 from __future__ import annotations
 
@@ -23,6 +23,21 @@ def resume(places: SourcePlaces) -> None:
     write(places.orders, orders)
     if places.root.is_dir():
         places.nudge.touch()
+
+
+def approve(places: SourcePlaces, commit: str) -> None:
+    """Let a commit be applied once, whatever the mode, the window or an earlier failure."""
+    _order(places, replace(read_orders(places), approved=commit, approved_by=who()))
+
+
+def accept(places: SourcePlaces, commit: str) -> None:
+    """Let a commit be followed that does not go on from what was accepted before."""
+    _order(places, replace(read_orders(places), accepted=commit, accepted_by=who()))
+
+
+def _order(places: SourcePlaces, orders: Orders) -> None:
+    write(places.orders, orders)
+    places.nudge.touch()
 
 
 def suspension_by_hand(orders: Orders, now: float) -> str:

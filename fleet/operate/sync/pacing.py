@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MOST_DOUBLINGS = 40
+from fleet.core.backoff import backoff_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,9 @@ def pause_seconds(pacing: Pacing, *, failures: int, chance: float) -> float:
     if failures <= 0:
         base = pacing.interval_seconds
     else:
-        grown = pacing.first_retry_seconds * 2.0 ** min(failures - 1, MOST_DOUBLINGS)
-        base = min(grown, max(pacing.longest_retry_seconds, pacing.first_retry_seconds))
+        first = pacing.first_retry_seconds
+        longest = max(pacing.longest_retry_seconds, first)
+        base = backoff_seconds(failures - 1, initial_seconds=first, max_seconds=longest)
     return base * (1.0 + pacing.jitter * (2.0 * chance - 1.0))
 
 

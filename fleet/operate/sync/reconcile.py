@@ -14,7 +14,7 @@ from fleet.core.manifest import parse
 from fleet.core.manifest.models import Release as WrittenRelease
 from fleet.core.planning import budget, plan_text
 from fleet.core.planning.selection import leaving
-from fleet.core.text.format import duration
+from fleet.core.text.format import duration, listed
 from fleet.errors import Damaged, ManifestError, Problem, Refused
 from fleet.inputs import machine
 from fleet.inputs.manifest import LoadedManifest
@@ -60,8 +60,7 @@ class Look:
         """Replicas that are as wanted and do not work, as a text; empty for none."""
         seen = self.change.observed.replicas.values()
         late = sorted(one.name for one in seen if one.group in self.change.desired.groups and not is_ready(one, ""))
-        more = f" and {len(late) - 5} more" if len(late) > 5 else ""
-        return ", ".join(late[:5]) + more
+        return listed(late, most=5)
 
     def document(self) -> dict[str, Any]:
         """As ``plan -o json``."""
@@ -118,11 +117,7 @@ class LocalTarget:
         """Raise Refused where the fleet is another's and is not taken over."""
         local = self._open(fleet)
         if not adopt:
-            ownership.refuse_other(fleet, self.owner(local), claimant)
-
-    def owner(self, local: LocalFleet) -> ownership.Owner | None:
-        """Whose the fleet is: as written, else whose manifest was applied last."""
-        return owner_of(local)
+            ownership.refuse_other(fleet, owner_of(local), claimant)
 
     def look(self, loaded: LoadedManifest, *, prune: bool) -> Look:
         """Observe and plan; nothing is changed."""
@@ -151,12 +146,12 @@ class LocalTarget:
         local = self._open(loaded.name)
         with local.lock(command=f"fleet sync ({claimant.name})"):
             if not adopt:
-                ownership.refuse_other(loaded.name, self.owner(local), claimant)
+                ownership.refuse_other(loaded.name, owner_of(local), claimant)
             look = self.look(loaded, prune=prune)
             guard(look.change, max_destroy)
             _refuse_too_long(look.change, timeout_seconds)
             before(look)
-            ownership.write(local.places.state, replace(claimant, by=who(), since=round(local.now(), 3)))
+            make_owner(local, claimant)
             starts = STARTS_PER_CORE * machine.cpus()
             options = WalkOptions(timeout_seconds, starts_at_once=starts, interrupted=interrupted)
             carry_out(local, look.change, verb=VERB, reason=reason, on_event=on_event, options=options)
@@ -186,6 +181,11 @@ def owner_of(local: LocalFleet) -> ownership.Owner | None:
         return written
     latest = local.history.latest()
     return None if latest is None else ownership.of_files(latest.origin.sources)
+
+
+def make_owner(local: LocalFleet, owner: ownership.Owner) -> None:
+    """From now on the fleet is this one's."""
+    ownership.write(local.places.state, replace(owner, by=who(), since=round(local.now(), 3)))
 
 
 def guard(change: PlannedChange, max_destroy: str) -> None:

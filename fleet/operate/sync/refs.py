@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from fleet.core.text.format import listed
 from fleet.errors import FleetError
 from fleet.operate.sync import semver
 
@@ -79,5 +80,4 @@ def _highest_tag(text: str, refs: Mapping[str, str]) -> str:
 
 def _known(refs: Mapping[str, str], prefix: str, what: str) -> str:
     names = sorted(name.removeprefix(prefix) for name in refs if name.startswith(prefix) and not name.endswith("^{}"))
-    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-    return f"{what}: {', '.join(names[:8])}{more}" if names else f"the repository has no {what}"
+    return f"{what}: {listed(names, most=8)}" if names else f"the repository has no {what}"

@@ -20,8 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.core.manifest.models import ReleaseSource
+from fleet.core.text.format import listed
 from fleet.errors import FleetError
 from fleet.operate.sync import tree_rules
+from fleet.operate.sync.checkouts import remove_old
 from fleet.state.files import write_whole
 
 BUILD_SECONDS = 1800.0
@@ -103,13 +105,7 @@ class Releases:
 
     def tidy(self, needed: Collection[str], *, keep: int) -> None:
         """Remove all but the needed and the newest."""
-        if not self.folder.is_dir():
-            return
-        places = [path for path in self.folder.iterdir() if _KEY.fullmatch(path.name)]
-        places.sort(key=lambda path: path.stat().st_mtime, reverse=True)
-        for path in places[keep:]:
-            if path.name not in needed:
-                shutil.rmtree(path, ignore_errors=True)
+        remove_old(self.folder, _KEY, needed=needed, keep=keep)
 
     def _install(self, source: ReleaseSource, release: Release, lock: Path) -> None:
         uv = shutil.which("uv", path=self.environ.get("PATH"))
@@ -124,8 +120,8 @@ class Releases:
             self._call(words, release.workdir, {"UV_PROJECT_ENVIRONMENT": str(venv)})
             return
         if loose := unpinned(lock.read_text(errors="replace")):
-            named = ", ".join(loose[:5]) + (f" and {len(loose) - 5} more" if len(loose) > 5 else "")
             hint = "lock them, for instance with `uv pip compile` or `pip-compile`"
+            named = listed(loose, most=5)
             raise ReleaseFailed(f"{lock.name} does not say one exact version of each: {named}", hint=hint)
         if uv is not None and source.installer != "pip":
             self._call([uv, "venv", "--quiet", "--python", base, str(venv)], release.workdir)

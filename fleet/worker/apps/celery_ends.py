@@ -83,11 +83,16 @@ class EndedTask:
         return Context(request_of(self.call, self.body, self.node))
 
     def _stores_results(self) -> bool:
-        ignored = self.call.headers.get("ignore_result")
-        return not (self.task.ignore_result if ignored is None else ignored)
+        return not ignores_result(self.call, self.task)
 
     def _stores_errors(self) -> bool:
         return self._stores_results() or bool(self.task.store_errors_even_if_ignored)
+
+
+def ignores_result(call: Call, task: Any) -> bool:
+    """The message's word goes before the task's."""
+    ignored = call.headers.get("ignore_result")
+    return bool(task.ignore_result if ignored is None else ignored)
 
 
 def request_of(call: Call, body: Payload, node: str) -> dict[str, Any]:

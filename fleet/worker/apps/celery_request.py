@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 from celery.worker.request import Request as OwnRequest
 
-from fleet.worker.apps.celery_ends import request_of
+from fleet.worker.apps.celery_ends import ignores_result, request_of
 from fleet.worker.task.job import Job
 from fleet.worker.task.request import Request
 
@@ -138,8 +138,7 @@ class CeleryRequest(Request):
     @property
     def ignore_result(self) -> bool:
         """Whether its result is not stored."""
-        ignored = self._headers.get("ignore_result")
-        return bool(self.task.ignore_result if ignored is None else ignored)
+        return ignores_result(self._job.call, self.task)
 
     @property
     def store_errors(self) -> bool:
