@@ -178,7 +178,8 @@ def _open(path: Path, *, attempts: int = 50) -> int:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) and attempts > 1:  # removed by its last holder between the two calls
+        # Removed by its last holder between two of the calls; ``mkdir`` has then seen a folder that is there no more.
+        if isinstance(error, FileNotFoundError | FileExistsError) and attempts > 1:
             return _open(path, attempts=attempts - 1)
         hint = "run as the user who owns the fleet, or set FLEET_HOME to a folder of your own"
         raise FleetError(f"cannot open {error.filename or path}: {error.strerror}", hint=hint) from error
