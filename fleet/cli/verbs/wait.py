@@ -120,5 +120,4 @@ _GOALS: dict[str, Callable[[Status], list[str]]] = {"ready": _not_ready, "idle":
 
 
 def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return listed(names[:_SHOWN]) + more
+    return listed(names, most=_SHOWN)
