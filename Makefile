@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 3
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: help install servers demo test check format bench clean
+.PHONY: help install servers demo test check fuzz format bench clean
 
 help: ## this list
 	@printf 'fleet: YAML manifests in, supervised task workers out\n\n'
@@ -84,6 +84,14 @@ check: install ## lint, format, strict types and the layers; under a minute
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/architecture
+
+# Each round looks at new examples; the suite has a short round with the same ones every day.
+FUZZ_SECONDS ?= 600
+fuzz: install ## hostile files, messages and manifests until a traceback or the end of FUZZ_SECONDS (ten minutes)
+	@end=$$((SECONDS + $(FUZZ_SECONDS)))
+	while ((SECONDS < end)); do
+	  EXPLORE=1 $(BIN)/python -m pytest -q -x tests/properties/test_hostile_input_properties.py tests/core/text
+	done
 
 format: install ## put the code into its one format
 	@$(BIN)/ruff check --fix-only --quiet .

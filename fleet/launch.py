@@ -19,20 +19,20 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 from fleet.core.spec import PARKED_EXIT, WorkerSpec
+from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
+from fleet.replica import log_rotation, shell
 from fleet.replica import record as records
 from fleet.replica.command import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
 from fleet.replica.crash_history import History, Life, pause_seconds, read_history, write_history
 from fleet.replica.launch_document import LaunchDocument
 
 MISSING_EXIT = 127
-LOG_BYTES = 10 << 20
-LOGS_KEPT = 3
 MOST_DESCRIPTORS = 65_536
 _REFUSAL_PAUSE_SECONDS = 5.0
 _PR_SET_PDEATHSIG = 1
@@ -40,6 +40,14 @@ _PR_SET_PDEATHSIG = 1
 
 def main(argv: list[str]) -> NoReturn:
     """Become the replica's program, or leave one clear line in its log and exit."""
+    launch(argv, become=exec_program, keeps_files=False)
+
+
+def launch(argv: list[str], *, become: Callable[[LaunchDocument], NoReturn], keeps_files: bool) -> NoReturn:
+    """Prepare this process for a replica, then ``become`` its program.
+
+    keeps_files: files that are open stay so; a worker that was forked from an image needs those that its app opened.
+    """
     if len(argv) != 2:
         sys.stderr.write("usage: python -m fleet.launch SPEC.json DIGEST\n")
         raise SystemExit(64)
@@ -50,11 +58,12 @@ def main(argv: list[str]) -> NoReturn:
     try:
         die_with_parent(path)
         document = read_document(path, digest=argv[1])
-        open_log(document.log)
+        open_log(document.log, keeps_files=keeps_files)
     except (LaunchError, OSError) as error:
         _refuse(path, str(error))
     try:
-        _become(document)
+        _prepare(document)
+        become(document)
     except LaunchError as error:
         say(f"{document.replica}: {error}")
         if error.lasts:
@@ -66,15 +75,27 @@ def main(argv: list[str]) -> NoReturn:
         _refuse(path, str(error))
 
 
-def _become(document: LaunchDocument) -> NoReturn:
+def _prepare(document: LaunchDocument) -> None:
     """From ``wait_out`` on this start is in the history, so a failure below is a crash with a back-off."""
     be_alone(document.record.with_suffix(".lock"))
     wait_out(document)
+
+
+def exec_program(document: LaunchDocument) -> NoReturn:
+    """Become another program. Raises LaunchError."""
     argv = command(document)
     environ = environment(document, os.environ)
+    run_program(document, argv, environ)
+
+
+def run_program(document: LaunchDocument, argv: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
+    """Become the program. Raises LaunchError where it cannot be run."""
     program = _find(argv[0], environ, document.spec)
     settle(document)
     announce(document)
+    if document.spec.kind == "command" and shell.is_shell(argv):
+        argv = shell.kept_argv(program, argv, grace_seconds=document.spec.drain_timeout_seconds)
+        program = argv[0]
     _exec(program, argv, environ)
 
 
@@ -101,7 +122,7 @@ def _refuse(path: Path, message: str) -> NoReturn:
 
 def say(message: str) -> None:
     """One line in the replica's log."""
-    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    now = time.strftime("%Y-%m-%d %H:%M:%S%z")
     with contextlib.suppress(OSError):
         os.write(2, f"{now} fleet.launch {message}\n".encode(errors="surrogateescape"))
 
@@ -126,7 +147,7 @@ def die_with_parent(spec_path: Path) -> None:
 def _supervisor_pid(spec_path: Path) -> int | None:
     """supervisord writes its pid file before it starts anything."""
     try:
-        return int((spec_path.parent.parent / "supervisord.pid").read_text())
+        return int(read_file(spec_path.parent.parent / "supervisord.pid", limit_bytes=SMALL_BYTES))
     except (OSError, ValueError):
         return None
 
@@ -138,7 +159,7 @@ def be_alone(path: Path) -> None:
     two main processes of one replica can never run at the same time, however they
     were started. TERM ends the waiting at once.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
@@ -147,37 +168,34 @@ def be_alone(path: Path) -> None:
     os.set_inheritable(descriptor, True)
 
 
-def open_log(path: Path) -> None:
+def open_log(path: Path, *, keeps_files: bool = False) -> None:
     """Standard output and error go to the replica's own log, standard input is empty, nothing else stays open.
 
     With a log of its own a replica does not get a broken pipe when supervisord dies.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    rotate(path)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    make_folders(path.parent)
+    log_rotation.move_aside(path)
+    log = open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.set_blocking(log, True)
     nothing = os.open(os.devnull, os.O_RDONLY)
     sys.stderr.flush()
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    if keeps_files:
+        os.close(log)
+        os.close(nothing)
+        return
     highest = max((int(name) for name in os.listdir("/proc/self/fd")), default=2)
     os.closerange(3, highest + 1)
 
 
-def rotate(path: Path, *, limit_bytes: int = LOG_BYTES, kept: int = LOGS_KEPT) -> None:
-    """At a start: a log over 10 MiB becomes ``.1``, older ones move up, three are kept.
-
-    A replica that runs for months is not rotated by this; its log is opened for appending, so ``copytruncate`` works.
-    """
+def settle_folder(folder: str) -> None:
+    """Enter the working folder. Raises LaunchError."""
     try:
-        if path.stat().st_size <= limit_bytes:
-            return
-    except OSError:
-        return
-    for number in range(kept, 0, -1):
-        older = path if number == 1 else path.with_name(f"{path.name}.{number - 1}")
-        with contextlib.suppress(OSError):
-            os.replace(older, path.with_name(f"{path.name}.{number}"))
+        os.chdir(_raw(folder))
+    except (OSError, ValueError) as error:
+        raise LaunchError(f"cannot enter the working folder: {error}", lasts=True) from error
 
 
 def settle(document: LaunchDocument) -> None:
@@ -186,13 +204,9 @@ def settle(document: LaunchDocument) -> None:
     wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-    workdir = document.spec.workdir or str(document.run_folder.parent)
-    try:
-        os.chdir(_raw(workdir))
-    except (OSError, ValueError) as error:
-        raise LaunchError(f"cannot enter the working folder: {error}", lasts=True) from error
+    settle_folder(document.spec.workdir or str(document.run_folder.parent))
     os.umask(0o022)
-    kept = {signal.SIGUSR1} if document.spec.kind == "worker" else set()
+    kept = {signal.SIGUSR1} if document.spec.kind != "command" else set()
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - kept:
         with contextlib.suppress(OSError, ValueError):
             signal.signal(signum, signal.SIG_DFL)
@@ -206,7 +220,7 @@ def wait_out(document: LaunchDocument) -> None:
     """Sleep the back-off of a crash loop, or park; then write this start to the history."""
     now, policy = time.time(), document.spec.restart
     why = _reason_of_last_end(document)
-    history, reason = _history(document, now), _lasting_reason(document)
+    history, reason = history_before(document, now), _lasting_reason(document)
     write_history(document.starts, history)
     pause = pause_seconds(history.lives, policy, now=now)
     crashes = sum(life.is_crash for life in history.lives)
@@ -223,8 +237,9 @@ def wait_out(document: LaunchDocument) -> None:
 
 
 def announce(document: LaunchDocument) -> None:
-    """Write `ready` for a program that keeps no record of its own; the observer adds the time it must have run."""
-    with _record(document) as record:
+    """Write `ready` for a program that keeps no record of its own; the observer adds the time it must have run.
+    Celery's worker is about to keep one, or to say that it cannot."""
+    with _record(document, awaited=document.spec.kind == "celery") as record:
         record.become("starting" if document.spec.kind == "worker" else "ready")
 
 
@@ -243,7 +258,7 @@ def _reason_of_last_end(document: LaunchDocument) -> str:
     return f": {earlier.note}" if earlier is not None and earlier.state == "failed" and earlier.note else ""
 
 
-def _history(document: LaunchDocument, now: float) -> History:
+def history_before(document: LaunchDocument, now: float) -> History:
     """The earlier processes within the window; the last one has just ended, and its record says what ran."""
     history = read_history(document.starts)
     lives = list(history.lives)
@@ -264,10 +279,10 @@ def _lasting_reason(document: LaunchDocument) -> str:
     return earlier.note if same and earlier is not None and read_history(document.starts).lives else ""
 
 
-def _record(document: LaunchDocument) -> contextlib.closing[records.Record]:
+def _record(document: LaunchDocument, *, awaited: bool = False) -> contextlib.closing[records.Record]:
     slots = document.spec.pool.concurrency if document.spec.kind != "command" else 0
     foreign = document.spec.kind != "worker"
-    record = records.Record(document.record, digest=document.digest, slots=slots, foreign=foreign)
+    record = records.Record(document.record, digest=document.digest, slots=slots, foreign=foreign, awaited=awaited)
     record.crashes = sum(life.is_crash for life in read_history(document.starts).lives)
     return contextlib.closing(record)
 

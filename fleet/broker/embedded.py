@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from fleet.core.desired import BROKER_GROUP
 from fleet.errors import FleetError
+from fleet.file_access import NAMED_BYTES, make_folders, read_file
 from fleet.state.paths import Places, check_socket_path
 
 _SERVERS = ("redis-server", "valkey-server")
@@ -49,9 +50,9 @@ def server(places: Places, *, setting: str = "") -> str:
 
 def _server_in_use(places: Places) -> str | None:
     try:
-        launch = json.loads(places.spec_file(f"{BROKER_GROUP}.0").read_bytes())
+        launch = json.loads(read_file(places.spec_file(f"{BROKER_GROUP}.0"), limit_bytes=NAMED_BYTES, own=True))
         current = str(launch["spec"]["command"][0])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RecursionError):
         return None
     return current if os.access(current, os.X_OK) else None
 
@@ -81,7 +82,7 @@ def url(places: Places) -> str:
 def prepare(places: Places) -> None:
     """Make the folder for its data; refuse a socket path that the kernel would refuse."""
     check_socket_path(places.broker_socket)
-    places.broker_data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(places.broker_data)
 
 
 def ping(broker_url: str, *, timeout_seconds: float = 0.5) -> bool:

@@ -156,7 +156,8 @@ def _carry_out(fleet: LocalFleet, out: Output, *, verb: str, change: PlannedChan
             )
             return carry_out(fleet, change, verb=verb, reason=flags.reason, on_event=progress.on_event, options=options)
     except StepsFailed as error:
-        _last_words(fleet, out, error.failures[0][0].replica)
+        if error.failures:
+            _last_words(fleet, out, error.failures[0][0].replica)
         raise
 
 

@@ -34,6 +34,19 @@ def target_flags(parser: argparse.ArgumentParser, *, names: str = "", required: 
     metavar = "WORD" if names else "MANIFEST"
     parser.add_argument("words", nargs="+" if required else "*", metavar=metavar, help=what)
     parser.add_argument("--fleet", metavar="NAME", default="", help="name of a fleet that was applied before")
+    parser.add_argument(
+        "--no-exec", action=_NoExec, nargs=0, default=False, help="refuse to run code that the manifest names"
+    )
+
+
+class _NoExec(argparse.Action):
+    """Sets FLEET_NO_EXEC for all that this command does."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, *_: object) -> None:  # noqa: ARG002
+        from fleet.inputs.no_exec import VARIABLE
+
+        os.environ[VARIABLE] = "1"
+        namespace.no_exec = True
 
 
 def output_flag(parser: argparse.ArgumentParser, *more: str) -> None:
@@ -94,8 +107,11 @@ def no_names(target: Target) -> None:
         raise UsageError(f"{target.names[0]!r} is not a manifest", hint=hint)
 
 
-def fleet_of(target: Target) -> LocalFleet:
-    """The fleet that is meant, without reading more of a manifest than its name."""
+def fleet_of(target: Target, *, trusted: bool = False) -> LocalFleet:
+    """The fleet that is meant, without reading more of a manifest than its name.
+
+    Raises Refused where another account could change its files, unless it is ``trusted`` all the same.
+    """
     from fleet import settings
     from fleet.operate.local_fleet import LocalFleet, known_fleets
 
@@ -105,12 +121,12 @@ def fleet_of(target: Target) -> LocalFleet:
         if target.fleet not in known:
             hint = did_you_mean(target.fleet, known) or "there are none"
             raise UsageError(f"there is no fleet {target.fleet!r} in {current.home}", hint=hint)
-        return LocalFleet(target.fleet, settings=current)
+        return LocalFleet(target.fleet, settings=current, trusted=trusted)
     if sources := target.sources():
-        return LocalFleet(_name_in(sources), settings=current)
+        return LocalFleet(_name_in(sources), settings=current, trusted=trusted)
     known = known_fleets(current.home)
     if len(known) == 1:
-        return LocalFleet(known[0], settings=current)
+        return LocalFleet(known[0], settings=current, trusted=trusted)
     hint = (
         f"known fleets in {current.home}: {', '.join(known)}"
         if known
@@ -147,18 +163,15 @@ def manifest_of(target: Target) -> LoadedManifest:
 
 def _name_in(paths: Sequence[str]) -> str:
     """The fleet's name, found in the text, else by reading the whole manifest. Raises ManifestError."""
-    import yaml
-
+    from fleet.core.manifest.tree import Findings, Source
+    from fleet.core.manifest.yaml_reader import load
     from fleet.state.files import read_named
 
-    loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    name = ""
+    name: object = ""
     for path in paths:
-        try:
-            document = yaml.load(read_named(path), loader)
-            name = document["metadata"]["name"]
-        except (yaml.YAMLError, KeyError, TypeError, ValueError):
-            continue
+        tree = load(Source(path, read_named(path)), Findings())
+        node = tree.get("metadata", "name") if tree is not None else None
+        name = node.value if node is not None else name
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
     from fleet.inputs.manifest import from_files

@@ -38,6 +38,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("pause", "hold groups at zero replicas"),
             Verb("resume", "undo drain, pause and scale --live"),
             Verb("rollback", "go back to an earlier revision, by an ordinary plan"),
+            Verb("rollout", "status, pause, resume, promote or abort of a rollout, also of one that was cut short"),
             Verb("down", "drain and remove everything this fleet owns"),
         ),
     ),

@@ -45,12 +45,24 @@ def _group_rows(group: GroupStatus) -> Iterator[Row]:
         Cell(str(group.failed), "bad" if group.failed else "", right=True),
         Cell(megabytes(sum(worker.memory_bytes for worker in group.workers)), right=True),
         Cell("", right=True),
-        Cell(""),
+        Cell(_counts(group)),
     ]
     for worker in group.workers:
         yield _worker_row(worker)
     for name in group.missing:
         yield [Cell(f"  {name}"), Cell(""), Cell("", right=True), Cell("missing", "bad"), *_blanks()]
+
+
+def _counts(group: GroupStatus) -> str:
+    """What differs from the ready ones: in the middle of a rollout all three words say different things."""
+    if group.paused:
+        return ""
+    words = [
+        f"{count} {word}"
+        for count, word in ((group.up_to_date_replicas, "up to date"), (group.available_replicas, "available"))
+        if count != group.ready_replicas
+    ]
+    return ", ".join(words)
 
 
 def _blanks() -> list[Cell]:

@@ -42,7 +42,8 @@ class WorkerStatus:
 class GroupStatus:
     """One group. ``missing`` names replicas that are wanted and not there.
 
-    up_to_date_replicas: with the wanted digest and settings, whether they are ready or not.
+    up_to_date_replicas: with the wanted digest and settings, whether they are ready or not.  available_replicas: those
+    that take tasks, and were ready for the rollout's ``minReady``, whether they are up to date or not.
     """
 
     name: str
@@ -55,6 +56,7 @@ class GroupStatus:
     system: bool = False
     paused: bool = False
     up_to_date_replicas: int = 0
+    available_replicas: int = 0
 
     @property
     def busy(self) -> int:
@@ -146,7 +148,12 @@ def _known(group: DesiredGroup, seen: Sequence[ObservedReplica]) -> GroupStatus:
         system=group.system,
         paused=group.paused,
         up_to_date_replicas=sum(worker.pid is not None and not worker.drift for worker in workers),
+        available_replicas=_available(seen, min_ready_seconds=group.rollout.min_ready_seconds),
     )
+
+
+def _available(seen: Sequence[ObservedReplica], *, min_ready_seconds: float) -> int:
+    return sum(one.is_available(min_ready_seconds=min_ready_seconds) for one in seen)
 
 
 def _unknown(name: str, seen: Sequence[ObservedReplica], desired: Desired | None) -> GroupStatus:
@@ -163,6 +170,7 @@ def _unknown(name: str, seen: Sequence[ObservedReplica], desired: Desired | None
         workers=workers,
         system=name.startswith(RESERVED_PREFIX),
         up_to_date_replicas=sum(worker.pid is not None and not drift for worker in workers),
+        available_replicas=_available(seen, min_ready_seconds=0.0),
     )
 
 
@@ -209,6 +217,7 @@ def _group_document(group: GroupStatus) -> dict[str, Any]:
         "pool": group.pool,
         "replicas": {"desired": group.desired_replicas, "ready": group.ready_replicas},
         "upToDate": group.up_to_date_replicas,
+        "available": group.available_replicas,
         "slots": {"desired": group.desired_slots, "busy": group.busy},
         "processed": group.processed,
         "failed": group.failed,

@@ -17,19 +17,26 @@ from typing import Any
 from fleet._version import __version__
 from fleet.broker import embedded
 from fleet.core.desired import Desired
+from fleet.core.expand.env_from import BUNDLE
+from fleet.core.expand.env_from import is_used as env_from_is_used
 from fleet.core.expand.expand import expand
 from fleet.core.expand.facts import NO_OVERRIDES, AppFacts, Facts, Overrides
 from fleet.core.expand.specs import kind_of, secrets_of
 from fleet.core.manifest.models import Group, Manifest
+from fleet.core.text.mask import holds_secret
 from fleet.errors import FleetError, Refused
-from fleet.inputs import machine, secrets
+from fleet.inputs import env_from, machine, secrets
+from fleet.inputs.accounts import check_accounts
 from fleet.inputs.code import code_of
 from fleet.inputs.git import commit_of
 from fleet.inputs.manifest import LoadedManifest
+from fleet.inputs.no_exec import refuse_code
 from fleet.inputs.secrets import SecretError
 from fleet.state.paths import Places
 
 PROBE_TIMEOUT_SECONDS = 120.0
+_KEPT = frozenset({"PATH", "HOME", "LANG", "TZ", "TMPDIR", "USER", "LOGNAME", "VIRTUAL_ENV", "DJANGO_SETTINGS_MODULE"})
+_KEPT_PREFIXES = ("LC_", "SSL_CERT_", "PYTHON", "CELERY_", "FLEET_", "LD_", "COVERAGE_")
 _CUSTOM_POOL = ("FLEET_CUSTOM_WORKER_POOL", "CELERY_CUSTOM_WORKER_POOL")
 
 
@@ -40,6 +47,7 @@ def desired_of(
 
     Reads secrets, and asks apps for settings that the manifest leaves out. Raises SecretError and FleetError.
     """
+    check_accounts(loaded.manifest)
     values = secret_values(loaded)
     facts = gather(loaded, places, values, redis_server=redis_server)
     return expand(loaded.manifest, facts=facts, overrides=overrides), values
@@ -84,7 +92,9 @@ def _resolved(loaded: LoadedManifest) -> Facts:
         real_paths=machine.real_paths([release.workdir, release.python], base=base),
     )
     workdir, python = _place(loaded, facts)
-    return replace(facts, apps={app: _app_facts(app, python, workdir) for app in silent_apps(loaded.manifest)})
+    manifest = loaded.manifest
+    apps = {app: _app_facts(app, python, workdir, _env_of(app, manifest)) for app in silent_apps(manifest)}
+    return replace(facts, apps=apps)
 
 
 def _place(loaded: LoadedManifest, facts: Facts) -> tuple[str, str]:
@@ -110,19 +120,32 @@ def secret_values(loaded: LoadedManifest, *, given: Mapping[str, str] = MappingP
 
     Raises SecretError.
     """
-    names = [name for name in secrets_of(loaded.manifest) if name not in given]
-    declared = loaded.manifest.spec.secrets
-    return dict(given) | secrets.resolve(declared, folder=Path(loaded.origin.base), environ=os.environ, only=names)
+    names = [name for name in secrets_of(loaded.manifest) if name not in {*given, BUNDLE}]
+    declared, folder = loaded.manifest.spec.secrets, Path(loaded.origin.base)
+    values = dict(given) | secrets.resolve(declared, folder=folder, environ=os.environ, only=names)
+    return values | _taken(loaded, bundle=given.get(BUNDLE))
+
+
+def _taken(loaded: LoadedManifest, *, bundle: str | None = None) -> dict[str, str]:
+    """What ``envFrom`` of the groups takes, by key."""
+    if not env_from_is_used(loaded.manifest):
+        return {}
+    folder = Path(loaded.origin.base)
+    return env_from.values_of(loaded.manifest, folder=folder, environ=os.environ, bundle=bundle)
 
 
 def applied_secrets(loaded: LoadedManifest, marks: Mapping[str, str], *, key: bytes) -> dict[str, str]:
     """Of the secrets with these fingerprints, by name, those whose source still gives the very value."""
     found = {}
+    taken: dict[str, str] = {}
+    with contextlib.suppress(SecretError):
+        taken = _taken(loaded)
+    declared, folder = loaded.manifest.spec.secrets, Path(loaded.origin.base)
     for name, mark in marks.items():
         with contextlib.suppress(SecretError):
-            declared, folder = loaded.manifest.spec.secrets, Path(loaded.origin.base)
-            value = secrets.resolve(declared, folder=folder, environ=os.environ, only=[name])[name]
-            if secrets.fingerprint(value, key=key) == mark:
+            only = [name] if name in declared else []
+            value = (taken | secrets.resolve(declared, folder=folder, environ=os.environ, only=only)).get(name)
+            if value is not None and secrets.fingerprint(value, key=key) == mark:
                 found[name] = value
     return found
 
@@ -144,25 +167,36 @@ def _is_silent(group: Group) -> bool:
     return pool.type != "solo" and pool.concurrency is None
 
 
-def _app_facts(app: str, python: str, workdir: str) -> AppFacts:
-    answer = probe(app, python=python, workdir=workdir)
+def _env_of(app: str, manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    """The variables that workers of the app are given, values of secrets apart; of groups that differ, the first."""
+    found: dict[str, str] = {}
+    for group in manifest.spec.groups.values():
+        if (group.app or manifest.spec.app) == app:
+            found = {**(group.env or {}), **found}
+    return tuple(sorted(found.items()))
+
+
+def _app_facts(app: str, python: str, workdir: str, env: tuple[tuple[str, str], ...]) -> AppFacts:
+    answer = probe(app, python=python, workdir=workdir, env=env)
     queues = tuple(answer.get("queues") or ())
     return AppFacts(pool=answer.get("pool"), concurrency=answer.get("concurrency"), queues=queues)
 
 
 @lru_cache(maxsize=32)
 def probe(app: str, *, python: str, workdir: str, env: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
-    """The settings of an app, asked once in a process of its own. ``env``: variables beside our own.
+    """The settings of an app, asked once in a process of its own. ``env``: variables that its workers are given.
 
-    Raises FleetError when it cannot be imported.
+    Of our own it sees those that name folders, languages and settings, as its workers do: no token of the shell that
+    plans. Raises FleetError when it cannot be imported, Refused where no code may run.
     """
+    refuse_code(f"the app {app} with {python}")
     hint = "fix the import; with `pool: {type: …, concurrency: …}` in every group the app is not asked"
     command = [python, "-m", "fleet.worker.probe", app]
     try:
         done = subprocess.run(
             command,
             cwd=workdir,
-            env={**os.environ, **dict(env)},
+            env={**_kept(os.environ), **dict(env)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -176,6 +210,11 @@ def probe(app: str, *, python: str, workdir: str, env: tuple[tuple[str, str], ..
         said = answer.get("error") or (done.stderr.strip().splitlines() or ["no answer"])[-1]
         raise FleetError(f"app {app}: {said}", hint=str(answer.get("hint") or hint))
     return answer
+
+
+def _kept(environ: Mapping[str, str]) -> dict[str, str]:
+    shown = (item for item in environ.items() if item[0] in _KEPT or item[0].startswith(_KEPT_PREFIXES))
+    return {name: value for name, value in shown if not holds_secret(name, value)}
 
 
 def _last_document(lines: Iterable[str]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ written after the last one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from fleet.core.desired import Desired, group_of
@@ -18,7 +20,7 @@ from fleet.inputs.secrets import keep_key
 from fleet.operate.apply.events import Event, Listener, Report, StepsFailed, WalkOptions
 from fleet.operate.apply.walk import apply
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
-from fleet.state import decisions
+from fleet.state import decisions, rollout_orders
 from fleet.state.applied import Applied
 from fleet.state.audit import Audit, who
 from fleet.state.files import remove_kept
@@ -26,12 +28,16 @@ from fleet.state.files import remove_kept
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """Who asked for a change, and how it is made. ``verb`` and ``reason`` are for the audit."""
+    """Who asked for a change, and how it is made. ``verb`` and ``reason`` are for the audit.
+
+    is_way_back: it takes back what failed, and nobody may stop it halfway.
+    """
 
     verb: str
     reason: str
     on_event: Listener | None
     options: WalkOptions | None
+    is_way_back: bool = False
 
 
 @dataclass(slots=True)
@@ -66,8 +72,12 @@ def carry_out(
     verb, reason: for the audit; the reason is a person's.  Raises what :func:`fleet.operate.apply.walk.apply` raises.
     """
     order = _Order(verb, reason, on_event, options)
+    if change.manifest is not None:
+        orders = partial(rollout_orders.read, fleet.places.rollout_orders, pid=os.getpid())
+        order = replace(order, options=replace(options or WalkOptions(), orders=orders))
     kept = Kept(may_fail=change.plan.only_stops)
     before = _before(fleet, kept)
+    kept.do(lambda: remove_kept(fleet.places.rollout_orders))  # of an earlier process that had this number
     try:
         report = _walk(fleet, change, before, order, kept)
         return replace(report, warnings=tuple(kept.warnings))
@@ -93,7 +103,7 @@ def _walk(fleet: LocalFleet, change: PlannedChange, before: Applied, order: _Ord
     down = not change.desired.groups
     deploys = change.manifest is not None
     kept.do(lambda: fleet.keep_applied(Applied(change.desired, revision, before.good, down=down)))
-    records = _Records(fleet.audit, order, change.plan, revision, kept)
+    records = _Records(fleet.audit, order, change.plan, revision, kept, good=before.good if deploys else None)
     records.started()
     try:
         report = apply(
@@ -107,7 +117,7 @@ def _walk(fleet: LocalFleet, change: PlannedChange, before: Applied, order: _Ord
     except BaseException as error:
         records.ended(_outcome(error), reason=str(error))
         if deploys and isinstance(error, StepsFailed) and revision != before.good:
-            failure = _first_failure(error)
+            failure = f"aborted {error.aborted}" if error.aborted else _first_failure(error)
             kept.do(lambda: fleet.history.conclude(revision, "failed", failure=failure))
         raise
     if deploys:
@@ -156,6 +166,8 @@ def _goes_back(fleet: LocalFleet, change: PlannedChange, good: int, failure: Ste
     now = fleet.applied()
     if change.manifest is None or now is None or good in {0, now.revision}:
         return False
+    if failure.aborted:
+        return True
     groups = change.desired.groups
     failed = {group_of(step.replica) for step, _ in failure.failures}
     return any(name in groups and groups[name].rollout.on_failure == "rollback" for name in failed)
@@ -167,7 +179,8 @@ def _went_back(fleet: LocalFleet, good: int, failure: StepsFailed, order: _Order
     desired, secrets = fleet.desired_of(loaded)
     change = fleet.planned(desired, secrets, manifest=loaded, prune=True)
     try:
-        way_back = replace(order, verb="rollback", reason=message)
+        options = replace(order.options or WalkOptions(), orders=lambda: rollout_orders.NO_ORDERS)
+        way_back = replace(order, verb="rollback", reason=message, options=options, is_way_back=True)
         _walk(fleet, change, fleet.applied() or Applied(desired), way_back, Kept())
     except FleetError as second:
         text = f"{failure.message}\nand the way back to revision {good} failed too:\n{second.message}"
@@ -198,8 +211,10 @@ def take_down(fleet: LocalFleet, *, on_event: Listener | None = None, options: W
 class _Records:
     """The audit of one walk. Every event is written there first, then passed to the listener."""
 
-    def __init__(self, audit: Audit, order: _Order, plan: Plan, revision: int, kept: Kept) -> None:
+    def __init__(self, audit: Audit, order: _Order, plan: Plan, revision: int, kept: Kept, *, good: int | None) -> None:
+        """``good``: the revision to go back to; None where nothing is deployed."""
         self._kept = kept
+        self._good = good
         self._audit = audit
         self._order = order
         self._plan = plan
@@ -213,6 +228,8 @@ class _Records:
             "summary": summary(self._plan),
             "steps": [[step.id, step.reason] for step in self._plan.changes],
         }
+        if self._good is not None:
+            entry |= {"good": self._good, "wayBack": self._order.is_way_back}
         self._write({**entry, "reason": self._order.reason} if self._order.reason else entry)
 
     def on_event(self, events: Sequence[Event]) -> None:

@@ -16,6 +16,9 @@ from fleet.replica.launch_document import DocumentError, LaunchDocument
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CELERY = ("-m", "celery")
+_MEMBER = "fleet_celery_member"
+_MEMBER_FOLDER = Path(__file__).resolve().parent.parent / "worker" / "celery_member" / "include"
+"""Of the module that Celery's worker is told to import; nothing else is in there, because the app can import it too."""
 
 
 class LaunchError(Exception):
@@ -59,10 +62,11 @@ def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str
         environ |= {"FLEET_BROKER_URL": url} | ({"CELERY_BROKER_URL": url} if spec.kind == "celery" else {})
     if spec.kind == "celery" and spec.pool.class_path:
         environ["CELERY_CUSTOM_WORKER_POOL"] = spec.pool.class_path
+    environ |= {**dict(spec.env), **secret}
+    if spec.kind == "celery":
+        environ["PYTHONPATH"] = os.pathsep.join((str(_MEMBER_FOLDER), *filter(None, [environ.get("PYTHONPATH")])))
     return {
         **environ,
-        **dict(spec.env),
-        **secret,
         "FLEET_NAME": document.fleet,
         "FLEET_GROUP": group,
         "FLEET_REPLICA": document.replica,
@@ -101,7 +105,7 @@ def celery_arguments(spec: WorkerSpec, replica: str) -> tuple[str, ...]:
         *("-A", spec.app, "worker", "-n", f"{replica}@%h"),
         *("-P", pool.type, "-c", str(pool.concurrency)),
         *(("-Q", queues) if queues else ()),
-        *("-l", spec.log_level, "--without-gossip", "--without-mingle", "-O", "fair"),
+        *("-l", spec.log_level, "--without-gossip", "--without-mingle", "-O", "fair", "-I", _MEMBER),
         *(
             f"{flag}={value:g}" if isinstance(value, float) else f"{flag}={value}"
             for flag, value in limits.items()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.core.spec import WorkerSpec
+from fleet.file_access import NAMED_BYTES, read_file
 
 FORMAT = 1
 NO_FILE = Path(os.devnull)
@@ -74,9 +75,9 @@ class LaunchDocument:
 
 
 def read(path: Path) -> LaunchDocument:
-    """The document at ``path``. Raises DocumentError."""
+    """The document at ``path``: a file of this account or of root's. Raises DocumentError."""
     try:
-        values: dict[str, Any] = json.loads(path.read_bytes())
+        values: dict[str, Any] = json.loads(read_file(path, limit_bytes=NAMED_BYTES, own=not _is_descriptor(path)))
         if values["format"] != FORMAT:
             raise DocumentError(f"{path} is a launch document of format {values['format']!r}, not {FORMAT}")
         return LaunchDocument(
@@ -93,5 +94,10 @@ def read(path: Path) -> LaunchDocument:
         )
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DocumentError(f"{path} is not a launch document: {error!r}") from error
+
+
+def _is_descriptor(path: Path) -> bool:
+    """Whether the document is an open file of this process, as a worker that a person runs by hand has it."""
+    return path.parent == Path("/proc/self/fd")

@@ -1,8 +1,9 @@
 """The record of a replica: a small mapped file with its own facts, readable without it and after it.
 
 One writer (the worker), any number of readers. Reading needs no broker, no lock and no answer from the worker, so it
-works while a task blocks, and after a crash the file says what ran. One byte is written by others: operators set
-``hold`` (take no tasks), and a restart keeps it.
+works while a task blocks, and after a crash the file says what ran. Two bytes are written by others: operators set
+``hold`` (take no tasks), and a restart keeps it; ``awaited`` says of a launcher's record that the program will put one
+of its own in its place, until the program says that it will not.
 
 Layout, little endian: a header of 256 bytes, then 256 bytes per slot. Each part starts with a version counter that is
 odd while it is being written; a reader that sees an odd or a changed counter reads again.
@@ -16,12 +17,15 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fleet.core.text.format import one_line
+from fleet.file_access import open_own, read_file
 from fleet.replica.process_identity import started_ticks
 
 MAGIC = b"FLTREC2\0"
@@ -30,12 +34,17 @@ _HEADER = struct.Struct("<IIIIQQQdd16s16s96sddQII")
 _SLOT = struct.Struct("<IIdd64s144sdQ")
 _VERSION = struct.Struct("<Q")
 _PART = 256
+MOST_BYTES = 64 << 20
+"""The longest file that is read as a record: 260,000 slots."""
 _HEADER_VERSION, _HEADER_FACTS = 8, 16
 _SLOT_FACTS = 8
 _LOOKS, _QUICK_LOOKS, _PAUSE_SECONDS = 80, 40, 0.005
 _HOLD_OFFSET = 250
 """In every layout, so that a hold outlives a change of it."""
+AWAITED_OFFSET = 251
 _LINE_UP, _SATED, _FOREIGN, _RESTING, _CANNOT_START = 1, 2, 4, 8, 16
+_LATEST = 1e11
+"""Unix seconds in the year 5138: nothing that a worker writes is later, and a calendar can show it."""
 _STATES = ("starting", "ready", "draining", "stopped", "failed")
 
 
@@ -60,7 +69,8 @@ class RecordView:
     became free last.  state_at: since when it is in its state.  sated: it fetches nothing on purpose, because of what
     it holds already.  resting: it takes no work because it was held; a hold that ended is noticed a moment later.
     cannot_start: its last start failed, for a reason that another start of the same does not change; the note says it.
-    foreign: the program keeps no record and counts nothing; its launcher wrote this one.
+    foreign: the program keeps no record and counts nothing; its launcher wrote this one.  awaited: a foreign one that
+    the program is about to replace by its own.
     started_ticks: start of the process in clock ticks since boot, which with the pid identify it; 0 when not
     known.
 
@@ -100,6 +110,7 @@ class RecordView:
     busy_seconds: float = 0.0
     waiting: int = 0
     crashes: int = 0
+    awaited: bool = False
 
     @property
     def busy(self) -> int:
@@ -115,12 +126,17 @@ class RecordView:
 class Record:
     """The writer's side. Cheap enough for the hot path: one ``pack_into`` per change."""
 
-    def __init__(self, path: Path, *, digest: str, slots: int, foreign: bool = False) -> None:
-        """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over."""
+    def __init__(
+        self, path: Path | None, *, digest: str, slots: int, foreign: bool = False, awaited: bool = False
+    ) -> None:
+        """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over.
+
+        path: None for a record that nobody else reads, kept in memory alone.
+        """
         self.path = path
         self.slots = slots
-        hold = _is_held(path)
-        self.crashes = _crashes_before(path)
+        hold = path is not None and _is_held(path)
+        self.crashes = _crashes_before(path) if path is not None else 0
         self._digest = digest.encode()[:16]
         self._state = "starting"
         self._note = b""
@@ -140,14 +156,22 @@ class Record:
         fresh = self._fresh_file(slots)
         self._map[: len(MAGIC)] = MAGIC
         self._map[_HOLD_OFFSET] = int(hold)
+        self._map[AWAITED_OFFSET] = int(awaited)
         self._write_header()
-        os.replace(fresh, path)
+        self._put_in_place(fresh)
 
-    def _fresh_file(self, capacity: int) -> Path:
-        """Map a new file with room for these slots, not yet in its place."""
+    def _put_in_place(self, fresh: Path | None) -> None:
+        if fresh is not None and self.path is not None:
+            os.replace(fresh, self.path)
+
+    def _fresh_file(self, capacity: int) -> Path | None:
+        """Map a new file with room for these slots, not yet in its place; memory alone where there is to be none."""
         size = _PART * (1 + capacity)
+        if self.path is None:
+            self._map = mmap.mmap(-1, size)
+            return None
         fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with open(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
+        with open(open_own(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC), "r+b") as file:
             file.truncate(size)
             self._map = mmap.mmap(file.fileno(), size)
         return fresh
@@ -172,7 +196,7 @@ class Record:
         self._slot_versions += [0] * more
         self._began_at += [0.0] * more
         self._busy_seconds += [0.0] * more
-        os.replace(fresh, self.path)
+        self._put_in_place(fresh)
         self._map[_HOLD_OFFSET] = before[_HOLD_OFFSET]  # again: an operator may have written it in between
         before.close()
 
@@ -180,6 +204,11 @@ class Record:
     def state(self) -> str:
         """The state that was published last."""
         return self._state
+
+    @property
+    def digest(self) -> str:
+        """Of the spec that this process was started with."""
+        return self._digest.decode()
 
     @property
     def hold(self) -> bool:
@@ -199,7 +228,7 @@ class Record:
     def beat(self) -> None:
         """Publish the counters and the time: the worker is alive. A record that somebody deleted is there again."""
         self._heartbeat_at = time.time()
-        if not self.path.exists():
+        if self.path is not None and not self.path.exists():
             self._move(self.capacity)
         self._write_header()
 
@@ -280,6 +309,9 @@ def read(path: Path) -> RecordView | None:
     if state >= len(_STATES):
         return None
     places = [_SLOT.unpack_from(part, _SLOT_FACTS) for part in parts[1:]]
+    times = (started_at, heartbeat_at, consumed_at, state_at, *(value for place in places for value in place[2:4]))
+    if not all(0 <= one < _LATEST for one in (*times, *(place[6] for place in places))):
+        return None  # NaN among them: nothing that a worker writes
     return RecordView(
         pid=pid,
         digest=_text(digest),
@@ -306,17 +338,27 @@ def read(path: Path) -> RecordView | None:
         busy_seconds=sum(place[6] for place in places),
         waiting=waiting,
         crashes=crashes,
+        awaited=parts[0][AWAITED_OFFSET] == 1,
     )
 
 
 def set_hold(path: Path, *, on: bool) -> bool:
     """Ask the replica to stop taking tasks, or to take them again. False when it has no record."""
+    return _write_byte(path, _HOLD_OFFSET, on=on)
+
+
+def expect_none(path: Path) -> bool:
+    """Say that the program writes no record of its own, so its launcher's counts. False when it has none."""
+    return _write_byte(path, AWAITED_OFFSET, on=False)
+
+
+def _write_byte(path: Path, offset: int, *, on: bool) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        descriptor = open_own(path, os.O_RDWR)
     except OSError:
         return False
     try:
-        os.pwrite(descriptor, b"\1" if on else b"\0", _HOLD_OFFSET)
+        os.pwrite(descriptor, b"\1" if on else b"\0", offset)
     finally:
         os.close(descriptor)
     return True
@@ -325,7 +367,7 @@ def set_hold(path: Path, *, on: bool) -> bool:
 def _is_held(path: Path) -> bool:
     """Whether an earlier record here, of whatever layout, is on hold."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, limit_bytes=MOST_BYTES)
     except OSError:
         return False
     return len(data) >= _PART and data.startswith(_ANY_LAYOUT) and data[_HOLD_OFFSET] == 1
@@ -348,11 +390,14 @@ def _settled(path: Path) -> list[bytes]:
     A part whose writer died in the middle, or never rests, is as it is.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return []
     try:
-        size_bytes = os.fstat(descriptor).st_size  # fixed: a record file never grows in place
+        facts = os.fstat(descriptor)
+        size_bytes = facts.st_size  # fixed: a record file never grows in place
+        if not stat.S_ISREG(facts.st_mode) or size_bytes > MOST_BYTES:
+            return []
         parts = [b""] * (size_bytes // _PART)
         unsettled = list(range(len(parts)))
         for look in range(_LOOKS):
@@ -380,4 +425,4 @@ def _is_same(before: bytes, after: bytes, index: int) -> bool:
 
 def _text(raw: object) -> str:
     assert isinstance(raw, bytes)
-    return raw.rstrip(b"\0").decode(errors="replace")
+    return one_line(raw.rstrip(b"\0").decode(errors="replace"))

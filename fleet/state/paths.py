@@ -44,6 +44,11 @@ class Places:
         return self.root / "log"
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder in it that a fleet always has."""
+        return (self.run, self.state, self.log, self.conf_d, self.specs, self.records, self.images)
+
+    @property
     def supervisord_conf(self) -> Path:
         """The daemon's own configuration."""
         return self.run / "supervisord.conf"
@@ -57,6 +62,11 @@ class Places:
     def specs(self) -> Path:
         """One launch document per replica, mode 0600."""
         return self.run / "specs"
+
+    @property
+    def images(self) -> Path:
+        """Sockets and states of the images that workers are forked from."""
+        return self.run / "images"
 
     @property
     def records(self) -> Path:
@@ -112,6 +122,11 @@ class Places:
     def decisions(self) -> Path:
         """Slots of the groups that autoscale, as the controller decided."""
         return self.state / "decisions.json"
+
+    @property
+    def rollout_orders(self) -> Path:
+        """What a person tells the process that carries out a rollout."""
+        return self.run / "rollout.json"
 
     @property
     def controller(self) -> Path:

@@ -9,17 +9,18 @@ import os
 import socket
 import sys
 import traceback
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fleet.broker.channels import open_channel
 from fleet.broker.channels.base import Channel
 from fleet.errors import AppUnusable, FleetError
+from fleet.file_access import make_folders
+from fleet.replica import record as records
+from fleet.replica.crash_history import read_history
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
@@ -132,6 +133,7 @@ class Worker:
         self.node = node_name(options)
         self.loop = EventLoop()
         self.pool = self._make_pool()
+        self._ran_before = _ran_before(options)
         self.record = _open_record(options, slots=self.pool.limit)
         self.channel = self._make_channel()
         self.box = box
@@ -275,6 +277,8 @@ class Worker:
             prefetch_hint=held,
             options=self.application.transport_options(options.spec.broker.visibility_timeout_seconds),
             entities=self.application.queue_entities(),
+            unsent_path=options.record_path and options.record_path.with_suffix(".acks"),
+            ran=self._ran_before,
         )
 
     def _make_control(self) -> Control | None:
@@ -378,6 +382,7 @@ def make_control(
     commands = Commands(
         remote,
         LoopCalls(parts.channel.lock, loop),
+        node=node,
         events=events,
         application=parts.application,
         pool=parts.pool,
@@ -411,17 +416,25 @@ def _nothing() -> None:
     pass
 
 
+def _ran_before(options: WorkerOptions) -> Container[str] | None:
+    """Ids of the tasks that ran when the process before this one ended; None where nothing says that.
+
+    By its record; where the launcher, which has become this very process, wrote another since, by the crash history.
+    """
+    earlier = records.read(options.record_path) if options.record_path is not None else None
+    if earlier is None:
+        return None
+    if earlier.pid != os.getpid():
+        return {task.task_id for task in earlier.tasks}
+    return read_history(options.history_path).deaths if options.history_path is not None else None
+
+
 def _open_record(options: WorkerOptions, *, slots: int) -> Record:
-    """The record of this process; a worker run by hand gets a temporary file."""
+    """The record of this process; that of a worker run by hand is in memory alone."""
     path = options.record_path
     if path is None:
-        import tempfile
-
-        folder = tempfile.TemporaryDirectory(prefix="fleet-")
-        record = Record(Path(folder.name) / f"{options.replica}.rec", digest=options.digest, slots=slots)
-        weakref.finalize(record, folder.cleanup)
-        return record
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Record(None, digest=options.digest, slots=slots)
+    make_folders(path.parent)
     return Record(path, digest=options.digest, slots=slots)
 
 

@@ -47,6 +47,7 @@ IMPURE = (
 SYNC_VALUES = "semver refs remote pacing conditions tree_rules reports"
 PURE = (
     *("fleet.core", "fleet.backends.supervisor.config", "fleet.backends.kubernetes.objects", "pools.traits"),
+    *(f"fleet.backends.kubernetes.{name}" for name in ("keda", "names", "yaml_text")),
     "fleet.operate.service.unit",
     *(f"fleet.operate.sync.{name}" for name in SYNC_VALUES.split()),
 )

@@ -471,6 +471,31 @@ def test_init_takes_over_a_procfile(desk: Desk) -> None:
     assert desk.fleet("validate", "taken/fleet.yaml").code == 0
 
 
+def test_init_takes_over_what_a_folder_holds_and_says_what_it_left(desk: Desk) -> None:
+    project = desk.folder / "project"
+    (project / "conf").mkdir(parents=True)
+    (project / "Procfile").write_text("web: serve now\n")
+    (project / "conf/shop.conf").write_text("[program:mail]\ncommand=celery -A shop worker -c 2\n")
+    (project / "compose.yaml").write_text("just: text\n")
+    said = desk.fleet("init", "deploy", "--from", "auto", "project").err
+    assert "took project/Procfile (procfile)" in said
+    assert "took project/conf/shop.conf (supervisor)" in said
+    assert "left project/compose.yaml: of no known kind" in said
+    text = (desk.folder / "deploy/fleet.yaml").read_text()
+    assert "cd ../project && exec serve now" in text
+    assert desk.fleet("validate", "deploy/fleet.yaml").code == 0
+
+
+def test_init_strict_refuses_what_cannot_be_carried_over(desk: Desk) -> None:
+    (desk.folder / "shop.conf").write_text("[program:mail]\ncommand=mail\nstopsignal=QUIT\n")
+    failed = desk.fleet("init", "taken", "--from", "supervisor", "*.conf", "--strict", code=3)
+    assert "shop.conf:3" in failed.err
+    assert "stopsignal=QUIT" in failed.err
+    assert not (desk.folder / "taken").exists()
+    desk.fleet("init", "taken", "--from", "supervisor", "shop.conf")
+    assert "# Not taken over: shop.conf:3: mail: stopsignal=QUIT" in (desk.folder / "taken/fleet.yaml").read_text()
+
+
 def test_schema_is_the_one_that_is_checked_in(desk: Desk) -> None:
     assert desk.fleet("schema").json["title"]
 

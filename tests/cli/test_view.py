@@ -36,7 +36,7 @@ def test_a_healthy_fleet() -> None:
         "reports      solo       1/1 ready                3/4  1200       0    52Mi\n"
         "  reports.0        100  ready        --------    3/4  1200       0    52Mi    0.0s"
         "  shop.zip 1m10s, shop.zip 2.0s and 1 more\n"
-        "thumbs       solo       3/3 ready                0/3     0       2\n"
+        "thumbs       solo       3/3 ready                0/3     0       2                  2 available\n"
         "  thumbs.0         100  ready        --------    0/1     0       0            0.0s\n"
         "  thumbs.1         101  ready, held  --------    0/1     0       2           2h05m\n"
         "  thumbs.2         102  ready        --------    0/1     0       0            0.0s\n"
@@ -53,7 +53,7 @@ def test_a_fleet_in_trouble() -> None:
     text = masked(status_text(summarise(WANTED, seen, revision=3), footer=["override: thumbs paused, by ana"]))
     assert text.splitlines()[2:] == [
         "  reports.0             missing",
-        "thumbs       solo       0/3 ready              0/3     0       0",
+        "thumbs       solo       0/3 ready              0/3     0       0                  1 available",
         "  thumbs.0         100  ready      --------    0/1     0       0            0.0s  [outdated]",
         "  thumbs.1              failed     --------    0/1     0       0                  (exit 1, 8 times in 10m)",
         "  thumbs.2              missing",

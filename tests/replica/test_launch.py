@@ -18,9 +18,9 @@ import pytest
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.core.desired import Replica
 from fleet.core.spec import RestartPolicy, WorkerSpec, digest
-from fleet.launch import LOG_BYTES, rotate
 from fleet.replica import record as records
 from fleet.state.paths import Places
+from tests.accounts import give, needs_second_account
 from tests.backends.worlds import IDLE, PYTHON, spec_of
 from tests.conftest import PATIENCE, eventually
 
@@ -82,6 +82,10 @@ class Launchpad:
     @property
     def log(self) -> str:
         return self.places.log_file("thumbs.0").read_text(errors="surrogateescape")
+
+    @property
+    def log_so_far(self) -> str:
+        return self.log if self.places.log_file("thumbs.0").exists() else ""
 
     @property
     def record(self) -> records.RecordView:
@@ -307,28 +311,36 @@ def test_a_held_replica_is_still_held_after_its_launcher_wrote_the_record(pad: L
     assert pad.record.foreign, "nobody but the launcher writes the record of a command"
 
 
-def test_a_big_log_is_rotated_at_a_start(tmp_path: Path) -> None:
-    log = tmp_path / "thumbs.0.log"
-    for number in range(6):
-        with log.open("wb") as file:
-            file.write(b"%d" % number)
-            file.truncate(LOG_BYTES + 1)
-        rotate(log)
-
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"thumbs.0.log.{number}" for number in (1, 2, 3)]
-    assert [(tmp_path / f"thumbs.0.log.{number}").read_bytes()[:1] for number in (1, 2, 3)] == [b"5", b"4", b"3"]
-
-
-def test_a_small_log_is_left_alone(tmp_path: Path) -> None:
-    log = tmp_path / "thumbs.0.log"
-    log.write_text("x")
-    rotate(log)
-
-    assert [path.name for path in tmp_path.iterdir()] == ["thumbs.0.log"]
-
-
 def test_the_launcher_imports_nothing_heavy() -> None:
     heavy = ["kombu", "celery", "billiard", "pydantic", "redis", "supervisor", "gevent", "psutil", "asyncio"]
     code = f"import sys, fleet.launch; print([name for name in {heavy!r} if name in sys.modules])"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@needs_second_account
+def test_a_document_of_another_account_is_not_started(pad: Launchpad) -> None:
+    """Whoever can write into the folder must not choose what this account runs."""
+    out = pad.places.root.parent / "ran"
+    replica = pad.write(spec_of(("touch", str(out))))
+    give(pad.places.spec_file(replica.name))
+
+    with pad.popen(replica) as process:
+        eventually(lambda: "belongs to nobody, not to root" in pad.log_so_far)
+        process.kill()
+
+    assert not out.exists()
+
+
+def test_a_document_that_is_a_link_is_not_started(pad: Launchpad) -> None:
+    out = pad.places.root.parent / "ran"
+    replica = pad.write(spec_of(("touch", str(out))))
+    document = pad.places.spec_file(replica.name)
+    document.rename(document.with_name("elsewhere"))
+    document.symlink_to("elsewhere")
+
+    with pad.popen(replica) as process:
+        eventually(lambda: "it is a symbolic link" in pad.log_so_far)
+        process.kill()
+
+    assert not out.exists()

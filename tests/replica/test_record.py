@@ -12,7 +12,8 @@ import pytest
 
 from fleet.replica import record as records
 from fleet.replica.process_identity import started_ticks
-from fleet.replica.record import Record, RecordView, read, set_hold
+from fleet.replica.record import AWAITED_OFFSET, Record, RecordView, expect_none, read, set_hold
+from fleet.worker.celery_member.include import fleet_celery_member
 from tests.conftest import eventually
 
 
@@ -51,6 +52,27 @@ def test_a_fresh_record_names_its_process_for_ever(record: Record) -> None:
     assert (found.pid, found.started_ticks) == (os.getpid(), started_ticks(os.getpid()))
     assert (found.state, found.state_at, found.freed_at, found.consumed_at) == ("starting", 1000.0, 0.0, 0.0)
     assert (found.foreign, found.sated, found.line_up, found.tasks) == (False, False, False, ())
+
+
+def test_a_launcher_s_record_is_awaited_until_the_program_says_that_it_writes_none(tmp_path: Path) -> None:
+    path = tmp_path / "shop.0.rec"
+    launcher = Record(path, digest="9f31c2ab", slots=2, foreign=True, awaited=True)
+    assert (view(launcher).awaited, view(launcher).foreign) == (True, True)
+
+    assert expect_none(path)
+    assert (view(launcher).awaited, view(launcher).foreign) == (False, True)
+    launcher.close()
+
+    Record(path, digest="9f31c2ab", slots=2).close()
+    own = read(path)
+    assert own is not None
+    assert (own.awaited, own.foreign) == (False, False)
+    assert not expect_none(tmp_path / "none.rec")
+
+
+def test_the_module_that_celery_imports_knows_the_layout() -> None:
+    """It writes that byte itself, because it may run where fleet cannot be imported."""
+    assert fleet_celery_member.AWAITED_OFFSET == AWAITED_OFFSET
 
 
 def test_facts_of_the_moment_are_published_with_the_next_beat(record: Record, clock: Clock) -> None:

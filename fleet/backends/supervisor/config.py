@@ -56,8 +56,12 @@ def daemon_log(places: Places) -> Path:
     return places.log / "supervisord.log"
 
 
-def daemon_text(places: Places, *, descriptors: int, as_root: bool) -> str:
-    """``supervisord.conf``: one socket for its owner, no network, everything else in ``conf.d``."""
+LOG_KEEPER = "fleet-log-keeper"
+"""The program beside the replicas that keeps their logs within bounds."""
+
+
+def daemon_text(places: Places, *, descriptors: int, as_root: bool, python: str) -> str:
+    """``supervisord.conf``: one socket for its owner, no network, the keeper of the logs, the rest in ``conf.d``."""
     check_socket_path(places.socket, suffix_bytes=_PID_SUFFIX_BYTES)
     user = "user=root\n" if as_root else ""
     return (
@@ -82,6 +86,17 @@ def daemon_text(places: Places, *, descriptors: int, as_root: bool) -> str:
         "\n"
         "[rpcinterface:supervisor]\n"
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+        "\n"
+        "[rpcinterface:fleet]\n"
+        "supervisor.rpcinterface_factory=fleet.backends.supervisor.image_plugin:make_interface\n"
+        "\n"
+        f"[program:{LOG_KEEPER}]\n"
+        f"command={_word(python)} -P -m fleet.backends.supervisor.log_keeper {_word(places.log)}\n"
+        "priority=1\n"
+        "autorestart=true\n"
+        "startsecs=0\n"
+        "redirect_stderr=true\n"
+        "stdout_logfile=NONE\n"
         "\n"
         "[include]\n"
         "files=conf.d/*.conf\n"

@@ -14,10 +14,12 @@ from pathlib import Path
 
 from fleet.core.desired import Replica, is_replica
 from fleet.core.spec import WorkerSpec
-from fleet.errors import FleetError
+from fleet.errors import FleetError, Refused
+from fleet.file_access import SMALL_BYTES, make_folders, make_private, read_file
 from fleet.replica import launch_document
 from fleet.replica.launch_document import DocumentError, LaunchDocument
-from fleet.state.files import write_all
+from fleet.state import trust
+from fleet.state.files import cannot_write, write_all
 from fleet.state.paths import Places
 
 HEADER = "; Written by fleet"
@@ -34,11 +36,13 @@ class Folder:
     def make(self) -> None:
         """Create every folder of the fleet, for its owner only."""
         places = self.places
-        places.root.parent.mkdir(parents=True, exist_ok=True)
-        for folder in (places.root, places.run, places.state, places.log, places.conf_d, places.specs, places.records):
-            folder.mkdir(mode=0o700, exist_ok=True)
-            if folder.stat().st_mode & 0o077:
-                folder.chmod(0o700)
+        trust.check(places)
+        try:
+            make_folders(places.root.parent)
+            for folder in (places.root, *places.folders):
+                make_private(folder)
+        except OSError as error:
+            raise cannot_write(Path(error.filename or places.root), error) from error
 
     def starts_file(self, replica: str) -> Path:
         """The crash history of a replica, kept by its launcher."""
@@ -91,8 +95,10 @@ class Folder:
             self.places.record_file(replica).unlink(missing_ok=True)
 
     def clear(self) -> None:
-        """Remove fleet's files in ``conf.d`` and ``specs``: for a daemon that does not run. Records stay."""
+        """Remove fleet's files in ``conf.d``, ``specs``, ``images``: for a daemon that does not run. Records stay."""
         self.remove(self.programs() | self.documents())
+        for file in self.places.images.glob("*"):
+            file.unlink(missing_ok=True)
         for leftover in self.leftovers(older_than_seconds=0):
             leftover.unlink(missing_ok=True)
 
@@ -135,6 +141,12 @@ class Folder:
         """Program files in ``conf.d`` that are not fleet's."""
         own = self.programs()
         return tuple(sorted(path for path in self.places.conf_d.glob("*.conf") if path.stem not in own))
+
+    def refuse_foreign(self) -> None:
+        """Raise Refused for a file that supervisord would run and fleet did not write."""
+        if foreign := self.foreign():
+            message = f"{foreign[0]} is not fleet's, and supervisord would run it"
+            raise Refused(message, hint="move it away; a program of your own belongs into a supervisord of your own")
 
     def leftovers(self, *, older_than_seconds: float = 60.0) -> tuple[Path, ...]:
         """Temporary files of a writer that was killed; young ones may belong to a writer at work."""
@@ -189,6 +201,6 @@ def _read(path: Path) -> LaunchDocument | None:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text()
+        return read_file(path, limit_bytes=SMALL_BYTES, own=True).decode()
     except (OSError, ValueError):
         return ""

@@ -15,13 +15,13 @@ from fleet.broker.connection import (
     connect_now,
     is_rabbitmq,
     kombu_connection,
-    masked,
     scheme,
 )
 from fleet.broker.envelope import SENT_AT_HEADER, headers_of, waits_since
 from fleet.broker.queues import Gauge
 from fleet.core.autoscale.sample import Backlog, QueueSample
 from fleet.core.text.format import listed
+from fleet.core.text.mask import masked
 
 
 class KombuSource:

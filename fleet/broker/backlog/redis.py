@@ -10,13 +10,13 @@ from typing import Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from fleet.broker.connection import (
-    masked,
     redis_access,
 )
 from fleet.broker.envelope import SENT_AT_HEADER, waits_since
 from fleet.broker.redis_keys import Keys, replica_of
 from fleet.broker.redis_link import Link, script
 from fleet.core.autoscale.sample import Backlog, QueueSample
+from fleet.core.text.mask import masked
 
 _OLDEST = script(__package__, "oldest")
 _HEADERS_BYTES = 32_768

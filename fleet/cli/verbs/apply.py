@@ -6,9 +6,10 @@ import argparse
 
 from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner_flags, run_change
 from fleet.cli.output import Output
-from fleet.cli.saved_plan import check_fresh, manifest_in, read_saved
+from fleet.cli.saved_plan import check_fresh, check_seal, manifest_in, read_saved
 from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.inputs.facts import resolved
+from fleet.inputs.secrets import fleet_key
 from fleet.operate.change import refuse_failed
 from fleet.operate.local_fleet import PlannedChange
 
@@ -31,6 +32,8 @@ def apply(args: argparse.Namespace, out: Output) -> int:
     loaded = manifest_in(document, target.manifests[0]) if document is not None else manifest_of(target)
     prune = bool(document["prune"]) if document is not None else args.prune
     fleet = fleet_for(loaded)
+    if document is not None:
+        check_seal(document, target.manifests[0], key=fleet_key(fleet.places.key))
     for warning in loaded.warnings:
         out.say(f"warning: {warning}")
 

@@ -11,6 +11,7 @@ from fleet import settings
 from fleet.cli.output import Output, painted
 from fleet.cli.target import applied_or_told, fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.core.desired import BROKER_GROUP
+from fleet.state import trust
 
 if TYPE_CHECKING:
     from fleet.operate.doctor.finding import Finding
@@ -30,12 +31,13 @@ def doctor(args: argparse.Namespace, out: Output) -> int:
 
     target = target_of(args)
     no_names(target)
-    fleet = fleet_of(target)
+    fleet = fleet_of(target, trusted=True)
     applied = applied_or_told(fleet, out)
     embedded = applied is not None and BROKER_GROUP in applied.desired.groups
     found = examine(fleet.places, fleet.settings, embedded_wanted=embedded)
     mended: list[str] = []
     if args.fix and any(finding.fixable for finding in found):
+        trust.check(fleet.places)
         with fleet.lock():
             mended = fix(examine(fleet.places, fleet.settings, embedded_wanted=embedded))
         fleet.audit.write(*({"event": "doctor.fixed", "reason": text} for text in mended))

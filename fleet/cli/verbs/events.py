@@ -8,6 +8,7 @@ from typing import Any
 
 from fleet.cli.output import Output, painted
 from fleet.cli.target import fleet_of, no_names, stream_flags, target_flags, target_of
+from fleet.core.text.format import one_line
 from fleet.state.overrides import moment
 
 
@@ -21,7 +22,8 @@ def events(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     audit = fleet_of(target).audit
-    for entry in audit.read(since=args.since or 0.0, last=args.lines):
+    since = args.since or 0.0
+    for entry in audit.entries(since=since) if args.lines is None else audit.read(since=since, last=args.lines):
         _print_entry(entry, out)
     if count := audit.unreadable():
         out.say(f"warning: {count} {'line' if count == 1 else 'lines'} of {audit.path} are damaged and left out")
@@ -37,8 +39,16 @@ def _print_entry(entry: Mapping[str, Any], out: Output) -> None:
         return
     what = str(entry.get("event", ""))
     bad = what.endswith("failed") or entry.get("outcome") in {"failed", "not ready"}
-    words = [moment(entry["at"]), f"{entry.get('by', '')}[{entry.get('pid', '')}]"]
-    out.facts("  ".join([*words, painted(f"{what:<16}", "bad" if bad else "", colour=out.colour), _details(entry)]))
+    words = [moment(entry["at"]), one_line(f"{entry.get('by', '')}[{entry.get('pid', '')}]")]
+    out.facts(
+        "  ".join(
+            [
+                *words,
+                painted(f"{one_line(what):<16}", "bad" if bad else "", colour=out.colour),
+                one_line(_details(entry)),
+            ]
+        )
+    )
 
 
 def _move(group: str, one: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
 from fleet.replica.process_identity import lives
 from fleet.replica.record import RecordView, read
-from fleet.state import controller_heartbeat
+from fleet.state import controller_heartbeat, trust
 from fleet.state.paths import Places, home_of
 
 RECORD_VARIABLE = "FLEET_RECORD"
@@ -111,7 +111,10 @@ def _one(path: Path) -> Mapping[str, Path]:
 def _places(target: Target) -> Places:
     """The paths of the fleet that --fleet names, without importing what reads manifests and settings."""
     places = Places.of(home_of(os.environ), target.fleet) if target.fleet else None
-    return places if places is not None and places.run.is_dir() else fleet_of(target).places
+    if places is None or not places.run.is_dir():
+        return fleet_of(target).places
+    trust.check(places)
+    return places
 
 
 def _chosen(target: Target, running: list[str]) -> Iterator[str]:

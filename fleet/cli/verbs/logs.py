@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from fleet.cli.output import REPLICA_COLOURS, Output, painted
 from fleet.cli.target import applied_or_told, fleet_of, stream_flags, target_flags, target_of
 from fleet.core.desired import group_of
+from fleet.core.text.format import one_line
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
 from fleet.state import logs as log_files
@@ -55,4 +56,5 @@ def _print_line(line: log_files.Line, width: int, out: Output) -> None:
         out.line({"replica": line.replica, "at": line.at or None, "line": line.text})
         return
     style = REPLICA_COLOURS[sum(line.replica.encode()) % len(REPLICA_COLOURS)]
-    out.facts(f"{painted(f'{line.replica:<{width}}', style, colour=out.colour)} | {line.text}")
+    text = one_line(line.text, most=len(line.text) + 1)
+    out.facts(f"{painted(f'{line.replica:<{width}}', style, colour=out.colour)} | {text}")

@@ -12,7 +12,7 @@ from fleet.cli.saved_plan import SUFFIX, saved_document
 from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.core.planning import budget, plan_text
 from fleet.errors import UsageError
-from fleet.inputs.secrets import keep_key
+from fleet.inputs.secrets import fleet_key, keep_key
 from fleet.state.files import write_whole
 
 CHANGES = 2
@@ -50,8 +50,8 @@ def plan(args: argparse.Namespace, out: Output) -> int:
         out.say(f"warning: {warning}")
     budget.check(change.desired, change.plan, change.observed)
     if args.out:
-        if change.secrets:  # else the apply would see different fingerprints of the same values
-            keep_key(fleet.places.key)
-        write_whole(Path(args.out).absolute(), json.dumps(saved_document(loaded, change, prune=args.prune)))
+        keep_key(fleet.places.key)  # without it the apply could not tell that the file is the one written here
+        saved = saved_document(loaded, change, prune=args.prune, key=fleet_key(fleet.places.key))
+        write_whole(Path(args.out).absolute(), json.dumps(saved))
         out.say(f"apply exactly this: fleet apply {args.out}")
     return CHANGES if args.detailed_exitcode and not change.plan.is_empty else 0

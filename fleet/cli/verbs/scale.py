@@ -73,9 +73,11 @@ def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, o
         def write() -> None:
             if read_sources([source.name for source in before]) != before:
                 raise UsageError("the manifest was changed meanwhile", hint="run the command again")
-            for name, text in texts.items():
-                rewrite(Path(name), text)
-                out.say(f"edited {name}")
+            for source in before:
+                if source.name in texts:
+                    was = source.text.encode() if isinstance(source.text, str) else source.text
+                    rewrite(Path(source.name), texts[source.name], was=was)
+                    out.say(f"edited {source.name}")
             fleet.keep_overrides(overrides)
 
         return replace(fleet.planned(desired, secrets, manifest=pinned), before=write)

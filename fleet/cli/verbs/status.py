@@ -11,6 +11,7 @@ from fleet.cli.view import status_document, status_text
 from fleet.core.status import Status
 from fleet.errors import Damaged, NotReady, UsageError
 from fleet.operate.local_fleet import LocalFleet
+from fleet.replica.image import states
 
 
 def status_flags(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +45,11 @@ def status(args: argparse.Namespace, out: Output) -> int:
 
 
 def _text(fleet: LocalFleet, seen: Status, out: Output) -> str:
-    return status_text(seen, footer=_overrides(fleet), colour=out.colour)
+    return status_text(seen, footer=[*_images(fleet), *_overrides(fleet)], colour=out.colour)
+
+
+def _images(fleet: LocalFleet) -> list[str]:
+    return [state.shown for state in states(fleet.places.images)]
 
 
 def _overrides(fleet: LocalFleet) -> list[str]:

@@ -12,6 +12,7 @@ from fleet.core.desired import (
     Price,
     RolloutPolicy,
 )
+from fleet.core.expand import env_from
 from fleet.core.expand.facts import AppFacts, Facts
 from fleet.core.manifest import models as text
 from fleet.core.manifest.checks.pools import pool_refusals
@@ -59,6 +60,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         fleet_version=facts.own_version if facts.code else "",
         log_level=logging.level or base.log_level,
         log_format=logging.format or base.log_format,
+        image=release.image if kind == "worker" else base.image,
     )
 
 
@@ -175,11 +177,13 @@ def secret_variable(secret: str) -> str:
 
 
 def secrets_of(manifest: text.Manifest) -> tuple[str, ...]:
-    """Every secret that a group or the broker's URL uses, sorted."""
+    """Every secret that a group or the broker's URL uses, sorted; one name stands for all that ``envFrom`` takes."""
     names = {secret for group in manifest.spec.groups.values() for secret in (group.secret_env or {}).values()}
     broker = manifest.spec.broker
     if isinstance(broker, text.Broker) and isinstance(broker.url, text.SecretRef):
         names.add(broker.url.secret)
+    if env_from.is_used(manifest):
+        names.add(env_from.BUNDLE)
     return tuple(sorted(names))
 
 
@@ -244,19 +248,23 @@ def _broker(said: text.Broker | str | None, facts: Facts) -> BrokerSpec:
 
 
 def _secret_env(group: text.Group, facts: Facts) -> tuple[tuple[str, str, str], ...]:
-    named = sorted((group.secret_env or {}).items())
+    named = sorted({**env_from.keys_of(group, facts.secrets), **(group.secret_env or {})}.items())
     return tuple((variable, secret, facts.secrets.get(secret, "")) for variable, secret in named)
 
 
 def _task(said: text.Task) -> TaskPolicy:
+    base = TaskPolicy()
+    ahead = said.look_ahead if isinstance(said.look_ahead, text.LookAhead) else text.LookAhead()
     return TaskPolicy(
         time_limit_seconds=said.time_limit,
         soft_time_limit_seconds=said.soft_time_limit,
         acks=said.acks,
         prefetch=said.prefetch,
-        max_attempts=_count(said.max_attempts, TaskPolicy().max_attempts),
+        max_attempts=_count(said.max_attempts, base.max_attempts),
         rate_limits=tuple(sorted((said.rate_limits or {}).items())),
         dead_letters=said.dead_letters,
+        look_ahead_seconds=_or(ahead.time, base.look_ahead_seconds),
+        look_ahead_most=0 if said.look_ahead == "off" else _count(ahead.most, base.look_ahead_most),
     )
 
 

@@ -97,7 +97,7 @@ def starved(observed: Observed) -> frozenset[str]:
 
     Where it answers nobody, a restart of everybody would help nobody.
     """
-    workers = [one for one in observed.replicas.values() if one.spec is not None and one.spec.kind == "worker"]
+    workers = [one for one in observed.replicas.values() if one.can_hold]
     if not any(_consumes(one) for one in workers):
         return frozenset()
     return frozenset(one.name for one in workers if one.trouble is Trouble.NOT_CONSUMING)

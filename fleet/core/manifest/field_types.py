@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
-from fleet.core.text.format import DURATION_PATTERN, seconds_in
+from fleet.core.text.format import DURATION_PATTERN, seconds_in, shown
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
 ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
@@ -27,9 +27,9 @@ def duration_seconds(text: object) -> float:
     """``30s``, ``5m``, ``1h30m`` -> seconds. Raises ValueError with a sentence for people, its hint after ``; ``."""
     seconds = seconds_in(text) if isinstance(text, str) else None
     if seconds is None:
-        raise ValueError(f"not a duration: {_short(text)}; {_duration_hint(text)}")
+        raise ValueError(f"not a duration: {shown(text)}; {_duration_hint(text)}")
     if seconds > LONGEST_SECONDS:
-        raise ValueError(f"longer than a year: {_short(text)}; leave the field out for no limit")
+        raise ValueError(f"longer than a year: {shown(text)}; leave the field out for no limit")
     return seconds
 
 
@@ -37,16 +37,11 @@ def size_bytes(text: object) -> int:
     """``512Mi``, ``2Gi`` -> bytes. Raises ValueError with a sentence for people, its hint after ``; ``."""
     match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(Ki|Mi|Gi|Ti)?", text) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"not a size: {_short(text)}; {_size_hint(text)}")
+        raise ValueError(f"not a size: {shown(text)}; {_size_hint(text)}")
     size = int(float(match[1]) * _SIZE_UNITS[match[2] or ""])
     if size > LARGEST_BYTES:
-        raise ValueError(f"larger than any machine: {_short(text)}; leave the field out for no limit")
+        raise ValueError(f"larger than any machine: {shown(text)}; leave the field out for no limit")
     return size
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:38]}…{text[-1]}"
 
 
 def _duration_hint(value: object) -> str:

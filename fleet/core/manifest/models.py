@@ -11,14 +11,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     StringConstraints,
     Tag,
 )
-from pydantic.alias_generators import to_camel
 
+from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.field_types import (
     Bytes,
     Command,
@@ -39,15 +38,10 @@ from fleet.core.manifest.field_types import (
     Weight,
     word_or_map,
 )
+from fleet.core.manifest.kubernetes_models import Kubernetes
 
 API_VERSION = "workerfleet.dev/v1alpha1"
 KIND = "Fleet"
-
-
-class Model(BaseModel):
-    """Strict, closed and frozen: an unknown key is a mistake, and a value never changes after parsing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True)
 
 
 class Pool(Model):
@@ -114,6 +108,13 @@ class Queue(Model):
     )
 
 
+class LookAhead(Model):
+    """How much a replica takes ahead of its free slots. Written as a word (`auto` or `"off"`) or as a map."""
+
+    time: Limit | None = Field(default=None, description="what is taken ahead is done within this time; default: 5ms")
+    most: Positive | None = Field(default=None, description="the most messages taken ahead; default: 64")
+
+
 class Task(Model):
     """How tasks are delivered and limited."""
 
@@ -125,6 +126,17 @@ class Task(Model):
     )
     prefetch: Positive | None = Field(
         default=None, description="messages a replica holds in all; default: as many as it has free slots"
+    )
+    look_ahead: (
+        Annotated[
+            Annotated[Literal["auto", "off"], Tag("word")] | Annotated[LookAhead, Tag("map")],
+            Discriminator(word_or_map),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="short tasks are fetched and acknowledged several at a time, a task that takes longer alone;"
+        " has no effect where `prefetch` is set; default: auto",
     )
     max_attempts: Positive | None = Field(default=None, description="deliveries of one task before it is dead-lettered")
     rate_limits: dict[TaskName, Rate] | None = Field(
@@ -264,6 +276,18 @@ class Requirement(Model):
     condition: Literal["ready"] = Field(default="ready", description="all its replicas are ready")
 
 
+class EnvSource(Model):
+    """Variables from one place: exactly one of `file` and `inherit`. Plans show their names only."""
+
+    file: FilePath | None = Field(
+        default=None, description="dotenv file (`NAME=value` lines), relative to the manifest; read by plan and apply"
+    )
+    inherit: Annotated[list[EnvName], Field(min_length=1)] | None = Field(
+        default=None, description="variables of the `fleet` command by name, such as `[PORT, DATABASE_URL]`"
+    )
+    optional: bool = Field(default=False, description="a file or variable that is missing is no error")
+
+
 class GroupFields(Model):
     """Fields of a group that `spec.defaults` may hold as well. A field that is left out takes its default."""
 
@@ -288,6 +312,10 @@ class GroupFields(Model):
         description="queues to consume, as a list or as a map with options; default: the app's default queue",
     )
     env: dict[EnvName, EnvValue] | None = Field(default=None, description="environment variables; numbers go in quotes")
+    env_from: list[EnvSource] | None = Field(
+        default=None,
+        description="environment variables from files and from the surroundings; a later one wins, `env` over all",
+    )
     secret_env: dict[EnvName, Name] | None = Field(
         default=None, description="environment variables from declared secrets"
     )
@@ -297,6 +325,8 @@ class GroupFields(Model):
     rollout: Rollout | None = Field(default=None, description="how replicas are replaced")
     health: Health | None = Field(default=None, description="when a replica counts as ready")
     logging: Logging | None = Field(default=None, description="what a worker writes to its log")
+    user: str | None = Field(default=None, description="account that must run fleet, and so the replicas")
+    group: str | None = Field(default=None, description="its group")
     per_slot: Price | None = Field(default=None, description="what one slot costs, for the budgets")
     per_replica: Price | None = Field(default=None, description="what one replica costs, for the budgets")
     paused: bool | None = Field(default=None, description="hold the group at zero replicas")
@@ -342,6 +372,11 @@ class Release(Model):
         default=None,
         description="replace workers when the code at the same path is another: by the commit of the checkout around"
         " the working folder, or by its source files; then another version of fleet replaces them too; default: off",
+    )
+    image: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: the second solo or threads worker of a kind and those after it are forked from a process"
+        " that has imported the app; off: each worker imports it itself",
     )
 
 
@@ -434,6 +469,8 @@ class Spec(Model):
         default=None, description="Celery app or `fleet.Tasks` registry of all groups, `module:attribute`"
     )
     release: Release = Field(default=Release(), description="the code that workers run")
+    user: str | None = Field(default=None, description="account that must run fleet, and so all replicas")
+    group: str | None = Field(default=None, description="its group")
     broker: (
         Annotated[
             Annotated[Literal["embedded"], Tag("word")] | Annotated[Broker, Tag("map")], Discriminator(word_or_map)
@@ -445,6 +482,9 @@ class Spec(Model):
     balance: Balance = Field(default=Balance(), description="how the budget is divided over time")
     budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
     heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
+    kubernetes: Kubernetes | None = Field(
+        default=None, description="what a cluster needs to know; a host takes no notice of it"
+    )
     defaults: Defaults = Field(default=Defaults(), description="merged into every group")
     groups: dict[Name, Group] = Field(default={}, description="the groups by name; at least one")
 

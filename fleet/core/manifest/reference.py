@@ -140,10 +140,12 @@ def _kinds(annotation: Any, metadata: Any = ()) -> list[str]:
         return [f"`{word}`" for word in parts]
     if origin is Annotated:
         return _kinds(parts[0], parts[1:])
+    if origin is dict and parts[1] is Any:
+        return ["map"]
     if origin is dict:
         return [f"map of {_plural(_kinds(parts[1]))}"]
     if origin is list:
-        return ["list of texts"]
+        return [f"list of {_plural(_kinds(parts[0]))}"]
     if origin in (Union, types.UnionType):
         return [word for part in parts for word in _kinds(part)]
     return [_PLAIN.get(annotation, "map")]

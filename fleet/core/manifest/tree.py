@@ -38,6 +38,7 @@ class Node:
     span, key_start: offsets of the value and of its key in the text, for edits.  flow: written with braces or brackets.
     broken: a problem with it was reported already.  whole: as a patch it replaces instead of merging (a shorthand).
     implied: made from a shorthand, so its key is not in the text.  removes: a null that took something away.
+    from_env: one reference to the environment and nothing else, so it may stand where a number is meant.
     """
 
     value: Scalar | dict[str, Node] | list[Node]
@@ -50,6 +51,7 @@ class Node:
     whole: bool = False
     implied: bool = False
     removes: bool = False
+    from_env: bool = False
 
     @property
     def place(self) -> Position:

@@ -35,7 +35,7 @@ def load(source: Source, findings: Findings) -> Node | None:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
     except yaml.YAMLError as error:
-        _syntax_problem(source.name, error, findings)
+        _syntax_problem(source.name, text, error, findings)
         return None
     except _GivenUp:
         return None
@@ -284,11 +284,22 @@ _SYNTAX_HINTS = (
 )
 
 
-def _syntax_problem(source: str, error: yaml.YAMLError, findings: Findings) -> None:
+def _hint_of_line(lines: list[str]) -> str:
+    """What to do about two mistakes that the parser's own words do not name."""
+    line = lines[0] if lines else ""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "the line is indented with a tab: write spaces"
+    if match := re.search(r"[:,\[]\s*(\$\{env:[^}]*\})", line):
+        return f'inside braces a reference needs quotes: "{match[1]}"'
+    return ""
+
+
+def _syntax_problem(source: str, whole: str, error: yaml.YAMLError, findings: Findings) -> None:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     place = Position(source, mark.line + 1, mark.column + 1) if mark else Position(source, 1, 1)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
     context = getattr(error, "context", None)
     text = f"{context}, {what}" if context else str(what)
-    hint = next((hint for mark_text, hint in _SYNTAX_HINTS if mark_text in text.replace("\t", "\\t")), "")
+    hint = _hint_of_line(whole.splitlines()[mark.line :][:1]) if mark else ""
+    hint = hint or next((hint for mark_text, hint in _SYNTAX_HINTS if mark_text in text.replace("\t", "\\t")), "")
     findings.add(place, (), f"not valid YAML: {text}", hint or "check quotes, brackets and indentation near this line")

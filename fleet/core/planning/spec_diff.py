@@ -1,4 +1,4 @@
-"""What changed between two specs, in the words of the manifest. Values of secrets and URLs are never shown."""
+"""What changed between two specs, in the words of the manifest. Values of variables, secrets and URLs stay hidden."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fleet.core.expand import env_from
 from fleet.core.spec import WorkerSpec
 from fleet.core.text.format import duration, listed, quoted, size
+from fleet.core.text.mask import masked_text
 
 NONE = "none"
 
@@ -26,7 +28,7 @@ _KINDS = {"worker": "fleet", "celery": "celery", "command": "command"}
 _FIELDS = (
     _Field("worker", lambda spec: _KINDS[spec.kind]),
     _Field("app", lambda spec: spec.app),
-    _Field("command", lambda spec: " ".join(spec.command), quoted),
+    _Field("command", lambda spec: masked_text(" ".join(spec.command)), quoted),
     _Field("pool", lambda spec: spec.pool.type),
     _Field("pool.class", lambda spec: spec.pool.class_path),
     _Field("pool.concurrency", lambda spec: spec.pool.concurrency),
@@ -38,6 +40,8 @@ _FIELDS = (
     _Field("task.softTimeLimit", lambda spec: spec.task.soft_time_limit_seconds, duration),
     _Field("task.acks", lambda spec: spec.task.acks),
     _Field("task.prefetch", lambda spec: spec.task.prefetch),
+    _Field("task.lookAhead.most", lambda spec: spec.task.look_ahead_most),
+    _Field("task.lookAhead.time", lambda spec: spec.task.look_ahead_seconds, duration),
     _Field("task.maxAttempts", lambda spec: spec.task.max_attempts),
     _Field("drain.timeout", lambda spec: spec.drain_timeout_seconds, duration),
     _Field("restart.backoff.initial", lambda spec: spec.restart.backoff_initial_seconds, duration),
@@ -52,6 +56,7 @@ _FIELDS = (
     _Field("code", lambda spec: spec.code),
     _Field("fleet", lambda spec: spec.fleet_version),
     _Field("release.revision", lambda spec: spec.revision, quoted),
+    _Field("release.image", lambda spec: spec.image),
     _Field("broker.visibilityTimeout", lambda spec: spec.broker.visibility_timeout_seconds, duration),
 )
 
@@ -89,11 +94,7 @@ def _env(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
     before, after = dict(old.env), dict(new.env)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
-            yield f"env.{name} {_env_value(before.get(name))} -> {_env_value(after.get(name))}"
-
-
-def _env_value(value: str | None) -> str:
-    return NONE if value is None else quoted(value)
+            yield f"env.{name} {'set' if name not in before else 'removed' if name not in after else 'changed'}"
 
 
 def _secret_env(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
@@ -101,12 +102,16 @@ def _secret_env(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
     after = {name: (secret, mark) for name, secret, mark in new.secret_env}
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
-            yield f"secretEnv.{name}: {_secret(before.get(name), after.get(name))}"
+            sources = {pair[0] for pair in (before.get(name), after.get(name)) if pair}
+            field = "secretEnv" if not any(map(env_from.is_key, sources)) else "envFrom"
+            yield f"{field}.{name}: {_secret(before.get(name), after.get(name))}"
 
 
 def _secret(before: tuple[str, str] | None, after: tuple[str, str] | None) -> str:
     if before is None or after is None:
         return "added" if before is None else "removed"
+    if env_from.is_key(after[0]) and before[0] == after[0]:
+        return "changed"
     return f"secret '{before[0]}' changed" if before[0] == after[0] else f"secret '{before[0]}' -> '{after[0]}'"
 
 

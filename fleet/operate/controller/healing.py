@@ -17,6 +17,7 @@ from fleet.core.observed import Observed
 from fleet.core.plan import Action, Plan, Step
 from fleet.core.planning.selection import sharing
 from fleet.errors import FleetError
+from fleet.file_access import KEPT_BYTES, read_file
 from fleet.inputs import machine, secrets
 from fleet.operate.apply.events import STARTS_PER_CORE, WalkOptions
 from fleet.operate.apply.walk import apply
@@ -150,7 +151,7 @@ def _entry(event: str, one: Judged) -> dict[str, Any]:
 def _read(fleet: LocalFleet) -> HealMemory:
     """What was remembered. It may be lost: then everything is healed as if for the first time."""
     try:
-        return decoded(HealMemory, json.loads(fleet.places.healing.read_bytes()))
+        return decoded(HealMemory, json.loads(read_file(fleet.places.healing, limit_bytes=KEPT_BYTES, own=True)))
     except (OSError, ValueError, KeyError, TypeError):
         return NOTHING_HEALED
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from fleet.broker import embedded
 from fleet.broker.backlog.sampler import Sampler
-from fleet.broker.connection import masked
 from fleet.core.desired import BROKER_GROUP, broker_of, split_name
+from fleet.core.text.mask import masked
 from fleet.errors import Damaged, FleetError
 from fleet.inputs.facts import secret_values
 from fleet.inputs.manifest import from_revision

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from fleet.errors import FleetError, Refused
+from fleet.file_access import KEPT_BYTES, read_file
 from fleet.state.files import write_whole
 
 Kind = Literal["source", "files"]
@@ -67,14 +68,14 @@ def read(state: Path) -> Owner | None:
     """The owner that is written in a fleet's state folder, None where nobody is yet. Raises FleetError."""
     path = state / FILE
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(read_file(path, limit_bytes=KEPT_BYTES, own=True))
         owner = Owner(**{**document, "files": tuple(document["files"])})
         if owner.kind not in ("source", "files"):
             raise ValueError(f"unknown kind {owner.kind!r}")
         return owner
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         hint = "remove it; the next apply or sync writes it again"
         raise FleetError(f"{path} cannot be read: {error}", hint=hint) from error
 

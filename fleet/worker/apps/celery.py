@@ -158,6 +158,11 @@ class CeleryApplication:
 
     # -- the slot's side
 
+    def complete(self) -> None:
+        """What ``imports`` and autodiscovery name."""
+        self.app.loader.init_worker()
+        self.app.finalize()
+
     def import_tasks(self) -> None:
         """What ``imports`` and autodiscovery name; and what the app wants to log."""
         self.app.loader.init_worker()

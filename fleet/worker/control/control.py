@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fleet.broker.backoff import Backoff
-from fleet.broker.connection import masked
+from fleet.core.text.mask import masked
 from fleet.worker.control.commands import Commands, answered, table
 from fleet.worker.control.events import FLUSH_SECONDS, Events
 from fleet.worker.control.inspection import Inspection
@@ -56,7 +56,7 @@ class Control:
         self.events = events
         self.inspection = inspection
         self.commands = commands
-        self._table = table(self.inspection, self.commands)
+        self._table = {**table(self.inspection, self.commands), **remote.own_commands(node)}
         self._mailbox: Mailbox | None = None
         self._mutex = threading.RLock()
         self.before_hanging_up: Callable[[], object] | None = None

@@ -35,8 +35,6 @@ _SHOWN = (
     "heartbeat",
     "failover_strategy",
 )
-_GOSSIP = frozenset({"hello", "election"})
-"""Messages between Celery's workers. They get no answer: fleet's workers do not take part."""
 
 Dispatch = Callable[[str, Mapping[str, Any]], Any]
 
@@ -104,7 +102,7 @@ class Mailbox:
             self._connection.release()
 
     def _on_message(self, body: Any, message: Any) -> None:
-        if isinstance(body, dict) and isinstance(body.get("method"), str) and body["method"] not in _GOSSIP:
+        if isinstance(body, dict) and isinstance(body.get("method"), str):
             self._node.handle_message(body, message)
 
 

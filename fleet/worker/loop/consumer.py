@@ -57,9 +57,11 @@ class Consumer:
         self._record = record
         self._connection = parts.connection
         self._inflight = parts.inflight
+        self.waiting = parts.inflight.waiting
         self._fetching = parts.fetching
         self._receiving = parts.receiving
         self._starting = parts.starting
+        self._starting.after_inline = self._settle_done
         self._done = parts.submission.done
         self._completion = parts.completion
         self._settlement = parts.settlement
@@ -95,6 +97,7 @@ class Consumer:
         moved = self._settle_done()
         self._connection.notice_loss()
         if self._connection.up:
+            self._handing_back.what_found_no_slot(now)
             moved |= self._feed(now)
         self._connection.notice_loss()
         if self._life.leaving and self._is_empty():
@@ -151,8 +154,8 @@ class Consumer:
         until = self._tick_at
         if (due_at := self._inflight.next_due_at) is not None:
             until = min(until, now + due_at - time.time())
-        if (fetch_at := self._fetching.next_at) is not None:
-            until = min(until, fetch_at)
+        for at in (self._fetching.next_at, self._fetching.keeps_ahead_until):
+            until = until if at is None else min(until, at)
         return max(0.0, until - now)
 
     # -- housekeeping: by the loop, and by the housekeeping thread while a solo task runs
@@ -173,7 +176,7 @@ class Consumer:
             now = time.monotonic()
             if now >= self._tick_at:
                 self.tick(now)
-            self._settlement.flush()
+            self._handing_back.behind_long_task()
             self._connection.notice_loss()
             return True
         finally:
@@ -288,9 +291,6 @@ class Consumer:
         self._handing_back.running()
         self._handing_back.unreported()
 
-    def _leave(self) -> None:
-        self._settlement.flush()
-
 
 _ACTIONS: dict[Action, Callable[[Consumer], None]] = {
     Action.NOTHING: lambda _: None,
@@ -298,5 +298,5 @@ _ACTIONS: dict[Action, Callable[[Consumer], None]] = {
     Action.HAND_BACK: Consumer._hand_back,
     Action.DRAIN: Consumer._drain,
     Action.CUT: Consumer._cut,
-    Action.LEAVE: Consumer._leave,
+    Action.LEAVE: lambda consumer: consumer._settlement.flush(),
 }

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
+from math import inf
 
 from fleet.worker import execution
 from fleet.worker.apps.base import Application
 from fleet.worker.lifecycle import Lifecycle
 from fleet.worker.loop.completion import Completion
 from fleet.worker.loop.connection import Connection
+from fleet.worker.loop.handing_back import HandingBack
 from fleet.worker.loop.inflight import InFlight
+from fleet.worker.loop.look_ahead import LookAhead
+from fleet.worker.loop.revoked import is_revoked
 from fleet.worker.loop.settlement import Settlement
 from fleet.worker.loop.submission import Submission
 from fleet.worker.task.job import Job
@@ -23,9 +27,15 @@ log = logging.getLogger("fleet.worker")
 
 REPORT_LIMIT_SECONDS = 60.0
 
+INLINE_SECONDS = 0.02
+"""Tasks in the main thread follow each other for so long at most before the loop looks at everything else."""
+
 
 class Starting:
-    """Fills free slots. ``totals``: starts so far, by task."""
+    """Fills free slots. ``totals``: starts so far, by task.
+
+    after_inline: called after each task in the main thread.
+    """
 
     def __init__(
         self,
@@ -39,6 +49,8 @@ class Starting:
         settlement: Settlement,
         completion: Completion,
         rate_gate: RateGate,
+        look_ahead: LookAhead,
+        handing_back: HandingBack,
         revoked: Container[str],
         listeners: Sequence[TaskListener],
     ) -> None:
@@ -51,10 +63,13 @@ class Starting:
         self._settlement = settlement
         self._completion = completion
         self._rate_gate = rate_gate
+        self._look_ahead = look_ahead
+        self._handing_back = handing_back
         self._revoked = revoked
         self._listeners = listeners
         self._warned_limits: set[str] = set()
         self.totals: Counter[str] = Counter()
+        self.after_inline: Callable[[], object] = _nothing
 
     def start(self) -> bool:
         """Start what can start; whether anything did. Ends that wait to be recorded come first."""
@@ -63,8 +78,13 @@ class Starting:
         while unreported and self._pool.free_slots > 0:
             self._record_end(unreported.popleft())
             started = True
+        until = time.monotonic() + INLINE_SECONDS if self._submission.is_inline else inf
         while waiting and self._life.takes_work and self._pool.free_slots > 0:
             started |= self._start_batch()
+            if self._submission.is_inline:
+                self.after_inline()
+                if time.monotonic() > until:
+                    break
         return started
 
     def _record_end(self, job: Job) -> None:
@@ -89,6 +109,8 @@ class Starting:
             # Before anything forks: descriptors of a dead connection must not be watched any more.
             self._connection.notice_loss()
         for job in batch:
+            if waiting and self._submission.is_inline and not self._look_ahead.is_quick(job.call.name):
+                self._handing_back.taken_ahead()
             self._start(job)
         return bool(batch)
 
@@ -101,7 +123,7 @@ class Starting:
             return False
 
     def _may_start(self, job: Job) -> bool:
-        if job.call.id in self._revoked:
+        if is_revoked(job, self._revoked):
             job.ending, job.detail = "revoked", "revoked"
             self._completion.end_unreported(job)
             return False
@@ -112,6 +134,7 @@ class Starting:
             return False
         pause = self._rate_gate.pause_seconds(job)
         if pause > 0:
+            self._look_ahead.stop()
             self._inflight.delay(job, until=time.time() + pause)
         return pause <= 0
 
@@ -136,3 +159,7 @@ class Starting:
             soft = soft if traits.soft_limit else None
             hard = hard if traits.hard_limit else None
         return soft, hard
+
+
+def _nothing() -> None:
+    pass

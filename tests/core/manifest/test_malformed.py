@@ -397,7 +397,7 @@ def assert_refused_well(text: str | bytes) -> None:
         parse([Source("fleet.yaml", text)], environ=ENVIRON)
     assert caught.value.exit_code == 3
     assert caught.value.problems
-    for problem in caught.value.problems[:200]:
+    for problem in caught.value.problems[:100]:
         assert problem.line > 0, problem
         assert problem.column > 0, problem
         assert problem.source == "fleet.yaml"
@@ -444,8 +444,8 @@ def test_binary_junk_is_refused() -> None:
 
 def test_problems_of_a_hopeless_file_are_counted_and_not_all_listed() -> None:
     found = problems(BY_HAND["many groups"])
-    assert len(found) == 201
-    assert found[-1].message == "and 2,800 more problems"
+    assert len(found) == 101
+    assert found[-1].message == "and 2,900 more problems"
 
 
 @given(st.binary(max_size=300))

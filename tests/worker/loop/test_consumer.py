@@ -125,10 +125,10 @@ class MemoryChannel:
         self._speak()
         return len(self.queue)
 
-    def fetch(self, count: int) -> list[Delivery]:
+    def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:
         self._speak()
         self.asked.append(count)
-        taken = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
+        taken = [self.queue.popleft() for _ in range(min(count + ahead, len(self.queue)))]
         self.held.update({delivery.tag: delivery for delivery in taken})
         return taken
 
@@ -360,6 +360,24 @@ def test_a_solo_worker_with_work_ahead_publishes_each_end(make: Make, monkeypatc
         world.channel.put("note", number)
     world.until(lambda: len(world.channel.acked) == 4)
     assert seen == [0, 1, 2, 3]
+
+
+def test_with_messages_to_hold_each_end_is_settled_before_the_next_begins(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(prefetch=4)
+    seen = []
+
+    def look(number: int) -> None:
+        world.record.beat()
+        view = world.view()
+        seen.append((view.processed, len(world.channel.acked), [task.task_name for task in view.tasks]))
+
+    monkeypatch.setattr(note, "function", look)
+    for number in range(4):
+        world.channel.put("note", number)
+    world.until(lambda: len(world.channel.acked) == 4)
+    assert seen == [(0, 0, ["note"]), (1, 1, ["note"]), (2, 2, ["note"]), (3, 3, ["note"])]
 
 
 def test_revoked_and_expired_tasks_do_not_run(make: Make) -> None:

@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator, Mapping
 from fleet.core.manifest.checks.autoscale import autoscaling
 from fleet.core.manifest.checks.context import CheckContext
 from fleet.core.manifest.checks.groups import GROUP_CHECKS
+from fleet.core.manifest.checks.kubernetes import kubernetes
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.models import Broker, Group, Manifest, Pool, SecretRef
 from fleet.core.manifest.tree import Findings, Node, Path
 from fleet.core.text.format import shown
+from fleet.core.text.mask import masked
 from fleet.core.text.suggest import did_you_mean
 from pools.traits import TRAITS
 
@@ -81,6 +83,8 @@ def _unused_secrets(context: CheckContext) -> None:
     used = {secret for _, group in context.groups() for secret in (group.secret_env or {}).values()}
     if isinstance(context.manifest.spec.broker, Broker) and isinstance(context.manifest.spec.broker.url, SecretRef):
         used.add(context.manifest.spec.broker.url.secret)
+    if (cluster := context.manifest.spec.kubernetes) is not None:
+        used |= {secret for secret in (cluster.keda.password, cluster.keda.host) if secret}
     for name in sorted(set(context.manifest.spec.secrets) - used):
         context.warn(("spec", "secrets", name), "nothing uses this secret", "remove it, or name it in secretEnv")
 
@@ -101,7 +105,7 @@ def _broker_url(context: CheckContext, url: str) -> None:
         context.problem(path, "not the URL of a broker: it has no scheme", hint)
     elif re.match(r"(memory|filesystem)", url):
         context.warn(path, "tasks sent to this kind of broker do not reach workers reliably", "it is for tests only")
-    if re.search(r"://[^/@\s:]*:(?!guest@)[^/@\s]+@", url):
+    if masked(url) != url and not re.match(r"[a-z+]+://[^:/@]*:(guest)?@", url):
         hint = "declare it under spec.secrets and write `url: {secret: name}`"
         context.warn(path, "the URL holds a password, which is then kept with every revision", hint)
 
@@ -219,4 +223,5 @@ _FLEET_CHECKS: tuple[Callable[[CheckContext], None], ...] = (
     _dependencies,
     _budget,
     autoscaling,
+    kubernetes,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from fleet.core.manifest.checks.context import CheckContext
@@ -11,6 +12,7 @@ from fleet.core.manifest.models import Broker, Group, Pool, Share, Task
 from fleet.core.manifest.tree import Path
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
 from fleet.core.text.format import duration, shown
+from fleet.core.text.mask import holds_secret
 
 RESERVED_ENV_PREFIX = "FLEET_"
 LONGEST_VARIABLE_BYTES = 131_072
@@ -97,6 +99,7 @@ def _celery(context: CheckContext, path: Path, group: Group) -> None:
         ("pool", "maxAgePerChild"): None if pool.max_age_per_child is None else duration(pool.max_age_per_child),
         ("pool", "startMethod"): pool.start_method,
         ("task", "maxAttempts"): task.max_attempts,
+        ("task", "lookAhead"): _look_ahead(task),
         ("task", "rateLimits"): ", ".join(task.rate_limits) if task.rate_limits else None,
         ("logging", "format"): logs.format if logs and logs.format == "json" else None,
     }
@@ -104,6 +107,13 @@ def _celery(context: CheckContext, path: Path, group: Group) -> None:
         if value is not None:
             hint = "remove it, or use fleet's own worker (`worker: fleet`)"
             context.problem((*path, *below), f"celery's worker cannot honour {below[-1]} {shown(value)}", hint)
+
+
+def _look_ahead(task: Task) -> str | None:
+    ahead = task.look_ahead
+    if ahead is None or isinstance(ahead, str):
+        return None if ahead == "off" else ahead
+    return ", ".join(sorted(ahead.model_fields_set))
 
 
 def _limits(context: CheckContext, path: Path, group: Group) -> None:
@@ -141,9 +151,36 @@ def _environment(context: CheckContext, path: Path, group: Group) -> None:
     for name, secret in sorted((group.secret_env or {}).items()):
         context.declared((*path, "secretEnv", name), secret)
     for name, value in sorted((group.env or {}).items()):
+        if holds_secret(name, value):
+            hint = f"declare it under spec.secrets and write `secretEnv: {{{name}: …}}`"
+            context.warn((*path, "env", name), f"{name} looks like a secret, and env is kept with every revision", hint)
         if len(name.encode()) + len(value.encode()) + 2 > LONGEST_VARIABLE_BYTES:
             message = f"{name} is longer than the {LONGEST_VARIABLE_BYTES:,} bytes a variable may have"
             context.problem_once((*path, "env", name), message, "put it in a file and give its path")
+
+
+def _env_from(context: CheckContext, path: Path, group: Group) -> None:
+    for index, source in enumerate(group.env_from or []):
+        where: Path = (*path, "envFrom", index)
+        if (source.file is None) == (source.inherit is None):
+            message = "file and inherit exclude each other" if source.file else "neither file nor inherit is given"
+            context.problem_once(where, message, "write `- {file: .env}` or `- {inherit: [PORT]}`, one each")
+        for name in source.inherit or []:
+            if name.startswith(RESERVED_ENV_PREFIX):
+                message = f"names beginning with {RESERVED_ENV_PREFIX} are reserved"
+                context.problem_once((*where, "inherit"), message, "leave it out; fleet sets these for its workers")
+
+
+def _shell_references(context: CheckContext, path: Path, group: Group) -> None:
+    """``$X`` in a value stays as it is: nothing but a shell replaces it."""
+    for name, value in sorted((group.env or {}).items()):
+        if match := _SHELL_REFERENCE.search(value):
+            hint = f"write ${{env:{match[1] or match[2]}}} for the variable of the fleet command"
+            message = f"{match[0]} stays as it is: no shell reads this value"
+            context.warn((*path, "env", name), message, hint)
+
+
+_SHELL_REFERENCE = re.compile(r"\$(?:([A-Z_][A-Z0-9_]*)\b|\{([A-Za-z_][A-Za-z0-9_]*)(?::?[-+?][^}]*)?\})")
 
 
 def _policies(context: CheckContext, path: Path, group: Group) -> None:
@@ -180,5 +217,7 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_celery, ("worker", "pool")),
     (_limits, ("task", "drain")),
     (_environment, ()),
+    (_env_from, ()),
+    (_shell_references, ()),
     (_policies, ("rollout", "restart", "health")),
 )

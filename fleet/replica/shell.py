@@ -1,0 +1,152 @@
+"""Runs a shell line so that stopping reaches all that it started.
+
+``python -m fleet.replica.shell GRACE_SECONDS PROGRAM ARGV…`` stays in front of the shell as the replica's process. A
+shell that gets TERM dies and leaves its children running; here the children get TERM as well, processes whose parent is
+gone are adopted and get it too, and what is left after the grace is killed and named. Stdlib only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import sys
+import time
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_POLL_SECONDS = 0.05
+_KILL_WAIT_SECONDS = 5.0
+_PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2, signal.SIGWINCH)
+_SHELL = re.compile(r"(?:^|/)(?:ba|da|a|z|k)?sh$")
+
+
+def is_shell(argv: tuple[str, ...]) -> bool:
+    """Whether the command is a shell that runs a line or a script."""
+    return len(argv) > 1 and _SHELL.search(argv[0]) is not None
+
+
+def kept_argv(program: str, argv: tuple[str, ...], *, grace_seconds: float) -> tuple[str, ...]:
+    """What to exec instead of the shell itself."""
+    return (sys.executable, "-P", "-m", __name__, f"{grace_seconds:g}", program, *argv)
+
+
+def main(argv: list[str]) -> int:
+    """Run the shell to its end. Returns its exit code, 128 and the signal where one ended it."""
+    grace, program, words = float(argv[0]), argv[1], argv[2:]
+    waited_for = {signal.SIGCHLD, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    shell = _started(program, words)
+    for signum in _PASSED_ON:
+        signal.signal(signum, lambda number, _frame: _send(shell, number))
+    code = None
+    while code is None and signal.sigwaitinfo(waited_for).si_signo != signal.SIGTERM:
+        code = _reaped(shell)
+    return _ended(shell, code, grace_seconds=grace)
+
+
+def _started(program: str, words: list[str]) -> int:
+    """The pid of the shell: with default signals, in the same process group, ended when this process dies."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() == parent:
+            os.execv(program, words)
+    except OSError as error:
+        os.write(2, f"fleet: cannot run {program}: {error.strerror}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _reaped(shell: int) -> int | None:
+    """Collect children that have ended; the exit code of the shell, where it is among them."""
+    code = None
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == 0:
+                return code
+            if pid == shell:
+                ended = os.waitstatus_to_exitcode(status)
+                code = ended if ended >= 0 else 128 - ended
+    return code
+
+
+def _ended(shell: int, code: int | None, *, grace_seconds: float) -> int:
+    """End all that is left: TERM once to the shell, to its children and to what is adopted later, then KILL."""
+    asked: set[int] = set()
+    end = time.monotonic() + grace_seconds
+    while True:
+        left = _children(os.getpid())
+        grandchildren = _children(shell) if code is None else []
+        for pid in [pid for pid in (*left, *grandchildren) if pid not in asked]:
+            asked.add(pid)
+            _send(pid, signal.SIGTERM)
+        ended = _reaped(shell)
+        code = ended if ended is not None else code
+        if code is not None and not _children(os.getpid()):
+            return code
+        if time.monotonic() >= end:
+            return _killed(shell, code)
+        time.sleep(_POLL_SECONDS)
+
+
+def _killed(shell: int, code: int | None) -> int:
+    """Kill the whole tree below this process, name it in the log, and collect it."""
+    end = time.monotonic() + _KILL_WAIT_SECONDS
+    named: set[int] = set()
+    while (left := _descendants(os.getpid())) and time.monotonic() < end:
+        for pid in left:
+            if pid not in named:
+                named.add(pid)
+                os.write(2, f"fleet: killed what did not stop: {pid} {_command_line(pid)}\n".encode())
+            _send(pid, signal.SIGKILL)
+        ended = _reaped(shell)
+        code = ended if ended is not None else code
+        time.sleep(_POLL_SECONDS)
+    return 128 + signal.SIGKILL if code is None else code
+
+
+def _send(pid: int, signum: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signum)
+
+
+def _children(pid: int) -> list[int]:
+    """Living children, those that wait to be collected left out."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children") as file:
+                found += [int(child) for child in file.read().split()]
+    return [child for child in found if _state(child) not in {"Z", "X", ""}]
+
+
+def _state(pid: int) -> str:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0].decode()
+    return ""
+
+
+def _descendants(pid: int) -> list[int]:
+    found = _children(pid)
+    for child in list(found):
+        found += _descendants(child)
+    return found
+
+
+def _command_line(pid: int) -> str:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
+        return file.read().replace(b"\0", b" ").decode(errors="replace").strip()[:200]
+    return "?"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
