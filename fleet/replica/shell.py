@@ -80,7 +80,7 @@ def _reaped(shell: int) -> int | None:
 
 
 def _ended(shell: int, code: int | None, *, grace_seconds: float) -> int:
-    """End all that is left: TERM once to the shell, to the children that it has and to what is adopted later, then KILL.
+    """End all that is left: TERM once to the shell, to the children it has and to what is adopted later, then KILL.
 
     What the shell starts from now on is its own way to end (a trap): it is left alone.
     """
