@@ -36,7 +36,8 @@ class RolloutPolicy:
     """How many replicas may be extra (surge) and how many may be missing while a group is replaced.
 
     min_ready_seconds: a new replica counts once it was ready for this long.  deadline_seconds: the whole group must be
-    done by then; None: whenever.
+    done by then; None: whenever.  peak: ``budget`` keeps the slots in use within the fleet's meanwhile, ``surge`` adds
+    spares to them.
     """
 
     strategy: str = "rolling"
@@ -46,6 +47,12 @@ class RolloutPolicy:
     min_ready_seconds: float = 0.0
     deadline_seconds: float | None = None
     canary: CanaryPolicy | None = None
+    peak: str = "surge"
+
+    @property
+    def keeps_budget(self) -> bool:
+        """Spares come only where the fleet's slots have room for them."""
+        return self.peak == "budget"
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,15 @@ class Usage:
     limit: int | None = None
     unit: str = ""
 
+    @property
+    def above_at_peak(self) -> int:
+        """How much more than the limit is used at the peak."""
+        return 0 if self.limit is None else max(0, self.at_peak - self.limit)
+
+    @property
+    def above_at_rest(self) -> int:
+        return 0 if self.limit is None else max(0, self.at_rest - self.limit)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:

@@ -95,6 +95,7 @@ def rollout(group: text.Group, replicas: int) -> RolloutPolicy:
         min_ready_seconds=_or(said.min_ready, 0.0),
         deadline_seconds=said.deadline,
         canary=None if said.canary is None else _canary(said.canary, strategy, replicas),
+        peak=said.peak or "surge",
     )
 
 

@@ -234,6 +234,11 @@ class Rollout(Model):
     canary: Canary | None = Field(
         default=None, description="compare some new replicas with the old ones before the rest is replaced"
     )
+    peak: Literal["budget", "surge"] | None = Field(
+        default=None,
+        description="budget: slots in use stay within spec.concurrency meanwhile, so that spares come only where it has"
+        " room, and else an old replica leaves first; surge: spares come on top of it; default: surge",
+    )
 
 
 class Health(Model):

@@ -158,11 +158,19 @@ def _usage_lines(usages: Sequence[Usage]) -> list[str]:
     head = ("budget", "at rest", "at peak", "limit")
     rows = [head, *(_usage_row(used) for used in usages)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return [
+    lines = [
         f"{row[0]:<{widths[0]}}  "
         + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
     ]
+    return [lines[0], *(f"{line}{_above(used)}" for line, used in zip(lines[1:], usages, strict=True))]
+
+
+def _above(used: Usage) -> str:
+    """The mark of what is above its limit."""
+    if used.above_at_rest:
+        return f"  ! {amount(used.above_at_rest, used.unit)} above the limit"
+    return f"  ! {amount(used.above_at_peak, used.unit)} above the limit at peak" if used.above_at_peak else ""
 
 
 def _usage_row(used: Usage) -> tuple[str, str, str, str]:
@@ -192,4 +200,11 @@ def _step_document(step: Step) -> dict[str, Any]:
 
 
 def _usage_document(used: Usage) -> dict[str, Any]:
-    return {"name": used.name, "atRest": used.at_rest, "atPeak": used.at_peak, "limit": used.limit, "unit": used.unit}
+    return {
+        "name": used.name,
+        "atRest": used.at_rest,
+        "atPeak": used.at_peak,
+        "limit": used.limit,
+        "unit": used.unit,
+        "aboveAtPeak": used.above_at_peak,
+    }
