@@ -37,7 +37,7 @@ class RolloutPolicy:
 
     min_ready_seconds: a new replica counts once it was ready for this long.  deadline_seconds: the whole group must be
     done by then; None: whenever.  peak: ``budget`` keeps the slots in use within the fleet's meanwhile, ``surge`` adds
-    spares to them.
+    spares to them.  later_canaries: compared after ``canary``, each with at least as many new replicas.
     """
 
     strategy: str = "rolling"
@@ -48,6 +48,12 @@ class RolloutPolicy:
     deadline_seconds: float | None = None
     canary: CanaryPolicy | None = None
     peak: str = "surge"
+    later_canaries: tuple[CanaryPolicy, ...] = ()
+
+    @property
+    def canaries(self) -> tuple[CanaryPolicy, ...]:
+        """Its comparisons, in order; none where there is no canary."""
+        return () if self.canary is None else (self.canary, *self.later_canaries)
 
     @property
     def keeps_budget(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fleet.core.desired import Desired, DesiredGroup, RolloutPolicy
+from fleet.core.desired import Budgets, Desired, DesiredGroup, RolloutPolicy
 from fleet.core.observed import Observed, ObservedReplica, State, Stray
 from fleet.core.planning.assignment import Variants
 from fleet.core.spec import QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest, resizes
@@ -24,6 +24,17 @@ def rollouts(draw: st.DrawFn) -> RolloutPolicy:
         return RolloutPolicy("recreate", 0, 1)
     surge = draw(st.integers(0, 3))
     return RolloutPolicy("rolling", surge, draw(st.integers(0 if surge else 1, 3)))
+
+
+@st.composite
+def worlds_within_budget(draw: st.DrawFn) -> tuple[Desired, Observed]:
+    """A wanted fleet whose groups keep to its slots, which are enough for it at rest; and some other one."""
+    desired, observed = draw(worlds())
+    groups = {
+        name: replace(one, rollout=replace(one.rollout, peak="budget")) for name, one in sorted(desired.groups.items())
+    }
+    slots = sum(one.slots for one in groups.values()) + draw(st.integers(0, 4))
+    return replace(desired, groups=groups, budgets=Budgets(slots=slots)), observed
 
 
 @st.composite

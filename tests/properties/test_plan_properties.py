@@ -10,14 +10,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.backends.memory import MemoryBackend
-from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.desired import Budgets, Desired, DesiredGroup, RolloutPolicy, group_of
 from fleet.core.observed import Observed, ObservedReplica, State
 from fleet.core.plan import Action
-from fleet.core.planning import plan_text
+from fleet.core.planning import budget, plan_text
 from fleet.core.planning.assignment import assign
 from fleet.core.planning.planner import fingerprint, plan
 from fleet.core.spec import PoolSpec, WorkerSpec, digest, live_digest
-from tests.properties.strategies import ORPHAN, fleets, groups, resized, settings, worlds
+from fleet.errors import Refused
+from tests.properties.strategies import (
+    ORPHAN,
+    fleets,
+    groups,
+    resized,
+    rollouts,
+    settings,
+    worlds,
+    worlds_within_budget,
+)
 from tests.worlds import apply, carry_out, fleet, planned, running
 
 World = tuple[Desired, Observed]
@@ -144,6 +154,58 @@ def sized_group(name: str, size: int) -> DesiredGroup:
     from tests.worlds import group
 
     return group(name, size, pool="prefork")
+
+
+@given(worlds_within_budget(), st.booleans())
+def test_slots_in_use_stay_within_the_budget_where_groups_keep_to_it(world: World, prune: bool) -> None:
+    desired, backend = settled_world(world)
+    began = backend.observe()
+    todo = planned(desired, began, prune=prune)
+    limit = desired.budgets.slots
+    assert limit is not None
+    most = max(limit, slots_in_use(began))
+    try:
+        budget.check(desired, todo, began)
+    except Refused:
+        assert not prune or any(one.depends_on for one in desired.groups.values()), "there is always an order"
+        return
+
+    for effect in carry_out(todo, backend):
+        assert slots_in_use(backend.observe()) <= most, f"after {effect}"
+    assert planned(desired, backend.observe(), prune=prune).is_empty
+
+
+def slots_in_use(observed: Observed) -> int:
+    return sum(one.slots for one in observed.replicas.values() if one.running)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), rollouts()), min_size=1, max_size=3), st.integers(0, 6))
+def test_a_group_that_keeps_to_the_budget_misses_no_more_than_it_must(
+    made: list[tuple[int, int, RolloutPolicy]], room: int
+) -> None:
+    def groups_of(version: str) -> list[DesiredGroup]:
+        return [
+            group_with(f"g{number}", size=size, replicas=count, env={"A": version}, rollout=replace(one, peak="budget"))
+            for number, (count, size, one) in enumerate(made)
+        ]
+
+    desired = fleet(*groups_of("2"), budgets=Budgets(slots=sum(count * size for count, size, _ in made) + room))
+    backend = backend_of(running(*groups_of("1")))
+    todo = planned(desired, backend.observe())
+    assert todo.usage[0].above_at_peak == 0
+
+    spares = {group_of(step.replica) for step in todo.changes if step.reason.startswith("spare while")}
+    for effect in carry_out(todo, backend):
+        for one in desired.groups.values():
+            missing = max(one.rollout.max_unavailable, int(one.name not in spares))
+            if one.rollout.strategy == "rolling":
+                assert at_work(backend.observe(), one.name) >= one.replicas - missing, f"after {effect}"
+
+
+def group_with(name: str, *, size: int, replicas: int, **more: Any) -> DesiredGroup:
+    from tests.worlds import group
+
+    return group(name, *[size] * replicas, pool="prefork", **more)
 
 
 @given(groups("a"), settings())

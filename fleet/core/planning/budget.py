@@ -75,10 +75,11 @@ def check(desired: Desired, plan: Plan, observed: Observed) -> None:
     Processes, memory and connections are checked at the peak, with everything that runs.
     """
     used_at_peak = plan.usage or usage(desired, plan, observed)
-    problems = _slot_problems(desired) or _peak_problems(desired, plan, observed, used_at_peak)
+    peak = _peak_problems(desired, plan, observed, used_at_peak)
+    problems = [*(_slot_problems(desired) or peak)]
     problems += [_too_much(desired, used) for used in used_at_peak if used.name != SLOTS and used.above_at_peak]
     if problems:
-        raise Refused("; ".join(problems), hint=_hint(desired, plan))
+        raise Refused("; ".join(problems), hint=_hint(desired, plan, only_peak=bool(peak) and problems == peak))
 
 
 def amount(count: int, unit: str) -> str:
@@ -118,11 +119,13 @@ def _too_much(desired: Desired, used: Usage) -> str:
     return f"{used.name}: {amount(used.at_peak, used.unit)} of {limit}{when}, {over} too many ({who})"
 
 
-def _hint(desired: Desired, plan: Plan) -> str:
+def _hint(desired: Desired, plan: Plan, *, only_peak: bool) -> str:
     kept = {group_of(step.replica) for step in plan.steps if step.action is Action.KEEP}
     orphans = sorted(kept - desired.groups.keys())
     if orphans:
         return f"{listed(map(repr, orphans))} still runs and is not in the manifest: add --prune to remove it"
+    if only_peak:
+        return "apply what gets smaller first, then the rest; or write rollout: {peak: surge}"
     return "raise the budget, lower replicas or slots, or set rollout: {maxSurge: 0, maxUnavailable: 1}"
 
 
