@@ -120,7 +120,10 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ordered steps from observed to desired. ``steps`` holds every replica, kept ones included."""
+    """The ordered steps from observed to desired. ``steps`` holds every replica, kept ones included.
+
+    notes: what a person should know.  warnings: what a person should look at before it is carried out.
+    """
 
     fleet: str
     steps: tuple[Step, ...] = ()
@@ -128,6 +131,7 @@ class Plan:
     usage: tuple[Usage, ...] = ()
     worst_case_seconds: float = 0.0
     observed_fingerprint: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def changes(self) -> tuple[Step, ...]:

@@ -42,7 +42,8 @@ _ALWAYS_COUNTED = ("start", "replace", "resize", "restart", "stop", "keep")
 def text(plan: Plan, *, verbose: bool = False, colour: bool = False) -> str:
     """One line per step, then notes, budgets and a summary. ``verbose`` also lists what is kept."""
     steps = plan.steps if verbose else plan.changes
-    blocks = [_step_lines(steps, colour), [f"note: {note}" for note in plan.notes]]
+    told = [*(f"note: {note}" for note in plan.notes), *(f"warning: {text}" for text in plan.warnings)]
+    blocks = [_step_lines(steps, colour), told]
     blocks += [_usage_lines(plan.usage) if not plan.is_empty or verbose else [], [*_last_lines(plan)]]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
@@ -54,6 +55,7 @@ def document(plan: Plan) -> dict[str, Any]:
         "summary": summary(plan),
         "steps": [_step_document(step) for step in plan.changes],
         "notes": list(plan.notes),
+        "warnings": list(plan.warnings),
         "budgets": [_usage_document(used) for used in plan.usage],
         "worstCaseSeconds": plan.worst_case_seconds,
         "fingerprint": plan.observed_fingerprint,

@@ -33,7 +33,7 @@ def two_versions(
 def shown(todo: Plan) -> str:
     """The lines of steps, and of the slots."""
     lines = plan_text.text(todo).splitlines()
-    return "\n".join(line for line in lines if line[:1] in "+±-~" and line or line.startswith("slots"))
+    return "\n".join(line for line in lines if line.startswith(("+", "±", "-", "~", "slots")))
 
 
 def golden(text: str) -> str:

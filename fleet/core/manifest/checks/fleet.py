@@ -173,6 +173,29 @@ def _back_edges(graph: Mapping[str, list[str]], start: str, done: set[str]) -> I
             todo.append(iter(graph.get(following, ())))
 
 
+def _queues_at_rest(context: CheckContext) -> None:
+    """Queues that nothing takes from, because all their groups are held at zero."""
+    takers: dict[str, list[tuple[str, Group]]] = {}
+    for name, group in context.groups():
+        if context.is_broken("spec", "groups", name):
+            return
+        if not group.queues and group.command is None and not _is_at_rest(group):
+            return  # it takes what its app says, which is not known here
+        for queue in group.queues or {}:
+            takers.setdefault(queue, []).append((name, group))
+    for queue, groups in sorted(takers.items()):
+        if all(_is_at_rest(group) for _, group in groups):
+            names = [name for name, _ in groups]
+            why = f"{_listed(names)} {'is' if len(names) == 1 else 'are'} held at zero replicas"
+            message = f"nothing takes from queue {shown(queue)}: {why}"
+            hint = "tasks that are sent to it wait; `fleet plan` says where some wait already"
+            context.warn(("spec", "groups", names[0], "queues", queue), message, hint)
+
+
+def _is_at_rest(group: Group) -> bool:
+    return bool(group.paused) or group.replicas == 0
+
+
 def _budget(context: CheckContext) -> None:
     total = context.manifest.spec.concurrency
     if total is None:
@@ -221,6 +244,7 @@ _FLEET_CHECKS: tuple[Callable[[CheckContext], None], ...] = (
     _broker,
     _broker_there,
     _dependencies,
+    _queues_at_rest,
     _budget,
     autoscaling,
     kubernetes,
