@@ -20,6 +20,7 @@ from fleet.core.spec import PoolSpec, WorkerSpec, digest, live_digest
 from fleet.errors import Refused
 from tests.properties.strategies import (
     ORPHAN,
+    blue_green,
     fleets,
     groups,
     resized,
@@ -200,6 +201,61 @@ def test_a_group_that_keeps_to_the_budget_misses_no_more_than_it_must(
             missing = max(one.rollout.max_unavailable, int(one.name not in spares))
             if one.rollout.strategy == "rolling":
                 assert at_work(backend.observe(), one.name) >= one.replicas - missing, f"after {effect}"
+
+
+@given(blue_green(), st.booleans())
+def test_a_whole_new_set_converges_and_the_old_one_works_until_it_is_there(world: World, prune: bool) -> None:
+    desired, backend = settled_world(world)
+    began = backend.observe()
+    todo = planned(desired, began, prune=prune)
+    whole = [one for one in desired.groups.values() if one.rollout.blue_green is not None]
+
+    for effect in carry_out(todo, backend):
+        for one in whole:
+            least = min(at_work(began, one.name), one.replicas)
+            assert at_work(backend.observe(), one.name) >= least, f"after {effect}"
+    assert planned(desired, backend.observe(), prune=prune).is_empty
+    judged = {step.replica.rpartition(".")[0] for step in todo.steps if step.canary and step.canary.seconds}
+    old = {one.name for one in whole if one.replicas and works_in_old_code(one, began)}
+    assert old <= judged, "no old set leaves before the new one was judged"
+
+
+def works_in_old_code(group: DesiredGroup, observed: Observed) -> bool:
+    digests = {one.digest for one in assign(group, ()).wanted.values()}
+    seen = [one for one in observed.replicas.values() if one.group == group.name and one.running]
+    return any(one.state is State.READY and one.digest not in digests for one in seen)
+
+
+@given(blue_green(), st.booleans())
+def test_two_sets_stay_within_the_budget_or_are_refused(world: World, prune: bool) -> None:
+    desired, backend = settled_world(world)
+    groups = {name: replace(one, rollout=replace(one.rollout, peak="budget")) for name, one in desired.groups.items()}
+    desired, began = replace(desired, groups=groups), backend.observe()
+    todo = planned(desired, began, prune=prune)
+    try:
+        budget.check(desired, todo, began)
+    except Refused:
+        return
+
+    most = max(desired.budgets.slots or 0, slots_in_use(began))
+    for effect in carry_out(todo, backend):
+        assert slots_in_use(backend.observe()) <= most, f"after {effect}"
+
+
+@given(st.integers(2, 8), rollouts(), st.integers(0, 3))
+def test_shares_of_a_canary_grow_and_each_step_judges_once(count: int, rollout: RolloutPolicy, room: int) -> None:
+    old, new = (group_with("a", size=1, replicas=count, env={"A": value}, rollout=rollout) for value in "12")
+    todo = planned(fleet(new, budgets=Budgets(slots=count + room)), running(old))
+    done, judged = 0, []
+    for step in todo.changes:
+        done += step.action is Action.REPLACE
+        for policy in (step.canary, *step.later_canaries):
+            if policy is not None:
+                judged.append((policy.number, done, min(policy.replicas, count - 1)))
+                assert sum(other.wave == step.wave for other in todo.changes) == 1, "all of its share are ready"
+
+    assert [number for number, _, _ in judged] == [policy.number for policy in rollout.canaries]
+    assert all(done == share for _, done, share in judged)
 
 
 def group_with(name: str, *, size: int, replicas: int, **more: Any) -> DesiredGroup:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 from fleet.core.desired import BROKER_GROUP, Desired, DesiredGroup, group_of, split_name
 from fleet.core.observed import Observed
@@ -126,6 +127,7 @@ def _linked(
         *_grow_after_shrinks(groups),
         *_more_after_less(groups, desired),
         *(_up_after_leaving(groups, leaving) if room_first else _orphans_down_after_ups(groups)),
+        *(_one_after_another(groups, desired) if room_first else ()),
         *_dependencies_down_after(leaving if room_first else list(groups.values()), groups, desired),
         *_broker_down_after_all(groups),
     )
@@ -218,6 +220,15 @@ def _up_after_leaving(groups: Mapping[str, GroupStages], leaving: Sequence[Group
     for group in groups.values():
         if group.up:
             yield group.up[0], rooms
+
+
+def _one_after_another(groups: Mapping[str, GroupStages], desired: Desired) -> Iterator[Wait]:
+    """Groups that need the slots of two sets, and keep to the fleet's, share the room for the second."""
+    alone = [one for name, one in groups.items() if one.alone and desired.groups[name].rollout.keeps_budget]
+    for before, after in pairwise(alone):
+        related = _depends(before.name, after.name, desired) or _depends(after.name, before.name, desired)
+        if after.up and not related:
+            yield after.up[0], _present([*before.up[-1:], before.down])
 
 
 def _dependencies_down_after(

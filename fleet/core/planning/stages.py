@@ -12,7 +12,8 @@ Other settings are changed with the first stage. Nothing of this is missed, so n
 
 With the strategy ``recreate`` everything that is outdated stops before anything starts. A group that keeps to the
 fleet's slots (``peak: budget``) has no more spares than the order of the plan grants it, and where slots are short it
-goes through the stages of :mod:`fleet.core.planning.less_first`.
+goes through the stages of :mod:`fleet.core.planning.less_first`. With ``blueGreen`` all new replicas come beside the
+old ones, which leave at the end.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from fleet.core.desired import Desired, DesiredGroup, Replica, split_name
 from fleet.core.observed import Observed
 from fleet.core.plan import Action, Plan, Step
 from fleet.core.planning.assignment import Variants, free_indices
+from fleet.core.planning.blue_green import beside_the_old, is_blue_green, judged_last
 from fleet.core.planning.canaries import parted
 from fleet.core.planning.less_first import LessFirst, less_first
 from fleet.core.planning.step_kinds import CYCLES, HOLDS, LEAVES, runs, works
@@ -50,7 +52,7 @@ class GroupStages:
 
     shrink: replicas give up slots, whenever they like.  grow: the one of ``up`` that needs slots others gave up.
     leaves_first: ``down`` comes before ``up``.  less, more: where it does, the last of ``up`` that gives up slots and
-    the first that takes more.
+    the first that takes more.  alone: it needs the slots of two sets meanwhile.
     """
 
     name: str
@@ -62,6 +64,7 @@ class GroupStages:
     leaves_first: bool = False
     less: Stage | None = None
     more: Stage | None = None
+    alone: bool = False
 
     @property
     def makes_room(self) -> bool:
@@ -87,18 +90,25 @@ def _staged(name: str, steps: Sequence[Step], desired: Desired, observed: Observ
     resizes = [step for step in steps if step.action is Action.RESIZE and works(step, observed)]
     shrinks = [step for step in resizes if _extra_slots(step, observed) < 0]
     grows = [step for step in resizes if _extra_slots(step, observed) > 0]
+    blue_green = group.rollout.blue_green if is_blue_green(group, steps, observed) else None
+    if blue_green is not None:
+        steps = beside_the_old(group, steps, desired, observed)
     recreate = group.rollout.strategy == "recreate" and any(step.action is Action.REPLACE for step in steps)
     at_once = [step for step in steps if step.action in HOLDS and not step.after]
     at_once += [step for step in steps if step.action is Action.RESIZE and step not in (*shrinks, *grows)]
     afterwards = [step for step in steps if step.action in HOLDS and step.after]
     shrink = Stage(shrinks) if shrinks else None
-    if order.less_first and group.rollout.keeps_budget:
+    if order.less_first and group.rollout.keeps_budget and blue_green is None:
         parts = _recreated_less_first(steps, observed) if recreate else _less_first(group, steps, desired, observed)
         return _in_parts(name, parts, shrink, grows, [at_once, afterwards])
-    ups, downs = _recreated(steps, observed) if recreate else _rolled(group, steps, observed, order)
+    if blue_green is not None:
+        ups, downs = judged_last(blue_green, steps, awaited=_all_awaited(group, steps, observed))
+    else:
+        ups, downs = _recreated(steps, observed) if recreate else _rolled(group, steps, observed, order)
     up = chained([[*ups[0], *at_once], *ups[1:], grows, afterwards])
     grow = next((stage for stage in up if stage.steps == grows), None) if grows else None
-    return GroupStages(name, up, Stage(downs, up[-1:]) if downs else None, shrink=shrink, grow=grow)
+    down = Stage(downs, up[-1:]) if downs else None
+    return GroupStages(name, up, down, shrink=shrink, grow=grow, alone=blue_green is not None)
 
 
 def _in_parts(

@@ -213,6 +213,23 @@ def _budget(context: CheckContext) -> None:
         context.problem(("spec", "concurrency"), message, hint)
 
 
+def _two_sets(context: CheckContext) -> None:
+    """A whole second set of slots, beside the others, in a budget that has no room for it."""
+    total = context.manifest.spec.concurrency
+    sound = [(name, group) for name, group in context.groups() if not context.is_broken("spec", "groups", name)]
+    needs = {name: need[0] for name, group in sound if (need := _floor(group))}
+    used = sum(needs.values())
+    for name, group in sound if total is not None and used <= total else ():
+        rollout = group.rollout
+        if rollout is None or not rollout.blue_green or rollout.peak != "budget":
+            continue
+        more = needs.get(name, 0)
+        if total is not None and used + more > total:
+            message = f"blueGreen needs {more} slots for a second set, and {total - used} of {total} are free"
+            hint = f"raise spec.concurrency to {used + more}, write `peak: surge`, or use a canary"
+            context.problem(("spec", "groups", name, "rollout", "blueGreen"), message, hint)
+
+
 def _floor(group: Group) -> tuple[int, str] | None:
     """The fewest slots a group has, and how that is worked out; None when it is not known before planning."""
     if group.paused:
@@ -246,6 +263,7 @@ _FLEET_CHECKS: tuple[Callable[[CheckContext], None], ...] = (
     _dependencies,
     _queues_at_rest,
     _budget,
+    _two_sets,
     autoscaling,
     kubernetes,
 )
