@@ -22,6 +22,7 @@ from fleet.inputs import machine
 from fleet.operate.apply.events import STARTS_PER_CORE, Report, StepsFailed, WalkOptions
 from fleet.operate.change import carry_out
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
+from fleet.operate.lost_queues import warned
 from fleet.operate.sync import by_hand
 from fleet.state import logs
 from pools.traits import TRAITS
@@ -98,17 +99,18 @@ def run_change(
 ) -> int:
     """Do what a verb plans; its exit code. ``look`` is called again whenever the fleet may have changed."""
     if flags.dry_run:
-        change = look()
+        change = warned(look())
         out.either(plan_text.document(change.plan), _shown(change.plan, out))
         return 0
     asked: Plan | None = None
     if out.can_ask() and not flags.yes:
-        asked = look().plan
+        asked = warned(look()).plan
         if not _agreed(asked, out):
             return DECLINED
     with fleet.lock():
         change = look()
         if asked is None:
+            change = warned(change)
             _show(change.plan, out)
         elif _steps(change.plan) != _steps(asked):
             out.say("the fleet has changed meanwhile; the plan is now:")

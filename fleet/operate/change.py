@@ -253,13 +253,17 @@ class _Records:
 
 
 def _step(event: Event) -> dict[str, Any]:
-    return {
+    entry = {
         "event": f"step.{event.phase}",
         "step": event.step.id,
         "replica": event.step.replica,
         "reason": event.reason,
         "seconds": round(event.seconds, 3),
     }
+    if event.phase == "compared" and event.step.canary is not None:
+        canary = event.step.canary
+        entry["canary"] = {"title": canary.title, "number": canary.number, "of": canary.of}
+    return entry
 
 
 def _outcome(error: BaseException) -> str:

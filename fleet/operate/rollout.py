@@ -7,10 +7,11 @@ Nothing is kept for this beside what every change writes: what was applied, the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from fleet.core.desired import CanaryPolicy
 from fleet.operate.local_fleet import LocalFleet
 from fleet.state import rollout_orders
 from fleet.state.applied import Applied
@@ -19,6 +20,7 @@ from fleet.state.lock import holder
 from fleet.state.revisions import Revision
 
 _LAST_ENTRIES = 20_000
+_COMPARISON = frozenset({"title", "number", "of"})
 
 
 class RolloutState(StrEnum):
@@ -41,7 +43,8 @@ CUT_SHORT = frozenset({RolloutState.INTERRUPTED, RolloutState.FAILED})
 class Walked:
     """What the audit says of the newest rollout.
 
-    comparing: the canary that is compared now, '' for none.  verdicts: of canaries, oldest first.
+    comparing: the canary that is compared now, '' for none.  comparison: which of its comparisons that is.
+    verdicts: of canaries, oldest first.
     outcome: how it ended, '' where nothing says so.  good: the revision that it can go back to.
     """
 
@@ -55,6 +58,7 @@ class Walked:
     done: int = 0
     under_way: tuple[str, ...] = ()
     comparing: str = ""
+    comparison: CanaryPolicy = field(default_factory=CanaryPolicy)
     verdicts: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
     outcome: str = ""
@@ -146,7 +150,8 @@ def _after(walked: Walked, entry: Mapping[str, Any]) -> Walked:
         case "step.started":
             return replace(walked, under_way=(*others, step))
         case "step.compared":
-            return replace(walked, comparing=step)
+            known = {key: value for key, value in (entry.get("canary") or {}).items() if key in _COMPARISON}
+            return replace(walked, comparing=step, comparison=CanaryPolicy(**known))
         case "step.judged":
             return replace(walked, comparing="", verdicts=(*walked.verdicts, reason))
         case "step.done":

@@ -49,7 +49,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "fleet.operate": (
         "foreground",
         "controller doctor service sync rollout",
-        "change",
+        "change lost_queues",
         "local_fleet",
         "apply",
     ),

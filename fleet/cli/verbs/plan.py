@@ -13,6 +13,7 @@ from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, targ
 from fleet.core.planning import budget, plan_text
 from fleet.errors import UsageError
 from fleet.inputs.secrets import fleet_key, keep_key
+from fleet.operate.lost_queues import warned
 from fleet.state.files import write_whole
 
 CHANGES = 2
@@ -44,7 +45,7 @@ def plan(args: argparse.Namespace, out: Output) -> int:
         raise UsageError(f"the name of a saved plan ends with {SUFFIX}, and {args.out!r} does not", hint=hint)
     loaded = manifest_of(target)
     fleet = fleet_for(loaded)
-    change = fleet.planned(*fleet.desired_of(loaded), prune=args.prune)
+    change = warned(fleet.planned(*fleet.desired_of(loaded), manifest=loaded, prune=args.prune))
     out.either(plan_text.document(change.plan), plan_text.text(change.plan, verbose=args.verbose, colour=out.colour))
     for warning in loaded.warnings:
         out.say(f"warning: {warning}")

@@ -104,11 +104,20 @@ def document(name: str, found: Rollout, groups: Status) -> dict[str, Any]:
             "done": walked.done,
             "underWay": list(walked.under_way),
             "comparing": found.comparing,
+            "comparison": _comparison(found),
             "verdicts": list(walked.verdicts),
             "failures": list(walked.failures),
             "outcome": walked.outcome,
         }
     return made
+
+
+def _comparison(found: Rollout) -> dict[str, Any] | None:
+    """Which comparison goes on: ``step`` of ``steps``."""
+    if found.walked is None or not found.comparing:
+        return None
+    comparison = found.walked.comparison
+    return {"kind": comparison.title, "step": comparison.number, "steps": comparison.of}
 
 
 def text(name: str, found: Rollout, groups: Status, *, now: float, out: Output) -> str:
@@ -150,7 +159,7 @@ def _walk_lines(found: Rollout, now: float) -> list[str]:
     if found.pid and walked.under_way:
         lines.append(f"under way: {', '.join(walked.under_way)}")
     if found.comparing:
-        lines.append(f"canary: {found.comparing} is compared with the old replicas")
+        lines.append(f"{walked.comparison.name}: {found.comparing} is compared with the old replicas")
     lines += walked.verdicts
     if found.failure:
         lines.append(f"failed: {found.failure}")
@@ -299,7 +308,7 @@ def _gone_on(fleet: LocalFleet, found: Rollout, args: argparse.Namespace, out: O
 
 
 def _unjudged(change: PlannedChange) -> PlannedChange:
-    steps = tuple(replace(step, canary=None) for step in change.plan.steps)
+    steps = tuple(replace(step, canary=None, later_canaries=()) for step in change.plan.steps)
     return replace(change, plan=replace(change.plan, steps=steps))
 
 

@@ -50,6 +50,10 @@ def untranslated(manifest: Manifest, desired: Desired) -> Iterator[str]:
         yield f"dependsOn of {those(waiting)} is not kept: Kubernetes starts everything at once"
     if compared := [group.name for group in groups if group.rollout.canary is not None]:
         yield f"rollout.canary of {those(compared)} is not kept: a Deployment compares nothing"
+    if two := [group.name for group in groups if group.rollout.blue_green is not None]:
+        yield f"rollout.blueGreen of {those(two)} is not kept: a Deployment replaces a few pods at a time"
+    if bound := [group.name for group in groups if group.rollout.keeps_budget]:
+        yield f"rollout.peak: budget of {those(bound)} is not kept: a Deployment knows no slots"
     if back := [name for name, group in said.items() if group.rollout and group.rollout.on_failure == "rollback"]:
         yield f"rollout.onFailure: rollback of {those(back)} is not kept: a Deployment that fails stops and waits"
     for group in groups:

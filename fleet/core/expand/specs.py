@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from fleet.core.desired import (
     BROKER_GROUP,
@@ -23,6 +24,7 @@ from pools.traits import TRAITS
 DEFAULT_POOL = "prefork"
 GREEN_SLOTS = 100
 SPARES = 1
+_CANARY = CanaryPolicy()
 _POOL_ALIASES = {"processes": "prefork", "thread": "threads"}
 _BROKER_RESTART = RestartPolicy(backoff_initial_seconds=0.5, backoff_max_seconds=5.0, max_crashes=60)
 _CONTROLLER_RESTART = RestartPolicy(backoff_initial_seconds=0.5, backoff_max_seconds=30.0, max_crashes=60)
@@ -87,28 +89,62 @@ def rollout(group: text.Group, replicas: int) -> RolloutPolicy:
             "rollout: maxSurge and maxUnavailable are both 0, so no replica could ever be replaced",
             hint="allow one spare (maxSurge: 1), or one missing replica (maxUnavailable: 1), or strategy: recreate",
         )
+    canaries = () if said.canary is None else _canaries(said.canary, strategy, replicas)
+    blue_green = _blue_green(said)
     return RolloutPolicy(
         strategy,
         surge,
         missing,
-        said.on_failure or ("pause" if said.canary is None else "rollback"),
+        said.on_failure or ("rollback" if canaries or blue_green else "pause"),
         min_ready_seconds=_or(said.min_ready, 0.0),
         deadline_seconds=said.deadline,
-        canary=None if said.canary is None else _canary(said.canary, strategy, replicas),
+        canary=canaries[0] if canaries else None,
+        peak=said.peak or "surge",
+        later_canaries=canaries[1:],
+        blue_green=blue_green,
     )
 
 
-def _canary(said: text.Canary, strategy: str, replicas: int) -> CanaryPolicy:
+def _canaries(said: text.Canary, strategy: str, replicas: int) -> tuple[CanaryPolicy, ...]:
+    """Its comparisons in order, with the replicas that have the new revision by then."""
     if said.replicas is not None and said.percent is not None:
         raise Refused("rollout.canary: replicas and percent at once", hint="write one of them")
     if strategy == "recreate":
         hint = "strategy: rolling keeps old replicas to compare with"
         raise Refused("rollout.canary: with strategy recreate no old replica is left beside the new ones", hint=hint)
-    judge, base = said.judge or text.Judge(), CanaryPolicy()
-    share = base.replicas if said.percent is None else math.ceil(replicas * said.percent / 100)
+    only = text.CanaryStep(replicas=said.replicas, percent=said.percent)
+    steps = said.steps or [only]
+    return tuple(
+        replace(
+            _judge(said.judge, _or(step.for_, _or(said.for_, _CANARY.seconds))),
+            replicas=_share(step, replicas),
+            number=number,
+            of=len(steps),
+        )
+        for number, step in enumerate(steps, 1)
+    )
+
+
+def _share(step: text.CanaryStep, replicas: int) -> int:
+    if step.percent is None:
+        return _count(step.replicas, _CANARY.replicas)
+    return max(1, math.ceil(replicas * step.percent / 100))
+
+
+def _blue_green(said: text.Rollout) -> CanaryPolicy | None:
+    if not said.blue_green:
+        return None
+    if said.canary is not None or said.strategy == "recreate":
+        other = "canary" if said.canary is not None else "strategy: recreate"
+        raise Refused(f"rollout: blueGreen and {other} exclude each other", hint="keep one of them")
+    wanted = said.blue_green if isinstance(said.blue_green, text.BlueGreen) else text.BlueGreen()
+    return replace(_judge(wanted.judge, _or(wanted.for_, _CANARY.seconds)), title="blue-green")
+
+
+def _judge(said: text.Judge | None, seconds: float) -> CanaryPolicy:
+    judge, base = said or text.Judge(), _CANARY
     return CanaryPolicy(
-        replicas=_count(said.replicas, max(1, share)),
-        seconds=_or(said.for_, base.seconds),
+        seconds=seconds,
         failure_rate=base.failure_rate if judge.failure_rate is None else judge.failure_rate / 100,
         latency=_or(judge.latency, base.latency),
         memory=_or(judge.memory, base.memory),

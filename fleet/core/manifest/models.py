@@ -193,6 +193,18 @@ class Judge(Model):
     )
 
 
+class CanaryStep(Model):
+    """One share of a canary that grows."""
+
+    replicas: Positive | None = Field(default=None, description="how many replicas have the new revision by then")
+    percent: Annotated[int, Field(ge=1, le=99)] | None = Field(
+        default=None, description="instead of `replicas`: a part of the group's, rounded up"
+    )
+    for_: Limit | None = Field(
+        default=None, alias="for", description="how long new and old ones are compared; default: that of the canary"
+    )
+
+
 class Canary(Model):
     """Some replicas get the new revision first and take their share of the same queues."""
 
@@ -200,6 +212,19 @@ class Canary(Model):
     percent: Annotated[int, Field(ge=1, le=99)] | None = Field(
         default=None, description="instead of `replicas`: a part of the group's, rounded up"
     )
+    for_: Limit | None = Field(
+        default=None, alias="for", description="how long new and old ones are compared; default: 2m"
+    )
+    steps: Annotated[list[CanaryStep], Field(min_length=1)] | None = Field(
+        default=None,
+        description="instead of `replicas` and `percent`: shares that grow; the new ones are judged at the end of each",
+    )
+    judge: Judge | None = Field(default=None, description="how much worse the new ones may be")
+
+
+class BlueGreen(Model):
+    """The whole new set comes up beside the old one, is judged, and then the old one drains at once."""
+
     for_: Limit | None = Field(
         default=None, alias="for", description="how long new and old ones are compared; default: 2m"
     )
@@ -233,6 +258,16 @@ class Rollout(Model):
     )
     canary: Canary | None = Field(
         default=None, description="compare some new replicas with the old ones before the rest is replaced"
+    )
+    blue_green: bool | BlueGreen | None = Field(
+        default=None,
+        description="bring up all new replicas beside the old ones, compare them, then drain all old ones; `true` for"
+        " the defaults; default: false",
+    )
+    peak: Literal["budget", "surge"] | None = Field(
+        default=None,
+        description="budget: slots in use stay within spec.concurrency meanwhile, so that spares come only where it has"
+        " room, and else an old replica leaves first; surge: spares come on top of it; default: surge",
     )
 
 

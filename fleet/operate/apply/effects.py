@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from fleet.backends.base import Backend
@@ -86,7 +86,7 @@ class RunningStep:
 
     left: requests, the current one first.  asked_at: seconds by the clock of the walk.  was_parked: it had crashed too
     often before it was asked.  was_starting: its start was under way before, with what was there then.
-    ready_at: when it was seen ready first, in the life ``ready_in``; None: not yet.
+    ready_at: when it was seen ready first, or was compared last, in the life ``ready_in``; None: not yet.
     window: its group as it was at that moment, for a canary.
     """
 
@@ -103,6 +103,18 @@ class RunningStep:
     @property
     def request(self) -> Request:
         return self.left[0]
+
+    def compare_again(self, seen: Observed, *, now: float) -> None:
+        """The next comparison of its canary begins."""
+        following, *later = self.step.later_canaries
+        self.step = replace(self.step, canary=following, later_canaries=tuple(later))
+        self.begin_window(seen, now=now)
+
+    def begin_window(self, seen: Observed, *, now: float) -> None:
+        """It is ready: from now on it is looked at, beside the others of its group."""
+        replica = seen.replicas[self.step.replica]
+        self.ready_at, self.ready_in = now, Life.of(replica)
+        self.window = {one.name: one for one in seen.replicas.values() if one.group == replica.group}
 
 
 def requests_of(step: Step, replica: ObservedReplica | None) -> list[Request]:
@@ -161,9 +173,9 @@ def _has_been_ready(running: RunningStep, replica: ObservedReplica | None, seen:
     if replica is None:
         return False
     if running.ready_at is None or running.ready_in is None:
-        running.ready_at, running.ready_in = now, Life.of(replica)
-        running.window = {one.name: one for one in seen.replicas.values() if one.group == replica.group}
-    return now - running.ready_at >= running.step.watched_seconds and not _crashed(running, replica)
+        running.begin_window(seen, now=now)
+    ready_for = 0.0 if running.ready_at is None else now - running.ready_at
+    return ready_for >= running.step.watched_seconds and not _crashed(running, replica)
 
 
 def _crashed(running: RunningStep, replica: ObservedReplica | None) -> bool:

@@ -237,12 +237,16 @@ class _Walk:
     def _move(self, one: RunningStep) -> bool:
         now = self.options.now()
         if one.step.canary is not None and (orders := self.options.orders()).promoted:
-            self._tell("judged", [(one.step, f"canary, not judged: promoted {orders.why}")])
-            one.step = replace(one.step, canary=None)
+            self._tell("judged", [(one.step, f"{one.step.canary.name}, not judged: promoted {orders.why}")])
+            one.step = replace(one.step, canary=None, later_canaries=())
         compared = one.ready_at is not None
         if took_effect(one, self.seen, now=now, wait=self.options.wait):
             verdict = verdict_of(one, self.seen) if self.options.wait else None
             if verdict is not None and not self._is_accepted(one.step, verdict):
+                return True
+            if verdict is not None and one.step.later_canaries:
+                one.compare_again(self.seen, now=now)
+                self._tell_compared(one.step)
                 return True
             one.left.pop(0)
             one.asked = False
@@ -250,9 +254,7 @@ class _Walk:
                 self._finish(one)
             return True
         if one.step.canary is not None and one.ready_at is not None and not compared:
-            self._tell(
-                "compared", [(one.step, f"canary: compared with the old for {duration(one.step.canary.seconds)}")]
-            )
+            self._tell_compared(one.step)
         if lacks_supervisor(one, self.seen):
             raise _supervisor_lost(self.plan.fleet, one)
         if tries_again(one, self.seen):
@@ -264,6 +266,11 @@ class _Walk:
             self._finish(one)
             return True
         return False
+
+    def _tell_compared(self, step: Step) -> None:
+        if step.canary is not None:
+            seconds = duration(step.canary.seconds)
+            self._tell("compared", [(step, f"{step.canary.name}: compared with the old for {seconds}")])
 
     def _is_accepted(self, step: Step, verdict: Verdict) -> bool:
         self._tell("judged", [(step, str(verdict))])

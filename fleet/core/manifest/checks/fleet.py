@@ -173,6 +173,29 @@ def _back_edges(graph: Mapping[str, list[str]], start: str, done: set[str]) -> I
             todo.append(iter(graph.get(following, ())))
 
 
+def _queues_at_rest(context: CheckContext) -> None:
+    """Queues that nothing takes from, because all their groups are held at zero."""
+    takers: dict[str, list[tuple[str, Group]]] = {}
+    for name, group in context.groups():
+        if context.is_broken("spec", "groups", name):
+            return
+        if not group.queues and group.command is None and not _is_at_rest(group):
+            return  # it takes what its app says, which is not known here
+        for queue in group.queues or {}:
+            takers.setdefault(queue, []).append((name, group))
+    for queue, groups in sorted(takers.items()):
+        if all(_is_at_rest(group) for _, group in groups):
+            names = [name for name, _ in groups]
+            why = f"{_listed(names)} {'is' if len(names) == 1 else 'are'} held at zero replicas"
+            message = f"nothing takes from queue {shown(queue)}: {why}"
+            hint = "tasks that are sent to it wait; `fleet plan` says where some wait already"
+            context.warn(("spec", "groups", names[0], "queues", queue), message, hint)
+
+
+def _is_at_rest(group: Group) -> bool:
+    return bool(group.paused) or group.replicas == 0
+
+
 def _budget(context: CheckContext) -> None:
     total = context.manifest.spec.concurrency
     if total is None:
@@ -188,6 +211,23 @@ def _budget(context: CheckContext) -> None:
         )
         hint = f"raise spec.concurrency to {slots}, or lower replicas, pool.concurrency or min"
         context.problem(("spec", "concurrency"), message, hint)
+
+
+def _two_sets(context: CheckContext) -> None:
+    """A whole second set of slots, beside the others, in a budget that has no room for it."""
+    total = context.manifest.spec.concurrency
+    sound = [(name, group) for name, group in context.groups() if not context.is_broken("spec", "groups", name)]
+    needs = {name: need[0] for name, group in sound if (need := _floor(group))}
+    used = sum(needs.values())
+    for name, group in sound if total is not None and used <= total else ():
+        rollout = group.rollout
+        if rollout is None or not rollout.blue_green or rollout.peak != "budget":
+            continue
+        more = needs.get(name, 0)
+        if total is not None and used + more > total:
+            message = f"blueGreen needs {more} slots for a second set, and {total - used} of {total} are free"
+            hint = f"raise spec.concurrency to {used + more}, write `peak: surge`, or use a canary"
+            context.problem(("spec", "groups", name, "rollout", "blueGreen"), message, hint)
 
 
 def _floor(group: Group) -> tuple[int, str] | None:
@@ -221,7 +261,9 @@ _FLEET_CHECKS: tuple[Callable[[CheckContext], None], ...] = (
     _broker,
     _broker_there,
     _dependencies,
+    _queues_at_rest,
     _budget,
+    _two_sets,
     autoscaling,
     kubernetes,
 )

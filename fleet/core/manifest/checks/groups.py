@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 
+from fleet.core.desired import CanaryPolicy
 from fleet.core.manifest.checks.context import CheckContext
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.merge import OF_WORKERS_ONLY
-from fleet.core.manifest.models import Broker, Group, Pool, Share, Task
+from fleet.core.manifest.models import BlueGreen, Broker, Canary, Group, Pool, Rollout, Share, Task
 from fleet.core.manifest.tree import Path
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
 from fleet.core.text.format import duration, shown
@@ -206,6 +208,65 @@ def _policies(context: CheckContext, path: Path, group: Group) -> None:
         context.problem((*path, "health", "readyAfter"), message, "lower readyAfter or raise readyTimeout")
 
 
+def _judged(context: CheckContext, path: Path, group: Group) -> None:
+    """Canary and blue-green: what excludes what, shares that grow, and time enough."""
+    rollout = group.rollout
+    if rollout is None:
+        return
+    where = (*path, "rollout")
+    if rollout.blue_green:
+        for name, given in (("canary", rollout.canary is not None), ("strategy", rollout.strategy == "recreate")):
+            if given:
+                message = f"blueGreen and {name if name == 'canary' else 'strategy: recreate'} exclude each other"
+                context.problem((*where, name), message, "keep one of them; an overlay removes the other with null")
+    if rollout.canary is not None:
+        _canary(context, (*where, "canary"), rollout.canary, recreate=rollout.strategy == "recreate")
+    seconds = _compared_seconds(rollout)
+    if rollout.deadline is not None and seconds >= rollout.deadline:
+        message = (
+            f"new and old ones are compared for {duration(seconds)}, and the deadline is {duration(rollout.deadline)}"
+        )
+        context.problem((*where, "deadline"), message, "raise deadline, or compare for less time")
+
+
+def _canary(context: CheckContext, path: Path, canary: Canary, *, recreate: bool) -> None:
+    if recreate:
+        message = "with strategy recreate no old replica is left to compare with"
+        context.problem(path, message, "write `strategy: rolling`, or remove the canary")
+    for one, where in (
+        (canary, path),
+        *((step, (*path, "steps", index)) for index, step in enumerate(canary.steps or ())),
+    ):
+        if one.replicas is not None and one.percent is not None:
+            context.problem((*where, "percent"), "replicas and percent exclude each other", "keep one of them")
+    if not canary.steps:
+        return
+    if canary.replicas is not None or canary.percent is not None:
+        name = "replicas" if canary.replicas is not None else "percent"
+        context.problem((*path, name), f"{name} and steps exclude each other", "each step has its own share")
+    for index, (before, after) in enumerate(pairwise(canary.steps), 1):
+        for name in ("replicas", "percent"):
+            low, high = getattr(before, name), getattr(after, name)
+            if low is not None and high is not None and high <= low:
+                message = f"{name} {high} is not more than the {low} of the step before"
+                context.problem((*path, "steps", index, name), message, "shares grow from step to step")
+    for index, step in enumerate(canary.steps):
+        if step.replicas is None and step.percent is None:
+            context.problem((*path, "steps", index), "the step has no share", "write `percent: 25`, or `replicas: 2`")
+
+
+def _compared_seconds(rollout: Rollout) -> float:
+    """How long new and old replicas are compared, all comparisons together."""
+    canary, default = rollout.canary, CanaryPolicy().seconds
+    if canary is not None:
+        each = default if canary.for_ is None else canary.for_
+        return sum(each if step.for_ is None else step.for_ for step in canary.steps) if canary.steps else each
+    if not rollout.blue_green:
+        return 0.0
+    limit = rollout.blue_green.for_ if isinstance(rollout.blue_green, BlueGreen) else None
+    return default if limit is None else limit
+
+
 # Each check with the fields it draws conclusions from; it is skipped when one of them is broken.
 GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str, ...]], ...] = (
     (_scaling, ("replicas", "share", "autoscale")),
@@ -220,4 +281,5 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_env_from, ()),
     (_shell_references, ()),
     (_policies, ("rollout", "restart", "health")),
+    (_judged, ("rollout",)),
 )
