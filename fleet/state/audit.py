@@ -23,6 +23,7 @@ KEPT = 9
 """How many that were moved aside stay: with them about 80 MiB, some 400 000 entries."""
 _HINT = "move it away; a new one is begun"
 _CHUNK_BYTES = 1 << 16
+_LOCK_POLL_SECONDS = 0.02
 _LONGEST_BYTES = 1 << 20
 """The longest line that is read as one entry."""
 
@@ -42,9 +43,13 @@ def _user_name(uid: int) -> str:
 class Audit:
     """The audit of one fleet. Lines of several processes never mix: each batch is appended under the file's lock."""
 
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, *, now: Callable[[], float] = time.time, patience_seconds: float | None = None
+    ) -> None:
+        """``patience_seconds``: how long to wait for the file's lock; None waits for ever."""
         self.path = path
         self._now = now
+        self._patience_seconds = patience_seconds
 
     def write(self, *entries: Mapping[str, Any]) -> None:
         """Append entries, on disk before this returns. Each gets the time, the person and the process."""
@@ -77,13 +82,27 @@ class Audit:
         """
         while True:
             descriptor = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._lock(descriptor)
             try:
                 if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                     return descriptor
             except FileNotFoundError:
                 pass
             os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        if self._patience_seconds is None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return
+        end = time.monotonic() + self._patience_seconds
+        while True:
+            try:
+                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    os.close(descriptor)
+                    raise
+            time.sleep(_LOCK_POLL_SECONDS)
 
     def _move_aside(self) -> None:
         for number in range(KEPT, 0, -1):
