@@ -39,6 +39,8 @@ from fleet.core.manifest.field_types import (
     word_or_map,
 )
 from fleet.core.manifest.kubernetes_models import Kubernetes
+from fleet.core.manifest.notify_models import Notification
+from fleet.core.manifest.secret_ref import SecretRef as SecretRef  # noqa: PLC0414 - part of this module's face
 
 API_VERSION = "workerfleet.dev/v1alpha1"
 KIND = "Fleet"
@@ -380,12 +382,6 @@ class Release(Model):
     )
 
 
-class SecretRef(Model):
-    """The name of a declared secret."""
-
-    secret: Name = Field(description="a name under `spec.secrets`")
-
-
 class Broker(Model):
     """Where tasks come from: a kombu URL, given or as a secret."""
 
@@ -482,6 +478,7 @@ class Spec(Model):
     balance: Balance = Field(default=Balance(), description="how the budget is divided over time")
     budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
     heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
+    notify: list[Notification] = Field(default=[], description="who is told of what happens")
     kubernetes: Kubernetes | None = Field(
         default=None, description="what a cluster needs to know; a host takes no notice of it"
     )
