@@ -262,7 +262,10 @@ def _account(document: LaunchDocument, history: History, now: float) -> None:
     lived = (ending.at if ending is not None else now) - began
     how = ending.how if ending is not None else "ended, nobody saw how,"
     tasks = [{"id": task.task_id, "name": task.task_name} for task in earlier.tasks] if earlier is not None else []
-    entry = {"process": earlier.pid if earlier is not None else None, "lived": round(max(0.0, lived), 3)}
+    entry: dict[str, object] = {
+        "process": earlier.pid if earlier is not None else None,
+        "lived": round(max(0.0, lived), 3),
+    }
     if ending is not None:
         entry |= {"process": ending.pid, "signal": ending.signal_name, "exitCode": ending.exit_code}
     _tell(document, "worker.crashed", crash_text(how, lived, earlier), {**entry, "tasks": tasks})

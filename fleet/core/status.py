@@ -9,7 +9,7 @@ from typing import Any
 from fleet.core.desired import RESERVED_PREFIX, Desired, DesiredGroup, Replica, group_of
 from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray, Trouble
 from fleet.core.planning.assignment import assign
-from fleet.core.totals import Totals
+from fleet.core.totals import NO_TOTALS, Totals
 
 OUTDATED = "outdated"
 UNSETTLED = "to resize"
@@ -40,7 +40,7 @@ class WorkerStatus:
     note: str = ""
     ready: bool = False
     trouble: Trouble = Trouble.NONE
-    totals: Totals = Totals()
+    totals: Totals = NO_TOTALS
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class GroupStatus:
     paused: bool = False
     up_to_date_replicas: int = 0
     available_replicas: int = 0
-    totals: Totals = Totals()
+    totals: Totals = NO_TOTALS
 
     @property
     def busy(self) -> int:
@@ -127,7 +127,7 @@ def with_totals(status: Status, totals: Mapping[str, Totals]) -> Status:
 
 
 def _group_with_totals(group: GroupStatus, totals: Mapping[str, Totals]) -> GroupStatus:
-    workers = tuple(replace(worker, totals=totals.get(worker.name, Totals())) for worker in group.workers)
+    workers = tuple(replace(worker, totals=totals.get(worker.name, NO_TOTALS)) for worker in group.workers)
     whole = Totals.sum(one for name, one in totals.items() if group_of(name) == group.name)
     return replace(group, workers=workers, totals=whole)
 

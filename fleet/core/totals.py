@@ -25,3 +25,6 @@ class Totals:
     def to_json(self) -> dict[str, int]:
         """For ``status -o json``."""
         return {name: getattr(self, name) for name in self.__slots__}
+
+
+NO_TOTALS = Totals()

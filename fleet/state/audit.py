@@ -93,7 +93,7 @@ class Audit:
     def _lock(self, descriptor: int) -> None:
         if self._patience_seconds is None:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-            return
+            return None
         end = time.monotonic() + self._patience_seconds
         while True:
             try:
@@ -138,6 +138,32 @@ class Audit:
                 continue
             except OSError as error:
                 raise damaged(path, error.strerror, hint=_HINT) from error
+
+    def end(self) -> tuple[int, int]:
+        """Where it ends now: the inode of the file and the offset in it, for :meth:`after`."""
+        try:
+            facts = self.path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        except OSError as error:
+            raise damaged(self.path, error.strerror, hint=_HINT) from error
+        return facts.st_ino, facts.st_size
+
+    def after(self, inode: int, offset: int) -> tuple[list[Entry], int, int]:
+        """The entries behind such a place, and the place behind the last of them, also when the file was moved aside.
+
+        A place in a file that is gone is that of the oldest one that is left.
+        """
+        paths = [path for number in range(KEPT, 0, -1) if (path := self._aged(number)).exists()] + [self.path]
+        begin = next((index for index, path in enumerate(paths) if inode and _inode(path) == inode), None)
+        entries: list[Entry] = []
+        for path in paths if begin is None else paths[begin:]:
+            place, start = _inode(path), offset if _inode(path) == inode else 0
+            chunk = _read_from(path, start, everything=True)
+            whole = chunk[: chunk.rfind(b"\n") + 1]
+            entries += [entry for line in whole.split(b"\n") if (entry := _entry(line)) is not None]
+            inode_now, offset_now = place, start + len(whole)
+        return entries, inode_now, offset_now
 
     def follow(self, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:
         """Entries as they are written from now on; does not end."""

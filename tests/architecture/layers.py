@@ -51,7 +51,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "controller doctor service sync rollout",
         "change",
         "local_fleet",
-        "apply",
+        "apply notify",
     ),
     "fleet.cli": (
         "verbs",

@@ -102,6 +102,4 @@ def test_a_crash_is_told_with_what_ran(tmp_path: Path) -> None:
 
     text = crash_text("exit code 1", 2.0, seen(tmp_path, running=FOUR_TASKS))
 
-    assert text == (
-        "exit code 1 after 2s; it ran shop.thumb (id0), shop.thumb (id1), shop.thumb (id2) and 1 task more"
-    )
+    assert text == ("exit code 1 after 2s; it ran shop.thumb (id0), shop.thumb (id1), shop.thumb (id2) and 1 task more")

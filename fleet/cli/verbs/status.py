@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from fleet.cli.live_view import every_second, height, looker, redraw
 from fleet.cli.output import Output, cut
@@ -11,6 +12,7 @@ from fleet.cli.view import status_document, status_text, totals_text
 from fleet.core.status import Status
 from fleet.errors import Damaged, NotReady, UsageError
 from fleet.operate.local_fleet import LocalFleet
+from fleet.operate.notify.overview import failing, summary
 from fleet.replica.image import states
 
 
@@ -37,10 +39,10 @@ def status(args: argparse.Namespace, out: Output) -> int:
     text = _totals if args.totals else _text
     if not args.watch:
         seen = look()
-        out.either(status_document(seen), text(fleet, seen, out))
+        out.either(_document(fleet, seen), text(fleet, seen, out))
         return NotReady.exit_code if args.exit_code and not seen.ready else 0
     if out.is_json:
-        every_second(lambda: out.line(status_document(look())))
+        every_second(lambda: out.line(_document(fleet, look())))
     elif out.stdout.isatty():
         redraw(out, lambda: "\n".join(cut(text(fleet, look(), out).splitlines(), height=height())))
     else:
@@ -48,8 +50,12 @@ def status(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
+def _document(fleet: LocalFleet, seen: Status) -> dict[str, Any]:
+    return {**status_document(seen), "notifications": summary(fleet.places)}
+
+
 def _text(fleet: LocalFleet, seen: Status, out: Output) -> str:
-    return status_text(seen, footer=[*_images(fleet), *_overrides(fleet)], colour=out.colour)
+    return status_text(seen, footer=[*_images(fleet), *_overrides(fleet), *failing(fleet.places)], colour=out.colour)
 
 
 def _totals(_fleet: LocalFleet, seen: Status, out: Output) -> str:

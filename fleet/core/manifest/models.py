@@ -40,7 +40,7 @@ from fleet.core.manifest.field_types import (
 )
 from fleet.core.manifest.kubernetes_models import Kubernetes
 from fleet.core.manifest.notify_models import Notification
-from fleet.core.manifest.secret_ref import SecretRef as SecretRef  # noqa: PLC0414 - part of this module's face
+from fleet.core.manifest.secret_ref import SecretRef as SecretRef
 
 API_VERSION = "workerfleet.dev/v1alpha1"
 KIND = "Fleet"

@@ -12,9 +12,7 @@ from fleet.operate.notify.errors import NotSent
 from fleet.operate.notify.rendering import document_of, subject_of, text_of
 
 
-def deliver(
-    notification: Notification, fields: Mapping[str, str], *, secrets: Mapping[str, str], folder: Path
-) -> None:
+def deliver(notification: Notification, fields: Mapping[str, str], *, secrets: Mapping[str, str], folder: Path) -> None:
     """Send it once. Raises NotSent."""
     text, timeout = text_of(notification, fields), notification.timeout_seconds
     if (slack := notification.slack) is not None:

@@ -29,7 +29,7 @@ LONGEST_REASON = 1000
 class News:
     """What happened, once. group, replica: '' where it is of the fleet as a whole.  at: Unix seconds."""
 
-    kind: NewsKind
+    kind: str
     at: float
     reason: str = ""
     group: str = ""
@@ -82,6 +82,8 @@ def _kind(entry: Mapping[str, Any]) -> NewsKind | None:
 def _reason(entry: Mapping[str, Any]) -> str:
     if reason := str(entry.get("reason") or ""):
         return reason
+    if "summary" in entry:
+        return ", ".join(f"{count} to {action}" for action, count in entry["summary"].items() if action != "keep")
     if "of" in entry:
         return f"{entry.get('done', 0)} of {entry['of']} steps"
     if "commit" in entry:

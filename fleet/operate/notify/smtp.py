@@ -35,7 +35,7 @@ def send(email: Email, *, subject: str, text: str, password: str, timeout_second
     except OSError as error:
         raise NotSent(f"the mail server cannot be reached: {error.strerror or type(error).__name__}") from None
     if refused:
-        raise NotSent(f"the mail server refused {', '.join(sorted(refused))}; the others have it")
+        raise NotSent(f"the mail server refused {', '.join(sorted(refused))}; the others have it", is_final=True)
 
 
 def _connected(email: Email, timeout_seconds: float) -> smtplib.SMTP:

@@ -58,6 +58,14 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class Down:
+    """A receiver whose last attempts failed: it is asked once for all that waits for it. until: not before."""
+
+    failures: int = 0
+    until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Spool:
     """Everything that is remembered between two looks. dropped: messages that were given up.  error: why the last of
     them was, or the last attempt failed; '' after one that arrived."""
@@ -65,18 +73,23 @@ class Spool:
     cursor: Cursor | None = None
     windows: Mapping[str, Window] = field(default_factory=dict)
     messages: tuple[Message, ...] = ()
+    down: Mapping[str, Down] = field(default_factory=dict)
     sent: int = 0
     dropped: int = 0
     error: str = ""
 
     @property
     def failing(self) -> tuple[Message, ...]:
-        """Those that were tried and did not arrive."""
-        return tuple(one for one in self.messages if one.error)
+        """Those that were tried and did not arrive, and those that wait behind them."""
+        return tuple(one for one in self.messages if one.error or one.receiver in self.down)
+
+    def due_at(self, message: Message) -> float:
+        """When a message may be sent."""
+        return max(message.next_at, self.down.get(message.receiver, Down()).until)
 
     def next_at(self) -> float | None:
         """When something is to be done without news; None for never."""
-        moments = [one.next_at for one in self.messages]
+        moments = [self.due_at(one) for one in self.messages]
         moments += [one.until for one in self.windows.values() if one.count]
         return min(moments, default=None)
 
@@ -89,6 +102,12 @@ def key_of(notification: Notification) -> str:
     """The receiver: what it is told, and how often, may change."""
     text = json.dumps({name: _plain(way) for name, way in notification.ways().items()}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def sample(notification: Notification, *, now: float) -> Message:
+    """What a person has sent to see whether it arrives."""
+    news = News("test", now, "a test: `fleet notify test` was run")
+    return Message(key_of(notification), next(iter(notification.ways())), news, 1, now)
 
 
 def _plain(way: object) -> object:
@@ -130,6 +149,7 @@ def taken(
         cursor=cursor,
         windows={name: one for name, one in windows.items() if name.partition("/")[0] in known},
         messages=tuple(kept[lost:]),
+        down={key: one for key, one in spool.down.items() if key in known},
         dropped=spool.dropped + lost,
     )
 
@@ -150,18 +170,32 @@ def begun(spool: Spool, message: Message) -> tuple[Spool, Message]:
     return _exchanged(spool, message, after), after
 
 
+def next_due(spool: Spool, *, now: float) -> Message | None:
+    """What to send now: what was tried least comes first, so that a message that is refused holds up no other."""
+    due = [one for one in spool.messages if spool.due_at(one) <= now]
+    return min(due, key=lambda one: one.attempts, default=None)
+
+
 def arrived(spool: Spool, message: Message) -> Spool:
-    """The attempt succeeded."""
-    return replace(_exchanged(spool, message, None), sent=spool.sent + 1, error="")
+    """The attempt succeeded: its receiver is there."""
+    rest = _exchanged(spool, message, None)
+    down = {key: one for key, one in spool.down.items() if key != message.receiver}
+    error = next((one.error for one in reversed(rest.messages) if one.error), "")
+    return replace(rest, down=down, sent=spool.sent + 1, error=error)
 
 
-def failed(spool: Spool, message: Message, error: str, *, now: float) -> Spool:
-    """The attempt failed: later again, or after a day never."""
-    if now - message.made_at >= GIVE_UP_SECONDS:
+def failed(spool: Spool, message: Message, error: str, *, now: float, is_final: bool = False) -> Spool:
+    """The attempt failed: later again; after a day, or where another would do harm, never."""
+    if is_final or now - message.made_at >= GIVE_UP_SECONDS:
         return replace(_exchanged(spool, message, None), dropped=spool.dropped + 1, error=error)
-    pause = backoff_seconds(message.attempts - 1, initial_seconds=RETRY_SECONDS, max_seconds=LONGEST_RETRY_SECONDS)
-    after = replace(message, is_under_way=False, unknown=0, error=error, next_at=now + pause)
-    return replace(_exchanged(spool, message, after), error=error)
+    after = replace(message, is_under_way=False, unknown=0, error=error, next_at=now + _pause(message.attempts))
+    failures = spool.down.get(message.receiver, Down()).failures + 1
+    down = {**spool.down, message.receiver: Down(failures, now + _pause(failures))}
+    return replace(_exchanged(spool, message, after), down=down, error=error)
+
+
+def _pause(failures: int) -> float:
+    return backoff_seconds(failures - 1, initial_seconds=RETRY_SECONDS, max_seconds=LONGEST_RETRY_SECONDS)
 
 
 def _exchanged(spool: Spool, message: Message, after: Message | None) -> Spool:
