@@ -83,7 +83,7 @@ class Notification(Model):
         default=None,
         description="a program, which gets the document on standard input; it runs in the manifest's folder",
     )
-    on: Annotated[list[NewsKind | Literal["all"]], Field(min_length=1)] | None = Field(
+    on: Annotated[list[Literal[NewsKind, "all"]], Field(min_length=1)] | None = Field(
         default=None, description=f"of what; default: of what went wrong, {', '.join(f'`{one}`' for one in PROBLEMS)}"
     )
     groups: Annotated[list[Name], Field(min_length=1)] | None = Field(

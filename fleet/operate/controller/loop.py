@@ -58,7 +58,7 @@ class Controller:
         self._backlog: BacklogReader | None = None
         self._memory, self._meters = memory_file.read(fleet.places.controller)
         self._healer = Healer(fleet)
-        self._notifications = Background()
+        self.notifications = Background()
 
     def close(self) -> None:
         """Close the connections."""
@@ -109,7 +109,7 @@ class Controller:
         notifier = Notifier(self._fleet.places, self._revision.receivers, now=self._fleet.now)
         with contextlib.suppress(FleetError):
             if notifier.is_due():
-                self._notifications.start(notifier.look)
+                self.notifications.start(notifier.look)
 
     # --- one look
 

@@ -21,7 +21,7 @@ from fleet.core.decode import decoded
 from fleet.core.manifest.notify_models import Notification
 from fleet.core.text.format import one_line
 from fleet.errors import FleetError
-from fleet.file_access import KEPT_BYTES, open_own, read_file
+from fleet.file_access import KEPT_BYTES, make_folders, open_own, read_file
 from fleet.operate.notify.doors import deliver
 from fleet.operate.notify.errors import NotSent
 from fleet.operate.notify.news import News, news_of
@@ -119,6 +119,7 @@ class Notifier:
         """Whether no other process is at it; held until the end, and freed by a crash."""
         path = self._places.notifications_lock
         try:
+            make_folders(path.parent)
             descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
         except OSError:
             yield False

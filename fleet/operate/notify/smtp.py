@@ -18,7 +18,7 @@ def send(email: Email, *, subject: str, text: str, password: str, timeout_second
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"] = email.from_, ", ".join(email.to), subject
     mail["Date"], mail["Message-ID"] = formatdate(), make_msgid(domain=email.from_.rpartition("@")[2])
-    mail.set_content(text + "\n")
+    mail.set_content(text + "\n", cte="quoted-printable")  # not every server takes eight bits
     try:
         with _connected(email, timeout_seconds) as server:
             if email.username is not None:
