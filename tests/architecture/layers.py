@@ -45,6 +45,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "task logging_setup os_signals sd_notify",
         "apps",
         "task logging_setup os_signals sd_notify fork_safety",
+        "journal",
     ),
     "fleet.operate": (
         "foreground",

@@ -60,6 +60,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         fleet_version=facts.own_version if facts.code else "",
         log_level=logging.level or base.log_level,
         log_format=logging.format or base.log_format,
+        log_to=logging.to or base.log_to,
         image=release.image if kind == "worker" else base.image,
     )
 

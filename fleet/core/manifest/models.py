@@ -254,6 +254,10 @@ class Logging(Model):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(default=None, description="default: INFO")
     format: Literal["text", "json"] | None = Field(default=None, description="default: text")
+    to: Literal["file", "journald", "both"] | None = Field(
+        default=None,
+        description="where the worker's own lines go; what a task prints goes to the file always; default: file",
+    )
 
 
 class Price(Model):
