@@ -10,12 +10,14 @@ from fleet.cli.target import fleet_for, fleet_of, manifest_of, no_names, output_
 from fleet.core.text.format import counted
 from fleet.errors import UsageError
 
-_ACTIONS = ("test", "status")
+_ACTIONS = ("test", "status", "send")
 NOT_ARRIVED = 1
 
 
 def notify_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", choices=_ACTIONS, help="test: send a sample; status: what waits, and why")
+    parser.add_argument(
+        "action", choices=_ACTIONS, help="test: send a sample; status: what waits, and why; send: what waits, now"
+    )
     target_flags(parser)
     output_flag(parser)
 
@@ -23,7 +25,7 @@ def notify_flags(parser: argparse.ArgumentParser) -> None:
 def notify(args: argparse.Namespace, out: Output) -> int:
     """Send a sample to every receiver, or say what waits."""
     no_names(target_of(args))
-    return {"test": _test, "status": _status}[args.action](args, out)
+    return {"test": _test, "status": _status, "send": _send}[args.action](args, out)
 
 
 def _test(args: argparse.Namespace, out: Output) -> int:
@@ -53,6 +55,21 @@ def _test(args: argparse.Namespace, out: Output) -> int:
             rows.append({**row, "sent": True, "error": ""})
     out.either({"fleet": fleet.name, "results": rows}, "\n".join(map(_line, rows)))
     return 0 if all(row["sent"] for row in rows) else NOT_ARRIVED
+
+
+def _send(args: argparse.Namespace, out: Output) -> int:
+    """What is new in the audit, and what waits, as the controller does it; with the secrets that it was given."""
+    from fleet.inputs.facts import secret_values
+    from fleet.operate.notify.notifier import Notifier
+    from fleet.operate.notify.sending import receivers_of, secrets_of_controller
+
+    fleet = fleet_of(target_of(args))
+    loaded = fleet.applied_manifest()
+    given = secrets_of_controller(fleet.places)
+    receivers = receivers_of(loaded, lambda: secret_values(loaded, given=given))
+    if receivers.notifications:
+        Notifier(fleet.places, receivers, now=fleet.now).look()
+    return _status(args, out)
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from fleet.core.desired import CONTROLLER_GROUP, replica_name
 from fleet.errors import FleetError
 from fleet.inputs.manifest import LoadedManifest
 from fleet.operate.notify.notifier import Background, Notifier, Receivers
+from fleet.replica import launch_document
+from fleet.replica.launch_document import DocumentError
 from fleet.state import controller_heartbeat
 from fleet.state.controller_heartbeat import LATE_SECONDS
 from fleet.state.paths import Places
@@ -23,6 +26,14 @@ fleet's folder for the controller."""
 def receivers_of(loaded: LoadedManifest, secrets: Callable[[], Mapping[str, str]]) -> Receivers:
     """Whom a manifest wants to be told."""
     return Receivers(loaded.manifest.spec.notify, secrets, Path(loaded.origin.base))
+
+
+def secrets_of_controller(places: Places) -> Mapping[str, str]:
+    """Name -> value, as the controller of a fleet was started with; none where it was not."""
+    try:
+        return launch_document.read(places.spec_file(replica_name(CONTROLLER_GROUP, 0))).secrets
+    except DocumentError:
+        return {}
 
 
 @contextmanager
