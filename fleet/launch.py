@@ -25,16 +25,21 @@ from pathlib import Path
 from typing import NoReturn
 
 from fleet.core.spec import PARKED_EXIT, WorkerSpec
+from fleet.errors import FleetError
 from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
 from fleet.replica import log_rotation, shell
 from fleet.replica import record as records
 from fleet.replica.command import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
+from fleet.replica.counters import counters_file, read_counters, write_counters
 from fleet.replica.crash_history import History, Life, pause_seconds, read_history, write_history
+from fleet.replica.ending import crash_text, ending_file, read_ending
 from fleet.replica.launch_document import LaunchDocument
+from fleet.state.paths import Places
 
 MISSING_EXIT = 127
 MOST_DESCRIPTORS = 65_536
 _REFUSAL_PAUSE_SECONDS = 5.0
+_AUDIT_PATIENCE_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -221,6 +226,7 @@ def wait_out(document: LaunchDocument) -> None:
     now, policy = time.time(), document.spec.restart
     why = _reason_of_last_end(document)
     history, reason = history_before(document, now), _lasting_reason(document)
+    _account(document, history, now)
     write_history(document.starts, history)
     pause = pause_seconds(history.lives, policy, now=now)
     crashes = sum(life.is_crash for life in history.lives)
@@ -236,6 +242,44 @@ def wait_out(document: LaunchDocument) -> None:
     write_history(document.starts, replace(history, began=time.time()))
 
 
+def _account(document: LaunchDocument, history: History, now: float) -> None:
+    """Count this start, add what the process before has done, and tell of its crash. Whatever cannot be written of
+    that stops no start.
+
+    The history on disk still says that the process before runs: whoever is killed in here does it again.
+    """
+    began, earlier = read_history(document.starts).began, records.read(document.record)
+    ending = read_ending(ending_file(document.record.parent, document.replica))
+    if began is not None and ending is not None and ending.at < began:
+        ending = None  # of an earlier process
+    crashed = began is not None and history.lives[-1].is_crash and not (ending is not None and ending.asked)
+    path = counters_file(Places(document.run_folder.parent).counters, document.replica)
+    counters = read_counters(path).with_record(earlier)
+    with contextlib.suppress(OSError):
+        write_counters(path, replace(counters, starts=counters.starts + 1, crashes=counters.crashes + crashed))
+    if began is None or not crashed:
+        return
+    lived = (ending.at if ending is not None else now) - began
+    how = ending.how if ending is not None else "ended, nobody saw how,"
+    tasks = [{"id": task.task_id, "name": task.task_name} for task in earlier.tasks] if earlier is not None else []
+    entry: dict[str, object] = {
+        "process": earlier.pid if earlier is not None else None,
+        "lived": round(max(0.0, lived), 3),
+    }
+    if ending is not None:
+        entry |= {"process": ending.pid, "signal": ending.signal_name, "exitCode": ending.exit_code}
+    _tell(document, "worker.crashed", crash_text(how, lived, earlier), {**entry, "tasks": tasks})
+
+
+def _tell(document: LaunchDocument, event: str, reason: str, more: Mapping[str, object]) -> None:
+    """Into the fleet's audit."""
+    from fleet.state.audit import Audit
+
+    audit = Audit(Places(document.run_folder.parent).audit, patience_seconds=_AUDIT_PATIENCE_SECONDS)
+    with contextlib.suppress(FleetError):
+        audit.write({"event": event, "by": "fleet", "replica": document.replica, **more, "reason": reason})
+
+
 def announce(document: LaunchDocument) -> None:
     """Write `ready` for a program that keeps no record of its own; the observer adds the time it must have run.
     Celery's worker is about to keep one, or to say that it cannot."""
@@ -249,6 +293,7 @@ def _park(document: LaunchDocument, crashes: int, why: str) -> NoReturn:
     say(f"{document.replica}: {note}; `fleet restart {document.replica}` tries again")
     with _record(document) as record:
         record.become("failed", note)
+    _tell(document, "worker.parked", note, {})
     raise SystemExit(PARKED_EXIT)
 
 

@@ -53,6 +53,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("stacks", "the stack of every thread, greenlet, coroutine and child of a worker"),
             Verb("history", "the revisions that were applied"),
             Verb("events", "what happened, by whom and why"),
+            Verb("notify", "whether notifications arrive; `notify test` sends one to everybody"),
             Verb("doctor", "look for what is broken around a fleet, and fix it with --fix"),
         ),
     ),

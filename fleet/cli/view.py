@@ -9,8 +9,10 @@ from fleet.cli.output import Cell, Row, painted, table
 from fleet.core.observed import RunningTask
 from fleet.core.status import GroupStatus, Status, WorkerStatus, document
 from fleet.core.text.format import duration, listed
+from fleet.core.totals import Totals
 
 HEAD = ("NAME", "POOL", "PID", "STATE", "DIGEST", "SLOTS", "DONE", "FAILED", "MEMORY", "UPTIME", "RUNS")
+_TOTALS_HEAD = ("NAME", "RESTARTS", "CRASHES", "DONE", "FAILED")
 _STATE_STYLES = {
     "ready": "good",
     "starting": "wait",
@@ -29,6 +31,23 @@ def status_text(status: Status, *, footer: Sequence[str] = (), colour: bool = Fa
     parts = [table(HEAD, rows, colour=colour)] if rows else []
     lines = [_headline(status, colour), *_problems(status), *footer]
     return "\n\n".join([*parts, "\n".join(lines)])
+
+
+def totals_text(status: Status, *, colour: bool = False) -> str:
+    """What each group and replica has done in all its processes."""
+    rows = [row for group in status.groups.values() for row in _totals_rows(group)]
+    return table(_TOTALS_HEAD, rows, colour=colour) if rows else _headline(status, colour)
+
+
+def _totals_rows(group: GroupStatus) -> Iterator[Row]:
+    yield _totals_row(group.name, group.totals, "bold")
+    for worker in group.workers:
+        yield _totals_row(f"  {worker.name}", worker.totals, "")
+
+
+def _totals_row(name: str, totals: Totals, style: str) -> Row:
+    counts = ((totals.restarts, ""), (totals.crashes, "bad"), (totals.done, ""), (totals.failed, "bad"))
+    return [Cell(name, style), *(Cell(str(count), bad if count else "", right=True) for count, bad in counts)]
 
 
 def _group_rows(group: GroupStatus) -> Iterator[Row]:

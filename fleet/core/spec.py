@@ -126,6 +126,7 @@ class WorkerSpec:
     fleet_version: str = ""
     log_level: str = "INFO"
     log_format: str = "text"
+    log_to: Literal["file", "journald", "both"] = "file"
     image: Literal["auto", "off"] = "auto"
 
     def secret_marks(self) -> dict[str, str]:

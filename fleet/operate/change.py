@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from fleet.core.desired import Desired, group_of
+from fleet.core.desired import CONTROLLER_GROUP, Desired, group_of
 from fleet.core.plan import Action, Plan
 from fleet.errors import CannotWrite, Damaged, FleetError, Interrupted, NotReady, Refused, RolloutFailed
 from fleet.inputs.manifest import LoadedManifest, from_revision
@@ -20,6 +20,7 @@ from fleet.inputs.secrets import keep_key
 from fleet.operate.apply.events import Event, Listener, Report, StepsFailed, WalkOptions
 from fleet.operate.apply.walk import apply
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
+from fleet.operate.notify.sending import receivers_of, told
 from fleet.state import decisions, rollout_orders
 from fleet.state.applied import Applied
 from fleet.state.audit import Audit, who
@@ -75,9 +76,17 @@ def carry_out(
     if change.manifest is not None:
         orders = partial(rollout_orders.read, fleet.places.rollout_orders, pid=os.getpid())
         order = replace(order, options=replace(options or WalkOptions(), orders=orders))
+    loaded = change.manifest
+    receivers = None if loaded is None else receivers_of(loaded, lambda: change.secrets)
+    with told(fleet.places, receivers, now=fleet.now):
+        return _carried_out(fleet, change, order)
+
+
+def _carried_out(fleet: LocalFleet, change: PlannedChange, order: _Order) -> Report:
     kept = Kept(may_fail=change.plan.only_stops)
     before = _before(fleet, kept)
     kept.do(lambda: remove_kept(fleet.places.rollout_orders))  # of an earlier process that had this number
+    _say_stuck_controller(fleet, change, kept)
     try:
         report = _walk(fleet, change, before, order, kept)
         return replace(report, warnings=tuple(kept.warnings))
@@ -85,6 +94,13 @@ def carry_out(
         if not _goes_back(fleet, change, before.good, failure):
             raise
         raise _went_back(fleet, before.good, failure, order) from failure
+
+
+def _say_stuck_controller(fleet: LocalFleet, change: PlannedChange, kept: Kept) -> None:
+    """It cannot say so itself."""
+    stuck = [one for one in change.observed.replicas.values() if one.group == CONTROLLER_GROUP and one.trouble]
+    entries = [{"event": "controller.stuck", "replica": one.name, "reason": one.note} for one in stuck]
+    kept.do(lambda: fleet.audit.write(*entries))
 
 
 def _before(fleet: LocalFleet, kept: Kept) -> Applied:
@@ -239,13 +255,15 @@ class _Records:
             self._order.on_event(events)
 
     def ended(self, outcome: str, **more: Any) -> None:
-        entry = {
+        entry: dict[str, Any] = {
             "event": f"{self._order.verb}.ended",
             "revision": self._revision,
             "outcome": outcome,
             "of": len(self._plan.changes),
             "done": self._done,
         }
+        if self._good is not None:
+            entry["wayBack"] = self._order.is_way_back
         self._write({**entry, **{key: value for key, value in more.items() if value != ""}})
 
     def _write(self, *entries: Mapping[str, Any]) -> None:

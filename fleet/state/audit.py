@@ -23,6 +23,7 @@ KEPT = 9
 """How many that were moved aside stay: with them about 80 MiB, some 400 000 entries."""
 _HINT = "move it away; a new one is begun"
 _CHUNK_BYTES = 1 << 16
+_LOCK_POLL_SECONDS = 0.02
 _LONGEST_BYTES = 1 << 20
 """The longest line that is read as one entry."""
 
@@ -42,9 +43,13 @@ def _user_name(uid: int) -> str:
 class Audit:
     """The audit of one fleet. Lines of several processes never mix: each batch is appended under the file's lock."""
 
-    def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, *, now: Callable[[], float] = time.time, patience_seconds: float | None = None
+    ) -> None:
+        """``patience_seconds``: how long to wait for the file's lock; None waits for ever."""
         self.path = path
         self._now = now
+        self._patience_seconds = patience_seconds
 
     def write(self, *entries: Mapping[str, Any]) -> None:
         """Append entries, on disk before this returns. Each gets the time, the person and the process."""
@@ -77,13 +82,27 @@ class Audit:
         """
         while True:
             descriptor = open_own(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._lock(descriptor)
             try:
                 if os.path.samestat(os.fstat(descriptor), os.stat(self.path)):
                     return descriptor
             except FileNotFoundError:
                 pass
             os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> None:
+        if self._patience_seconds is None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            return None
+        end = time.monotonic() + self._patience_seconds
+        while True:
+            try:
+                return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    os.close(descriptor)
+                    raise
+            time.sleep(_LOCK_POLL_SECONDS)
 
     def _move_aside(self) -> None:
         for number in range(KEPT, 0, -1):
@@ -119,6 +138,32 @@ class Audit:
                 continue
             except OSError as error:
                 raise damaged(path, error.strerror, hint=_HINT) from error
+
+    def end(self) -> tuple[int, int]:
+        """Where it ends now: the inode of the file and the offset in it, for :meth:`after`."""
+        try:
+            facts = self.path.stat()
+        except FileNotFoundError:
+            return 0, 0
+        except OSError as error:
+            raise damaged(self.path, error.strerror, hint=_HINT) from error
+        return facts.st_ino, facts.st_size
+
+    def after(self, inode: int, offset: int) -> tuple[list[Entry], int, int]:
+        """The entries behind such a place, and the place behind the last of them, also when the file was moved aside.
+
+        A place in a file that is gone is that of the oldest one that is left.
+        """
+        paths = [path for number in range(KEPT, 0, -1) if (path := self._aged(number)).exists()] + [self.path]
+        begin = next((index for index, path in enumerate(paths) if inode and _inode(path) == inode), None)
+        entries: list[Entry] = []
+        for path in paths if begin is None else paths[begin:]:
+            place, start = _inode(path), offset if _inode(path) == inode else 0
+            chunk = _read_from(path, start, everything=True)
+            whole = chunk[: chunk.rfind(b"\n") + 1]
+            entries += [entry for line in whole.split(b"\n") if (entry := _entry(line)) is not None]
+            inode_now, offset_now = place, start + len(whole)
+        return entries, inode_now, offset_now
 
     def follow(self, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:
         """Entries as they are written from now on; does not end."""

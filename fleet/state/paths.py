@@ -124,6 +124,21 @@ class Places:
         return self.state / "decisions.json"
 
     @property
+    def counters(self) -> Path:
+        """What each replica has done in all its processes, one small file per replica."""
+        return self.state / "counters"
+
+    @property
+    def notifications(self) -> Path:
+        """How far the audit was read for notifications, and the messages that are still to be sent."""
+        return self.state / "notifications.json"
+
+    @property
+    def notifications_lock(self) -> Path:
+        """Held by the one process that sends notifications now."""
+        return self.run / "notifications.lock"
+
+    @property
     def rollout_orders(self) -> Path:
         """What a person tells the process that carries out a rollout."""
         return self.run / "rollout.json"

@@ -8,9 +8,11 @@ import mmap
 import os
 import sys
 import time
+from dataclasses import dataclass
 from typing import TextIO
 
 from fleet.core.text.format import one_line, printable
+from fleet.worker.journal import Journal
 
 _STEP = 10  # between two of the levels that logging names
 
@@ -19,10 +21,24 @@ _said: mmap.mmap | None = None
 _heard = 0
 
 
-def set_up(replica: str, *, level: str = "INFO", style: str = "text") -> None:
+@dataclass(frozen=True, slots=True)
+class LogStyle:
+    """How lines look in the log, and where they go. fleet: its name, for the journal."""
+
+    format: str = "text"
+    to: str = "file"
+    fleet: str = ""
+
+
+TEXT = LogStyle()
+
+
+def set_up(replica: str, *, level: str = "INFO", style: LogStyle = TEXT) -> None:
     """Configure the root logger of this process. Forked children inherit it."""
-    handler = logging.StreamHandler(_own_stderr())
-    handler.setFormatter(JsonLines(replica) if style == "json" else TextLines(replica))
+    handler: logging.Handler = logging.StreamHandler(_own_stderr())
+    handler.setFormatter(JsonLines(replica) if style.format == "json" else TextLines(replica))
+    if style.to != "file":
+        handler = Journal(fleet=style.fleet, replica=replica, otherwise=handler, also=style.to == "both")
     handler.addFilter(OfOthers())
     root = logging.getLogger()
     root.handlers[:] = [handler]

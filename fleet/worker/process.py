@@ -17,6 +17,7 @@ from typing import Any
 
 from fleet.broker.channels import open_channel
 from fleet.broker.channels.base import Channel
+from fleet.core.spec import WorkerSpec
 from fleet.errors import AppUnusable, FleetError
 from fleet.file_access import make_folders
 from fleet.replica import record as records
@@ -31,6 +32,7 @@ from fleet.worker.control.events import Events
 from fleet.worker.control.inspection import Inspection
 from fleet.worker.control.run_in_loop import LoopCalls
 from fleet.worker.lifecycle import EXIT_FAILED
+from fleet.worker.logging_setup import LogStyle
 from fleet.worker.loop import forced_exit
 from fleet.worker.loop.consumer import Consumer
 from fleet.worker.loop.document_watch import DocumentWatch
@@ -49,10 +51,14 @@ from pools.patching import GREEN
 log = logging.getLogger("fleet.worker")
 
 
+def _log_style(spec: WorkerSpec) -> LogStyle:
+    return LogStyle(spec.log_format, spec.log_to, spec.fleet)
+
+
 def run(options: WorkerOptions) -> int:
     """Run a worker to its end; its exit code. Sets up logging; errors that end it are logged, not raised."""
     spec = options.spec
-    logging_setup.set_up(options.replica, level=spec.log_level, style=spec.log_format)
+    logging_setup.set_up(options.replica, level=spec.log_level, style=_log_style(spec))
     faulthandler.enable()
     box = SignalBox()
     box.install()
@@ -244,7 +250,7 @@ class Worker:
 
     def _preload(self) -> Callable[[], None]:
         spec, replica = self.options.spec, self.options.replica
-        return partial(execution.preload, spec.app, replica, level=spec.log_level, style=spec.log_format)
+        return partial(execution.preload, spec.app, replica, level=spec.log_level, style=_log_style(spec))
 
     def _on_prefork_lifecycle(self, what: str, pool: BasePool, **facts: Any) -> None:
         if what != "start_failed":

@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "desired",
         "spec",
         "decode",
-        "text backoff",
+        "text backoff totals",
     ),
     "fleet.worker": (
         "image",
@@ -45,13 +45,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "task logging_setup os_signals sd_notify",
         "apps",
         "task logging_setup os_signals sd_notify fork_safety",
+        "journal",
     ),
     "fleet.operate": (
         "foreground",
         "controller doctor service sync rollout",
         "change lost_queues",
         "local_fleet",
-        "apply",
+        "apply notify",
     ),
     "fleet.cli": (
         "verbs",

@@ -28,6 +28,7 @@ DOORS = {
     "matplotlib": ("fleet.cli.plot",),
     "pydantic": ("fleet.core.manifest", "fleet.settings", "fleet.operate.sync"),
     "pydantic_settings": ("fleet.settings",),
+    "smtplib": ("fleet.operate.notify.smtp",),
     "psutil": ("pools.prefork", "fleet.replica", "fleet.backends.supervisor", "fleet.worker"),
 }
 
@@ -49,6 +50,7 @@ PURE = (
     *("fleet.core", "fleet.backends.supervisor.config", "fleet.backends.kubernetes.objects", "pools.traits"),
     *(f"fleet.backends.kubernetes.{name}" for name in ("keda", "names", "yaml_text")),
     "fleet.operate.service.unit",
+    *(f"fleet.operate.notify.{name}" for name in ("news", "spool")),
     *(f"fleet.operate.sync.{name}" for name in SYNC_VALUES.split()),
 )
 

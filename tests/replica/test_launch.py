@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +20,12 @@ import pytest
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.core.desired import Replica
 from fleet.core.spec import RestartPolicy, WorkerSpec, digest
+from fleet.core.totals import Totals
 from fleet.replica import record as records
+from fleet.replica.ending import Ending, ending_file, write_ending
+from fleet.state.audit import Audit
 from fleet.state.paths import Places
+from fleet.state.totals import read_totals
 from tests.accounts import give, needs_second_account
 from tests.backends.worlds import IDLE, PYTHON, spec_of
 from tests.conftest import PATIENCE, eventually
@@ -208,6 +214,8 @@ def test_a_crash_loop_waits_longer_and_longer_and_is_parked(pad: Launchpad, comm
     assert codes[4] == 78
     assert pad.record.state == "failed"
     assert pad.record.note == "parked: 4 crashes in 600 s"
+    parked = [entry["reason"] for entry in Audit(pad.places.audit).read() if entry["event"] == "worker.parked"]
+    assert parked == [pad.record.note]
     assert "starts again in 0.01 s" in pad.log
     assert "starts again in 0.04 s" in pad.log
     assert "`fleet restart thumbs.0` tries again" in pad.log
@@ -344,3 +352,65 @@ def test_a_document_that_is_a_link_is_not_started(pad: Launchpad) -> None:
         process.kill()
 
     assert not out.exists()
+
+
+def crash_events(pad: Launchpad) -> list[dict[str, Any]]:
+    return [entry for entry in Audit(pad.places.audit).read() if entry["event"] == "worker.crashed"]
+
+
+def after(pad: Launchpad, *, status: int | None, asked: bool = False) -> list[dict[str, Any]]:
+    """What the second launch tells of the first, which ended with this status, as supervisord wrote it down."""
+    spec = spec_of(("/bin/true",))
+    pad.run(spec)
+    if status is not None:
+        path = ending_file(pad.places.records, "thumbs.0")
+        write_ending(path, Ending(pad.record.pid, status, asked, time.time()))
+    pad.run(spec)
+    return crash_events(pad)
+
+
+def test_a_crash_is_an_event(pad: Launchpad) -> None:
+    (entry,) = after(pad, status=int(signal.SIGKILL))
+
+    assert (entry["replica"], entry["signal"], entry["exitCode"], entry["by"]) == ("thumbs.0", "SIGKILL", None, "fleet")
+    assert entry["reason"].startswith("killed by SIGKILL after ")
+
+
+def test_an_exit_code_is_told(pad: Launchpad) -> None:
+    (entry,) = after(pad, status=3 << 8)
+
+    assert (entry["signal"], entry["exitCode"]) == ("", 3)
+
+
+def test_a_crash_that_nobody_saw_is_an_event_too(pad: Launchpad) -> None:
+    (entry,) = after(pad, status=None)
+
+    assert "nobody saw how" in entry["reason"]
+
+
+def test_what_was_stopped_on_purpose_did_not_crash(pad: Launchpad) -> None:
+    assert after(pad, status=int(signal.SIGKILL), asked=True) == []
+
+
+def test_an_audit_that_another_process_holds_stops_no_start(pad: Launchpad) -> None:
+    pad.run(spec_of(("/bin/true",)))
+    pad.places.state.mkdir(exist_ok=True)
+    with pad.places.audit.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert pad.run(spec_of(("/bin/echo", "started"))) == 0
+
+    assert "started" in pad.log
+    assert crash_events(pad) == []
+
+
+def test_starts_and_crashes_are_counted_over_all_processes(pad: Launchpad) -> None:
+    after(pad, status=int(signal.SIGKILL))
+
+    assert read_totals(pad.places)["thumbs.0"] == Totals(restarts=1, crashes=1)
+
+
+def test_a_full_disk_for_counters_stops_no_start(pad: Launchpad) -> None:
+    pad.places.state.mkdir(parents=True)
+    pad.places.counters.write_text("no folder")
+
+    assert pad.run(spec_of(("/bin/true",))) == 0

@@ -1,4 +1,4 @@
-"""Inside supervisord: has workers forked from an image, and stays their parent.
+"""Inside supervisord: has workers forked from an image, stays their parent, and writes down how each of them ended.
 
 supervisord knows a child by the pid that its own ``fork`` returned, and reaps whatever it is the parent of. So this
 plug-in makes it a subreaper (a worker whose parent has ended becomes its child) and replaces ``fork`` for programs of
@@ -22,6 +22,7 @@ from supervisor.process import Subprocess
 
 from fleet.replica import image as images
 from fleet.replica.command import LaunchError, environment, read_document
+from fleet.replica.ending import Ending, ending_file, write_ending
 from fleet.replica.image import GO, REFUSED, STALE, ImageFiles
 from fleet.replica.launch_document import LaunchDocument
 
@@ -37,6 +38,7 @@ def make_interface(supervisord: Any, **_config: Any) -> ImageInterface:
     fork = Fork(supervisord.options)
     supervisord.options.fork = fork
     _tell_fork_what_is_spawned()
+    _write_down_endings()
     return ImageInterface(fork)
 
 
@@ -53,6 +55,31 @@ def _tell_fork_what_is_spawned() -> None:
 
     telling.tells_fork = True  # type: ignore[attr-defined]
     Subprocess.spawn = telling
+
+
+def _write_down_endings() -> None:
+    finish = Subprocess.finish
+    if getattr(finish, "writes_endings", False):
+        return
+
+    def writing(process: Any, pid: int, status: int) -> Any:
+        try:
+            _write_ending(process, pid, status)
+        except Exception as error:  # whatever it is: supervisord must go on
+            process.config.options.logger.warn(f"fleet: how {process.config.name} ended is not kept: {error!r}")
+        return finish(process, pid, status)
+
+    writing.writes_endings = True  # type: ignore[attr-defined]
+    Subprocess.finish = writing
+
+
+def _write_ending(process: Any, pid: int, status: int) -> None:
+    words = shlex.split(process.config.command)
+    if words[2:4] != ["-m", "fleet.launch"]:
+        return
+    document = Path(words[4])
+    path = ending_file(document.parent.parent / "records", document.stem)
+    write_ending(path, Ending(pid, status, bool(process.killing), time.time()))
 
 
 class ImageInterface:

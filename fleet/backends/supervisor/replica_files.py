@@ -7,6 +7,7 @@ launch document in ``specs`` (0600: the only place on disk that holds secret val
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -17,6 +18,9 @@ from fleet.core.spec import WorkerSpec
 from fleet.errors import FleetError, Refused
 from fleet.file_access import SMALL_BYTES, make_folders, make_private, read_file
 from fleet.replica import launch_document
+from fleet.replica import record as records
+from fleet.replica.counters import counters_file, read_counters, write_counters
+from fleet.replica.ending import ending_file
 from fleet.replica.launch_document import DocumentError, LaunchDocument
 from fleet.state import trust
 from fleet.state.files import cannot_write, write_all
@@ -92,7 +96,18 @@ class Folder:
         An earlier process may still hold such a lock, and a lock on a new file of the same name would not exclude it.
         """
         for replica in replicas:
+            self._keep_counters(replica)
             self.places.record_file(replica).unlink(missing_ok=True)
+            ending_file(self.places.records, replica).unlink(missing_ok=True)
+
+    def _keep_counters(self, replica: str) -> None:
+        """What the last process has done outlives its record; a full disk does not keep a replica from going."""
+        path = counters_file(self.places.counters, replica)
+        before = read_counters(path)
+        after = before.with_record(records.read(self.places.record_file(replica)))
+        if after != before:
+            with contextlib.suppress(OSError):
+                write_counters(path, after)
 
     def clear(self) -> None:
         """Remove fleet's files in ``conf.d``, ``specs``, ``images``: for a daemon that does not run. Records stay."""

@@ -38,7 +38,7 @@ def _print_entry(entry: Mapping[str, Any], out: Output) -> None:
         out.line(entry)
         return
     what = str(entry.get("event", ""))
-    bad = what.endswith("failed") or entry.get("outcome") in {"failed", "not ready"}
+    bad = what.endswith(("failed", "crashed", "parked")) or entry.get("outcome") in {"failed", "not ready"}
     words = [moment(entry["at"]), one_line(f"{entry.get('by', '')}[{entry.get('pid', '')}]")]
     out.facts(
         "  ".join(
@@ -60,6 +60,8 @@ def _details(entry: Mapping[str, Any]) -> str:
         return f"{entry['step']}: {entry.get('reason', '')}"
     if "override" in entry:
         return str(entry["override"])
+    if replica := entry.get("replica"):
+        return f"{replica}: {entry.get('reason', '')}"
     if "moves" in entry:
         return "; ".join(_move(name, one) for name, one in entry["moves"].items())
     words = [f"revision {entry['revision']}"] if entry.get("revision") else []

@@ -39,8 +39,9 @@ def applied_specs(manifest: Manifest, applied: Desired) -> dict[str, WorkerSpec]
 
 
 def has_controller(manifest: Manifest) -> bool:
-    """Whether a controller looks after this fleet: it moves slots, or heals."""
-    return moves_slots(manifest) or any(mode != "off" for mode in manifest.spec.heal.modes().values())
+    """Whether a controller looks after this fleet: it moves slots, heals, or sends notifications again."""
+    heals = any(mode != "off" for mode in manifest.spec.heal.modes().values())
+    return moves_slots(manifest) or heals or bool(manifest.spec.notify)
 
 
 def moves_slots(manifest: Manifest) -> bool:

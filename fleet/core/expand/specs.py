@@ -62,6 +62,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         fleet_version=facts.own_version if facts.code else "",
         log_level=logging.level or base.log_level,
         log_format=logging.format or base.log_format,
+        log_to=logging.to or base.log_to,
         image=release.image if kind == "worker" else base.image,
     )
 
@@ -213,11 +214,13 @@ def secret_variable(secret: str) -> str:
 
 
 def secrets_of(manifest: text.Manifest) -> tuple[str, ...]:
-    """Every secret that a group or the broker's URL uses, sorted; one name stands for all that ``envFrom`` takes."""
+    """Every secret that a group, the broker's URL or a notification uses, sorted; one name stands for all that
+    ``envFrom`` takes."""
     names = {secret for group in manifest.spec.groups.values() for secret in (group.secret_env or {}).values()}
     broker = manifest.spec.broker
     if isinstance(broker, text.Broker) and isinstance(broker.url, text.SecretRef):
         names.add(broker.url.secret)
+    names |= {secret for one in manifest.spec.notify for _, secret in one.secrets()}
     if env_from.is_used(manifest):
         names.add(env_from.BUNDLE)
     return tuple(sorted(names))

@@ -39,6 +39,8 @@ from fleet.core.manifest.field_types import (
     word_or_map,
 )
 from fleet.core.manifest.kubernetes_models import Kubernetes
+from fleet.core.manifest.notify_models import Notification
+from fleet.core.manifest.secret_ref import SecretRef as SecretRef
 
 API_VERSION = "workerfleet.dev/v1alpha1"
 KIND = "Fleet"
@@ -287,6 +289,10 @@ class Logging(Model):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(default=None, description="default: INFO")
     format: Literal["text", "json"] | None = Field(default=None, description="default: text")
+    to: Literal["file", "journald", "both"] | None = Field(
+        default=None,
+        description="where the worker's own lines go; what a task prints goes to the file always; default: file",
+    )
 
 
 class Price(Model):
@@ -415,12 +421,6 @@ class Release(Model):
     )
 
 
-class SecretRef(Model):
-    """The name of a declared secret."""
-
-    secret: Name = Field(description="a name under `spec.secrets`")
-
-
 class Broker(Model):
     """Where tasks come from: a kombu URL, given or as a secret."""
 
@@ -517,6 +517,7 @@ class Spec(Model):
     balance: Balance = Field(default=Balance(), description="how the budget is divided over time")
     budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
     heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
+    notify: list[Notification] = Field(default=[], description="who is told of what happens")
     kubernetes: Kubernetes | None = Field(
         default=None, description="what a cluster needs to know; a host takes no notice of it"
     )

@@ -92,6 +92,8 @@ def _models_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[BaseMod
         yield annotation, suffix
     elif origin is dict:
         yield from _models_in(get_args(annotation)[1], ".<name>")
+    elif origin is list:
+        yield from _models_in(get_args(annotation)[0], "[]")
     elif origin in (Annotated, Union, types.UnionType):
         for part in get_args(annotation)[: 1 if origin is Annotated else None]:
             yield from _models_in(part, suffix)
@@ -145,7 +147,8 @@ def _kinds(annotation: Any, metadata: Any = ()) -> list[str]:
     if origin is dict:
         return [f"map of {_plural(_kinds(parts[1]))}"]
     if origin is list:
-        return [f"list of {_plural(_kinds(parts[0]))}"]
+        words = _kinds(parts[0])
+        return [f"list of {', '.join(words) if words[0].startswith('`') else _plural(words)}"]
     if origin in (Union, types.UnionType):
         return [word for part in parts for word in _kinds(part)]
     return [_PLAIN.get(annotation, "map")]

@@ -174,6 +174,8 @@ class _Builder:
         frame = self._frames[-1]
         value, trap, hint = (event.value, "", "") if event.style else resolve(event.value)
         key = event.value
+        if key == "on":  # the field of a notification; a key is text here, whatever it would be as a value
+            trap, hint = "", ""
         if not trap and not event.style and key == "<<":
             trap, hint = "merge keys (`<<`) are not used here", "put what groups share under spec.defaults"
         elif not trap and not isinstance(value, str):

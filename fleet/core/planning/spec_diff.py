@@ -51,6 +51,7 @@ _FIELDS = (
     _Field("health.readyAfter", lambda spec: spec.ready_after_seconds, duration),
     _Field("logging.level", lambda spec: spec.log_level),
     _Field("logging.format", lambda spec: spec.log_format),
+    _Field("logging.to", lambda spec: spec.log_to),
     _Field("release.workdir", lambda spec: spec.workdir, quoted),
     _Field("release.python", lambda spec: spec.python, quoted),
     _Field("code", lambda spec: spec.code),

@@ -30,6 +30,7 @@ from fleet.operate.doctor.files import (
     trust_findings,
 )
 from fleet.operate.doctor.finding import Examined, Finding, Severity
+from fleet.operate.doctor.notifications import notification_findings
 from fleet.operate.doctor.processes import crash_findings, image_findings, replica_findings, stray_findings
 from fleet.operate.doctor.state import home_findings, space_findings, state_findings
 from fleet.settings import Settings
@@ -105,5 +106,6 @@ _CHECKS: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
     broker_findings,
     outside_broker_findings,
     crash_findings,
+    notification_findings,
     _lock_findings,
 )

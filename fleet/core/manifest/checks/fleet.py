@@ -13,6 +13,7 @@ from fleet.core.manifest.checks.autoscale import autoscaling
 from fleet.core.manifest.checks.context import CheckContext
 from fleet.core.manifest.checks.groups import GROUP_CHECKS
 from fleet.core.manifest.checks.kubernetes import kubernetes
+from fleet.core.manifest.checks.notify import notify
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.models import Broker, Group, Manifest, Pool, SecretRef
 from fleet.core.manifest.tree import Findings, Node, Path
@@ -85,6 +86,7 @@ def _unused_secrets(context: CheckContext) -> None:
         used.add(context.manifest.spec.broker.url.secret)
     if (cluster := context.manifest.spec.kubernetes) is not None:
         used |= {secret for secret in (cluster.keda.password, cluster.keda.host) if secret}
+    used |= {secret for one in context.manifest.spec.notify for _, secret in one.secrets()}
     for name in sorted(set(context.manifest.spec.secrets) - used):
         context.warn(("spec", "secrets", name), "nothing uses this secret", "remove it, or name it in secretEnv")
 
@@ -266,4 +268,5 @@ _FLEET_CHECKS: tuple[Callable[[CheckContext], None], ...] = (
     _two_sets,
     autoscaling,
     kubernetes,
+    notify,
 )

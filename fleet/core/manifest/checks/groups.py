@@ -104,6 +104,7 @@ def _celery(context: CheckContext, path: Path, group: Group) -> None:
         ("task", "lookAhead"): _look_ahead(task),
         ("task", "rateLimits"): ", ".join(task.rate_limits) if task.rate_limits else None,
         ("logging", "format"): logs.format if logs and logs.format == "json" else None,
+        ("logging", "to"): logs.to if logs and logs.to != "file" else None,
     }
     for below, value in unable.items():
         if value is not None:
