@@ -47,8 +47,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "task logging_setup os_signals sd_notify fork_safety",
     ),
     "fleet.operate": (
-        "foreground",
-        "controller doctor service sync rollout",
+        "foreground doctor",
+        "controller service sync rollout",
         "change",
         "local_fleet",
         "apply",
