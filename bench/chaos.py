@@ -350,13 +350,17 @@ class Chaos:
         return f"SIGSTOP {name} for {seconds:.0f} s"
 
     def kill_controller(self, fleet: Fleet) -> str:
-        os.kill(fleet.records()["fleet-controller.0"].pid, signal.SIGKILL)
+        controller = fleet.records().get("fleet-controller.0")
+        if controller is None:
+            return ""
+        os.kill(controller.pid, signal.SIGKILL)
         return "kill -9 of the controller"
 
     def stop_controller(self, fleet: Fleet) -> str:
-        if "fleet-controller.0" not in fleet.records():
+        controller = fleet.records().get("fleet-controller.0")
+        if controller is None:
             return ""
-        os.kill(fleet.records()["fleet-controller.0"].pid, signal.SIGSTOP)
+        os.kill(controller.pid, signal.SIGSTOP)
         return "SIGSTOP of the controller"
 
     def kill_supervisord(self, fleet: Fleet) -> str:

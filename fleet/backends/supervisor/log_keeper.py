@@ -18,7 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fleet.backends.supervisor.controller_watch import ControllerWatch
 from fleet.replica import log_rotation
+from fleet.state.paths import Places
 
 LOOK_SECONDS = 0.25
 LEAST_SECONDS = 0.01
@@ -125,11 +127,12 @@ def _say(path: Path, now: float, text: str) -> None:
 
 
 def main(folder: Path) -> None:
-    """For as long as supervisord lives."""
+    """For as long as supervisord lives. Every fleet has one of these, so it watches the controller, too."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    keeper = LogKeeper(folder)
+    keeper, watch = LogKeeper(folder), ControllerWatch(Places(folder.parent))
     while os.getppid() == parent:
+        watch.look()
         time.sleep(keeper.look())
 
 
