@@ -20,6 +20,7 @@ import os
 import stat
 import struct
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,9 @@ AWAITED_OFFSET = 251
 _LINE_UP, _SATED, _FOREIGN, _RESTING, _CANNOT_START = 1, 2, 4, 8, 16
 _LATEST = 1e11
 """Unix seconds in the year 5138: nothing that a worker writes is later, and a calendar can show it."""
+_Running = tuple[int, int, float, float, bytes, bytes]
+"""What a slot holds: (pid, busy, since, until, task id, task name)."""
+_NOTHING: _Running = (0, 0, 0.0, 0.0, b"", b"")
 _STATES = ("starting", "ready", "draining", "stopped", "failed")
 
 
@@ -135,13 +139,14 @@ class Record:
         """
         self.path = path
         self.slots = slots
-        hold = path is not None and _is_held(path)
+        self._held = path is not None and _is_held(path)
         self.crashes = _crashes_before(path) if path is not None else 0
         self._digest = digest.encode()[:16]
         self._state = "starting"
         self._note = b""
         self._version = 0
         self._slot_versions = [0] * slots
+        self._running: list[_Running] = [_NOTHING] * slots
         self._began_at = [0.0] * slots
         self._busy_seconds = [0.0] * slots
         self.processed = self.failed = self.retried = self.waiting = 0
@@ -153,52 +158,91 @@ class Record:
         self._foreign = foreign
         self._started_ticks = started_ticks(os.getpid()) or 0
         self._started_at = self._heartbeat_at = self._state_at = time.time()
-        fresh = self._fresh_file(slots)
+        self._file: tuple[int, int] | None = None
+        if path is None:
+            self._map = mmap.mmap(-1, _PART * (1 + slots))
+            self._fill(awaited=awaited)
+        else:
+            self._put_in_place(path, awaited=awaited)
+
+    def _put_in_place(self, path: Path, *, awaited: bool = False) -> None:
+        """Replace the file at ``path`` by a whole one with room for every slot, and write there from now on.
+
+        Raises OSError; then nothing has changed. Space on the disk is taken at once: a mapped file that gets none when
+        it is written to would end this process.
+        """
+        fresh, size = path.with_name(f".{path.name}.{os.getpid()}"), _PART * (1 + self.capacity)
+        try:
+            with open(open_own(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC), "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+                self._map = mmap.mmap(file.fileno(), size)
+                facts = os.fstat(file.fileno())
+            self._fill(awaited=awaited)
+            os.replace(fresh, path)
+        except OSError:
+            with suppress(OSError):
+                fresh.unlink()
+            raise
+        self._file = (facts.st_dev, facts.st_ino)
+
+    def _fill(self, *, awaited: bool) -> None:
+        """Everything that is known, into a map that is new."""
         self._map[: len(MAGIC)] = MAGIC
-        self._map[_HOLD_OFFSET] = int(hold)
+        self._map[_HOLD_OFFSET] = int(self._held)
         self._map[AWAITED_OFFSET] = int(awaited)
         self._write_header()
-        self._put_in_place(fresh)
+        for slot, running in enumerate(self._running):
+            self._disturb(slot)
+            self._settle(slot, running)
 
-    def _put_in_place(self, fresh: Path | None) -> None:
-        if fresh is not None and self.path is not None:
-            os.replace(fresh, self.path)
+    def resize(self, slots: int) -> None:
+        """Publish a changed number of slots; where there is no room for so many, in a larger file."""
+        self.slots = slots
+        if slots > self.capacity:
+            more = slots - self.capacity
+            self._slot_versions += [0] * more
+            self._running += [_NOTHING] * more
+            self._began_at += [0.0] * more
+            self._busy_seconds += [0.0] * more
+            self._move()
+        self._write_header()
 
-    def _fresh_file(self, capacity: int) -> Path | None:
-        """Map a new file with room for these slots, not yet in its place; memory alone where there is to be none."""
-        size = _PART * (1 + capacity)
+    def _move(self) -> None:
+        """Go on in a new file; on a full disk in memory, until there is space."""
+        before, (intact, _), held = self._map, self._condition(), self.hold
+        try:
+            if self.path is None:
+                raise FileNotFoundError
+            self._put_in_place(self.path)
+        except OSError:
+            self._file = None
+            self._map = mmap.mmap(-1, _PART * (1 + self.capacity))
+            self._fill(awaited=False)
+        if intact and (before[_HOLD_OFFSET] == 1) != held:  # an operator wrote it in between
+            self._map[_HOLD_OFFSET] = before[_HOLD_OFFSET]
+        before.close()
+
+    def _condition(self) -> tuple[bool, bool]:
+        """Whether the map may be read and says what was written to it, and whether its file is in place.
+
+        A map whose file was shortened must not be touched beyond its end: the kernel would end this process.
+        """
         if self.path is None:
-            self._map = mmap.mmap(-1, size)
-            return None
-        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with open(open_own(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC), "r+b") as file:
-            file.truncate(size)
-            self._map = mmap.mmap(file.fileno(), size)
-        return fresh
+            return True, True
+        try:
+            facts = os.stat(self.path)
+        except OSError:
+            return self._map[: len(MAGIC)] == MAGIC, False
+        in_place = self._file == (facts.st_dev, facts.st_ino)
+        if in_place and facts.st_size < len(self._map):
+            return False, False
+        intact = self._map[: len(MAGIC)] == MAGIC
+        return intact, in_place and intact
 
     @property
     def capacity(self) -> int:
         """Slots that there is room for: after a shrink, tasks may still run in slots beyond ``slots``."""
         return len(self._slot_versions)
-
-    def resize(self, slots: int) -> None:
-        """Publish a changed number of slots; where there is no room for so many, in a larger file."""
-        if slots > self.capacity:
-            self._move(slots)
-        self.slots = slots
-        self._write_header()
-
-    def _move(self, capacity: int) -> None:
-        before = self._map
-        fresh = self._fresh_file(capacity)
-        self._map[: len(before)] = before[:]
-        more = capacity - self.capacity
-        self._slot_versions += [0] * more
-        self._began_at += [0.0] * more
-        self._busy_seconds += [0.0] * more
-        self._put_in_place(fresh)
-        self._map[_HOLD_OFFSET] = before[_HOLD_OFFSET]  # again: an operator may have written it in between
-        before.close()
 
     @property
     def state(self) -> str:
@@ -213,7 +257,9 @@ class Record:
     @property
     def hold(self) -> bool:
         """Whether an operator asked this replica to stop taking tasks."""
-        return self._map[_HOLD_OFFSET] == 1
+        if self._condition()[0]:
+            self._held = self._map[_HOLD_OFFSET] == 1
+        return self._held
 
     def become(self, state: str, note: str = "") -> None:
         """Change the state, with a note for people."""
@@ -226,18 +272,19 @@ class Record:
         self.beat()
 
     def beat(self) -> None:
-        """Publish the counters and the time: the worker is alive. A record that somebody deleted is there again."""
+        """Publish the counters and the time: the worker is alive. A deleted or damaged record is whole again."""
         self._heartbeat_at = time.time()
-        if self.path is not None and not self.path.exists():
-            self._move(self.capacity)
+        if not self._condition()[1]:
+            self._move()
         self._write_header()
 
     def begin(self, slot: int, *, task_id: str, task_name: str, until: float = 0.0, pid: int = 0) -> None:
         """A task runs in this slot now. Call it again for the same task when more is known; then ``since`` stays."""
         since = self._began_at[slot] = self._began_at[slot] or time.time()
         name = task_name.encode(errors="replace")[:144]
+        running = self._running[slot] = (pid, 1, since, until, task_id.encode(errors="replace")[:64], name)
         self._disturb(slot)
-        self._settle(slot, pid, 1, since, until, task_id.encode(errors="replace")[:64], name)
+        self._settle(slot, running)
 
     def end(self, slot: int) -> None:
         """The slot is free again."""
@@ -246,7 +293,8 @@ class Record:
         if since:
             self._busy_seconds[slot] += max(0.0, now - since)
             self._began_at[slot] = 0.0
-        self._settle(slot, 0, 0, now, 0.0, b"", b"")
+        self._running[slot] = (0, 0, now, 0.0, b"", b"")
+        self._settle(slot, self._running[slot])
 
     def close(self) -> None:
         """Close the map; the file stays."""
@@ -292,9 +340,9 @@ class Record:
         """Make readers of this slot wait."""
         _VERSION.pack_into(self._map, _PART * (1 + slot), self._slot_versions[slot] + 1)
 
-    def _settle(self, slot: int, pid: int, busy: int, since: float, until: float, task_id: bytes, name: bytes) -> None:
+    def _settle(self, slot: int, running: _Running) -> None:
         offset, spent = _PART * (1 + slot), self._busy_seconds[slot]
-        _SLOT.pack_into(self._map, offset + _SLOT_FACTS, pid, busy, since, until, task_id, name, spent, self.processed)
+        _SLOT.pack_into(self._map, offset + _SLOT_FACTS, *running, spent, self.processed)
         version = self._slot_versions[slot] = self._slot_versions[slot] + 2
         _VERSION.pack_into(self._map, offset, version)
 

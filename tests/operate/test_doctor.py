@@ -262,13 +262,13 @@ def test_damaged_state_is_found_and_what_decides_itself_again_is_removed(world: 
     world.run(replicas_of(spec_of(), 1))
     places = world.places
     places.state.mkdir(exist_ok=True)
-    for path in (places.decisions, places.overrides, places.state / "standing.json"):
+    for path in (places.decisions, places.overrides, places.state / "standing.json", places.state / "owner.json"):
         path.write_text("{half")
     places.audit.write_bytes(b"\xff\n")
 
     found = problems(world)
     text = said(found)
-    for name in ("standing.json", "overrides.yaml", "decisions.json"):
+    for name in ("standing.json", "overrides.yaml", "decisions.json", "owner.json"):
         assert f"{name} is damaged" in text
     assert "1 lines of" in text
     fix(found)

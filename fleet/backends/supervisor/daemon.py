@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fleet.backends.supervisor import config
-from fleet.backends.supervisor.processes import await_end, is_alive, supervisors
+from fleet.backends.supervisor.processes import await_end, is_alive, is_stopped, supervisors
 from fleet.backends.supervisor.rpc import SupervisorRpc
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.file_access import SMALL_BYTES, read_file
@@ -157,6 +158,15 @@ def recorded_pid(places: Places) -> int | None:
     except (OSError, ValueError):
         return None
     return pid if is_alive(pid) else None
+
+
+def wake(places: Places) -> bool:
+    """Let a daemon go on that somebody stopped (SIGSTOP); True when it was."""
+    pid = recorded_pid(places)
+    if pid is None or not is_stopped(pid) or pid not in supervisors(places.supervisord_conf):
+        return False
+    os.kill(pid, signal.SIGCONT)
+    return True
 
 
 def _without_descriptors(text: bytes) -> list[bytes]:

@@ -127,7 +127,7 @@ def _say(path: Path, now: float, text: str) -> None:
 
 
 def main(folder: Path) -> None:
-    """For as long as supervisord lives."""
+    """For as long as supervisord lives. Every fleet has one of these, so it watches the controller, too."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     keeper, watch = LogKeeper(folder), ControllerWatch(Places(folder.parent))

@@ -205,9 +205,14 @@ def signal_marked(pid: int, specs: Path, signum: signal.Signals) -> bool:
     return True
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether somebody stopped it (SIGSTOP)."""
+    return _state(pid) == b"T"
+
+
 def wake(pid: int, specs: Path) -> bool:
     """Let a process of this fleet go on that somebody stopped (SIGSTOP): until then it notices no other signal."""
-    return _state(pid) == b"T" and signal_marked(pid, specs, signal.SIGCONT)
+    return is_stopped(pid) and signal_marked(pid, specs, signal.SIGCONT)
 
 
 def await_end(pid: int, *, timeout_seconds: float) -> bool:

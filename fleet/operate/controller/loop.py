@@ -27,7 +27,7 @@ from fleet.core.healing.judge import Heals
 from fleet.core.manifest.models import Manifest
 from fleet.core.plan import Plan
 from fleet.core.text.format import duration
-from fleet.errors import FleetError, LockHeld
+from fleet.errors import Damaged, FleetError, LockHeld
 from fleet.inputs import machine, secrets
 from fleet.operate.apply.events import STARTS_PER_CORE, WalkOptions
 from fleet.operate.apply.walk import apply
@@ -119,12 +119,22 @@ class Controller:
 
         Raises FleetError; what was decided before stays in force, and what can be healed is.
         """
+        self._forget_damaged()
         try:
             heals = self.heal()
         except FleetError:
             self._moved(follow, Heals())
             raise
         return self._moved(follow, heals)
+
+    def _forget_damaged(self) -> None:
+        """Remove decisions that cannot be read: it is the controller that decides again, at this look."""
+        path = self._fleet.places.decisions
+        try:
+            decisions.read(path)
+        except Damaged as error:
+            decisions.forget(path)
+            self._fleet.audit.write({"event": "state.forgotten", "reason": error.message})
 
     def _moved(self, follow: Decision | None, heals: Heals) -> Look:
         seen = self.look(follow=follow)

@@ -11,6 +11,7 @@ from fleet.backends.supervisor.processes import configurations
 from fleet.core.text.format import size
 from fleet.errors import Damaged
 from fleet.operate.doctor.finding import Examined, Finding, Severity
+from fleet.operate.sync import ownership
 from fleet.state import applied, decisions, overrides
 from fleet.state.audit import Audit
 from fleet.state.revisions import History
@@ -27,6 +28,7 @@ def state_findings(examined: Examined) -> Iterator[Finding]:
         (lambda: overrides.read(places.overrides), None),
         (lambda: decisions.read(places.decisions), partial(_remove, places.decisions)),
         (lambda: History(places.revisions).latest(), None),
+        (lambda: ownership.read(places.state), None),
     ]
     for read, remedy in readers:
         try:
