@@ -276,6 +276,29 @@ def test_revoke_is_stored_at_once_and_known_to_replicas_that_start_later(shop: C
     assert "it ran" not in shop.lines()
 
 
+def test_a_worker_that_starts_learns_what_is_revoked_from_celerys_worker_elsewhere(shop: CeleryShop) -> None:
+    pool = "solo" if shop.url.startswith("redis") else "gevent"
+    command = [sys.executable, "-m", "celery", "-A", "capp", "-b", shop.url, "worker", "-P", "solo", "-Q", "nothing"]
+    with (shop.folder / "celery.log").open("wb") as log:
+        elsewhere = subprocess.Popen(
+            command, cwd=shop.folder, env={**os.environ, **shop.environ}, stdout=log, stderr=log
+        )
+    try:
+        eventually(lambda: shop.app.control.ping(timeout=0.5))
+        task = shop.send("must_not_run")
+        assert shop.app.control.revoke(task.id, reply=True, timeout=PATIENCE, limit=1)
+        worker = worker_of(shop, "shop.0", shop.queue, pool=pool)
+        assert shop.send("add", 1, 1).get(**WAIT) == 2
+        with pytest.raises(TaskRevokedError):
+            task.get(**WAIT)
+        assert "1 revoked ids learned from 1 workers elsewhere" in worker.log()
+        assert worker.term() == 0
+        assert "it ran" not in shop.lines()
+    finally:
+        elsewhere.terminate()
+        elsewhere.wait()
+
+
 PROCESS = """
 import signal, sys
 
