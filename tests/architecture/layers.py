@@ -30,7 +30,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "desired",
         "spec",
         "decode",
-        "text backoff",
+        "text backoff celery_versions",
     ),
     "fleet.worker": (
         "image",

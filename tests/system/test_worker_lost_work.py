@@ -287,6 +287,7 @@ def test_a_worker_that_starts_learns_what_is_revoked_from_celerys_worker_elsewhe
         eventually(lambda: shop.app.control.ping(timeout=0.5))
         task = shop.send("must_not_run")
         assert shop.app.control.revoke(task.id, reply=True, timeout=PATIENCE, limit=1)
+        shop.environ["FLEET_MINGLE_SECONDS"] = "10"
         worker = worker_of(shop, "shop.0", shop.queue, pool=pool)
         assert shop.send("add", 1, 1).get(**WAIT) == 2
         with pytest.raises(TaskRevokedError):
