@@ -37,7 +37,7 @@ from fleet.worker.loop.document_watch import DocumentWatch
 from fleet.worker.loop.housekeeping import HousekeepingThread
 from fleet.worker.loop.parts import LoopParts
 from fleet.worker.loop.stall_watchdog import StallWatchdog
-from fleet.worker.loop.stop_watch import StopClock, StopWatch
+from fleet.worker.loop.stop_watch import keep_deadline
 from fleet.worker.loop.thread_watch import ThreadWatch
 from fleet.worker.options import WorkerOptions, with_queues
 from fleet.worker.os_signals import SignalBox
@@ -176,7 +176,8 @@ class Worker:
         gc.freeze()  # objects made so far stay: forked children then share their pages
         self._start_pool()
         self._start_answering()
-        self._watch_stop()
+        if self.options.spec.pool.type in GREEN:
+            keep_deadline(self.consumer, self.pool, box_fd=self.box.fileno())
         self._watch_process_state()
         try:
             code = self.consumer.run()
@@ -195,22 +196,6 @@ class Worker:
             why = f"{type(error).__name__}: {error}"
             self.record.become("failed", why)
             raise FleetError(f"no slot can start: {why}", hint=_ITS_OWN_INIT) from error
-
-    def _watch_stop(self) -> None:
-        """A task in a greenlet can keep the loop from running, and with it the deadline of a drain."""
-        if self.options.spec.pool.type not in GREEN:
-            return
-        pool: Any = self.pool  # its class cannot be imported where its library is missing
-        clock = StopClock(self.options.spec.drain_timeout_seconds)
-        self.consumer.stop_asked_at = lambda: clock.asked_at
-        watch = StopWatch(
-            clock,
-            box_fd=self.box.fileno(),
-            look=lambda: (self.parts.life.state, self.consumer.deadline),
-            interrupt=pool.interrupt_blocking_task,
-            leave=self.parts.forced_exit.at_end_of_stop,
-        )
-        watch.start(pool.original_thread())
 
     def _watch_process_state(self) -> None:
         """Tasks that share this process may leave it changed."""

@@ -14,10 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleet.worker.lifecycle import State
 from fleet.worker.os_signals import HEEDED, STACKS
+
+if TYPE_CHECKING:
+    from fleet.worker.loop.consumer import Consumer
 
 LOOK_SECONDS = 0.25
 INTERRUPT_SECONDS = 1.5
@@ -112,3 +115,18 @@ class StopWatch:
         while not pause.acquire(True, LOOK_SECONDS):
             with suppress(Exception):  # nothing can be told from here: the next look comes soon
                 self.check(time.monotonic())
+
+
+def keep_deadline(consumer: Consumer, pool: Any, *, box_fd: int) -> None:
+    """Watch over the stop of this worker. pool: one of the green ones, whose modules not every process may import."""
+    parts = consumer.parts
+    clock = StopClock(parts.options.spec.drain_timeout_seconds)
+    consumer.stop_asked_at = lambda: clock.asked_at
+    watch = StopWatch(
+        clock,
+        box_fd=box_fd,
+        look=lambda: (parts.life.state, consumer.deadline),
+        interrupt=pool.interrupt_blocking_task,
+        leave=parts.forced_exit.at_end_of_stop,
+    )
+    watch.start(pool.original_thread())
