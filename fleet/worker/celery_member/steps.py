@@ -23,7 +23,7 @@ def join() -> None:
     signals.worker_init.connect(on_worker_init, weak=False)
 
 
-def _hold_no_more_than_slots(worker: Any) -> None:
+def hold_no_more_than_slots(worker: Any) -> None:
     """One message for each slot, as fleet's own worker, where neither the app nor the manifest says otherwise.
 
     Celery's four would wait behind one that runs, where no free worker gets them and neither the broker nor a busy solo
@@ -43,7 +43,7 @@ def on_worker_init(sender: Any, **_: Any) -> None:
     try:
         _member = Member(Record(path, digest=os.environ["FLEET_DIGEST"], slots=int(sender.concurrency)))
         _worker = sender
-        _hold_no_more_than_slots(sender)
+        hold_no_more_than_slots(sender)
         sender.app.steps["worker"].add(PoolStep)
         sender.app.steps["consumer"].add(ConsumerStep)
         _connect(_member)
