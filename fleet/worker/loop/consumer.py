@@ -48,8 +48,7 @@ class Consumer:
         self.parts = parts = LoopParts(
             options, application, pool, channel, record=record, loop=loop, on_stuck=self.replace_soon
         )
-        self.exit_code = EXIT_DONE
-        self.failure = ""
+        self.exit_code, self.failure = EXIT_DONE, ""
         self.every_second: list[EverySecond] = [parts.settings.follow_work]
         self._life = parts.life
         self._application = application
@@ -271,8 +270,7 @@ class Consumer:
 
     def _drain(self) -> None:
         self._handing_back.unstarted()
-        asked_at = self.stop_asked_at() or time.monotonic()
-        self.deadline = asked_at + self.parts.options.spec.drain_timeout_seconds
+        self.deadline = (self.stop_asked_at() or time.monotonic()) + self.parts.options.spec.drain_timeout_seconds
         self._tick_soon()
         sd_notify.tell("STOPPING=1")
         self._application.announce("stopping")
