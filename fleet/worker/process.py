@@ -39,6 +39,7 @@ from fleet.worker.loop.document_watch import DocumentWatch
 from fleet.worker.loop.housekeeping import HousekeepingThread
 from fleet.worker.loop.parts import LoopParts
 from fleet.worker.loop.stall_watchdog import StallWatchdog
+from fleet.worker.loop.stop_watch import keep_deadline
 from fleet.worker.loop.thread_watch import ThreadWatch
 from fleet.worker.options import WorkerOptions, with_queues
 from fleet.worker.os_signals import SignalBox
@@ -181,6 +182,8 @@ class Worker:
         gc.freeze()  # objects made so far stay: forked children then share their pages
         self._start_pool()
         self._start_answering()
+        if self.options.spec.pool.type in GREEN:
+            keep_deadline(self.consumer, self.pool, box_fd=self.box.fileno())
         self._watch_process_state()
         try:
             code = self.consumer.run()
@@ -306,6 +309,7 @@ class Worker:
     def _start_answering(self) -> None:
         if self.control is not None:
             self.control.attend()  # a ready worker can be reached
+            self.control.greet(self.parts.revoked)
         if self.parts.submission.is_inline:
             housekeeping = HousekeepingThread(self.consumer, self.control, box_fd=self.box.fileno())
             self.parts.submission.before_inline = housekeeping.look

@@ -31,6 +31,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "spec",
         "decode",
         "text backoff totals",
+        "text backoff celery_versions",
     ),
     "fleet.worker": (
         "image",

@@ -26,6 +26,25 @@ def test_validate_sums_up_or_lists_every_problem(desk: Desk) -> None:
     assert len(desk.fleet("validate", "-o", "json", code=3).json["problems"]) == 2
 
 
+def test_validate_says_what_the_installed_celery_cannot_do(desk: Desk) -> None:
+    venv = desk.manifest.parent / "venv"
+    (venv / "lib" / "python3.11" / "site-packages" / "celery-5.4.0.dist-info").mkdir(parents=True)
+    text = desk.manifest.read_text()
+    assert "    thumbs:" in text
+    text = text.replace(
+        "    thumbs:", "    green: {worker: celery, app: 'a:app', pool: gevent, replicas: 1}\n    thumbs:", 1
+    )
+    text = text.replace("spec:\n", f"spec:\n  release: {{python: {venv}/bin/python}}\n", 1)
+    desk.manifest.write_text(text)
+
+    said = desk.fleet("validate")
+    assert "Celery 5.4: `celery control terminate` and `revoke --terminate` end no task of gevent" in said.err
+    assert "spec.groups.green.worker" in said.err
+    assert desk.fleet("validate", "--strict", code=3).out == ""
+    desk.manifest.write_text(text.replace("pool: gevent", "pool: solo"))
+    assert "Celery 5.4" not in desk.fleet("validate", "--strict").err
+
+
 def test_a_missing_manifest_is_a_mistake_with_a_hint(desk: Desk) -> None:
     said = desk.fleet("plan", "nowhere.yaml", code=64)
     assert "cannot read nowhere.yaml: No such file or directory" in said.err

@@ -59,6 +59,10 @@ def again(self):
 """
 
 
+ANOTHER_CELERY = os.environ.get("ANOTHER_CELERY", "")
+"""A folder with a version of Celery that is not the installed one (``pip install --target``)."""
+
+
 class LaunchedWorker(RunningWorker):
     """A replica that takes from a queue of its own. ``kind``: ``worker`` or ``celery``."""
 
@@ -80,7 +84,7 @@ class LaunchedWorker(RunningWorker):
             task=TaskPolicy(prefetch=prefetch),
             python=sys.executable,
             workdir=str(folder),
-            env=(("PYTHONPATH", f"{folder}{os.pathsep}{PROJECT}"),),
+            env=(("PYTHONPATH", os.pathsep.join(filter(None, (str(folder), ANOTHER_CELERY, str(PROJECT))))),),
         )
         self.producer = Celery("contract", broker=url, set_as_current=False)
         self.producer.conf.task_default_queue = self.queue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fleet.cli import sarif
@@ -30,6 +31,7 @@ def validate(args: argparse.Namespace, out: Output) -> int:
     no_names(target)
     try:
         loaded = manifest_of(target)
+        loaded = replace(loaded, warnings=(*loaded.warnings, *_of_celerys_version(loaded)))
         if args.strict and loaded.warnings:
             raise ManifestError(loaded.warnings)
         if args.check_import:
@@ -79,6 +81,25 @@ def _check_imports(loaded: LoadedManifest) -> None:
             failed.append(Problem(loaded.origin.sources[0], 0, 0, path, error.message, error.hint))
     if failed:
         raise ManifestError(failed)
+
+
+def _of_celerys_version(loaded: LoadedManifest) -> list[Problem]:
+    """What the installed version of Celery cannot do in the groups that it runs. Nothing is run to find it."""
+    from fleet.core.celery_versions import lacks_of, shown
+    from fleet.inputs.celery_version import celery_of
+    from fleet.inputs.machine import real_path
+
+    spec = loaded.manifest.spec
+    groups = {name: group for name, group in spec.groups.items() if group.worker == "celery" and group.command is None}
+    python = real_path(spec.release.python, base=loaded.origin.base) if spec.release.python else sys.executable
+    if not groups or loaded.positions is None or (version := celery_of(python)) is None:
+        return []
+    hint = "update Celery in the release, or use fleet's own worker (`worker: fleet`)"
+    return [
+        loaded.positions.problem(f"spec.groups.{name}.worker", f"Celery {shown(version)}: {what}", hint)
+        for name, group in groups.items()
+        for what in lacks_of(version, (group.pool and group.pool.type) or "prefork")
+    ]
 
 
 def _check_sums(loaded: LoadedManifest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ def join() -> None:
     signals.worker_init.connect(on_worker_init, weak=False)
 
 
+def hold_no_more_than_slots(worker: Any) -> None:
+    """One message for each slot, as fleet's own worker, where neither the app nor the manifest says otherwise.
+
+    Celery's four would wait behind one that runs, where no free worker gets them and neither the broker nor a busy solo
+    worker can count them.
+    """
+    said_by_app = not {"worker_prefetch_multiplier", "CELERYD_PREFETCH_MULTIPLIER"}.isdisjoint(
+        worker.app.conf.table(with_defaults=False)
+    )
+    if not said_by_app and not any(argument.startswith("--prefetch-multiplier") for argument in sys.argv):
+        worker.prefetch_multiplier = 1
+
+
 def on_worker_init(sender: Any, **_: Any) -> None:
     """The worker has its options, and nothing has started."""
     global _member, _worker
@@ -29,6 +43,7 @@ def on_worker_init(sender: Any, **_: Any) -> None:
     try:
         _member = Member(Record(path, digest=os.environ["FLEET_DIGEST"], slots=int(sender.concurrency)))
         _worker = sender
+        hold_no_more_than_slots(sender)
         sender.app.steps["worker"].add(PoolStep)
         sender.app.steps["consumer"].add(ConsumerStep)
         _connect(_member)

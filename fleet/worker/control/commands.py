@@ -18,6 +18,7 @@ from fleet.broker.message import LONGEST_LIMIT_SECONDS
 from fleet.core.spec import QueueSpec
 from fleet.core.text.format import listed, shown
 from fleet.errors import FleetError
+from fleet.worker.control.greeting import told_ids
 from fleet.worker.loop import rate_limits
 from fleet.worker.loop.autoscaler import Bounds
 from fleet.worker.loop.revoked import stamp_keys
@@ -251,7 +252,7 @@ class Commands:
         """A worker of Celery's has started: each learns what the other knows as revoked."""
         if from_node == self._node:
             return None
-        if told := _ids(revoked or ()):
+        if told := told_ids(revoked):
             self._do(lambda: self._revoked.add(told))
         return {"revoked": self._revoked.ids(), "clock": self._remote.clock.forward()}
 

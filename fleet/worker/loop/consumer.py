@@ -48,8 +48,7 @@ class Consumer:
         self.parts = parts = LoopParts(
             options, application, pool, channel, record=record, loop=loop, on_stuck=self.replace_soon
         )
-        self.exit_code = EXIT_DONE
-        self.failure = ""
+        self.exit_code, self.failure = EXIT_DONE, ""
         self.every_second: list[EverySecond] = [parts.settings.follow_work]
         self._life = parts.life
         self._application = application
@@ -71,7 +70,8 @@ class Consumer:
         self._loop = loop
         self._lock = channel.lock
         self._tick_at = 0.0
-        self._deadline: float | None = None
+        self.deadline: float | None = None
+        self.stop_asked_at: Callable[[], float | None] = lambda: None
         self._announced = False
         self._connection.on_lost += [self._tick_soon, parts.redelivery.on_lost, self._handing_back.unstarted]
 
@@ -136,7 +136,7 @@ class Consumer:
 
     def _is_empty(self) -> bool:
         """Whether nothing runs and nothing is owed. Until its deadline a drain waits for a connection to send that."""
-        owed = self._deadline is not None and self._settlement.debts > 0
+        owed = self.deadline is not None and self._settlement.debts > 0
         return not (self._inflight.running or self._done or self._inflight.unreported or owed)
 
     def _before_waiting(self) -> None:
@@ -194,14 +194,15 @@ class Consumer:
     def tick(self, now: float) -> None:
         """Once a second: lease, record, operator's hold, deadline, connection."""
         self._tick_at = now + TEND_SECONDS
+        self.handle_signals()  # before anything is fetched, where a task kept the loop from running
         if self._connection.up:
             self._connection.tend()
         elif now >= self._connection.try_at:
             self._connect()
         if self._record.hold != (self._life.state is State.HELD):
             self.on_event(Event.HOLD if self._record.hold else Event.RESUME)
-        if self._deadline is not None and now >= self._deadline:
-            self._deadline = None
+        if self.deadline is not None and now >= self.deadline:
+            self.deadline = None
             log.warning("the drain timeout of %g s is over", self.parts.options.spec.drain_timeout_seconds)
             self.on_event(Event.DEADLINE)
         for call in self.every_second:
@@ -223,7 +224,7 @@ class Consumer:
         self._connection.notice_loss()
 
     def _publish(self) -> None:
-        self._reporting.publish(deadline=self._deadline)
+        self._reporting.publish(deadline=self.deadline)
 
     # -- life
 
@@ -269,7 +270,7 @@ class Consumer:
 
     def _drain(self) -> None:
         self._handing_back.unstarted()
-        self._deadline = time.monotonic() + self.parts.options.spec.drain_timeout_seconds
+        self.deadline = (self.stop_asked_at() or time.monotonic()) + self.parts.options.spec.drain_timeout_seconds
         self._tick_soon()
         sd_notify.tell("STOPPING=1")
         self._application.announce("stopping")
@@ -279,7 +280,7 @@ class Consumer:
     def _cut(self) -> None:
         """End what runs, so that it goes back to its queue at once."""
         self._handing_back.unstarted()
-        self._deadline = None
+        self.deadline = None
         self._application.announce("cutting")
         if running := len(self._inflight.running):
             log.warning("cold stop: %d running tasks go back to their queues", running)

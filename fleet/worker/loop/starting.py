@@ -75,17 +75,22 @@ class Starting:
         """Start what can start; whether anything did. Ends that wait to be recorded come first."""
         started = False
         unreported, waiting = self._inflight.unreported, self._inflight.waiting
-        while unreported and self._pool.free_slots > 0:
+        while unreported and self._room > 0:
             self._record_end(unreported.popleft())
             started = True
         until = time.monotonic() + INLINE_SECONDS if self._submission.is_inline else inf
-        while waiting and self._life.takes_work and self._pool.free_slots > 0:
+        while waiting and self._life.takes_work and self._room > 0:
             started |= self._start_batch()
             if self._submission.is_inline:
                 self.after_inline()
                 if time.monotonic() > until:
                     break
         return started
+
+    @property
+    def _room(self) -> int:
+        """Free slots whose last task is settled: what is done and not settled comes again when this process dies."""
+        return min(self._pool.free_slots, self._pool.limit - len(self._inflight.running))
 
     def _record_end(self, job: Job) -> None:
         arguments = (job.call, job.ending, job.detail, job.limit_seconds)
@@ -94,7 +99,7 @@ class Starting:
     def _start_batch(self) -> bool:
         """Start as many as there are free slots. Early acknowledgements reach the broker before: what starts after
         that and dies must not come again."""
-        room = 1 if self._submission.is_inline else self._pool.free_slots
+        room = 1 if self._submission.is_inline else self._room
         waiting = self._inflight.waiting
         batch: list[Job] = []
         while waiting and len(batch) < room:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -49,6 +50,17 @@ def early(number: int) -> None:
 def broken() -> None:
     ran.append("broken")
     raise ValueError("as asked")
+
+
+acked: list[str] = []
+behind: list[int] = []
+"""How many tasks were over and not settled when each of them was."""
+
+
+@tasks.task(name="counts")
+def counts(number: int) -> None:
+    ran.append(number)
+    behind.append(len(ran) - len(acked))
 
 
 @tasks.task(name="waits", max_retries=1, jitter=False, backoff_seconds=0)
@@ -281,6 +293,20 @@ def test_prefetch_is_opt_in_and_never_below_the_slots(make: Make) -> None:
     for number in range(9):
         narrow.channel.put("waits", number)
     narrow.until(lambda: len(narrow.channel.held) == 2)
+
+
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_what_a_killed_worker_would_repeat_is_never_more_than_its_slots(
+    make: Make, monkeypatch: pytest.MonkeyPatch, pool: str
+) -> None:
+    """A slot takes the next task when its last one is settled, not when it is over."""
+    behind.clear()
+    world = make(pool, 2, prefetch=300)
+    monkeypatch.setattr(sys.modules[__name__], "acked", world.channel.acked)
+    for number in range(300):
+        world.channel.put("counts", number)
+    world.until(lambda: len(world.channel.acked) == 300)
+    assert max(behind) <= 2
 
 
 def test_a_late_task_is_acknowledged_after_and_an_early_one_before(make: Make) -> None:
