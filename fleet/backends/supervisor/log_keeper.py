@@ -126,10 +126,20 @@ def _say(path: Path, now: float, text: str) -> None:
         os.close(descriptor)
 
 
+def _is_supervisord(pid: int, folder: Path) -> bool:
+    try:
+        command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return os.fsencode(Places(folder.parent).supervisord_conf) in command_line.split(b"\0")
+
+
 def main(folder: Path) -> None:
     """For as long as supervisord lives. Every fleet has one of these, so it watches the controller, too."""
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if not _is_supervisord(parent, folder):  # it died before this process could be told
+        return
     keeper, watch = LogKeeper(folder), ControllerWatch(Places(folder.parent))
     while os.getppid() == parent:
         watch.look()
