@@ -214,7 +214,7 @@ def test_a_whole_new_set_converges_and_the_old_one_works_until_it_is_there(world
         for one in whole:
             least = min(at_work(began, one.name), one.replicas)
             assert at_work(backend.observe(), one.name) >= least, f"after {effect}"
-    assert planned(desired, backend.observe(), prune=prune).is_empty
+    assert planned(desired, backend.observe(), prune=prune).changes == ()
     judged = {step.replica.rpartition(".")[0] for step in todo.steps if step.canary and step.canary.seconds}
     old = {one.name for one in whole if one.replicas and works_in_old_code(one, began)}
     assert old <= judged, "no old set leaves before the new one was judged"

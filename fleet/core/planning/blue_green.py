@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from fleet.core.desired import CanaryPolicy, Desired, DesiredGroup, split_name
+from fleet.core.desired import CanaryPolicy, Desired, DesiredGroup, group_of, is_replica, split_name
 from fleet.core.observed import Observed
 from fleet.core.plan import Action, Step
 from fleet.core.planning.assignment import Variants, free_indices
@@ -28,10 +28,12 @@ def beside_the_old(group: DesiredGroup, steps: Sequence[Step], desired: Desired,
     """The steps of a group, those apart that replace a running replica: a new one starts under a free index, and the
     old one drains.
 
-    A hold of the whole group goes over to the new ones; one of a single replica ends with it.
+    A hold of the whole group goes over to the new ones; one of a single replica ends with it, and no new one gets its
+    name.
     """
     taken = {split_name(step.replica)[1] for step in steps}
     taken |= {replica.index for replica in observed.replicas.values() if replica.group == group.name}
+    taken |= {split_name(name)[1] for name in desired.drained if is_replica(name) and group_of(name) == group.name}
     indices, names, found = free_indices(taken), {}, []
     for step in steps:
         if step.action is Action.REPLACE and runs(step, observed) and step.target is not None:
