@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from fleet.backends.base import Backend
 from fleet.core.canary import Verdict
-from fleet.core.desired import Desired, group_of
+from fleet.core.desired import CanaryPolicy, Desired, group_of
 from fleet.core.observed import Observed, State
 from fleet.core.plan import Action, Plan, Step
 from fleet.core.text.format import duration
@@ -25,7 +25,6 @@ from fleet.operate.apply.effects import (
     ask,
     condition,
     failure_of,
-    is_heavy,
     is_ready,
     lacks_supervisor,
     requests_of,
@@ -44,14 +43,12 @@ from fleet.operate.apply.events import (
     steps_aborted,
     steps_failed,
 )
+from fleet.operate.apply.pacing import Pacing
 from fleet.operate.apply.watch import Watch
 
 PAUSE_MIN_SECONDS = 0.02
 PAUSE_MAX_SECONDS = 0.5
 PAUSE_GROWTH = 1.5
-QUICK_SECONDS = 1.0
-"""A worker that is ready so soon after it was asked for cost little to start: it was forked from an image."""
-MOST_QUICK_STARTS = 64
 
 
 def apply(
@@ -81,6 +78,20 @@ def _supervisor_lost(fleet: str, one: RunningStep) -> Unreachable:
     )
 
 
+def _comparison(canary: CanaryPolicy | None) -> str:
+    return f"{canary.name}: compared with the old for {duration(canary.seconds)}" if canary is not None else ""
+
+
+def _cannot_start(seen: Observed, step: Step) -> bool:
+    replica = seen.replicas.get(step.replica)
+    return replica is not None and replica.cannot_start
+
+
+def _is_hopeless(seen: Observed, step: Step) -> bool:
+    replica = seen.replicas.get(step.replica)
+    return replica is None or replica.state is State.FAILED or replica.cannot_start
+
+
 @dataclass(slots=True)
 class _Walk:
     """``seen`` is the last observation; ``done`` holds steps by id, ``running`` those that were begun.
@@ -96,17 +107,18 @@ class _Walk:
     options: WalkOptions
     began_at: float = field(init=False)
     seen: Observed = field(init=False)
+    pacing: Pacing = field(init=False)
     done: dict[str, Step] = field(default_factory=dict)
     failures: list[tuple[Step, str]] = field(default_factory=list)
     running: list[RunningStep] = field(default_factory=list)
     watch: Watch = field(default_factory=Watch)
     began: dict[str, float] = field(default_factory=dict)
     paused_seconds: float = 0.0
-    quick_starts: int = 0
 
     def __post_init__(self) -> None:
         self.began_at = self.options.now()
         self.seen = self.backend.observe()
+        self.pacing = Pacing(self.options.starts_at_once)
 
     def run(self) -> Report:
         changes = self.plan.changes
@@ -159,7 +171,7 @@ class _Walk:
         if not ready and waiting and not self.running:
             self._fail(waiting[0], f"waits for {', '.join(waiting[0].after)}, which is in no earlier wave")
             return waiting
-        ready = self._paced(ready)
+        ready = self.pacing.allowed(ready, self.running)
         self._tell("started", ((step, step.reason) for step in ready))
         for step in ready:
             self.watch.begin(step)
@@ -167,15 +179,6 @@ class _Walk:
             self.running.append(RunningStep(step, requests_of(step, self.seen.replicas.get(step.replica))))
         begun = {step.id for step in ready}
         return [step for step in waiting if step.id not in begun]
-
-    def _paced(self, ready: list[Step]) -> list[Step]:
-        """Those that may begin now, so that not too many workers start at once."""
-        if self.options.starts_at_once is None:
-            return ready
-        room = self.options.starts_at_once + self.quick_starts - sum(is_heavy(one.step) for one in self.running)
-        heavy = [step for step in ready if is_heavy(step)]
-        late = {step.id for step in heavy[max(0, room) :]}
-        return [step for step in ready if step.id not in late]
 
     # --- ask
 
@@ -246,7 +249,7 @@ class _Walk:
                 return True
             if verdict is not None and one.step.later_canaries:
                 one.compare_again(self.seen, now=now)
-                self._tell_compared(one.step)
+                self._tell("compared", [(one.step, _comparison(one.step.canary))])
                 return True
             one.left.pop(0)
             one.asked = False
@@ -254,7 +257,7 @@ class _Walk:
                 self._finish(one)
             return True
         if one.step.canary is not None and one.ready_at is not None and not compared:
-            self._tell_compared(one.step)
+            self._tell("compared", [(one.step, _comparison(one.step.canary))])
         if lacks_supervisor(one, self.seen):
             raise _supervisor_lost(self.plan.fleet, one)
         if tries_again(one, self.seen):
@@ -267,11 +270,6 @@ class _Walk:
             return True
         return False
 
-    def _tell_compared(self, step: Step) -> None:
-        if step.canary is not None:
-            seconds = duration(step.canary.seconds)
-            self._tell("compared", [(step, f"{step.canary.name}: compared with the old for {seconds}")])
-
     def _is_accepted(self, step: Step, verdict: Verdict) -> bool:
         self._tell("judged", [(step, str(verdict))])
         if not verdict.passed:
@@ -280,18 +278,12 @@ class _Walk:
 
     def _finish(self, one: RunningStep) -> None:
         self.running.remove(one)
-        self._learn_cost(one)
+        if self.options.wait:
+            self.pacing.learn(one, now=self.options.now())
         self.done[one.step.id] = one.step
         if self.options.wait and not self.options.passing:
             self.watch.add(one.step, self.seen.replicas.get(one.step.replica), now=self.options.now())
         self._tell("done", [(one.step, one.step.reason)])
-
-    def _learn_cost(self, one: RunningStep) -> None:
-        """Each worker that was ready at once makes room for one more; one that took its time ends that."""
-        if not self.options.wait or not is_heavy(one.step):
-            return
-        quick = self.options.now() - one.asked_at < QUICK_SECONDS and one.step.watched_seconds == 0
-        self.quick_starts = min(self.quick_starts + 1, MOST_QUICK_STARTS) if quick else 0
 
     def _fail(self, step: Step, reason: str) -> None:
         self.running = [one for one in self.running if one.step.id != step.id]
@@ -314,20 +306,16 @@ class _Walk:
             if not late:
                 return
             self._check_may_go_on(late)
-            if unable := [step for step in late if step.id not in tried and self._is_unable_to_start(step.replica)]:
+            if unable := [step for step in late if step.id not in tried and _cannot_start(self.seen, step)]:
                 tried.update(step.id for step in unable)
                 self._start_again(unable)
                 continue
             waited = self.options.now() - began
-            gone = [step for step in late if waited > step.ready_timeout_seconds or self._is_hopeless(step.replica)]
+            gone = [step for step in late if waited > step.ready_timeout_seconds or _is_hopeless(self.seen, step)]
             if gone or not self.seen.up:
                 raise self._not_ready(late)
             pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
             self.options.sleep(pause)
-
-    def _is_unable_to_start(self, name: str) -> bool:
-        replica = self.seen.replicas.get(name)
-        return replica is not None and replica.cannot_start
 
     def _start_again(self, steps: Sequence[Step]) -> None:
         """They were starting when the plan was made, and failed for a cause that may be gone since."""
@@ -335,10 +323,6 @@ class _Walk:
         self._walk_wave([])
         if self.failures:
             raise self._not_ready([step for step, _ in self.failures])
-
-    def _is_hopeless(self, name: str) -> bool:
-        replica = self.seen.replicas.get(name)
-        return replica is None or replica.state is State.FAILED or replica.cannot_start
 
     # --- how it ends early, and what it tells
 
