@@ -12,7 +12,6 @@ from fleet.core.planning.assignment import Variants, free_indices
 from fleet.core.planning.canaries import judged_by
 from fleet.core.planning.step_kinds import CYCLES, LEAVES, runs, works
 
-
 _THERE = frozenset({Action.KEEP, Action.RESIZE, Action.HOLD, Action.RELEASE})
 
 

@@ -25,11 +25,11 @@ from fleet.operate.apply.effects import (
     ask,
     condition,
     failure_of,
-    is_heavy,
     is_ready,
     lacks_supervisor,
     requests_of,
     took_effect,
+    tries_again,
     verdict_of,
 )
 from fleet.operate.apply.events import (
@@ -43,14 +43,12 @@ from fleet.operate.apply.events import (
     steps_aborted,
     steps_failed,
 )
+from fleet.operate.apply.pace import Pace
 from fleet.operate.apply.watch import Watch
 
 PAUSE_MIN_SECONDS = 0.02
 PAUSE_MAX_SECONDS = 0.5
 PAUSE_GROWTH = 1.5
-QUICK_SECONDS = 1.0
-"""A worker that is ready so soon after it was asked for cost little to start: it was forked from an image."""
-MOST_QUICK_STARTS = 64
 
 
 def apply(
@@ -94,6 +92,7 @@ class _Walk:
     on_event: Listener
     options: WalkOptions
     began_at: float = field(init=False)
+    pace: Pace = field(init=False)
     seen: Observed = field(init=False)
     done: dict[str, Step] = field(default_factory=dict)
     failures: list[tuple[Step, str]] = field(default_factory=list)
@@ -101,10 +100,10 @@ class _Walk:
     watch: Watch = field(default_factory=Watch)
     began: dict[str, float] = field(default_factory=dict)
     paused_seconds: float = 0.0
-    quick_starts: int = 0
 
     def __post_init__(self) -> None:
         self.began_at = self.options.now()
+        self.pace = Pace(self.options.starts_at_once)
         self.seen = self.backend.observe()
 
     def run(self) -> Report:
@@ -158,7 +157,7 @@ class _Walk:
         if not ready and waiting and not self.running:
             self._fail(waiting[0], f"waits for {', '.join(waiting[0].after)}, which is in no earlier wave")
             return waiting
-        ready = self._paced(ready)
+        ready = self.pace.may_begin(ready, self.running)
         self._tell("started", ((step, step.reason) for step in ready))
         for step in ready:
             self.watch.begin(step)
@@ -166,15 +165,6 @@ class _Walk:
             self.running.append(RunningStep(step, requests_of(step, self.seen.replicas.get(step.replica))))
         begun = {step.id for step in ready}
         return [step for step in waiting if step.id not in begun]
-
-    def _paced(self, ready: list[Step]) -> list[Step]:
-        """Those that may begin now, so that not too many workers start at once."""
-        if self.options.starts_at_once is None:
-            return ready
-        room = self.options.starts_at_once + self.quick_starts - sum(is_heavy(one.step) for one in self.running)
-        heavy = [step for step in ready if is_heavy(step)]
-        late = {step.id for step in heavy[max(0, room) :]}
-        return [step for step in ready if step.id not in late]
 
     # --- ask
 
@@ -189,6 +179,7 @@ class _Walk:
         for one in batch:
             known = self.seen.replicas.get(one.step.replica)
             one.was_parked = known is not None and known.state is State.FAILED
+            one.was_starting = one.request is Request.START and known is not None and known.state is State.STARTING
             one.asked, one.asked_at = True, self.options.now()
         try:
             ask(self.backend, request, [one.step for one in batch], secrets=self.secrets)
@@ -255,6 +246,8 @@ class _Walk:
             self._tell_compared(one.step)
         if lacks_supervisor(one, self.seen):
             raise _supervisor_lost(self.plan.fleet, one)
+        if tries_again(one, self.seen):
+            return True
         if reason := failure_of(one, self.seen, now=now):
             self._fail(one.step, reason)
             return True
@@ -276,18 +269,12 @@ class _Walk:
 
     def _finish(self, one: RunningStep) -> None:
         self.running.remove(one)
-        self._learn_cost(one)
+        if self.options.wait:
+            self.pace.learn(one, now=self.options.now())
         self.done[one.step.id] = one.step
         if self.options.wait and not self.options.passing:
             self.watch.add(one.step, self.seen.replicas.get(one.step.replica), now=self.options.now())
         self._tell("done", [(one.step, one.step.reason)])
-
-    def _learn_cost(self, one: RunningStep) -> None:
-        """Each worker that was ready at once makes room for one more; one that took its time ends that."""
-        if not self.options.wait or not is_heavy(one.step):
-            return
-        quick = self.options.now() - one.asked_at < QUICK_SECONDS and one.step.watched_seconds == 0
-        self.quick_starts = min(self.quick_starts + 1, MOST_QUICK_STARTS) if quick else 0
 
     def _fail(self, step: Step, reason: str) -> None:
         self.running = [one for one in self.running if one.step.id != step.id]
@@ -303,18 +290,34 @@ class _Walk:
             return
         began = self.options.now()
         pause = PAUSE_MIN_SECONDS
+        tried: set[str] = set()
         while True:
             self.seen = self.backend.observe()
             late = [step for step in kept if not is_ready(self.seen.replicas.get(step.replica), "")]
             if not late:
                 return
             self._check_may_go_on(late)
+            if unable := [step for step in late if step.id not in tried and self._is_unable_to_start(step.replica)]:
+                tried.update(step.id for step in unable)
+                self._start_again(unable)
+                continue
             waited = self.options.now() - began
             gone = [step for step in late if waited > step.ready_timeout_seconds or self._is_hopeless(step.replica)]
             if gone or not self.seen.up:
                 raise self._not_ready(late)
             pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
             self.options.sleep(pause)
+
+    def _is_unable_to_start(self, name: str) -> bool:
+        replica = self.seen.replicas.get(name)
+        return replica is not None and replica.cannot_start
+
+    def _start_again(self, steps: Sequence[Step]) -> None:
+        """They were starting when the plan was made, and failed for a cause that may be gone since."""
+        self.running = [RunningStep(step, [Request.STOP, Request.AGAIN]) for step in steps]
+        self._walk_wave([])
+        if self.failures:
+            raise self._not_ready([step for step, _ in self.failures])
 
     def _is_hopeless(self, name: str) -> bool:
         replica = self.seen.replicas.get(name)
