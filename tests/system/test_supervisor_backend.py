@@ -420,6 +420,15 @@ while True: signal.pause()
     assert "thumbs.0" in world.pids()
 
 
+def test_an_orphan_that_somebody_stopped_exits_too(world: World) -> None:
+    orphan = world.run(replicas_of(spec_of(), 1)).replicas["thumbs.0"].pid
+    assert orphan is not None
+    os.kill(orphan, signal.SIGSTOP)
+    world.kill_supervisord()
+    world.backend.reap([orphan])
+    eventually(lambda: not psutil.pid_exists(orphan))
+
+
 def test_reaping_spares_the_supervised_and_the_unmarked(world: World) -> None:
     world.run(replicas_of(spec_of(), 1))
     with subprocess.Popen(["sleep", "600"]) as bystander:

@@ -280,10 +280,14 @@ class SupervisorBackend:
             records.set_hold(self.places.record_file(name), on=on)
 
     def reap(self, pids: Sequence[int]) -> None:
-        """Ask strays to drain and exit, except those that drain already: a second TERM would interrupt their tasks."""
+        """Ask strays to drain and exit, except those that drain already: a second TERM would interrupt their tasks.
+
+        One that somebody stopped would never hear of it, and goes on.
+        """
         for pid in set(pids) - self._supervised_pids():
             if not self._drains(pid):
                 signal_marked(pid, self.places.specs, signal.SIGTERM)
+            wake(pid, self.places.specs)
 
     def _drains(self, pid: int) -> bool:
         mark = read_mark(pid, self.places.specs)

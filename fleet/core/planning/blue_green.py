@@ -12,6 +12,8 @@ from fleet.core.planning.assignment import Variants, free_indices
 from fleet.core.planning.canaries import judged_by
 from fleet.core.planning.step_kinds import CYCLES, LEAVES, runs, works
 
+_THERE = frozenset({Action.KEEP, Action.RESIZE, Action.HOLD, Action.RELEASE})
+
 
 def is_blue_green(group: DesiredGroup, steps: Sequence[Step], observed: Observed) -> bool:
     """Whether a replica of an older revision works, in a group that is to be replaced as a whole."""
@@ -65,7 +67,8 @@ def judged_last(
     coming = [step for step in steps if step.action in CYCLES or step.action is Action.START] + list(awaited)
     new = next((step for step in reversed(coming) if step.action is Action.START), None)
     if new is None:
-        kept = next((step for step in steps if step.action in {Action.KEEP, Action.RESIZE}), None)
-        new = kept and replace(kept, action=Action.START, reason="the new set is there, and is judged")
+        kept = next((step for step in steps if step.action in _THERE), None)
+        why = "the new set is there, and is judged"
+        new = kept and replace(kept, action=Action.START, reason=why, after=())
     downs = [step for step in steps if step.action in LEAVES]
     return [[step for step in coming if step is not new], [judged_by(new, [policy])] if new else []], downs

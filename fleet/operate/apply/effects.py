@@ -246,7 +246,8 @@ def failure_of(running: RunningStep, seen: Observed, *, now: float) -> str:
         return ""
     if running.request is Request.RESIZE and replica is not None and is_ready(replica, ""):
         return f"not applied within {patience:g} s: {running.step.reason}{_has(replica)}"
-    return f"{_UNMET[running.request]} within {patience:g} s{condition(replica)}"
+    of_replica = "" if running.request is Request.REAP else condition(replica)  # a stray is another process
+    return f"{_UNMET[running.request]} within {patience:g} s{of_replica}"
 
 
 def _patience_seconds(running: RunningStep) -> float:
