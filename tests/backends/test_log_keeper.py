@@ -12,7 +12,8 @@ import pytest
 
 from fleet.backends.supervisor.log_keeper import CALM_SECONDS, LEAST_SECONDS, LOOK_SECONDS, LogKeeper
 from fleet.replica.log_rotation import every_part
-from tests.conftest import eventually
+from fleet.state.paths import Places
+from tests.conftest import PATIENCE, eventually
 
 KIB = 1 << 10
 LIMIT = 256 * KIB
@@ -115,7 +116,9 @@ def test_it_ends_with_supervisord(tmp_path: Path) -> None:
         "sys.stdin.read()\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, str(tmp_path), str(Places(tmp_path.parent).supervisord_conf)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
@@ -126,3 +129,9 @@ def test_it_ends_with_supervisord(tmp_path: Path) -> None:
     parent.wait()
     parent.communicate()
     eventually(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_it_does_not_stay_where_supervisord_died_before_it_could_be_told(tmp_path: Path) -> None:
+    """Its parent is then another process: init, or whoever adopts what is left."""
+    command = [sys.executable, "-m", "fleet.backends.supervisor.log_keeper", str(tmp_path)]
+    subprocess.run(command, check=True, timeout=PATIENCE)
