@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 from fleet.core.text.format import DURATION_PATTERN, seconds_in, shown
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
+GROUP_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
 ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 QUEUE_PATTERN = r"^[A-Za-z0-9_.:@/-]{1,200}$"
 TASK_PATTERN = r"^\S{1,200}$"
@@ -84,6 +85,7 @@ Tick = Annotated[
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "string", "pattern": DURATION_PATTERN}]}),
 ]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+GroupName = Annotated[str, StringConstraints(pattern=GROUP_PATTERN)]
 TaskName = Annotated[str, StringConstraints(pattern=TASK_PATTERN)]
 Rate = Annotated[str, StringConstraints(pattern=RATE_PATTERN), Field(examples=["10/s", "100/m"])]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN, max_length=255)]

@@ -25,6 +25,7 @@ from fleet.core.manifest.field_types import (
     EnvName,
     EnvValue,
     FilePath,
+    GroupName,
     Import,
     Limit,
     Name,
@@ -330,7 +331,7 @@ class GroupFields(Model):
     per_slot: Price | None = Field(default=None, description="what one slot costs, for the budgets")
     per_replica: Price | None = Field(default=None, description="what one replica costs, for the budgets")
     paused: bool | None = Field(default=None, description="hold the group at zero replicas")
-    depends_on: dict[Name, Requirement] | None = Field(
+    depends_on: dict[GroupName, Requirement] | None = Field(
         default=None, description="groups that must be ready first, as a list or as a map"
     )
 
@@ -486,7 +487,7 @@ class Spec(Model):
         default=None, description="what a cluster needs to know; a host takes no notice of it"
     )
     defaults: Defaults = Field(default=Defaults(), description="merged into every group")
-    groups: dict[Name, Group] = Field(default={}, description="the groups by name; at least one")
+    groups: dict[GroupName, Group] = Field(default={}, description="the groups by name; at least one")
 
 
 class Metadata(Model):
