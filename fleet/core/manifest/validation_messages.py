@@ -11,6 +11,7 @@ from fleet.core.manifest import field_types
 from fleet.core.manifest.field_paths import aliases, model_at
 from fleet.core.manifest.models import API_VERSION
 from fleet.core.manifest.tree import Path
+from fleet.core.manifest.yaml_scalars import resolve
 from fleet.core.text.format import shown
 from fleet.core.text.suggest import did_you_mean, kind_of, one_of
 
@@ -49,7 +50,7 @@ def _type_hint(what: str, path: Path, value: Any) -> str:
     if what == _TEXT and isinstance(value, bool | int | float):
         return f'write "{str(value).lower() if isinstance(value, bool) else value}" in quotes'
     if what == _WHOLE and isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
-        return f"write {value} without quotes; a number cannot come from ${{env:…}}"
+        return f"write {value} without quotes"
     if name == "queues" and isinstance(value, str):
         return f"write [{value}]"
     if name == "command" and isinstance(value, str):
@@ -60,7 +61,7 @@ def _type_hint(what: str, path: Path, value: Any) -> str:
 
 
 def _as_list(command: str) -> str:
-    words = command.split()
+    words = [word if resolve(word) == (word, "", "") else f'"{word}"' for word in command.split()]
     return "[" + ", ".join(words[:6]) + (", …" if len(words) > 6 else "") + "]"
 
 
