@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.cli import sarif
 from fleet.cli.output import Output
-from fleet.cli.target import manifest_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.core.observed import Observed
 from fleet.errors import FleetError, ManifestError, Problem, Refused
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 def validate_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
     parser.add_argument("--strict", action="store_true", help="treat warnings as problems")
+    parser.add_argument(
+        "--check", action="store_true", help="also look for programs, folders, interpreters and the broker"
+    )
     parser.add_argument("--check-import", action="store_true", help="also import every app, as its workers would")
     output_flag(parser, "sarif")
 
@@ -35,6 +38,8 @@ def validate(args: argparse.Namespace, out: Output) -> int:
         if args.check_import:
             _check_imports(loaded)
         _check_sums(loaded)
+        if args.check:
+            _check_machine(loaded)
     except ManifestError as error:
         if args.output == "sarif":
             out.document(sarif.document(error.problems, ()))
@@ -79,6 +84,16 @@ def _check_imports(loaded: LoadedManifest) -> None:
             failed.append(Problem(loaded.origin.sources[0], 0, 0, path, error.message, error.hint))
     if failed:
         raise ManifestError(failed)
+
+
+def _check_machine(loaded: LoadedManifest) -> None:
+    """Look for what the manifest needs on this machine. Raises ManifestError with all that is not there, and what
+    `apply` raises where a secret or an app cannot be read."""
+    from fleet.inputs.foreseen import foreseen
+
+    found = foreseen(*fleet_for(loaded).desired_of(loaded))
+    if found and loaded.positions is not None:
+        raise ManifestError([loaded.positions.problem(one.path, str(one), one.hint) for one in found])
 
 
 def _check_sums(loaded: LoadedManifest) -> None:
