@@ -80,15 +80,21 @@ def _reaped(shell: int) -> int | None:
 
 
 def _ended(shell: int, code: int | None, *, grace_seconds: float) -> int:
-    """End all that is left: TERM once to the shell, to its children and to what is adopted later, then KILL."""
+    """End all that is left: TERM once to the shell, to the children it has and to what is adopted later, then KILL.
+
+    What the shell starts from now on is its own way to end (a trap): it is left alone.
+    """
     asked: set[int] = set()
     end = time.monotonic() + grace_seconds
+    # The shell first: it must not go on with its next command.
+    to_ask = [shell, *_children(shell)] if code is None else []
     while True:
-        left = _children(os.getpid())
-        grandchildren = _children(shell) if code is None else []
-        for pid in [pid for pid in (*left, *grandchildren) if pid not in asked]:
-            asked.add(pid)
-            _send(pid, signal.SIGTERM)
+        to_ask += _children(os.getpid())
+        for pid in to_ask:
+            if pid not in asked:
+                asked.add(pid)
+                _send(pid, signal.SIGTERM)
+        to_ask = []
         ended = _reaped(shell)
         code = ended if ended is not None else code
         if code is not None and not _children(os.getpid()):

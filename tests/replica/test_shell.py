@@ -92,6 +92,15 @@ def test_term_reaches_the_program_and_nothing_is_left(form: str, tmp_path: Path)
     assert not (tmp_path / "never").exists()
 
 
+def test_what_a_trap_runs_is_left_alone(tmp_path: Path) -> None:
+    line = f"trap 'for i in 1 2 3 4 5; do sleep 0.1 || exit 9; echo $i >> {tmp_path}/said; done; exit 7' TERM; "
+    with running(f"{line} echo up > {tmp_path}/up; while :; do sleep 0.05; done", grace_seconds=LONG) as process:
+        eventually(lambda: (tmp_path / "up").exists())
+        process.terminate()
+        assert process.wait(PATIENCE) == 7
+    assert (tmp_path / "said").read_text().split() == ["1", "2", "3", "4", "5"]
+
+
 def test_what_does_not_stop_is_killed_after_the_grace_and_named(tmp_path: Path) -> None:
     program = write(tmp_path, DEAF)
     with running(f"{program}; true", grace_seconds=0.2) as process:

@@ -66,8 +66,11 @@ class Channel(Protocol):
         """Acknowledge these. May be buffered until the next fetch, flush or close."""
         ...
 
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Put these back to the head of their queues, in order, now."""
+    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
+        """Put these back to the head of their queues, in order, now: marked as redelivered.
+
+        unmarked: as they were, where the broker leaves the mark to its clients; nobody has begun to work on them.
+        """
         ...
 
     def reject(self, deliveries: Sequence[Delivery]) -> None:

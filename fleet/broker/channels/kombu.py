@@ -114,7 +114,7 @@ class KombuChannel(Connected):
                 message.ack()
 
     @speaks
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:  # noqa: ARG002
         """Put these back, at the end of their queues where the transport cannot do better."""
         messages = [self._held.pop(delivery.tag, None) for delivery in deliveries]
         self._return([message for message in messages if message is not None])

@@ -41,9 +41,10 @@ class HandingBack:
         self._fetching.ask_again()
 
     def taken_ahead(self) -> None:
-        """Give back what was taken ahead: another worker may have a free slot for it."""
+        """Give back what was taken ahead: another worker may have a free slot for it. Nobody began to work on it, so a
+        task that looks whether it was delivered before must not be told so."""
         if self._fetching.prefetch is None and (jobs := self._inflight.take_ahead()):
-            self._settlement.give_back(jobs)
+            self._settlement.give_back(jobs, unmarked=True)
             self._fetching.ask_again()
 
     def what_found_no_slot(self, now: float) -> None:

@@ -561,6 +561,18 @@ def test_junk_in_a_queue_is_delivered_as_junk(broker: Broker, server: Any) -> No
     channel.close()
 
 
+def test_what_nobody_began_to_work_on_goes_back_as_it_was(broker: Broker) -> None:
+    broker.send(1, 2, 3)
+    channel = broker.channel()
+    taken = gather(channel, 3)
+    channel.give_back(taken[:1])
+    channel.give_back(taken[1:], unmarked=True)
+    again = gather(channel, 3)
+    assert {values([each])[0]: each.redelivered for each in again} == {1: True, 2: False, 3: False}
+    assert [each.original for each in again if not each.redelivered] == [each.original for each in taken[1:]]
+    channel.close()
+
+
 def test_key_prefix_and_credentials_of_the_url_are_kombus(broker: Broker) -> None:
     access = redis_access("redis://me:p%40ss@host:1234/5", {"global_keyprefix": "x:", "priority_steps": [0, 5]})
     assert (access.parameters["username"], access.parameters["password"]) == ("me", "p@ss")

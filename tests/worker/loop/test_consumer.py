@@ -144,7 +144,7 @@ class MemoryChannel:
             if self.held.pop(delivery.tag, None):
                 self.acked.append(delivery.tag)
 
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
         self._speak()
         for delivery in reversed(deliveries):
             if self.held.pop(delivery.tag, None):

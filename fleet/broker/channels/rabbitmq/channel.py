@@ -127,7 +127,7 @@ class RabbitChannel(Connected):
                 self._prefetch.unsettled.done.add(tag)
 
     @speaks
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:  # noqa: ARG002
         """Put these back where they were, and stop the pushing, so that they do not come back at once."""
         self._require_open()
         self._prefetch.park([tag for delivery in deliveries if (tag := self._held.pop(delivery.tag, None)) is not None])

@@ -197,9 +197,9 @@ class RedisChannel:
             self._held.ack(deliveries)
 
     @_speaks
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
         """Put these back to the head of their queues, in order, now."""
-        self._held.give_back(self._own(self._link), deliveries)
+        self._held.give_back(self._own(self._link), deliveries, unmarked=unmarked)
 
     def reject(self, deliveries: Sequence[Delivery]) -> None:
         """Drop these: Redis has no dead letters of its own."""

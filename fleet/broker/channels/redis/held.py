@@ -69,9 +69,14 @@ class Held:
             link.call("HDEL", self.keys.held, *batch)
             self.told(len(batch))
 
-    def give_back(self, link: Link, deliveries: Sequence[Delivery]) -> None:
-        """Put these back, as far as they are ours, marked as delivered before; the first is the next to be taken."""
-        self._restore(link, {each.tag: self._marked(each.tag) for each in deliveries if each.tag in self._messages})
+    def give_back(self, link: Link, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
+        """Put these back, as far as they are ours, marked as delivered before; the first is the next to be taken.
+
+        unmarked: they go back as they were.
+        """
+        ours = [each.tag for each in deliveries if each.tag in self._messages]
+        marked = {tag: self._marked(tag) for tag in ours}
+        self._restore(link, dict.fromkeys(ours, b"") if unmarked else marked)
 
     def give_all_back(self, link: Link) -> None:
         """Put all of them back."""
