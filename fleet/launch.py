@@ -24,13 +24,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from fleet.core.spec import PARKED_EXIT, WorkerSpec
+from fleet.core.spec import PARKED_EXIT, LimitsSpec, WorkerSpec
 from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
 from fleet.replica import log_rotation, shell
 from fleet.replica import record as records
-from fleet.replica.command import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
+from fleet.replica.command import (
+    DEFAULT_PATH,
+    LaunchError,
+    command,
+    environment,
+    filled_in,
+    read_document,
+    with_folder_of,
+)
 from fleet.replica.crash_history import History, Life, pause_seconds, read_history, write_history
 from fleet.replica.launch_document import LaunchDocument
+from fleet.replica.resource_limits import CannotLimit, limit
 
 MISSING_EXIT = 127
 MOST_DESCRIPTORS = 65_536
@@ -78,6 +87,8 @@ def launch(argv: list[str], *, become: Callable[[LaunchDocument], NoReturn], kee
 def _prepare(document: LaunchDocument) -> None:
     """From ``wait_out`` on this start is in the history, so a failure below is a crash with a back-off."""
     be_alone(document.record.with_suffix(".lock"))
+    link_log(document)
+    set_limits(document)
     wait_out(document)
 
 
@@ -93,8 +104,10 @@ def run_program(document: LaunchDocument, argv: tuple[str, ...], environ: Mappin
     program = _find(argv[0], environ, document.spec)
     settle(document)
     announce(document)
-    if document.spec.kind == "command" and shell.is_shell(argv):
-        argv = shell.kept_argv(program, argv, grace_seconds=document.spec.drain_timeout_seconds)
+    stop = document.spec.stop
+    if document.spec.kind == "command" and (shell.is_shell(argv) or stop.group):
+        grace = document.spec.drain_timeout_seconds
+        argv = shell.kept_argv(program, argv, grace_seconds=grace, stop=stop.signal, group=stop.group)
         program = argv[0]
     _exec(program, argv, environ)
 
@@ -190,6 +203,38 @@ def open_log(path: Path, *, keeps_files: bool = False) -> None:
     os.closerange(3, highest + 1)
 
 
+def link_log(document: LaunchDocument) -> None:
+    """A link to the replica's log where the manifest wants one. What is there and is no link stays."""
+    if not document.spec.log_link:
+        return
+    link = Path(filled_in(document.spec.log_link, document))
+    try:
+        if link.is_symlink() or not link.exists():
+            make_folders(link.parent)
+            fresh = link.with_name(f".{link.name}.{os.getpid()}")
+            fresh.symlink_to(document.log)
+            fresh.replace(link)
+        else:
+            say(f"{document.replica}: logFile {link}: something else is there and stays")
+    except OSError as error:
+        say(f"{document.replica}: logFile {link}: {error.strerror}")
+
+
+def set_limits(document: LaunchDocument) -> None:
+    """The replica's own limits. Raises LaunchError."""
+    spec = document.spec
+    if not spec.nice and spec.limits == LimitsSpec():
+        return
+
+    def told(text: str) -> None:
+        say(f"{document.replica}: {text}")
+
+    try:
+        limit(spec.limits, nice=spec.nice, name=f"{document.fleet}-{document.replica}", say=told)
+    except CannotLimit as error:
+        raise LaunchError(str(error), lasts=True) from error
+
+
 def settle_folder(folder: str) -> None:
     """Enter the working folder. Raises LaunchError."""
     try:
@@ -202,7 +247,7 @@ def settle(document: LaunchDocument) -> None:
     """Limits, folder, file mode and signals as a program expects them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    if document.spec.limits.open_files is None and soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     settle_folder(document.spec.workdir or str(document.run_folder.parent))
     os.umask(0o022)

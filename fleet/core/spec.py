@@ -96,13 +96,31 @@ class BrokerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class StopSpec:
+    """How a program is asked to end. ``group``: everything it has started is asked as well, and killed at the end."""
+
+    signal: str = "TERM"
+    group: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSpec:
+    """What a replica may take: files in one process, memory and processors in all of them. None: no limit."""
+
+    open_files: int | None = None
+    memory_bytes: int | None = None
+    cpus: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """What a replica must be. Nothing else may be in it: no replica counts, scaling or rollout policy.
 
     What forces a restart when it changes is in :func:`digest`; the rest is applied in place.
     ``env`` and ``secret_env`` are sorted tuples; ``secret_env`` holds (variable, secret name, keyed fingerprint), so
     that a rotated secret changes the digest while its value stays out of plans and logs.  ``code`` and
-    ``fleet_version`` are empty where the manifest does not watch them.
+    ``fleet_version`` are empty where the manifest does not watch them.  ``node``: the worker's name on the broker, with
+    ``{group}`` and the like in it; empty: the usual one.  ``log_link``: where a link to its log is, likewise.
     """
 
     kind: Kind
@@ -127,6 +145,11 @@ class WorkerSpec:
     log_level: str = "INFO"
     log_format: str = "text"
     image: Literal["auto", "off"] = "auto"
+    node: str = ""
+    stop: StopSpec = StopSpec()
+    nice: int = 0
+    limits: LimitsSpec = LimitsSpec()
+    log_link: str = ""
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""

@@ -201,7 +201,8 @@ class SupervisorBackend:
             self._rpc.add(names[first : first + _SPAWNED_AT_ONCE])
 
     def _program(self, replica: Replica) -> str:
-        program = config.Program(replica.name, replica.digest, replica.spec.drain_timeout_seconds)
+        spec = replica.spec
+        program = config.Program(replica.name, replica.digest, spec.drain_timeout_seconds, spec.stop.signal)
         return config.program_text(program, places=self.places, python=self._python)
 
     def _strike_stopped(self, names: Sequence[str], owned: Mapping[str, tuple[Process, str]]) -> None:

@@ -34,6 +34,7 @@ class Program:
     replica: str
     digest: str
     drain_timeout_seconds: float
+    stop_signal: str = "TERM"
 
     @property
     def process_name(self) -> str:
@@ -123,7 +124,7 @@ def program_text(program: Program, *, places: Places, python: str) -> str:
         "autorestart=unexpected\n"
         f"exitcodes={PARKED_EXIT}\n"
         "startsecs=0\n"
-        "stopsignal=TERM\n"
+        f"stopsignal={program.stop_signal}\n"
         f"stopwaitsecs={math.ceil(program.drain_timeout_seconds) + STOP_MARGIN_SECONDS}\n"
         "stopasgroup=false\n"
         "killasgroup=true\n"

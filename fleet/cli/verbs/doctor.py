@@ -67,7 +67,7 @@ def _foreseen(target: Target, fleet: LocalFleet, applied: Desired | None) -> lis
     else:
         groups = applied.groups.values() if applied is not None else ()
         found = [one for group in groups for one in of_group(group)]
-    return [Finding("error", one.group or "broker", one.message, one.hint) for one in found]
+    return [Finding("error" if one.group else "warning", one.group or "broker", one.message, one.hint) for one in found]
 
 
 def _document(fleet: str, found: Sequence[Finding], mended: Sequence[str]) -> dict[str, Any]:

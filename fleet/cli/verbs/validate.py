@@ -14,6 +14,8 @@ from fleet.core.observed import Observed
 from fleet.errors import FleetError, ManifestError, Problem, Refused
 
 if TYPE_CHECKING:
+    from fleet.core.manifest.models import Manifest
+    from fleet.inputs.foreseen import Foreseen
     from fleet.inputs.manifest import LoadedManifest
 
 
@@ -93,7 +95,17 @@ def _check_machine(loaded: LoadedManifest) -> None:
 
     found = foreseen(*fleet_for(loaded).desired_of(loaded))
     if found and loaded.positions is not None:
-        raise ManifestError([loaded.positions.problem(one.path, str(one), one.hint) for one in found])
+        paths = [_written(one, loaded.manifest) for one in found]
+        pairs = zip(paths, found, strict=True)
+        raise ManifestError([loaded.positions.problem(path, str(one), one.hint) for path, one in pairs])
+
+
+def _written(one: Foreseen, manifest: Manifest) -> str:
+    """The field that says it: a folder and an interpreter may be the group's own."""
+    field = one.path.removeprefix("spec.release.")
+    own = manifest.spec.groups[one.group].release if one.group else None
+    is_own = field != one.path and own is not None and getattr(own, field) is not None
+    return f"spec.groups.{one.group}.release.{field}" if is_own else one.path
 
 
 def _check_sums(loaded: LoadedManifest) -> None:

@@ -24,7 +24,9 @@ def desired_in_cluster(manifest: Manifest) -> Desired:
     cluster = cluster_of(manifest)
     _check(manifest)
     release = Release(revision=manifest.spec.release.revision)
-    there = manifest.model_copy(update={"spec": manifest.spec.model_copy(update={"release": release})})
+    groups = {name: group.model_copy(update={"release": None}) for name, group in manifest.spec.groups.items()}
+    spec = manifest.spec.model_copy(update={"release": release, "groups": groups})
+    there = manifest.model_copy(update={"spec": spec})
     desired = expand(there, facts=Facts(python="", own_python="", workdir=cluster.workdir))
     own = {name: group for name, group in desired.groups.items() if not group.system}
     return Desired(fleet=desired.fleet, groups=own, budgets=desired.budgets, notes=desired.notes)

@@ -16,7 +16,17 @@ from fleet.core.expand import env_from
 from fleet.core.expand.facts import AppFacts, Facts
 from fleet.core.manifest import models as text
 from fleet.core.manifest.checks.pools import pool_refusals
-from fleet.core.spec import BrokerSpec, Kind, PoolSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec
+from fleet.core.spec import (
+    BrokerSpec,
+    Kind,
+    LimitsSpec,
+    PoolSpec,
+    QueueSpec,
+    RestartPolicy,
+    StopSpec,
+    TaskPolicy,
+    WorkerSpec,
+)
 from fleet.errors import Refused
 from pools.traits import TRAITS
 
@@ -37,6 +47,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
     if kind != "command" and not app:
         raise Refused(f"group {name!r} names no app", hint="write spec.app or the group's own app, like 'pkg.mod:app'")
     health, logging = group.health or text.Health(), group.logging or text.Logging()
+    own, limits, stop = group.release or text.GroupRelease(), group.limits or text.Limits(), group.stop or text.Stop()
     base = WorkerSpec(kind=kind, fleet=manifest.name, group=name)
     return WorkerSpec(
         kind=kind,
@@ -53,14 +64,19 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         restart=_restart(group.restart or text.Restart()),
         drain_timeout_seconds=_or((group.drain or text.Drain()).timeout, base.drain_timeout_seconds),
         ready_after_seconds=_or(health.ready_after, base.ready_after_seconds),
-        workdir=_real(release.workdir or facts.workdir, facts),
-        python=_real(release.python or facts.python, facts),
+        workdir=_real(own.workdir or release.workdir or facts.workdir, facts),
+        python=_real(own.python or release.python or facts.python, facts),
         revision=release.revision or "",
         code=facts.code,
         fleet_version=facts.own_version if facts.code else "",
         log_level=logging.level or base.log_level,
         log_format=logging.format or base.log_format,
         image=release.image if kind == "worker" else base.image,
+        node=group.name or "",
+        stop=StopSpec(stop.signal or base.stop.signal, group=bool(stop.group)),
+        nice=group.nice or 0,
+        limits=LimitsSpec(limits.open_files, limits.memory, limits.cpus),
+        log_link=_real(group.log_file or "", facts),
     )
 
 

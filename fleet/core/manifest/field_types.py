@@ -16,6 +16,7 @@ QUEUE_PATTERN = r"^[A-Za-z0-9_.:@/-]{1,200}$"
 TASK_PATTERN = r"^\S{1,200}$"
 RATE_PATTERN = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)/[smh]$"
 IMPORT_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$"
+TEMPLATE_PATTERN = r"^([A-Za-z0-9_.:@%/+-]|\{(fleet|group|index|replica|host)\}){1,400}$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?$"
 
 LONGEST_SECONDS = 366 * 86_400.0
@@ -86,6 +87,7 @@ Tick = Annotated[
 ]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
 GroupName = Annotated[str, StringConstraints(pattern=GROUP_PATTERN)]
+Template = Annotated[str, StringConstraints(pattern=TEMPLATE_PATTERN), Field(examples=["{group}-{index}"])]
 TaskName = Annotated[str, StringConstraints(pattern=TASK_PATTERN)]
 Rate = Annotated[str, StringConstraints(pattern=RATE_PATTERN), Field(examples=["10/s", "100/m"])]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN, max_length=255)]

@@ -18,6 +18,7 @@ from fleet.core.text.suggest import did_you_mean, kind_of, one_of
 PATTERN_HINTS = {
     field_types.NAME_PATTERN: "use lower-case letters, digits and hyphens, a letter first, at most 31 in all",
     field_types.GROUP_PATTERN: "use lower-case letters, digits and hyphens, a letter first, at most 63 in all",
+    field_types.TEMPLATE_PATTERN: "use letters, digits, _ . : @ / + - and {fleet}, {group}, {index}, {replica}, {host}",
     field_types.ENV_PATTERN: "use letters, digits and underscores, no digit first",
     field_types.QUEUE_PATTERN: "use letters, digits and any of _ . : @ / -, at most 200 in all",
     field_types.TASK_PATTERN: "use no spaces, at most 200 characters",

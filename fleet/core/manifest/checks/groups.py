@@ -61,6 +61,9 @@ def _idle(context: CheckContext, path: Path, group: Group) -> None:
 
 def _command_alone(context: CheckContext, path: Path, group: Group) -> None:
     if group.command is None:
+        if group.stop is not None:
+            hint = "remove it; a worker finishes its tasks within drain.timeout"
+            context.problem((*path, "stop"), "stop is for a command, and the group has none", hint)
         if group.capacity is not None:
             hint = "remove it; fleet knows what its workers bring"
             context.problem((*path, "capacity"), "capacity is for a command, and the group has none", hint)
@@ -206,6 +209,18 @@ def _policies(context: CheckContext, path: Path, group: Group) -> None:
         context.problem((*path, "health", "readyAfter"), message, "lower readyAfter or raise readyTimeout")
 
 
+def _addresses(context: CheckContext, path: Path, group: Group) -> None:
+    """A name or a path that several replicas would have."""
+    several = group.replicas is None or group.replicas > 1
+    for field, text in (("name", group.name), ("logFile", group.log_file)):
+        if text is not None and several and not re.search(r"\{(index|replica)\}", text):
+            context.problem((*path, field), f"all replicas would have the {field} {shown(text)}", "put {index} into it")
+    if group.name is not None and "/" in group.name:
+        context.problem((*path, "name"), "a worker's name has no /", "write it like celery@{group}-{index}")
+    if group.log_file is not None and group.log_file.endswith("/"):
+        context.problem((*path, "logFile"), f"{shown(group.log_file)} is a folder", "write the path of a file")
+
+
 # Each check with the fields it draws conclusions from; it is skipped when one of them is broken.
 GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str, ...]], ...] = (
     (_scaling, ("replicas", "share", "autoscale")),
@@ -219,5 +234,6 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_environment, ()),
     (_env_from, ()),
     (_shell_references, ()),
+    (_addresses, ("replicas",)),
     (_policies, ("rollout", "restart", "health")),
 )
