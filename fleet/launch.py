@@ -26,7 +26,7 @@ from typing import NoReturn
 
 from fleet.core.spec import PARKED_EXIT, LimitsSpec, WorkerSpec
 from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
-from fleet.replica import log_rotation, shell
+from fleet.replica import log_rotation, once, shell
 from fleet.replica import record as records
 from fleet.replica.command import (
     DEFAULT_PATH,
@@ -88,6 +88,7 @@ def _prepare(document: LaunchDocument) -> None:
     """From ``wait_out`` on this start is in the history, so a failure below is a crash with a back-off."""
     be_alone(document.record.with_suffix(".lock"))
     link_log(document)
+    end_if_done(document)
     set_limits(document)
     wait_out(document)
 
@@ -105,9 +106,11 @@ def run_program(document: LaunchDocument, argv: tuple[str, ...], environ: Mappin
     settle(document)
     announce(document)
     stop = document.spec.stop
-    if document.spec.kind == "command" and (shell.is_shell(argv) or stop.group):
+    ends = document.spec.restart.policy != "always"
+    if document.spec.kind == "command" and (shell.is_shell(argv) or stop.group or ends):
         grace = document.spec.drain_timeout_seconds
         argv = shell.kept_argv(program, argv, grace_seconds=grace, stop=stop.signal, group=stop.group)
+        argv = once.kept_argv(document, argv) if ends else argv
         program = argv[0]
     _exec(program, argv, environ)
 
@@ -201,6 +204,26 @@ def open_log(path: Path, *, keeps_files: bool = False) -> None:
         return
     highest = max((int(name) for name in os.listdir("/proc/self/fd")), default=2)
     os.closerange(3, highest + 1)
+
+
+def end_if_done(document: LaunchDocument) -> None:
+    """End at once what has run to its end, and with ``never`` what was killed in the middle."""
+    policy = document.spec.restart.policy
+    if policy == "always":
+        return
+    earlier = records.read(document.record)
+    if earlier is None or earlier.digest != document.digest:
+        return
+    if earlier.state == "stopped":
+        raise SystemExit(PARKED_EXIT)
+    if policy == "never" and read_history(document.starts).began is not None:
+        if earlier.cannot_start:
+            return
+        note = "it was killed before its end, and is not run again (restart.policy: never)"
+        say(f"{document.replica}: {note}")
+        with _record(document) as record:
+            record.become("failed", note)
+        raise SystemExit(PARKED_EXIT)
 
 
 def link_log(document: LaunchDocument) -> None:

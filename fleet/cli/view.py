@@ -13,6 +13,7 @@ from fleet.core.text.format import duration, listed
 HEAD = ("NAME", "POOL", "PID", "STATE", "DIGEST", "SLOTS", "DONE", "FAILED", "MEMORY", "UPTIME", "RUNS")
 _STATE_STYLES = {
     "ready": "good",
+    "completed": "good",
     "starting": "wait",
     "draining": "wait",
     "stopped": "dim",

@@ -38,7 +38,12 @@ def kept_argv(
 
 
 def main(argv: list[str]) -> int:
-    """Run the shell to its end. Returns its exit code, 128 and the signal where one ended it."""
+    """Run the program to its end. Returns its exit code, 128 and the signal where one ended it."""
+    return run(argv)[0]
+
+
+def run(argv: list[str]) -> tuple[int, bool]:
+    """Run the program to its end. Returns its exit code, and whether it was asked to end."""
     grace, stop, reach, program, words = float(argv[0]), signal.Signals[f"SIG{argv[1]}"], argv[2], argv[3], argv[4:]
     waited_for = {signal.SIGCHLD, signal.SIGTERM, stop}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
@@ -49,7 +54,8 @@ def main(argv: list[str]) -> int:
     code = None
     while code is None and signal.sigwaitinfo(waited_for).si_signo == signal.SIGCHLD:
         code = _reaped(shell)
-    return _ended(shell, code, stop=stop, group=reach == "group", grace_seconds=grace)
+    asked = code is None
+    return _ended(shell, code, stop=stop, group=reach == "group", grace_seconds=grace), asked
 
 
 def _started(program: str, words: list[str]) -> int:

@@ -92,6 +92,9 @@ def _check_group(fleet: str, name: str, group: Group) -> None:
     if name.endswith("-") or fleet.endswith("-"):
         which = f"group {name!r}" if name.endswith("-") else f"fleet {fleet!r}"
         raise Refused(f"{which}: a name in Kubernetes ends with a letter or a digit", hint="rename it")
+    if group.job:
+        hint = "remove the group in the overlay for the cluster (null), and run it as a Job or a hook of your release"
+        raise Refused(f"group {name!r} is a job, and the pods of a Deployment never end", hint=hint)
     if kind_of(group) == "command":
         return
     pool = group.pool or Pool()

@@ -61,12 +61,13 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         env=tuple(sorted((group.env or {}).items())),
         secret_env=_secret_env(group, facts),
         task=_task(group.task or text.Task()),
-        restart=_restart(group.restart or text.Restart()),
+        restart=_restart(group.restart or text.Restart(), job=bool(group.job)),
         drain_timeout_seconds=_or((group.drain or text.Drain()).timeout, base.drain_timeout_seconds),
         ready_after_seconds=_or(health.ready_after, base.ready_after_seconds),
         workdir=_real(own.workdir or release.workdir or facts.workdir, facts),
         python=_real(own.python or release.python or facts.python, facts),
-        revision=release.revision or "",
+        revision=release.revision or (facts.commit if group.job else ""),
+        job=bool(group.job),
         code=facts.code,
         fleet_version=facts.own_version if facts.code else "",
         log_level=logging.level or base.log_level,
@@ -284,13 +285,14 @@ def _task(said: text.Task) -> TaskPolicy:
     )
 
 
-def _restart(said: text.Restart) -> RestartPolicy:
+def _restart(said: text.Restart, *, job: bool) -> RestartPolicy:
     base, backoff = RestartPolicy(), said.backoff or text.Backoff()
     return RestartPolicy(
         backoff_initial_seconds=_or(backoff.initial, base.backoff_initial_seconds),
         backoff_max_seconds=_or(backoff.max, base.backoff_max_seconds),
         max_crashes=_count(said.max_crashes, base.max_crashes),
         window_seconds=_or(said.window, base.window_seconds),
+        policy=said.policy or ("never" if job else base.policy),
     )
 
 

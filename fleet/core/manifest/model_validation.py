@@ -84,8 +84,8 @@ def _unknown_field(path: Path) -> Complaint:
     key, place = str(path[-1]), model_at(path[:-1])
     known = aliases(place) if place else []
     near = closest(key, known)
-    elsewhere = _elsewhere(key, path, place) if near is None or bare(near) != bare(key) else ""
-    near = None if elsewhere else near
+    elsewhere = _elsewhere(key, path, place) if bare(near) != bare(key) else ""
+    near = "" if elsewhere else near
     hint = _FOREIGN_WORDS.get(key, "") or elsewhere or did_you_mean(key, known)
     return Complaint(path, f"unknown field {shown(key)}", hint, meant=(*path[:-1], near) if near else None)
 

@@ -175,6 +175,11 @@ class Restart(Model):
         default=None, description="more crashes than this within the window park it; default: 8"
     )
     window: Limit | None = Field(default=None, description="how far back crashes are counted; default: 10m")
+    policy: Literal["always", "onFailure", "never"] | None = Field(
+        default=None,
+        description="of a command: start it again whenever it ends, unless it ends with exit code 0, or not at all;"
+        " default: always, of a job never",
+    )
 
 
 class Stop(Model):
@@ -311,7 +316,9 @@ class Capacity(Model):
 class Requirement(Model):
     """When a group counts as there for one that depends on it."""
 
-    condition: Literal["ready"] = Field(default="ready", description="all its replicas are ready")
+    condition: Literal["ready", "completed"] = Field(
+        default="ready", description="all its replicas are ready; a job: it has ended with exit code 0"
+    )
 
 
 class EnvSource(Model):
@@ -336,6 +343,11 @@ class GroupFields(Model):
         default=None, description="who runs the app: fleet's own worker, or `celery worker`; default: fleet"
     )
     command: Command | None = Field(default=None, description="any program, instead of an app")
+    job: bool | None = Field(
+        default=None,
+        description="a command that runs to its end, once for each version of it, of the code and of what depends on"
+        " it; its exit code decides whether they start",
+    )
     capacity: Capacity | None = Field(
         default=None, description="what one replica of a command brings; default: no slots"
     )
@@ -383,7 +395,8 @@ class GroupFields(Model):
     per_replica: Price | None = Field(default=None, description="what one replica costs, for the budgets")
     paused: bool | None = Field(default=None, description="hold the group at zero replicas")
     depends_on: dict[GroupName, Requirement] | None = Field(
-        default=None, description="groups that must be ready first, as a list or as a map"
+        default=None,
+        description="groups that must be ready first, as a list or as a map such as `{migrate: completed}`",
     )
 
 

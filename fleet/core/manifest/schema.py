@@ -21,6 +21,9 @@ def json_schema() -> dict[str, Any]:
         _also(fields["pool"], {"type": "string", "enum": pool_words()})
         _also(fields["queues"], _names(QUEUE_PATTERN))
         _also(fields["dependsOn"], _names(GROUP_PATTERN))
+        for part in fields["dependsOn"]["anyOf"]:
+            for pattern, value in part.get("patternProperties", {}).items():
+                part["patternProperties"][pattern] = {"anyOf": [{"enum": ["ready", "completed"]}, value]}
     for fields in (document, document["$defs"]["Spec"]):
         fields["patternProperties"] = {f"^{EXTENSION}": {"description": "not read; a place for anchors"}}
     _allow_nulls(document)

@@ -209,6 +209,33 @@ def _policies(context: CheckContext, path: Path, group: Group) -> None:
         context.problem((*path, "health", "readyAfter"), message, "lower readyAfter or raise readyTimeout")
 
 
+def _job(context: CheckContext, path: Path, group: Group) -> None:
+    policy = group.restart.policy if group.restart else None
+    if group.command is None:
+        if policy is not None:
+            hint = "remove it; a worker that ends is started again"
+            context.problem((*path, "restart", "policy"), "policy is for a command, and the group has none", hint)
+        if group.job:
+            context.problem((*path, "job"), "a job is a command, and the group has none", "write what it runs: command")
+    if not group.job or group.command is None:
+        return
+    if group.replicas is None or group.replicas > 1:
+        field = next((name for name in ("autoscale", "share", "replicas") if getattr(group, name) is not None), "job")
+        context.problem((*path, field), "a job runs once", "remove this field; a job needs none")
+    if policy == "always":
+        hint = "write onFailure, to try again what fails, or never"
+        context.problem((*path, "restart", "policy"), "a job that ends well is not started again", hint)
+
+
+def _conditions(context: CheckContext, path: Path, group: Group) -> None:
+    for name, requirement in (group.depends_on or {}).items():
+        other = context.manifest.spec.groups.get(name)
+        if requirement.condition == "completed" and other is not None and not other.job:
+            hint = f"write `job: true` in {name}, or leave the condition out: [{name}]"
+            message = f"{name} is no job, so it never completes"
+            context.problem((*path, "dependsOn", name, "condition"), message, hint)
+
+
 def _addresses(context: CheckContext, path: Path, group: Group) -> None:
     """A name or a path that several replicas would have."""
     several = group.replicas is None or group.replicas > 1
@@ -234,6 +261,8 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_environment, ()),
     (_env_from, ()),
     (_shell_references, ()),
+    (_job, ("job", "command", "replicas", "restart")),
+    (_conditions, ("dependsOn",)),
     (_addresses, ("replicas",)),
     (_policies, ("rollout", "restart", "health")),
 )
