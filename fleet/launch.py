@@ -24,16 +24,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from fleet.core.spec import PARKED_EXIT, WorkerSpec
+from fleet.core.spec import PARKED_EXIT, LimitsSpec, WorkerSpec
 from fleet.errors import FleetError
 from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
-from fleet.replica import log_rotation, shell
+from fleet.replica import log_rotation, once, shell
 from fleet.replica import record as records
-from fleet.replica.command import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
+from fleet.replica.command import (
+    DEFAULT_PATH,
+    LaunchError,
+    command,
+    environment,
+    filled_in,
+    read_document,
+    with_folder_of,
+)
 from fleet.replica.counters import counters_file, read_counters, write_counters
 from fleet.replica.crash_history import History, Life, pause_seconds, read_history, write_history
 from fleet.replica.ending import crash_text, ending_file, read_ending
 from fleet.replica.launch_document import LaunchDocument
+from fleet.replica.resource_limits import CannotLimit, limit
 from fleet.state.paths import Places
 
 MISSING_EXIT = 127
@@ -83,6 +92,9 @@ def launch(argv: list[str], *, become: Callable[[LaunchDocument], NoReturn], kee
 def _prepare(document: LaunchDocument) -> None:
     """From ``wait_out`` on this start is in the history, so a failure below is a crash with a back-off."""
     be_alone(document.record.with_suffix(".lock"))
+    link_log(document)
+    end_if_done(document)
+    set_limits(document)
     wait_out(document)
 
 
@@ -98,8 +110,12 @@ def run_program(document: LaunchDocument, argv: tuple[str, ...], environ: Mappin
     program = _find(argv[0], environ, document.spec)
     settle(document)
     announce(document)
-    if document.spec.kind == "command" and shell.is_shell(argv):
-        argv = shell.kept_argv(program, argv, grace_seconds=document.spec.drain_timeout_seconds)
+    stop = document.spec.stop
+    ends = document.spec.restart.policy != "always"
+    if document.spec.kind == "command" and (shell.is_shell(argv) or stop.group or ends):
+        grace = document.spec.drain_timeout_seconds
+        argv = shell.kept_argv(program, argv, grace_seconds=grace, stop=stop.signal, group=stop.group)
+        argv = once.kept_argv(document, argv) if ends else argv
         program = argv[0]
     _exec(program, argv, environ)
 
@@ -195,6 +211,58 @@ def open_log(path: Path, *, keeps_files: bool = False) -> None:
     os.closerange(3, highest + 1)
 
 
+def end_if_done(document: LaunchDocument) -> None:
+    """End at once what has run to its end, and with ``never`` what was killed in the middle."""
+    policy = document.spec.restart.policy
+    if policy == "always":
+        return
+    earlier = records.read(document.record)
+    if earlier is None or earlier.digest != document.digest:
+        return
+    if earlier.state == "stopped":
+        raise SystemExit(PARKED_EXIT)
+    if policy == "never" and read_history(document.starts).began is not None:
+        if earlier.cannot_start:
+            return
+        note = "it was killed before its end, and is not run again (restart.policy: never)"
+        say(f"{document.replica}: {note}")
+        with _record(document) as record:
+            record.become("failed", note)
+        raise SystemExit(PARKED_EXIT)
+
+
+def link_log(document: LaunchDocument) -> None:
+    """A link to the replica's log where the manifest wants one. What is there and is no link stays."""
+    if not document.spec.log_link:
+        return
+    link = Path(filled_in(document.spec.log_link, document))
+    try:
+        if link.is_symlink() or not link.exists():
+            make_folders(link.parent)
+            fresh = link.with_name(f".{link.name}.{os.getpid()}")
+            fresh.symlink_to(document.log)
+            fresh.replace(link)
+        else:
+            say(f"{document.replica}: logFile {link}: something else is there and stays")
+    except OSError as error:
+        say(f"{document.replica}: logFile {link}: {error.strerror}")
+
+
+def set_limits(document: LaunchDocument) -> None:
+    """The replica's own limits. Raises LaunchError."""
+    spec = document.spec
+    if not spec.nice and spec.limits == LimitsSpec():
+        return
+
+    def told(text: str) -> None:
+        say(f"{document.replica}: {text}")
+
+    try:
+        limit(spec.limits, nice=spec.nice, name=f"{document.fleet}-{document.replica}", say=told)
+    except CannotLimit as error:
+        raise LaunchError(str(error), lasts=True) from error
+
+
 def settle_folder(folder: str) -> None:
     """Enter the working folder. Raises LaunchError."""
     try:
@@ -207,7 +275,7 @@ def settle(document: LaunchDocument) -> None:
     """Limits, folder, file mode and signals as a program expects them."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
+    if document.spec.limits.open_files is None and soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     settle_folder(document.spec.workdir or str(document.run_folder.parent))
     os.umask(0o022)

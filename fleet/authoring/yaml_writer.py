@@ -11,6 +11,7 @@ from fleet.core.manifest.models import API_VERSION, KIND
 from fleet.core.manifest.yaml_scalars import resolve
 
 WIDTH = 110
+MOST_CHARACTERS = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +31,11 @@ class Made:
 def free_name(wanted: str, taken: Mapping[str, object]) -> str:
     """A name that a group may have and none has yet."""
     name = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-")
-    name = re.sub(r"^(fleet-)+", "", re.sub(r"^[^a-z]+", "", name))[:28].rstrip("-") or "group"
+    name = re.sub(r"^(fleet-)+", "", re.sub(r"^[^a-z]+", "", name))[:MOST_CHARACTERS].rstrip("-") or "group"
     number = 2
     free = name
     while free in taken:
-        free, number = f"{name[:26]}-{number}", number + 1
+        free, number = f"{name[: MOST_CHARACTERS - 4]}-{number}", number + 1
     return free
 
 

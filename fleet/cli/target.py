@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MANIFEST = "fleet.yaml"
 _SUFFIXES = (".yaml", ".yml", ".json")
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # as fleet.core.manifest.models has it, without importing pydantic
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # of a fleet, as the manifest has it, without importing pydantic
 
 
 def target_flags(parser: argparse.ArgumentParser, *, names: str = "", required: bool = False) -> None:

@@ -15,6 +15,7 @@ HEAD = ("NAME", "POOL", "PID", "STATE", "DIGEST", "SLOTS", "DONE", "FAILED", "ME
 _TOTALS_HEAD = ("NAME", "RESTARTS", "CRASHES", "DONE", "FAILED")
 _STATE_STYLES = {
     "ready": "good",
+    "completed": "good",
     "starting": "wait",
     "draining": "wait",
     "stopped": "dim",

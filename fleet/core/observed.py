@@ -19,6 +19,7 @@ class State(StrEnum):
     STOPPED = "stopped"
     FAILED = "failed"
     UNKNOWN = "unknown"
+    COMPLETED = "completed"
 
 
 class Trouble(StrEnum):
@@ -101,8 +102,9 @@ class ObservedReplica:
 
     @property
     def is_ready(self) -> bool:
-        """It takes work, or is held on purpose, and nothing is wrong with it."""
-        return not self.trouble and (self.state is State.READY or (self.held and self.state is State.DRAINING))
+        """It takes work, or is held on purpose, or has done all it had to, and nothing is wrong with it."""
+        at_rest = self.state is State.COMPLETED or (self.held and self.state is State.DRAINING)
+        return not self.trouble and (self.state is State.READY or at_rest)
 
     def is_available(self, *, min_ready_seconds: float) -> bool:
         """It takes tasks, and has for long enough to be trusted."""

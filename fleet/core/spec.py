@@ -17,7 +17,8 @@ PARKED_EXIT = 78
 
 DRAIN_TIMEOUT_SECONDS = 60.0
 READY_TIMEOUT_SECONDS = 60.0
-"""What the manifest's ``drain.timeout`` and ``health.readyTimeout`` are where it gives none."""
+JOB_TIMEOUT_SECONDS = 3600.0
+"""What the manifest's ``drain.timeout`` and ``health.readyTimeout`` (of a job: the last) are where it gives none."""
 
 Kind = Literal["worker", "celery", "command"]
 
@@ -77,12 +78,16 @@ class TaskPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """A crash waits ``initial * 2^n`` seconds up to ``max``; more than ``max_crashes`` in ``window`` park it."""
+    """A crash waits ``initial * 2^n`` seconds up to ``max``; more than ``max_crashes`` in ``window`` park it.
+
+    policy: which ends are crashes: all, those with another exit code than 0, or none, which then is the end of it.
+    """
 
     backoff_initial_seconds: float = 1.0
     backoff_max_seconds: float = 60.0
     max_crashes: int = 8
     window_seconds: float = 600.0
+    policy: Literal["always", "onFailure", "never"] = "always"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +101,32 @@ class BrokerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class StopSpec:
+    """How a program is asked to end. ``group``: everything it has started is asked as well, and killed at the end."""
+
+    signal: str = "TERM"
+    group: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSpec:
+    """What a replica may take: files in one process, memory and processors in all of them. None: no limit."""
+
+    open_files: int | None = None
+    memory_bytes: int | None = None
+    cpus: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """What a replica must be. Nothing else may be in it: no replica counts, scaling or rollout policy.
 
     What forces a restart when it changes is in :func:`digest`; the rest is applied in place.
     ``env`` and ``secret_env`` are sorted tuples; ``secret_env`` holds (variable, secret name, keyed fingerprint), so
     that a rotated secret changes the digest while its value stays out of plans and logs.  ``code`` and
-    ``fleet_version`` are empty where the manifest does not watch them.
+    ``fleet_version`` are empty where the manifest does not watch them.  ``node``: the worker's name on the broker, with
+    ``{group}`` and the like in it; empty: the usual one.  ``log_link``: where a link to its log is, likewise.
+    ``job``: it runs to its end, once; ``followers``: a mark of what waits for that, so that it runs again before them.
     """
 
     kind: Kind
@@ -128,6 +152,13 @@ class WorkerSpec:
     log_format: str = "text"
     log_to: Literal["file", "journald", "both"] = "file"
     image: Literal["auto", "off"] = "auto"
+    node: str = ""
+    stop: StopSpec = StopSpec()
+    nice: int = 0
+    limits: LimitsSpec = LimitsSpec()
+    log_link: str = ""
+    job: bool = False
+    followers: str = ""
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""

@@ -165,9 +165,13 @@ def _known(group: DesiredGroup, seen: Sequence[ObservedReplica]) -> GroupStatus:
         missing=tuple(replica.name for index, replica in wanted.items() if index not in present),
         system=group.system,
         paused=group.paused,
-        up_to_date_replicas=sum(worker.pid is not None and not worker.drift for worker in workers),
+        up_to_date_replicas=sum(_is_there(worker) and not worker.drift for worker in workers),
         available_replicas=_available(seen, min_ready_seconds=group.rollout.min_ready_seconds),
     )
+
+
+def _is_there(worker: WorkerStatus) -> bool:
+    return worker.pid is not None or worker.state is State.COMPLETED
 
 
 def _available(seen: Sequence[ObservedReplica], *, min_ready_seconds: float) -> int:

@@ -22,7 +22,7 @@ from fleet.core.expand.env_from import is_used as env_from_is_used
 from fleet.core.expand.expand import expand
 from fleet.core.expand.facts import NO_OVERRIDES, AppFacts, Facts, Overrides
 from fleet.core.expand.specs import kind_of, secrets_of
-from fleet.core.manifest.models import Group, Manifest
+from fleet.core.manifest.models import Group, GroupRelease, Manifest
 from fleet.core.text.mask import holds_secret
 from fleet.errors import FleetError, Refused
 from fleet.inputs import env_from, machine, secrets
@@ -89,12 +89,29 @@ def _resolved(loaded: LoadedManifest) -> Facts:
         python=sys.executable,
         workdir=machine.real_path(base, base=base),
         custom_pool=next((os.environ[name] for name in _CUSTOM_POOL if os.environ.get(name)), None),
-        real_paths=machine.real_paths([release.workdir, release.python], base=base),
+        real_paths=machine.real_paths([release.workdir, release.python, *_own_paths(loaded.manifest)], base=base),
     )
     workdir, python = _place(loaded, facts)
     manifest = loaded.manifest
-    apps = {app: _app_facts(app, python, workdir, _env_of(app, manifest)) for app in silent_apps(manifest)}
+    apps = {}
+    for app in silent_apps(manifest):
+        own = _release_of(app, manifest)
+        where, which = facts.real_paths.get(own.workdir or "", workdir), facts.real_paths.get(own.python or "", python)
+        apps[app] = _app_facts(app, which, where, _env_of(app, manifest))
     return replace(facts, apps=apps)
+
+
+def _own_paths(manifest: Manifest) -> list[str | None]:
+    """The paths that single groups name."""
+    releases = [group.release for group in manifest.spec.groups.values() if group.release is not None]
+    logs = [group.log_file for group in manifest.spec.groups.values()]
+    return [*(path for own in releases for path in (own.workdir, own.python)), *logs]
+
+
+def _release_of(app: str, manifest: Manifest) -> GroupRelease:
+    """Where the workers of an app find it; of groups that differ, as the first has it."""
+    groups = (group for group in manifest.spec.groups.values() if (group.app or manifest.spec.app) == app)
+    return next((group.release for group in groups if group.release is not None), GroupRelease())
 
 
 def _place(loaded: LoadedManifest, facts: Facts) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,12 +87,24 @@ def command(document: LaunchDocument) -> tuple[str, ...]:
         # -P: a module named fleet or pools in the release must not shadow ours; the worker adds the folder itself.
         return (python, "-P", "-m", "fleet.worker", str(document.path))
     if spec.kind == "celery":
-        return (python, *_CELERY, *celery_arguments(spec, document.replica))
+        return (python, *_CELERY, *celery_arguments(spec, document.replica, node=filled_in(spec.node, document)))
     return spec.command
 
 
-def celery_arguments(spec: WorkerSpec, replica: str) -> tuple[str, ...]:
-    """The flags of ``celery worker`` that say the same as the spec."""
+def filled_in(template: str, document: LaunchDocument) -> str:
+    """``celery@{group}-{index}`` of a replica."""
+    return with_names(template, fleet=document.fleet, replica=document.replica)
+
+
+def with_names(template: str, *, fleet: str, replica: str) -> str:
+    """A template of the manifest with what it names put in."""
+    group, index = split_name(replica)
+    known = {"fleet": fleet, "replica": replica, "group": group, "index": str(index), "host": os.uname().nodename}
+    return re.sub(r"\{(\w+)\}", lambda match: known.get(match[1], match[0]), template)
+
+
+def celery_arguments(spec: WorkerSpec, replica: str, *, node: str = "") -> tuple[str, ...]:
+    """The flags of ``celery worker`` that say the same as the spec. ``node``: its name; '': the usual one."""
     pool, task = spec.pool, spec.task
     limits = {
         "--time-limit": task.time_limit_seconds,
@@ -102,7 +115,7 @@ def celery_arguments(spec: WorkerSpec, replica: str) -> tuple[str, ...]:
     }
     queues = ",".join(queue.name for queue in spec.queues)
     return (
-        *("-A", spec.app, "worker", "-n", f"{replica}@%h"),
+        *("-A", spec.app, "worker", "-n", node or f"{replica}@%h"),
         *("-P", pool.type, "-c", str(pool.concurrency)),
         *(("-Q", queues) if queues else ()),
         *("-l", spec.log_level, "--without-gossip", "--without-mingle", "-O", "fair", "-I", _MEMBER),

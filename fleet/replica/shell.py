@@ -1,8 +1,9 @@
-"""Runs a shell line so that stopping reaches all that it started.
+"""Runs a shell line, or a program with ``stop.group``, so that stopping reaches all that it started.
 
-``python -m fleet.replica.shell GRACE_SECONDS PROGRAM ARGV…`` stays in front of the shell as the replica's process. A
-shell that gets TERM dies and leaves its children running; here the children get TERM as well, processes whose parent is
-gone are adopted and get it too, and what is left after the grace is killed and named. Stdlib only.
+``python -m fleet.replica.shell GRACE_SECONDS SIGNAL shell|group PROGRAM ARGV…`` stays in front of the program as the
+replica's process. A shell that gets TERM dies and leaves its children running; here the children get TERM as well,
+processes whose parent is gone are adopted and get it too, and what is left after the grace is killed and named. The
+signal is TERM unless the manifest names another. Stdlib only.
 """
 
 from __future__ import annotations
@@ -28,24 +29,33 @@ def is_shell(argv: tuple[str, ...]) -> bool:
     return len(argv) > 1 and _SHELL.search(argv[0]) is not None
 
 
-def kept_argv(program: str, argv: tuple[str, ...], *, grace_seconds: float) -> tuple[str, ...]:
-    """What to exec instead of the shell itself."""
-    return (sys.executable, "-P", "-m", __name__, f"{grace_seconds:g}", program, *argv)
+def kept_argv(
+    program: str, argv: tuple[str, ...], *, grace_seconds: float, stop: str = "TERM", group: bool = False
+) -> tuple[str, ...]:
+    """What to exec instead of the program itself. ``group``: all that it has started gets the signal too."""
+    reach = "group" if group else "shell"
+    return (sys.executable, "-P", "-m", __name__, f"{grace_seconds:g}", stop, reach, program, *argv)
 
 
 def main(argv: list[str]) -> int:
-    """Run the shell to its end. Returns its exit code, 128 and the signal where one ended it."""
-    grace, program, words = float(argv[0]), argv[1], argv[2:]
-    waited_for = {signal.SIGCHLD, signal.SIGTERM}
+    """Run the program to its end. Returns its exit code, 128 and the signal where one ended it."""
+    return run(argv)[0]
+
+
+def run(argv: list[str]) -> tuple[int, bool]:
+    """Run the program to its end. Returns its exit code, and whether it was asked to end."""
+    grace, stop, reach, program, words = float(argv[0]), signal.Signals[f"SIG{argv[1]}"], argv[2], argv[3], argv[4:]
+    waited_for = {signal.SIGCHLD, signal.SIGTERM, stop}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     shell = _started(program, words)
-    for signum in _PASSED_ON:
+    for signum in {*_PASSED_ON} - {stop}:
         signal.signal(signum, lambda number, _frame: _send(shell, number))
     code = None
-    while code is None and signal.sigwaitinfo(waited_for).si_signo != signal.SIGTERM:
+    while code is None and signal.sigwaitinfo(waited_for).si_signo == signal.SIGCHLD:
         code = _reaped(shell)
-    return _ended(shell, code, grace_seconds=grace)
+    asked = code is None
+    return _ended(shell, code, stop=stop, group=reach == "group", grace_seconds=grace), asked
 
 
 def _started(program: str, words: list[str]) -> int:
@@ -79,21 +89,22 @@ def _reaped(shell: int) -> int | None:
     return code
 
 
-def _ended(shell: int, code: int | None, *, grace_seconds: float) -> int:
-    """End all that is left: TERM once to the shell, to the children it has and to what is adopted later, then KILL.
+def _ended(shell: int, code: int | None, *, stop: int, group: bool, grace_seconds: float) -> int:
+    """End all that is left: the signal once to the shell, to the children it has and to what is adopted later, then
+    KILL. ``group``: to whatever they have started, too.
 
     What the shell starts from now on is its own way to end (a trap): it is left alone.
     """
     asked: set[int] = set()
     end = time.monotonic() + grace_seconds
     # The shell first: it must not go on with its next command.
-    to_ask = [shell, *_children(shell)] if code is None else []
+    to_ask = [shell, *(_descendants(shell) if group else _children(shell))] if code is None else []
     while True:
         to_ask += _children(os.getpid())
         for pid in to_ask:
             if pid not in asked:
                 asked.add(pid)
-                _send(pid, signal.SIGTERM)
+                _send(pid, stop)
         to_ask = []
         ended = _reaped(shell)
         code = ended if ended is not None else code

@@ -21,6 +21,7 @@ from fleet.core.spec import WorkerSpec
 from fleet.errors import AppUnusable, FleetError
 from fleet.file_access import make_folders
 from fleet.replica import record as records
+from fleet.replica.command import with_names
 from fleet.replica.crash_history import read_history
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
@@ -128,6 +129,9 @@ MOST_FAILED_STARTS = 5
 
 def node_name(options: WorkerOptions) -> str:
     """The worker's name on the broker: two fleets on one host may both have a ``thumbs.0``."""
+    if options.spec.node:
+        name = with_names(options.spec.node, fleet=options.spec.fleet, replica=options.replica)
+        return name.replace("%h", socket.gethostname()) if "@" in name else f"{name}@{socket.gethostname()}"
     return f"{options.spec.fleet}.{options.replica}@{socket.gethostname()}"
 
 

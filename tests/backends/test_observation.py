@@ -290,3 +290,31 @@ def test_a_controller_that_has_just_started_is_not_late() -> None:
     found = replace(sight(record=young, spec=replace(SPEC, kind="command")), heartbeat=Heartbeat(NOW - 900, NOW - 890))
 
     assert observed(found).is_ready
+
+
+ONCE = replace(SPEC, kind="command", restart=replace(SPEC.restart, policy="onFailure"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "record", "state"),
+    [
+        (ONCE, replace(RECORD, state="stopped", note="exit code 0 after 3s"), State.COMPLETED),
+        (ONCE, replace(RECORD, state="failed", note="exit code 3 after 3s"), State.FAILED),
+        (ONCE, replace(RECORD, state="stopped", digest="00000000"), State.FAILED),
+        (ONCE, None, State.FAILED),
+        (SPEC, replace(RECORD, state="stopped"), State.FAILED),
+    ],
+)
+def test_what_ended_for_good_has_completed_where_its_record_says_so(
+    spec: WorkerSpec, record: RecordView | None, state: State
+) -> None:
+    gone = replace(RUNNING, state=ProcessState.EXITED, exit_status=78, pid=0)
+    seen = observed(sight(process=gone, record=record, spec=spec))
+    assert (seen.state, seen.is_ready) == (state, state is State.COMPLETED)
+
+
+def test_a_job_is_not_ready_while_it_runs() -> None:
+    record = replace(RECORD, foreign=True, started_at=0.0)
+    spec = replace(SPEC, kind="command", ready_after_seconds=1.0)
+    assert observed(sight(spec=spec, record=record)).state is State.READY
+    assert observed(sight(spec=replace(spec, job=True), record=record)).state is State.STARTING

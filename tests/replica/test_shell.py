@@ -157,3 +157,20 @@ def test_it_imports_nothing_but_the_standard_library() -> None:
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert set(eval(done.stdout)) == {"fleet", "fleet._version", "fleet.replica", "fleet.replica.shell"}
+
+
+def test_a_program_with_its_own_signal_and_all_it_started_get_that_signal(tmp_path: Path) -> None:
+    child = write(
+        tmp_path,
+        "#!/bin/sh\ntrap 'echo child >> {folder}/told; exit 0' USR1\necho $$ > {folder}/pid\n"
+        "while :; do sleep 0.05; done\n",
+    )
+    inner = f"trap 'echo main >> {tmp_path}/told; exit 7' USR1; ({child} & wait) & wait"
+    argv = kept_argv("/bin/sh", ("sh", "-c", inner), grace_seconds=30, stop="USR1", group=True)
+    process = subprocess.Popen(argv, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    started(tmp_path)
+    process.send_signal(signal.SIGUSR1)
+    _, said = process.communicate()
+    assert process.returncode == 7
+    assert "killed" not in said
+    assert sorted((tmp_path / "told").read_text().split()) == ["child", "main"]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from fleet.core.manifest.kubernetes_models import Kubernetes
 from fleet.core.spec import WorkerSpec, digest
 
+MOST_CHARACTERS = 63
 DIGEST = "workerfleet.dev/digest"
 """Annotation of a pod: the digest of what its worker must be; another one replaces the pod."""
 
 
 def object_name(fleet: str, group: str) -> str:
-    """At most 63 characters, as label values may have."""
-    return f"{fleet}-{group}"
+    """At most 63 characters, as label values may have: a longer one ends in a hash of the whole."""
+    whole = f"{fleet}-{group}"
+    if len(whole) <= MOST_CHARACTERS:
+        return whole
+    mark = hashlib.sha256(whole.encode()).hexdigest()[:8]
+    return f"{whole[: MOST_CHARACTERS - 9].rstrip('-')}-{mark}"
 
 
 def spec_name(spec: WorkerSpec) -> str:

@@ -201,7 +201,8 @@ class SupervisorBackend:
             self._rpc.add(names[first : first + _SPAWNED_AT_ONCE])
 
     def _program(self, replica: Replica) -> str:
-        program = config.Program(replica.name, replica.digest, replica.spec.drain_timeout_seconds)
+        spec = replica.spec
+        program = config.Program(replica.name, replica.digest, spec.drain_timeout_seconds, spec.stop.signal)
         return config.program_text(program, places=self.places, python=self._python)
 
     def _strike_stopped(self, names: Sequence[str], owned: Mapping[str, tuple[Process, str]]) -> None:
@@ -254,6 +255,9 @@ class SupervisorBackend:
             if row.state is ProcessState.STOPPING:
                 raise FleetError(f"{row.group} is still stopping", hint="wait until it has stopped")
             self._folder.starts_file(row.group).unlink(missing_ok=True)
+            launch = self._folder.launch(row.group)
+            if launch is not None and launch.spec.restart.policy != "always":
+                self._folder.remove_records([row.group])  # it says that the program has ended for good
         self._images.make_ready([row.group for row in wanted])
         for first in range(0, len(wanted), _SPAWNED_AT_ONCE):
             self._rpc.start([row.full_name for row in wanted[first : first + _SPAWNED_AT_ONCE]])

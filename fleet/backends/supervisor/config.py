@@ -23,7 +23,7 @@ _PID_SUFFIX_BYTES = 8
 _DESCRIPTORS_PER_REPLICA = 8
 _DESCRIPTORS_OF_ITS_OWN = 256
 _LEAST_DESCRIPTORS = 1024
-_PROCESS_NAME = re.compile(r"(?P<name>[a-z][a-z0-9-]{0,30}\.\d+)@(?P<digest>[0-9a-f]{8})")
+_PROCESS_NAME = re.compile(r"(?P<name>[a-z][a-z0-9-]{0,62}\.\d+)@(?P<digest>[0-9a-f]{8})")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff*?\[\]]|\s[;#]|%\(here\)s|^\s|\s$")
 
 
@@ -34,6 +34,7 @@ class Program:
     replica: str
     digest: str
     drain_timeout_seconds: float
+    stop_signal: str = "TERM"
 
     @property
     def process_name(self) -> str:
@@ -123,7 +124,7 @@ def program_text(program: Program, *, places: Places, python: str) -> str:
         "autorestart=unexpected\n"
         f"exitcodes={PARKED_EXIT}\n"
         "startsecs=0\n"
-        "stopsignal=TERM\n"
+        f"stopsignal={program.stop_signal}\n"
         f"stopwaitsecs={math.ceil(program.drain_timeout_seconds) + STOP_MARGIN_SECONDS}\n"
         "stopasgroup=false\n"
         "killasgroup=true\n"

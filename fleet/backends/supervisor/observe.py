@@ -111,8 +111,18 @@ def _state(sight: Sight) -> tuple[State, str, Trouble]:
         state, note = _living_state(sight)
         return _troubled(sight, state, note)
     if process.state is ProcessState.EXITED and process.exit_status == PARKED_EXIT:
+        if _is_completed(sight):
+            return State.COMPLETED, sight.record.note if sight.record else "", Trouble.NONE
         return State.FAILED, (sight.record.note if sight.record else "") or PARKED, Trouble.NONE
     return _DEAD_STATES[process.state], process.note, Trouble.NONE
+
+
+def _is_completed(sight: Sight) -> bool:
+    """Its program has ended well, and is not to run again."""
+    record, spec = sight.record, sight.spec
+    if record is None or spec is None or spec.restart.policy == "always":
+        return False
+    return record.state == "stopped" and record.digest == sight.digest
 
 
 _DEAD_STATES = {
@@ -151,6 +161,8 @@ def _foreign_state(sight: Sight, spec: WorkerSpec) -> tuple[State, str]:
         return (State.READY, "") if sight.answers else (State.STARTING, "does not answer yet")
     if sight.living_record is not None and sight.living_record.awaited:
         return State.STARTING, ""
+    if spec.job:
+        return State.STARTING, "the job runs"
     return (State.READY if _uptime_seconds(sight) >= max(spec.ready_after_seconds, 1.0) else State.STARTING), ""
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from fleet.cli.change_flow import say_foreseen
 from fleet.cli.merge_preview import merge_preview
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import SUFFIX, saved_document
@@ -49,6 +50,7 @@ def plan(args: argparse.Namespace, out: Output) -> int:
     out.either(plan_text.document(change.plan), plan_text.text(change.plan, verbose=args.verbose, colour=out.colour))
     for warning in loaded.warnings:
         out.say(f"warning: {warning}")
+    say_foreseen(change, out)
     budget.check(change.desired, change.plan, change.observed)
     if args.out:
         keep_key(fleet.places.key)  # without it the apply could not tell that the file is the one written here

@@ -85,7 +85,7 @@ def _files(fleet: LocalFleet, desired: Desired, secrets: Iterable[str]) -> Mappi
     files = {"run/supervisord.conf": daemon}
     hidden = dict.fromkeys(secrets, MASK)
     for one in replicas:
-        program = config.Program(one.name, one.digest, one.spec.drain_timeout_seconds)
+        program = config.Program(one.name, one.digest, one.spec.drain_timeout_seconds, one.spec.stop.signal)
         text = config.program_text(program, places=places, python=sys.executable)
         files[f"run/conf.d/{one.name}.conf"] = text
         shown = replace(one, spec=_without_password(one.spec))

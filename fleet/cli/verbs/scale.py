@@ -52,6 +52,8 @@ def _counts(words: Sequence[str]) -> dict[str, int]:
         group, sign, number = word.partition("=")
         if not sign or not group or not number.isdigit():
             raise UsageError(f"{word!r} is not GROUP=N", hint="like `fleet scale thumbs=12`")
+        if group in counts:
+            raise UsageError(f"{group} is here twice: {group}={counts[group]} and {word}", hint="give one count")
         counts[group] = int(number)
     if not counts:
         raise UsageError("no group to scale", hint="like `fleet scale thumbs=12`")

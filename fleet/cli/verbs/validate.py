@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.cli import sarif
 from fleet.cli.output import Output
-from fleet.cli.target import manifest_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.core.observed import Observed
 from fleet.errors import FleetError, ManifestError, Problem, Refused
 
 if TYPE_CHECKING:
+    from fleet.core.manifest.models import Manifest
+    from fleet.inputs.foreseen import Foreseen
     from fleet.inputs.manifest import LoadedManifest
 
 
 def validate_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
     parser.add_argument("--strict", action="store_true", help="treat warnings as problems")
+    parser.add_argument(
+        "--check", action="store_true", help="also look for programs, folders, interpreters and the broker"
+    )
     parser.add_argument("--check-import", action="store_true", help="also import every app, as its workers would")
     output_flag(parser, "sarif")
 
@@ -37,6 +42,8 @@ def validate(args: argparse.Namespace, out: Output) -> int:
         if args.check_import:
             _check_imports(loaded)
         _check_sums(loaded)
+        if args.check:
+            _check_machine(loaded)
     except ManifestError as error:
         if args.output == "sarif":
             out.document(sarif.document(error.problems, ()))
@@ -91,15 +98,40 @@ def _of_celerys_version(loaded: LoadedManifest) -> list[Problem]:
 
     spec = loaded.manifest.spec
     groups = {name: group for name, group in spec.groups.items() if group.worker == "celery" and group.command is None}
-    python = real_path(spec.release.python, base=loaded.origin.base) if spec.release.python else sys.executable
-    if not groups or loaded.positions is None or (version := celery_of(python)) is None:
+    if not groups or loaded.positions is None:
         return []
+    of_group = {name: (group.release and group.release.python) or spec.release.python for name, group in groups.items()}
+    versions = {
+        python: celery_of(real_path(python, base=loaded.origin.base) if python else sys.executable)
+        for python in set(of_group.values())
+    }
     hint = "update Celery in the release, or use fleet's own worker (`worker: fleet`)"
     return [
         loaded.positions.problem(f"spec.groups.{name}.worker", f"Celery {shown(version)}: {what}", hint)
         for name, group in groups.items()
+        if (version := versions[of_group[name]]) is not None
         for what in lacks_of(version, (group.pool and group.pool.type) or "prefork")
     ]
+
+
+def _check_machine(loaded: LoadedManifest) -> None:
+    """Look for what the manifest needs on this machine. Raises ManifestError with all that is not there, and what
+    `apply` raises where a secret or an app cannot be read."""
+    from fleet.inputs.foreseen import foreseen
+
+    found = foreseen(*fleet_for(loaded).desired_of(loaded))
+    if found and loaded.positions is not None:
+        paths = [_written(one, loaded.manifest) for one in found]
+        pairs = zip(paths, found, strict=True)
+        raise ManifestError([loaded.positions.problem(path, str(one), one.hint) for path, one in pairs])
+
+
+def _written(one: Foreseen, manifest: Manifest) -> str:
+    """The field that says it: a folder and an interpreter may be the group's own."""
+    field = one.path.removeprefix("spec.release.")
+    own = manifest.spec.groups[one.group].release if one.group else None
+    is_own = field != one.path and own is not None and getattr(own, field) is not None
+    return f"spec.groups.{one.group}.release.{field}" if is_own else one.path
 
 
 def _check_sums(loaded: LoadedManifest) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from fleet.core.balance.costs import MEMORY, PROCESSES, Prices
 from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, Budgets, Desired, DesiredGroup, RolloutPolicy, group_of
@@ -10,7 +12,7 @@ from fleet.core.expand import specs
 from fleet.core.expand.facts import NO_OVERRIDES, Facts, Overrides
 from fleet.core.expand.sizing import Division, GroupRequest, Movable, Rules, Sized, divide, division, movable
 from fleet.core.manifest.models import Capacity, Group, Health, Manifest
-from fleet.core.spec import READY_TIMEOUT_SECONDS, WorkerSpec, resizes
+from fleet.core.spec import JOB_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS, WorkerSpec, digest, resizes
 from fleet.core.text.format import listed
 from fleet.errors import Refused
 from pools.traits import TRAITS
@@ -78,7 +80,18 @@ def _expanded(
 
 def full_specs(manifest: Manifest, facts: Facts) -> dict[str, WorkerSpec]:
     """The spec of a full replica of each group."""
-    return {name: specs.worker_spec(manifest, name, facts) for name in sorted(manifest.spec.groups)}
+    full = {name: specs.worker_spec(manifest, name, facts) for name in sorted(manifest.spec.groups)}
+    return {
+        name: replace(spec, followers=_followers(manifest, name, full)) if spec.job else spec
+        for name, spec in full.items()
+    }
+
+
+def _followers(manifest: Manifest, job: str, full: Mapping[str, WorkerSpec]) -> str:
+    """A mark of the groups that wait for a job: when they change, it runs again before them."""
+    after = [name for name, group in sorted(manifest.spec.groups.items()) if job in (group.depends_on or {})]
+    text = " ".join(f"{name}@{digest(full[name])}" for name in after)
+    return hashlib.sha256(text.encode()).hexdigest()[:8] if text else ""
 
 
 def what_moves(manifest: Manifest, full: Mapping[str, WorkerSpec], *, overrides: Overrides = NO_OVERRIDES) -> Movable:
@@ -138,7 +151,8 @@ def _rules(manifest: Manifest) -> Rules:
 def _group(manifest: Manifest, name: str, spec: WorkerSpec, sized: Sized) -> DesiredGroup:
     group = manifest.spec.groups[name]
     health = group.health or Health()
-    ready_timeout = READY_TIMEOUT_SECONDS if health.ready_timeout is None else health.ready_timeout
+    usual = JOB_TIMEOUT_SECONDS if spec.job else READY_TIMEOUT_SECONDS
+    ready_timeout = usual if health.ready_timeout is None else health.ready_timeout
     return DesiredGroup(
         name=name,
         spec=spec,

@@ -24,7 +24,9 @@ def desired_in_cluster(manifest: Manifest) -> Desired:
     cluster = cluster_of(manifest)
     _check(manifest)
     release = Release(revision=manifest.spec.release.revision)
-    there = manifest.model_copy(update={"spec": manifest.spec.model_copy(update={"release": release})})
+    groups = {name: group.model_copy(update={"release": None}) for name, group in manifest.spec.groups.items()}
+    spec = manifest.spec.model_copy(update={"release": release, "groups": groups})
+    there = manifest.model_copy(update={"spec": spec})
     desired = expand(there, facts=Facts(python="", own_python="", workdir=cluster.workdir))
     own = {name: group for name, group in desired.groups.items() if not group.system}
     return Desired(fleet=desired.fleet, groups=own, budgets=desired.budgets, notes=desired.notes)
@@ -94,6 +96,9 @@ def _check_group(fleet: str, name: str, group: Group) -> None:
     if name.endswith("-") or fleet.endswith("-"):
         which = f"group {name!r}" if name.endswith("-") else f"fleet {fleet!r}"
         raise Refused(f"{which}: a name in Kubernetes ends with a letter or a digit", hint="rename it")
+    if group.job:
+        hint = "remove the group in the overlay for the cluster (null), and run it as a Job or a hook of your release"
+        raise Refused(f"group {name!r} is a job, and the pods of a Deployment never end", hint=hint)
     if kind_of(group) == "command":
         return
     pool = group.pool or Pool()

@@ -17,7 +17,17 @@ from fleet.core.expand import env_from
 from fleet.core.expand.facts import AppFacts, Facts
 from fleet.core.manifest import models as text
 from fleet.core.manifest.checks.pools import pool_refusals
-from fleet.core.spec import BrokerSpec, Kind, PoolSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec
+from fleet.core.spec import (
+    BrokerSpec,
+    Kind,
+    LimitsSpec,
+    PoolSpec,
+    QueueSpec,
+    RestartPolicy,
+    StopSpec,
+    TaskPolicy,
+    WorkerSpec,
+)
 from fleet.errors import Refused
 from pools.traits import TRAITS
 
@@ -39,6 +49,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
     if kind != "command" and not app:
         raise Refused(f"group {name!r} names no app", hint="write spec.app or the group's own app, like 'pkg.mod:app'")
     health, logging = group.health or text.Health(), group.logging or text.Logging()
+    own, limits, stop = group.release or text.GroupRelease(), group.limits or text.Limits(), group.stop or text.Stop()
     base = WorkerSpec(kind=kind, fleet=manifest.name, group=name)
     return WorkerSpec(
         kind=kind,
@@ -52,18 +63,24 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         env=tuple(sorted((group.env or {}).items())),
         secret_env=_secret_env(group, facts),
         task=_task(group.task or text.Task()),
-        restart=_restart(group.restart or text.Restart()),
+        restart=_restart(group.restart or text.Restart(), job=bool(group.job)),
         drain_timeout_seconds=_or((group.drain or text.Drain()).timeout, base.drain_timeout_seconds),
         ready_after_seconds=_or(health.ready_after, base.ready_after_seconds),
-        workdir=_real(release.workdir or facts.workdir, facts),
-        python=_real(release.python or facts.python, facts),
-        revision=release.revision or "",
+        workdir=_real(own.workdir or release.workdir or facts.workdir, facts),
+        python=_real(own.python or release.python or facts.python, facts),
+        revision=release.revision or (facts.commit if group.job else ""),
+        job=bool(group.job),
         code=facts.code,
         fleet_version=facts.own_version if facts.code else "",
         log_level=logging.level or base.log_level,
         log_format=logging.format or base.log_format,
         log_to=logging.to or base.log_to,
         image=release.image if kind == "worker" else base.image,
+        node=group.name or "",
+        stop=StopSpec(stop.signal or base.stop.signal, group=bool(stop.group)),
+        nice=group.nice or 0,
+        limits=LimitsSpec(limits.open_files, limits.memory, limits.cpus),
+        log_link=_real(group.log_file or "", facts),
     )
 
 
@@ -307,13 +324,14 @@ def _task(said: text.Task) -> TaskPolicy:
     )
 
 
-def _restart(said: text.Restart) -> RestartPolicy:
+def _restart(said: text.Restart, *, job: bool) -> RestartPolicy:
     base, backoff = RestartPolicy(), said.backoff or text.Backoff()
     return RestartPolicy(
         backoff_initial_seconds=_or(backoff.initial, base.backoff_initial_seconds),
         backoff_max_seconds=_or(backoff.max, base.backoff_max_seconds),
         max_crashes=_count(said.max_crashes, base.max_crashes),
         window_seconds=_or(said.window, base.window_seconds),
+        policy=said.policy or ("never" if job else base.policy),
     )
 
 

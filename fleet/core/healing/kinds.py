@@ -82,6 +82,8 @@ def kind_of(step: Step, observed: Observed) -> Kind | None:
     if step.action is Action.START:
         return _of_start(seen)
     if step.action is Action.RESTART and seen is not None:
+        if seen.spec is not None and seen.spec.restart.policy == "never":
+            return None
         return Kind.PARKED if seen.state is State.FAILED else Kind.STUCK if seen.trouble else None
     return Kind.DRIFT
 

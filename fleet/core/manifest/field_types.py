@@ -10,11 +10,13 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 from fleet.core.text.format import DURATION_PATTERN, seconds_in, shown
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
+GROUP_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
 ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 QUEUE_PATTERN = r"^[A-Za-z0-9_.:@/-]{1,200}$"
 TASK_PATTERN = r"^\S{1,200}$"
 RATE_PATTERN = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)/[smh]$"
 IMPORT_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$"
+TEMPLATE_PATTERN = r"^([A-Za-z0-9_.:@%/+-]|\{(fleet|group|index|replica|host)\}){1,400}$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?$"
 
 LONGEST_SECONDS = 366 * 86_400.0
@@ -84,6 +86,8 @@ Tick = Annotated[
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "string", "pattern": DURATION_PATTERN}]}),
 ]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+GroupName = Annotated[str, StringConstraints(pattern=GROUP_PATTERN)]
+Template = Annotated[str, StringConstraints(pattern=TEMPLATE_PATTERN), Field(examples=["{group}-{index}"])]
 TaskName = Annotated[str, StringConstraints(pattern=TASK_PATTERN)]
 Rate = Annotated[str, StringConstraints(pattern=RATE_PATTERN), Field(examples=["10/s", "100/m"])]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN, max_length=255)]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints
 
 from fleet.core.manifest.base_model import Model
-from fleet.core.manifest.field_types import Count, FilePath, Limit, Name
+from fleet.core.manifest.field_types import Count, FilePath, GroupName, Limit, Name
 
 OBJECT_NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 NAMESPACE_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -110,4 +110,4 @@ class Kubernetes(PodFields):
         default="none", description="`deny-ingress`: nobody may open a connection to a worker"
     )
     keda: Keda = Field(default=Keda(), description="how KEDA reaches the broker")
-    groups: dict[Name, KubernetesGroup] = Field(default={}, description="what single groups have of their own")
+    groups: dict[GroupName, KubernetesGroup] = Field(default={}, description="what single groups have of their own")

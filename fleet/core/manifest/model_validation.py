@@ -84,7 +84,9 @@ def _unknown_field(path: Path) -> Complaint:
     key, place = str(path[-1]), model_at(path[:-1])
     known = aliases(place) if place else []
     near = closest(key, known)
-    hint = _FOREIGN_WORDS.get(key, "") or ("" if near else _elsewhere(key, path, place)) or did_you_mean(key, known)
+    elsewhere = _elsewhere(key, path, place) if bare(near) != bare(key) else ""
+    near = "" if elsewhere else near
+    hint = _FOREIGN_WORDS.get(key, "") or elsewhere or did_you_mean(key, known)
     return Complaint(path, f"unknown field {shown(key)}", hint, meant=(*path[:-1], near) if near else None)
 
 

@@ -25,6 +25,7 @@ from fleet.core.manifest.field_types import (
     EnvName,
     EnvValue,
     FilePath,
+    GroupName,
     Import,
     Limit,
     Name,
@@ -34,6 +35,7 @@ from fleet.core.manifest.field_types import (
     Seconds,
     Slots,
     TaskName,
+    Template,
     Tick,
     Weight,
     word_or_map,
@@ -175,6 +177,47 @@ class Restart(Model):
         default=None, description="more crashes than this within the window park it; default: 8"
     )
     window: Limit | None = Field(default=None, description="how far back crashes are counted; default: 10m")
+    policy: Literal["always", "onFailure", "never"] | None = Field(
+        default=None,
+        description="of a command: start it again whenever it ends, unless it ends with exit code 0, or not at all;"
+        " default: always, of a job never",
+    )
+
+
+class Stop(Model):
+    """How a command is asked to end, before it is killed when `drain.timeout` is over."""
+
+    signal: Literal["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH"] | None = Field(
+        default=None, description="the signal; default: TERM"
+    )
+    group: bool | None = Field(
+        default=None,
+        description="signal everything it has started as well, and kill what is left; default: false, for a shell line"
+        " always",
+    )
+
+
+class Limits(Model):
+    """What one replica may take, by a control group where fleet can make one; its log says which holds."""
+
+    open_files: Annotated[int, Field(ge=16, le=1_048_576)] | None = Field(
+        default=None, description="files that a process may have open; default: as many as allowed, up to 65,536"
+    )
+    memory: Annotated[Bytes, Field(ge=1 << 20)] | None = Field(
+        default=None, description="memory; without a control group, the address space of each process"
+    )
+    cpus: Annotated[float, Field(gt=0, le=10_000)] | None = Field(
+        default=None, description="processors; without a control group, as many whole ones to run on"
+    )
+
+
+class GroupRelease(Model):
+    """Code of one group that is elsewhere. What is left out is as in `spec.release`."""
+
+    workdir: FilePath | None = Field(
+        default=None, description="working folder, also importable; relative to the manifest"
+    )
+    python: FilePath | None = Field(default=None, description="the interpreter")
 
 
 class Judge(Model):
@@ -314,7 +357,9 @@ class Capacity(Model):
 class Requirement(Model):
     """When a group counts as there for one that depends on it."""
 
-    condition: Literal["ready"] = Field(default="ready", description="all its replicas are ready")
+    condition: Literal["ready", "completed"] = Field(
+        default="ready", description="all its replicas are ready; a job: it has ended with exit code 0"
+    )
 
 
 class EnvSource(Model):
@@ -339,6 +384,11 @@ class GroupFields(Model):
         default=None, description="who runs the app: fleet's own worker, or `celery worker`; default: fleet"
     )
     command: Command | None = Field(default=None, description="any program, instead of an app")
+    job: bool | None = Field(
+        default=None,
+        description="a command that runs to its end, once for each version of it, of the code and of what depends on"
+        " it; its exit code decides whether they start",
+    )
     capacity: Capacity | None = Field(
         default=None, description="what one replica of a command brings; default: no slots"
     )
@@ -363,16 +413,31 @@ class GroupFields(Model):
     task: Task | None = Field(default=None, description="how tasks are delivered and limited")
     drain: Drain | None = Field(default=None, description="how a replica leaves")
     restart: Restart | None = Field(default=None, description="when a crashing replica is started again")
+    stop: Stop | None = Field(default=None, description="how a command is asked to end")
     rollout: Rollout | None = Field(default=None, description="how replicas are replaced")
     health: Health | None = Field(default=None, description="when a replica counts as ready")
     logging: Logging | None = Field(default=None, description="what a worker writes to its log")
+    log_file: Template | None = Field(
+        default=None, description="path of a link to the log of a replica, such as `/var/log/shop/{replica}.log`"
+    )
+    name: Template | None = Field(
+        default=None,
+        description="name of a worker on the broker, such as `celery@{group}-{index}`, for those who address it;"
+        " default: `<fleet>.<replica>@<host>`, of Celery's worker `<replica>@<host>`",
+    )
+    release: GroupRelease | None = Field(default=None, description="the group's own folder and interpreter")
+    nice: Annotated[int, Field(ge=-20, le=19)] | None = Field(
+        default=None, description="priority of its processes: 19 is the lowest; below 0 needs root"
+    )
+    limits: Limits | None = Field(default=None, description="what one replica may take")
     user: str | None = Field(default=None, description="account that must run fleet, and so the replicas")
     group: str | None = Field(default=None, description="its group")
     per_slot: Price | None = Field(default=None, description="what one slot costs, for the budgets")
     per_replica: Price | None = Field(default=None, description="what one replica costs, for the budgets")
     paused: bool | None = Field(default=None, description="hold the group at zero replicas")
-    depends_on: dict[Name, Requirement] | None = Field(
-        default=None, description="groups that must be ready first, as a list or as a map"
+    depends_on: dict[GroupName, Requirement] | None = Field(
+        default=None,
+        description="groups that must be ready first, as a list or as a map such as `{migrate: completed}`",
     )
 
 
@@ -522,7 +587,7 @@ class Spec(Model):
         default=None, description="what a cluster needs to know; a host takes no notice of it"
     )
     defaults: Defaults = Field(default=Defaults(), description="merged into every group")
-    groups: dict[Name, Group] = Field(default={}, description="the groups by name; at least one")
+    groups: dict[GroupName, Group] = Field(default={}, description="the groups by name; at least one")
 
 
 class Metadata(Model):

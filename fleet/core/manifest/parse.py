@@ -26,6 +26,7 @@ from fleet.errors import ManifestError, Problem
 __all__ = ["Parsed", "Position", "Positions", "Source", "from_document", "parse", "schema"]
 
 MOST_PROBLEMS = 100
+EXTENSION = "x-"
 LIMIT_VARIABLE = "FLEET_MAX_REPLICAS"
 """Sets the ceiling on replicas of one manifest; with their children there may be ten times as many processes."""
 
@@ -74,7 +75,7 @@ def parse(sources: Sequence[Source], *, environ: Mapping[str, str]) -> Parsed:
     trees = [load(source, findings) for source in sources]
     if not trees:
         findings.add(Position("manifest"), (), "no manifest was given", "name a file, such as manifests/prod.yaml")
-    readable = [tree for tree in trees if tree is not None and _is_map(tree, findings)]
+    readable = [_without_extensions(tree) for tree in trees if tree is not None and _is_map(tree, findings)]
     if len(readable) < len(trees) or not readable:
         raise _refusal(findings)
     expanded = [merge.expand_shorthands(tree, findings) for tree in readable]
@@ -154,6 +155,15 @@ def _is_map(tree: Node, findings: Findings) -> bool:
     message = f"a manifest is a map of fields, and this is {kind_of(plain(tree))}"
     findings.add(tree.at, (), message, "start with `apiVersion:`, `kind:`, `metadata:` and `spec:`")
     return False
+
+
+def _without_extensions(tree: Node) -> Node:
+    """The tree without its ``x-…`` blocks, which people write to share what is in them by anchors and merge keys."""
+    fields = {key: child for key, child in tree.fields().items() if not key.startswith(EXTENSION)}
+    if (spec := fields.get("spec")) and spec.fields():
+        kept = {key: child for key, child in spec.fields().items() if not key.startswith(EXTENSION)}
+        fields["spec"] = replace(spec, value=kept)
+    return replace(tree, value=fields)
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

@@ -39,6 +39,7 @@ class Node:
     broken: a problem with it was reported already.  whole: as a patch it replaces instead of merging (a shorthand).
     implied: made from a shorthand, so its key is not in the text.  removes: a null that took something away.
     from_env: one reference to the environment and nothing else, so it may stand where a number is meant.
+    merged: brought by a merge key, so it is written elsewhere.  first_key: offset of the first key of a map.
     """
 
     value: Scalar | dict[str, Node] | list[Node]
@@ -52,6 +53,8 @@ class Node:
     implied: bool = False
     removes: bool = False
     from_env: bool = False
+    merged: bool = False
+    first_key: int | None = None
 
     @property
     def place(self) -> Position:

@@ -26,6 +26,8 @@ def _no_group(pair: Pair) -> str:
 
 
 def new(pair: Pair) -> str:
+    if pair.wanted is not None and pair.wanted.spec.job:
+        return "job: has not run yet"
     wanted = pair.group.replicas if pair.group is not None else 1
     if pair.seen_count == 0:
         return "not running yet" if wanted == 1 else f"none of {wanted} is running yet"
@@ -56,6 +58,8 @@ def resized(pair: Pair) -> str:
 def parked(pair: Pair) -> str:
     """What the launcher said when it gave up."""
     note = pair.seen.note if pair.seen is not None else ""
+    if pair.wanted is not None and pair.wanted.spec.restart.policy == "never":
+        return f"runs again: {note}"
     return f"parked after too many crashes: {note}" if note else "parked after too many crashes"
 
 

@@ -241,7 +241,8 @@ def failure_of(running: RunningStep, seen: Observed, *, now: float) -> str:
     if running.request in _NEEDS_SUPERVISOR and replica is not None and replica.state is State.FAILED:
         settles = running.was_parked and waited < SETTLE_SECONDS
         if not settles:
-            return f"parked after too many crashes{_note(replica)}"
+            once = replica.spec is not None and replica.spec.restart.policy == "never"
+            return f"failed{_note(replica)}" if once else f"parked after too many crashes{_note(replica)}"
     if waited <= patience:
         return ""
     if running.request is Request.RESIZE and replica is not None and is_ready(replica, ""):

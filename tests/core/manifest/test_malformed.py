@@ -185,11 +185,15 @@ BY_HAND: dict[str, str | bytes] = {
     "many groups": fleet("\n    ".join(f"g{number}: {{replicas: 1, bogus: 1}}" for number in range(3_000))),
     "alias bomb": "a: &a [x,x,x,x,x,x,x,x,x]\n"
     + "".join(f"{y}: &{y} [{','.join([f'*{x}'] * 9)}]\n" for x, y in zip("abcdefgh", "bcdefghi", strict=True)),
-    "too many aliases": "a: &a x\nb: [" + "*a, " * 101 + "]\n",
+    "too many aliases": "a: &a x\nb: [" + "*a, " * 1001 + "]\n",
     "alias of itself": "a: &a [*a]\n",
     "unknown alias": "a: *nowhere\n",
     "alias as a key": "a: &a x\n*a : y\n",
-    "merge key": GOOD.replace("    thumbs:\n", "    thumbs:\n      <<: {replicas: 3}\n"),
+    "merge key without a map": GOOD.replace("    thumbs:\n", "    thumbs:\n      <<: 3\n"),
+    "merge key with a list of words": GOOD.replace("    thumbs:\n", "    thumbs:\n      <<: [a, b]\n"),
+    "two merge keys": GOOD.replace(
+        "    thumbs:\n", "    thumbs:\n      <<: {paused: true}\n      <<: {paused: true}\n"
+    ),
     "complex key": "? [a, b]\n: c\n",
     "map as a key": "? {a: b}\n: c\n",
     "number as a key": GOOD.replace("TZ:", "8080:"),

@@ -63,6 +63,9 @@ def _idle(context: CheckContext, path: Path, group: Group) -> None:
 
 def _command_alone(context: CheckContext, path: Path, group: Group) -> None:
     if group.command is None:
+        if group.stop is not None:
+            hint = "remove it; a worker finishes its tasks within drain.timeout"
+            context.problem((*path, "stop"), "stop is for a command, and the group has none", hint)
         if group.capacity is not None:
             hint = "remove it; fleet knows what its workers bring"
             context.problem((*path, "capacity"), "capacity is for a command, and the group has none", hint)
@@ -267,6 +270,45 @@ def _compared_seconds(rollout: Rollout) -> float:
     return default if limit is None else limit
 
 
+def _job(context: CheckContext, path: Path, group: Group) -> None:
+    policy = group.restart.policy if group.restart else None
+    if group.command is None:
+        if policy is not None:
+            hint = "remove it; a worker that ends is started again"
+            context.problem((*path, "restart", "policy"), "policy is for a command, and the group has none", hint)
+        if group.job:
+            context.problem((*path, "job"), "a job is a command, and the group has none", "write what it runs: command")
+    if not group.job or group.command is None:
+        return
+    if group.replicas is None or group.replicas > 1:
+        field = next((name for name in ("autoscale", "share", "replicas") if getattr(group, name) is not None), "job")
+        context.problem((*path, field), "a job runs once", "remove this field; a job needs none")
+    if policy == "always":
+        hint = "write onFailure, to try again what fails, or never"
+        context.problem((*path, "restart", "policy"), "a job that ends well is not started again", hint)
+
+
+def _conditions(context: CheckContext, path: Path, group: Group) -> None:
+    for name, requirement in (group.depends_on or {}).items():
+        other = context.manifest.spec.groups.get(name)
+        if requirement.condition == "completed" and other is not None and not other.job:
+            hint = f"write `job: true` in {name}, or leave the condition out: [{name}]"
+            message = f"{name} is no job, so it never completes"
+            context.problem((*path, "dependsOn", name, "condition"), message, hint)
+
+
+def _addresses(context: CheckContext, path: Path, group: Group) -> None:
+    """A name or a path that several replicas would have."""
+    several = group.replicas is None or group.replicas > 1
+    for field, text in (("name", group.name), ("logFile", group.log_file)):
+        if text is not None and several and not re.search(r"\{(index|replica)\}", text):
+            context.problem((*path, field), f"all replicas would have the {field} {shown(text)}", "put {index} into it")
+    if group.name is not None and "/" in group.name:
+        context.problem((*path, "name"), "a worker's name has no /", "write it like celery@{group}-{index}")
+    if group.log_file is not None and group.log_file.endswith("/"):
+        context.problem((*path, "logFile"), f"{shown(group.log_file)} is a folder", "write the path of a file")
+
+
 # Each check with the fields it draws conclusions from; it is skipped when one of them is broken.
 GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str, ...]], ...] = (
     (_scaling, ("replicas", "share", "autoscale")),
@@ -280,6 +322,9 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_environment, ()),
     (_env_from, ()),
     (_shell_references, ()),
+    (_job, ("job", "command", "replicas", "restart")),
+    (_conditions, ("dependsOn",)),
+    (_addresses, ("replicas",)),
     (_policies, ("rollout", "restart", "health")),
     (_judged, ("rollout",)),
 )
