@@ -2,7 +2,8 @@
 
 ``python -m fleet.launch SPEC DIGEST`` runs under supervisord. It is stdlib-only and quick, because a hundred of them
 start at once. In order: end with supervisord; open the replica's own log; wait until no earlier process of the replica
-lives; wait out the back-off of a crash loop or park; set limits; exec. The pid stays the same throughout.
+lives; become the replica's account; wait out the back-off of a crash loop or park; set limits; exec. The pid stays the
+same throughout.
 
 Exit codes: 78 parked (supervisord does not restart it), 127 the program cannot be run, 1 anything else.
 """
@@ -24,10 +25,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from fleet.core.spec import PARKED_EXIT, WorkerSpec
+from fleet.core.desired import BROKER_GROUP
+from fleet.core.spec import FLEETS_ACCOUNT, PARKED_EXIT, AccountSpec, WorkerSpec
 from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
 from fleet.replica import log_rotation, shell
 from fleet.replica import record as records
+from fleet.replica.account import become, forbid_new_privileges
 from fleet.replica.command import DEFAULT_PATH, LaunchError, command, environment, read_document, with_folder_of
 from fleet.replica.crash_history import History, Life, pause_seconds, read_history, write_history
 from fleet.replica.launch_document import LaunchDocument
@@ -58,7 +61,7 @@ def launch(argv: list[str], *, become: Callable[[LaunchDocument], NoReturn], kee
     try:
         die_with_parent(path)
         document = read_document(path, digest=argv[1])
-        open_log(document.log, keeps_files=keeps_files)
+        open_log(document.log, account=document.spec.account, keeps_files=keeps_files)
     except (LaunchError, OSError) as error:
         _refuse(path, str(error))
     try:
@@ -77,8 +80,14 @@ def launch(argv: list[str], *, become: Callable[[LaunchDocument], NoReturn], kee
 
 def _prepare(document: LaunchDocument) -> None:
     """From ``wait_out`` on this start is in the history, so a failure below is a crash with a back-off."""
-    be_alone(document.record.with_suffix(".lock"))
+    be_alone(document.lock)
+    if document.spec.group == BROKER_GROUP:
+        give_data(document.spec)
+    if document.spec.account != FLEETS_ACCOUNT:
+        change_account(document.spec.account)
     wait_out(document)
+    if document.spec.no_new_privileges:
+        forbid_new_privileges()
 
 
 def exec_program(document: LaunchDocument) -> NoReturn:
@@ -136,12 +145,50 @@ def die_with_parent(spec_path: Path) -> None:
     supervisord may have died before this call: then the parent is a different process by now, and this one exits.
     """
     parent = os.getppid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        raise LaunchError(f"prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}")
+    _signal_at_death_of_parent()
     expected = _supervisor_pid(spec_path) if "SUPERVISOR_ENABLED" in os.environ else parent
     if os.getppid() != parent or expected not in (None, parent):
         raise SystemExit(1)
+
+
+def _signal_at_death_of_parent() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        raise LaunchError(f"prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}")
+
+
+def change_account(account: AccountSpec) -> None:
+    """Be the replica's account from here on. Raises LaunchError.
+
+    The kernel forgets with it that this process is to end with its parent, which may have died meanwhile.
+    """
+    parent = os.getppid()
+    try:
+        become(account)
+    except OSError as error:
+        raise LaunchError(f"cannot become {account.user}: {error}", lasts=True) from error
+    _signal_at_death_of_parent()
+    if os.getppid() != parent:
+        raise SystemExit(1)
+
+
+def give_data(spec: WorkerSpec) -> None:
+    """The embedded broker's data belongs to its account. Raises LaunchError for that of another one.
+
+    Only what root alone could change until now is given away: in a folder of somebody else anything may lie.
+    """
+    folder = Path(spec.command[spec.command.index("--dir") + 1])
+    uid = spec.account.uid if spec.account.user else os.geteuid()
+    has = folder.lstat().st_uid
+    if has == uid:
+        return
+    if has != os.geteuid():
+        hint = f"stop the fleet, look at what is in there, and run `chown -R {uid} {folder}`"
+        raise LaunchError(f"{folder} belongs to uid {has}, not to {uid}: {hint}", lasts=True)
+    for place, _, names, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
+        for name in names:
+            os.chown(name, uid, spec.account.gid, dir_fd=descriptor, follow_symlinks=False)
+        os.chown(place, uid, spec.account.gid, follow_symlinks=False)
 
 
 def _supervisor_pid(spec_path: Path) -> int | None:
@@ -168,14 +215,15 @@ def be_alone(path: Path) -> None:
     os.set_inheritable(descriptor, True)
 
 
-def open_log(path: Path, *, keeps_files: bool = False) -> None:
+def open_log(path: Path, *, account: AccountSpec = FLEETS_ACCOUNT, keeps_files: bool = False) -> None:
     """Standard output and error go to the replica's own log, standard input is empty, nothing else stays open.
 
-    With a log of its own a replica does not get a broken pipe when supervisord dies.
+    With a log of its own a replica does not get a broken pipe when supervisord dies. It belongs to the replica's
+    account; one that belonged to another is moved aside.
     """
     make_folders(path.parent)
     log_rotation.move_aside(path)
-    log = open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = _log_of(path, account.uid if account.user else os.geteuid(), account.gid)
     os.set_blocking(log, True)
     nothing = os.open(os.devnull, os.O_RDONLY)
     sys.stderr.flush()
@@ -188,6 +236,20 @@ def open_log(path: Path, *, keeps_files: bool = False) -> None:
         return
     highest = max((int(name) for name in os.listdir("/proc/self/fd")), default=2)
     os.closerange(3, highest + 1)
+
+
+def _log_of(path: Path, uid: int, gid: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    own = os.geteuid()
+    has = path.lstat().st_uid if os.path.lexists(path) else None
+    if own != 0 or has == uid:
+        return open_own(path, flags, owner=uid)
+    if has is not None:
+        log_rotation.move_aside(path, limit_bytes=-1)
+    log = open_own(path, flags)
+    if uid != own:
+        os.fchown(log, uid, gid)
+    return log
 
 
 def settle_folder(folder: str) -> None:

@@ -8,6 +8,7 @@ from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import check_fresh, check_seal, manifest_in, read_saved
 from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
+from fleet.inputs.accounts import root_warning
 from fleet.inputs.facts import resolved
 from fleet.inputs.secrets import fleet_key
 from fleet.operate.change import refuse_failed
@@ -36,6 +37,8 @@ def apply(args: argparse.Namespace, out: Output) -> int:
         check_seal(document, target.manifests[0], key=fleet_key(fleet.places.key))
     for warning in loaded.warnings:
         out.say(f"warning: {warning}")
+    if as_root := root_warning(loaded):
+        out.say(f"warning: {as_root}")
 
     def look() -> PlannedChange:
         pinned = resolved(loaded)

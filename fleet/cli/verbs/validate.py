@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fleet.cli import sarif
@@ -26,10 +27,13 @@ def validate_flags(parser: argparse.ArgumentParser) -> None:
 
 def validate(args: argparse.Namespace, out: Output) -> int:
     """Print every problem, or one line about a manifest without any."""
+    from fleet.inputs.accounts import account_problems, root_warning
+
     target = target_of(args)
     no_names(target)
     try:
         loaded = manifest_of(target)
+        loaded = replace(loaded, warnings=(*loaded.warnings, *account_problems(loaded)))
         if args.strict and loaded.warnings:
             raise ManifestError(loaded.warnings)
         if args.check_import:
@@ -48,8 +52,9 @@ def validate(args: argparse.Namespace, out: Output) -> int:
         return 0
     groups = len(loaded.manifest.spec.groups)
     text = f"{', '.join(target.sources()) or loaded.name}: fleet {loaded.name}, {groups} groups, no problems"
-    for warning in loaded.warnings:
-        out.say(f"warning: {warning}")
+    for warning in (*loaded.warnings, root_warning(loaded)):
+        if warning:
+            out.say(f"warning: {warning}")
     out.either({"valid": True, "fleet": loaded.name, "problems": [], "warnings": _problems(loaded.warnings)}, text)
     return 0
 

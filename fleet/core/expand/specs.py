@@ -61,6 +61,8 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         log_level=logging.level or base.log_level,
         log_format=logging.format or base.log_format,
         image=release.image if kind == "worker" else base.image,
+        account=facts.accounts.get(name, base.account),
+        no_new_privileges=bool(group.no_new_privileges),
     )
 
 
@@ -143,6 +145,7 @@ def embedded_broker(fleet: str, facts: Facts) -> DesiredGroup:
         command=facts.embedded_command,
         restart=_BROKER_RESTART,
         workdir="/",
+        account=facts.broker_account,
     )
     return _own_program(spec, "the embedded broker")
 

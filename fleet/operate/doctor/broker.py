@@ -23,13 +23,12 @@ def broker_findings(examined: Examined) -> Iterator[Finding]:
     yield from broker_server_findings(examined.settings, wanted=examined.embedded_wanted or has)
     if not has or examined.observed is None or not examined.observed.up:
         return
-    if embedded.ping(embedded.url(examined.places)):
-        yield Finding("info", "broker", f"answers on {examined.places.broker_socket}")
+    listens_on = embedded.socket_in_use(examined.places)
+    if embedded.ping(embedded.url_in_use(examined.places)):
+        yield Finding("info", "broker", f"answers on {listens_on}")
     else:
         hint = f"`fleet logs {BROKER_GROUP}` says why"
-        yield Finding(
-            "error", "broker", f"the embedded broker does not answer on {examined.places.broker_socket}", hint
-        )
+        yield Finding("error", "broker", f"the embedded broker does not answer on {listens_on}", hint)
 
 
 def outside_broker_findings(examined: Examined) -> Iterator[Finding]:
