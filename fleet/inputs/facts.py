@@ -16,6 +16,7 @@ from typing import Any
 
 from fleet._version import __version__
 from fleet.broker import embedded
+from fleet.broker.server_version import check_server
 from fleet.core.desired import Desired
 from fleet.core.expand.env_from import BUNDLE
 from fleet.core.expand.env_from import is_used as env_from_is_used
@@ -86,6 +87,7 @@ def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *,
 
 def _embedded_command(places: Places, setting: str, given_away: bool) -> tuple[str, ...]:
     server = embedded.server(places, setting=setting)
+    check_server(server)
     return embedded.command(places, server, given_away=given_away)
 
 

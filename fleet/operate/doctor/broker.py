@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleet.broker import embedded
+from fleet.broker import embedded, server_version
 from fleet.broker.backlog.sampler import Sampler
 from fleet.core.desired import BROKER_GROUP, broker_of, split_name
 from fleet.core.text.mask import masked
@@ -64,6 +64,10 @@ def _secret_url(places: Places, number: int, secret: str) -> str:
 
 def broker_server_findings(settings: Settings, *, wanted: bool) -> Iterator[Finding]:
     try:
-        yield Finding("info", "broker", f"`broker: embedded` would run {embedded.find_server(settings.redis_server)}")
+        server = embedded.find_server(settings.redis_server)
+        yield Finding("info", "broker", f"`broker: embedded` would run {server}")
+        server_version.check_server(server)
+        if known := server_version.warning(server):
+            yield Finding("warning" if wanted else "info", "broker", known, server_version.HINT)
     except FleetError as error:
         yield Finding("error" if wanted else "info", "broker", error.message, error.hint)
