@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 3
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: help install servers demo test check fuzz format bench clean
+.PHONY: help install servers demo test check fuzz format bench clean sbom audit hashes
 
 help: ## this list
 	@printf 'fleet: YAML manifests in, supervised task workers out\n\n'
@@ -92,6 +92,15 @@ fuzz: install ## hostile files, messages and manifests until a traceback or the 
 	while ((SECONDS < end)); do
 	  EXPLORE=1 $(BIN)/python -m pytest -q -x tests/properties/test_hostile_input_properties.py tests/core/text
 	done
+
+sbom: install ## the bill of materials of what is installed, CycloneDX, in sbom.json
+	@$(BIN)/python .ci/sbom.py > sbom.json
+
+audit: install ## the pins against recorded vulnerabilities
+	@$(BIN)/python .ci/audit.py
+
+hashes: install ## constraints.hashes.txt: the pins with the hashes of their files
+	@$(BIN)/python .ci/hashes.py
 
 format: install ## put the code into its one format
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -22,6 +22,8 @@ KEPT_BYTES = 64 << 20
 """The longest file of fleet's own that is read whole."""
 SMALL_BYTES = 1 << 16
 """The longest file that holds a few words: a lock, a pid, a git HEAD."""
+PASSABLE = 0o711
+"""The mode of a folder that other accounts pass through and cannot list."""
 _WAY_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -55,16 +57,17 @@ def read_descriptor(descriptor: int, path: Path, *, limit_bytes: int) -> bytes:
     return b"".join(parts)
 
 
-def open_own(path: Path, flags: int, mode: int = 0o600) -> int:
+def open_own(path: Path, flags: int, mode: int = 0o600, *, owner: int | None = None) -> int:
     """The descriptor of a regular file of this account; a link is not followed. Raises OSError.
 
-    With O_TRUNC the file is emptied only after it is known to be one's own.
+    With O_TRUNC the file is emptied only after it is known to be one's own.  owner: the uid that it must belong to
+    instead.
     """
     descriptor = _opened(path, (flags & ~os.O_TRUNC) | os.O_NOFOLLOW | os.O_NONBLOCK, mode)
     try:
         facts = os.fstat(descriptor)
         _require_regular(path, facts)
-        _require_owner(path, facts, root=False)
+        _require_owner(path, facts, root=False, owner=owner)
         if flags & os.O_TRUNC:
             os.ftruncate(descriptor, 0)
     except BaseException:
@@ -86,16 +89,45 @@ def make_folders(path: Path) -> None:
             raise OSError(errno.ENOTDIR, "it is no folder", str(folder))
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder for its owner only, or make an existing one so. Raises OSError for one of another account."""
+def make_private(folder: Path, *, passable: bool = False) -> None:
+    """Make a folder for its owner only, or make an existing one so. Raises OSError for one of another account.
+
+    passable: others may reach what they know the name of in there, and are let to; they cannot list it.
+    """
+    mode = PASSABLE if passable else 0o700
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
     descriptor = os.open(folder, _FOLDER_FLAGS)
     try:
         facts = os.fstat(descriptor)
         _require_owner(folder, facts, root=False)
-        if stat.S_IMODE(facts.st_mode) & 0o077:
-            os.fchmod(descriptor, 0o700)
+        if stat.S_IMODE(facts.st_mode) & 0o077 != mode & 0o077:
+            os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def let_pass(folder: Path) -> None:
+    """Others may pass through this folder of our own, if nobody could until now. Raises OSError."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        facts = os.fstat(descriptor)
+        if facts.st_uid == os.geteuid() and not facts.st_mode & 0o077:
+            os.fchmod(descriptor, PASSABLE)
+    finally:
+        os.close(descriptor)
+
+
+def give_folder(folder: Path, uid: int, gid: int) -> None:
+    """Make a folder for this account only. Raises OSError, also for one that is neither its own nor this account's."""
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    descriptor = os.open(folder, _FOLDER_FLAGS)
+    try:
+        if os.fstat(descriptor).st_uid != uid:
+            _require_owner(folder, os.fstat(descriptor), root=False)
+        os.fchown(descriptor, uid, gid)
+        os.fchmod(descriptor, 0o700)
     finally:
         os.close(descriptor)
 
@@ -231,7 +263,8 @@ def _require_regular(path: Path, facts: os.stat_result) -> None:
         raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
-def _require_owner(path: Path, facts: os.stat_result, *, root: bool) -> None:
-    if facts.st_uid != os.geteuid() and not (root and facts.st_uid == 0):
-        message = f"it belongs to {account(facts.st_uid)}, not to {account(os.geteuid())}"
+def _require_owner(path: Path, facts: os.stat_result, *, root: bool, owner: int | None = None) -> None:
+    wanted = os.geteuid() if owner is None else owner
+    if facts.st_uid != wanted and not (root and facts.st_uid == 0):
+        message = f"it belongs to {account(facts.st_uid)}, not to {account(wanted)}"
         raise OSError(errno.EPERM, message, str(path))

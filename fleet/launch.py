@@ -2,7 +2,8 @@
 
 ``python -m fleet.launch SPEC DIGEST`` runs under supervisord. It is stdlib-only and quick, because a hundred of them
 start at once. In order: end with supervisord; open the replica's own log; wait until no earlier process of the replica
-lives; wait out the back-off of a crash loop or park; set limits; exec. The pid stays the same throughout.
+lives; become the replica's account; wait out the back-off of a crash loop or park; set limits; exec. The pid stays the
+same throughout.
 
 Exit codes: 78 parked (supervisord does not restart it), 127 the program cannot be run, 1 anything else.
 """
@@ -24,11 +25,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-from fleet.core.spec import PARKED_EXIT, LimitsSpec, WorkerSpec
+from fleet.core.desired import BROKER_GROUP
+from fleet.core.spec import FLEETS_ACCOUNT, PARKED_EXIT, AccountSpec, LimitsSpec, WorkerSpec
 from fleet.errors import FleetError
 from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
 from fleet.replica import log_rotation, once, shell
 from fleet.replica import record as records
+from fleet.replica.account import become, forbid_new_privileges
 from fleet.replica.command import (
     DEFAULT_PATH,
     LaunchError,
@@ -72,7 +75,7 @@ def launch(argv: list[str], *, become: Callable[[LaunchDocument], NoReturn], kee
     try:
         die_with_parent(path)
         document = read_document(path, digest=argv[1])
-        open_log(document.log, keeps_files=keeps_files)
+        open_log(document.log, account=document.spec.account, keeps_files=keeps_files)
     except (LaunchError, OSError) as error:
         _refuse(path, str(error))
     try:
@@ -91,11 +94,20 @@ def launch(argv: list[str], *, become: Callable[[LaunchDocument], NoReturn], kee
 
 def _prepare(document: LaunchDocument) -> None:
     """From ``wait_out`` on this start is in the history, so a failure below is a crash with a back-off."""
-    be_alone(document.record.with_suffix(".lock"))
+    be_alone(document.lock)
     link_log(document)
     end_if_done(document)
-    set_limits(document)
-    wait_out(document)
+    if document.spec.group == BROKER_GROUP:
+        give_data(document.spec)
+    now = time.time()
+    try:
+        set_limits(document)
+        count_start(document, now=now)
+    finally:  # what tells of a failure is the account's, too
+        be_account(document)
+    wait_out(document, now=now)
+    if document.spec.no_new_privileges:
+        forbid_new_privileges()
 
 
 def exec_program(document: LaunchDocument) -> NoReturn:
@@ -157,12 +169,56 @@ def die_with_parent(spec_path: Path) -> None:
     supervisord may have died before this call: then the parent is a different process by now, and this one exits.
     """
     parent = os.getppid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
-        raise LaunchError(f"prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}")
+    _signal_at_death_of_parent()
     expected = _supervisor_pid(spec_path) if "SUPERVISOR_ENABLED" in os.environ else parent
     if os.getppid() != parent or expected not in (None, parent):
         raise SystemExit(1)
+
+
+def _signal_at_death_of_parent() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        raise LaunchError(f"prctl(PR_SET_PDEATHSIG): {os.strerror(ctypes.get_errno())}")
+
+
+def be_account(document: LaunchDocument) -> None:
+    """Be the replica's account, where that is not fleet's own. Raises LaunchError."""
+    if document.spec.account != FLEETS_ACCOUNT:
+        change_account(document.spec.account)
+
+
+def change_account(account: AccountSpec) -> None:
+    """Be the replica's account from here on. Raises LaunchError.
+
+    The kernel forgets with it that this process is to end with its parent, which may have died meanwhile.
+    """
+    parent = os.getppid()
+    try:
+        become(account)
+    except OSError as error:
+        raise LaunchError(f"cannot become {account.user}: {error}", lasts=True) from error
+    _signal_at_death_of_parent()
+    if os.getppid() != parent:
+        raise SystemExit(1)
+
+
+def give_data(spec: WorkerSpec) -> None:
+    """The embedded broker's data belongs to its account. Raises LaunchError for that of another one.
+
+    Only what root alone could change until now is given away: in a folder of somebody else anything may lie.
+    """
+    folder = Path(spec.command[spec.command.index("--dir") + 1])
+    uid = spec.account.uid if spec.account.user else os.geteuid()
+    has = folder.lstat().st_uid
+    if has == uid:
+        return
+    if has != os.geteuid():
+        hint = f"stop the fleet, look at what is in there, and run `chown -R {uid} {folder}`"
+        raise LaunchError(f"{folder} belongs to uid {has}, not to {uid}: {hint}", lasts=True)
+    for place, _, names, descriptor in os.fwalk(folder, topdown=False, follow_symlinks=False):
+        for name in names:
+            os.chown(name, uid, spec.account.gid, dir_fd=descriptor, follow_symlinks=False)
+        os.chown(place, uid, spec.account.gid, follow_symlinks=False)
 
 
 def _supervisor_pid(spec_path: Path) -> int | None:
@@ -189,14 +245,15 @@ def be_alone(path: Path) -> None:
     os.set_inheritable(descriptor, True)
 
 
-def open_log(path: Path, *, keeps_files: bool = False) -> None:
+def open_log(path: Path, *, account: AccountSpec = FLEETS_ACCOUNT, keeps_files: bool = False) -> None:
     """Standard output and error go to the replica's own log, standard input is empty, nothing else stays open.
 
-    With a log of its own a replica does not get a broken pipe when supervisord dies.
+    With a log of its own a replica does not get a broken pipe when supervisord dies. It belongs to the replica's
+    account; one that belonged to another is moved aside.
     """
     make_folders(path.parent)
     log_rotation.move_aside(path)
-    log = open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = _log_of(path, account.uid if account.user else os.geteuid(), account.gid)
     os.set_blocking(log, True)
     nothing = os.open(os.devnull, os.O_RDONLY)
     sys.stderr.flush()
@@ -226,6 +283,7 @@ def end_if_done(document: LaunchDocument) -> None:
             return
         note = "it was killed before its end, and is not run again (restart.policy: never)"
         say(f"{document.replica}: {note}")
+        be_account(document)  # the record is the account's
         with _record(document) as record:
             record.become("failed", note)
         raise SystemExit(PARKED_EXIT)
@@ -263,6 +321,20 @@ def set_limits(document: LaunchDocument) -> None:
         raise LaunchError(str(error), lasts=True) from error
 
 
+def _log_of(path: Path, uid: int, gid: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    own = os.geteuid()
+    has = path.lstat().st_uid if os.path.lexists(path) else None
+    if own != 0 or has == uid:
+        return open_own(path, flags, owner=uid)
+    if has is not None:
+        log_rotation.move_aside(path, limit_bytes=-1)
+    log = open_own(path, flags)
+    if uid != own:
+        os.fchown(log, uid, gid)
+    return log
+
+
 def settle_folder(folder: str) -> None:
     """Enter the working folder. Raises LaunchError."""
     try:
@@ -289,12 +361,11 @@ def settle(document: LaunchDocument) -> None:
 # --- crashes
 
 
-def wait_out(document: LaunchDocument) -> None:
+def wait_out(document: LaunchDocument, *, now: float) -> None:
     """Sleep the back-off of a crash loop, or park; then write this start to the history."""
-    now, policy = time.time(), document.spec.restart
+    policy = document.spec.restart
     why = _reason_of_last_end(document)
     history, reason = history_before(document, now), _lasting_reason(document)
-    _account(document, history, now)
     write_history(document.starts, history)
     pause = pause_seconds(history.lives, policy, now=now)
     crashes = sum(life.is_crash for life in history.lives)
@@ -310,14 +381,22 @@ def wait_out(document: LaunchDocument) -> None:
     write_history(document.starts, replace(history, began=time.time()))
 
 
-def _account(document: LaunchDocument, history: History, now: float) -> None:
-    """Count this start, add what the process before has done, and tell of its crash. Whatever cannot be written of
-    that stops no start.
+def count_start(document: LaunchDocument, *, now: float) -> None:
+    """Count this start, add what the process before has done, and tell of its crash and of a park that follows.
+    Whatever cannot be written of that stops no start. The files are fleet's own: no other account can write them.
 
     The history on disk still says that the process before runs: whoever is killed in here does it again.
     """
+    history = history_before(document, now)
+    _count(document, history, now)
+    if pause_seconds(history.lives, document.spec.restart, now=now) is None:
+        crashes = sum(life.is_crash for life in history.lives)
+        _tell(document, "worker.parked", _park_note(document, crashes, _reason_of_last_end(document)), {})
+
+
+def _count(document: LaunchDocument, history: History, now: float) -> None:
     began, earlier = read_history(document.starts).began, records.read(document.record)
-    ending = read_ending(ending_file(document.record.parent, document.replica))
+    ending = read_ending(ending_file(Places(document.run_folder.parent).records, document.replica))
     if began is not None and ending is not None and ending.at < began:
         ending = None  # of an earlier process
     crashed = began is not None and history.lives[-1].is_crash and not (ending is not None and ending.asked)
@@ -356,13 +435,15 @@ def announce(document: LaunchDocument) -> None:
 
 
 def _park(document: LaunchDocument, crashes: int, why: str) -> NoReturn:
-    window = document.spec.restart.window_seconds
-    note = f"parked: {crashes} crashes in {window:g} s{why}"
+    note = _park_note(document, crashes, why)
     say(f"{document.replica}: {note}; `fleet restart {document.replica}` tries again")
     with _record(document) as record:
         record.become("failed", note)
-    _tell(document, "worker.parked", note, {})
     raise SystemExit(PARKED_EXIT)
+
+
+def _park_note(document: LaunchDocument, crashes: int, why: str) -> str:
+    return f"parked: {crashes} crashes in {document.spec.restart.window_seconds:g} s{why}"
 
 
 def _reason_of_last_end(document: LaunchDocument) -> str:

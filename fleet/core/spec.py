@@ -118,6 +118,22 @@ class LimitsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class AccountSpec:
+    """The account of a replica's process, for a fleet that runs as root. ``user`` is empty where it is fleet's own.
+
+    user: its name, or its number where it has none.
+    """
+
+    user: str = ""
+    uid: int = 0
+    gid: int = 0
+
+
+FLEETS_ACCOUNT = AccountSpec()
+"""The replica runs as whoever runs fleet."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """What a replica must be. Nothing else may be in it: no replica counts, scaling or rollout policy.
 
@@ -159,6 +175,8 @@ class WorkerSpec:
     log_link: str = ""
     job: bool = False
     followers: str = ""
+    account: AccountSpec = FLEETS_ACCOUNT
+    no_new_privileges: bool = False
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""
@@ -190,8 +208,16 @@ def resizes(spec: WorkerSpec) -> bool:
 
 
 def forks_from_image(spec: WorkerSpec) -> bool:
-    """Whether replicas of this spec may be forked from a process that has imported the app already."""
-    return spec.image == "auto" and spec.kind == "worker" and spec.pool.type in IMAGE_POOLS
+    """Whether replicas of this spec may be forked from a process that has imported the app already.
+
+    One with an account of its own is not: the image belongs to fleet's account, and so would what its memory holds.
+    """
+    return (
+        spec.account == FLEETS_ACCOUNT
+        and spec.image == "auto"
+        and spec.kind == "worker"
+        and spec.pool.type in IMAGE_POOLS
+    )
 
 
 def lasting(spec: WorkerSpec) -> WorkerSpec:

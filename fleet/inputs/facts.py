@@ -16,6 +16,7 @@ from typing import Any
 
 from fleet._version import __version__
 from fleet.broker import embedded
+from fleet.broker.server_version import check_server
 from fleet.core.desired import Desired
 from fleet.core.expand.env_from import BUNDLE
 from fleet.core.expand.env_from import is_used as env_from_is_used
@@ -23,15 +24,17 @@ from fleet.core.expand.expand import expand
 from fleet.core.expand.facts import NO_OVERRIDES, AppFacts, Facts, Overrides
 from fleet.core.expand.specs import kind_of, secrets_of
 from fleet.core.manifest.models import Group, GroupRelease, Manifest
+from fleet.core.spec import FLEETS_ACCOUNT, AccountSpec
 from fleet.core.text.mask import holds_secret
 from fleet.errors import FleetError, Refused
 from fleet.inputs import env_from, machine, secrets
-from fleet.inputs.accounts import check_accounts
+from fleet.inputs.accounts import Accounts, accounts_of, check_access
 from fleet.inputs.code import code_of
 from fleet.inputs.git import commit_of
 from fleet.inputs.manifest import LoadedManifest
 from fleet.inputs.no_exec import refuse_code
 from fleet.inputs.secrets import SecretError
+from fleet.replica.account import groups_of, variables
 from fleet.state.paths import Places
 
 PROBE_TIMEOUT_SECONDS = 120.0
@@ -47,7 +50,7 @@ def desired_of(
 
     Reads secrets, and asks apps for settings that the manifest leaves out. Raises SecretError and FleetError.
     """
-    check_accounts(loaded.manifest)
+    accounts_of(loaded)  # before any code runs
     values = secret_values(loaded)
     facts = gather(loaded, places, values, redis_server=redis_server)
     return expand(loaded.manifest, facts=facts, overrides=overrides), values
@@ -63,26 +66,37 @@ def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *,
         hint = "follow the repository with `fleet sync run`, or write workdir and python"
         raise Refused("spec.release.source is made by `fleet sync` from its repository", hint=hint)
     own_broker = loaded.manifest.spec.broker == "embedded"
-    facts = _resolved(loaded) if loaded.pins is None else _checked(loaded, loaded.pins)
-    folder = Path(_place(loaded, facts)[0])
+    accounts = accounts_of(loaded)
+    facts = _resolved(loaded, accounts) if loaded.pins is None else _checked(loaded, loaded.pins)
+    workdir, python = _place(loaded, facts)
+    check_access(accounts, loaded.manifest, workdir=workdir, python=python, root=places.root)
+    folder, shared = Path(workdir), accounts.broker != FLEETS_ACCOUNT
     return replace(
         facts,
+        accounts=accounts.groups,
+        broker_account=accounts.broker,
         own_python=sys.executable,
         own_version=__version__,
-        embedded_url=embedded.url(places) if own_broker else "",
-        embedded_command=embedded.command(places, embedded.server(places, setting=redis_server)) if own_broker else (),
+        embedded_url=embedded.url(places, given_away=shared) if own_broker else "",
+        embedded_command=_embedded_command(places, redis_server, shared) if own_broker else (),
         secrets=secrets.fingerprints(values, key=secrets.fleet_key(places.key)) if values else {},
         commit=commit_of(folder).get("sha", ""),
         code=code_of(folder, loaded.manifest.spec.release.watch or "off"),
     )
 
 
+def _embedded_command(places: Places, setting: str, given_away: bool) -> tuple[str, ...]:
+    server = embedded.server(places, setting=setting)
+    check_server(server)
+    return embedded.command(places, server, given_away=given_away)
+
+
 def resolved(loaded: LoadedManifest) -> LoadedManifest:
     """The manifest with its pins: from here on it means what it means now, wherever its links lead next."""
-    return loaded if loaded.pins is not None else replace(loaded, pins=_resolved(loaded))
+    return loaded if loaded.pins is not None else replace(loaded, pins=_resolved(loaded, accounts_of(loaded)))
 
 
-def _resolved(loaded: LoadedManifest) -> Facts:
+def _resolved(loaded: LoadedManifest, accounts: Accounts) -> Facts:
     release, base = loaded.manifest.spec.release, loaded.origin.base
     facts = Facts(
         cpus=machine.cpus(),
@@ -97,7 +111,7 @@ def _resolved(loaded: LoadedManifest) -> Facts:
     for app in silent_apps(manifest):
         own = _release_of(app, manifest)
         where, which = facts.real_paths.get(own.workdir or "", workdir), facts.real_paths.get(own.python or "", python)
-        apps[app] = _app_facts(app, which, where, _env_of(app, manifest))
+        apps[app] = _app_facts(app, which, where, _env_of(app, manifest), _account_of(app, manifest, accounts))
     return replace(facts, apps=apps)
 
 
@@ -112,6 +126,12 @@ def _release_of(app: str, manifest: Manifest) -> GroupRelease:
     """Where the workers of an app find it; of groups that differ, as the first has it."""
     groups = (group for group in manifest.spec.groups.values() if (group.app or manifest.spec.app) == app)
     return next((group.release for group in groups if group.release is not None), GroupRelease())
+
+
+def _account_of(app: str, manifest: Manifest, accounts: Accounts) -> AccountSpec:
+    """Who imports an app: the account of its workers; of groups that differ, the first."""
+    groups = [name for name, group in manifest.spec.groups.items() if (group.app or manifest.spec.app) == app]
+    return next((accounts.groups[name] for name in groups if name in accounts.groups), FLEETS_ACCOUNT)
 
 
 def _place(loaded: LoadedManifest, facts: Facts) -> tuple[str, str]:
@@ -193,15 +213,23 @@ def _env_of(app: str, manifest: Manifest) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(found.items()))
 
 
-def _app_facts(app: str, python: str, workdir: str, env: tuple[tuple[str, str], ...]) -> AppFacts:
-    answer = probe(app, python=python, workdir=workdir, env=env)
+def _app_facts(app: str, python: str, workdir: str, env: tuple[tuple[str, str], ...], account: AccountSpec) -> AppFacts:
+    answer = probe(app, python=python, workdir=workdir, env=env, account=account)
     queues = tuple(answer.get("queues") or ())
     return AppFacts(pool=answer.get("pool"), concurrency=answer.get("concurrency"), queues=queues)
 
 
 @lru_cache(maxsize=32)
-def probe(app: str, *, python: str, workdir: str, env: tuple[tuple[str, str], ...] = ()) -> dict[str, Any]:
+def probe(
+    app: str,
+    *,
+    python: str,
+    workdir: str,
+    env: tuple[tuple[str, str], ...] = (),
+    account: AccountSpec = FLEETS_ACCOUNT,
+) -> dict[str, Any]:
     """The settings of an app, asked once in a process of its own. ``env``: variables that its workers are given.
+    ``account``: theirs.
 
     Of our own it sees those that name folders, languages and settings, as its workers do: no token of the shell that
     plans. Raises FleetError when it cannot be imported, Refused where no code may run.
@@ -213,7 +241,8 @@ def probe(app: str, *, python: str, workdir: str, env: tuple[tuple[str, str], ..
         done = subprocess.run(
             command,
             cwd=workdir,
-            env={**_kept(os.environ), **dict(env)},
+            env={**_kept(os.environ), **(variables(account.uid) if account.user else {}), **dict(env)},
+            **(_as(account) if account.user else {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -227,6 +256,10 @@ def probe(app: str, *, python: str, workdir: str, env: tuple[tuple[str, str], ..
         said = answer.get("error") or (done.stderr.strip().splitlines() or ["no answer"])[-1]
         raise FleetError(f"app {app}: {said}", hint=str(answer.get("hint") or hint))
     return answer
+
+
+def _as(account: AccountSpec) -> dict[str, Any]:
+    return {"user": account.uid, "group": account.gid, "extra_groups": groups_of(account)}
 
 
 def _kept(environ: Mapping[str, str]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import re
 import sys
 from collections.abc import Mapping
@@ -12,9 +11,11 @@ from pathlib import Path
 from fleet.core.desired import split_name
 from fleet.core.spec import WorkerSpec
 from fleet.replica import launch_document
+from fleet.replica.account import variables
 from fleet.replica.launch_document import DocumentError, LaunchDocument
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_OF_AN_ACCOUNT = ("HOME", "USER", "LOGNAME", "TMPDIR")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CELERY = ("-m", "celery")
 _MEMBER = "fleet_celery_member"
@@ -49,13 +50,14 @@ def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str
     """The program's environment: a few inherited variables, replaced by the spec's own, replaced by fleet's."""
     spec = document.spec
     group, index = split_name(document.replica)
-    inherited = {name: around[name] for name in _INHERITED if name in around}
+    own = spec.account.user != ""
+    inherited = {name: around[name] for name in _INHERITED if name in around and not (own and name in _OF_AN_ACCOUNT)}
     try:
         secret = {name: document.secret(source) for name, source, _ in spec.secret_env}
         url = document.broker_url
     except DocumentError as error:
         raise LaunchError(str(error)) from error
-    environ = {**_account(), "PATH": DEFAULT_PATH, **inherited}
+    environ = {**variables(spec.account.uid if own else os.getuid()), "PATH": DEFAULT_PATH, **inherited}
     environ["PATH"] = with_folder_of(spec.python, environ["PATH"])
     # SPT_NOENV: setproctitle must not write over the environment that /proc shows, because fleet's mark is in it.
     environ |= {"SPT_NOENV": "1", "FLEET_HOME": str(document.run_folder.parent.parent)}
@@ -73,7 +75,7 @@ def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str
         "FLEET_REPLICA": document.replica,
         "FLEET_INDEX": str(index),
         "FLEET_DIGEST": document.digest,
-        "FLEET_SPEC": str(document.path),
+        "FLEET_SPEC": str(document.worker_path),
         "FLEET_RECORD": str(document.record),
         "FLEET_PID": str(os.getpid()),
     }
@@ -85,7 +87,7 @@ def command(document: LaunchDocument) -> tuple[str, ...]:
     python = spec.python or sys.executable
     if spec.kind == "worker":
         # -P: a module named fleet or pools in the release must not shadow ours; the worker adds the folder itself.
-        return (python, "-P", "-m", "fleet.worker", str(document.path))
+        return (python, "-P", "-m", "fleet.worker", str(document.worker_path))
     if spec.kind == "celery":
         return (python, *_CELERY, *celery_arguments(spec, document.replica, node=filled_in(spec.node, document)))
     return spec.command
@@ -125,15 +127,6 @@ def celery_arguments(spec: WorkerSpec, replica: str, *, node: str = "") -> tuple
             if value
         ),
     )
-
-
-def _account() -> dict[str, str]:
-    """HOME and USER of the account this runs as, for a supervisord that was started without them."""
-    try:
-        entry = pwd.getpwuid(os.getuid())
-    except KeyError:
-        return {}
-    return {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
 
 
 def with_folder_of(python: str, path: str) -> str:

@@ -27,6 +27,7 @@ class LaunchDocument:
 
     path: of the document itself.  digest: of ``spec``, which forces a restart.  secrets: name -> value.
     record, log, starts: the replica's record, log and crash history.  program: the text of its supervisor program file.
+    copy: where its account reads it, if that is not fleet's own; what the account changes there, only it believes.
     """
 
     path: Path
@@ -39,6 +40,19 @@ class LaunchDocument:
     log: Path = NO_FILE
     starts: Path = NO_FILE
     program: str = ""
+    copy: Path = NO_FILE
+
+    @property
+    def worker_path(self) -> Path:
+        """The document as the worker reads it."""
+        return self.path if self.copy == NO_FILE else self.copy
+
+    @property
+    def lock(self) -> Path:
+        """Held by the replica's process for as long as it runs."""
+        if self.copy == NO_FILE:
+            return self.record.with_suffix(".lock")
+        return self.run_folder / "records" / f"{self.replica}.lock"
 
     @property
     def run_folder(self) -> Path:
@@ -70,6 +84,7 @@ class LaunchDocument:
             "log": str(self.log),
             "starts": str(self.starts),
             "program": self.program,
+            **({} if self.copy == NO_FILE else {"copy": str(self.copy)}),
         }
         return (json.dumps(document, indent=1) + "\n").encode()
 
@@ -91,6 +106,7 @@ def read(path: Path) -> LaunchDocument:
             log=Path(values["log"]),
             starts=Path(values["starts"]),
             program=values.get("program", ""),
+            copy=Path(values.get("copy", NO_FILE)),
         )
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror}") from error

@@ -91,18 +91,21 @@ def write_whole(path: Path, text: str, *, mode: int = 0o600, lasting: bool = Tru
     write_all({path: text.encode()}, mode=mode, lasting=lasting)
 
 
-def write_all(files: Mapping[Path, bytes], *, mode: int = 0o600, lasting: bool = True) -> None:
+def write_all(
+    files: Mapping[Path, bytes], *, mode: int = 0o600, lasting: bool = True, owner: tuple[int, int] | None = None
+) -> None:
     """Replace these files, each in one step: a reader sees the old one or the new one, also after a power failure.
 
     All are written under temporary names beside them, and flushed to the disk, before the first is renamed. Raises
     CannotWrite. lasting: False does not flush; after a crash of the machine the file may be the old one, or empty.
+    owner: uid and gid that the files are given to, before anybody can open them.
     """
     at = Path()
     with ExitStack() as leftovers:
         try:
             fresh = {}
             for at, data in files.items():
-                fresh[at] = _write_beside(at, data, mode, lasting, leftovers)
+                fresh[at] = _write_beside(at, data, mode, lasting, leftovers, owner)
             for at, name in fresh.items():
                 os.replace(name, at)
             if lasting:
@@ -187,13 +190,17 @@ def cannot_write(path: Path, error: OSError) -> CannotWrite:
     return CannotWrite(f"cannot write {path}: {error.strerror}", hint=hint)
 
 
-def _write_beside(path: Path, data: bytes, mode: int, lasting: bool, leftovers: ExitStack) -> Path:
+def _write_beside(
+    path: Path, data: bytes, mode: int, lasting: bool, leftovers: ExitStack, owner: tuple[int, int] | None
+) -> Path:
     """A new file in the same folder; ``leftovers`` removes it unless it has been renamed by then."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     leftovers.callback(Path(name).unlink, missing_ok=True)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
+        if owner is not None:
+            os.fchown(file.fileno(), *owner)
         os.fchmod(file.fileno(), mode)
         if lasting:
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Where the files of one fleet are: paths only, nothing is read or created here."""
+"""Where the files of one fleet are: paths only, no file is read or created here."""
 
 from __future__ import annotations
 
@@ -176,13 +176,50 @@ class Places:
         """The supervisord program file of a replica."""
         return self.conf_d / f"{replica}.conf"
 
+    @property
+    def accounts(self) -> Path:
+        """One folder per account that replicas run under, where that is not fleet's own; named by its number."""
+        return self.root / "accounts"
+
+    def account_uids(self) -> tuple[int, ...]:
+        """Accounts that have such a folder."""
+        try:
+            return tuple(sorted(int(path.name) for path in self.accounts.iterdir() if path.name.isdigit()))
+        except OSError:
+            return ()
+
+    def passable(self) -> tuple[Path, ...]:
+        """Folders that other accounts pass through to their own, once there is one; they cannot list them."""
+        return (self.root, self.state) if self.accounts.is_dir() else ()
+
+    def account_specs(self, uid: int) -> Path:
+        """Copies of the launch documents of this account's replicas, which they themselves read."""
+        return self.accounts / str(uid) / "specs"
+
+    def account_records(self, uid: int) -> Path:
+        """The records and crash histories of this account's replicas, which they themselves write."""
+        return self.accounts / str(uid) / "records"
+
     def record_file(self, replica: str) -> Path:
-        """The record of a replica."""
-        return self.records / f"{replica}.rec"
+        """The record of a replica, in the folder of its account where it has one."""
+        return self._kept(f"{replica}.rec")
+
+    def starts_file(self, replica: str) -> Path:
+        """The crash history of a replica, kept by its launcher; beside its record."""
+        return self._kept(f"{replica}.starts")
+
+    def _kept(self, name: str) -> Path:
+        places = (self.account_records(uid) / name for uid in self.account_uids())
+        return next((place for place in places if os.path.lexists(place)), self.records / name)
 
     def log_file(self, replica: str) -> Path:
         """The log of a replica."""
         return self.log / f"{replica}.log"
+
+
+def is_home_of_account(folder: Path) -> bool:
+    """Whether this is the home folder of the account that runs this."""
+    return folder.resolve() in (Path("/"), Path.home().resolve())
 
 
 def default_home() -> Path:

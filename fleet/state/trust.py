@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from fleet.file_access import Fault, fault_of_own, faults_above, faults_within, refuse
 from fleet.state.paths import Places
@@ -10,16 +11,22 @@ from fleet.state.paths import Places
 
 def check(places: Places) -> None:
     """Raise Refused for a folder that another account owns, can write to, or can replace."""
-    refuse([*faults_above(places.root.parent), *faults_within(places.root, places.folders)])
+    refuse([*faults_above(places.root.parent), *faults_within(places.root, _folders(places))])
 
 
 def faults(places: Places) -> list[Fault]:
     """Everything that makes a fleet's folder unfit, its files included."""
     return [
         *faults_above(places.root.parent),
-        *faults_within(places.root, places.folders),
+        *faults_within(places.root, _folders(places)),
         *_faults_of_files(places),
     ]
+
+
+def _folders(places: Places) -> tuple[Path, ...]:
+    """All that must be the fleet's own; what belongs to other accounts lies inside of these."""
+    specs = [places.account_specs(uid) for uid in places.account_uids()]
+    return (*places.folders, places.accounts, *(path.parent for path in specs), *specs)
 
 
 def _faults_of_files(places: Places) -> Iterator[Fault]:
@@ -34,6 +41,8 @@ def _faults_of_files(places: Places) -> Iterator[Fault]:
             try:
                 facts = path.lstat()
             except OSError:
+                continue
+            if path == places.broker_data and facts.st_uid in places.account_uids():
                 continue
             is_folder = path in (places.revisions, places.broker_data)
             if (fault := fault_of_own(path, facts, folder=is_folder)) is not None:

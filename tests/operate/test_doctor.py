@@ -291,7 +291,7 @@ def test_a_changed_configuration_of_the_daemon_is_written_again(world: World) ->
 def test_a_crash_loop_is_found_before_it_is_parked(world: World) -> None:
     (replica,) = replicas_of(spec_of(), 1)
     world.run([replica])
-    starts = Folder(world.places).starts_file(replica.name)
+    starts = world.places.starts_file(replica.name)
     eventually(lambda: read_history(starts).began is not None)  # its launcher writes no more
     now = time.time()
     lives = tuple(Life(now - 10, now - 10 + number, clean=False) for number in range(3))

@@ -61,7 +61,7 @@ class Launchpad:
         replica = Replica(spec.group, 0, spec, digest(spec))
         folder = Folder(self.places)
         folder.make()
-        history = folder.starts_file(replica.name)
+        history = self.places.starts_file(replica.name)
         kept = history.read_bytes() if history.exists() else None
         folder.write({replica: "; Written by fleet"}, secrets=secrets)
         if kept is not None:

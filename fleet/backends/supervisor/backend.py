@@ -64,9 +64,9 @@ class SupervisorBackend:
             rows = self._rpc.processes()
         except DaemonDown:
             self._refuse_unanswering_daemon()
-            strays = Table.read().strays(self.places.specs, supervised={})
+            strays = Table.read(self.places.account_uids()).strays(self.places.specs, supervised={})
             return Observed(self.places.fleet, up=False, strays=strays)
-        table = Table.read()
+        table = Table.read(self.places.account_uids())
         owned = _owned(rows)
         supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
         unstarted = self._folder.programs() - owned.keys()
@@ -91,7 +91,7 @@ class SupervisorBackend:
             memory_bytes=table.memory_bytes(row.pid) if row.pid else 0,
             now=now,
             answers=_answers(self.places, name, row),
-            lives=read_history(self._folder.starts_file(name)).lives,
+            lives=read_history(self.places.starts_file(name)).lives,
             heartbeat=_heartbeat(self.places, name),
         )
         return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
@@ -254,7 +254,7 @@ class SupervisorBackend:
         for row in wanted:
             if row.state is ProcessState.STOPPING:
                 raise FleetError(f"{row.group} is still stopping", hint="wait until it has stopped")
-            self._folder.starts_file(row.group).unlink(missing_ok=True)
+            self.places.starts_file(row.group).unlink(missing_ok=True)
             launch = self._folder.launch(row.group)
             if launch is not None and launch.spec.restart.policy != "always":
                 self._folder.remove_records([row.group])  # it says that the program has ended for good
@@ -346,7 +346,7 @@ def _answers(places: Places, name: str, row: Process) -> bool | None:
     """Whether the embedded broker answers; None for programs that cannot be asked."""
     if not name.startswith(f"{BROKER_GROUP}.") or not row.pid:
         return None
-    return embedded.ping(embedded.url(places))
+    return embedded.ping(embedded.url_in_use(places))
 
 
 def _heartbeat(places: Places, name: str) -> controller_heartbeat.Heartbeat | None:

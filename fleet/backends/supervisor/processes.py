@@ -11,11 +11,12 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.core.observed import Stray
+from fleet.state.paths import Places
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -50,9 +51,9 @@ class Table:
             self._children.setdefault(proc.parent, []).append(proc.pid)
 
     @classmethod
-    def read(cls) -> Table:
-        """Every process of this user that is not a zombie."""
-        own = os.geteuid()
+    def read(cls, uids: Iterable[int] = ()) -> Table:
+        """Every process of this user, and of these accounts, that is not a zombie."""
+        own = {os.geteuid(), *uids}
         found: dict[int, Proc] = {}
         with os.scandir(_PROC) as entries:
             for entry in entries:
@@ -107,9 +108,9 @@ class Table:
             pid = self.procs[pid].parent
 
 
-def _read(pid: int, entry: os.DirEntry[str], own: int) -> Proc | None:
+def _read(pid: int, entry: os.DirEntry[str], own: Set[int]) -> Proc | None:
     try:
-        if entry.stat().st_uid != own:
+        if entry.stat().st_uid not in own:
             return None
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -121,17 +122,33 @@ def _read(pid: int, entry: os.DirEntry[str], own: int) -> Proc | None:
 
 
 def read_mark(pid: int, specs: Path) -> Mark | None:
-    """The mark of a process of the fleet whose launch documents are in ``specs``; None without one."""
-    folder = os.fsencode(specs) + b"/"
+    """The mark of a process of the fleet whose launch documents are in ``specs``; None without one.
+
+    A process of another account can be a replica only of that account: anybody can write a mark into an environment.
+    """
+    folders = _folders_of(pid, specs)
     environ = _bytes(pid, "environ").split(b"\0")
-    spec = next((line[11:] for line in environ if line.startswith(b"FLEET_SPEC=" + folder)), None)
-    if spec is not None:
-        return Mark(_replica(spec, folder), main=b"FLEET_PID=%d" % pid in environ)
+    for folder in folders:
+        spec = next((line[11:] for line in environ if line.startswith(b"FLEET_SPEC=" + folder)), None)
+        if spec is not None:
+            return Mark(_replica(spec, folder), main=b"FLEET_PID=%d" % pid in environ)
     words = _bytes(pid, "cmdline").split(b"\0")
-    if b"fleet.launch" in words[:6]:
-        spec = next((word for word in words if word.startswith(folder)), None)
-        return None if spec is None else Mark(_replica(spec, folder), main=True)
+    if folders and b"fleet.launch" in words[:6]:
+        spec = next((word for word in words if word.startswith(folders[0])), None)
+        return None if spec is None else Mark(_replica(spec, folders[0]), main=True)
     return None
+
+
+def _folders_of(pid: int, specs: Path) -> list[bytes]:
+    """Where launch documents may be that a process with this owner was started with."""
+    try:
+        uid = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return []
+    places = Places(specs.parent.parent)
+    uids = places.account_uids() if uid == os.geteuid() else [uid] if uid in places.account_uids() else []
+    own = [specs] if uid == os.geteuid() else []
+    return [os.fsencode(folder) + b"/" for folder in (*own, *map(places.account_specs, uids))]
 
 
 def _replica(spec: bytes, folder: bytes) -> str:

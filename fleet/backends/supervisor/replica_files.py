@@ -14,17 +14,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.core.desired import Replica, is_replica
-from fleet.core.spec import WorkerSpec
+from fleet.core.spec import FLEETS_ACCOUNT, AccountSpec, WorkerSpec
 from fleet.errors import FleetError, Refused
-from fleet.file_access import SMALL_BYTES, make_folders, make_private, read_file
+from fleet.file_access import SMALL_BYTES, give_folder, let_pass, make_folders, make_private, read_file
 from fleet.replica import launch_document
 from fleet.replica import record as records
 from fleet.replica.counters import counters_file, read_counters, write_counters
 from fleet.replica.ending import ending_file
-from fleet.replica.launch_document import DocumentError, LaunchDocument
+from fleet.replica.launch_document import NO_FILE, DocumentError, LaunchDocument
 from fleet.state import trust
 from fleet.state.files import cannot_write, write_all
-from fleet.state.paths import Places
+from fleet.state.paths import Places, is_home_of_account
 
 HEADER = "; Written by fleet"
 _Stamp = tuple[int, int, int]
@@ -44,23 +44,43 @@ class Folder:
         try:
             make_folders(places.root.parent)
             for folder in (places.root, *places.folders):
-                make_private(folder)
+                make_private(folder, passable=folder in places.passable())
         except OSError as error:
             raise cannot_write(Path(error.filename or places.root), error) from error
 
-    def starts_file(self, replica: str) -> Path:
-        """The crash history of a replica, kept by its launcher."""
-        return self.places.records / f"{replica}.starts"
+    def _make_ways(self, accounts: Iterable[AccountSpec]) -> None:
+        """Make the folders of these accounts, and let them pass to these. Raises CannotWrite."""
+        places = self.places
+        try:
+            for account in set(accounts) - {FLEETS_ACCOUNT}:
+                make_private(places.accounts, passable=True)
+                make_private(places.account_specs(account.uid).parent, passable=True)
+                make_private(places.account_specs(account.uid), passable=True)
+                give_folder(places.account_records(account.uid), account.uid, account.gid)
+                for folder in places.passable():
+                    make_private(folder, passable=True)
+                if not is_home_of_account(places.root.parent):
+                    let_pass(places.root.parent)
+        except OSError as error:
+            raise cannot_write(Path(error.filename or places.accounts), error) from error
+
+    def _write_documents(self, documents: Iterable[LaunchDocument]) -> None:
+        """Write launch documents, and their copies for the accounts that read them."""
+        documents = list(documents)
+        self._make_ways(document.spec.account for document in documents)
+        write_all({document.path: document.to_bytes() for document in documents})
+        for document in documents:
+            if document.copy != NO_FILE:
+                account = document.spec.account
+                write_all({document.copy: document.to_bytes()}, owner=(account.uid, account.gid))
 
     def write(self, programs: Mapping[Replica, str], *, secrets: Mapping[str, str]) -> None:
         """Write the launch documents, then the program files of these replicas."""
-        documents = {
-            self.places.spec_file(replica.name): self.document(replica, text, secrets)
-            for replica, text in programs.items()
-        }
-        write_all(documents)
-        for replica in programs:
-            self.starts_file(replica.name).unlink(missing_ok=True)
+        documents = [self.document(replica, text, secrets) for replica, text in programs.items()]
+        for document in documents:
+            self._remove_of_other_accounts(document)
+            self.places.starts_file(document.replica).unlink(missing_ok=True)
+        self._write_documents(documents)
         write_all({self.places.program_file(replica.name): text.encode() for replica, text in programs.items()})
 
     def rewrite(self, programs: Mapping[Replica, str], *, secrets: Mapping[str, str]) -> None:
@@ -68,16 +88,15 @@ class Folder:
 
         A lost document is written again, for the digest of the existing program file.
         """
-        documents = {}
+        documents = []
         for replica, text in programs.items():
-            path = self.places.spec_file(replica.name)
-            kept = _read(path)
+            kept = _read(self.places.spec_file(replica.name))
             if kept is not None and kept.digest == replica.digest:
-                documents[path] = replace(kept, spec=replica.spec).to_bytes()
+                documents.append(replace(kept, spec=replica.spec))
             else:
                 program = _text(self.places.program_file(replica.name)) or text
-                documents[path] = self.document(replica, program, secrets)
-        write_all(documents)
+                documents.append(self.document(replica, program, secrets))
+        self._write_documents(documents)
 
     def remove(self, replicas: Iterable[str]) -> None:
         """Remove the program files and launch documents of these replicas. A program file that is not fleet's stays."""
@@ -88,7 +107,9 @@ class Folder:
             if self.places.spec_file(replica).exists() or _text(program).startswith(HEADER):
                 program.unlink(missing_ok=True)
             self.places.spec_file(replica).unlink(missing_ok=True)
-            self.starts_file(replica).unlink(missing_ok=True)
+            self.places.starts_file(replica).unlink(missing_ok=True)
+            for uid in self.places.account_uids():
+                (self.places.account_specs(uid) / f"{replica}.json").unlink(missing_ok=True)
 
     def remove_records(self, replicas: Iterable[str]) -> None:
         """Remove the records and crash histories of these replicas. Their logs and their lock files stay.
@@ -108,6 +129,17 @@ class Folder:
         if after != before:
             with contextlib.suppress(OSError):
                 write_counters(path, after)
+
+    def _remove_of_other_accounts(self, document: LaunchDocument) -> None:
+        """What a replica of this name left that ran under another account."""
+        for uid in self.places.account_uids():
+            if document.copy == NO_FILE or uid != document.spec.account.uid:
+                (self.places.account_specs(uid) / document.path.name).unlink(missing_ok=True)
+                for path in (document.record, document.starts):
+                    (self.places.account_records(uid) / path.name).unlink(missing_ok=True)
+        if document.copy != NO_FILE:
+            for path in (document.record, document.starts):
+                (self.places.records / path.name).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove fleet's files in ``conf.d``, ``specs``, ``images``: for a daemon that does not run. Records stay."""
@@ -166,7 +198,9 @@ class Folder:
     def leftovers(self, *, older_than_seconds: float = 60.0) -> tuple[Path, ...]:
         """Temporary files of a writer that was killed; young ones may belong to a writer at work."""
         places, before = self.places, time.time() - older_than_seconds
-        patterns = ((places.conf_d, ".*.tmp"), (places.specs, ".*.tmp"), (places.run, ".*.tmp"), (places.records, ".*"))
+        patterns = [(places.conf_d, ".*.tmp"), (places.specs, ".*.tmp"), (places.run, ".*.tmp"), (places.records, ".*")]
+        for uid in places.account_uids():
+            patterns += [(places.account_specs(uid), ".*.tmp"), (places.account_records(uid), ".*")]
         found = (path for folder, pattern in patterns for path in folder.glob(pattern))
         return tuple(sorted(path for path in found if path.lstat().st_mtime <= before))
 
@@ -185,9 +219,11 @@ class Folder:
             raise FleetError(message, hint="no source and no running replica has the one that was applied: fleet apply")
         return {name: found[name] for name in sorted(found)}
 
-    def document(self, replica: Replica, program: str, secrets: Mapping[str, str]) -> bytes:
-        """The launch document of a replica as it is written."""
-        places = self.places
+    def document(self, replica: Replica, program: str, secrets: Mapping[str, str]) -> LaunchDocument:
+        """The launch document of a replica."""
+        places, account = self.places, replica.spec.account
+        own = account == FLEETS_ACCOUNT
+        records = places.records if own else places.account_records(account.uid)
         return LaunchDocument(
             path=places.spec_file(replica.name),
             fleet=places.fleet,
@@ -195,11 +231,12 @@ class Folder:
             digest=replica.digest,
             spec=replica.spec,
             secrets=self._secrets(replica, secrets),
-            record=places.record_file(replica.name),
+            record=records / f"{replica.name}.rec",
             log=places.log_file(replica.name),
-            starts=self.starts_file(replica.name),
+            starts=records / f"{replica.name}.starts",
             program=program,
-        ).to_bytes()
+            copy=NO_FILE if own else places.account_specs(account.uid) / f"{replica.name}.json",
+        )
 
 
 def used_secrets(spec: WorkerSpec) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ def _files(fleet: LocalFleet, desired: Desired, secrets: Iterable[str]) -> Mappi
         text = config.program_text(program, places=places, python=sys.executable)
         files[f"run/conf.d/{one.name}.conf"] = text
         shown = replace(one, spec=_without_password(one.spec))
-        files[f"run/specs/{one.name}.json"] = folder.document(shown, text, hidden).decode()
+        files[f"run/specs/{one.name}.json"] = folder.document(shown, text, hidden).to_bytes().decode()
     return files
 
 

@@ -32,11 +32,13 @@ def validate_flags(parser: argparse.ArgumentParser) -> None:
 
 def validate(args: argparse.Namespace, out: Output) -> int:
     """Print every problem, or one line about a manifest without any."""
+    from fleet.inputs.accounts import account_problems, root_warning
+
     target = target_of(args)
     no_names(target)
     try:
         loaded = manifest_of(target)
-        loaded = replace(loaded, warnings=(*loaded.warnings, *_of_celerys_version(loaded)))
+        loaded = replace(loaded, warnings=(*loaded.warnings, *account_problems(loaded), *_of_celerys_version(loaded)))
         if args.strict and loaded.warnings:
             raise ManifestError(loaded.warnings)
         if args.check_import:
@@ -57,8 +59,9 @@ def validate(args: argparse.Namespace, out: Output) -> int:
         return 0
     groups = len(loaded.manifest.spec.groups)
     text = f"{', '.join(target.sources()) or loaded.name}: fleet {loaded.name}, {groups} groups, no problems"
-    for warning in loaded.warnings:
-        out.say(f"warning: {warning}")
+    for warning in (*loaded.warnings, root_warning(loaded)):
+        if warning:
+            out.say(f"warning: {warning}")
     out.either({"valid": True, "fleet": loaded.name, "problems": [], "warnings": _problems(loaded.warnings)}, text)
     return 0
 

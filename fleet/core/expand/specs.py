@@ -81,6 +81,8 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         nice=group.nice or 0,
         limits=LimitsSpec(limits.open_files, limits.memory, limits.cpus),
         log_link=_real(group.log_file or "", facts),
+        account=facts.accounts.get(name, base.account),
+        no_new_privileges=bool(group.no_new_privileges),
     )
 
 
@@ -197,6 +199,7 @@ def embedded_broker(fleet: str, facts: Facts) -> DesiredGroup:
         command=facts.embedded_command,
         restart=_BROKER_RESTART,
         workdir="/",
+        account=facts.broker_account,
     )
     return _own_program(spec, "the embedded broker")
 

@@ -17,6 +17,7 @@ TASK_PATTERN = r"^\S{1,200}$"
 RATE_PATTERN = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)/[smh]$"
 IMPORT_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$"
 TEMPLATE_PATTERN = r"^([A-Za-z0-9_.:@%/+-]|\{(fleet|group|index|replica|host)\}){1,400}$"
+ACCOUNT_PATTERN = r"^[^\s/:]{1,64}$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?$"
 
 LONGEST_SECONDS = 366 * 86_400.0
@@ -94,6 +95,7 @@ EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN, max_length=255)]
 EnvValue = Annotated[str, StringConstraints(max_length=131_072)]
 Argument = Annotated[str, StringConstraints(max_length=131_071)]
 Command = Annotated[list[Argument], Field(min_length=1, max_length=1000)]
+Account = Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)]
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN)]
 Import = Annotated[str, StringConstraints(pattern=IMPORT_PATTERN, max_length=500)]

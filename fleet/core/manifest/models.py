@@ -19,6 +19,7 @@ from pydantic import (
 
 from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.field_types import (
+    Account,
     Bytes,
     Command,
     Count,
@@ -430,8 +431,15 @@ class GroupFields(Model):
         default=None, description="priority of its processes: 19 is the lowest; below 0 needs root"
     )
     limits: Limits | None = Field(default=None, description="what one replica may take")
-    user: str | None = Field(default=None, description="account that must run fleet, and so the replicas")
-    group: str | None = Field(default=None, description="its group")
+    user: Account | None = Field(
+        default=None,
+        description="account of the replicas, by name or number; another than that of fleet needs fleet to run as root;"
+        " default: `spec.user`",
+    )
+    group: Account | None = Field(default=None, description="its group; default: that of the account")
+    no_new_privileges: bool | None = Field(
+        default=None, description="nothing that a replica starts can gain rights (setuid programs, `sudo`); default: no"
+    )
     per_slot: Price | None = Field(default=None, description="what one slot costs, for the budgets")
     per_replica: Price | None = Field(default=None, description="what one replica costs, for the budgets")
     paused: bool | None = Field(default=None, description="hold the group at zero replicas")
@@ -569,8 +577,11 @@ class Spec(Model):
         default=None, description="Celery app or `fleet.Tasks` registry of all groups, `module:attribute`"
     )
     release: Release = Field(default=Release(), description="the code that workers run")
-    user: str | None = Field(default=None, description="account that must run fleet, and so all replicas")
-    group: str | None = Field(default=None, description="its group")
+    user: Account | None = Field(
+        default=None,
+        description="account of the replicas whose group names none, and of the embedded broker; default: fleet's",
+    )
+    group: Account | None = Field(default=None, description="its group; default: that of the account")
     broker: (
         Annotated[
             Annotated[Literal["embedded"], Tag("word")] | Annotated[Broker, Tag("map")], Discriminator(word_or_map)

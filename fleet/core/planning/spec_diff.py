@@ -68,6 +68,10 @@ _FIELDS = (
     _Field("fleet", lambda spec: spec.fleet_version),
     _Field("release.revision", lambda spec: spec.revision, quoted),
     _Field("release.image", lambda spec: spec.image),
+    _Field("user", lambda spec: spec.account.user),
+    _Field("user's uid", lambda spec: spec.account.uid),
+    _Field("group's gid", lambda spec: spec.account.gid),
+    _Field("noNewPrivileges", lambda spec: spec.no_new_privileges),
     _Field("broker.visibilityTimeout", lambda spec: spec.broker.visibility_timeout_seconds, duration),
 )
 

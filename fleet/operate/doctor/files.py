@@ -11,6 +11,7 @@ from pathlib import Path
 from fleet.backends.supervisor.observe import UNSTARTED
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.rpc import DaemonDown
+from fleet.core.desired import RESERVED_PREFIX
 from fleet.core.text.format import counted
 from fleet.errors import FleetError
 from fleet.operate.doctor.finding import Examined, Finding
@@ -26,21 +27,28 @@ def trust_findings(places: Places) -> Iterator[Finding]:
 
 def privilege_findings(examined: Examined) -> Iterator[Finding]:
     """A warning where tasks run with every right of root."""
-    running = [one for one in (examined.observed.replicas.values() if examined.observed else ()) if one.running]
+    replicas = examined.observed.replicas.values() if examined.observed else ()
+    running = [one for one in replicas if one.running and not (one.spec is not None and one.spec.account.user)]
+    running = [one for one in running if not one.group.startswith(RESERVED_PREFIX)]
     if running and os.geteuid() == 0:
         message = f"{counted(len(running), 'replica')} of this fleet run as root: a task can change anything here"
-        hint = "run fleet as an account that owns nothing else; see docs/security.md"
+        hint = "name an account in the manifest (`spec: {user: …}`), or run fleet as one; see docs/security.md"
         yield Finding("warning", "privileges", message, hint)
 
 
 def permission_findings(examined: Examined) -> Iterator[Finding]:
-    """Findings unless all belongs to this account and nobody else can read or write it: folders 0700, files 0600."""
+    """Findings unless all belongs to this account and nobody else can read or write it: folders 0700, files 0600.
+
+    Those that other accounts pass through may be 0711."""
     places = examined.places
     yield from trust_findings(places)
     told = {fault.path for fault in trust.faults(places)}  # not to be put right before a person has looked
-    folders = [places.root, *places.folders]
+    folders = [*places.folders, *(places.account_records(uid) for uid in places.account_uids())]
     files = [*places.specs.glob("*"), *places.conf_d.glob("*.conf"), *places.records.glob("*"), places.supervisord_conf]
-    for path, allowed in [*((path, 0o700) for path in folders), *((path, 0o600) for path in files)]:
+    passable = places.passable()
+    private = [path for path in (places.root, *folders) if path not in passable]
+    wanted = [*((path, 0o711) for path in passable), *((path, 0o700) for path in private)]
+    for path, allowed in [*wanted, *((path, 0o600) for path in files)]:
         try:
             status = path.lstat()
         except OSError:

@@ -82,7 +82,7 @@ _LOOPS_FROM = 2
 def crash_findings(examined: Examined) -> Iterator[Finding]:
     """Replicas that crash again and again and are not parked yet, and workers whose record is gone."""
     for name, replica in (examined.observed.replicas if examined.observed is not None else {}).items():
-        crashes = sum(life.is_crash for life in read_history(examined.folder.starts_file(name)).lives)
+        crashes = sum(life.is_crash for life in read_history(examined.places.starts_file(name)).lives)
         if crashes >= _LOOPS_FROM and replica.state is not State.FAILED:
             hint = f"`fleet logs {name}` says why"
             yield Finding("error", name, f"crashed {crashes} times and is started again and again", hint)
