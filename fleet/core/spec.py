@@ -103,6 +103,7 @@ class WorkerSpec:
     ``env`` and ``secret_env`` are sorted tuples; ``secret_env`` holds (variable, secret name, keyed fingerprint), so
     that a rotated secret changes the digest while its value stays out of plans and logs.  ``code`` and
     ``fleet_version`` are empty where the manifest does not watch them.
+    ``task_counters``: it counts tasks by name, with histograms of their times.
     """
 
     kind: Kind
@@ -127,6 +128,7 @@ class WorkerSpec:
     log_level: str = "INFO"
     log_format: str = "text"
     image: Literal["auto", "off"] = "auto"
+    task_counters: bool = True
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""

@@ -57,6 +57,7 @@ _FIELDS = (
     _Field("fleet", lambda spec: spec.fleet_version),
     _Field("release.revision", lambda spec: spec.revision, quoted),
     _Field("release.image", lambda spec: spec.image),
+    _Field("metrics.tasks", lambda spec: "on" if spec.task_counters else "off"),
     _Field("broker.visibilityTimeout", lambda spec: spec.broker.visibility_timeout_seconds, duration),
 )
 
