@@ -47,7 +47,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "task logging_setup os_signals sd_notify fork_safety",
     ),
     "fleet.operate": (
-        "foreground",
+        "foreground metrics",
         "controller doctor service sync rollout",
         "change",
         "local_fleet",
