@@ -99,7 +99,7 @@ format: install ## put the code into its one format
 	$(BIN)/ruff format .
 
 bench: install servers ## measure against Celery and supervisor, half an hour; results in bench/results
-	@for part in cli_start fleet_scale worker_throughput channel balance balance_live; do
+	@for part in cli_start fleet_scale worker_throughput channel balance balance_live metrics; do
 	  $(BIN)/python bench/$$part.py $(BENCH_ARGS)
 	done
 	$(BIN)/python bench/picture.py

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.openmetrics import parser as openmetrics
+from prometheus_client.parser import text_string_to_metric_families
 
 from fleet.core.autoscale.sample import Backlog, QueueSample
 from fleet.core.observed import Observed, ObservedReplica, RunningTask, State
@@ -184,12 +186,13 @@ def test_both_formats_say_the_same_and_promtool_accepts_it() -> None:
     found = list(samples([everything()], [source()]))
     plain, (open_metrics, content_type) = text(found), negotiated(found, "application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
-    assert open_metrics.endswith(b"# EOF\n")
-
-    def numbers(raw: bytes) -> set[str]:
-        return {line for line in raw.decode().splitlines() if not line.startswith("#")}
-
-    assert numbers(plain) == numbers(open_metrics)
+    read = {(one.name, one.type): len(one.samples) for one in text_string_to_metric_families(plain.decode())}
+    read_open = {
+        (one.name, one.type): len(one.samples)
+        for one in openmetrics.text_string_to_metric_families(open_metrics.decode())
+    }
+    assert read == read_open
+    assert {name for name, _ in read} == {name.removesuffix("_total") for name in METRICS}
     subprocess.run(["promtool", "check", "metrics"], input=plain, check=True, capture_output=True)
 
 
@@ -206,8 +209,43 @@ def test_buckets_are_cumulative_and_end_with_all() -> None:
 def test_hostile_names_stay_inside_their_quotes() -> None:
     name = 'a"} 1\nfleet_up{fleet="x\\'
     raw = text([Sample("fleet_tasks_total", ("shop", "g", name, "done"), 1.0)])
-    assert len([line for line in raw.splitlines() if not line.startswith(b"#")]) == 1
+    (family,) = text_string_to_metric_families(raw.decode())
+    assert [one.labels["task"] for one in family.samples] == [name]
     subprocess.run(["promtool", "check", "metrics"], input=raw, check=True, capture_output=True)
+
+
+@given(st.text(max_size=40), st.floats())
+def test_any_label_and_value_is_read_back(name: str, number: float) -> None:
+    sample = Sample("fleet_tasks_total", ("shop", "g", name, "done"), number)
+    for raw, read in (
+        (text([sample]), text_string_to_metric_families),
+        (negotiated([sample], "application/openmetrics-text")[0], openmetrics.text_string_to_metric_families),
+    ):
+        if number < 0 or (number != number and read is not text_string_to_metric_families):
+            continue  # no counter is, and OpenMetrics says so
+        (family,) = read(raw.decode())
+        (found,) = family.samples
+        assert found.labels["task"] == name
+        assert found.value == number or number != number
+
+
+@pytest.mark.parametrize(
+    ("accept", "is_open"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("text/plain", False),
+        ("application/openmetrics-text", True),
+        ("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", True),
+        ("text/plain;version=0.0.4;q=0.6, application/openmetrics-text;version=1.0.0;q=0.5", False),
+        ("application/openmetrics-text;q=0", False),
+        ("application/openmetrics-text;q=many", False),
+    ],
+)
+def test_the_format_is_the_one_that_is_preferred(accept: str, is_open: bool) -> None:
+    body, content_type = negotiated([Sample("fleet_up", ("shop",), 1.0)], accept)
+    assert content_type.startswith("application/openmetrics-text") == is_open
+    assert body.endswith(b"# EOF\n") == is_open
 
 
 def test_the_page_names_every_metric() -> None:
