@@ -75,7 +75,7 @@ def _worker_row(worker: WorkerStatus) -> Row:
         Cell(f"  {worker.name}"),
         Cell(""),
         Cell(str(worker.pid) if worker.pid else "", right=True),
-        Cell(state, _style(worker)),
+        Cell(state, state_style(worker)),
         Cell(worker.digest, "dim"),
         Cell(f"{worker.busy}/{worker.slots}", right=True),
         Cell(str(worker.processed), right=True),
@@ -86,7 +86,8 @@ def _worker_row(worker: WorkerStatus) -> Row:
     ]
 
 
-def _style(worker: WorkerStatus) -> str:
+def state_style(worker: WorkerStatus) -> str:
+    """The style of what a replica's state is shown in."""
     if worker.trouble:
         return "bad"
     return "wait" if worker.held else _STATE_STYLES[worker.state]

@@ -36,6 +36,7 @@ class WorkerStatus:
     note: str = ""
     ready: bool = False
     trouble: Trouble = Trouble.NONE
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,7 @@ def _worker(seen: ObservedReplica, drift: str) -> WorkerStatus:
         note=seen.note,
         ready=seen.is_ready,
         trouble=seen.trouble,
+        cpu_seconds=seen.cpu_seconds,
     )
 
 

@@ -16,8 +16,9 @@ import mmap
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import add
 from pathlib import Path
 from typing import Literal
 
@@ -66,22 +67,35 @@ class Histogram:
     def count(self) -> int:
         return sum(self.counts)
 
-    def __add__(self, other: Histogram) -> Histogram:
-        counts = tuple(one + more for one, more in zip(self.counts, other.counts, strict=True))
-        return Histogram(counts, self.sum_seconds + other.sum_seconds)
-
 
 @dataclass(frozen=True, slots=True)
 class TaskCounts:
-    """What is known of one task. ends: how many runs ended in each of ENDS.  wait: of messages that say since when."""
+    """What is known of one task. cells: a row of the file as it is, because a scrape adds up thousands of them."""
 
-    ends: tuple[int, ...] = (0,) * len(ENDS)
-    run: Histogram = Histogram()
-    wait: Histogram = Histogram()
+    cells: tuple[float, ...] = (0,) * (_WAIT_SUM + 1)
+
+    @classmethod
+    def of(cls, ends: Sequence[int], run: Histogram = Histogram(), wait: Histogram = Histogram()) -> TaskCounts:
+        """From its parts."""
+        return cls((*ends, *run.counts, run.sum_seconds, *wait.counts, wait.sum_seconds))
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """How many runs ended in each of ENDS."""
+        return tuple(map(int, self.cells[:_RUN]))
+
+    @property
+    def run(self) -> Histogram:
+        """How long runs took."""
+        return Histogram(tuple(map(int, self.cells[_RUN:_RUN_SUM])), self.cells[_RUN_SUM])
+
+    @property
+    def wait(self) -> Histogram:
+        """How long tasks had waited whose messages say since when."""
+        return Histogram(tuple(map(int, self.cells[_WAIT:_WAIT_SUM])), self.cells[_WAIT_SUM])
 
     def __add__(self, other: TaskCounts) -> TaskCounts:
-        ends = tuple(one + more for one, more in zip(self.ends, other.ends, strict=True))
-        return TaskCounts(ends, self.run + other.run, self.wait + other.wait)
+        return TaskCounts(tuple(map(add, self.cells, other.cells)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,17 +180,10 @@ def read_counters(path: Path) -> CountersView | None:
     names = _names(raw)
     tasks: dict[str, TaskCounts] = {}
     for number, name in enumerate(names):
-        counts = _counts(_CELLS.unpack_from(raw, _offset(number) + _NAME_BYTES))
-        if any(counts.ends) or counts.wait.count:
-            tasks[name] = tasks[name] + counts if name in tasks else counts
+        cells = _CELLS.unpack_from(raw, _offset(number) + _NAME_BYTES)
+        if any(cells):
+            tasks[name] = tasks[name] + TaskCounts(cells) if name in tasks else TaskCounts(cells)
     return CountersView(starts, reconnects, tasks)
-
-
-def _counts(cells: tuple[int | float, ...]) -> TaskCounts:
-    numbers = [int(one) for one in cells if isinstance(one, int)]
-    run_sum, wait_sum = (float(one) for one in (cells[_RUN_SUM], cells[_WAIT_SUM]))
-    ends, runs, waits = numbers[:_RUN], numbers[_RUN : _RUN + _COUNTS], numbers[_RUN + _COUNTS :]
-    return TaskCounts(tuple(ends), Histogram(tuple(runs), run_sum), Histogram(tuple(waits), wait_sum))
 
 
 def _offset(number: int) -> int:

@@ -56,7 +56,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "fleet.cli": (
         "verbs",
         "parser override_flow saved_plan merge_preview sarif",
-        "verb_list change_flow live_view",
+        "verb_list change_flow live_view top",
         "target view plot",
         "progress signals",
         "output",

@@ -235,6 +235,7 @@ def await_end(pid: int, *, timeout_seconds: float) -> bool:
 
 def _bytes(pid: int, name: str) -> bytes:
     try:
-        return (_PROC / str(pid) / name).read_bytes()
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.read()
     except OSError:
         return b""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleet.core.desired import Desired
@@ -20,7 +20,9 @@ from fleet.operate.sync.overview import document
 from fleet.operate.sync.state import known_sources
 from fleet.replica.log_rotation import dropped_bytes
 from fleet.replica.task_counters import CountersView, read_counters
+from fleet.state.applied import Applied
 from fleet.state.audit import Audit, Position
+from fleet.state.paths import Places
 
 if TYPE_CHECKING:
     from fleet.settings import Settings
@@ -82,6 +84,7 @@ class FleetCollector:
         self._watch = watch
         self._audit = AuditCounts(fleet.audit)
         self._chosen: dict[str, tuple[str, ...]] = {}
+        self._kept: tuple[tuple[int, int, int] | None, Applied | None] | None = None
         if watch is not None:
             watch.start()
 
@@ -93,11 +96,11 @@ class FleetCollector:
     def read(self) -> FleetReading:
         """What is known now. Raises FleetError where the fleet cannot be read."""
         fleet, began = self._fleet, time.monotonic()
-        applied = fleet.applied()
+        applied = self._applied()
         desired = None if applied is None or applied.down else applied.desired
         observed = fleet.backend.observe()
         status = summarise(desired, observed, revision=applied.revision if applied else 0)
-        counters = self._counters(set(status.groups))
+        counters = counters_of(fleet.places, set(status.groups))
         tasks = by_group(((name, one.tasks) for name, one in sorted(counters.items())), self._chosen)
         self._chosen = {group: tuple(names) for group, names in tasks.items()}
         return FleetReading(
@@ -116,14 +119,26 @@ class FleetCollector:
             seconds=time.monotonic() - began,
         )
 
-    def _counters(self, groups: set[str]) -> dict[str, CountersView]:
-        """By replica, of those groups alone; of replicas that are gone too, so that no sum of a group decreases."""
-        found = {}
-        for path in self._fleet.places.records.glob("*.tasks"):
-            group, _, index = path.stem.rpartition(".")
-            if group in groups and index.isdigit() and (view := read_counters(path)) is not None:
-                found[path.stem] = view
-        return found
+    def _applied(self) -> Applied | None:
+        """What was applied last, read again when its file is another one."""
+        try:
+            facts = self._fleet.places.applied.stat()
+            stamp = (facts.st_mtime_ns, facts.st_ino, facts.st_size)
+        except OSError:
+            stamp = None
+        if stamp is None or self._kept is None or self._kept[0] != stamp:
+            self._kept = (stamp, self._fleet.applied())
+        return self._kept[1]
+
+
+def counters_of(places: Places, groups: Collection[str]) -> dict[str, CountersView]:
+    """By replica, of these groups alone; of replicas that are gone too, so that no sum of a group decreases."""
+    found = {}
+    for path in places.records.glob("*.tasks"):
+        group, _, index = path.stem.rpartition(".")
+        if group in groups and index.isdigit() and (view := read_counters(path)) is not None:
+            found[path.stem] = view
+    return found
 
 
 def _budget(desired: Desired | None) -> int | None:

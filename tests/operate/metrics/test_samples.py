@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,8 @@ from fleet.replica.task_counters import BUCKETS, MOST_TASKS, OTHER, CountersView
 
 PAGE = Path(__file__).parents[3] / "docs" / "monitoring" / "README.md"
 NOW = 1_700_000_000.0
-TASK = TaskCounts((7, 1, 2, 3, 4, 5), Histogram((8, *(0,) * len(BUCKETS)), 0.004), Histogram((0,) * 15, 0.0))
+RUN = Histogram((8, *(0,) * len(BUCKETS)), 0.004)
+TASK = TaskCounts.of((7, 1, 2, 3, 4, 5), RUN, RUN)
 
 WORKER = ObservedReplica(
     group="thumbs",
@@ -70,7 +70,7 @@ def everything() -> FleetReading:
         COMMAND,
         budget=8,
         good=2,
-        tasks={"thumbs": {"shop.thumb": replace(TASK, wait=TASK.run)}},
+        tasks={"thumbs": {"shop.thumb": TASK}},
         counters={"thumbs.0": CountersView(3, 2)},
         dropped={"thumbs.0": 77},
         backlog=Backlog({"q": QueueSample(5, NOW - 30)}, {"thumbs.0": 3}),
@@ -149,7 +149,7 @@ def test_kinds_of_events_are_bounded() -> None:
 
 
 def done(count: int) -> TaskCounts:
-    return TaskCounts((count, 0, 0, 0, 0, 0), Histogram((count, *(0,) * len(BUCKETS)), float(count)))
+    return TaskCounts.of((count, 0, 0, 0, 0, 0), Histogram((count, *(0,) * len(BUCKETS)), float(count)))
 
 
 def test_counts_of_replicas_are_added_up() -> None:
