@@ -57,7 +57,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "verbs",
         "parser override_flow saved_plan merge_preview sarif",
         "verb_list change_flow live_view top",
-        "target view plot",
+        "target view plot graph",
         "progress signals",
         "output",
     ),

@@ -306,14 +306,19 @@ def _foot(state: TopState, screen: Screen) -> str:
 
 def _text_page(state: TopState, screen: Screen, text: Sequence[str]) -> list[str]:
     """A page of text, its end at the bottom unless it is moved up."""
-    height = (screen.height or 24) - 2
+    height = max(1, (screen.height or 24) - 2)
+    text = [part for line in text for part in _wrapped(line, screen.width)]
     titles = {"help": "keys", "logs": f"logs of {state.selected}", "stacks": f"stacks of {state.selected}"}
     last = max(min(len(text), height), len(text) - state.scroll)
     first = 0 if state.page == "help" else max(0, last - height)
-    body = [_cut([(line, "")], screen) for line in text[first:last]]
+    body = [_cut([(line, "")], screen) for line in text[first:last][:height]]
     body += [""] * (height - len(body))
     foot = "any key goes back" if state.page == "help" else "q back  up, down, PageUp, PageDown  p stand still"
     return [_cut([(titles[state.page], "bold")], screen), *body, _cut([(foot, "dim")], screen)]
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    return [line[at : at + width] for at in range(0, len(line), width)] or [""]
 
 
 def _cut(spans: Sequence[tuple[str, str]], screen: Screen) -> str:

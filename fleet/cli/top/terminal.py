@@ -12,7 +12,8 @@ import tty
 from collections.abc import Iterator, Sequence
 from typing import TextIO
 
-_ENTER, _LEAVE = "\033[?1049h\033[?25l", "\033[?25h\033[?1049l"
+_ENTER, _LEAVE = "\033[?1049h\033[?25l\033[?7l", "\033[?7h\033[?25h\033[?1049l"
+"""Another screen, no cursor, and no new line where a letter takes more room than one column."""
 _SEQUENCES = {
     "\033[A": "up",
     "\033[B": "down",

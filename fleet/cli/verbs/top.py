@@ -127,7 +127,8 @@ class _Top:
             known = logs.files(self._fleet.places.log)
             picked = {name: known[name] for name in logs.chosen(list(known), [self._state.selected])}
             lines = logs.merged(picked, last=LOG_LINES)
-            self._text = [f"{line.replica} | {one_line(line.text)}" for line in lines] or ["nothing was logged yet"]
+            prefixed = len(picked) > 1
+            self._text = [_log_line(line, prefixed=prefixed) for line in lines] or ["nothing was logged yet"]
 
     def _stacks(self, chosen: Row) -> list[str]:
         from fleet.cli.verbs.stacks import stacks_of
@@ -148,6 +149,11 @@ class _Top:
             for task in view.tasks.values():
                 found[group_of(replica)] += task
         return {group: counts.wait for group, counts in found.items()}
+
+
+def _log_line(line: logs.Line, *, prefixed: bool) -> str:
+    text = one_line(line.text, most=len(line.text) + 1)
+    return f"{line.replica} | {text}" if prefixed else text
 
 
 def _chosen(rows: list[Row], selected: str) -> Row | None:
