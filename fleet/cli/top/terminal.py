@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import sys
 import termios
 import time
 import tty
 from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import TextIO
 
 _ENTER, _LEAVE = "\033[?1049h\033[?25l\033[?7l", "\033[?7h\033[?25h\033[?1049l"
@@ -48,6 +50,7 @@ class Terminal:
     def opened(self) -> Iterator[Terminal]:
         """Its own screen, keys unseen and at once; everything as before at the end, whatever happens."""
         before = termios.tcgetattr(self._input) if self._input is not None else None
+        handler = signal.signal(signal.SIGTERM, _leave)
         try:
             if self._input is not None:
                 tty.setcbreak(self._input)
@@ -57,6 +60,7 @@ class Terminal:
             self._write(_LEAVE)
             if self._input is not None and before is not None:
                 termios.tcsetattr(self._input, termios.TCSADRAIN, before)
+            signal.signal(signal.SIGTERM, handler)
 
     def size(self) -> tuple[int, int]:
         """Columns and lines now."""
@@ -86,6 +90,11 @@ class Terminal:
     def _write(self, text: str) -> None:
         self._out.write(text)
         self._out.flush()
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    """TERM ends a program without a word; the screen must be put back first."""
+    raise SystemExit(128 + number)
 
 
 def keys_in(raw: str) -> Iterator[str]:
