@@ -87,7 +87,7 @@ class SupervisorBackend:
             digest=digest,
             process=row,
             launch=self._folder.launch(name),
-            record=records.read(self.places.record_file(name)),
+            record=records.read(self._folder.record_file(name)),
             memory_bytes=table.memory_bytes(row.pid) if row.pid else 0,
             cpu_seconds=table.cpu_seconds(row.pid) if row.pid else 0.0,
             now=now,

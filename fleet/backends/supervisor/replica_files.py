@@ -31,6 +31,7 @@ class Folder:
 
     def __init__(self, places: Places) -> None:
         self.places = places
+        self._records, self._specs = places.records, places.specs  # joined once: an observation asks for hundreds
         self._seen: dict[str, tuple[_Stamp, LaunchDocument | None]] = {}
 
     def make(self) -> None:
@@ -46,7 +47,11 @@ class Folder:
 
     def starts_file(self, replica: str) -> Path:
         """The crash history of a replica, kept by its launcher."""
-        return self.places.records / f"{replica}.starts"
+        return self._records / f"{replica}.starts"
+
+    def record_file(self, replica: str) -> Path:
+        """The record of a replica, kept by its worker."""
+        return self._records / f"{replica}.rec"
 
     def write(self, programs: Mapping[Replica, str], *, secrets: Mapping[str, str]) -> None:
         """Write the launch documents, then the program files of these replicas."""
@@ -117,7 +122,7 @@ class Folder:
 
     def launch(self, replica: str) -> LaunchDocument | None:
         """The launch document without its secrets; None where none can be read. Unchanged files are read once."""
-        path = self.places.spec_file(replica)
+        path = self._specs / f"{replica}.json"
         try:
             status = path.stat()
         except OSError:
