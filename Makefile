@@ -52,10 +52,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-servers: ## Redis and RabbitMQ for the tests (Debian packages; not started as services)
+servers: ## Redis, RabbitMQ and Prometheus for the tests (Debian packages; not started as services)
 	@missing=()
 	command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
 	[[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] || missing+=(rabbitmq-server)
+	command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
 	if (($${#missing[@]} == 0)); then exit 0; fi
 	if [[ $$EUID != 0 ]] || ! command -v apt-get >/dev/null; then
 	  echo "servers: missing on this machine: $${missing[*]}" >&2
@@ -107,7 +108,7 @@ format: install ## put the code into its one format
 	$(BIN)/ruff format .
 
 bench: install servers ## measure against Celery and supervisor, half an hour; results in bench/results
-	@for part in cli_start fleet_scale worker_throughput channel balance balance_live; do
+	@for part in cli_start fleet_scale worker_throughput channel balance balance_live metrics; do
 	  $(BIN)/python bench/$$part.py $(BENCH_ARGS)
 	done
 	$(BIN)/python bench/picture.py

@@ -49,6 +49,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("wait", "until a fleet, or some of it, is ready, idle or drained"),
             Verb("health", "whether replicas are alive, ready and making progress; reads their records only"),
             Verb("top", "a live view of the same"),
+            Verb("metrics", "numbers for Prometheus: printed, served, or left for node_exporter"),
             Verb("logs", "the logs of all replicas as one"),
             Verb("stacks", "the stack of every thread, greenlet, coroutine and child of a worker"),
             Verb("history", "the revisions that were applied"),

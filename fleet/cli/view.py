@@ -95,7 +95,7 @@ def _worker_row(worker: WorkerStatus) -> Row:
         Cell(f"  {worker.name}"),
         Cell(""),
         Cell(str(worker.pid) if worker.pid else "", right=True),
-        Cell(state, _style(worker)),
+        Cell(state, state_style(worker)),
         Cell(worker.digest, "dim"),
         Cell(f"{worker.busy}/{worker.slots}", right=True),
         Cell(str(worker.processed), right=True),
@@ -106,7 +106,8 @@ def _worker_row(worker: WorkerStatus) -> Row:
     ]
 
 
-def _style(worker: WorkerStatus) -> str:
+def state_style(worker: WorkerStatus) -> str:
+    """The style of what a replica's state is shown in."""
     if worker.trouble:
         return "bad"
     return "wait" if worker.held else _STATE_STYLES[worker.state]
@@ -159,29 +160,6 @@ def age(seconds: float) -> str:
         return f"{minutes}m{rest:02d}s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours < 24 else f"{hours // 24}d{hours % 24}h"
-
-
-def top_text(status: Status, *, per_second: float | None, height: int, colour: bool) -> str:
-    """Totals, then busy replicas by the age of their oldest task, then idle ones by memory."""
-    workers = [worker for group in status.groups.values() for worker in group.workers]
-    rows = [_worker_row(worker) for worker in sorted(workers, key=_effort)]
-    lines = table(HEAD, rows, colour=colour).splitlines() if rows else []
-    rest = [f"… {len(lines) - height + 3} more"] if len(lines) > height - 3 else []
-    return "\n".join([_totals(status, per_second), "", *lines[: max(1, height - 3)], *rest])
-
-
-def _effort(worker: WorkerStatus) -> tuple[float, float, str]:
-    oldest = max((task.since_seconds for task in worker.tasks), default=-1.0)
-    return -oldest, -float(worker.memory_bytes), worker.name
-
-
-def _totals(status: Status, per_second: float | None) -> str:
-    groups = list(status.groups.values())
-    busy, slots = sum(group.busy for group in groups), sum(group.desired_slots for group in groups)
-    memory = sum(worker.memory_bytes for group in groups for worker in group.workers)
-    rate = f"{per_second:.1f} tasks/s" if per_second is not None else "… tasks/s"
-    ready = f"{sum(group.ready_replicas for group in groups)}/{sum(group.desired_replicas for group in groups)} ready"
-    return f"fleet {status.fleet}  {ready}  slots {busy}/{slots}  {rate}  {megabytes(memory) or '0Mi'}"
 
 
 def status_document(status: Status) -> dict[str, Any]:

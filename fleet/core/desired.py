@@ -10,7 +10,10 @@ from fleet.core.spec import READY_TIMEOUT_SECONDS, BrokerSpec, WorkerSpec, live_
 
 BROKER_GROUP = "fleet-broker"
 CONTROLLER_GROUP = "fleet-controller"
+METRICS_GROUP = "fleet-metrics"
 RESERVED_PREFIX = "fleet-"
+PROGRAMS_BESIDE = frozenset({CONTROLLER_GROUP, METRICS_GROUP})
+"""Programs of fleet's own that are there while something in the manifest needs them. They go without being asked."""
 
 
 @dataclass(frozen=True, slots=True)

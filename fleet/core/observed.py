@@ -64,6 +64,7 @@ class ObservedReplica:
     cannot_start: its last start failed for a reason that another start does not change, which ``note`` says.
     reserved: messages it holds, those that run and those that wait in it for a slot.
     ready_seconds: how long it has been ready without a break; 0 while it is not, or is held.
+    cpu_seconds: spent on processors by all its processes, those that have ended included.
     """
 
     group: str
@@ -90,6 +91,7 @@ class ObservedReplica:
     crashes: int = 0
     trouble: Trouble = Trouble.NONE
     ready_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     @property
     def name(self) -> str:

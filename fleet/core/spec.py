@@ -143,6 +143,7 @@ class WorkerSpec:
     ``fleet_version`` are empty where the manifest does not watch them.  ``node``: the worker's name on the broker, with
     ``{group}`` and the like in it; empty: the usual one.  ``log_link``: where a link to its log is, likewise.
     ``job``: it runs to its end, once; ``followers``: a mark of what waits for that, so that it runs again before them.
+    ``task_counters``: it counts tasks by name, with histograms of their times.
     """
 
     kind: Kind
@@ -177,6 +178,7 @@ class WorkerSpec:
     followers: str = ""
     account: AccountSpec = FLEETS_ACCOUNT
     no_new_privileges: bool = False
+    task_counters: bool = True
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""

@@ -41,6 +41,7 @@ class WorkerStatus:
     ready: bool = False
     trouble: Trouble = Trouble.NONE
     totals: Totals = NO_TOTALS
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +223,7 @@ def _worker(seen: ObservedReplica, drift: str) -> WorkerStatus:
         note=seen.note,
         ready=seen.is_ready,
         trouble=seen.trouble,
+        cpu_seconds=seen.cpu_seconds,
     )
 
 

@@ -78,6 +78,7 @@ def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str
         "FLEET_SPEC": str(document.worker_path),
         "FLEET_RECORD": str(document.record),
         "FLEET_PID": str(os.getpid()),
+        **({} if spec.task_counters else {"FLEET_TASK_COUNTERS": "off"}),
     }
 
 

@@ -8,11 +8,28 @@ its beginning again.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from pathlib import Path
 
+from fleet.file_access import KEPT_BYTES, read_file
+
 LIMIT_BYTES = 10 << 20
 KEPT = 3
+
+
+def dropped_file(folder: Path) -> Path:
+    """Where the sums of what was dropped are kept, beside the logs."""
+    return folder / "dropped.json"
+
+
+def dropped_bytes(folder: Path) -> dict[str, int]:
+    """Replica -> bytes of its log that were dropped in floods so far; nothing where that cannot be read."""
+    try:
+        found = json.loads(read_file(dropped_file(folder), limit_bytes=KEPT_BYTES, own=True))
+        return {str(name): int(count) for name, count in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+        return {}
 
 
 def aged(path: Path, number: int) -> Path:

@@ -9,6 +9,7 @@ import pwd
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ def _user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"uid {uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far an audit was read: its file, 0 for none, and the offset in bytes."""
+
+    inode: int
+    offset: int
 
 
 class Audit:
@@ -126,9 +135,10 @@ class Audit:
         """How many lines are no entries: a crash cut them short, or something else wrote into the file."""
         return sum(_entry(line) is None for line in self._lines())
 
-    def _lines(self) -> Iterator[bytes]:
+    def _lines(self, *, aged_only: bool = False) -> Iterator[bytes]:
         """Those that were moved aside first."""
-        for path in (*(self._aged(number) for number in range(KEPT, 0, -1)), self.path):
+        aged = [self._aged(number) for number in range(KEPT, 0, -1)]
+        for path in aged if aged_only else (*aged, self.path):
             try:
                 with open(open_own(path, os.O_RDONLY), "rb") as file:
                     while line := file.readline(_LONGEST_BYTES):
@@ -165,6 +175,24 @@ class Audit:
             inode_now, offset_now = place, start + len(whole)
         return entries, inode_now, offset_now
 
+    def give_after(self, position: Position | None, take: Callable[[Entry], object]) -> Position:
+        """Give each entry that was written after ``position`` (None: every one) to ``take``; returns where that ended.
+
+        Raises Damaged.
+        """
+        inode = _inode(self.path)
+        if position is None:
+            for line in self._lines(aged_only=True):
+                _give(line, take)
+        elif position.inode not in (0, inode):  # moved aside
+            for line in _read_from(self._aged(1), position.offset, everything=True).split(b"\n"):
+                _give(line, take)
+        offset = position.offset if position is not None and position.inode == inode else 0
+        whole, end, _rest = _read_from(self.path, offset, everything=True).rpartition(b"\n")
+        for line in whole.split(b"\n"):
+            _give(line, take)
+        return Position(inode, offset + len(whole) + len(end))
+
     def follow(self, *, sleep: Callable[[float], None] = time.sleep) -> Iterator[Entry]:
         """Entries as they are written from now on; does not end."""
         offset, inode, rest = _size(self.path), _inode(self.path), b""
@@ -180,6 +208,11 @@ class Audit:
             yield from (entry for line in lines if (entry := _entry(line)) is not None)
             if not chunk:
                 sleep(FOLLOW_SECONDS)
+
+
+def _give(line: bytes, take: Callable[[Entry], object]) -> None:
+    if (entry := _entry(line)) is not None:
+        take(entry)
 
 
 def _line(entry: Mapping[str, Any]) -> bytes:

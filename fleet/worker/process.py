@@ -36,6 +36,7 @@ from fleet.worker.lifecycle import EXIT_FAILED
 from fleet.worker.logging_setup import LogStyle
 from fleet.worker.loop import forced_exit
 from fleet.worker.loop.consumer import Consumer
+from fleet.worker.loop.counting import TaskCounting
 from fleet.worker.loop.document_watch import DocumentWatch
 from fleet.worker.loop.housekeeping import HousekeepingThread
 from fleet.worker.loop.parts import LoopParts
@@ -153,6 +154,7 @@ class Worker:
         )
         self.parts = self.consumer.parts
         self.housekeeping: HousekeepingThread | None = None
+        self._counting = self._make_counting()
         self._add_to_the_loop()
         self.control = self._make_control()
         self._control_fds: list[int] = []
@@ -173,6 +175,23 @@ class Worker:
             replace=self.consumer.replace_soon,
         )
         every_second += [watchdog, ThreadWatch(self._lost_threads, replace=self.consumer.replace_soon)]
+
+    def _make_counting(self) -> TaskCounting | None:
+        """Counters by task beside the record; a worker that cannot keep them works without."""
+        path = self.options.record_path
+        if path is None or not self.options.spec.task_counters:
+            return None
+        try:
+            counting = TaskCounting(path)
+        except OSError as error:
+            log.warning("tasks are not counted by name: %s: %s", error.filename or path, error.strerror or error)
+            return None
+        self.parts.starting.on_start = counting.on_start
+        self.parts.completion.on_end = counting.on_end
+        self.parts.connection.on_again = counting.counters.reconnected
+        self.parts.forced_exit.on_exit.append(counting.counters.publish)
+        self.consumer.every_second.append(counting.every_second)
+        return counting
 
     def _lost_threads(self) -> Sequence[str]:
         ended = self.housekeeping is not None and not self.housekeeping.is_alive()
@@ -358,6 +377,7 @@ class Worker:
             self.channel.close,
             self.control.close if self.control is not None else _nothing,
             partial(self.application.announce, "stopped"),
+            self._counting.counters.close if self._counting is not None else _nothing,
             # After a crash the record stays as it is: the launcher counts it, against the tasks that were running, too.
             _nothing if crashed else self._record_end,
             partial(log.info, "crashed" if crashed else "stopped"),

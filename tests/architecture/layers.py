@@ -49,7 +49,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "journal",
     ),
     "fleet.operate": (
-        "foreground",
+        "foreground metrics",
         "controller doctor service sync rollout",
         "change lost_queues",
         "foreground doctor",
@@ -61,8 +61,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "fleet.cli": (
         "verbs",
         "parser override_flow saved_plan merge_preview sarif",
-        "verb_list change_flow live_view",
-        "target view plot",
+        "verb_list change_flow live_view top",
+        "target view plot graph",
         "progress signals",
         "output",
     ),

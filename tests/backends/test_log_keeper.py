@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fleet.backends.supervisor.log_keeper import CALM_SECONDS, LEAST_SECONDS, LOOK_SECONDS, LogKeeper
-from fleet.replica.log_rotation import every_part
+from fleet.replica.log_rotation import dropped_bytes, dropped_file, every_part
 from fleet.state.paths import Places
 from tests.conftest import PATIENCE, eventually
 
@@ -72,6 +72,27 @@ def test_a_flood_is_dropped_with_a_word_at_both_ends(writer: Writer) -> None:
     assert "fleet.logs thumbs.0: flood: over after 4.0 s; 45 MiB were dropped" in text
     first = every_part(writer.log)[-2].read_text()
     assert first.endswith("x\n"), "the beginning of the flood is kept"
+
+
+def test_what_was_dropped_is_summed_up_over_floods_and_keepers(writer: Writer, tmp_path: Path) -> None:
+    assert dropped_bytes(tmp_path) == {}
+    sums = []
+    for _ in range(2):
+        for _ in range(4):
+            writer.write(FLOOD)
+        for _ in range(6):
+            writer.write(KIB, seconds=CALM_SECONDS)
+        sums.append(dropped_bytes(tmp_path)["thumbs.0"])
+        writer.keeper = LogKeeper(tmp_path, limit_bytes=LIMIT, now=lambda: writer.time)
+        writer.keeper.look()
+    assert 2 * FLOOD < sums[0] < 4 * FLOOD
+    assert sums[1] > sums[0] + 2 * FLOOD
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b'{"a": "x"}', b"\xff"])
+def test_sums_that_cannot_be_read_begin_again(tmp_path: Path, content: bytes) -> None:
+    dropped_file(tmp_path).write_bytes(content)
+    assert dropped_bytes(tmp_path) == {}
 
 
 def test_a_flood_that_stops_for_a_moment_is_one_flood(writer: Writer) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fleet.replica.task_counters import ENDS, counters_path, read_counters
 from tests.conftest import PATIENCE, eventually
 from tests.system.worlds import World
 from tests.worker.launched import APP
@@ -95,6 +96,13 @@ def shop(world: World, request: pytest.FixtureRequest) -> CeleryFleet:
     return CeleryFleet(world, request.getfixturevalue(f"{request.param}_url"))
 
 
+def counted(world: World, replica: str, end: str) -> dict[str, int]:
+    """Ends of that kind by task, from the file beside the record."""
+    view = read_counters(counters_path(world.home / "world" / "run" / "records" / f"{replica}.rec"))
+    assert view is not None
+    return {name: task.ends[ENDS.index(end)] for name, task in view.tasks.items()}
+
+
 def test_status_health_drain_resume_and_scaling_in_are_as_for_fleets_own_worker(shop: CeleryFleet) -> None:
     world, manifest = shop.world, str(shop.world.manifest)
     shop.write("replicas: 3")
@@ -118,6 +126,7 @@ def test_status_health_drain_resume_and_scaling_in_are_as_for_fleets_own_worker(
     shop.gate.touch()
     eventually(lambda: world.done() == {0: 1, 1: 1})
     eventually(lambda: world.workers()[working]["processed"] == 2)
+    eventually(lambda: counted(world, working, "done") == {"contract.wait_for": 1, "contract.note": 1})
 
     # released they work again
     world.fleet("resume", manifest, *idle, "--yes")

@@ -89,6 +89,7 @@ class SupervisorBackend:
             launch=self._folder.launch(name),
             record=records.read(self.places.record_file(name)),
             memory_bytes=table.memory_bytes(row.pid) if row.pid else 0,
+            cpu_seconds=table.cpu_seconds(row.pid) if row.pid else 0.0,
             now=now,
             answers=_answers(self.places, name, row),
             lives=read_history(self.places.starts_file(name)).lives,

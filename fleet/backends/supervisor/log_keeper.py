@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -19,7 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet.backends.supervisor.controller_watch import ControllerWatch
+from fleet.errors import FleetError
 from fleet.replica import log_rotation
+from fleet.state.files import write_whole
 from fleet.state.paths import Places
 
 LOOK_SECONDS = 0.25
@@ -54,6 +57,10 @@ class LogKeeper:
     now: Callable[[], float] = time.time
     _logs: dict[Path, _Log] = field(default_factory=dict)
     _looked_at: float = 0.0
+    _totals: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._totals = log_rotation.dropped_bytes(self.folder)
 
     def look(self) -> float:
         """Look at every log, and cut what is too long. Returns the seconds until the next look."""
@@ -93,10 +100,18 @@ class LogKeeper:
         """The beginning of a flood is kept as any other log: it tells what floods."""
         if not log.flood_began_at:
             log.flood_began_at = now
-            log.dropped += log_rotation.cut(path, limit_bytes=self.limit_bytes)
+            dropped = log_rotation.cut(path, limit_bytes=self.limit_bytes)
         else:
-            log.dropped += log_rotation.empty(path)
+            dropped = log_rotation.empty(path)
+        log.dropped += dropped
+        self._note(path, dropped)
         _say(path, now, "flood: it is written faster than it can be kept; what follows is dropped until it is calm")
+
+    def _note(self, path: Path, dropped: int) -> None:
+        """Keep the sum for those who count. A full disk is no reason to stop cutting."""
+        self._totals[path.stem] = self._totals.get(path.stem, 0) + dropped
+        with contextlib.suppress(FleetError):
+            write_whole(log_rotation.dropped_file(self.folder), json.dumps(self._totals), lasting=False)
 
     def _end_flood(self, path: Path, log: _Log, now: float) -> None:
         seconds = log.flooded_at - log.flood_began_at

@@ -41,6 +41,7 @@ class Sight:
     lives: tuple[Life, ...] = ()
     heartbeat: Heartbeat | None = None
     launching: bool = False
+    cpu_seconds: float = 0.0
 
     @property
     def spec(self) -> WorkerSpec | None:
@@ -73,6 +74,7 @@ def observed(sight: Sight) -> ObservedReplica:
         processed=sight.record.processed if sight.record else 0,
         failed=sight.record.failed if sight.record else 0,
         memory_bytes=sight.memory_bytes,
+        cpu_seconds=sight.cpu_seconds,
         uptime_seconds=_uptime_seconds(sight),
         tasks=_tasks(record, sight.now),
         held=_is_held(sight),

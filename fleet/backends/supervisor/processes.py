@@ -25,12 +25,16 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Proc:
-    """One process. ``started`` counts clock ticks since boot: with the pid it identifies the process."""
+    """One process. ``started`` counts clock ticks since boot: with the pid it identifies the process.
+
+    cpu_seconds: that it and its children that have ended spent on a processor.
+    """
 
     pid: int
     parent: int
     started: int
     memory_bytes: int
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,10 @@ class Table:
         costs the kernel milliseconds per process."""
         return sum(self.procs[pid].memory_bytes for pid in self.tree(root))
 
+    def cpu_seconds(self, root: int) -> float:
+        """Of a process and all below it, those that have ended included."""
+        return sum(self.procs[pid].cpu_seconds for pid in self.tree(root))
+
     def strays(self, specs: Path, *, supervised: Mapping[str, int]) -> tuple[Stray, ...]:
         """Processes with the mark of the fleet whose specs these are, below none of the supervised ones.
 
@@ -118,7 +126,8 @@ def _read(pid: int, entry: os.DirEntry[str], own: Set[int]) -> Proc | None:
         return None
     if len(fields) < 22 or fields[0] in (b"Z", b"X"):
         return None
-    return Proc(pid, int(fields[1]), int(fields[19]), int(fields[21]) * _PAGE)
+    ticks = sum(map(int, fields[11:15]))
+    return Proc(pid, int(fields[1]), int(fields[19]), int(fields[21]) * _PAGE, ticks / _TICKS)
 
 
 def read_mark(pid: int, specs: Path) -> Mark | None:
@@ -248,6 +257,7 @@ def await_end(pid: int, *, timeout_seconds: float) -> bool:
 
 def _bytes(pid: int, name: str) -> bytes:
     try:
-        return (_PROC / str(pid) / name).read_bytes()
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.read()
     except OSError:
         return b""

@@ -35,6 +35,7 @@ class Folder:
 
     def __init__(self, places: Places) -> None:
         self.places = places
+        self._specs = places.specs  # joined once: an observation asks for hundreds
         self._seen: dict[str, tuple[_Stamp, LaunchDocument | None]] = {}
 
     def make(self) -> None:
@@ -164,7 +165,7 @@ class Folder:
 
     def launch(self, replica: str) -> LaunchDocument | None:
         """The launch document without its secrets; None where none can be read. Unchanged files are read once."""
-        path = self.places.spec_file(replica)
+        path = self._specs / f"{replica}.json"
         try:
             status = path.stat()
         except OSError:

@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from fleet.cli.output import Output, painted
+from fleet.cli.output import Output, group_colour, painted
 from fleet.cli.target import fleet_of, no_names, stream_flags, target_flags, target_of
+from fleet.core.desired import group_of
 from fleet.core.text.format import one_line
 from fleet.state.overrides import moment
 
@@ -45,10 +46,18 @@ def _print_entry(entry: Mapping[str, Any], out: Output) -> None:
             [
                 *words,
                 painted(f"{one_line(what):<16}", "bad" if bad else "", colour=out.colour),
-                one_line(_details(entry)),
+                painted(one_line(_details(entry)), _group_style(entry), colour=out.colour),
             ]
         )
     )
+
+
+def _group_style(entry: Mapping[str, Any]) -> str:
+    """The colour of the group that an entry is about; none for the whole fleet, or several groups."""
+    if "replica" in entry:
+        return group_colour(group_of(str(entry["replica"])))
+    moves = entry.get("moves")
+    return group_colour(str(next(iter(moves)))) if isinstance(moves, dict) and len(moves) == 1 else ""
 
 
 def _move(group: str, one: Mapping[str, Any]) -> str:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
+from fleet.cli.graph import Node, revision_graph
 from fleet.cli.output import Cell, Output, table
 from fleet.cli.target import applied_or_told, fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.core.expand.facts import Facts
+from fleet.core.text.format import one_line
 from fleet.state.overrides import moment
 from fleet.state.revisions import Revision
 
 
 def history_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
+    parser.add_argument("--graph", action="store_true", help="as a picture: what came after what, and what went back")
     output_flag(parser)
 
 
@@ -29,9 +33,18 @@ def history(args: argparse.Namespace, out: Output) -> int:
     rows = [_revision_row(one, current=one.number == current) for one in revisions]
     for number in fleet.history.damaged():
         out.say(f"warning: revision {number} is damaged and left out")
+    if args.graph and rows and not out.is_json:
+        out.facts(revision_graph([_node(one, current=one.number == current) for one in revisions], colour=out.colour))
+        return 0
     text = table(("REVISION", "APPLIED", "BY", "OUTCOME", "GIT", "MESSAGE"), rows, colour=out.colour)
     out.either({"fleet": fleet.name, "revisions": documents}, text if rows else "nothing was applied yet")
     return 0
+
+
+def _node(revision: Revision, *, current: bool) -> Node:
+    what = revision.failure or revision.message or ", ".join(Path(one).name for one in revision.origin.sources)
+    words = "  ".join(one_line(word) for word in (moment(revision.at), revision.by, what) if word)
+    return Node(revision.number, revision.outcome, revision.digest, words, current)
 
 
 def _revision_document(revision: Revision, *, current: bool) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Sequence
 
-from fleet.cli.output import REPLICA_COLOURS, Output, painted
+from fleet.cli.output import Output, group_colour, painted
 from fleet.cli.target import applied_or_told, fleet_of, stream_flags, target_flags, target_of
 from fleet.core.desired import group_of
 from fleet.core.text.format import one_line
@@ -55,6 +55,6 @@ def _print_line(line: log_files.Line, width: int, out: Output) -> None:
     if out.is_json:
         out.line({"replica": line.replica, "at": line.at or None, "line": line.text})
         return
-    style = REPLICA_COLOURS[sum(line.replica.encode()) % len(REPLICA_COLOURS)]
+    style = group_colour(group_of(line.replica))
     text = one_line(line.text, most=len(line.text) + 1)
     out.facts(f"{painted(f'{line.replica:<{width}}', style, colour=out.colour)} | {text}")

@@ -39,14 +39,26 @@ def stacks(args: argparse.Namespace, out: Output) -> int:
     workers = _workers(paths, picky=bool(args.words or args.record))
     if not workers:
         raise FleetError("none of fleet's own workers runs", hint="`fleet health` shows what runs")
+    texts = _written(paths, workers, wait_seconds=args.wait)
+    out.either([{"replica": name, "stacks": text} for name, text in texts.items()], "\n".join(_shown(texts, out)))
+    return 0 if all(texts.values()) else 1
+
+
+def stacks_of(paths: Mapping[str, Path], *, wait_seconds: float) -> dict[str, str]:
+    """Replica -> what it wrote when it was asked. paths: of their records.
+
+    Raises FleetError, also where one of them is no worker of fleet's own that runs.
+    """
+    return _written(paths, _workers(paths, picky=True), wait_seconds=wait_seconds)
+
+
+def _written(paths: Mapping[str, Path], workers: Mapping[str, RecordView], *, wait_seconds: float) -> dict[str, str]:
     logs = {name: _log_of(paths[name]) for name in workers}
     before = {name: _size(log) for name, log in logs.items()}
     for name, worker in workers.items():
         _ask(name, worker.pid)
-    _await_quiet(logs, before, wait_seconds=args.wait)
-    texts = {name: _added(log, before[name]) for name, log in logs.items()}
-    out.either([{"replica": name, "stacks": text} for name, text in texts.items()], "\n".join(_shown(texts, out)))
-    return 0 if all(texts.values()) else 1
+    _await_quiet(logs, before, wait_seconds=wait_seconds)
+    return {name: _added(log, before[name]) for name, log in logs.items()}
 
 
 def _workers(paths: Mapping[str, Path], *, picky: bool) -> dict[str, RecordView]:

@@ -7,7 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from fleet.core.balance.costs import MEMORY, PROCESSES, Prices
-from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, Budgets, Desired, DesiredGroup, RolloutPolicy, group_of
+from fleet.core.desired import (
+    BROKER_GROUP,
+    CONTROLLER_GROUP,
+    METRICS_GROUP,
+    Budgets,
+    Desired,
+    DesiredGroup,
+    RolloutPolicy,
+    group_of,
+)
 from fleet.core.expand import specs
 from fleet.core.expand.facts import NO_OVERRIDES, Facts, Overrides
 from fleet.core.expand.sizing import Division, GroupRequest, Movable, Rules, Sized, divide, division, movable
@@ -59,6 +68,8 @@ def _own_programs(manifest: Manifest, facts: Facts) -> dict[str, DesiredGroup]:
         own[BROKER_GROUP] = specs.embedded_broker(manifest.name, facts)
     if has_controller(manifest):
         own[CONTROLLER_GROUP] = specs.controller(manifest, facts)
+    if manifest.spec.metrics.listen is not None:
+        own[METRICS_GROUP] = specs.metrics(manifest, facts)
     return own
 
 
@@ -142,7 +153,8 @@ def _rules(manifest: Manifest) -> Rules:
     balance, limits = manifest.spec.balance, manifest.spec.budgets
     capacity = _links((limits.connections or {}).items())
     if limits.processes is not None:
-        capacity[PROCESSES] = limits.processes - (manifest.spec.broker == "embedded") - moves_slots(manifest)
+        own = (manifest.spec.broker == "embedded", moves_slots(manifest), manifest.spec.metrics.listen is not None)
+        capacity[PROCESSES] = limits.processes - sum(own)
     if limits.memory is not None:
         capacity[MEMORY] = limits.memory
     return Rules(manifest.spec.concurrency, balance.tail, moving=balance.mode == "dynamic", capacity=capacity)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from fleet.core.desired import (
     BROKER_GROUP,
     CONTROLLER_GROUP,
+    METRICS_GROUP,
     CanaryPolicy,
     DesiredGroup,
     Price,
@@ -83,6 +84,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         log_link=_real(group.log_file or "", facts),
         account=facts.accounts.get(name, base.account),
         no_new_privileges=bool(group.no_new_privileges),
+        task_counters=spec.metrics.tasks if kind != "command" else base.task_counters,
     )
 
 
@@ -222,6 +224,25 @@ def controller(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
     return _own_program(spec, "heals replicas, and moves the slots of the groups that autoscale")
 
 
+def metrics(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
+    """The group of the program that serves metrics. It asks the broker what waits, and so gets secrets as the
+    controller does."""
+    fleet = manifest.name
+    command = (facts.own_python, "-P", "-m", "fleet", "metrics", "--fleet", fleet)
+    spec = WorkerSpec(
+        kind="command",
+        fleet=fleet,
+        group=METRICS_GROUP,
+        command=(*command, "--listen", manifest.spec.metrics.listen or ""),
+        secret_env=tuple((secret_variable(name), name, facts.secrets.get(name, "")) for name in secrets_of(manifest)),
+        revision=facts.own_version,
+        restart=_CONTROLLER_RESTART,
+        drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
+        workdir="/",
+    )
+    return _own_program(spec, "serves metrics")
+
+
 def _own_program(spec: WorkerSpec, reason: str) -> DesiredGroup:
     """A program of fleet's own: one of it, never two, and no part of the budget."""
     policy = RolloutPolicy("recreate", 0, 1)
@@ -229,7 +250,7 @@ def _own_program(spec: WorkerSpec, reason: str) -> DesiredGroup:
 
 
 def secret_variable(secret: str) -> str:
-    """The variable in which the controller finds a secret."""
+    """The variable in which a program of fleet's own finds a secret."""
     return "FLEET_SECRET_" + secret.upper().replace("-", "_")
 
 

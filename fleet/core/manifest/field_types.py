@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from fleet.core.text.format import DURATION_PATTERN, seconds_in, shown
+from fleet.core.text.listen import listen_address
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
 GROUP_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
@@ -70,6 +71,13 @@ def tick_seconds(value: object) -> object:
     return value if value == "auto" else duration_seconds(value)
 
 
+def listen_text(value: object) -> object:
+    """The text of an address to listen on. Raises ValueError with a sentence for people, its hint after ``; ``."""
+    if isinstance(value, str):
+        listen_address(value)
+    return value
+
+
 Seconds = Annotated[
     float,
     BeforeValidator(duration_seconds),
@@ -99,6 +107,12 @@ Account = Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)]
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN)]
 Import = Annotated[str, StringConstraints(pattern=IMPORT_PATTERN, max_length=500)]
+ListenText = Annotated[
+    str,
+    BeforeValidator(listen_text),
+    StringConstraints(max_length=200),
+    Field(examples=["127.0.0.1:9808", "unix:/run/fleet-metrics.sock"]),
+]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 Slots = Annotated[int, Field(ge=0, le=1_000_000)]
 Positive = Annotated[int, Field(ge=1, le=100_000)]

@@ -29,6 +29,7 @@ from fleet.core.manifest.field_types import (
     GroupName,
     Import,
     Limit,
+    ListenText,
     Name,
     Positive,
     QueueName,
@@ -570,6 +571,15 @@ class Heal(Model):
         return {name: getattr(self, name) or self.mode for name in classes}
 
 
+class Metrics(Model):
+    """Numbers for Prometheus."""
+
+    listen: ListenText | None = Field(
+        default=None, description="run `fleet metrics` as a program of the fleet, on a loopback address or `unix:PATH`"
+    )
+    tasks: bool = Field(default=True, description="whether workers count tasks by name, with histograms of their times")
+
+
 class Spec(Model):
     """What the fleet is."""
 
@@ -594,6 +604,7 @@ class Spec(Model):
     budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
     heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
     notify: list[Notification] = Field(default=[], description="who is told of what happens")
+    metrics: Metrics = Field(default=Metrics(), description="numbers for Prometheus")
     kubernetes: Kubernetes | None = Field(
         default=None, description="what a cluster needs to know; a host takes no notice of it"
     )

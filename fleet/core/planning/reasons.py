@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.core.desired import CONTROLLER_GROUP
+from fleet.core.desired import CONTROLLER_GROUP, METRICS_GROUP
 from fleet.core.observed import Stray
 from fleet.core.planning.pair import Pair
 from fleet.core.planning.spec_diff import changes
@@ -22,7 +22,10 @@ def leaving(pair: Pair) -> str:
 
 
 def _no_group(pair: Pair) -> str:
-    return "nothing is left to heal or move" if pair.group_name == CONTROLLER_GROUP else "not in the manifest (prune)"
+    return _NO_MORE.get(pair.group_name, "not in the manifest (prune)")
+
+
+_NO_MORE = {CONTROLLER_GROUP: "nothing is left to heal or move", METRICS_GROUP: "spec.metrics.listen is gone"}
 
 
 def new(pair: Pair) -> str:

@@ -72,6 +72,7 @@ _FIELDS = (
     _Field("user's uid", lambda spec: spec.account.uid),
     _Field("group's gid", lambda spec: spec.account.gid),
     _Field("noNewPrivileges", lambda spec: spec.no_new_privileges),
+    _Field("metrics.tasks", lambda spec: "on" if spec.task_counters else "off"),
     _Field("broker.visibilityTimeout", lambda spec: spec.broker.visibility_timeout_seconds, duration),
 )
 

@@ -25,16 +25,25 @@ class Intake:
     """The intake of one consumer of Celery's, over all its connections.
 
     consumes: the consumer has told the broker what it takes, once at least.  up: it has a connection that does.
-    closed: the broker was told to send nothing.  off: nobody looks at the record any more.
+    closed: the broker was told to send nothing.  off: nobody looks at the record any more.  on_again: called when it
+    has a connection once more.
     """
 
-    def __init__(self, record: Record, *, unstarted: Callable[[], list[Job]], guard: Guard) -> None:
+    def __init__(
+        self,
+        record: Record,
+        *,
+        unstarted: Callable[[], list[Job]],
+        guard: Guard,
+        on_again: Callable[[], object],
+    ) -> None:
         self.consumes = False
         self.up = False
         self.closed = False
         self.off = False
         self._record = record
         self._unstarted = unstarted
+        self._on_again = on_again
         self._round = 0
         self._on_start, self._on_stop = guard(self._start), guard(self._stop)
         self._on_tick, self._on_look = guard(self._tick), guard(self._look)
@@ -95,6 +104,8 @@ class Intake:
         self._round += 1
 
     def _ready(self, consumer: Any) -> None:  # noqa: ARG002
+        if self.consumes:
+            self._on_again()
         self.consumes = self.up = True
 
     def _tick(self, consumer: Any, number: int) -> None:

@@ -16,7 +16,9 @@ from typing import Any
 from celery.exceptions import Ignore, Reject, Retry, Terminated, WorkerLostError
 from celery.worker import state as celery_state
 
+from fleet.broker.envelope import SENT_AT_HEADER, waits_since
 from fleet.replica.record import Record
+from fleet.replica.task_counters import TaskCounters, TaskEnd
 
 _LIMITED = frozenset({"prefork", "gevent"})
 """Pools of Celery's that end a task at its hard time limit."""
@@ -30,7 +32,16 @@ class End(Enum):
     DONE = "done"
     FAILED = "failed"
     RETRIED = "retried"
+    LOST = "lost"
     AGAIN = "again"
+
+
+_ENDS: Mapping[End, TaskEnd] = {
+    End.DONE: "done",
+    End.FAILED: "failed",
+    End.RETRIED: "retried",
+    End.LOST: "lost",
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -38,7 +49,8 @@ class Job:
     """A job on its way through a pool. ``slot`` None: it has not started, or there is no room for it in the record.
 
     request: Celery's request; None where the caller of the pool is not one.  result: what the pool returned.
-    gone_at: since when Celery does not count it as running (monotonic), 0.0 while it does.
+    gone_at: since when Celery does not count it as running (monotonic), 0.0 while it does.  began_at: monotonic, 0.0
+    before it started.
     """
 
     id: str
@@ -50,16 +62,21 @@ class Job:
     ended: bool = False
     result: Any = None
     gone_at: float = 0.0
+    began_at: float = 0.0
 
 
 class Jobs:
     """Keeps the slots and the counts of a record by the jobs of one pool.
 
-    Callbacks come from any thread, so every change of the record is made under ``lock``.
+    Callbacks come from any thread, so every change of the record is made under ``lock``. ``counters``: by task; None
+    where they are switched off or cannot be kept.
     """
 
-    def __init__(self, record: Record, lock: threading.RLock, *, guard: Guard) -> None:
+    def __init__(
+        self, record: Record, lock: threading.RLock, *, guard: Guard, counters: TaskCounters | None = None
+    ) -> None:
         self._record = record
+        self._counters = counters
         self._lock = lock
         self._jobs: set[Job] = set()
         self._slots: dict[int, Job] = {}
@@ -131,6 +148,8 @@ class Jobs:
             job.started = True
             if job.ended:
                 return
+            job.began_at = time.monotonic()
+            self._count_wait(job)
             job.slot = next((slot for slot in range(self._record.capacity) if slot not in self._slots), None)
             if job.slot is None:
                 return
@@ -147,9 +166,22 @@ class Jobs:
                 return
             how = end_of(result, job.request)
             self._record.retried += how is End.RETRIED
-            self._record.processed += how in (End.DONE, End.FAILED)
-            self._record.failed += how is End.FAILED
+            self._record.processed += how in (End.DONE, End.FAILED, End.LOST)
+            self._record.failed += how in (End.FAILED, End.LOST)
+            if self._counters is not None and how in _ENDS:
+                run_seconds = time.monotonic() - job.began_at if job.began_at and how is not End.LOST else None
+                self._counters.ended(job.name, _ENDS[how], run_seconds)
             self.forget(job)
+
+    def _count_wait(self, job: Job) -> None:
+        """Only where the message says since when it waits."""
+        message = getattr(job.request, "message", None)
+        headers = getattr(message, "headers", None)
+        if self._counters is None or not isinstance(headers, Mapping):
+            return
+        since = waits_since(headers.get(SENT_AT_HEADER), headers.get("eta"))
+        if since is not None:
+            self._counters.waited(job.name, max(0.0, time.time() - since))
 
     def forget(self, job: Job) -> None:
         """It is not in the pool any more."""
@@ -161,11 +193,30 @@ class Jobs:
                 self._record.end(job.slot)
                 job.slot = None
 
-    def count(self, *, failed: bool) -> None:
-        """A message came to its end without having been in the pool."""
+    def count(self, *, failed: bool, name: str = "") -> None:
+        """A message came to its end without having been in the pool. name: of a task that the app has."""
         with self._lock:
             self._record.processed += 1
             self._record.failed += failed
+            if self._counters is None:
+                return
+            end: TaskEnd = "dead" if failed else "revoked"
+            if name:
+                self._counters.ended(name, end, None)
+            else:
+                self._counters.ended_unknown(end)
+
+    def reconnected(self) -> None:
+        """There is a connection to the broker again."""
+        with self._lock:
+            if self._counters is not None:
+                self._counters.reconnected()
+
+    def publish(self) -> None:
+        """Let readers see what was counted by task."""
+        with self._lock:
+            if self._counters is not None:
+                self._counters.publish()
 
     def look(self, now: float) -> None:
         """Forget what runs no more although the pool never said so: what was terminated may end without a word."""
@@ -219,4 +270,4 @@ def _end_of_lost(task: Any) -> End:
     if getattr(task, "retry_on_worker_lost", False):
         return End.RETRIED
     late = getattr(task, "acks_late", False)
-    return End.AGAIN if late and getattr(task, "reject_on_worker_lost", False) else End.FAILED
+    return End.AGAIN if late and getattr(task, "reject_on_worker_lost", False) else End.LOST

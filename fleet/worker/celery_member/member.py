@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fleet.replica.record import Record
+from fleet.replica.task_counters import TaskCounters
 from fleet.worker import sd_notify
 from fleet.worker.celery_member.intake import Intake
 from fleet.worker.celery_member.jobs import Jobs, waiting
@@ -24,7 +25,7 @@ class Member:
     """Lives in the main process of one worker. Nothing that fails in it reaches the worker: the first failure ends it,
     and the record becomes one that the launcher would have written."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, counters: TaskCounters | None = None) -> None:
         self.record = record
         self.leaving = False
         self._pid = os.getpid()
@@ -32,8 +33,10 @@ class Member:
         self._ended = False
         self._pool: Any = None
         self._told_ready = self._told_leaving = False
-        self.jobs = Jobs(record, self._lock, guard=self.guarded)
-        self.intake = Intake(record, unstarted=lambda: self.jobs.unstarted, guard=self.guarded)
+        self.jobs = Jobs(record, self._lock, guard=self.guarded, counters=counters)
+        self.intake = Intake(
+            record, unstarted=lambda: self.jobs.unstarted, guard=self.guarded, on_again=self.jobs.reconnected
+        )
 
     def guarded(self, function: Callable[..., None]) -> Callable[..., None]:
         """The function as Celery may call it: without effect in children and after a failure, and it never raises."""
@@ -74,6 +77,7 @@ class Member:
             self.jobs.look(time.monotonic())
             record.waiting, record.line_up, record.resting = waiting(), intake.up, intake.consumes and intake.held
             record.become(self._state(), self._note())
+            self.jobs.publish()
         self._notify()
 
     def _state(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 from pathlib import Path
@@ -12,7 +13,10 @@ from celery import bootsteps, signals
 
 from fleet.replica import record as records
 from fleet.replica.record import Record
+from fleet.replica.task_counters import TaskCounters, counters_path
 from fleet.worker.celery_member.member import Member
+
+log = logging.getLogger("fleet.worker")
 
 _member: Member | None = None
 _worker: Any = None
@@ -41,7 +45,8 @@ def on_worker_init(sender: Any, **_: Any) -> None:
     global _member, _worker
     path = Path(os.environ["FLEET_RECORD"])
     try:
-        _member = Member(Record(path, digest=os.environ["FLEET_DIGEST"], slots=int(sender.concurrency)))
+        record = Record(path, digest=os.environ["FLEET_DIGEST"], slots=int(sender.concurrency))
+        _member = Member(record, _counters(path))
         _worker = sender
         hold_no_more_than_slots(sender)
         sender.app.steps["worker"].add(PoolStep)
@@ -55,13 +60,24 @@ def on_worker_init(sender: Any, **_: Any) -> None:
         raise  # Celery logs what a receiver raises
 
 
+def _counters(record: Path) -> TaskCounters | None:
+    """None where they are switched off, or cannot be kept."""
+    if os.environ.get("FLEET_TASK_COUNTERS") == "off":
+        return None
+    try:
+        return TaskCounters(counters_path(record))
+    except OSError as error:
+        log.warning("tasks are not counted by name: %s: %s", error.filename or record, error.strerror or error)
+        return None
+
+
 def _connect(member: Member) -> None:
     def on_shutting_down(**_: Any) -> None:
         member.leaving = True  # in a signal handler: no more than this
 
-    def on_revoked(terminated: bool = False, **_: Any) -> None:
+    def on_revoked(sender: Any = None, terminated: bool = False, **_: Any) -> None:
         if not terminated:  # else its job ends, too
-            member.guarded(member.jobs.count)(failed=False)
+            member.guarded(member.jobs.count)(failed=False, name=str(getattr(sender, "name", "") or ""))
 
     def on_useless(**_: Any) -> None:
         member.guarded(member.jobs.count)(failed=True)

@@ -28,7 +28,7 @@ class Completion:
     """Settles jobs. ``unreported`` gets those whose end a slot must record first, because results are stored.
 
     counted: an end was counted since this was last set to False.  keep(job, until): do not put this one back before
-    that time (Unix seconds).
+    that time (Unix seconds).  on_end: called for every end, before anybody else is told.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Completion:
         self._listeners = listeners
         self._requeues = Requeues()
         self.counted = False
+        self.on_end: Callable[[Job, Outcome], object] = _nothing
 
     def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
         """Follow this policy from now on."""
@@ -120,6 +121,7 @@ class Completion:
         """A task is over: count it, call listeners, and acknowledge, now or when the message comes again."""
         job.settled = True
         self._count(outcome)
+        self.on_end(job, outcome)
         self._tell_listeners(job, outcome)
         if outcome.state == "requeue":
             self._put_back(job)
@@ -204,3 +206,7 @@ class Completion:
     def on_connection_restored(self) -> None:
         """Send what is owed. What is no longer ours is acknowledged when it comes again."""
         self._redelivery.on_restored(self._settlement.replay())
+
+
+def _nothing(_job: Job, _outcome: Outcome) -> None:
+    pass

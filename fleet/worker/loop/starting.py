@@ -34,7 +34,7 @@ INLINE_SECONDS = 0.02
 class Starting:
     """Fills free slots. ``totals``: starts so far, by task.
 
-    after_inline: called after each task in the main thread.
+    after_inline: called after each task in the main thread.  on_start: called for each job that starts.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Starting:
         self._warned_limits: set[str] = set()
         self.totals: Counter[str] = Counter()
         self.after_inline: Callable[[], object] = _nothing
+        self.on_start: Callable[[Job], object] = _ignore
 
     def start(self) -> bool:
         """Start what can start; whether anything did. Ends that wait to be recorded come first."""
@@ -147,6 +148,7 @@ class Starting:
         name = job.call.name
         soft, hard = self._limits(job)
         self.totals[name] += 1
+        self.on_start(job)
         if self._listeners:
             tell(self._listeners, TaskEvent.STARTED, job)
         awaited = self._pool.traits.async_tasks and self._application.is_async(name)
@@ -167,4 +169,8 @@ class Starting:
 
 
 def _nothing() -> None:
+    pass
+
+
+def _ignore(_job: Job) -> None:
     pass
