@@ -149,7 +149,10 @@ class History:
         good = [one.number for one in every if one.is_good]
         others = [one.number for one in every if not one.is_good]
         for number in [*good[:-KEPT_REVISIONS], *others[:-KEPT_OTHERS]]:
-            self._path(number).unlink(missing_ok=True)
+            self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        self._path(number).unlink(missing_ok=True)
 
     def _write(self, revision: Revision) -> None:
         write_whole(self._path(revision.number), json.dumps(asdict(revision), ensure_ascii=False, indent=1))

@@ -482,6 +482,9 @@ class Spec(Model):
     balance: Balance = Field(default=Balance(), description="how the budget is divided over time")
     budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
     heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
+    target: Literal["supervisor", "kubernetes"] | None = Field(
+        default=None, description="where the fleet lives: on this host (the default) or in a cluster; `--target` wins"
+    )
     kubernetes: Kubernetes | None = Field(
         default=None, description="what a cluster needs to know; a host takes no notice of it"
     )
