@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,9 +17,10 @@ from fleet.cli.output import Output
 from fleet.cli.signals import Signals
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import Refused, UsageError
-from fleet.inputs.manifest import LoadedManifest, from_revision
+from fleet.inputs.manifest import from_revision
 from fleet.operate.cluster import carry_out
 from fleet.operate.cluster.cluster_fleet import RESTART_MANAGER, SCALE_MANAGER, ClusterFleet, Look, Object
+from fleet.operate.cluster.lock import ClusterLock
 
 CHANGES = 2
 DECLINED = 1
@@ -255,6 +256,14 @@ def hold(there: ClusterTarget, args: argparse.Namespace, out: Output, *, on: boo
     return _said_done(fleet, out, {"held" if on else "released": pods}, word)
 
 
+def drain(there: ClusterTarget, args: argparse.Namespace, out: Output) -> int:
+    """Workers take no more tasks and keep running."""
+    if args.lasting is not None or args.wait:
+        flag = "--for" if args.lasting is not None else "--wait"
+        raise UsageError(f"{flag} is for a fleet on a host", hint="`fleet status` shows what still runs")
+    return hold(there, args, out, on=True)
+
+
 def there_names(args: argparse.Namespace) -> tuple[str, ...]:
     """The words of the command line that name groups or pods."""
     from fleet.cli.target import target_of
@@ -301,7 +310,7 @@ def _goes_ahead(lines: Sequence[str], args: argparse.Namespace, out: Output) -> 
     return True
 
 
-def _wait(fleet: ClusterFleet, groups: Sequence[str] | Mapping[str, int] | set[str], flags, lock) -> None:  # type: ignore[no-untyped-def]
+def _wait(fleet: ClusterFleet, groups: Iterable[str], flags: carry_out.Flags, lock: ClusterLock) -> None:
     if flags.wait:
         carry_out.wait_for(fleet, [object_name(fleet.name, group) for group in groups], flags, lock=lock)
 
@@ -312,8 +321,3 @@ def _said_done(fleet: ClusterFleet, out: Output, document: Mapping[str, object],
     else:
         out.say(f"fleet {fleet.name} in {fleet.place}: {word}")
     return 0
-
-
-def loaded_with(there: ClusterTarget, loaded: LoadedManifest) -> ClusterTarget:
-    """The same place with another manifest."""
-    return ClusterTarget(there.fleet, loaded)

@@ -73,6 +73,7 @@ def carry_out(
     """
     order = _Order(verb, reason, on_event, options)
     if change.manifest is not None:
+        _refuse_cluster(fleet.name, change.manifest)
         orders = partial(rollout_orders.read, fleet.places.rollout_orders, pid=os.getpid())
         order = replace(order, options=replace(options or WalkOptions(), orders=orders))
     kept = Kept(may_fail=change.plan.only_stops)
@@ -85,6 +86,15 @@ def carry_out(
         if not _goes_back(fleet, change, before.good, failure):
             raise
         raise _went_back(fleet, before.good, failure, order) from failure
+
+
+def _refuse_cluster(name: str, loaded: LoadedManifest) -> None:
+    """A fleet that lives in a cluster must not be started here as well."""
+    if loaded.manifest.spec.target == "kubernetes":
+        hint = (
+            "`fleet apply --target kubernetes`; for one on this host, add an overlay with `spec: {target: supervisor}`"
+        )
+        raise Refused(f"fleet {name!r} lives in a cluster: its manifest says `target: kubernetes`", hint=hint)
 
 
 def _before(fleet: LocalFleet, kept: Kept) -> Applied:
