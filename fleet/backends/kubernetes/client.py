@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.backends.kubernetes.kinds import Kind
 from fleet.core.text.suggest import did_you_mean
-from fleet.errors import FleetError, Unreachable, UsageError
+from fleet.errors import FleetError, Refused, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from kubernetes.client.api_client import ApiClient
@@ -106,7 +107,7 @@ class Cluster:
     def merge(self, kind: Kind, name: str, patch: Mapping[str, Any], *, manager: str) -> dict[str, Any]:
         """A JSON merge patch."""
         path = kind.path(self.namespace, name)
-        return self._json("PATCH", path, body=json.dumps(patch), content=_MERGE, fieldManager=manager)
+        return self._json("PATCH", path, body=dict(patch), content=_MERGE, fieldManager=manager)
 
     def create(self, kind: Kind, document: Mapping[str, Any]) -> dict[str, Any]:
         """Make an object. Raises ApiRefused with status 409 where one of that name is there."""
@@ -314,6 +315,9 @@ class Cluster:
             right = f"{found['verb']} {found['resource']}" + (f".{found['group']}" if found["group"] else "")
             message = f"context {self.place.context!r} may not {right} in namespace {self.place.namespace}"
             return ApiRefused(message, hint=_rule(found), status=status, details=details)
+        if status == 404 and details.get("kind") == "namespaces":
+            hint = f"kubectl --context {self.place.context} create namespace {self.place.namespace}"
+            return Refused(f"context {self.place.context!r} has no namespace {self.place.namespace!r}", hint=hint)
         if status >= 500 or status == 429:
             return Unreachable(
                 f"the cluster of context {self.place.context!r} answers {status}: {said}", hint="try again"
@@ -349,12 +353,17 @@ def _connected(place: Place) -> ApiClient:
         if place.context == IN_CLUSTER:
             load_incluster_config(client_configuration=configuration)
         else:
-            load_kube_config(context=place.context, client_configuration=configuration, persist_config=False)
+            load_kube_config(_kubeconfig(), place.context, configuration, persist_config=False)
     except ConfigException as error:
         raise _no_context(place, error) from error
     configuration.retries = False
     client: ApiClient = ApiClient(configuration)
     return client
+
+
+def _kubeconfig() -> str:
+    """As kubectl finds it; the library looks once, when it is imported."""
+    return os.environ.get("KUBECONFIG") or "~/.kube/config"
 
 
 def _no_context(place: Place, error: Exception) -> UsageError:
@@ -363,7 +372,7 @@ def _no_context(place: Place, error: Exception) -> UsageError:
     if place.context == IN_CLUSTER:
         return UsageError("this process runs in no pod", hint="name a context of the kubeconfig with --context")
     try:
-        known = [one["name"] for one in list_kube_config_contexts()[0]]
+        known = [one["name"] for one in list_kube_config_contexts(_kubeconfig())[0]]
     except ConfigException:
         hint = "set KUBECONFIG, or write ~/.kube/config"
         return UsageError(f"context {place.context!r} cannot be looked up: {error}", hint=hint)

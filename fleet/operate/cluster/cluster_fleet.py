@@ -192,9 +192,6 @@ class ClusterFleet:
 
     def _told(self, error: ApiRefused, one: Object) -> FleetError | None:
         """The refusal in words that say what to do; None where the server's own words do."""
-        if error.status == 404 and error.details.get("kind") == "namespaces":
-            hint = f"kubectl --context {self.place.context} create namespace {self.place.namespace}"
-            return Refused(f"context {self.place.context!r} has no namespace {self.place.namespace!r}", hint=hint)
         if error.status == 404:
             hint = "install KEDA, or write `replicas` instead of `autoscale`" if "keda" in one["apiVersion"] else ""
             return Refused(

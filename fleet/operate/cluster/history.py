@@ -15,9 +15,8 @@ from typing import Any
 from fleet.backends.kubernetes.client import Cluster
 from fleet.backends.kubernetes.kinds import CONFIG_MAP, name_of
 from fleet.backends.kubernetes.names import KEEPS, labels_of
-from fleet.core.decode import decoded
 from fleet.errors import Damaged, FleetError
-from fleet.state.revisions import History, Revision
+from fleet.state.revisions import History, Revision, revision_of
 
 _NAME = re.compile(r"-revision-(\d{4,})$")
 _DATA = "revision.json.gz"
@@ -67,7 +66,7 @@ class ClusterHistory(History):
             return None
         try:
             text = gzip.decompress(base64.b64decode(kept["binaryData"][_DATA]))
-            return decoded(Revision, json.loads(text))
-        except (ValueError, KeyError, TypeError, OSError, EOFError) as error:
+            return revision_of(json.loads(text))
+        except (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError) as error:
             hint = f"remove the ConfigMap {self._name(number)}, and apply the manifest again"
             raise Damaged(f"revision {number} in {self._cluster.place} makes no sense: {error!r}", hint=hint) from error
