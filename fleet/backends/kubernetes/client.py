@@ -251,6 +251,7 @@ class Cluster:
             return str(stream.read_all())
         finally:
             stream.close()
+            stream.sock.shutdown()  # the library leaves the socket open where the server closed first
 
     # --- one request
 

@@ -228,3 +228,36 @@ def test_a_namespace_that_is_not_there_is_said(desk: Desk) -> None:
     said = desk.fleet("apply", "--yes", "--namespace", "none", code=9)
     assert "has no namespace 'none'" in said.err
     assert "create namespace none" in said.err
+
+
+WEB = "    web: {{pool: solo, {scaling}, queues: [web], rollout: {{strategy: recreate}}}}\n"
+FIXED, SCALED = WEB.format(scaling="replicas: 5"), WEB.format(scaling="autoscale: {max: 8}")
+
+
+def test_the_way_from_a_fixed_count_to_a_scaler_and_back_never_drops_to_one_pod(desk: Desk, world: World) -> None:
+    desk.write(more=FIXED)
+    desk.fleet("apply", "--yes")
+    pods = [name for name in world.names("pods") if name.startswith("shop-web")]
+    desk.write(more=SCALED)
+
+    assert desk.planned()["Deployment/shop-web"]["reason"] == "KEDA says from now on how many pods there are"
+    desk.fleet("apply", "--yes")
+    assert desk.deployment("web")["spec"]["replicas"] == 5
+    assert [name for name in world.names("pods") if name.startswith("shop-web")] == pods
+    assert world.names("scaledobjects") == ["shop-web"]
+    assert desk.planned() == {}
+
+    world.update("deployments", "shop-web", {"spec": {"replicas": 7}}, manager="kube-controller-manager")
+    assert desk.planned() == {}, "the number is the scaler's"
+    desk.write(more=FIXED)
+    plan = desk.planned()["Deployment/shop-web"]
+    assert (plan["reason"], plan["conflicts"]) == ("scale 7 -> 5", [])
+    desk.fleet("apply", "--yes")
+    assert desk.deployment("web")["spec"]["replicas"] == 5
+    assert world.names("scaledobjects") == []
+
+
+def test_a_group_that_keda_scales_is_not_scaled_by_hand(desk: Desk) -> None:
+    desk.write(more=SCALED)
+    desk.fleet("apply", "--yes")
+    assert "scaled by KEDA" in desk.fleet("scale", "web=3", "--live", "--yes", code=9).err
