@@ -19,7 +19,8 @@ from fleet.core.text.suggest import did_you_mean
 from fleet.errors import Refused, UsageError
 from fleet.inputs.manifest import from_revision
 from fleet.operate.cluster import carry_out
-from fleet.operate.cluster.cluster_fleet import RESTART_MANAGER, SCALE_MANAGER, ClusterFleet, Look, Object
+from fleet.operate.cluster.cluster_fleet import ClusterFleet, Look
+from fleet.operate.cluster.compare import RESTART_MANAGER, SCALE_MANAGER, Object
 from fleet.operate.cluster.lock import ClusterLock
 
 CHANGES = 2

@@ -6,10 +6,12 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from typing import Any
 
 from fleet.backends.kubernetes import pod_status
 from fleet.backends.kubernetes.client import ApiRefused
+from fleet.backends.kubernetes.kinds import name_of
 from fleet.cli.cluster_target import ClusterTarget
 from fleet.cli.live_view import every_second, height, redraw
 from fleet.cli.output import Output, cut
@@ -39,10 +41,13 @@ class Looker:
         """The status now: pods and Deployments, and inside each pod what `fleet health` says."""
         fleet = self._fleet
         pods, deployments = fleet.pods(), fleet.deployments()
-        names = pod_status.running(pods)
+        began = {name_of(pod): moment for pod in pods if (moment := pod_status.began_at(pod))}
+        names = list(began)
         inside = self._asked(names)
         self.source = self._said(names, inside)
-        seen = pod_status.Seen(deployments, pods, inside, fleet.now())
+        now = fleet.now()
+        uptimes = {pod: max(0.0, now - datetime.fromisoformat(moment).timestamp()) for pod, moment in began.items()}
+        seen = pod_status.Seen(deployments, pods, inside, uptimes)
         return pod_status.status_of(self._desired, seen, fleet=fleet.name, revision=self._revision)
 
     def _asked(self, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleet.cli.target import Target
+from fleet.cli.target import CLUSTER, Target, said_target
 from fleet.errors import UsageError
 
 if TYPE_CHECKING:
     from fleet.inputs.manifest import LoadedManifest
     from fleet.operate.cluster.cluster_fleet import ClusterFleet
 
-HOST, CLUSTER = "supervisor", "kubernetes"
+HOST = "supervisor"
 
 
 def place_flags(parser: argparse.ArgumentParser) -> None:
@@ -86,22 +85,3 @@ def _in_cluster(args: argparse.Namespace, target: Target, sources: Sequence[str]
             raise UsageError(f"which {flag} of the cluster?", hint=hint)
     place = Place(str(context), str(namespace))
     return ClusterTarget(ClusterFleet(name, place, timeout_seconds=settings.load().rpc_timeout_seconds), loaded)
-
-
-def said_target(paths: Sequence[str]) -> str:
-    """``spec.target`` of manifest files, found in their text; empty where they say nothing, or are pipes."""
-    from fleet.core.manifest.tree import Findings, Source
-    from fleet.core.manifest.yaml_reader import load
-    from fleet.state.files import STDIN, read_named
-
-    said: object = ""
-    for path in paths:
-        if path != STDIN and not Path(path).is_file():
-            continue  # what is read once is read by the verb itself
-        text = read_named(path)
-        if b"target" not in text or b"kubernetes" not in text:
-            continue
-        tree = load(Source(path, text), Findings())
-        node = tree.get("spec", "target") if tree is not None else None
-        said = node.value if node is not None else said
-    return said if isinstance(said, str) else ""

@@ -58,9 +58,8 @@ class Cluster:
 
     def __init__(self, place: Place, *, timeout_seconds: float = 30.0, sleep: Callable[[float], None] = time.sleep):
         self.place = place
-        self._timeout_seconds = timeout_seconds
         self._sleep = sleep
-        self._client = _connected(place)
+        self._connection = _Connection(place, timeout_seconds)
 
     @property
     def namespace(self) -> str:
@@ -70,7 +69,7 @@ class Cluster:
     def get(self, kind: Kind, name: str) -> dict[str, Any] | None:
         """One object, or None where there is none of that name."""
         try:
-            return self._json("GET", kind.path(self.namespace, name))
+            return self._connection.json("GET", kind.path(self.namespace, name))
         except ApiRefused as error:
             if error.status == 404:
                 return None
@@ -82,7 +81,7 @@ class Cluster:
 
     def _listed(self, kind: Kind, labels: Mapping[str, str]) -> tuple[list[dict[str, Any]], str]:
         try:
-            answer = self._json("GET", kind.path(self.namespace), labelSelector=_selector(labels))
+            answer = self._connection.json("GET", kind.path(self.namespace), labelSelector=_selector(labels))
         except ApiRefused as error:
             if error.status == 404:
                 return [], ""
@@ -102,26 +101,26 @@ class Cluster:
         """Server-side apply; the object as it is then, or would be. Raises ApiRefused with status 409 on a conflict."""
         path = kind.path(self.namespace, document["metadata"]["name"])
         query = {"fieldManager": manager, "force": "true" if force else "false", **_dry(dry_run)}
-        return self._json("PATCH", path, body=json.dumps(document), content=_APPLY, **query)
+        return self._connection.json("PATCH", path, body=json.dumps(document), content=_APPLY, **query)
 
     def merge(self, kind: Kind, name: str, patch: Mapping[str, Any], *, manager: str) -> dict[str, Any]:
         """A JSON merge patch."""
         path = kind.path(self.namespace, name)
-        return self._json("PATCH", path, body=dict(patch), content=_MERGE, fieldManager=manager)
+        return self._connection.json("PATCH", path, body=dict(patch), content=_MERGE, fieldManager=manager)
 
     def create(self, kind: Kind, document: Mapping[str, Any]) -> dict[str, Any]:
         """Make an object. Raises ApiRefused with status 409 where one of that name is there."""
-        return self._json("POST", kind.path(self.namespace), body=dict(document), fieldManager=FIELD_MANAGER)
+        return self._connection.json("POST", kind.path(self.namespace), body=dict(document), fieldManager=FIELD_MANAGER)
 
     def replace(self, kind: Kind, document: Mapping[str, Any]) -> dict[str, Any]:
         """Write a whole object; 409 where it has changed since it was read."""
         path = kind.path(self.namespace, document["metadata"]["name"])
-        return self._json("PUT", path, body=dict(document), fieldManager=FIELD_MANAGER)
+        return self._connection.json("PUT", path, body=dict(document), fieldManager=FIELD_MANAGER)
 
     def delete(self, kind: Kind, name: str) -> bool:
         """Remove an object and what belongs to it; False where there was none."""
         try:
-            self._json("DELETE", kind.path(self.namespace, name), body={"propagationPolicy": "Background"})
+            self._connection.json("DELETE", kind.path(self.namespace, name), body={"propagationPolicy": "Background"})
         except ApiRefused as error:
             if error.status == 404:
                 return False
@@ -174,7 +173,7 @@ class Cluster:
         }
 
         def begin() -> Iterator[bytes]:
-            return self._lines(kind.path(self.namespace), read_seconds=WATCH_SECONDS + 15.0, **query)
+            return self._connection.lines(kind.path(self.namespace), read_seconds=WATCH_SECONDS + 15.0, **query)
 
         try:
             lines = self._reached(begin)
@@ -203,78 +202,43 @@ class Cluster:
     def log_lines(self, pod: str, **query: str) -> Iterator[bytes]:
         """Lines of a pod's log; ``query``: as the API has it (tailLines, sinceSeconds, follow, timestamps)."""
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/log"
-        return self._lines(path, read_seconds=None if query.get("follow") else self._timeout_seconds, **query)
-
-    def _lines(self, path: str, *, read_seconds: float | None, **query: str) -> Iterator[bytes]:
-        import urllib3
-
-        response = self._raw("GET", path, None, "", query, timeout=(self._timeout_seconds, read_seconds))
-
-        def lines() -> Iterator[bytes]:
-            rest = b""
-            try:
-                for chunk in (
-                    response.stream(1 << 16, decode_content=True) if not response.chunked else response.stream()
-                ):
-                    *whole, rest = (rest + chunk).split(b"\n")
-                    yield from whole
-                if rest:
-                    yield rest
-            except urllib3.exceptions.HTTPError:
-                return  # it broke; whoever watches goes on from what came before
-            finally:
-                response.close()
-
-        return lines()
+        return self._connection.lines(
+            path, read_seconds=None if query.get("follow") else self._connection.timeout_seconds, **query
+        )
 
     def run(self, pod: str, command: tuple[str, ...], *, timeout_seconds: float = 15.0) -> str:
         """What a command prints that runs in a pod's first container. Raises ApiRefused where it may not."""
-        import websocket
-        from kubernetes.stream.ws_client import WSClient, get_websocket_url
+        return self._connection.run(pod, command, timeout_seconds=timeout_seconds)
 
-        query = [("command", word) for word in command] + [("stdout", "true"), ("stderr", "false")]
-        path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/exec"
-        _, url, headers, *_ = self._client.param_serialize(
-            "GET", path, query_params=query, header_params={}, auth_settings=["BearerToken"]
-        )
-        headers["sec-websocket-protocol"] = "v4.channel.k8s.io"
-        configuration = self._client.configuration
-        try:
-            stream = WSClient(configuration, get_websocket_url(url), headers, capture_all=True)
-        except websocket.WebSocketBadStatusException as error:
-            body = (error.resp_body or b"").decode("utf-8", "replace")
-            raise self._refusal(error.status_code, body, "create", path) from error
-        except (websocket.WebSocketException, OSError) as error:
-            raise self._away(error) from error
-        try:
-            stream.run_forever(timeout=timeout_seconds)
-            return str(stream.read_all())
-        finally:
-            stream.close()
-            stream.sock.shutdown()  # the library leaves the socket open where the server closed first
 
-    # --- one request
+class _Connection:
+    """Requests to one API server, and its refusals as errors of fleet's own."""
 
-    def _json(self, method: str, path: str, *, body: Any = None, content: str = "", **query: str) -> dict[str, Any]:
+    def __init__(self, place: Place, timeout_seconds: float) -> None:
+        self.place = place
+        self.timeout_seconds = timeout_seconds
+        self.client = _connected(place)
+
+    def json(self, method: str, path: str, *, body: Any = None, content: str = "", **query: str) -> dict[str, Any]:
         import urllib3
 
-        timeout = (self._timeout_seconds, self._timeout_seconds)
-        response = self._raw(method, path, body, content, query, timeout=timeout)
+        timeout = (self.timeout_seconds, self.timeout_seconds)
+        response = self.raw(method, path, body, content, query, timeout=timeout)
         try:
             answer: dict[str, Any] = json.loads(response.read() or b"{}")
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise self._away(error) from error
+            raise self.away(error) from error
         finally:
             response.release_conn()
         return answer
 
-    def _raw(self, method: str, path: str, body: Any, content: str, query: Mapping[str, str], *, timeout: Any) -> Any:
+    def raw(self, method: str, path: str, body: Any, content: str, query: Mapping[str, str], *, timeout: Any) -> Any:
         import urllib3
         from kubernetes.config import ConfigException
 
         headers = {"Accept": "application/json", "Content-Type": content or "application/json"}
         try:
-            request = self._client.param_serialize(
+            request = self.client.param_serialize(
                 method,
                 path,
                 query_params=list(query.items()),
@@ -282,26 +246,26 @@ class Cluster:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = self._client.call_api(*request, _request_timeout=timeout).response
+            response = self.client.call_api(*request, _request_timeout=timeout).response
             if response.status >= 400:
                 text = response.read().decode("utf-8", "replace")
                 response.release_conn()
-                raise self._refusal(response.status, text, method, path)
+                raise self.refusal(response.status, text, method, path)
         except (urllib3.exceptions.HTTPError, OSError, ConfigException) as error:
-            raise self._away(error) from error
+            raise self.away(error) from error
         return response
 
     @property
     def _whose(self) -> str:
         return f"the cluster of context {self.place.context!r}"
 
-    def _away(self, error: Exception) -> Unreachable:
+    def away(self, error: Exception) -> Unreachable:
         reason = str(getattr(error, "reason", "") or error).partition("\n")[0]
-        host = self._client.configuration.host
+        host = self.client.configuration.host
         message = f"{self._whose} does not answer at {host}: {reason}"
         return Unreachable(message, hint=f"try `kubectl --context {self.place.context} version`")
 
-    def _refusal(self, status: int, text: str, method: str, path: str) -> FleetError:
+    def refusal(self, status: int, text: str, method: str, path: str) -> FleetError:
         try:
             answer = json.loads(text)
             said, details = str(answer["message"]), answer.get("details") or {}
@@ -324,6 +288,54 @@ class Cluster:
                 f"the cluster of context {self.place.context!r} answers {status}: {said}", hint="try again"
             )
         return ApiRefused(said, status=status, details=details)
+
+    def lines(self, path: str, *, read_seconds: float | None, **query: str) -> Iterator[bytes]:
+        import urllib3
+
+        response = self.raw("GET", path, None, "", query, timeout=(self.timeout_seconds, read_seconds))
+
+        def received() -> Iterator[bytes]:
+            rest = b""
+            try:
+                for chunk in (
+                    response.stream(1 << 16, decode_content=True) if not response.chunked else response.stream()
+                ):
+                    *whole, rest = (rest + chunk).split(b"\n")
+                    yield from whole
+                if rest:
+                    yield rest
+            except urllib3.exceptions.HTTPError:
+                return  # it broke; whoever watches goes on from what came before
+            finally:
+                response.close()
+
+        return received()
+
+    def run(self, pod: str, command: tuple[str, ...], *, timeout_seconds: float = 15.0) -> str:
+        """What a command prints that runs in a pod's first container. Raises ApiRefused where it may not."""
+        import websocket
+        from kubernetes.stream.ws_client import WSClient, get_websocket_url
+
+        query = [("command", word) for word in command] + [("stdout", "true"), ("stderr", "false")]
+        path = f"/api/v1/namespaces/{self.place.namespace}/pods/{pod}/exec"
+        _, url, headers, *_ = self.client.param_serialize(
+            "GET", path, query_params=query, header_params={}, auth_settings=["BearerToken"]
+        )
+        headers["sec-websocket-protocol"] = "v4.channel.k8s.io"
+        configuration = self.client.configuration
+        try:
+            stream = WSClient(configuration, get_websocket_url(url), headers, capture_all=True)
+        except websocket.WebSocketBadStatusException as error:
+            body = (error.resp_body or b"").decode("utf-8", "replace")
+            raise self.refusal(error.status_code, body, "create", path) from error
+        except (websocket.WebSocketException, OSError) as error:
+            raise self.away(error) from error
+        try:
+            stream.run_forever(timeout=timeout_seconds)
+            return str(stream.read_all())
+        finally:
+            stream.close()
+            stream.sock.shutdown()  # the library leaves the socket open where the server closed first
 
 
 def _rule(found: re.Match[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from fleet.backends.kubernetes.kinds import Object, label_of, name_of
@@ -28,12 +27,16 @@ _TROUBLES: Mapping[str, Trouble] = {"stuck": Trouble.STUCK, "not consuming": Tro
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What was seen of a fleet at one moment. ``inside``: pod -> what its worker's record says, where it was asked."""
+    """What was seen of a fleet at one moment.
+
+    inside: pod -> what its worker's record says, where it was asked.  uptimes: pod -> seconds since its container
+    began.
+    """
 
     deployments: Mapping[str, Object]
     pods: Sequence[Object]
     inside: Mapping[str, Mapping[str, Any]]
-    now: float
+    uptimes: Mapping[str, float]
 
 
 def status_of(desired: Desired | None, seen: Seen, *, fleet: str, revision: int) -> Status:
@@ -48,12 +51,11 @@ def status_of(desired: Desired | None, seen: Seen, *, fleet: str, revision: int)
 
 def _group(name: str, wanted: DesiredGroup | None, seen: Seen, *, known: bool) -> GroupStatus:
     deployment = seen.deployments.get(name)
-    template = {} if deployment is None else deployment["spec"]["template"]["metadata"].get("annotations") or {}
-    digest = str(template.get(DIGEST) or "")
+    template = None if deployment is None else deployment["spec"]["template"]
     own = [one for one in seen.pods if label_of(one, "app.kubernetes.io/name") == name]
     slots = wanted.spec.pool.concurrency if wanted is not None and wanted.spec.kind != "command" else 0
     drift = ORPHANED if known and wanted is None else ""
-    workers = tuple(_worker(one, seen, digest=digest, slots=slots, drift=drift) for one in own)
+    workers = tuple(_worker(one, seen, template=template, slots=slots, drift=drift) for one in own)
     count = _count(deployment, wanted)
     ready = sum(one.ready and not one.drift for one in workers)
     return GroupStatus(
@@ -78,10 +80,9 @@ def _count(deployment: Object | None, wanted: DesiredGroup | None) -> int:
     return wanted.replicas if wanted is not None else 0
 
 
-def _worker(pod: Object, seen: Seen, *, digest: str, slots: int, drift: str) -> WorkerStatus:
+def _worker(pod: Object, seen: Seen, *, template: Object | None, slots: int, drift: str) -> WorkerStatus:
     status: Mapping[str, Any] = pod.get("status") or {}
     inside = seen.inside.get(name_of(pod)) or {}
-    own = str((pod["metadata"].get("annotations") or {}).get(DIGEST) or "")
     trouble, condition = trouble_of(pod), str(inside.get("condition") or "")
     ready = _has(status, "Ready")
     restarts = sum(int(one.get("restartCount") or 0) for one in status.get("containerStatuses") or ())
@@ -91,22 +92,34 @@ def _worker(pod: Object, seen: Seen, *, digest: str, slots: int, drift: str) -> 
         name=name_of(pod),
         pid=inside.get("pid"),
         state=_state(pod, condition, ready=ready, trouble=trouble),
-        digest=own,
+        digest=_digest(pod),
         slots=int(inside.get("slots") or slots),
         busy=int(inside.get("busy") or 0),
         processed=int(inside.get("processed") or 0),
         failed=int(inside.get("failed") or 0),
         memory_bytes=int(inside.get("memory") or 0),
-        uptime_seconds=_age_seconds(status, seen.now),
+        uptime_seconds=seen.uptimes.get(name_of(pod), 0.0),
         tasks=tuple(
             RunningTask(str(one["id"]), str(one["name"]), float(one["since"])) for one in inside.get("tasks", ())
         ),
         held=condition == "held",
-        drift=drift or (OUTDATED if digest and own != digest else ""),
+        drift=drift or (OUTDATED if _is_outdated(pod, template) else ""),
         note="; ".join(note for note in notes if note),
         ready=ready and "deletionTimestamp" not in pod["metadata"] and condition not in _TROUBLES,
         trouble=_TROUBLES.get(condition, Trouble.NONE),
     )
+
+
+def _digest(pod: Object) -> str:
+    return str((pod["metadata"].get("annotations") or {}).get(DIGEST) or "")
+
+
+def _is_outdated(pod: Object, template: Object | None) -> bool:
+    """Whether it is a pod of before: its Deployment makes others now, by their digest or their image."""
+    if template is None:
+        return False
+    images = [[one["image"] for one in (whole.get("spec") or {}).get("containers") or ()] for whole in (pod, template)]
+    return _digest(pod) != _digest(template) or (bool(images[0]) and images[0] != images[1])
 
 
 def _state(pod: Object, condition: str, *, ready: bool, trouble: str) -> State:
@@ -123,14 +136,9 @@ def _has(status: Mapping[str, Any], condition: str) -> bool:
     return any(one["type"] == condition and one["status"] == "True" for one in status.get("conditions") or ())
 
 
-def _age_seconds(status: Mapping[str, Any], now: float) -> float:
-    """Since its container began, else 0."""
-    for one in status.get("containerStatuses") or ():
+def began_at(pod: Object) -> str:
+    """When its container began, as the cluster writes it; empty for one that does not run."""
+    for one in (pod.get("status") or {}).get("containerStatuses") or ():
         if began := ((one.get("state") or {}).get("running") or {}).get("startedAt"):
-            return max(0.0, now - datetime.fromisoformat(began).timestamp())
-    return 0.0
-
-
-def running(pods: Sequence[Object]) -> list[str]:
-    """The pods whose container runs: those that can be asked."""
-    return [name_of(pod) for pod in pods if _age_seconds(pod.get("status") or {}, float("inf")) > 0]
+            return str(began)
+    return ""

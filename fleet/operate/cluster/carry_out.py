@@ -15,7 +15,8 @@ from fleet.core.expand.facts import Facts
 from fleet.core.expand.in_cluster import cluster_of
 from fleet.core.text.format import counted, duration, listed
 from fleet.errors import Interrupted, NotReady, Refused, RolloutFailed
-from fleet.operate.cluster.cluster_fleet import HANDOVER_MANAGER, ClusterFleet, Look
+from fleet.operate.cluster.cluster_fleet import ClusterFleet, Look
+from fleet.operate.cluster.compare import HANDOVER_MANAGER
 from fleet.operate.cluster.lock import ClusterLock
 from fleet.state.audit import who
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
 
 from fleet.backends.kubernetes import object_plan
-from fleet.backends.kubernetes.client import FIELD_MANAGER, ApiRefused, Cluster, Place
+from fleet.backends.kubernetes.client import Cluster, Place
 from fleet.backends.kubernetes.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
@@ -18,30 +16,22 @@ from fleet.backends.kubernetes.kinds import (
     OWNED,
     POD,
     REPLICA_SET,
-    SCALED_OBJECT,
-    kind_of,
     label_of,
     name_of,
     place_in_order,
     reference,
 )
-from fleet.backends.kubernetes.names import DIGEST, KEEPS, selector_of
-from fleet.backends.kubernetes.object_plan import Deed, Difference, ObjectChange, ObjectPlan, change_of
-from fleet.backends.kubernetes.objects import KUSTOMIZATION, SPEC_FILE, objects_of
+from fleet.backends.kubernetes.names import KEEPS, selector_of
+from fleet.backends.kubernetes.object_plan import Deed, ObjectChange, ObjectPlan, change_of
+from fleet.backends.kubernetes.objects import KUSTOMIZATION, objects_of
 from fleet.core.desired import Desired
 from fleet.core.expand.in_cluster import cluster_of, desired_in_cluster, untranslated
-from fleet.errors import FleetError, Refused
 from fleet.inputs.manifest import LoadedManifest
+from fleet.operate.cluster.compare import Object, compared, config_maps, explained
 from fleet.operate.cluster.history import ClusterHistory
 from fleet.operate.cluster.lock import ClusterLock
 
-Object = dict[str, Any]
-
-HANDOVER_MANAGER, RESTART_MANAGER, SCALE_MANAGER = "fleet-handover", "fleet-restart", "fleet-scale"
-_OWN_MANAGERS = frozenset({FIELD_MANAGER, HANDOVER_MANAGER, RESTART_MANAGER, SCALE_MANAGER})
 _AT_ONCE = 8
-_REPLICAS = ("spec", "replicas")
-_REPLICAS_PATH = "spec.replicas"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +48,6 @@ class Look:
     desired: Desired | None = None
     forced: frozenset[str] = frozenset()
     keeps_count: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class _Compared:
-    change: ObjectChange
-    is_forced: bool = False
-    keeps_count: bool = False
 
 
 class ClusterFleet:
@@ -115,8 +98,8 @@ class ClusterFleet:
         leaving = [*self._leaving(live, wanted, desired, prune=prune)]
         goes = {one.reference for one in leaving if one.deed is Deed.REMOVE}
         with ThreadPoolExecutor(_AT_ONCE) as threads:
-            compared = list(threads.map(lambda one: self._compared(one, live, goes), wanted.values()))
-        changes = tuple(self._explained(one.change, live, wanted) for one in compared)
+            found = list(threads.map(lambda one: compared(self.cluster, one, live, goes), wanted.values()))
+        changes = tuple(explained(one.change, live, wanted) for one in found)
         notes = tuple(untranslated(placed.manifest, desired))
         return Look(
             plan=ObjectPlan(self.name, str(self.place), (*changes, *leaving), notes),
@@ -124,8 +107,8 @@ class ClusterFleet:
             live=live,
             manifest=placed,
             desired=desired,
-            forced=frozenset(one.change.reference for one in compared if one.is_forced),
-            keeps_count=frozenset(one.change.reference for one in compared if one.keeps_count),
+            forced=frozenset(one.change.reference for one in found if one.is_forced),
+            keeps_count=frozenset(one.change.reference for one in found if one.keeps_count),
         )
 
     def _placed(self, loaded: LoadedManifest) -> LoadedManifest:
@@ -145,62 +128,6 @@ class ClusterFleet:
     def _removal(self, one: Object, reason: str) -> ObjectChange:
         owner = object_plan.gitops_owner(one)
         return change_of(Deed.REMOVE, one, reason=reason, conflicts=(f"{owner} keeps it",) if owner else ())
-
-    # --- one object
-
-    def _compared(self, wanted: Object, owned: Mapping[str, Object], goes: set[str]) -> _Compared:
-        live = owned.get(reference(wanted)) or self.cluster.get(kind_of(wanted), name_of(wanted))
-        if live is None:
-            self._tried(wanted, force=False)
-            return _Compared(change_of(Deed.CREATE, wanted, reason="not there yet"))
-        moves = self._moves_to_scaler(wanted, live)
-        asked = _with_count(wanted, live["spec"]["replicas"]) if moves else wanted
-        foreign = () if reference(wanted) in owned else (f"it is not fleet's, but {_managers(live)}'s",)
-        owner = object_plan.gitops_owner(live)
-        conflicts = [*foreign, *([f"{owner} keeps it"] if owner else [])]
-        forced = False
-        try:
-            after = self._tried(asked, force=False)
-        except ApiRefused as error:
-            if error.status != 409:
-                raise
-            others = _of_others(object_plan.conflicts_of(error.details), freed=_scaler(wanted) in goes)
-            conflicts += others
-            forced = not others
-            after = self._tried(asked, force=True)
-        fields = object_plan.differences(live, after)
-        deed = Deed.CHANGE if fields or moves else Deed.KEEP
-        if moves:
-            fields = (*fields, Difference(_REPLICAS_PATH, str(live["spec"]["replicas"]), ""))
-        why = object_plan.reason_of(wanted["kind"], fields) if fields else "as wanted"
-        change = change_of(deed, wanted, reason=why, fields=fields, conflicts=tuple(conflicts))
-        return _Compared(change, forced, moves)
-
-    def _moves_to_scaler(self, wanted: Object, live: Object) -> bool:
-        if wanted["kind"] != DEPLOYMENT.name or "replicas" in wanted["spec"]:
-            return False
-        return object_plan.owns(live, FIELD_MANAGER, _REPLICAS)
-
-    def _tried(self, one: Object, *, force: bool) -> Object:
-        """The object as the server would make it. Raises Refused for what it does not know or take."""
-        try:
-            return self.cluster.apply(kind_of(one), one, dry_run=True, force=force)
-        except ApiRefused as error:
-            if (told := self._told(error, one)) is None:
-                raise
-            raise told from error
-
-    def _told(self, error: ApiRefused, one: Object) -> FleetError | None:
-        """The refusal in words that say what to do; None where the server's own words do."""
-        if error.status == 404:
-            hint = "install KEDA, or write `replicas` instead of `autoscale`" if "keda" in one["apiVersion"] else ""
-            return Refused(
-                f"the cluster of context {self.place.context!r} does not know {one['kind']} of {one['apiVersion']}",
-                hint=hint or "use a newer cluster",
-            )
-        if error.status in (400, 422):
-            return Refused(f"the cluster refuses {reference(one)}: {error.message}", hint="look at the group's `patch`")
-        return None
 
     # --- objects that are no longer wanted
 
@@ -222,25 +149,7 @@ class ClusterFleet:
     def _read_by_pods(self) -> frozenset[str]:
         """The ConfigMaps that the pods of any ReplicaSet read."""
         sets = self.cluster.objects(REPLICA_SET, selector_of(self.name))
-        return frozenset(name for one in sets for name in _config_maps(one))
-
-    # --- why
-
-    def _explained(
-        self, change: ObjectChange, live: Mapping[str, Object], wanted: Mapping[str, Object]
-    ) -> ObjectChange:
-        """A Deployment whose pods are replaced says which fields of its workers differ."""
-        before, after = live.get(change.reference), wanted[change.reference]
-        if change.kind != DEPLOYMENT.name or change.deed is not Deed.CHANGE or before is None:
-            return change
-        names = [next(iter(_config_maps(one)), "") for one in (before, after)]
-        old, new = (source.get(f"{CONFIG_MAP.name}/{name}") for source, name in zip((live, wanted), names, strict=True))
-        if names[0] == names[1] or old is None or new is None:
-            return change
-        specs = [{"metadata": {}, "worker": json.loads(one["data"][SPEC_FILE])} for one in (old, new)]
-        fields = object_plan.differences(*specs)
-        rest = [one for one in change.fields if not _follows_spec(one)]
-        return replace(change, fields=(*fields, *rest))
+        return frozenset(name for one in sets for name in config_maps(one))
 
     def remove_kept(self) -> None:
         """Forget revisions and the lock: nothing of the fleet is left in the cluster then."""
@@ -248,33 +157,3 @@ class ClusterFleet:
             for one in self.cluster.objects(kind, self._labels()):
                 if label_of(one, KEEPS):
                     self.cluster.delete(kind, name_of(one))
-
-
-def _of_others(conflicts: Sequence[str], *, freed: bool) -> list[str]:
-    """Conflicts with anybody but fleet itself; ``freed``: the scaler that owned the number of pods goes."""
-    others = [one for one in conflicts if one.rpartition(" is ")[2].removesuffix("'s") not in _OWN_MANAGERS]
-    return [one for one in others if not (freed and one.startswith(f"{_REPLICAS_PATH} is "))]
-
-
-def _scaler(wanted: Object) -> str:
-    return f"{SCALED_OBJECT.name}/{name_of(wanted)}" if wanted["kind"] == DEPLOYMENT.name else ""
-
-
-def _with_count(deployment: Object, replicas: int) -> Object:
-    return {**deployment, "spec": {**deployment["spec"], "replicas": replicas}}
-
-
-def _managers(live: Object) -> str:
-    return ", ".join(sorted({name for name in object_plan.managers_of(live) if name})) or "somebody else"
-
-
-def _config_maps(owner: Object) -> Iterator[str]:
-    """The ConfigMaps that the pods of a Deployment or ReplicaSet read."""
-    for volume in owner["spec"]["template"]["spec"].get("volumes") or ():
-        if (source := volume.get("configMap")) is not None:
-            yield str(source["name"])
-
-
-def _follows_spec(field: Difference) -> bool:
-    """What differs only because the spec does: its digest, and the name of the ConfigMap."""
-    return field.path.endswith(DIGEST) or field.path.endswith("spec.configMap.name")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 Path = tuple[str, ...]
@@ -58,7 +59,7 @@ def _child(value: Any, key: str) -> Any:
 
 
 def _put(target: Any, path: Path, value: Any) -> None:
-    for here, following in zip(path[:-1], path[1:], strict=True):
+    for here, following in pairwise(path):
         child = _child(target, here)
         if child is None:
             child = [] if following.startswith("k:") else {}
@@ -88,7 +89,9 @@ def _drop(target: Any, path: Path) -> None:
             return
 
 
-def applied(live: dict[str, Any], owners: Owners, document: dict[str, Any], *, manager: str, force: bool) -> dict[str, Any]:
+def applied(
+    live: dict[str, Any], owners: Owners, document: dict[str, Any], *, manager: str, force: bool
+) -> dict[str, Any]:
     """The object after an apply; ``owners`` is changed. Raises Conflict."""
     new, mine = dict(leaves(document)), (manager, "Apply")
     conflicts = [

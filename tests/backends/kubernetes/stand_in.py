@@ -241,7 +241,9 @@ class StandIn:
     def _replaced(self, key: Key, body: Object, *, manager: str) -> Object:
         stored = self._found(key)
         if body["metadata"].get("resourceVersion") != stored.value["metadata"]["resourceVersion"]:
-            message = f'{key[0]} "{key[2]}": the object has been modified; please apply your changes to the latest version'
+            message = (
+                f'{key[0]} "{key[2]}": the object has been modified; please apply your changes to the latest version'
+            )
             raise Refusal(409, "Conflict", message, kind=key[0], name=key[2])
         owners, after = copy.deepcopy(stored.owners), merge({}, body)  # drops nulls
         updated(stored.value, owners, after, manager=manager)
@@ -330,7 +332,8 @@ class StandIn:
         orphans = [
             key
             for key, one in self._stored.items()
-            if key[0] in (POD.plural, REPLICA_SET.plural) and one.value["metadata"]["annotations"]["owner"] not in owners
+            if key[0] in (POD.plural, REPLICA_SET.plural)
+            and one.value["metadata"]["annotations"]["owner"] not in owners
         ]
         for key in orphans:
             self._deleted(key)
@@ -352,7 +355,9 @@ class StandIn:
         for number in range(wanted):
             pod = (POD.plural, key[1], f"{name}-{number:05x}")
             if pod not in self._stored:
-                self._write(pod, key[2], template["metadata"], {"status": _pod_status(works, image)})
+                self._write(
+                    pod, key[2], template["metadata"], {"spec": template["spec"], "status": _pod_status(works, image)}
+                )
                 yield True
         for pod in [one for one in new if int(one[2].rpartition("-")[2], 16) >= wanted] + (old if works else []):
             self._deleted(pod)
@@ -380,7 +385,9 @@ class StandIn:
 
 def _pod_status(works: bool, image: str) -> Object:
     ready = {"type": "Ready", "status": "True" if works else "False"}
-    state = {"running": {"startedAt": BEGAN}} if works else {"waiting": {"reason": "ImagePullBackOff", "message": image}}
+    state = (
+        {"running": {"startedAt": BEGAN}} if works else {"waiting": {"reason": "ImagePullBackOff", "message": image}}
+    )
     containers = [{"name": "worker", "state": state, "restartCount": 0}]
     return {"phase": "Running" if works else "Pending", "conditions": [ready], "containerStatuses": containers}
 
@@ -457,7 +464,7 @@ def _handler(api: StandIn) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             for line in (first, *()) if not first else _with_first(first, lines):
                 if line is None:
-                    self.wfile.write(b"20\r\n{\"type\": \"MODI")  # cut short
+                    self.wfile.write(b'20\r\n{"type": "MODI')  # cut short
                     self.close_connection = True
                     return
                 if line:
@@ -488,7 +495,7 @@ def _handler(api: StandIn) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(_frame(8, struct.pack(">H", 1000)))
             self.close_connection = True
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: Any) -> None:
             pass
 
     return Handler

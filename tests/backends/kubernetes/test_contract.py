@@ -113,7 +113,10 @@ def test_fields_of_another_manager_are_taken_by_force_only(desk: Desk, world: Wo
     [
         ({"labels": {"kustomize.toolkit.fluxcd.io/name": "apps"}}, "Flux's Kustomization 'apps'"),
         ({"labels": {"helm.toolkit.fluxcd.io/name": "shop"}}, "Flux's HelmRelease 'shop'"),
-        ({"annotations": {"argocd.argoproj.io/tracking-id": "shop:apps/Deployment:x/y"}}, "Argo CD's application 'shop'"),
+        (
+            {"annotations": {"argocd.argoproj.io/tracking-id": "shop:apps/Deployment:x/y"}},
+            "Argo CD's application 'shop'",
+        ),
     ],
 )
 def test_what_a_gitops_tool_keeps_is_refused(desk: Desk, world: World, metadata: dict[str, object], owner: str) -> None:
@@ -129,7 +132,9 @@ def test_what_a_gitops_tool_keeps_is_refused(desk: Desk, world: World, metadata:
 
 def test_an_object_of_the_same_name_that_is_not_fleets_is_refused(desk: Desk, world: World) -> None:
     desk.fleet("apply", "--yes")
-    world.update("deployments", "shop-mail", {"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}}, manager="me")
+    world.update(
+        "deployments", "shop-mail", {"metadata": {"labels": {"app.kubernetes.io/managed-by": "me"}}}, manager="me"
+    )
     assert "it is not fleet's" in desk.fleet("apply", "--yes", code=9).err
 
 

@@ -46,6 +46,11 @@ def test_a_fleet_of_a_cluster_is_not_started_on_the_host(desk: Desk) -> None:
     desk.fleet("plan", "--target", "kubernetes")
 
 
+@pytest.mark.parametrize("verb", ["pause", "wait", "top", "diff", "events"])
+def test_a_verb_for_hosts_says_so(desk: Desk, verb: str) -> None:
+    assert "this verb is for a fleet on a host" in desk.fleet(verb, *(["mail"] if verb == "pause" else []), code=64).err
+
+
 def test_a_cluster_without_keda_is_refused_before_anything_changes(desk: Desk, world: StandIn) -> None:
     if not isinstance(world, StandIn):
         pytest.skip("the real server has KEDA's kinds registered")

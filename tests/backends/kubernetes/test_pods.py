@@ -1,4 +1,4 @@
-"""What is asked of pods: status, logs, drain. The stand-in plays the inside of the pods; no real server here has any."""
+"""What is asked of pods: status, logs, drain. The stand-in plays the inside of the pods; a server alone has none."""
 
 from __future__ import annotations
 
@@ -43,6 +43,15 @@ def test_without_the_right_to_exec_the_conditions_of_the_pods_are_shown(desk: De
     assert seen["groups"]["mail"]["replicas"] == {"desired": 2, "ready": 2}
     assert "may not create pods/exec" in seen["source"]
     assert "from the conditions of the pods alone" in desk.fleet("status").out
+
+
+def test_pods_of_the_image_before_are_outdated(desk: Desk, world: StandIn) -> None:
+    desk.fleet("apply", "--yes")
+    world.broken_images.add("shop:2")
+    desk.write(image="shop:2")
+    desk.fleet("apply", "--yes", code=6)
+    workers = desk.fleet("status", "-o", "json").json["groups"]["mail"]["workers"]
+    assert sorted(one["drift"] for one in workers) == ["", "", "outdated", "outdated"]
 
 
 def test_what_does_not_run_is_shown_with_its_reason(desk: Desk, world: StandIn) -> None:
