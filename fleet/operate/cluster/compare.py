@@ -33,6 +33,7 @@ class Compared:
 
 
 def compared(cluster: Cluster, wanted: Object, owned: Mapping[str, Object], goes: set[str]) -> Compared:
+    """What an apply would make of one object, by a dry run; ``goes``: references of what the same plan removes."""
     live = owned.get(reference(wanted)) or cluster.get(kind_of(wanted), name_of(wanted))
     if live is None:
         _tried(cluster, wanted, force=False)
