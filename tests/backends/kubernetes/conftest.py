@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 from fleet import settings
 from fleet.cli import main
 from tests.backends.kubernetes.stand_in import StandIn
+
+if TYPE_CHECKING:
+    from tests.backends.kubernetes.real_server import RealServer
 
 PROGRAMS = os.environ.get("FLEET_TEST_KUBERNETES", "")
 
@@ -35,7 +38,7 @@ spec:
       replicas: {mail}   # enough
       queues: [mail]
       env: {{LEVEL: "{level}"}}
-      rollout: {{strategy: recreate}}
+      rollout: {{strategy: recreate{deadline}}}
 {more}"""
 CLOCK = "    clock: {pool: solo, replicas: 1, queues: [ticks], rollout: {strategy: recreate}}\n"
 
@@ -78,7 +81,7 @@ class Desk:
         return self.folder / "fleet.yaml"
 
     def write(self, **said: Any) -> None:
-        values = {"mail": 2, "image": "shop:1", "level": "info", "slots": 4, "more": ""}
+        values = {"mail": 2, "image": "shop:1", "level": "info", "slots": 4, "deadline": "", "more": ""}
         self.manifest.write_text(MANIFEST.format(**{**values, **said}))
 
     def fleet(self, verb: str, *words: str, code: int | None = 0) -> Said:
@@ -100,13 +103,23 @@ class Desk:
         return found
 
 
-@pytest.fixture
-def world() -> Iterator[World]:
-    if PROGRAMS:
-        from tests.backends.kubernetes.real_server import RealServer
+@pytest.fixture(scope="session")
+def real_server() -> Iterator[RealServer | None]:
+    """One for all tests: it takes long to start."""
+    if not PROGRAMS:
+        yield None
+        return
+    from tests.backends.kubernetes.real_server import RealServer
 
-        with RealServer(Path(PROGRAMS)) as real:
-            yield real
+    with RealServer(Path(PROGRAMS)) as server:
+        yield server
+
+
+@pytest.fixture
+def world(real_server: RealServer | None) -> Iterator[World]:
+    if real_server is not None:
+        real_server.reset()
+        yield real_server
         return
     with StandIn() as api:
         yield api

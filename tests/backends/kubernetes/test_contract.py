@@ -156,7 +156,7 @@ def test_a_rollback_is_an_earlier_revision_and_a_new_one(desk: Desk, world: Worl
 def test_a_rollout_that_the_cluster_gives_up_fails_with_the_reason(desk: Desk, world: World) -> None:
     desk.fleet("apply", "--yes")
     world.broken_images.add("shop:2")
-    desk.write(image="shop:2", more="")
+    desk.write(image="shop:2", deadline=", deadline: 5s")
     said = desk.fleet("apply", "--yes", "--timeout", "60", code=6)
     assert "the rollout of shop-mail failed" in said.err
     assert "ImagePullBackOff" in said.err
