@@ -12,6 +12,7 @@ from fleet.backends.kubernetes import object_plan
 from fleet.backends.kubernetes.kinds import DEPLOYMENT, POD, name_of
 from fleet.backends.kubernetes.names import RESTARTED, object_name
 from fleet.backends.kubernetes.object_plan import Deed
+from fleet.backends.kubernetes.rollout_state import rollout_state
 from fleet.cli.cluster_target import ClusterTarget
 from fleet.cli.output import Output
 from fleet.cli.signals import Signals
@@ -207,7 +208,7 @@ def scale_live(there: ClusterTarget, counts: Mapping[str, int], args: argparse.N
         for group, count in counts.items():
             patch = {"spec": {"replicas": count}}
             fleet.cluster.merge(DEPLOYMENT, name_of(deployments[group]), patch, manager=SCALE_MANAGER)
-        _wait(fleet, counts, flags_of(args, out, signals), lock)
+        _wait(deployments, fleet, counts, flags_of(args, out, signals), lock)
     return _said_done(fleet, out, {"scaled": dict(counts)}, "the next apply brings the manifest's numbers back")
 
 
@@ -225,12 +226,13 @@ def restart(there: ClusterTarget, args: argparse.Namespace, out: Output) -> int:
     moment = datetime.fromtimestamp(fleet.now(), UTC).isoformat(timespec="seconds")
     patch = {"spec": {"template": {"metadata": {"annotations": {RESTARTED: moment}}}}}
     with fleet.lock(_command()) as lock, Signals(out) as signals:
+        before = fleet.deployments()
         for group in groups:
             fleet.cluster.merge(DEPLOYMENT, object_name(fleet.name, group), patch, manager=RESTART_MANAGER)
         for pod in pods:
             fleet.cluster.delete(POD, pod)
         touched = {*groups, *(_group_of_pod(fleet, pod) for pod in pods)} - {""}
-        _wait(fleet, touched, flags_of(args, out, signals), lock)
+        _wait(before, fleet, touched, flags_of(args, out, signals), lock)
     return _said_done(fleet, out, {"restarted": [*groups, *pods]}, "restarted")
 
 
@@ -311,9 +313,14 @@ def _goes_ahead(lines: Sequence[str], args: argparse.Namespace, out: Output) -> 
     return True
 
 
-def _wait(fleet: ClusterFleet, groups: Iterable[str], flags: carry_out.Flags, lock: ClusterLock) -> None:
+def _wait(
+    before: Mapping[str, Object], fleet: ClusterFleet, groups: Iterable[str], flags: carry_out.Flags, lock: ClusterLock
+) -> None:
+    """``before``: group -> its Deployment as it was."""
     if flags.wait:
-        carry_out.wait_for(fleet, [object_name(fleet.name, group) for group in groups], flags, lock=lock)
+        names = {group: object_name(fleet.name, group) for group in groups}
+        verdicts = {name: rollout_state(before[group]).verdict for group, name in names.items()}
+        carry_out.wait_for(fleet, list(names.values()), flags, lock=lock, verdicts=verdicts)
 
 
 def _said_done(fleet: ClusterFleet, out: Output, document: Mapping[str, object], word: str) -> int:

@@ -13,7 +13,11 @@ _HOPELESS = frozenset({"InvalidImageName", "CreateContainerConfigError", "Create
 
 @dataclass(frozen=True, slots=True)
 class RolloutState:
-    """One Deployment at one moment. ``failed``: why the cluster gave it up, empty while it has not."""
+    """One Deployment at one moment.
+
+    failed: why the cluster gave it up, empty while it has not.  verdict: that condition with its time; the one of an
+    earlier rollout stays for a moment after the next has begun.
+    """
 
     name: str
     wanted: int
@@ -22,6 +26,7 @@ class RolloutState:
     total: int
     seen: bool
     failed: str = ""
+    verdict: str = ""
 
     @property
     def is_done(self) -> bool:
@@ -39,6 +44,7 @@ def rollout_state(deployment: Object) -> RolloutState:
     """Of a Deployment with its status."""
     status: dict[str, Any] = deployment.get("status") or {}
     wanted = deployment["spec"].get("replicas")
+    given_up = _given_up(status.get("conditions") or ())
     return RolloutState(
         name=name_of(deployment),
         wanted=1 if wanted is None else int(wanted),
@@ -46,15 +52,14 @@ def rollout_state(deployment: Object) -> RolloutState:
         available=int(status.get("availableReplicas") or 0),
         total=int(status.get("replicas") or 0),
         seen=int(status.get("observedGeneration") or 0) >= int(deployment["metadata"].get("generation") or 0),
-        failed=_given_up(status.get("conditions") or ()),
+        failed=str(given_up.get("message") or given_up.get("reason") or ""),
+        verdict=f"{given_up.get('lastUpdateTime')} {given_up.get('message')}" if given_up else "",
     )
 
 
-def _given_up(conditions: Iterable[Object]) -> str:
-    for one in conditions:
-        if one["type"] == "Progressing" and one["status"] == "False":
-            return str(one.get("message") or one.get("reason") or "it made no progress")
-    return ""
+def _given_up(conditions: Iterable[Object]) -> Object:
+    """The condition that says so; empty without one."""
+    return next((one for one in conditions if one["type"] == "Progressing" and one["status"] == "False"), {})
 
 
 def troubles(pods: Iterable[Object]) -> Iterator[str]:

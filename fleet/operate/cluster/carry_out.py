@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from fleet.backends.kubernetes.client import ApiRefused
 from fleet.backends.kubernetes.kinds import DEPLOYMENT, OWNED, SCALED_OBJECT, name_of
@@ -72,12 +73,18 @@ def apply_look(fleet: ClusterFleet, look: Look, flags: Flags, *, lock: ClusterLo
         return revision
     names = [name_of(one) for one in look.wanted.values() if one["kind"] == DEPLOYMENT.name]
     try:
-        wait_for(fleet, names, flags, lock=lock)
+        wait_for(fleet, names, flags, lock=lock, verdicts=_verdicts_before(look))
     except RolloutFailed as error:
         fleet.history.conclude(revision, "failed", failure=error.message.partition("\n")[0])
         raise
     fleet.history.conclude(revision, "good")
     return revision
+
+
+def _verdicts_before(look: Look) -> dict[str, str]:
+    """Name -> what the cluster last said of the rollout of each Deployment that begins another one now."""
+    changed = {one.reference for one in look.plan.changes if one.deed is Deed.CHANGE and one.kind == DEPLOYMENT.name}
+    return {name_of(one): rollout_state(one).verdict for name, one in look.live.items() if name in changed}
 
 
 def _change_objects(fleet: ClusterFleet, look: Look, flags: Flags, lock: ClusterLock) -> None:
@@ -116,14 +123,22 @@ def _apply(fleet: ClusterFleet, look: Look, change: ObjectChange, flags: Flags) 
 # --- waiting
 
 
-def wait_for(fleet: ClusterFleet, names: Collection[str], flags: Flags, *, lock: ClusterLock | None = None) -> None:
+def wait_for(
+    fleet: ClusterFleet,
+    names: Collection[str],
+    flags: Flags,
+    *,
+    lock: ClusterLock | None = None,
+    verdicts: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Until these Deployments are rolled out; says how far each is whenever that changes.
 
+    verdicts: of earlier rollouts, by name, which say nothing about this one.
     Raises RolloutFailed where the cluster gives one up, NotReady at the end of the time, Interrupted.
     """
     if not names:
         return
-    waiting = _Waiting(fleet, flags)
+    waiting = _Waiting(fleet, flags, verdicts)
     for deployments in fleet.cluster.changes(DEPLOYMENT, selector_of(fleet.name)):
         states = {one.name: one for one in map(rollout_state, deployments) if one.name in names}
         limit = max((_limit_seconds(one) for one in deployments if name_of(one) in names), default=0.0)
@@ -143,8 +158,9 @@ def _limit_seconds(deployment: dict[str, object]) -> float:
 class _Waiting:
     """What was said already, and since when it waits."""
 
-    def __init__(self, fleet: ClusterFleet, flags: Flags) -> None:
+    def __init__(self, fleet: ClusterFleet, flags: Flags, verdicts: Mapping[str, str]) -> None:
         self._fleet = fleet
+        self._verdicts = verdicts
         self._flags = flags
         self._began = flags.now()
         self._said: dict[str, str] = {}
@@ -158,7 +174,7 @@ class _Waiting:
         missing = sorted(set(names) - states.keys())
         if not missing and all(state.is_done for state in states.values()):
             return True
-        if failed := [state for state in states.values() if state.failed]:
+        if failed := [state for state in states.values() if self._has_failed(state)]:
             raise self._failed(failed)
         self._tell_troubles()
         _stop_if_interrupted(self._flags, "while pods started")
@@ -167,6 +183,10 @@ class _Waiting:
         if self._flags.now() - self._began > limit:
             raise NotReady(f"not rolled out after {duration(limit)}: {listed(late)}{self._why()}", hint=_HINT)
         return False
+
+    def _has_failed(self, state: RolloutState) -> bool:
+        """Whether the cluster gave up what it was told now, and not something before."""
+        return state.seen and bool(state.failed) and state.verdict != self._verdicts.get(state.name, "")
 
     def _tell_troubles(self) -> None:
         for trouble in troubles(self._fleet.pods()):

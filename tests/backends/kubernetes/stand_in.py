@@ -341,6 +341,11 @@ class StandIn:
 
     def _reconciled(self, key: Key, deployment: Object) -> Iterator[bool]:
         template, wanted = deployment["spec"]["template"], int(deployment["spec"]["replicas"])
+        generation, before = deployment["metadata"]["generation"], deployment.get("status")
+        if before is not None and before["observedGeneration"] != generation:  # what it said last stays for a moment
+            seen = {**before, "observedGeneration": generation}
+            self._stored_as(key, {**copy.deepcopy(deployment), "status": seen}, self._stored[key].owners)
+            yield True
         text = json.dumps(template, sort_keys=True)
         name = f"{key[2]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         replica_set = (REPLICA_SET.plural, key[1], name)
