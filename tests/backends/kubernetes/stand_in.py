@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -72,6 +73,9 @@ class StandIn:
         self.logs: dict[str, list[str]] = {}
         self.run: Callable[[str, list[str]], str] = _healthy
         self.requests: list[str] = []
+        self.is_watched_closely = False
+        """The controllers go on only once somebody has seen that they noticed a change."""
+        self._seen_version = 0
         self.changed = threading.Condition(threading.RLock())
         self._stored: dict[Key, Stored] = {}
         self._events: list[tuple[int, str, Key, Object]] = []
@@ -194,11 +198,17 @@ class StandIn:
 
     def _listed(self, key: Key, query: dict[str, str]) -> Object:
         plural, namespace, _ = key
+        self._saw(plural, self._version)
         found = [one for (kind, where, _), one in sorted(self._stored.items()) if (kind, where) == (plural, namespace)]
         items = [self._shown(one) for one in found if matches(one.value, query.get("labelSelector", ""))]
         for one in items:  # as in the real server's lists
             one.pop("apiVersion"), one.pop("kind")
         return {"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": str(self._version)}, "items": items}
+
+    def _saw(self, plural: str, version: int) -> None:
+        if plural == DEPLOYMENT.plural:
+            self._seen_version = max(self._seen_version, version)
+            self.changed.notify_all()
 
     def _shown(self, stored: Stored) -> Object:
         value = copy.deepcopy(stored.value)
@@ -312,6 +322,8 @@ class StandIn:
                 seen = version
                 if key[:2] == (plural, namespace) and matches(value, query.get("labelSelector", "")):
                     yield json.dumps({"type": kind, "object": value}).encode() + b"\n"
+                    with self.changed:
+                        self._saw(plural, version)
 
     # --- what the cluster's controllers do
 
@@ -341,13 +353,16 @@ class StandIn:
 
     def _reconciled(self, key: Key, deployment: Object) -> Iterator[bool]:
         template, wanted = deployment["spec"]["template"], int(deployment["spec"]["replicas"])
-        generation, before = deployment["metadata"]["generation"], deployment.get("status")
-        if before is not None and before["observedGeneration"] != generation:  # what it said last stays for a moment
-            seen = {**before, "observedGeneration": generation}
-            self._stored_as(key, {**copy.deepcopy(deployment), "status": seen}, self._stored[key].owners)
-            yield True
         text = json.dumps(template, sort_keys=True)
         name = f"{key[2]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+        generation, before = deployment["metadata"]["generation"], deployment.get("status")
+        if before is not None and before["observedGeneration"] != generation:  # what it said last stays for a moment
+            updated = sum(one[0] == POD.plural and one[2].startswith(name) for one in self._stored)
+            seen = {**before, "observedGeneration": generation, "updatedReplicas": updated}
+            self._stored_as(key, {**copy.deepcopy(deployment), "status": seen}, self._stored[key].owners)
+            if self.is_watched_closely:
+                self.changed.wait_for(lambda: self._seen_version >= self._version or self._ends)
+            yield True
         replica_set = (REPLICA_SET.plural, key[1], name)
         if replica_set not in self._stored:
             self._write(replica_set, key[2], template["metadata"], {"spec": {"template": template}})
@@ -467,7 +482,13 @@ def _handler(api: StandIn) -> type[BaseHTTPRequestHandler]:
             self.send_response(200)
             self.send_header("Transfer-Encoding", "chunked")
             self.end_headers()
-            for line in (first, *()) if not first else _with_first(first, lines):
+            try:
+                self._send(chain([first], lines))
+            except (BrokenPipeError, ConnectionResetError):  # whoever watched has gone
+                self.close_connection = True
+
+        def _send(self, lines: Iterator[bytes | None]) -> None:
+            for line in lines:
                 if line is None:
                     self.wfile.write(b'20\r\n{"type": "MODI')  # cut short
                     self.close_connection = True
@@ -504,11 +525,6 @@ def _handler(api: StandIn) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
-
-
-def _with_first(first: bytes, lines: Iterator[bytes | None]) -> Iterator[bytes | None]:
-    yield first
-    yield from lines
 
 
 def _frame(opcode: int, data: bytes) -> bytes:

@@ -62,6 +62,17 @@ def test_what_does_not_run_is_shown_with_its_reason(desk: Desk, world: StandIn) 
     assert "0/2 ready" in said.out
 
 
+def test_the_verdict_on_the_rollout_before_says_nothing_about_this_one(desk: Desk, world: StandIn) -> None:
+    """The controller of Deployments notices a change before it takes its last word back."""
+    desk.fleet("apply", "--yes")
+    world.broken_images.add("shop:2")
+    desk.write(image="shop:2")
+    desk.fleet("apply", "--yes", code=6)
+    world.is_watched_closely = True
+    desk.fleet("rollback", "--yes")
+    assert "timed out progressing" in desk.fleet("apply", "--yes", code=6).err
+
+
 def test_a_pod_that_gives_no_answer_is_named(desk: Desk, world: StandIn) -> None:
     desk.fleet("apply", "--yes")
     world.run = lambda pod, command: "Traceback"
