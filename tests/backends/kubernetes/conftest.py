@@ -46,6 +46,7 @@ CLOCK = "    clock: {pool: solo, replicas: 1, queues: [ticks], rollout: {strateg
 class World(Protocol):
     """A cluster as tests steer it. ``broken_images``: pods with them never run."""
 
+    has_custom_resources: bool
     broken_images: set[str]
     forbidden: set[tuple[str, str]]
 

@@ -65,6 +65,8 @@ def _healthy(_pod: str, _command: list[str]) -> str:
 class StandIn:
     """The server. ``with StandIn() as api``; knobs are its fields."""
 
+    has_custom_resources = True
+
     def __init__(self) -> None:
         self.kinds: dict[str, Kind] = {kind.plural: kind for kind in (*OWNED, POD, REPLICA_SET, LEASE)}
         self.namespaces = {"shop"}

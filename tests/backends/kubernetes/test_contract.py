@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from fleet.backends.kubernetes.client import Cluster, Place
+from fleet.backends.kubernetes.kinds import DEPLOYMENT
 from fleet.backends.kubernetes.names import DIGEST, RESTARTED
+from fleet.operate.cluster.compare import HANDOVER_MANAGER
 from tests.backends.kubernetes.conftest import CLOCK, Desk, World
 from tests.conftest import eventually
 
@@ -221,7 +224,6 @@ def test_what_is_forbidden_is_named(desk: Desk, world: World) -> None:
 
 
 def test_one_command_changes_a_fleet_at_a_time(desk: Desk, world: World) -> None:
-    from fleet.backends.kubernetes.client import Cluster, Place
     from fleet.operate.cluster.lock import ClusterLock
 
     with ClusterLock("shop", Cluster(Place("here", "shop")), "fleet sync"):
@@ -240,6 +242,7 @@ FIXED, SCALED = WEB.format(scaling="replicas: 5"), WEB.format(scaling="autoscale
 
 
 def test_the_way_from_a_fixed_count_to_a_scaler_and_back_never_drops_to_one_pod(desk: Desk, world: World) -> None:
+    _needs_keda(world)
     desk.write(more=FIXED)
     desk.fleet("apply", "--yes")
     pods = [name for name in world.names("pods") if name.startswith("shop-web")]
@@ -262,7 +265,30 @@ def test_the_way_from_a_fixed_count_to_a_scaler_and_back_never_drops_to_one_pod(
     assert world.names("scaledobjects") == []
 
 
-def test_a_group_that_keda_scales_is_not_scaled_by_hand(desk: Desk) -> None:
+def _needs_keda(world: World) -> None:
+    if not world.has_custom_resources:
+        pytest.skip("this server knows none of KEDA's kinds")
+
+
+def test_a_field_that_another_manager_keeps_outlives_its_owner(desk: Desk, world: World) -> None:
+    """What the way to a scaler rests on, and what it avoids: a count that nobody owns falls back to one."""
+    desk.fleet("apply", "--yes")
+    cluster = Cluster(Place("here", "shop"))
+    wanted = cluster.get(DEPLOYMENT, "shop-mail")
+    assert wanted is not None
+    spec = {name: value for name, value in wanted["spec"].items() if name != "replicas"}
+    metadata = {"name": "shop-mail", "labels": wanted["metadata"]["labels"]}
+    head = {"apiVersion": DEPLOYMENT.api, "kind": DEPLOYMENT.name}
+    without = {**head, "metadata": metadata, "spec": spec}
+
+    assert cluster.apply(DEPLOYMENT, without, dry_run=True)["spec"]["replicas"] == 1
+    kept = {**head, "metadata": {"name": "shop-mail"}, "spec": {"replicas": 2}}
+    cluster.apply(DEPLOYMENT, kept, manager=HANDOVER_MANAGER, force=True)
+    assert cluster.apply(DEPLOYMENT, without)["spec"]["replicas"] == 2
+
+
+def test_a_group_that_keda_scales_is_not_scaled_by_hand(desk: Desk, world: World) -> None:
+    _needs_keda(world)
     desk.write(more=SCALED)
     desk.fleet("apply", "--yes")
     assert "scaled by KEDA" in desk.fleet("scale", "web=3", "--live", "--yes", code=9).err

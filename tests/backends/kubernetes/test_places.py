@@ -53,7 +53,7 @@ def test_a_verb_for_hosts_says_so(desk: Desk, verb: str) -> None:
 
 def test_a_cluster_without_keda_is_refused_before_anything_changes(desk: Desk, world: StandIn) -> None:
     if not isinstance(world, StandIn):
-        pytest.skip("the real server has KEDA's kinds registered")
+        pytest.skip("kinds are taken from the stand-in")
     del world.kinds["scaledobjects"]
     desk.write(more="    web: {pool: solo, autoscale: {max: 4}, queues: [web], rollout: {strategy: recreate}}\n")
     said = desk.fleet("apply", "--yes", code=9)
