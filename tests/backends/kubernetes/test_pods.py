@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -89,6 +91,29 @@ def test_logs_are_merged_by_time(desk: Desk, world: StandIn) -> None:
     assert desk.fleet("logs", second, "-o", "json").json["line"] == "between"
     assert desk.fleet("logs", "mail", "-n", "1").out == f"{first} | end\n"
     assert "did you mean 'mail'" in desk.fleet("logs", "mial", code=64).err
+
+
+def test_logs_are_followed_into_pods_that_come_later(desk: Desk, world: StandIn) -> None:
+    desk.fleet("apply", "--yes")
+    first = world.names("pods")[0]
+    world.logs[first] = ["2026-11-21T05:00:01Z begin"]
+    command = [sys.executable, "-m", "fleet", "logs", "-f", "-o", "json", str(desk.manifest)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as following:
+        try:
+            assert following.stdout is not None
+            assert json.loads(following.stdout.readline())["line"] == "begin"
+            world.logs[first].append("2026-11-21T05:00:02Z more")
+            assert json.loads(following.stdout.readline())["line"] == "more"
+            desk.fleet("scale", "mail=3", "--yes")
+            third = world.names("pods")[2]
+            world.logs[third] = ["2026-11-21T05:00:01Z here I am"]
+            assert json.loads(following.stdout.readline()) == {
+                "replica": third,
+                "at": "2026-11-21T05:00:01Z",
+                "line": "here I am",
+            }
+        finally:
+            following.terminate()
 
 
 def test_drain_holds_the_workers_and_resume_releases_them(desk: Desk, world: StandIn) -> None:
