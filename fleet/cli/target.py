@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fleet.state.applied import Applied
 
 DEFAULT_MANIFEST = "fleet.yaml"
+CLUSTER = "kubernetes"
 _SUFFIXES = (".yaml", ".yml", ".json")
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # of a fleet, as the manifest has it, without importing pydantic
 
@@ -123,6 +124,7 @@ def fleet_of(target: Target, *, trusted: bool = False) -> LocalFleet:
             raise UsageError(f"there is no fleet {target.fleet!r} in {current.home}", hint=hint)
         return LocalFleet(target.fleet, settings=current, trusted=trusted)
     if sources := target.sources():
+        refuse_cluster(sources)
         return LocalFleet(_name_in(sources), settings=current, trusted=trusted)
     known = known_fleets(current.home)
     if len(known) == 1:
@@ -133,6 +135,32 @@ def fleet_of(target: Target, *, trusted: bool = False) -> LocalFleet:
         else "`fleet init` writes a manifest to start from"
     )
     raise UsageError("which fleet? Name a manifest, or use --fleet NAME", hint=hint)
+
+
+def said_target(paths: Sequence[str]) -> str:
+    """``spec.target`` of manifest files, found in their text; empty where they say nothing, or are pipes."""
+    from fleet.core.manifest.tree import Findings, Source
+    from fleet.core.manifest.yaml_reader import load
+    from fleet.state.files import STDIN, read_named
+
+    said: object = ""
+    for path in paths:
+        if path != STDIN and not Path(path).is_file():
+            continue  # what is read once is read by the verb itself
+        text = read_named(path)
+        if b"target" not in text or b"kubernetes" not in text:
+            continue
+        tree = load(Source(path, text), Findings())
+        node = tree.get("spec", "target") if tree is not None else None
+        said = node.value if node is not None else said
+    return said if isinstance(said, str) else ""
+
+
+def refuse_cluster(sources: Sequence[str]) -> None:
+    """Raise UsageError for manifests of a fleet in a cluster: the verb that asks works on this host."""
+    if said_target(sources) == CLUSTER:
+        hint = "in a cluster work plan, apply, status, logs, scale, restart, drain, resume, rollback, history and down"
+        raise UsageError("this verb is for a fleet on a host, and the manifest says `target: kubernetes`", hint=hint)
 
 
 def applied_or_told(fleet: LocalFleet, out: Output) -> Applied | None:

@@ -74,6 +74,7 @@ def carry_out(
     """
     order = _Order(verb, reason, on_event, options)
     if change.manifest is not None:
+        _refuse_cluster(fleet.name, change.manifest)
         orders = partial(rollout_orders.read, fleet.places.rollout_orders, pid=os.getpid())
         order = replace(order, options=replace(options or WalkOptions(), orders=orders))
     loaded = change.manifest
@@ -101,6 +102,15 @@ def _say_stuck_controller(fleet: LocalFleet, change: PlannedChange, kept: Kept) 
     stuck = [one for one in change.observed.replicas.values() if one.group == CONTROLLER_GROUP and one.trouble]
     entries = [{"event": "controller.stuck", "replica": one.name, "reason": one.note} for one in stuck]
     kept.do(lambda: fleet.audit.write(*entries))
+
+
+def _refuse_cluster(name: str, loaded: LoadedManifest) -> None:
+    """A fleet that lives in a cluster must not be started here as well."""
+    if loaded.manifest.spec.target == "kubernetes":
+        hint = (
+            "`fleet apply --target kubernetes`; for one on this host, add an overlay with `spec: {target: supervisor}`"
+        )
+        raise Refused(f"fleet {name!r} lives in a cluster: its manifest says `target: kubernetes`", hint=hint)
 
 
 def _before(fleet: LocalFleet, kept: Kept) -> Applied:

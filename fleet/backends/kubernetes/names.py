@@ -10,6 +10,10 @@ from fleet.core.spec import WorkerSpec, digest
 MOST_CHARACTERS = 63
 DIGEST = "workerfleet.dev/digest"
 """Annotation of a pod: the digest of what its worker must be; another one replaces the pod."""
+KEEPS = "workerfleet.dev/keeps"
+"""Label of what fleet keeps for itself in a cluster (revisions, its lock) and no manifest asks for."""
+RESTARTED = "workerfleet.dev/restarted-at"
+"""Annotation of a pod: when somebody asked for new pods of the same spec."""
 
 
 def object_name(fleet: str, group: str) -> str:

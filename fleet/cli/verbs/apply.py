@@ -6,6 +6,7 @@ import argparse
 
 from fleet.broker import server_version
 from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner_flags, run_change
+from fleet.cli.cluster_target import in_cluster, ownership_flag, place_flags
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import check_fresh, check_seal, manifest_in, read_saved
 from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
@@ -19,11 +20,13 @@ from fleet.operate.local_fleet import PlannedChange
 
 def apply_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
+    place_flags(parser)
     change_flags(parser)
     parser.add_argument("--prune", action="store_true", help="also remove groups that are no longer in the manifest")
     parser.add_argument("--retry", action="store_true", help="also what failed before and was taken back, unchanged")
     destroy_flag(parser)
     owner_flags(parser)
+    ownership_flag(parser)
     output_flag(parser)
 
 
@@ -31,6 +34,10 @@ def apply(args: argparse.Namespace, out: Output) -> int:
     """Bring the fleet to its manifest, or carry out exactly a saved plan."""
     target = target_of(args)
     no_names(target)
+    if (there := in_cluster(args, target)) is not None:
+        from fleet.cli import cluster_flow
+
+        return cluster_flow.apply(there, args, out)
     document = read_saved(target.manifests[0]) if len(target.manifests) == 1 else None
     loaded = manifest_in(document, target.manifests[0]) if document is not None else manifest_of(target)
     prune = bool(document["prune"]) if document is not None else args.prune

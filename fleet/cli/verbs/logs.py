@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Sequence
 
+from fleet.cli.cluster_target import in_cluster, place_flags
 from fleet.cli.output import Output, group_colour, painted
 from fleet.cli.target import applied_or_told, fleet_of, stream_flags, target_flags, target_of
 from fleet.core.desired import group_of
@@ -18,12 +19,17 @@ LINES = 50
 
 def logs_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser, names="groups or replicas")
+    place_flags(parser)
     stream_flags(parser, lines=LINES)
 
 
 def logs(args: argparse.Namespace, out: Output) -> int:
     """The logs of all replicas, or of those that are named, as one."""
     target = target_of(args)
+    if (there := in_cluster(args, target)) is not None:
+        from fleet.cli import cluster_logs
+
+        return cluster_logs.logs(there, args, out)
     fleet = fleet_of(target)
     folder = fleet.places.log
     known = log_files.files(folder)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from fleet.cli.change_flow import say_foreseen
+from fleet.cli.cluster_target import in_cluster, place_flags
 from fleet.cli.merge_preview import merge_preview
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import SUFFIX, saved_document
@@ -22,6 +23,7 @@ CHANGES = 2
 
 def plan_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
+    place_flags(parser)
     parser.add_argument("--detailed-exitcode", action="store_true", help="exit 2 if there are changes")
     parser.add_argument(
         "--out", metavar="FILE.json", help="save the plan; `fleet apply FILE.json` does exactly that or refuses"
@@ -44,6 +46,10 @@ def plan(args: argparse.Namespace, out: Output) -> int:
     if args.out and not args.out.endswith(SUFFIX):
         hint = f"write `--out {args.out}{SUFFIX}`: that is how `fleet apply` recognises a saved plan"
         raise UsageError(f"the name of a saved plan ends with {SUFFIX}, and {args.out!r} does not", hint=hint)
+    if (there := in_cluster(args, target)) is not None:
+        from fleet.cli import cluster_flow
+
+        return cluster_flow.plan(there, args, out)
     loaded = manifest_of(target)
     fleet = fleet_for(loaded)
     change = warned(fleet.planned(*fleet.desired_of(loaded), manifest=loaded, prune=args.prune))

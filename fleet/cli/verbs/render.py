@@ -27,7 +27,7 @@ MASK = "********"
 def render_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
     targets = ("supervisor", "kubernetes")
-    parser.add_argument("--target", choices=targets, default="supervisor", help="the backend (default: supervisor)")
+    parser.add_argument("--target", choices=targets, help="the backend (default: spec.target, else supervisor)")
     parser.add_argument("--out", metavar="DIR", help="write the files there instead of printing them")
 
 
@@ -36,7 +36,7 @@ def render(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     loaded = manifest_of(target)
-    if args.target == "kubernetes":
+    if (args.target or loaded.manifest.spec.target) == "kubernetes":
         return _render_objects(loaded, args.out, out)
     fleet = fleet_for(loaded)
     files = _files(fleet, *fleet.desired_of(loaded))

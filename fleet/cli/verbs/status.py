@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from fleet.cli.cluster_target import in_cluster, place_flags
 from fleet.cli.live_view import every_second, height, looker, redraw
 from fleet.cli.output import Output, cut
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
@@ -18,6 +19,7 @@ from fleet.replica.image import states
 
 def status_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
+    place_flags(parser)
     parser.add_argument(
         "--exit-code", action="store_true", help=f"exit {NotReady.exit_code} where the fleet is not ready"
     )
@@ -32,9 +34,13 @@ def status(args: argparse.Namespace, out: Output) -> int:
     """Print the status, once or every second."""
     target = target_of(args)
     no_names(target)
-    fleet = fleet_of(target)
     if args.exit_code and args.watch:
         raise UsageError("--exit-code and --watch at once", hint="`fleet wait` waits until the fleet is ready")
+    if (there := in_cluster(args, target)) is not None:
+        from fleet.cli import cluster_status
+
+        return cluster_status.status(there, args, out)
+    fleet = fleet_of(target)
     look = looker(fleet, target)
     text = _totals if args.totals else _text
     if not args.watch:

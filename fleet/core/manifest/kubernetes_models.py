@@ -91,8 +91,13 @@ class Keda(Model):
 
 
 class Kubernetes(PodFields):
-    """What `fleet render --target kubernetes` needs; a host ignores it."""
+    """What the target `kubernetes` needs; a host ignores it."""
 
+    context: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,253}$")] | None = Field(
+        default=None,
+        description="context of the kubeconfig that verbs work in, or `in-cluster` for a process in a pod; never taken"
+        " from the kubeconfig's current one",
+    )
     namespace: Namespace | None = Field(default=None, description="namespace of all objects; default: none is written")
     pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = Field(
         default=None, description="when the image is pulled; default: as Kubernetes has it"

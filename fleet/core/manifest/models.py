@@ -605,6 +605,9 @@ class Spec(Model):
     heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
     notify: list[Notification] = Field(default=[], description="who is told of what happens")
     metrics: Metrics = Field(default=Metrics(), description="numbers for Prometheus")
+    target: Literal["supervisor", "kubernetes"] | None = Field(
+        default=None, description="where the fleet lives: on this host (the default) or in a cluster; `--target` wins"
+    )
     kubernetes: Kubernetes | None = Field(
         default=None, description="what a cluster needs to know; a host takes no notice of it"
     )
