@@ -39,12 +39,12 @@ and hint:
 - **Environment.** `${{env:NAME}}` and `${{env:NAME:-default}}` in any text value, of the environment of the
   `fleet` command. What is put in stays text. `$${{env:NAME}}` stands for the characters themselves. There is no
   other templating.
-- **Plain YAML only.** Refused: duplicate keys, tags, merge keys (`<<`), several documents, more than 100 aliases,
+- **Plain YAML only.** Anchors, aliases and merge keys (`<<`) work, and `x-…` blocks, at the top and in `spec`, are
+  for sharing only. Refused: duplicate keys, tags, several documents, more than 1,000 aliases,
   more than 1 MiB, control characters, and plain words that YAML tools read differently (`yes`, `no`, `on`, `off`,
   `012`, `0x1F`, `1_000`, `12:30`, `2024-01-01`): put text in quotes.
 - **Names** of fleets and secrets: lower-case letters, digits and hyphens, a letter first, at most 31; of groups at most
-  63.
-  Groups called `fleet-…` and variables called `FLEET_…` are fleet's own.
+  63. Groups called `fleet-…` and variables called `FLEET_…` are fleet's own.
 - **Durations** have units (`500ms`, `30s`, `5m`, `1h30m`, `2d`), **sizes** too (`512Mi`, `2Gi`). Both are text.
 """
 
