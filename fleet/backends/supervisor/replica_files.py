@@ -133,6 +133,8 @@ class Folder:
 
     def _remove_of_other_accounts(self, document: LaunchDocument) -> None:
         """What a replica of this name left that ran under another account."""
+        if document.copy != NO_FILE or self.places.account_uids():
+            self._keep_counters(document.replica)
         for uid in self.places.account_uids():
             if document.copy == NO_FILE or uid != document.spec.account.uid:
                 (self.places.account_specs(uid) / document.path.name).unlink(missing_ok=True)
