@@ -7,13 +7,13 @@ import os
 import pwd
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 from fleet.core.expand.specs import kind_of
-from fleet.core.manifest.models import Group, Manifest
+from fleet.core.manifest.models import Group, GroupRelease, Manifest
 from fleet.core.spec import FLEETS_ACCOUNT, AccountSpec
 from fleet.core.text.format import counted, shown
 from fleet.errors import Problem, Refused
@@ -168,13 +168,19 @@ def _primary_group(uid: int) -> Iterator[int]:
         return
 
 
-def check_access(accounts: Accounts, manifest: Manifest, *, workdir: str, python: str, root: Path) -> None:
+def check_access(
+    accounts: Accounts, manifest: Manifest, *, workdir: str, python: str, real_paths: Mapping[str, str], root: Path
+) -> None:
     """Raise Refused where an account could not enter or run what its replicas need. Runs nothing of the manifest.
 
+    workdir, python: of groups that have none of their own.  real_paths: behind the links of those that have.
     root: the fleet's folder, where the files of such replicas are.
     """
     for name, account in accounts.groups.items():
-        needs = _needs(manifest.spec.groups[name], workdir=workdir, python=python)
+        group = manifest.spec.groups[name]
+        own = group.release or GroupRelease()
+        where, which = real_paths.get(own.workdir or "", workdir), real_paths.get(own.python or "", python)
+        needs = _needs(group, workdir=where, python=which)
         for path in _closed(account, tuple(needs)):
             message = f"group {name}: {account.user} cannot use {needs[path]}, {path}"
             raise Refused(message, hint="let it in (chmod, chown), or put it where it can: /srv, /opt, not below /root")
@@ -189,9 +195,15 @@ def _needs(group: Group, *, workdir: str, python: str) -> dict[str, str]:
     """Path -> what it is."""
     if kind_of(group) != "command":
         return {workdir: "the working folder", python: "the interpreter", str(_PACKAGE): "the package of fleet"}
-    if is_shell(tuple(group.command or ())):
+    if _is_kept(group):
         return {workdir: "the working folder", sys.executable: "fleet's interpreter", str(_PACKAGE): "its package"}
     return {workdir: "the working folder"}
+
+
+def _is_kept(group: Group) -> bool:
+    """Whether a program of fleet's stays in front of the command."""
+    policy = (group.restart and group.restart.policy) or ("never" if group.job else "always")
+    return is_shell(tuple(group.command or ())) or bool(group.stop and group.stop.group) or policy != "always"
 
 
 def _nearest(home: Path) -> Path:

@@ -69,7 +69,9 @@ def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *,
     accounts = accounts_of(loaded)
     facts = _resolved(loaded, accounts) if loaded.pins is None else _checked(loaded, loaded.pins)
     workdir, python = _place(loaded, facts)
-    check_access(accounts, loaded.manifest, workdir=workdir, python=python, root=places.root)
+    check_access(
+        accounts, loaded.manifest, workdir=workdir, python=python, real_paths=facts.real_paths, root=places.root
+    )
     folder, shared = Path(workdir), accounts.broker != FLEETS_ACCOUNT
     return replace(
         facts,

@@ -145,7 +145,8 @@ def test_an_account_must_be_able_to_enter_what_its_replicas_use(tmp_path: Path) 
     home.mkdir(mode=0o700)
 
     def check(*, workdir: Path = workdir, root: Path = tmp_path / "home" / "shop") -> None:
-        check_access(accounts, loaded.manifest, workdir=str(workdir), python="/usr/bin/python3", root=root)
+        python = "/usr/bin/python3"
+        check_access(accounts, loaded.manifest, workdir=str(workdir), python=python, real_paths={}, root=root)
 
     check()
     check(root=home / "shop")  # FLEET_HOME itself is opened as far as it has to be
@@ -153,3 +154,35 @@ def test_an_account_must_be_able_to_enter_what_its_replicas_use(tmp_path: Path) 
         check(workdir=home)
     with pytest.raises(Refused, match=f"{NAME} cannot pass through {home}"):
         check(root=home / "inner" / "shop")
+
+
+@needs_second_account
+def test_a_groups_own_folder_must_let_its_account_in(tmp_path: Path) -> None:
+    closed = open_to_all(tmp_path) / "closed"
+    closed.mkdir(mode=0o700)
+    loaded = manifest(group=f", user: {NAME}, release: {{workdir: /link}}")
+    with pytest.raises(Refused, match=f"{NAME} cannot use the working folder, {closed}"):
+        check_access(
+            accounts_of(loaded),
+            loaded.manifest,
+            workdir="/",
+            python="/usr/bin/python3",
+            real_paths={"/link": str(closed)},
+            root=tmp_path / "home" / "shop",
+        )
+
+
+@needs_second_account
+@pytest.mark.parametrize("more", ["job: true", "restart: {policy: onFailure}", "stop: {group: true}"])
+def test_what_fleet_puts_before_a_program_must_be_the_accounts_to_run(
+    more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = open_to_all(tmp_path) / "python"
+    closed.write_text("")
+    closed.chmod(0o600)
+    monkeypatch.setattr("sys.executable", str(closed))
+    loaded, root = manifest(group=f", user: {NAME}, {more}"), tmp_path / "home" / "shop"
+    with pytest.raises(Refused, match=f"{NAME} cannot use fleet's interpreter"):
+        check_access(
+            accounts_of(loaded), loaded.manifest, workdir="/", python="/usr/bin/python3", real_paths={}, root=root
+        )
