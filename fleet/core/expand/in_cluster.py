@@ -58,6 +58,11 @@ def untranslated(manifest: Manifest, desired: Desired) -> Iterator[str]:
         yield f"rollout.peak: budget of {those(bound)} is not kept: a Deployment knows no slots"
     if back := [name for name, group in said.items() if group.rollout and group.rollout.on_failure == "rollback"]:
         yield f"rollout.onFailure: rollback of {those(back)} is not kept: a Deployment that fails stops and waits"
+    spec = manifest.spec
+    if owned := [name for name, group in said.items() if group.user or group.group or spec.user or spec.group]:
+        yield f"user and group of {those(owned)} are not kept: the image says who runs in its pods"
+    if spec.metrics.listen is not None:
+        yield "metrics.listen is not kept: no program of a host reads what pods count"
     for group in groups:
         if len(set(group.shape)) > 1 and not is_scaled(manifest, group):
             pods = f"{group.replicas} pods of {slots_per_pod(group)}"

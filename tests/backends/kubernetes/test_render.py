@@ -65,6 +65,17 @@ def test_no_secret_is_read_and_none_is_in_the_text(tmp_path: Path) -> None:
     assert not read.exists()
 
 
+def test_what_only_a_host_can_do_is_said(tmp_path: Path) -> None:
+    group = "a: {pool: solo, replicas: 1, queues: [q], user: nobody}"
+    more = CLUSTER + "  metrics: {listen: 127.0.0.1:9000}\n"
+    manifest = tmp_path / "fleet.yaml"
+    manifest.write_text(fleet(group, more=more).replace("broker: embedded", "broker: {url: redis://redis/0}"))
+    done = run(str(manifest))
+    assert done.returncode == 0, done.stderr
+    assert "note: user and group of a are not kept" in done.stderr
+    assert "note: metrics.listen is not kept" in done.stderr
+
+
 REFUSED = {
     "no cluster": (BROKER, "a: {pool: solo, replicas: 1, queues: [q]}", "no spec.kubernetes"),
     "embedded": (CLUSTER + "  broker: embedded\n", "a: {pool: solo, replicas: 1, queues: [q]}", "one host"),
