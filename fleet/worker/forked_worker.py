@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -59,6 +60,9 @@ def become_worker(document: LaunchDocument) -> NoReturn:
 
     launch.settle(document)
     launch.announce(document)
+    # As a fresh interpreter does: a peer that goes away, a broker for one, is an error of the write and no death.
+    for signum in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(signum, signal.SIG_IGN)
     os.environ.pop("SUPERVISOR_ENABLED", None)
     sys.argv = ["fleet.worker", str(document.path)]
     forking.run_after_fork()

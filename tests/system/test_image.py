@@ -52,6 +52,13 @@ def other(world: World, name: str, pid: int) -> int:
     return eventually(look, every=0.5)
 
 
+def ignored(pid: int) -> set[int]:
+    """The signals that a process ignores."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn:")]
+    mask = int(line.split()[1], 16)
+    return {number + 1 for number in range(64) if mask >> number & 1}
+
+
 def test_forked_workers_are_supervisords_children_and_run_tasks(world: World) -> None:
     world.write(GROUPS)
     world.apply()
@@ -69,6 +76,7 @@ def test_forked_workers_are_supervisords_children_and_run_tasks(world: World) ->
             f"{name}.log",
             f"{name}.log",
         ]
+        assert not {signal.SIGPIPE, signal.SIGXFSZ} - ignored(pid), "a peer that goes away would end it"
         assert f"FLEET_PID={pid}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
     world.send("work", "small", *[[str(world.done_file), number, 0.0] for number in range(20)])
     world.send("work", "wide", *[[str(world.done_file), number, 0.0] for number in range(20, 30)])
