@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from fleet.backends.supervisor.controller_watch import CONTROLLER, LOOK_SECONDS, ControllerWatch
+from fleet.backends.supervisor.controller_watch import LOOK_SECONDS, ControllerWatch
+from fleet.core.desired import CONTROLLER_GROUP, replica_name
 from fleet.state import controller_heartbeat
 from fleet.state.audit import Audit
 from fleet.state.controller_heartbeat import Heartbeat
 from fleet.state.paths import Places
+
+CONTROLLER = replica_name(CONTROLLER_GROUP, 0)
 
 
 @dataclass
