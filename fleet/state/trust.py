@@ -23,7 +23,7 @@ def faults(places: Places) -> list[Fault]:
 
 
 def _faults_of_files(places: Places) -> Iterator[Fault]:
-    for folder in (places.run, places.state, places.conf_d, places.specs, places.records):
+    for folder in (places.run, places.state, places.counters, places.conf_d, places.specs, places.records):
         try:
             paths = sorted(folder.iterdir())
         except OSError:
@@ -35,6 +35,6 @@ def _faults_of_files(places: Places) -> Iterator[Fault]:
                 facts = path.lstat()
             except OSError:
                 continue
-            is_folder = path in (places.revisions, places.broker_data)
+            is_folder = path in (places.revisions, places.broker_data, places.counters)
             if (fault := fault_of_own(path, facts, folder=is_folder)) is not None:
                 yield fault
