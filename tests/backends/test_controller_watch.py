@@ -16,7 +16,7 @@ import pytest
 
 from fleet.backends.supervisor import daemon
 from fleet.backends.supervisor.controller_watch import LOOK_SECONDS, PATIENCE_SECONDS, ControllerWatch
-from fleet.backends.supervisor.processes import is_stopped
+from fleet.replica.process_identity import is_stopped
 from fleet.state import controller_heartbeat
 from fleet.state.audit import Audit
 from fleet.state.controller_heartbeat import LATE_SECONDS, Heartbeat
