@@ -22,6 +22,7 @@ from typing import Self
 from fleet.core.decode import decoded
 from fleet.errors import FleetError, LockHeld
 from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
+from fleet.replica.process_identity import is_stopped
 from fleet.state.paths import Places
 
 _POLL_SECONDS = 0.1
@@ -136,7 +137,10 @@ class Lock:
         holder = _read(self._path)
         who = str(holder) if holder is not None else "another command"
         hint = "wait until it is done"
-        if holder is not None:
+        if holder is not None and is_stopped(holder.pid):
+            hint = f"it is stopped (SIGSTOP or Ctrl-Z): let it go on with `kill -CONT {holder.pid}`, or end it with"
+            hint += f" `kill -9 {holder.pid}` and run your command again: it does the rest"
+        elif holder is not None:
             hint += f"; if it hangs, end it with `kill {holder.pid}` and run your command again: it does the rest"
         return LockHeld(f"fleet {self._fleet!r} {self._taken} {who}", hint=self._hint or hint)
 

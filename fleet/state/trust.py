@@ -30,7 +30,7 @@ def _folders(places: Places) -> tuple[Path, ...]:
 
 
 def _faults_of_files(places: Places) -> Iterator[Fault]:
-    for folder in (places.run, places.state, places.conf_d, places.specs, places.records):
+    for folder in (places.run, places.state, places.counters, places.conf_d, places.specs, places.records):
         try:
             paths = sorted(folder.iterdir())
         except OSError:
@@ -44,6 +44,6 @@ def _faults_of_files(places: Places) -> Iterator[Fault]:
                 continue
             if path == places.broker_data and facts.st_uid in places.account_uids():
                 continue
-            is_folder = path in (places.revisions, places.broker_data)
+            is_folder = path in (places.revisions, places.broker_data, places.counters)
             if (fault := fault_of_own(path, facts, folder=is_folder)) is not None:
                 yield fault

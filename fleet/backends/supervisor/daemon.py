@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from fleet.backends.supervisor import config
-from fleet.backends.supervisor.processes import await_end, is_alive, is_stopped, supervisors
+from fleet.backends.supervisor.processes import await_end, is_alive, supervisors
 from fleet.backends.supervisor.rpc import SupervisorRpc
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.file_access import SMALL_BYTES, read_file
+from fleet.replica.process_identity import is_stopped
 from fleet.state.files import write_all
 from fleet.state.paths import Places
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.core.observed import Stray
+from fleet.replica.process_identity import is_stopped
 from fleet.state.paths import Places
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -229,11 +230,6 @@ def signal_marked(pid: int, specs: Path, signum: signal.Signals) -> bool:
     finally:
         os.close(handle)
     return True
-
-
-def is_stopped(pid: int) -> bool:
-    """Whether somebody stopped it (SIGSTOP)."""
-    return _state(pid) == b"T"
 
 
 def wake(pid: int, specs: Path) -> bool:

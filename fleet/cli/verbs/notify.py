@@ -15,9 +15,8 @@ NOT_ARRIVED = 1
 
 
 def notify_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "action", choices=_ACTIONS, help="test: send a sample; status: what waits, and why; send: what waits, now"
-    )
+    what = "test: send a sample; status: what waits, and why; send: what waits, now"
+    parser.add_argument("action", choices=_ACTIONS, help=what)
     target_flags(parser)
     output_flag(parser)
 
