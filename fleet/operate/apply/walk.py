@@ -78,6 +78,22 @@ def _supervisor_lost(fleet: str, one: RunningStep) -> Unreachable:
     )
 
 
+def _is_unable_to_start(step: Step, seen: Observed) -> bool:
+    replica = seen.replicas.get(step.replica)
+    return replica is not None and replica.cannot_start
+
+
+def _is_hopeless(step: Step, seen: Observed) -> bool:
+    replica = seen.replicas.get(step.replica)
+    return replica is None or replica.state is State.FAILED or replica.cannot_start
+
+
+def _comparison(step: Step) -> str:
+    """What to say when a comparison begins."""
+    assert step.canary is not None
+    return f"{step.canary.name}: compared with the old for {duration(step.canary.seconds)}"
+
+
 @dataclass(slots=True)
 class _Walk:
     """``seen`` is the last observation; ``done`` holds steps by id, ``running`` those that were begun.
@@ -235,7 +251,7 @@ class _Walk:
                 return True
             if verdict is not None and one.step.later_canaries:
                 one.compare_again(self.seen, now=now)
-                self._tell_compared(one.step)
+                self._tell("compared", [(one.step, _comparison(one.step))])
                 return True
             one.left.pop(0)
             one.asked = False
@@ -243,7 +259,7 @@ class _Walk:
                 self._finish(one)
             return True
         if one.step.canary is not None and one.ready_at is not None and not compared:
-            self._tell_compared(one.step)
+            self._tell("compared", [(one.step, _comparison(one.step))])
         if lacks_supervisor(one, self.seen):
             raise _supervisor_lost(self.plan.fleet, one)
         if tries_again(one, self.seen):
@@ -255,11 +271,6 @@ class _Walk:
             self._finish(one)
             return True
         return False
-
-    def _tell_compared(self, step: Step) -> None:
-        if step.canary is not None:
-            seconds = duration(step.canary.seconds)
-            self._tell("compared", [(step, f"{step.canary.name}: compared with the old for {seconds}")])
 
     def _is_accepted(self, step: Step, verdict: Verdict) -> bool:
         self._tell("judged", [(step, str(verdict))])
@@ -297,20 +308,16 @@ class _Walk:
             if not late:
                 return
             self._check_may_go_on(late)
-            if unable := [step for step in late if step.id not in tried and self._is_unable_to_start(step.replica)]:
+            if unable := [step for step in late if step.id not in tried and _is_unable_to_start(step, self.seen)]:
                 tried.update(step.id for step in unable)
                 self._start_again(unable)
                 continue
             waited = self.options.now() - began
-            gone = [step for step in late if waited > step.ready_timeout_seconds or self._is_hopeless(step.replica)]
+            gone = [step for step in late if waited > step.ready_timeout_seconds or _is_hopeless(step, self.seen)]
             if gone or not self.seen.up:
                 raise self._not_ready(late)
             pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
             self.options.sleep(pause)
-
-    def _is_unable_to_start(self, name: str) -> bool:
-        replica = self.seen.replicas.get(name)
-        return replica is not None and replica.cannot_start
 
     def _start_again(self, steps: Sequence[Step]) -> None:
         """They were starting when the plan was made, and failed for a cause that may be gone since."""
@@ -318,10 +325,6 @@ class _Walk:
         self._walk_wave([])
         if self.failures:
             raise self._not_ready([step for step, _ in self.failures])
-
-    def _is_hopeless(self, name: str) -> bool:
-        replica = self.seen.replicas.get(name)
-        return replica is None or replica.state is State.FAILED or replica.cannot_start
 
     # --- how it ends early, and what it tells
 

@@ -10,7 +10,7 @@ from fleet.core.desired import CanaryPolicy
 from fleet.core.manifest.checks.context import CheckContext
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.merge import OF_WORKERS_ONLY
-from fleet.core.manifest.models import BlueGreen, Broker, Canary, Group, Pool, Rollout, Share, Task
+from fleet.core.manifest.models import BlueGreen, Broker, Canary, CanaryStep, Group, Pool, Rollout, Share, Task
 from fleet.core.manifest.tree import Path
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
 from fleet.core.text.format import duration, shown
@@ -233,10 +233,9 @@ def _canary(context: CheckContext, path: Path, canary: Canary, *, recreate: bool
     if recreate:
         message = "with strategy recreate no old replica is left to compare with"
         context.problem(path, message, "write `strategy: rolling`, or remove the canary")
-    for one, where in (
-        (canary, path),
-        *((step, (*path, "steps", index)) for index, step in enumerate(canary.steps or ())),
-    ):
+    shares: list[tuple[Canary | CanaryStep, Path]] = [(canary, path)]
+    shares += [(step, (*path, "steps", index)) for index, step in enumerate(canary.steps or ())]
+    for one, where in shares:
         if one.replicas is not None and one.percent is not None:
             context.problem((*where, "percent"), "replicas and percent exclude each other", "keep one of them")
     if not canary.steps:
