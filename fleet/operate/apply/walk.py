@@ -284,7 +284,8 @@ class _Walk:
             self.pace.learn(one, now=self.options.now())
         self.done[one.step.id] = one.step
         if self.options.wait and not self.options.passing:
-            self.watch.add(one.step, self.seen.replicas.get(one.step.replica), now=self.options.now())
+            since = self.options.now() if one.ready_since is None else one.ready_since
+            self.watch.add(one.step, self.seen.replicas.get(one.step.replica), since=since)
         self._tell("done", [(one.step, one.step.reason)])
 
     def _fail(self, step: Step, reason: str) -> None:
