@@ -173,6 +173,17 @@ def test_a_canary_that_grows_replaces_one_share_after_another() -> None:
     assert [step.replica for step in todo.changes if step.canary] == ["a.0", "a.2"]
 
 
+def test_a_spare_is_part_of_the_first_share() -> None:
+    steps = tuple(CanaryPolicy(replicas, number=number, of=2) for number, replicas in enumerate((1, 2), 1))
+    rollout = RolloutPolicy(max_surge=1, max_unavailable=0, canary=steps[0], later_canaries=steps[1:])
+    todo = two_versions(rollout, slots=9, before={"a": (1,) * 3}, after={"a": (1,) * 3})
+
+    assert [(step.id, step.canary.number) for step in todo.changes if step.canary] == [
+        ("start a.3", 1),
+        ("replace a.0", 2),
+    ]
+
+
 WHOLE = RolloutPolicy(blue_green=CanaryPolicy(title="blue-green"))
 
 
