@@ -10,6 +10,7 @@ import pytest
 
 from fleet.backends.memory import MemoryBackend
 from fleet.core.desired import Replica
+from fleet.core.observed import Observed
 from fleet.operate.rollout import last_walk
 from fleet.state import rollout_orders
 from fleet.state.paths import Places
@@ -158,3 +159,42 @@ def test_the_audit_tells_how_far_a_canary_got() -> None:
     after = last_walk([first, begun, compared, judged, done])
     assert after is not None
     assert (after.comparing, after.under_way, after.done, after.verdicts) == ("", (), 1, ("no worse",))
+
+
+def test_status_tells_which_step_of_a_canary_is_compared(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = "{steps: [{percent: 25, for: 1h}, {percent: 50}]}"
+    rollout = f"rollout: {{maxSurge: 0, maxUnavailable: 1, canary: {steps}}}, queues: [thumbs]"
+
+    def write(version: int) -> None:
+        desk.write(thumbs=4)
+        text = desk.manifest.read_text().replace("queues: [thumbs]", f"{rollout}, env: {{V: '{version}'}}")
+        desk.manifest.write_text(text)
+
+    write(1)
+    desk.fleet("apply", "-y", "fleet.yaml")
+    write(2)
+    seen: list[tuple[str, Any]] = []
+    observe: Callable[[MemoryBackend], Observed] = MemoryBackend.observe
+    places = Places(desk.state.parent)
+
+    def look(self: MemoryBackend) -> Observed:
+        """At the first comparison somebody looks, and promotes it."""
+        events = (desk.state / "audit.ndjson").read_text()
+        if "step.compared" in events and not seen:
+            seen.append((desk.folder.name, None))
+            seen[0] = (
+                desk.fleet("rollout", "status", "--fleet", "shop").out,
+                desk.fleet("rollout", "status", "--fleet", "shop", "-o", "json").json["walk"]["comparison"],
+            )
+            orders = RolloutOrders(pid=os.getpid(), promoted=True, by="ann", reason="seen enough")
+            rollout_orders.write(places.rollout_orders, orders)
+        return observe(self)
+
+    monkeypatch.setattr(MemoryBackend, "observe", look)
+    desk.fleet("apply", "-y", "fleet.yaml")
+
+    ((text, comparison),) = seen
+    assert "canary step 1 of 2: replace thumbs.0 is compared with the old replicas" in text
+    assert comparison == {"kind": "canary", "step": 1, "steps": 2}
+    verdicts = desk.fleet("rollout", "status", "--fleet", "shop", "-o", "json").json["walk"]["verdicts"]
+    assert verdicts == [f"canary step {n} of 2, not judged: promoted by ann: seen enough" for n in (1, 2)]

@@ -70,7 +70,7 @@ def workers(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def commands(draw: st.DrawFn) -> dict[str, Any]:
-    words = draw(st.lists(TEXTS.filter(bool), min_size=1, max_size=4))
+    words = draw(st.lists(TEXTS.filter(bool), min_size=1, max_size=4).filter(lambda words: words[0].strip()))
     return {
         "command": words,
         "replicas": draw(st.integers(0, 3)),

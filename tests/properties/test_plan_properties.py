@@ -252,12 +252,13 @@ def test_two_sets_stay_within_the_budget_or_are_refused(world: World, prune: boo
 def test_shares_of_a_canary_grow_and_each_step_judges_once(count: int, rollout: RolloutPolicy, room: int) -> None:
     old, new = (group_with("a", size=1, replicas=count, env={"A": value}, rollout=rollout) for value in "12")
     todo = planned(fleet(new, budgets=Budgets(slots=count + room)), running(old))
+    spares = sum(step.action is Action.START for step in todo.changes)
     done, judged = 0, []
     for step in todo.changes:
-        done += step.action is Action.REPLACE
+        done += step.action in {Action.REPLACE, Action.START}
         for policy in (step.canary, *step.later_canaries):
             if policy is not None:
-                judged.append((policy.number, done, min(policy.replicas, count - 1)))
+                judged.append((policy.number, done, min(max(policy.replicas, spares), count - 1 + spares)))
                 assert sum(other.wave == step.wave for other in todo.changes) == 1, "all of its share are ready"
 
     assert [number for number, _, _ in judged] == [policy.number for policy in rollout.canaries]

@@ -201,14 +201,10 @@ class Folder:
     def leftovers(self, *, older_than_seconds: float = 60.0) -> tuple[Path, ...]:
         """Temporary files of a writer that was killed; young ones may belong to a writer at work."""
         places, before = self.places, time.time() - older_than_seconds
-<<<<<<< HEAD
-        patterns = [(places.conf_d, ".*.tmp"), (places.specs, ".*.tmp"), (places.run, ".*.tmp"), (places.records, ".*")]
+        folders = (places.conf_d, places.specs, places.run, places.counters)
+        patterns = [*((folder, ".*.tmp") for folder in folders), (places.records, ".*")]
         for uid in places.account_uids():
             patterns += [(places.account_specs(uid), ".*.tmp"), (places.account_records(uid), ".*")]
-=======
-        folders = (places.conf_d, places.specs, places.run, places.counters)
-        patterns = (*((folder, ".*.tmp") for folder in folders), (places.records, ".*"))
->>>>>>> join
         found = (path for folder, pattern in patterns for path in folder.glob(pattern))
         return tuple(sorted(path for path in found if path.lstat().st_mtime <= before))
 

@@ -178,7 +178,7 @@ def _rolled(
     canaries = parted(group.rollout, working, spares=spares, fresh=fresh, at_once=at_once)
     rest = [canaries.rest[start : start + at_once] for start in range(0, len(canaries.rest), at_once)]
     gone = [*useful, *(_spare_leaves(spare) for spare in spares)]
-    return [[*first, *idle], canaries.spares, *canaries.batches, *rest], gone
+    return [[*first, *idle], *canaries.spares, *canaries.batches, *rest], gone
 
 
 def _all_awaited(group: DesiredGroup, steps: Sequence[Step], observed: Observed) -> list[Step]:

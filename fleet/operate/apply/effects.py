@@ -90,6 +90,7 @@ class RunningStep:
     left: requests, the current one first.  asked_at: seconds by the clock of the walk.  was_parked: it had crashed too
     often before it was asked.  was_starting: its start was under way before, with what was there then.
     ready_at: when it was seen ready first, or was compared last, in the life ``ready_in``; None: not yet.
+    ready_since: when it was seen ready first.
     window: its group as it was at that moment, for a canary.
     """
 
@@ -101,6 +102,7 @@ class RunningStep:
     was_starting: bool = False
     ready_at: float | None = None
     ready_in: Life | None = None
+    ready_since: float | None = None
     window: Mapping[str, ObservedReplica] = field(default_factory=dict)
 
     @property
@@ -117,6 +119,7 @@ class RunningStep:
         """It is ready: from now on it is looked at, beside the others of its group."""
         replica = seen.replicas[self.step.replica]
         self.ready_at, self.ready_in = now, Life.of(replica)
+        self.ready_since = now if self.ready_since is None else self.ready_since
         self.window = {one.name: one for one in seen.replicas.values() if one.group == replica.group}
 
 

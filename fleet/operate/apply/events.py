@@ -9,6 +9,7 @@ from typing import Literal
 
 from fleet.core.observed import Observed
 from fleet.core.plan import Plan, Step
+from fleet.core.text.format import counted
 from fleet.errors import Interrupted, NotReady, RolloutFailed
 from fleet.state.rollout_orders import NO_ORDERS, RolloutOrders
 
@@ -85,9 +86,10 @@ def steps_failed(plan: Plan, failures: Sequence[tuple[Step, str]], *, done: int)
     lines = "\n".join(f"  {step.id}: {reason}" for step, reason in failures[:_LISTED])
     more = f"\n  and {len(failures) - _LISTED} more" if len(failures) > _LISTED else ""
     left = len(plan.changes) - done - len(failures)
+    rest = f"{counted(left, 'step')} {'was' if left == 1 else 'were'}"
     logs = f"fleet logs {failures[0][0].replica} -n 50 --fleet {plan.fleet}"
     return StepsFailed(
-        f"the rollout failed and is paused, {left} steps were not begun:\n{lines}{more}",
+        f"the rollout failed and is paused, {rest} not begun:\n{lines}{more}",
         hint=f"see `{logs}`; fix the cause and run the same command again",
         failures=failures,
     )

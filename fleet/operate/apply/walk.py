@@ -80,8 +80,10 @@ def _supervisor_lost(fleet: str, one: RunningStep) -> Unreachable:
     )
 
 
-def _comparison(canary: CanaryPolicy | None) -> str:
-    return f"{canary.name}: compared with the old for {duration(canary.seconds)}" if canary is not None else ""
+def _comparison(step: Step) -> str:
+    """What to say when a comparison begins."""
+    assert step.canary is not None
+    return f"{step.canary.name}: compared with the old for {duration(step.canary.seconds)}"
 
 
 def _is_hopeless(step: Step, seen: Observed) -> bool:
@@ -246,7 +248,7 @@ class _Walk:
                 return True
             if verdict is not None and one.step.later_canaries:
                 one.compare_again(self.seen, now=now)
-                self._tell("compared", [(one.step, _comparison(one.step.canary))])
+                self._tell("compared", [(one.step, _comparison(one.step))])
                 return True
             one.left.pop(0)
             one.asked = False
@@ -254,7 +256,7 @@ class _Walk:
                 self._finish(one)
             return True
         if one.step.canary is not None and one.ready_at is not None and not compared:
-            self._tell("compared", [(one.step, _comparison(one.step.canary))])
+            self._tell("compared", [(one.step, _comparison(one.step))])
         if lacks_supervisor(one, self.seen):
             raise _supervisor_lost(self.plan.fleet, one)
         if tries_again(one, self.seen):
@@ -279,7 +281,8 @@ class _Walk:
             self.pacing.learn(one, now=self.options.now())
         self.done[one.step.id] = one.step
         if self.options.wait and not self.options.passing:
-            self.watch.add(one.step, self.seen.replicas.get(one.step.replica), now=self.options.now())
+            since = self.options.now() if one.ready_since is None else one.ready_since
+            self.watch.add(one.step, self.seen.replicas.get(one.step.replica), since=since)
         self._tell("done", [(one.step, one.step.reason)])
 
     def _fail(self, step: Step, reason: str) -> None:

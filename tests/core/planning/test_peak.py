@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from inspect import cleandoc
 
 import pytest
 
-from fleet.core.desired import Budgets, Desired, RolloutPolicy
+from fleet.core.desired import Budgets, CanaryPolicy, Desired, RolloutPolicy
 from fleet.core.plan import Plan
 from fleet.core.planning import budget, plan_text
 from fleet.errors import Refused
@@ -150,3 +151,69 @@ def test_what_is_kept_though_it_is_not_in_the_manifest_takes_room() -> None:
     assert "--prune" in refused.value.hint
 
     budget.check(wanted, planned(wanted, seen, prune=True), seen)
+
+
+# --- growing shares, and whole sets
+
+
+def test_a_canary_that_grows_replaces_one_share_after_another() -> None:
+    steps = tuple(CanaryPolicy(replicas, number=number, of=2) for number, replicas in enumerate((1, 3), 1))
+    rollout = RolloutPolicy(max_surge=0, max_unavailable=2, canary=steps[0], later_canaries=steps[1:])
+    todo = two_versions(rollout, slots=6, before={"a": (1,) * 6}, after={"a": (1,) * 6})
+
+    assert shown(todo) == golden("""
+        ± a.0  replace  env.A changed
+        ± a.1  replace  env.A changed  (after a.0)
+        ± a.2  replace  env.A changed  (after a.1)
+        ± a.3  replace  env.A changed  (after a.2)
+        ± a.4  replace  env.A changed  (after a.2)
+        ± a.5  replace  env.A changed  (after a.3, a.4)
+        slots            6        6      6
+        """)
+    assert [step.replica for step in todo.changes if step.canary] == ["a.0", "a.2"]
+
+
+def test_a_spare_is_part_of_the_first_share() -> None:
+    steps = tuple(CanaryPolicy(replicas, number=number, of=2) for number, replicas in enumerate((1, 2), 1))
+    rollout = RolloutPolicy(max_surge=1, max_unavailable=0, canary=steps[0], later_canaries=steps[1:])
+    todo = two_versions(rollout, slots=9, before={"a": (1,) * 3}, after={"a": (1,) * 3})
+
+    assert [(step.id, step.canary.number) for step in todo.changes if step.canary] == [
+        ("start a.3", 1),
+        ("replace a.0", 2),
+    ]
+
+
+WHOLE = RolloutPolicy(blue_green=CanaryPolicy(title="blue-green"))
+
+
+def test_a_whole_new_set_comes_beside_the_old_one() -> None:
+    todo = two_versions(WHOLE, slots=4, before={"a": (2, 2)}, after={"a": (2, 2)})
+
+    assert shown(todo) == golden("""
+        + a.2  start  env.A changed: beside a.0, which leaves once the new set is judged
+        + a.3  start  env.A changed: beside a.1, which leaves once the new set is judged  (after a.2)
+        - a.0  drain  the new set has taken over  (after a.3)
+        - a.1  drain  the new set has taken over  (after a.3)
+        slots            4        8      4  ! 4 above the limit at peak
+        """)
+
+
+def test_two_sets_that_share_the_room_come_one_after_another() -> None:
+    whole = replace(WHOLE, peak="budget")
+    todo = two_versions(whole, slots=5, before={"a": (2,), "b": (1,)}, after={"a": (2,), "b": (1,)})
+
+    assert shown(todo) == golden("""
+        + a.1  start  env.A changed: beside a.0, which leaves once the new set is judged
+        - a.0  drain  the new set has taken over  (after a.1)
+        + b.1  start  env.A changed: beside b.0, which leaves once the new set is judged  (after a.0, a.1)
+        - b.0  drain  the new set has taken over  (after b.1)
+        slots            3        5      5
+        """)
+
+
+def test_a_second_set_without_room_is_refused() -> None:
+    with pytest.raises(Refused, match="slots: 4 of 3 at the rollout's peak") as refused:
+        two_versions(replace(WHOLE, peak="budget"), slots=3, before={"a": (1, 1)}, after={"a": (1, 1)})
+
+    assert "peak: surge" in refused.value.hint

@@ -481,6 +481,7 @@ def test_what_was_replaced_is_looked_at_until_the_end(how: str) -> None:
     with pytest.raises(StepsFailed) as caught:
         walk(judged(1, 1, 1, env={"A": "2"}, **policy), world, clock=clock)
     assert [step.id for step, _ in caught.value.failures] == ["replace a.0"]
+    assert "8 s after it was ready" in caught.value.failures[0][1], "minReady is part of it"
     digests = {name: one.digest for name, one in world.observe().replicas.items()}
     assert digests["a.2"] != digests["a.1"], "the third one was not touched"
 
