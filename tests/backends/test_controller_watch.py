@@ -16,13 +16,8 @@ import psutil
 import pytest
 
 from fleet.backends.supervisor import daemon
-<<<<<<< HEAD
 from fleet.backends.supervisor.controller_watch import CONTROLLER, LOOK_SECONDS, PATIENCE_SECONDS, ControllerWatch
-from fleet.backends.supervisor.processes import is_stopped
-=======
-from fleet.backends.supervisor.controller_watch import LOOK_SECONDS, PATIENCE_SECONDS, ControllerWatch
 from fleet.replica.process_identity import is_stopped
->>>>>>> chaos
 from fleet.state import controller_heartbeat
 from fleet.state.audit import Audit
 from fleet.state.controller_heartbeat import LATE_SECONDS, Heartbeat

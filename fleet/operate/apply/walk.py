@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from fleet.backends.base import Backend
 from fleet.core.canary import Verdict
-from fleet.core.desired import CanaryPolicy, Desired, group_of
+from fleet.core.desired import Desired, group_of
 from fleet.core.observed import Observed, State
 from fleet.core.plan import Action, Plan, Step
 from fleet.core.text.format import duration
