@@ -241,8 +241,9 @@ class Worker:
 
         if inline:
             self.parts.submission.after_inline = look
-        else:
-            self.consumer.every_second.append(look)
+            return
+        self.parts.completion.before_settling = look  # a signal to stop may come before the next second
+        self.consumer.every_second.append(look)
 
     def _make_pool(self) -> BasePool:
         spec = self.options.spec.pool

@@ -11,6 +11,7 @@ from fleet.core.spec import TaskPolicy as ManifestPolicy
 from fleet.replica.record import Record
 from fleet.worker.apps.base import Application
 from fleet.worker.loop import postmortem
+from fleet.worker.loop.inflight import InFlight
 from fleet.worker.loop.redelivery import Redelivery
 from fleet.worker.loop.requeues import Requeues
 from fleet.worker.loop.settlement import Settlement
@@ -29,6 +30,7 @@ class Completion:
 
     counted: an end was counted since this was last set to False.  keep(job, until): do not put this one back before
     that time (Unix seconds).  on_end: called for every end, before anybody else is told.
+    before_settling: called when tasks have ended, before any of them is settled.
     """
 
     def __init__(
@@ -56,12 +58,25 @@ class Completion:
         self._requeues = Requeues()
         self.counted = False
         self.on_end: Callable[[Job, Outcome], object] = _nothing
+        self.before_settling: Callable[[], object] = _no_listener
 
     def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
         """Follow this policy from now on."""
         self._policy_of_manifest = policy_of_manifest
 
     # -- ends
+
+    def settle_all(self, done: deque[tuple[Job, Handle]], inflight: InFlight) -> bool:
+        """Settle what the pool has finished; whether there was anything."""
+        if not done:
+            return False
+        self.before_settling()
+        while done:
+            job, handle = done.popleft()
+            inflight.end(job)
+            if not job.settled:
+                self.settle_or_bury(job, handle)
+        return True
 
     def settle(self, job: Job, handle: Handle) -> None:
         """Settle a job that the pool has finished."""
@@ -209,4 +224,8 @@ class Completion:
 
 
 def _nothing(_job: Job, _outcome: Outcome) -> None:
+    pass
+
+
+def _no_listener() -> None:
     pass

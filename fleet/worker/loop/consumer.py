@@ -124,15 +124,7 @@ class Consumer:
 
     def _settle_done(self) -> bool:
         """Settle what the pool has finished; whether there was anything."""
-        done = self._done
-        if not done:
-            return False
-        while done:
-            job, handle = done.popleft()
-            self._inflight.end(job)
-            if not job.settled:
-                self._completion.settle_or_bury(job, handle)
-        return True
+        return self._completion.settle_all(self._done, self._inflight)
 
     def _is_empty(self) -> bool:
         """Whether nothing runs and nothing is owed. Until its deadline a drain waits for a connection to send that."""
