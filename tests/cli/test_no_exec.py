@@ -8,8 +8,8 @@ import pytest
 
 from tests.cli.conftest import Desk
 
-RUNS = ("status", "plan", "apply --yes", "explain", "render", "send tasks.nothing", "diff")
-NOTHING = ("validate", "history", "events", "logs", "health", "doctor")
+RUNS = ("status", "plan", "apply --yes", "explain", "render", "send tasks.nothing", "diff", "doctor")
+NOTHING = ("validate", "history", "events", "logs", "health")
 
 
 def secret_that_touches(desk: Desk) -> Path:
