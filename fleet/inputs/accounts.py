@@ -96,7 +96,7 @@ def _accounts(manifest: Manifest) -> Accounts:
             account = _resolved(group.user or spec.user, its_group, f"spec.groups.{name}")
         if account != FLEETS_ACCOUNT:
             found[name] = account
-        if spec.broker == "embedded" and kind_of(group) != "command" and account.uid != _uid(everywhere):
+        if spec.broker == "embedded" and kind_of(group) != "command" and _uid(account) != _uid(everywhere):
             _refuse_mixed(name, _name(account), _name(everywhere))
     return Accounts(found, everywhere if spec.broker == "embedded" else FLEETS_ACCOUNT)
 

@@ -40,6 +40,19 @@ def test_no_account_needs_to_be_named() -> None:
     assert accounts_of(manifest()) == Accounts({}, FLEETS_ACCOUNT)
 
 
+@needs_second_account
+@pytest.mark.parametrize("user", ["", f"  user: {NAME}\n"])
+def test_an_ordinary_user_may_run_workers_on_the_embedded_broker(user: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", uid)
+    monkeypatch.setattr(os, "getegid", gid)
+    text = (
+        "apiVersion: workerfleet.dev/v1alpha1\nkind: Fleet\nmetadata: {name: shop}\nspec:\n"
+        f"  app: shop:app\n  broker: embedded\n{user}  groups:\n    web: {{replicas: 1, pool: solo, queues: [web]}}\n"
+    )
+    loaded = from_sources([Source("fleet.yaml", text.encode())], environ={})
+    assert accounts_of(loaded) == Accounts({}, FLEETS_ACCOUNT)
+
+
 @pytest.mark.parametrize(
     ("given", "where"),
     [

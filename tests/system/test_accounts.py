@@ -62,6 +62,10 @@ def pids(world: World) -> dict[str, int]:
     return {one["name"]: one["pid"] for group in status(world)["groups"].values() for one in group["workers"]}
 
 
+def states(world: World) -> dict[str, str]:
+    return {one["name"]: one["state"] for group in status(world)["groups"].values() for one in group["workers"]}
+
+
 def owners(world: World) -> dict[str, str]:
     return {name.rpartition(".")[0]: psutil.Process(pid).username() for name, pid in pids(world).items()}
 
@@ -87,8 +91,7 @@ def test_replicas_of_other_accounts_work_and_are_steered_as_any(world: World, mo
     assert {(done / name).stat().st_uid for name in ("by", "by.started")} == {uid()}
 
     world.fleet("drain", "web.0", "--fleet", "world", "--yes")
-    held = next(one for one in status(world)["groups"]["web"]["workers"] if one["name"] == "web.0")
-    assert held["state"] == "draining"
+    eventually(lambda: states(world)["web.0"] == "draining")
     world.fleet("resume", "web.0", "--fleet", "world", "--yes")
     assert "thread MainThread" in world.fleet("stacks", "web.1", "--fleet", "world").stdout
     assert "Task world_tasks.work" in world.fleet("logs", "web", "--fleet", "world").stdout

@@ -187,7 +187,7 @@ def test_an_app_with_a_module_named_fleet_keeps_it_and_its_worker_keeps_no_recor
     eventually(lambda: world.done() == {1: 1})
     refused = world.fleet("drain", str(world.manifest), "shop", "--yes", code=None)
     assert refused.returncode != 0
-    assert "keeps no record and cannot be told to take no work" in refused.stderr + refused.stdout
+    assert "keeps no record and cannot be told to take no tasks" in refused.stderr + refused.stdout
 
 
 def test_what_fails_in_it_ends_its_record_and_not_the_worker(world: World, redis_url: str) -> None:
@@ -205,4 +205,4 @@ def test_what_fails_in_it_ends_its_record_and_not_the_worker(world: World, redis
     assert "this worker keeps no record from now on" in world.logs()
     shop.note(1)
     eventually(lambda: world.done() == {1: 1})
-    assert world.workers()["shop.0"]["state"] == "ready"
+    eventually(lambda: world.workers()["shop.0"]["state"] == "ready")

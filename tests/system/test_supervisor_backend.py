@@ -521,7 +521,7 @@ def test_the_embedded_broker_is_ready_when_it_answers(world: World) -> None:
 
 
 def test_a_broker_that_does_not_answer_is_not_ready(world: World) -> None:
-    spec = replace(broker_spec(world), command=IDLE)
+    spec = replace(broker_spec(world), command=(*IDLE, "--dir", str(world.places.broker_data)))
     world.backend.prepare(desired_of(spec))
     world.backend.start(replicas_of(spec, 1), secrets={})
 

@@ -13,6 +13,7 @@ from fleet.core.observed import Observed, ObservedReplica, State, Stray
 from fleet.core.plan import Action, Plan
 from fleet.core.planning import plan_text
 from fleet.core.planning.planner import plan
+from fleet.core.planning.steering import steered
 from fleet.core.spec import BrokerSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest
 from tests.worlds import FLEET, but, fleet, group, planned, running, without
 
@@ -479,6 +480,15 @@ def test_a_lost_launch_document_is_written_again_without_a_restart() -> None:
     (step,) = planned(fleet(one), but(running(one), "mail.0", spec=None)).changes
 
     assert (step.id, step.reason) == ("resize mail.0", "its launch document is lost")
+
+
+def test_a_restart_by_hand_writes_a_lost_launch_document_again() -> None:
+    one = group("mail", 2, pool="prefork")
+
+    steps = steered(fleet(one), but(running(one), "mail.0", spec=None), only=["mail"], restart=["mail"]).changes
+
+    targets = [step.target for step in steps if step.id == "restart mail.0"]
+    assert [target.spec for target in targets if target] == [one.spec]
 
 
 def test_what_is_replaced_anyway_is_not_resized_too() -> None:
