@@ -8,6 +8,7 @@ from dataclasses import replace
 from fleet.core.desired import (
     BROKER_GROUP,
     CONTROLLER_GROUP,
+    HEALTH_GROUP,
     METRICS_GROUP,
     CanaryPolicy,
     DesiredGroup,
@@ -20,6 +21,7 @@ from fleet.core.manifest import models as text
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.spec import (
     BrokerSpec,
+    HealthCheckSpec,
     Kind,
     LimitsSpec,
     PoolSpec,
@@ -27,8 +29,10 @@ from fleet.core.spec import (
     RestartPolicy,
     StopSpec,
     TaskPolicy,
+    WaitSpec,
     WorkerSpec,
 )
+from fleet.core.text.outside_url import without_account
 from fleet.errors import Refused
 from pools.traits import TRAITS
 
@@ -84,6 +88,8 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         log_link=_real(group.log_file or "", facts),
         account=facts.accounts.get(name, base.account),
         no_new_privileges=bool(group.no_new_privileges),
+        health_check=_health_check(health),
+        wait_for=_wait_for(group.wait_for),
         task_counters=spec.metrics.tasks if kind != "command" else base.task_counters,
     )
 
@@ -243,6 +249,21 @@ def metrics(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
     return _own_program(spec, "serves metrics")
 
 
+def health_checker(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
+    """The group of the program that makes the health checks; which, launch documents tell it."""
+    spec = WorkerSpec(
+        kind="command",
+        fleet=manifest.name,
+        group=HEALTH_GROUP,
+        command=(facts.own_python, "-P", "-m", "fleet.backends.supervisor.health_checker", manifest.name),
+        revision=facts.own_version,
+        restart=_CONTROLLER_RESTART,
+        drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
+        workdir="/",
+    )
+    return _own_program(spec, "makes the health checks")
+
+
 def _own_program(spec: WorkerSpec, reason: str) -> DesiredGroup:
     """A program of fleet's own: one of it, never two, and no part of the budget."""
     policy = RolloutPolicy("recreate", 0, 1)
@@ -357,6 +378,30 @@ def _restart(said: text.Restart, *, job: bool) -> RestartPolicy:
         window_seconds=_or(said.window, base.window_seconds),
         policy=said.policy or ("never" if job else base.policy),
     )
+
+
+def _health_check(said: text.Health) -> HealthCheckSpec:
+    base, request = HealthCheckSpec(), said.http
+    if said.command is None and request is None:
+        return base
+    return HealthCheckSpec(
+        command=tuple(said.command or ()),
+        port=request.port if request is not None else base.port,
+        path=request.path if request is not None else base.path,
+        host=request.host if request is not None else base.host,
+        interval_seconds=_or(said.interval, base.interval_seconds),
+        timeout_seconds=_or(said.timeout, base.timeout_seconds),
+        failures=_count(said.failures, base.failures),
+        within_seconds=_or(said.ready_timeout, base.within_seconds),
+    )
+
+
+def _wait_for(said: text.WaitFor | None) -> WaitSpec:
+    """No attempt logs in anywhere, so that no password gets into the spec."""
+    if said is None:
+        return WaitSpec()
+    urls = tuple(without_account(url) for url in said.urls)
+    return WaitSpec(urls, _or(said.timeout, WaitSpec().timeout_seconds))
 
 
 def _real(path: str, facts: Facts) -> str:

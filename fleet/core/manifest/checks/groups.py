@@ -8,11 +8,12 @@ from itertools import pairwise
 
 from fleet.core.desired import CanaryPolicy
 from fleet.core.manifest.checks.context import CheckContext
+from fleet.core.manifest.checks.health import health, wait_for
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.merge import OF_WORKERS_ONLY
 from fleet.core.manifest.models import BlueGreen, Broker, Canary, CanaryStep, Group, Pool, Rollout, Share, Task
 from fleet.core.manifest.tree import Path
-from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
+from fleet.core.spec import DRAIN_TIMEOUT_SECONDS
 from fleet.core.text.format import duration, shown
 from fleet.core.text.mask import holds_secret
 
@@ -205,11 +206,6 @@ def _policies(context: CheckContext, path: Path, group: Group) -> None:
     if initial is not None and longest is not None and initial > longest:
         message = f"initial {duration(initial)} is more than max {duration(longest)}"
         context.problem((*path, "restart", "backoff", "initial"), message, "lower initial or raise max")
-    ready_after = group.health.ready_after if group.health else None
-    ready_timeout = (group.health.ready_timeout if group.health else None) or READY_TIMEOUT_SECONDS
-    if ready_after is not None and ready_after >= ready_timeout:
-        message = f"readyAfter {duration(ready_after)} is not below readyTimeout {duration(ready_timeout)}"
-        context.problem((*path, "health", "readyAfter"), message, "lower readyAfter or raise readyTimeout")
 
 
 def _judged(context: CheckContext, path: Path, group: Group) -> None:
@@ -325,6 +321,8 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_job, ("job", "command", "replicas", "restart")),
     (_conditions, ("dependsOn",)),
     (_addresses, ("replicas",)),
-    (_policies, ("rollout", "restart", "health")),
+    (_policies, ("rollout", "restart")),
+    (health, ("health", "job")),
+    (wait_for, ("waitFor",)),
     (_judged, ("rollout",)),
 )
