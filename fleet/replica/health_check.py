@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import select
 import signal
 import socket
@@ -32,6 +33,7 @@ _LONGEST_REASON = 200
 _LOOK_SECONDS = 0.1
 _KILL_SECONDS = 5.0
 _PASSES = range(200, 400)
+_STATUS_LINE = re.compile(rb"HTTP/[0-9.]{1,9} +([0-9]{3})(?![0-9])")
 
 
 class HealthChecker:
@@ -138,10 +140,10 @@ def why_unanswered(check: HealthCheckSpec) -> str:
         return f"no answer within {check.timeout_seconds:g} s"
     except OSError as error:
         return f"port {check.port}: {error.strerror or error}"
-    words = line.split()
-    if len(words) < 2 or not words[0].startswith(b"HTTP/") or not words[1].isdigit():
+    found = _STATUS_LINE.match(line)
+    if found is None:
         return f"port {check.port} does not speak HTTP" if line else "it closed the connection"
-    return "" if int(words[1]) in _PASSES else f"status {int(words[1])}"
+    return "" if int(found[1]) in _PASSES else f"status {int(found[1])}"
 
 
 def _first_line(connection: socket.socket, end: float) -> bytes:
