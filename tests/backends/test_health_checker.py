@@ -13,11 +13,14 @@ import pytest
 from fleet.backends.supervisor.health_checker import HealthChecks
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.core.desired import Replica
+from fleet.core.observed import ObservedReplica, Trouble
+from fleet.core.plan import Action
+from fleet.core.planning.planner import plan
 from fleet.core.spec import HealthCheckSpec, WorkerSpec, digest
 from fleet.replica.health_result import HealthResult, read_result, result_file
 from fleet.replica.record import Record
 from fleet.state.paths import Places
-from tests.backends.worlds import spec_of
+from tests.backends.worlds import World, desired_of, replicas_of, spec_of
 from tests.conftest import eventually
 
 
@@ -96,3 +99,28 @@ def test_a_replica_that_is_not_up_yet_is_not_checked(checks: HealthChecks, place
     checks.look()
     assert eventually(lambda: result(places, ready).well_since)
     assert result(places, young) == HealthResult(os.getpid())
+
+
+@pytest.mark.system
+def test_the_backend_sees_what_the_checks_tell(world: World, tmp_path: Path) -> None:
+    sick = tmp_path / "sick"
+    check = HealthCheckSpec(("test", "!", "-e", str(sick)), interval_seconds=0.05, failures=2)
+    spec = replace(spec_of(), health_check=check)
+    world.backend.prepare(desired_of(spec))
+    world.backend.start(replicas_of(spec, 1), secrets={})
+    assert eventually(lambda: world.backend.observe().replicas["thumbs.0"].note == "no health check has passed yet")
+    checks = HealthChecks(world.places)
+    try:
+        checks.look()
+        world.until_ready(["thumbs.0"])
+        sick.touch()
+        seen = eventually(lambda: (one := world.backend.observe().replicas["thumbs.0"]).trouble and one)
+        assert isinstance(seen, ObservedReplica)
+        assert (seen.trouble, seen.is_ready) == (Trouble.UNHEALTHY, False)
+        steps = plan(desired_of(spec), world.backend.observe()).changes
+        assert [(step.action, step.replica) for step in steps] == [(Action.RESTART, "thumbs.0")]
+        assert "health checks failed: exit code 1" in steps[0].reason
+        sick.unlink()
+        world.until_ready(["thumbs.0"])
+    finally:
+        checks.end()
