@@ -153,8 +153,9 @@ def test_a_pod_waits_for_what_is_outside(tmp_path: Path) -> None:
     with running(tmp_path, spec) as process:
         assert process.wait() == 1
     spec = replace(spec, wait_for=WaitSpec(spec.wait_for.urls, 1000.0))
+    record = tmp_path / "state" / "other.rec"
+    record.unlink()
     with running(tmp_path, spec) as process:
-        record = tmp_path / "state" / "other.rec"
         assert eventually(lambda: (view := read_record(record)) is not None and view.note.startswith("waits for unix:"))
         process.terminate()
         assert process.wait() == 128 + signal.SIGTERM

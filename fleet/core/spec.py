@@ -30,7 +30,10 @@ IMAGE_POOLS = frozenset({"solo", "threads"})
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """The pool of one replica. ``concurrency`` is the number of slots of this replica."""
+    """The pool of one replica. ``concurrency`` is the number of slots of this replica.
+
+    min_concurrency: of Celery's worker, what it shrinks to by itself while it has little to do; None: it keeps all.
+    """
 
     type: str
     concurrency: int = 1
@@ -39,6 +42,7 @@ class PoolSpec:
     max_memory_per_child_bytes: int | None = None
     max_age_per_child_seconds: float | None = None
     start_method: str = "fork"
+    min_concurrency: int | None = None
 
     @property
     def processes_beside_slots(self) -> int:

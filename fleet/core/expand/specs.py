@@ -18,6 +18,7 @@ from fleet.core.desired import (
 from fleet.core.expand import env_from
 from fleet.core.expand.facts import AppFacts, Facts
 from fleet.core.manifest import models as text
+from fleet.core.manifest.checks.celery import uneven_prefetch
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.spec import (
     BrokerSpec,
@@ -300,14 +301,18 @@ def _pool(name: str, group: text.Group, app: str, facts: Facts) -> PoolSpec:
         _check_able(name, group, kind)
     traits = TRAITS[kind]
     default = GREEN_SLOTS if traits.is_green or traits.async_tasks else max(1, facts.cpus)
+    slots = traits.fixed_slots or said.concurrency or of_app.concurrency or default
+    if group.worker == "celery" and (uneven := uneven_prefetch((group.task or text.Task()).prefetch, slots)):
+        raise Refused(f"group {name!r}: task.prefetch: {uneven[0]}", hint=uneven[1])
     return PoolSpec(
         type=kind,
-        concurrency=traits.fixed_slots or said.concurrency or of_app.concurrency or default,
+        concurrency=slots,
         class_path=class_path,
         max_tasks_per_child=said.max_tasks_per_child,
         max_memory_per_child_bytes=said.max_memory_per_child,
         max_age_per_child_seconds=said.max_age_per_child,
         start_method=said.start_method or "fork",
+        min_concurrency=said.min_concurrency,
     )
 
 

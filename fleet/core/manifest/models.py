@@ -61,6 +61,11 @@ class Pool(Model):
     concurrency: Positive | None = Field(
         default=None, description="slots in one replica; when shared or autoscaled, the most slots in one replica"
     )
+    min_concurrency: Positive | None = Field(
+        default=None,
+        description="of `worker: celery`: slots that it shrinks to while it has little to do, as with"
+        " `--autoscale=CONCURRENCY,MIN`; default: it keeps all",
+    )
     class_: Import | None = Field(default=None, alias="class", description="`module:Class` of a custom pool")
     max_tasks_per_child: Positive | None = Field(
         default=None, description="tasks after which a child process is replaced"

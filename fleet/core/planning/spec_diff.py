@@ -32,6 +32,7 @@ _FIELDS = (
     _Field("pool", lambda spec: spec.pool.type),
     _Field("pool.class", lambda spec: spec.pool.class_path),
     _Field("pool.concurrency", lambda spec: spec.pool.concurrency),
+    _Field("pool.minConcurrency", lambda spec: spec.pool.min_concurrency),
     _Field("pool.maxTasksPerChild", lambda spec: spec.pool.max_tasks_per_child),
     _Field("pool.maxMemoryPerChild", lambda spec: spec.pool.max_memory_per_child_bytes, size),
     _Field("pool.maxAgePerChild", lambda spec: spec.pool.max_age_per_child_seconds, duration),
