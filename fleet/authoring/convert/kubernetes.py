@@ -179,7 +179,7 @@ class _Set:
     def _health(
         self, container: Mapping[str, Any], where: tuple[str | int, ...], *, is_worker: bool
     ) -> dict[str, object] | None:
-        """The check of the liveness probe, else of the readiness probe; the startup probe says how long a start takes."""
+        """The check of the liveness probe, else of the readiness probe; the startup probe says how long it may take."""
         said = {name: _map(container[name]) for name in ("livenessProbe", "readinessProbe") if name in container}
         found: dict[str, object] | None = None
         for name, probe in said.items():

@@ -145,10 +145,8 @@ def _take_words(draft: Draft, program: Program, words: list[str], lines: Mapping
         for key, value in numbered.items():
             text = f"environment {key}={_INDEX.sub('N', value)}: left out; the number of the process is FLEET_INDEX"
             draft.note(f"{program.name}: {text}", lines["environment"])
-        numbered_name = "{index}" if start == 0 else "N"
-        program.words = [
-            _INDEX.sub(numbered_name if _is_name(words, position) else "N", word) for position, word in enumerate(words)
-        ]
+        exact = not start and not any(width for word in words for width in _INDEX.findall(word))
+        program.words = [_INDEX.sub("{index}" if exact else "%N", word) for word in words]
     elif not numbered and not any(_INDEX.search(word) for word in words):
         program.words = words
     else:
