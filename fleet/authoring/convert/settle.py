@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
+from urllib.parse import urlsplit
 
 from fleet.authoring.convert.draft import Draft, DraftGroup
 
@@ -146,11 +147,28 @@ def _after(draft: Draft) -> None:
             for key in keys:
                 is_job = draft.groups[key].fields.get("job") is True
                 needed[key] = needed.get(key, False) or is_job
+        for key in _waited_for(draft, group, name):
+            needed.setdefault(key, draft.groups[key].fields.get("job") is True)
         if any(needed.values()):
             ready: dict[str, object] = {key: {} for key, completed in needed.items() if not completed}
             group.fields["dependsOn"] = {**ready, **{key: "completed" for key, done in needed.items() if done}}
         elif needed:
             group.fields["dependsOn"] = list(needed)
+
+
+def _waited_for(draft: Draft, group: DraftGroup, name: str) -> list[str]:
+    """Groups that ``waitFor`` names as hosts, as services of one compose file do; they leave it."""
+    said = group.fields.get("waitFor")
+    urls = [str(url) for url in (said["urls"] if isinstance(said, dict) else said if isinstance(said, list) else ())]
+    inside = {url: draft.named.get(urlsplit(url).hostname or "", []) for url in urls}
+    left = [url for url in urls if not [key for key in inside[url] if key != name]]
+    if len(left) == len(urls):
+        return []
+    if not left:
+        del group.fields["waitFor"]
+    else:
+        group.fields["waitFor"] = {**said, "urls": left} if isinstance(said, dict) else left
+    return [key for url in urls for key in inside[url] if key != name]
 
 
 def _budget(draft: Draft, found: Settled) -> None:

@@ -450,6 +450,18 @@ def test_a_script_that_waits_becomes_a_field(line: str, words: list[str], waits:
     assert (groups["w"]["worker"], groups["w"]["waitFor"]) == ("celery", {"urls": ["tcp://mq:5672"]})
 
 
+def test_a_script_that_waits_for_another_service_depends_on_it() -> None:
+    text = (
+        "services:\n  api: {build: ., command: serve}\n"
+        "  web: {build: ., command: wait-for-it.sh api:80 mq:5672 -- serve}\n"
+        "  job: {build: ., command: wait-for-it.sh -t 9 api:80 -- serve}\n"
+    )
+    groups, _, _ = imported("compose", text)
+    assert (groups["web"]["dependsOn"], groups["web"]["waitFor"]) == ({"api": {}}, {"urls": ["tcp://mq:5672"]})
+    assert groups["job"]["dependsOn"] == {"api": {}}
+    assert "waitFor" not in groups["job"]
+
+
 OF_COMMANDS = {
     "supervisor": "[program:w]\ncommand={}\nautorestart=false\nstopsignal=INT\nstopasgroup=true\n",
     "systemd": "[Service]\nExecStart={}\nRestart=no\nKillSignal=SIGINT\nKillMode=control-group\n",
