@@ -13,18 +13,26 @@ from threading import Thread
 import psutil
 import pytest
 
-from fleet.core.spec import HealthCheckSpec, WorkerSpec
+from fleet.core.spec import FLEETS_ACCOUNT, AccountSpec, HealthCheckSpec, WorkerSpec
 from fleet.replica.health_check import HealthChecker, why_unanswered
 from fleet.replica.launch_document import LaunchDocument
+from tests import accounts
+from tests.accounts import needs_second_account
 from tests.conftest import eventually
 
 SHORT_SECONDS = 0.3
 LONG_SECONDS = 60.0
 
 
-def why(folder: Path, *command: str, seconds: float = LONG_SECONDS, env: tuple[tuple[str, str], ...] = ()) -> str:
+def why(
+    folder: Path,
+    *command: str,
+    seconds: float = LONG_SECONDS,
+    env: tuple[tuple[str, str], ...] = (),
+    account: AccountSpec = FLEETS_ACCOUNT,
+) -> str:
     check = HealthCheckSpec(command, timeout_seconds=seconds)
-    spec = WorkerSpec("command", "shop", "web", workdir=str(folder), health_check=check, env=env)
+    spec = WorkerSpec("command", "shop", "web", workdir=str(folder), health_check=check, env=env, account=account)
     document = LaunchDocument(folder / "run" / "specs" / "web.3.json", "shop", "web.3", "d", spec, secrets={})
     return HealthChecker().why_unhealthy(document, pid=4711)
 
@@ -36,6 +44,14 @@ def shell(folder: Path, line: str, **more: float) -> str:
 def test_a_command_is_run_as_the_replica_would_run_it(tmp_path: Path) -> None:
     line = f'test "$PWD" = {tmp_path} && test "$A $FLEET_REPLICA $FLEET_PID" = "b web.3 4711" && test ! -t 0'
     assert why(tmp_path, "sh", "-c", line, env=(("A", "b"),)) == ""
+
+
+@needs_second_account
+def test_a_command_runs_as_the_account_of_the_replica() -> None:
+    account = AccountSpec(accounts.NAME, accounts.uid(), accounts.gid())
+    line = f'test "$(id -u) $(id -g) $(id -G)" = "{account.uid} {account.gid} {account.gid}" && test "$USER" = nobody'
+    assert why(Path("/"), "sh", "-c", line, account=account) == ""
+    assert why(Path("/"), "cat", "/etc/shadow", account=account) == "exit code 1: cat: /etc/shadow: Permission denied"
 
 
 @pytest.mark.parametrize(
