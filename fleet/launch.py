@@ -2,7 +2,8 @@
 
 ``python -m fleet.launch SPEC DIGEST`` runs under supervisord. It is stdlib-only and quick, because a hundred of them
 start at once. In order: end with supervisord; open the replica's own log; wait until no earlier process of the replica
-lives; become the replica's account; wait out the back-off of a crash loop or park; set limits; exec. The pid stays the
+lives; become the replica's account; wait out the back-off of a crash loop or park; wait for what ``waitFor`` names;
+exec. The pid stays the
 same throughout.
 
 Exit codes: 78 parked (supervisord does not restart it), 127 the program cannot be run, 1 anything else.
@@ -27,6 +28,7 @@ from typing import NoReturn
 
 from fleet.core.desired import BROKER_GROUP
 from fleet.core.spec import FLEETS_ACCOUNT, PARKED_EXIT, AccountSpec, LimitsSpec, WorkerSpec
+from fleet.core.text.mask import masked
 from fleet.errors import FleetError
 from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
 from fleet.replica import log_rotation, once, shell
@@ -52,6 +54,9 @@ MISSING_EXIT = 127
 MOST_DESCRIPTORS = 65_536
 _REFUSAL_PAUSE_SECONDS = 5.0
 _AUDIT_PATIENCE_SECONDS = 1.0
+_ATTEMPT_SECONDS = 5.0
+_LEAST_SECONDS = 0.2
+_BETWEEN_ATTEMPTS_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -378,7 +383,42 @@ def wait_out(document: LaunchDocument, *, now: float) -> None:
             record.cannot_start = bool(reason)
             record.become("starting", reason or note)
         time.sleep(pause)
+    began = time.time()
+    try:
+        await_outside(document)
+    except LaunchError:
+        write_history(document.starts, replace(history, began=began))
+        raise
     write_history(document.starts, replace(history, began=time.time()))
+
+
+def await_outside(document: LaunchDocument) -> None:
+    """Wait until everything answers that the program needs; the record says what does not. Raises LaunchError."""
+    wait = document.spec.wait_for
+    if not wait.urls:
+        return
+    from fleet.replica.outside import why_silent_soon  # takes a while to import, and few need it
+
+    began, missing, told = time.monotonic(), list(wait.urls), ""
+    is_repeated = bool(_lasting_reason(document))
+    while missing:
+        left = began + wait.timeout_seconds - time.monotonic()
+        why = why_silent_soon(missing[0], timeout_seconds=min(_ATTEMPT_SECONDS, max(_LEAST_SECONDS, left)))
+        if not why:
+            missing.pop(0)
+            continue
+        note = f"{masked(missing[0])}: {why}"
+        if left <= 0:
+            raise LaunchError(f"waited {wait.timeout_seconds:g} s for {note}", lasts=True)
+        if note != told:
+            told = note
+            say(f"{document.replica}: waits for {note}")
+            with _record(document) as record:
+                record.cannot_start = is_repeated
+                record.become("starting", f"waits for {note}")
+        time.sleep(min(_BETWEEN_ATTEMPTS_SECONDS, max(0.0, left)))
+    if told:
+        say(f"{document.replica}: all it waited for answers, after {time.monotonic() - began:.0f} s")
 
 
 def count_start(document: LaunchDocument, *, now: float) -> None:

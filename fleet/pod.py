@@ -103,6 +103,8 @@ def _become(document: LaunchDocument) -> NoReturn:
         os.setpgid(0, 0)
         history = launch.history_before(document, time.time())
         write_history(document.starts, replace(history, began=time.time()))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+        launch.await_outside(document)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
         launch.run_program(document, command(document), {**inherited, **environment(document, inherited)})
     except (LaunchError, OSError) as error:

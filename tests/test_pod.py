@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 
 from fleet import pod
-from fleet.core.spec import BrokerSpec, PoolSpec, WorkerSpec, digest, given_fields
+from fleet.core.spec import BrokerSpec, HealthCheckSpec, PoolSpec, WaitSpec, WorkerSpec, digest, given_fields
 from fleet.errors import FleetError
 from fleet.replica import launch_document
+from fleet.replica.record import read as read_record
+from tests.conftest import eventually
 
 COMMAND = WorkerSpec("command", "shop", "other", workdir="/")
 SECRETS = {"FLEET_SECRET_STRIPE_KEY": "hush", "FLEET_SECRET_BROKER_URL": "redis://:pw@redis/0"}
@@ -126,3 +128,34 @@ def test_what_a_worker_can_apply_is_handed_to_it_and_nothing_else(tmp_path: Path
     written(tmp_path, live)
     assert pod.renewed(source, document).spec == live
     assert launch_document.read(document.path).spec == live
+
+
+def test_a_health_check_is_made_with_what_the_program_has(tmp_path: Path) -> None:
+    check = HealthCheckSpec(("sh", "-c", 'test "$A" = b && test ! -e sick'))
+    spec = replace(COMMAND, command=("sh", "-c", "echo up; exec sleep 1000"), env=(("A", "b"),), health_check=check)
+    spec = replace(spec, workdir=str(tmp_path))
+    document = tmp_path / "state" / "shop" / "run" / "specs" / "other.json"
+
+    def checked(probe: str) -> tuple[int, str]:
+        words = [sys.executable, "-P", "-m", "fleet.replica.health_check", str(document), probe]
+        done = subprocess.run(words, env=around(tmp_path), capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.strip()
+
+    with running(tmp_path, spec) as process:
+        assert first_line(process) == "up"
+        assert checked("live") == (0, "")
+        (tmp_path / "sick").touch()
+        assert checked("ready") == (1, "exit code 1")
+
+
+def test_a_pod_waits_for_what_is_outside(tmp_path: Path) -> None:
+    spec = replace(COMMAND, command=("true",), wait_for=WaitSpec((f"unix://{tmp_path}/none",), 0.1))
+    with running(tmp_path, spec) as process:
+        assert process.wait() == 1
+    spec = replace(spec, wait_for=WaitSpec(spec.wait_for.urls, 1000.0))
+    record = tmp_path / "state" / "other.rec"
+    record.unlink()
+    with running(tmp_path, spec) as process:
+        assert eventually(lambda: (view := read_record(record)) is not None and view.note.startswith("waits for unix:"))
+        process.terminate()
+        assert process.wait() == 128 + signal.SIGTERM

@@ -239,7 +239,11 @@ def _resources(pods: _Pods) -> Object:
 
 
 def _probes(pods: _Pods) -> Object:
+    check = pods.spec.health_check
+
     def probe(kind: str, **times: int) -> Object:
+        if check.is_given:
+            return {**_check(pods, kind), **times}
         command = ["python3", "-P", "-m", "fleet", "health", "--probe", kind]
         return {"exec": {"command": command}, "timeoutSeconds": _PROBE_TIMEOUT_SECONDS, **times}
 
@@ -247,11 +251,33 @@ def _probes(pods: _Pods) -> Object:
     startup = probe("ready", periodSeconds=_STARTUP_PERIOD_SECONDS, failureThreshold=tries)
     if pods.spec.kind != "worker" and (wait := math.ceil(pods.spec.ready_after_seconds)):
         startup["initialDelaySeconds"] = wait
+    if check.is_given:
+        period = max(1, math.ceil(check.interval_seconds))
+        each = {"periodSeconds": period, "failureThreshold": check.failures}
+        return {
+            "startupProbe": startup,
+            "livenessProbe": probe("live", **each),
+            "readinessProbe": probe("ready", **each),
+        }
     return {
         "startupProbe": startup,
         "livenessProbe": probe("live", periodSeconds=_PROBE_SECONDS, failureThreshold=4),
         "readinessProbe": probe("ready", periodSeconds=_PROBE_SECONDS, failureThreshold=2),
     }
+
+
+def _check(pods: _Pods, kind: str) -> Object:
+    """The health check as a probe. The kubelet makes a request itself; a command needs the replica's environment, and
+    a worker must be well by its record, too."""
+    check, spec = pods.spec.health_check, pods.spec
+    seconds = math.ceil(check.timeout_seconds)
+    if check.port and spec.kind == "command":
+        headers = [{"name": "Host", "value": check.host}]
+        request = {"path": check.path, "port": check.port, "httpHeaders": headers}
+        return {"httpGet": request, "timeoutSeconds": seconds}
+    document = f"{STATE_FOLDER}/{spec.fleet}/run/specs/{spec.group}.json"
+    command = ["python3", "-P", "-m", "fleet.replica.health_check", document, kind]
+    return {"exec": {"command": command}, "timeoutSeconds": seconds + _PROBE_TIMEOUT_SECONDS}
 
 
 # --- what is not modelled

@@ -35,6 +35,7 @@ from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.replica import record as records
 from fleet.replica.crash_history import read_history
+from fleet.replica.health_result import read_result, result_file
 from fleet.state import controller_heartbeat
 from fleet.state.paths import Places
 
@@ -94,13 +95,13 @@ class SupervisorBackend:
             answers=_answers(self.places, name, row),
             lives=read_history(self.places.starts_file(name)).lives,
             heartbeat=_heartbeat(self.places, name),
+            health=read_result(result_file(self.places.health, name), pid=row.pid) if row.pid else None,
         )
         return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
 
     def _unstarted(self, name: str) -> ObservedReplica | None:
         """Files without a process: an apply was killed between writing and starting."""
-        launch = self._folder.launch(name)
-        if launch is None:
+        if (launch := self._folder.launch(name)) is None:
             return None
         record = records.read(self.places.record_file(name))
         return observed(Sight(name, launch.digest, None, launch, record, memory_bytes=0, now=time.time()))

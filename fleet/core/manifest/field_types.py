@@ -19,6 +19,8 @@ RATE_PATTERN = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)/[smh]$"
 IMPORT_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$"
 TEMPLATE_PATTERN = r"^([A-Za-z0-9_.:@%/+-]|\{(fleet|group|index|replica|host)\}){1,400}$"
 ACCOUNT_PATTERN = r"^[^\s/:]{1,64}$"
+URL_PATH_PATTERN = r"^/[!-~]*$"
+HOST_PATTERN = r"^[A-Za-z0-9.:\[\]_-]{1,255}$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?$"
 
 LONGEST_SECONDS = 366 * 86_400.0

@@ -116,7 +116,7 @@ def _check_null(path: Path, key: str, node: Node, findings: Findings) -> None:
 
 
 def expand_shorthands(tree: Node, findings: Findings) -> Node:
-    """Words and lists that stand for maps, written out: ``pool: solo``, ``queues: [a]``, ``dependsOn: [b]``."""
+    """Words and lists that stand for maps, written out: ``pool: solo``, ``queues: [a]``, ``waitFor: [URL]``."""
     spec = tree.get("spec")
     if spec is None or not spec.fields():
         return tree
@@ -181,8 +181,15 @@ def _expand_list(node: Node, path: Path, findings: Findings) -> Node:
     return replace(node, value=named, whole=True, broken=broken)
 
 
+def _expand_urls(node: Node, _path: Path, _findings: Findings) -> Node:
+    if not isinstance(node.value, list):
+        return node
+    return replace(node, value={"urls": replace(node, implied=True)}, whole=True)
+
+
 _SHORTHANDS: dict[str, Callable[[Node, Path, Findings], Node]] = {
     "pool": _expand_word,
     "queues": _expand_list,
     "dependsOn": _expand_conditions,
+    "waitFor": _expand_urls,
 }

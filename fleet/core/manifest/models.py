@@ -19,6 +19,8 @@ from pydantic import (
 
 from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.field_types import (
+    HOST_PATTERN,
+    URL_PATH_PATTERN,
     Account,
     Bytes,
     Command,
@@ -58,6 +60,11 @@ class Pool(Model):
     )
     concurrency: Positive | None = Field(
         default=None, description="slots in one replica; when shared or autoscaled, the most slots in one replica"
+    )
+    min_concurrency: Positive | None = Field(
+        default=None,
+        description="of `worker: celery`: slots that it shrinks to while it has little to do, as with"
+        " `--autoscale=CONCURRENCY,MIN`; default: it keeps all",
     )
     class_: Import | None = Field(default=None, alias="class", description="`module:Class` of a custom pool")
     max_tasks_per_child: Positive | None = Field(
@@ -318,14 +325,52 @@ class Rollout(Model):
     )
 
 
+class HttpCheck(Model):
+    """A request to a port of this machine; a status from 200 to 399 passes."""
+
+    port: Annotated[int, Field(ge=1, le=65_535)] = Field(description="the port that the replica listens on")
+    path: Annotated[str, StringConstraints(pattern=URL_PATH_PATTERN, max_length=2000)] = Field(
+        default="/", description="path of the request, such as `/healthz`"
+    )
+    host: Annotated[str, StringConstraints(pattern=HOST_PATTERN)] = Field(
+        default="localhost", description="the request's Host header, for an app that answers to its own names only"
+    )
+
+
+class WaitFor(Model):
+    """What must answer before the program of a replica starts. Written as a list of URLs or as a map."""
+
+    urls: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=4096)]], Field(min_length=1)] = (
+        Field(
+            description="such as `tcp://db:5432`, `redis://cache/0`, `amqp://mq`, `http://api/ready`, `unix:///x.sock`"
+        )
+    )
+    timeout: Limit | None = Field(
+        default=None, description="a start that has waited this long fails, and is tried again; default: 1m"
+    )
+
+
 class Health(Model):
-    """When a replica counts as ready."""
+    """When a replica counts as ready and, where a check is given, as healthy."""
 
     ready_after: Seconds | None = Field(
         default=None, description="a command is ready when it has lived this long; default: 1s"
     )
     ready_timeout: Limit | None = Field(
         default=None, description="a replica that is not ready by then has failed; default: 1m"
+    )
+    command: Command | None = Field(
+        default=None,
+        description="the check: a program that ends with exit code 0, in the replica's folder, with its environment and"
+        " account",
+    )
+    http: HttpCheck | None = Field(default=None, description="instead of `command`: a request that is answered")
+    interval: Limit | None = Field(default=None, description="time between two checks; default: 10s")
+    timeout: Limit | None = Field(default=None, description="a check that takes longer has failed; default: 5s")
+    failures: Positive | None = Field(
+        default=None,
+        description="so many failed checks one after another, and it is unhealthy: not ready, and restarted;"
+        " default: 3",
     )
 
 
@@ -417,7 +462,10 @@ class GroupFields(Model):
     restart: Restart | None = Field(default=None, description="when a crashing replica is started again")
     stop: Stop | None = Field(default=None, description="how a command is asked to end")
     rollout: Rollout | None = Field(default=None, description="how replicas are replaced")
-    health: Health | None = Field(default=None, description="when a replica counts as ready")
+    health: Health | None = Field(default=None, description="when a replica counts as ready, and as healthy")
+    wait_for: WaitFor | None = Field(
+        default=None, description="what must answer before the program starts, such as `[tcp://db:5432]`"
+    )
     logging: Logging | None = Field(default=None, description="what a worker writes to its log")
     log_file: Template | None = Field(
         default=None, description="path of a link to the log of a replica, such as `/var/log/shop/{replica}.log`"

@@ -35,7 +35,7 @@ and hint:
   these from the defaults; a command takes no `app`, `worker`, `pool`, `queues`, `task`, `logging`; what is
   recreated takes no `maxSurge`.
 - **Shorthands.** `pool: solo` is `pool: {{type: solo}}`; `queues: [a, b]` and `dependsOn: [a]` are maps without
-  options. A shorthand replaces what it overlays as a whole.
+  options, `waitFor: [URL]` is `waitFor: {{urls: [URL]}}`. A shorthand replaces what it overlays as a whole.
 - **Environment.** `${{env:NAME}}` and `${{env:NAME:-default}}` in any text value, of the environment of the
   `fleet` command. What is put in stays text. `$${{env:NAME}}` stands for the characters themselves. There is no
   other templating.

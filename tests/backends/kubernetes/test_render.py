@@ -143,3 +143,34 @@ def test_a_live_change_keeps_the_pods_and_a_lasting_one_replaces_them() -> None:
     assert base[0] == live[0]
     assert base[1] != live[1]
     assert base[0] != lasting[0]
+
+
+CHECK = "health: {%s, interval: 3s, timeout: 1500ms, failures: 2, readyTimeout: 20s}"
+EXEC = ["python3", "-P", "-m", "fleet.replica.health_check", "/run/fleet/shop/run/specs/a.json"]
+REQUEST = {"path": "/ready", "port": 8000, "httpHeaders": [{"name": "Host", "value": "shop.org"}]}
+OF_COMMAND, OF_WORKER = "command: [serve], replicas: 1", "pool: solo, queues: [q], replicas: 1"
+
+
+@pytest.mark.parametrize(
+    ("group", "check", "asked", "seconds"),
+    [
+        (OF_COMMAND, "http: {port: 8000, path: /ready, host: shop.org}", REQUEST, 2),
+        (OF_COMMAND, "command: [check]", None, 12),
+        (OF_WORKER, "http: {port: 8000}", None, 12),
+        (OF_WORKER, "command: [check]", None, 12),
+    ],
+)
+def test_a_health_check_becomes_the_probes(group: str, check: str, asked: object, seconds: int) -> None:
+    text = fleet(f"a: {{{group}, {CHECK % check}, waitFor: {{urls: ['tcp://db:1'], timeout: 40s}}}}", more=CLUSTER)
+    text = text.replace("broker: embedded", "broker: {url: redis://redis/0}")
+    made = objects.files(from_document(yaml.safe_load(text), name="given").manifest)
+    (deployment,) = [one for one in made["group-a.yaml"] if one["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for name, kind, times in (
+        ("startupProbe", "ready", {"periodSeconds": 2, "failureThreshold": 30}),
+        ("livenessProbe", "live", {"periodSeconds": 3, "failureThreshold": 2}),
+        ("readinessProbe", "ready", {"periodSeconds": 3, "failureThreshold": 2}),
+    ):
+        how = {"httpGet": asked} if asked else {"exec": {"command": [*EXEC, kind]}}
+        probe = {key: value for key, value in container[name].items() if key != "initialDelaySeconds"}
+        assert probe == {**how, "timeoutSeconds": seconds, **times}

@@ -72,6 +72,13 @@ def test_each_class_is_known_by_what_is_seen(kind: Kind) -> None:
     assert judged[0].verdict is (Verdict.WAIT if kind is Kind.PARKED else Verdict.HEAL)
 
 
+@pytest.mark.parametrize("trouble", [Trouble.STUCK, Trouble.UNHEALTHY])
+def test_what_lives_and_does_not_work_is_restarted(trouble: Trouble) -> None:
+    seen = but(running(THREE), "thumbs.1", state=State.UNKNOWN, trouble=trouble)
+    (judged,), _ = look(fleet(THREE), seen)
+    assert (judged.ailment.kind, judged.ailment.step.action) == (Kind.STUCK, Action.RESTART)
+
+
 def test_a_fleet_as_applied_needs_nothing() -> None:
     assert steps(fleet(THREE), running(THREE)) == []
 

@@ -7,12 +7,14 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from fleet.core.desired import CanaryPolicy
+from fleet.core.manifest.checks.celery import celery
 from fleet.core.manifest.checks.context import CheckContext
+from fleet.core.manifest.checks.health import health, wait_for
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.merge import OF_WORKERS_ONLY
 from fleet.core.manifest.models import BlueGreen, Broker, Canary, CanaryStep, Group, Pool, Rollout, Share, Task
 from fleet.core.manifest.tree import Path
-from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
+from fleet.core.spec import DRAIN_TIMEOUT_SECONDS
 from fleet.core.text.format import duration, shown
 from fleet.core.text.mask import holds_secret
 
@@ -93,33 +95,6 @@ def _pool(context: CheckContext, path: Path, group: Group) -> None:
     if pool.type is not None:
         for below, message, hint in pool_refusals(pool, task, pool.type):
             context.problem((*path, *below), message, hint)
-
-
-def _celery(context: CheckContext, path: Path, group: Group) -> None:
-    if group.worker != "celery" or group.command is not None:
-        return
-    pool, task, logs = group.pool or Pool(), group.task or Task(), group.logging
-    unable: dict[Path, object] = {
-        ("pool", "type"): pool.type if pool.type == "asyncio" else None,
-        ("pool", "maxAgePerChild"): None if pool.max_age_per_child is None else duration(pool.max_age_per_child),
-        ("pool", "startMethod"): pool.start_method,
-        ("task", "maxAttempts"): task.max_attempts,
-        ("task", "lookAhead"): _look_ahead(task),
-        ("task", "rateLimits"): ", ".join(task.rate_limits) if task.rate_limits else None,
-        ("logging", "format"): logs.format if logs and logs.format == "json" else None,
-        ("logging", "to"): logs.to if logs and logs.to != "file" else None,
-    }
-    for below, value in unable.items():
-        if value is not None:
-            hint = "remove it, or use fleet's own worker (`worker: fleet`)"
-            context.problem((*path, *below), f"celery's worker cannot honour {below[-1]} {shown(value)}", hint)
-
-
-def _look_ahead(task: Task) -> str | None:
-    ahead = task.look_ahead
-    if ahead is None or isinstance(ahead, str):
-        return None if ahead == "off" else ahead
-    return ", ".join(sorted(ahead.model_fields_set))
 
 
 def _limits(context: CheckContext, path: Path, group: Group) -> None:
@@ -205,11 +180,6 @@ def _policies(context: CheckContext, path: Path, group: Group) -> None:
     if initial is not None and longest is not None and initial > longest:
         message = f"initial {duration(initial)} is more than max {duration(longest)}"
         context.problem((*path, "restart", "backoff", "initial"), message, "lower initial or raise max")
-    ready_after = group.health.ready_after if group.health else None
-    ready_timeout = (group.health.ready_timeout if group.health else None) or READY_TIMEOUT_SECONDS
-    if ready_after is not None and ready_after >= ready_timeout:
-        message = f"readyAfter {duration(ready_after)} is not below readyTimeout {duration(ready_timeout)}"
-        context.problem((*path, "health", "readyAfter"), message, "lower readyAfter or raise readyTimeout")
 
 
 def _judged(context: CheckContext, path: Path, group: Group) -> None:
@@ -317,7 +287,7 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_command_alone, ("command",)),
     (_has_app, ("app", "command")),
     (_pool, ("pool",)),
-    (_celery, ("worker", "pool")),
+    (celery, ("worker", "pool", "task", "queues")),
     (_limits, ("task", "drain")),
     (_environment, ()),
     (_env_from, ()),
@@ -325,6 +295,8 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_job, ("job", "command", "replicas", "restart")),
     (_conditions, ("dependsOn",)),
     (_addresses, ("replicas",)),
-    (_policies, ("rollout", "restart", "health")),
+    (_policies, ("rollout", "restart")),
+    (health, ("health", "job")),
+    (wait_for, ("waitFor",)),
     (_judged, ("rollout",)),
 )
