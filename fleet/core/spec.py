@@ -118,6 +118,15 @@ class LimitsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteControlSpec:
+    """What those who can write to the broker may ask of a worker by remote control. ``allow`` None: every command."""
+
+    enabled: bool = True
+    max_slots: int = 10_000
+    allow: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AccountSpec:
     """The account of a replica's process, for a fleet that runs as root. ``user`` is empty where it is fleet's own.
 
@@ -179,6 +188,7 @@ class WorkerSpec:
     account: AccountSpec = FLEETS_ACCOUNT
     no_new_privileges: bool = False
     task_counters: bool = True
+    remote_control: RemoteControlSpec = RemoteControlSpec()
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""

@@ -32,8 +32,8 @@ and hint:
   can be changed from another file.
 - **Defaults.** `spec.defaults` lies beneath every group by the same rule; a `null` in a group removes a default.
   What excludes each other is not mixed: a group that says `replicas`, `share` or `autoscale` takes no other of
-  these from the defaults; a command takes no `app`, `worker`, `pool`, `queues`, `task`, `logging`; what is
-  recreated takes no `maxSurge`.
+  these from the defaults; a command takes no `app`, `worker`, `pool`, `queues`, `task`, `logging`,
+  `remoteControl`; what is recreated takes no `maxSurge`.
 - **Shorthands.** `pool: solo` is `pool: {{type: solo}}`; `queues: [a, b]` and `dependsOn: [a]` are maps without
   options. A shorthand replaces what it overlays as a whole.
 - **Environment.** `${{env:NAME}}` and `${{env:NAME:-default}}` in any text value, of the environment of the

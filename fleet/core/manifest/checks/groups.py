@@ -7,6 +7,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from fleet.core.desired import CanaryPolicy
+from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.checks.context import CheckContext
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.merge import OF_WORKERS_ONLY
@@ -70,7 +71,8 @@ def _command_alone(context: CheckContext, path: Path, group: Group) -> None:
             hint = "remove it; fleet knows what its workers bring"
             context.problem((*path, "capacity"), "capacity is for a command, and the group has none", hint)
         return
-    fields = sorted(name for name in OF_WORKERS_ONLY if getattr(group, name) is not None)
+    given = group.model_dump(by_alias=True, exclude_none=True, include=group.model_fields_set)
+    fields = sorted(OF_WORKERS_ONLY & given.keys())
     for name in fields:
         hint = f"remove {name}, or remove command and give an app"
         context.problem((*path, name), f"a command has no {name}: it is a program of its own", hint)
@@ -108,6 +110,7 @@ def _celery(context: CheckContext, path: Path, group: Group) -> None:
         ("task", "rateLimits"): ", ".join(task.rate_limits) if task.rate_limits else None,
         ("logging", "format"): logs.format if logs and logs.format == "json" else None,
         ("logging", "to"): logs.to if logs and logs.to != "file" else None,
+        ("remoteControl",): None if group.remote_control is None else _fields(group.remote_control),
     }
     for below, value in unable.items():
         if value is not None:
@@ -119,7 +122,11 @@ def _look_ahead(task: Task) -> str | None:
     ahead = task.look_ahead
     if ahead is None or isinstance(ahead, str):
         return None if ahead == "off" else ahead
-    return ", ".join(sorted(ahead.model_fields_set))
+    return _fields(ahead)
+
+
+def _fields(part: Model) -> str:
+    return ", ".join(sorted(part.model_dump(by_alias=True, include=part.model_fields_set)))
 
 
 def _limits(context: CheckContext, path: Path, group: Group) -> None:
