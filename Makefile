@@ -102,10 +102,11 @@ fuzz: install ## hostile files, messages and manifests until a traceback or the 
 	done
 
 # The same commit gives the same bytes: the backend is pinned, and times are those of the commit.
-wheel: install ## the wheel of this commit in dist, byte for byte the same wherever it is built
-	@folder=$$(mktemp -d)
+wheel: install ## the wheel of this commit in dist: the same bytes each time
+	@umask 022
+	folder=$$(mktemp -d)
 	trap 'rm -rf "$$folder"' EXIT
-	git archive HEAD | tar -x -C "$$folder"
+	git -c tar.umask=0022 archive HEAD | tar -x --preserve-permissions --no-same-owner -C "$$folder"
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check \
 	  --no-deps --wheel-dir dist "$$folder"
 	sha256sum dist/workerfleet-*.whl
