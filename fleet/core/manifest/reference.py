@@ -44,7 +44,8 @@ and hint:
   more than 1 MiB, control characters, and plain words that YAML tools read differently (`yes`, `no`, `on`, `off`,
   `012`, `0x1F`, `1_000`, `12:30`, `2024-01-01`): put text in quotes.
 - **Names** of fleets and secrets: lower-case letters, digits and hyphens, a letter first, at most 31; of groups at most
-  63. Groups called `fleet-…` and variables called `FLEET_…` are fleet's own.
+  63. Groups called `fleet-…` and variables called `FLEET_…` are fleet's own, but for
+  `FLEET_MINGLE_SECONDS` and `FLEET_MAX_MESSAGE_BYTES`, which a group's `env` may set for its workers.
 - **Durations** have units (`500ms`, `30s`, `5m`, `1h30m`, `2d`), **sizes** too (`512Mi`, `2Gi`). Both are text.
 """
 

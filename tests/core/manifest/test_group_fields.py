@@ -84,6 +84,9 @@ def test_a_field_reaches_the_replica_changes_its_digest_and_is_named_by_the_plan
         (f"{COMMAND}, name: x", "spec.groups.a.name"),
         (f"{COMMAND}, remoteControl: {{enabled: false}}", "spec.groups.a.remoteControl"),
         (f"{WORKER}, worker: celery, remoteControl: {{enabled: false}}", "spec.groups.a.remoteControl"),
+        (f"{WORKER}, env: {{FLEET_MAX_MESSAGE_BYTES: '1 MiB'}}", "spec.groups.a.env.FLEET_MAX_MESSAGE_BYTES"),
+        (f"{WORKER}, env: {{FLEET_MINGLE_SECONDS: soon}}", "spec.groups.a.env.FLEET_MINGLE_SECONDS"),
+        (f"{WORKER}, env: {{FLEET_RECORD: x}}", "spec.groups.a.env.FLEET_RECORD"),
         (f"{WORKER}, remoteControl: {{maxSlots: 0}}", "spec.groups.a.remoteControl.maxSlots"),
         (f"{WORKER}, remoteControl: {{allow: [a b]}}", "spec.groups.a.remoteControl.allow[0]"),
         (f"{WORKER}, stop: {{signal: INT}}", "spec.groups.a.stop"),
@@ -102,3 +105,8 @@ def test_a_field_reaches_the_replica_changes_its_digest_and_is_named_by_the_plan
 )
 def test_a_mistake_is_told_with_its_place(fields: str, path: str) -> None:
     assert [(line, where) for line, where, _ in problems(fields)] == [(8, path)]
+
+
+@pytest.mark.parametrize(("name", "value"), [("FLEET_MINGLE_SECONDS", "0"), ("FLEET_MAX_MESSAGE_BYTES", "1048576")])
+def test_settings_of_workers_may_be_in_a_groups_environment(name: str, value: str) -> None:
+    assert spec_of(f"{WORKER}, env: {{{name}: '{value}'}}").env == ((name, value),)

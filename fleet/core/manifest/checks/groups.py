@@ -18,6 +18,11 @@ from fleet.core.text.format import duration, shown
 from fleet.core.text.mask import holds_secret
 
 RESERVED_ENV_PREFIX = "FLEET_"
+WORKER_SETTINGS = {
+    "FLEET_MINGLE_SECONDS": (r"[0-9]{1,4}(\.[0-9]{1,3})?", "a number of seconds"),
+    "FLEET_MAX_MESSAGE_BYTES": (r"[1-9][0-9]{0,17}", "a whole number of bytes"),
+}
+"""Variables with the prefix that a group may set for its workers, and what they hold."""
 LONGEST_VARIABLE_BYTES = 131_072
 
 
@@ -154,7 +159,11 @@ def _limits(context: CheckContext, path: Path, group: Group) -> None:
 def _environment(context: CheckContext, path: Path, group: Group) -> None:
     for field, variables in (("env", group.env), ("secretEnv", group.secret_env)):
         for name in sorted(variables or {}):
-            if name.startswith(RESERVED_ENV_PREFIX):
+            if name in WORKER_SETTINGS and field == "env":
+                pattern, what = WORKER_SETTINGS[name]
+                if re.fullmatch(pattern, (group.env or {})[name]) is None:
+                    context.problem_once((*path, field, name), f"{name} is {what}", "correct the value")
+            elif name.startswith(RESERVED_ENV_PREFIX):
                 hint = "choose another name; fleet sets these for its workers"
                 message = f"names beginning with {RESERVED_ENV_PREFIX} are reserved"
                 context.problem_once((*path, field, name), message, hint)
