@@ -312,6 +312,9 @@ class _Walk:
                 continue
             waited = self.options.now() - began
             gone = [step for step in late if waited > step.ready_timeout_seconds or _is_hopeless(step, self.seen)]
+            if self.seen.up and (unable := [step for step in late if cannot_start(step, self.seen)]):
+                reasons = [(step, f"cannot start{condition(self.seen.replicas[step.replica])}") for step in unable]
+                raise steps_failed(self.plan, reasons, done=len(self._done_changes()))
             if gone or not self.seen.up:
                 raise self._not_ready(late)
             pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
@@ -319,10 +322,10 @@ class _Walk:
 
     def _start_again(self, steps: Sequence[Step]) -> None:
         """They were starting when the plan was made, and failed for a cause that may be gone since."""
-        self.running = [RunningStep(step, list(START_AGAIN)) for step in steps]
+        again = [replace(step, action=Action.RESTART, reason="it could not start before") for step in steps]
+        self.running = [RunningStep(step, list(START_AGAIN)) for step in again]
         self._walk_wave([])
-        if self.failures:
-            raise self._not_ready([step for step, _ in self.failures])
+        self._raise_failures()
 
     # --- how it ends early, and what it tells
 
