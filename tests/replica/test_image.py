@@ -117,8 +117,6 @@ def test_a_failed_image_says_whether_its_app_has_changed_since(tmp_path: Path) -
     app = tmp_path / "shop.py"
     app.write_text("import nothing\n")
     state = ImageState("k", 1, "failed", "shop:app", "ModuleNotFoundError: nothing", files=stamps([str(app)]))
-    assert state.shown.endswith("failed (ModuleNotFoundError: nothing); workers start without it")
+    assert state.shown.endswith("(ModuleNotFoundError: nothing); workers start without it")
     app.write_text("import os, sys, json\n")
-    assert state.shown.endswith(
-        "failed (ModuleNotFoundError: nothing); since then a file changed; the next start tries again"
-    )
+    assert state.shown.endswith("(ModuleNotFoundError: nothing); since then a file changed; the next start tries again")
