@@ -131,12 +131,20 @@ class Record:
     """The writer's side. Cheap enough for the hot path: one ``pack_into`` per change."""
 
     def __init__(
-        self, path: Path | None, *, digest: str, slots: int, foreign: bool = False, awaited: bool = False
+        self,
+        path: Path | None,
+        *,
+        digest: str,
+        slots: int,
+        foreign: bool = False,
+        awaited: bool = False,
+        pid: int | None = None,
     ) -> None:
         """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over.
 
-        path: None for a record that nobody else reads, kept in memory alone.
+        path: None for a record that nobody else reads, kept in memory alone.  pid: of another process than this one.
         """
+        self._pid = pid
         self.path = path
         self.slots = slots
         self._held = path is not None and _is_held(path)
@@ -156,7 +164,7 @@ class Record:
         self.sated = False
         self.resting = self.cannot_start = False
         self._foreign = foreign
-        self._started_ticks = started_ticks(os.getpid()) or 0
+        self._started_ticks = started_ticks(pid or os.getpid()) or 0
         self._started_at = self._heartbeat_at = self._state_at = time.time()
         self._file: tuple[int, int] | None = None
         if path is None:
@@ -305,7 +313,7 @@ class Record:
         _HEADER.pack_into(
             self._map,
             _HEADER_FACTS,
-            os.getpid(),
+            self._pid or os.getpid(),
             self.slots,
             _STATES.index(self._state),
             self._flags(),

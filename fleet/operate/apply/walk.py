@@ -312,9 +312,6 @@ class _Walk:
                 continue
             waited = self.options.now() - began
             gone = [step for step in late if waited > step.ready_timeout_seconds or _is_hopeless(step, self.seen)]
-            if self.seen.up and (unable := [step for step in late if cannot_start(step, self.seen)]):
-                reasons = [(step, f"cannot start{condition(self.seen.replicas[step.replica])}") for step in unable]
-                raise steps_failed(self.plan, reasons, done=len(self._done_changes()))
             if gone or not self.seen.up:
                 raise self._not_ready(late)
             pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
