@@ -139,10 +139,12 @@ class Record:
         foreign: bool = False,
         awaited: bool = False,
         pid: int | None = None,
+        started_at: float | None = None,
     ) -> None:
         """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over.
 
-        path: None for a record that nobody else reads, kept in memory alone.  pid: of another process than this one.
+        path: None for a record that nobody else reads, kept in memory alone.
+        pid, started_at: of another process than this one.
         """
         self._pid = pid
         self.path = path
@@ -165,7 +167,7 @@ class Record:
         self.resting = self.cannot_start = False
         self._foreign = foreign
         self._started_ticks = started_ticks(pid or os.getpid()) or 0
-        self._started_at = self._heartbeat_at = self._state_at = time.time()
+        self._started_at = self._heartbeat_at = self._state_at = started_at or time.time()
         self._file: tuple[int, int] | None = None
         if path is None:
             self._map = mmap.mmap(-1, _PART * (1 + slots))

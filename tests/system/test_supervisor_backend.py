@@ -540,6 +540,7 @@ def test_a_programs_damaged_record_is_written_again(world: World, data: bytes | 
         True,
         True,
     )
+    assert found.started_at in {float(row.started_at) for row in world.backend._rpc.processes()}, "its uptime goes on"
     before = record.stat()
     world.backend.renew_records()
     assert record.stat() == before, "what can be read is left alone"

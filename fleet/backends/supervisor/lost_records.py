@@ -27,6 +27,7 @@ def renew(folder: Folder, rows: Iterable[Process]) -> None:
             continue
         if not is_launcher(row.pid):
             with contextlib.suppress(OSError):
-                record = Record(file, digest=launch.digest, slots=0, foreign=True, pid=row.pid)
+                began = float(row.started_at)
+                record = Record(file, digest=launch.digest, slots=0, foreign=True, pid=row.pid, started_at=began)
                 record.become("ready")
                 record.close()
