@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 4
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: help install servers demo test test-kubernetes check fuzz format bench clean sbom audit hashes
+.PHONY: help install servers demo test test-kubernetes check fuzz format bench clean wheel sbom audit hashes
 
 help: ## this list
 	@printf 'fleet: YAML manifests in, supervised task workers out\n\n'
@@ -100,6 +100,16 @@ fuzz: install ## hostile files, messages and manifests until a traceback or the 
 	while ((SECONDS < end)); do
 	  EXPLORE=1 $(BIN)/python -m pytest -q -x tests/properties/test_hostile_input_properties.py tests/core/text
 	done
+
+# The same commit gives the same bytes: the backend is pinned, and times are those of the commit.
+wheel: install ## the wheel of this commit in dist: the same bytes each time
+	@umask 022
+	folder=$$(mktemp -d)
+	trap 'rm -rf "$$folder"' EXIT
+	git -c tar.umask=0022 archive HEAD | tar -x --preserve-permissions --no-same-owner -C "$$folder"
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check \
+	  --no-deps --wheel-dir dist "$$folder"
+	sha256sum dist/workerfleet-*.whl
 
 sbom: install ## the bill of materials of what is installed, CycloneDX, in sbom.json
 	@$(BIN)/python .ci/sbom.py > sbom.json

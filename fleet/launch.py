@@ -47,6 +47,7 @@ from fleet.replica.counters import counters_file, read_counters, write_counters
 from fleet.replica.crash_history import History, Life, pause_seconds, read_history, write_history
 from fleet.replica.ending import crash_text, ending_file, read_ending
 from fleet.replica.launch_document import LaunchDocument
+from fleet.replica.process_identity import lives
 from fleet.replica.resource_limits import CannotLimit, limit
 from fleet.state.paths import Places
 
@@ -82,6 +83,7 @@ def launch(argv: list[str], *, become: Callable[[LaunchDocument], NoReturn], kee
         document = read_document(path, digest=argv[1])
         open_log(document.log, account=document.spec.account, keeps_files=keeps_files)
     except (LaunchError, OSError) as error:
+        _note_refusal(path, digest=argv[1], message=str(error))
         _refuse(path, str(error))
     try:
         _prepare(document)
@@ -156,6 +158,24 @@ def _refuse(path: Path, message: str) -> NoReturn:
     say(f"{path.stem}: {message}")
     time.sleep(_REFUSAL_PAUSE_SECONDS)
     raise SystemExit(1)
+
+
+def _note_refusal(path: Path, *, digest: str, message: str) -> None:
+    """In the replica's record, so that it is seen at once why it does not run.
+
+    Not where a process of it lives, whose record it is, nor in the folder of another account, which holds what that
+    account likes.
+    """
+    places = Places(path.parent.parent.parent)
+    file, counted = places.record_file(path.stem), counters_file(places.counters, path.stem)
+    earlier = records.read(file)
+    if file.parent != places.records or (earlier is not None and lives(earlier.pid, earlier.started_ticks)):
+        return
+    with contextlib.suppress(OSError):
+        write_counters(counted, read_counters(counted).with_record(earlier))
+        with contextlib.closing(records.Record(file, digest=digest, slots=0)) as record:
+            record.cannot_start = True
+            record.become("starting", message)
 
 
 def say(message: str) -> None:

@@ -124,6 +124,15 @@ class LimitsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteControlSpec:
+    """What those who can write to the broker may ask of a worker by remote control. ``allow`` None: every command."""
+
+    enabled: bool = True
+    max_slots: int = 10_000
+    allow: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AccountSpec:
     """The account of a replica's process, for a fleet that runs as root. ``user`` is empty where it is fleet's own.
 
@@ -217,6 +226,7 @@ class WorkerSpec:
     task_counters: bool = True
     health_check: HealthCheckSpec = HealthCheckSpec()
     wait_for: WaitSpec = WaitSpec()
+    remote_control: RemoteControlSpec = RemoteControlSpec()
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""

@@ -131,12 +131,22 @@ class Record:
     """The writer's side. Cheap enough for the hot path: one ``pack_into`` per change."""
 
     def __init__(
-        self, path: Path | None, *, digest: str, slots: int, foreign: bool = False, awaited: bool = False
+        self,
+        path: Path | None,
+        *,
+        digest: str,
+        slots: int,
+        foreign: bool = False,
+        awaited: bool = False,
+        pid: int | None = None,
+        started_at: float | None = None,
     ) -> None:
         """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over.
 
         path: None for a record that nobody else reads, kept in memory alone.
+        pid, started_at: of another process than this one.
         """
+        self._pid = pid
         self.path = path
         self.slots = slots
         self._held = path is not None and _is_held(path)
@@ -156,8 +166,8 @@ class Record:
         self.sated = False
         self.resting = self.cannot_start = False
         self._foreign = foreign
-        self._started_ticks = started_ticks(os.getpid()) or 0
-        self._started_at = self._heartbeat_at = self._state_at = time.time()
+        self._started_ticks = started_ticks(pid or os.getpid()) or 0
+        self._started_at = self._heartbeat_at = self._state_at = started_at or time.time()
         self._file: tuple[int, int] | None = None
         if path is None:
             self._map = mmap.mmap(-1, _PART * (1 + slots))
@@ -305,7 +315,7 @@ class Record:
         _HEADER.pack_into(
             self._map,
             _HEADER_FACTS,
-            os.getpid(),
+            self._pid or os.getpid(),
             self.slots,
             _STATES.index(self._state),
             self._flags(),

@@ -317,7 +317,7 @@ class Worker:
     def _make_control(self) -> Control | None:
         """For Celery apps, whose tools expect it. A registry has none, which saves two connections per replica."""
         remote = self.application.remote()
-        if remote is None:
+        if remote is None or not self.options.spec.remote_control.enabled:
             return None
         control = make_control(
             self.parts,
@@ -424,6 +424,7 @@ def make_control(
         inflight=parts.inflight,
         settings=parts.settings,
         revoked=parts.revoked,
+        most_slots=parts.options.spec.remote_control.max_slots,
     )
     return Control(
         url,
@@ -434,6 +435,7 @@ def make_control(
         commands=commands,
         connection=parts.connection,
         options=options,
+        allow=parts.options.spec.remote_control.allow,
     )
 
 

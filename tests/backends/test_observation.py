@@ -197,6 +197,14 @@ def test_a_program_that_can_be_asked_is_ready_when_it_answers() -> None:
     assert (mute.state, mute.note) == (State.STARTING, "does not answer yet")
 
 
+def test_a_program_that_answers_is_ready_though_its_record_is_damaged() -> None:
+    command = replace(SPEC, kind="command")
+
+    assert observed(sight(spec=command, record=None, answers=True)).state is State.READY
+    assert observed(sight(spec=command, record=None, answers=False)).state is State.STARTING
+    assert observed(sight(spec=command, record=None, answers=True, launching=True)).state is State.STARTING
+
+
 def test_a_silent_worker_is_noted() -> None:
     assert (
         observed(sight(record=replace(RECORD, heartbeat_at=NOW - 45))).note

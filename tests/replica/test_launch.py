@@ -290,7 +290,35 @@ def test_a_broken_document_is_named_in_the_replicas_log(pad: Launchpad, text: st
         path.write_text(text)
     with pad.popen(replica) as process:
         eventually(lambda: pad.places.log_file(replica.name).exists() and line in pad.log)
+        assert (pad.record.cannot_start, pad.record.pid) == (True, process.pid)
+        assert line in pad.record.note
         process.kill()
+
+
+def test_a_refused_document_leaves_the_record_of_a_process_that_lives(pad: Launchpad) -> None:
+    replica = pad.write(spec_of())
+    with pad.popen(replica) as first:
+        eventually(lambda: pad.record.state == "ready")
+        pad.places.spec_file(replica.name).write_text("{")
+        with pad.popen(replica) as second:
+            eventually(lambda: "is not a launch document" in pad.log)
+            assert (pad.record.pid, pad.record.state) == (first.pid, "ready")
+            second.kill()
+        first.kill()
+
+
+def test_what_a_replica_has_done_stays_counted_when_its_document_is_refused(pad: Launchpad) -> None:
+    replica = pad.write(spec_of())
+    ended = "import sys; from pathlib import Path; from fleet.replica.record import Record\n"
+    ended += "record = Record(Path(sys.argv[1]), digest='d', slots=1)\nrecord.processed, record.failed = 5, 2\n"
+    ended += "record.become('stopped'); record.close()"
+    subprocess.run([sys.executable, "-c", ended, str(pad.places.record_file(replica.name))], check=True)
+    pad.places.spec_file(replica.name).write_text("{")
+    with pad.popen(replica) as process:
+        eventually(lambda: pad.places.log_file(replica.name).exists() and "is not a launch document" in pad.log)
+        process.kill()
+    totals = read_totals(pad.places)[replica.name]
+    assert (totals.done, totals.failed) == (5, 2)
 
 
 def test_a_document_for_another_digest_is_refused(pad: Launchpad) -> None:

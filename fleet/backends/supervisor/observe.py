@@ -161,7 +161,7 @@ def _foreign_state(sight: Sight, spec: WorkerSpec) -> tuple[State, str]:
     enough. Where its record was deleted, supervisord knows how long it has lived; before the first record it is young.
     Celery's worker writes one of its own: without any it has not started, however long its launcher takes.
     """
-    has_begun = sight.record is None and sight.answers is None and not sight.launching and spec.kind != "celery"
+    has_begun = sight.record is None and not sight.launching and spec.kind != "celery"
     if sight.living_record is None and not has_begun:
         return State.STARTING, ""
     if sight.answers is not None:

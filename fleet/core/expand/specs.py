@@ -27,6 +27,7 @@ from fleet.core.spec import (
     LimitsSpec,
     PoolSpec,
     QueueSpec,
+    RemoteControlSpec,
     RestartPolicy,
     StopSpec,
     TaskPolicy,
@@ -92,6 +93,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         health_check=_health_check(health),
         wait_for=_wait_for(group.wait_for),
         task_counters=spec.metrics.tasks if kind != "command" else base.task_counters,
+        remote_control=_remote_control(group.remote_control or text.RemoteControl()),
     )
 
 
@@ -371,6 +373,15 @@ def _task(said: text.Task) -> TaskPolicy:
         dead_letters=said.dead_letters,
         look_ahead_seconds=_or(ahead.time, base.look_ahead_seconds),
         look_ahead_most=0 if said.look_ahead == "off" else _count(ahead.most, base.look_ahead_most),
+    )
+
+
+def _remote_control(said: text.RemoteControl) -> RemoteControlSpec:
+    base = RemoteControlSpec()
+    return RemoteControlSpec(
+        enabled=base.enabled if said.enabled is None else said.enabled,
+        max_slots=_count(said.max_slots, base.max_slots),
+        allow=None if said.allow is None else tuple(sorted(set(said.allow))),
     )
 
 

@@ -16,7 +16,7 @@ NAMED_MAPS = frozenset(
     {"groups", "secrets", "env", "secretEnv", "queues", "dependsOn", "connections", "labels", "annotations"}
 )
 SCALING = frozenset({"replicas", "share", "autoscale"})
-OF_WORKERS_ONLY = frozenset({"app", "worker", "pool", "queues", "task", "logging", "name"})
+OF_WORKERS_ONLY = frozenset({"app", "worker", "pool", "queues", "task", "logging", "name", "remoteControl"})
 OF_COMMANDS_ONLY = frozenset({"command", "capacity", "stop", "job"})
 OF_ROLLING_ONLY = frozenset({"maxSurge", "maxUnavailable"})
 
@@ -70,7 +70,7 @@ def _inheritable(defaults: Node, group: Node) -> Node:
         barred |= SCALING
     if "command" in own:
         barred |= OF_WORKERS_ONLY
-    elif own & (OF_WORKERS_ONLY - {"logging", "name"}):
+    elif own & (OF_WORKERS_ONLY - {"logging", "name", "remoteControl"}):
         barred |= OF_COMMANDS_ONLY
     inherited = {name: child for name, child in defaults.fields().items() if name not in barred}
     strategy = group.get("rollout", "strategy")

@@ -24,6 +24,7 @@ from fleet.core.manifest.field_types import (
     Account,
     Bytes,
     Command,
+    ControlCommand,
     Count,
     EnvName,
     EnvValue,
@@ -385,6 +386,20 @@ class Logging(Model):
     )
 
 
+class RemoteControl(Model):
+    """What `celery inspect`, `celery control` and all who can write to the broker may ask of fleet's own worker."""
+
+    enabled: bool | None = Field(
+        default=None, description="false: it listens to no commands and sends no events; default: as the app says"
+    )
+    max_slots: Positive | None = Field(
+        default=None, description="slots that `pool_grow` and `autoscale` may reach; default: 10,000"
+    )
+    allow: list[ControlCommand] | None = Field(
+        default=None, description="commands that are answered, such as `[ping, active, revoke]`; default: all"
+    )
+
+
 class Price(Model):
     """What one slot or one replica costs, for `spec.budgets`."""
 
@@ -458,6 +473,9 @@ class GroupFields(Model):
         default=None, description="environment variables from declared secrets"
     )
     task: Task | None = Field(default=None, description="how tasks are delivered and limited")
+    remote_control: RemoteControl | None = Field(
+        default=None, description="what may be asked of a worker over the broker"
+    )
     drain: Drain | None = Field(default=None, description="how a replica leaves")
     restart: Restart | None = Field(default=None, description="when a crashing replica is started again")
     stop: Stop | None = Field(default=None, description="how a command is asked to end")

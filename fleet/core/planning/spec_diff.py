@@ -81,6 +81,9 @@ _FIELDS = (
     _Field("user's uid", lambda spec: spec.account.uid),
     _Field("group's gid", lambda spec: spec.account.gid),
     _Field("noNewPrivileges", lambda spec: spec.no_new_privileges),
+    _Field("remoteControl.enabled", lambda spec: spec.remote_control.enabled),
+    _Field("remoteControl.maxSlots", lambda spec: spec.remote_control.max_slots),
+    _Field("remoteControl.allow", lambda spec: _allowed(spec.remote_control.allow)),
     _Field("metrics.tasks", lambda spec: "on" if spec.task_counters else "off"),
     _Field("broker.visibilityTimeout", lambda spec: spec.broker.visibility_timeout_seconds, duration),
 )
@@ -110,6 +113,10 @@ def _plain(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
         before, after = field.read(old), field.read(new)
         if before != after:
             yield f"{field.path} {_shown(field, before)} -> {_shown(field, after)}"
+
+
+def _allowed(names: tuple[str, ...] | None) -> str:
+    return "every command" if names is None else ", ".join(names)
 
 
 def _shown(field: _Field, value: Any) -> str:

@@ -288,6 +288,31 @@ def test_a_command_without_bounds_is_refused_and_changes_nothing(make: Make, nam
     assert steered.ask("ping") == {"ok": "pong"}
 
 
+def test_what_the_manifest_allows_is_answered_and_nothing_else(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    steered = Steered(make("threads", 1), allow=("active", "ping", "where", "typo"))
+    assert "commands that there are not: typo" in caplog.text
+    assert steered.ask("ping") == {"ok": "pong"}
+    assert steered.ask("where") == NODE, "a command of the app"
+    assert steered.ask("active") == steered.ask("dump_active") == []
+    for command in {*QUESTIONS, *ORDERS, *OLD_NAMES} - {"active", "dump_active", "ping"}:
+        assert steered.ask(command) == {"error": f"no command {command!r}; there are active, dump_active, ping, where"}
+
+
+def test_an_old_name_allows_the_command(make: Make) -> None:
+    steered = Steered(make("threads", 1), allow=("dump_active",))
+    assert steered.ask("active") == steered.ask("dump_active") == []
+    assert "error" in steered.ask("ping")
+
+
+def test_slots_grow_to_what_the_manifest_allows(make: Make) -> None:
+    world = make("threads", 1)
+    steered = Steered(world, max_slots=3)
+    assert "ok" in steered.ask("pool_grow", n=2)
+    assert "more than the 3 that" in steered.ask("pool_grow", n=1)["error"]
+    assert "more than the 3 slots" in steered.ask("autoscale", max=4, min=1)["error"]
+    assert world.pool.limit == 3
+
+
 def test_many_ids_are_answered_and_logged_in_short(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     steered = Steered(make("threads", 1))
     caplog.set_level("INFO", logger="fleet.worker")

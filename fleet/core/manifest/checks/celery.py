@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.checks.context import CheckContext
 from fleet.core.manifest.models import Group, Pool, Task
 from fleet.core.manifest.tree import Path
@@ -26,6 +27,7 @@ def celery(context: CheckContext, path: Path, group: Group) -> None:
         ("task", "deadLetters"): task.dead_letters,
         ("logging", "format"): logs.format if logs and logs.format == "json" else None,
         ("logging", "to"): logs.to if logs and logs.to != "file" else None,
+        ("remoteControl",): None if group.remote_control is None else _fields(group.remote_control),
         **{("queues", name, "priority"): queue.priority for name, queue in (group.queues or {}).items()},
     }
     for below, value in unable.items():
@@ -60,4 +62,8 @@ def _look_ahead(task: Task) -> str | None:
     ahead = task.look_ahead
     if ahead is None or isinstance(ahead, str):
         return None if ahead == "off" else ahead
-    return ", ".join(sorted(ahead.model_fields_set))
+    return _fields(ahead)
+
+
+def _fields(part: Model) -> str:
+    return ", ".join(sorted(part.model_dump(by_alias=True, include=part.model_fields_set)))

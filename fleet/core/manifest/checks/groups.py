@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from fleet.core.desired import CanaryPolicy
 from fleet.core.manifest.checks.celery import celery
+from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.checks.context import CheckContext
 from fleet.core.manifest.checks.health import health, wait_for
 from fleet.core.manifest.checks.pools import pool_refusals
@@ -19,6 +20,11 @@ from fleet.core.text.format import duration, shown
 from fleet.core.text.mask import holds_secret
 
 RESERVED_ENV_PREFIX = "FLEET_"
+WORKER_SETTINGS = {
+    "FLEET_MINGLE_SECONDS": (r"[0-9]{1,4}(\.[0-9]{1,3})?", "a number of seconds"),
+    "FLEET_MAX_MESSAGE_BYTES": (r"[1-9][0-9]{0,17}", "a whole number of bytes"),
+}
+"""Variables with the prefix that a group may set for its workers, and what they hold."""
 LONGEST_VARIABLE_BYTES = 131_072
 
 
@@ -72,7 +78,8 @@ def _command_alone(context: CheckContext, path: Path, group: Group) -> None:
             hint = "remove it; fleet knows what its workers bring"
             context.problem((*path, "capacity"), "capacity is for a command, and the group has none", hint)
         return
-    fields = sorted(name for name in OF_WORKERS_ONLY if getattr(group, name) is not None)
+    given = group.model_dump(by_alias=True, exclude_none=True, include=group.model_fields_set)
+    fields = sorted(OF_WORKERS_ONLY & given.keys())
     for name in fields:
         hint = f"remove {name}, or remove command and give an app"
         context.problem((*path, name), f"a command has no {name}: it is a program of its own", hint)
@@ -122,7 +129,11 @@ def _limits(context: CheckContext, path: Path, group: Group) -> None:
 def _environment(context: CheckContext, path: Path, group: Group) -> None:
     for field, variables in (("env", group.env), ("secretEnv", group.secret_env)):
         for name in sorted(variables or {}):
-            if name.startswith(RESERVED_ENV_PREFIX):
+            if name in WORKER_SETTINGS and field == "env":
+                pattern, what = WORKER_SETTINGS[name]
+                if re.fullmatch(pattern, (group.env or {})[name]) is None:
+                    context.problem_once((*path, field, name), f"{name} is {what}", "correct the value")
+            elif name.startswith(RESERVED_ENV_PREFIX):
                 hint = "choose another name; fleet sets these for its workers"
                 message = f"names beginning with {RESERVED_ENV_PREFIX} are reserved"
                 context.problem_once((*path, field, name), message, hint)
