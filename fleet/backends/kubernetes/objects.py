@@ -8,14 +8,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fleet.backends.kubernetes import keda
+from fleet.backends.kubernetes import jobs, keda
+from fleet.backends.kubernetes.kinds import JOB
 from fleet.backends.kubernetes.names import DIGEST, labels_of, object_name, secret_reference, selector_of, spec_name
 from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.expand.in_cluster import cluster_of, desired_in_cluster, is_scaled, slots_per_pod
 from fleet.core.expand.specs import secret_variable
 from fleet.core.manifest.kubernetes_models import Kubernetes, KubernetesGroup
 from fleet.core.manifest.models import Manifest
-from fleet.core.spec import WorkerSpec, digest, given_fields
+from fleet.core.spec import JOB_TIMEOUT_SECONDS, WorkerSpec, digest, given_fields
 from fleet.errors import Refused
 
 Object = dict[str, Any]
@@ -31,11 +32,17 @@ _PROBE_SECONDS = 15
 _PROBE_TIMEOUT_SECONDS = 10
 _STARTUP_PERIOD_SECONDS = 2
 _LEAST_PROGRESS_SECONDS = 600
+_JOBS_SECONDS = math.ceil(JOB_TIMEOUT_SECONDS)
+"""Of a rollout whose pods wait for Jobs: so much longer may it take."""
+_RBAC = "rbac.authorization.k8s.io/v1"
 
 
 @dataclass(frozen=True, slots=True)
 class _Pods:
-    """A group with what the cluster is told about it. ``spec`` is that of each of its pods."""
+    """A group with what the cluster is told about it. ``spec`` is that of each of its pods.
+
+    waits_for: selectors of Jobs that must be complete before a pod begins.
+    """
 
     fleet: str
     group: DesiredGroup
@@ -43,6 +50,7 @@ class _Pods:
     cluster: Kubernetes
     own: KubernetesGroup
     moves: bool
+    waits_for: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -63,9 +71,15 @@ def objects_of(manifest: Manifest, desired: Desired) -> Mapping[str, tuple[Objec
     """As :func:`files`, of a fleet that was expanded before."""
     cluster, least = cluster_of(manifest), keda.least_slots(manifest, desired)
     together = sum(least.values())
-    made: dict[str, tuple[Object, ...]] = {"fleet.yaml": tuple(_shared(manifest, cluster))}
-    for name, group in desired.groups.items():
-        made[f"group-{name}.yaml"] = tuple(_group(manifest, _pods(manifest, cluster, group), least, together))
+    made: dict[str, tuple[Object, ...]] = {"fleet.yaml": tuple(_shared(manifest, desired, cluster))}
+    every = {name: _pods(manifest, cluster, group) for name, group in desired.groups.items()}
+    marks = {name: jobs.version_mark(pods.spec, pods.given("image") or "") for name, pods in every.items()}
+    for name, pods in every.items():
+        if pods.spec.job:
+            made[f"group-{name}.yaml"] = tuple(_job(_waiting(pods, every, marks), _marks_after(name, every, marks)))
+        else:
+            found = _group(manifest, _waiting(pods, every, marks), least, together)
+            made[f"group-{name}.yaml"] = tuple(found)
     made = {name: objects for name, objects in made.items() if objects}
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -88,6 +102,23 @@ def _pods(manifest: Manifest, cluster: Kubernetes, group: DesiredGroup) -> _Pods
     return _Pods(manifest.name, group, spec, cluster, own, moves)
 
 
+def waits_for_jobs(group: DesiredGroup, desired: Desired) -> tuple[str, ...]:
+    """The groups that are Jobs and must be complete before the pods of this one begin."""
+    return tuple(name for name in group.depends_on if name in desired.groups and desired.groups[name].spec.job)
+
+
+def _waiting(pods: _Pods, every: Mapping[str, _Pods], marks: Mapping[str, str]) -> _Pods:
+    own = pods.group.name
+    after = [name for name in pods.group.depends_on if name in every and every[name].spec.job]
+    selectors = tuple(jobs.job_selector(pods.fleet, name, group=own, mark=marks[own]) for name in after)
+    return replace(pods, waits_for=selectors)
+
+
+def _marks_after(job: str, every: Mapping[str, _Pods], marks: Mapping[str, str]) -> dict[str, str]:
+    """The groups that wait for a job, with the marks of their versions."""
+    return {name: marks[name] for name, pods in every.items() if job in pods.group.depends_on}
+
+
 def _head(api: str, kind: str, name: str, fleet: str, *, cluster: Kubernetes, group: str = "") -> Object:
     metadata: Object = {"name": name}
     if cluster.namespace:
@@ -98,14 +129,24 @@ def _head(api: str, kind: str, name: str, fleet: str, *, cluster: Kubernetes, gr
 # --- what all groups share
 
 
-def _shared(manifest: Manifest, cluster: Kubernetes) -> Iterator[Object]:
+def _shared(manifest: Manifest, desired: Desired, cluster: Kubernetes) -> Iterator[Object]:
     fleet = manifest.name
+    account_name = cluster.service_account or fleet
     if cluster.service_account is None:
         account = _head("v1", "ServiceAccount", fleet, fleet, cluster=cluster)
         yield {**account, "automountServiceAccountToken": False}
     if cluster.network_policy == "deny-ingress":
         policy = _head("networking.k8s.io/v1", "NetworkPolicy", fleet, fleet, cluster=cluster)
         yield {**policy, "spec": {"podSelector": {"matchLabels": selector_of(fleet)}, "policyTypes": ["Ingress"]}}
+    if any(waits_for_jobs(group, desired) for group in desired.groups.values()):
+        name = object_name(fleet, "sees-jobs")
+        rules = [{"apiGroups": [JOB.group], "resources": [JOB.plural], "verbs": ["list"]}]
+        yield {**_head(_RBAC, "Role", name, fleet, cluster=cluster), "rules": rules}
+        yield {
+            **_head(_RBAC, "RoleBinding", name, fleet, cluster=cluster),
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": account_name}],
+        }
 
 
 # --- one group
@@ -117,8 +158,7 @@ def _group(manifest: Manifest, pods: _Pods, least: Mapping[str, int], together: 
     def head(api: str, kind: str, name: str) -> Object:
         return _head(api, kind, name, fleet, cluster=pods.cluster, group=group.name)
 
-    document = json.dumps(given_fields(pods.spec), indent=1, sort_keys=True) + "\n"
-    yield {**head("v1", "ConfigMap", spec_name(pods.spec)), "data": {SPEC_FILE: document}}
+    yield _config_map(pods)
     deployment = {**head("apps/v1", "Deployment", pods.name), "spec": _deployment(pods)}
     yield _patched(deployment, pods)
     if (pods.moves or group.replicas > 1) and group.rollout.strategy == "rolling":
@@ -137,6 +177,23 @@ def _group(manifest: Manifest, pods: _Pods, least: Mapping[str, int], together: 
         yield {**scaled, "spec": keda.scaled_object(scaling, target=pods.name)}
 
 
+def _config_map(pods: _Pods) -> Object:
+    """What the worker in each pod must be."""
+    document = json.dumps(given_fields(pods.spec), indent=1, sort_keys=True) + "\n"
+    head = _head("v1", "ConfigMap", spec_name(pods.spec), pods.fleet, cluster=pods.cluster, group=pods.group.name)
+    return {**head, "data": {SPEC_FILE: document}}
+
+
+def _job(pods: _Pods, after: Mapping[str, str]) -> Iterator[Object]:
+    """A group that runs to its end. ``after``: group that waits for it -> mark of that group's version."""
+    yield _config_map(pods)
+    labels, template = jobs.before_labels(after), _template(pods)
+    name = jobs.job_name(pods.fleet, pods.group.name, {"template": template, "patch": pods.own.patch}, labels)
+    job = _head(JOB.api, JOB.name, name, pods.fleet, cluster=pods.cluster, group=pods.group.name)
+    job["metadata"]["labels"] |= labels
+    yield _patched({**job, "spec": jobs.job_spec(template, pods.spec.restart, paused=pods.group.paused)}, pods)
+
+
 def _deployment(pods: _Pods) -> Object:
     group, rollout = pods.group, pods.group.rollout
     spec: Object = {} if pods.moves else {"replicas": group.replicas}
@@ -151,7 +208,7 @@ def _deployment(pods: _Pods) -> Object:
         spec["minReadySeconds"] = ready
     least = max(_LEAST_PROGRESS_SECONDS, math.ceil(group.ready_timeout_seconds) + 60)
     deadline = least if rollout.deadline_seconds is None else math.ceil(rollout.deadline_seconds)
-    spec["progressDeadlineSeconds"] = max(deadline, ready + 1)
+    spec["progressDeadlineSeconds"] = max(deadline, ready + 1) + (_JOBS_SECONDS if pods.waits_for else 0)
     spec["template"] = _template(pods)
     return spec
 
@@ -165,7 +222,7 @@ def _template(pods: _Pods) -> Object:
 
 
 def _pod(pods: _Pods) -> Object:
-    cluster = pods.cluster
+    cluster, image, waits = pods.cluster, _image(pods), bool(pods.waits_for)
     spread = [
         {"labelSelector": {"matchLabels": selector_of(pods.fleet, pods.group.name)}, **one}
         for one in pods.given("topology_spread") or ()
@@ -179,20 +236,26 @@ def _pod(pods: _Pods) -> Object:
         "tolerations": pods.given("tolerations"),
         "topologySpreadConstraints": spread,
         "terminationGracePeriodSeconds": math.ceil(pods.spec.drain_timeout_seconds) + GRACE_BEYOND_DRAIN_SECONDS,
-        "containers": [_container(pods)],
+        "initContainers": [jobs.waiting_container(pods.waits_for, image, cluster.pull_policy)] if waits else [],
+        "containers": [_container(pods, image)],
         "volumes": [
             {"name": "spec", "configMap": {"name": spec_name(pods.spec)}},
             {"name": "state", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
+            *([jobs.token_volume()] if waits else []),
         ],
     }
     return {key: value for key, value in pod.items() if value not in (None, [], {})}
 
 
-def _container(pods: _Pods) -> Object:
+def _image(pods: _Pods) -> str:
     image = pods.given("image")
     if not image:
         hint = "write spec.kubernetes.image: registry/app:tag"
         raise Refused(f"group {pods.group.name!r} has no image", hint=hint)
+    return str(image)
+
+
+def _container(pods: _Pods, image: str) -> Object:
     container = {
         "name": CONTAINER,
         "image": image,
@@ -205,7 +268,7 @@ def _container(pods: _Pods) -> Object:
             *_secrets(pods),
         ],
         "resources": _resources(pods),
-        **_probes(pods),
+        **({} if pods.spec.job else _probes(pods)),
         "securityContext": {"allowPrivilegeEscalation": False},
         "volumeMounts": [
             {"name": "spec", "mountPath": SPEC_FOLDER, "readOnly": True},
@@ -257,10 +320,10 @@ def _probes(pods: _Pods) -> Object:
 # --- what is not modelled
 
 
-def _patched(deployment: Object, pods: _Pods) -> Object:
-    patched: Object = _merged(deployment, pods.own.patch)
+def _patched(made: Object, pods: _Pods) -> Object:
+    patched: Object = _merged(made, pods.own.patch)
     for path in (("apiVersion",), ("kind",), ("metadata", "name"), ("spec", "selector")):
-        if _at(patched, path) != _at(deployment, path):
+        if _at(patched, path) != _at(made, path):
             hint = "leave it out of the patch: fleet finds its objects and pods by it"
             where = f"spec.kubernetes.groups.{pods.group.name}.patch.{'.'.join(path)}"
             raise Refused(f"{where} cannot be changed", hint=hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
-from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.desired import RESERVED_PREFIX, Desired, DesiredGroup
 from fleet.core.expand.expand import expand, moves_slots
 from fleet.core.expand.facts import Facts
 from fleet.core.expand.specs import kind_of
@@ -48,8 +48,8 @@ def untranslated(manifest: Manifest, desired: Desired) -> Iterator[str]:
     def those(names: Iterable[str]) -> str:
         return listed(sorted(names))
 
-    if waiting := [group.name for group in groups if group.depends_on]:
-        yield f"dependsOn of {those(waiting)} is not kept: Kubernetes starts everything at once"
+    if waiting := [group.name for group in groups if any(not desired.groups[name].spec.job for name in _own(group))]:
+        yield f"dependsOn of {those(waiting)} is kept for jobs only: Kubernetes starts everything else at once"
     if compared := [group.name for group in groups if group.rollout.canary is not None]:
         yield f"rollout.canary of {those(compared)} is not kept: a Deployment compares nothing"
     if two := [group.name for group in groups if group.rollout.blue_green is not None]:
@@ -67,6 +67,11 @@ def untranslated(manifest: Manifest, desired: Desired) -> Iterator[str]:
         if len(set(group.shape)) > 1 and not is_scaled(manifest, group):
             pods = f"{group.replicas} pods of {slots_per_pod(group)}"
             yield f"the {group.slots} slots of {group.name} become {pods}: pods of one group are alike"
+
+
+def _own(group: DesiredGroup) -> Iterator[str]:
+    """What it depends on, of the manifest's own groups."""
+    return (name for name in group.depends_on if not name.startswith(RESERVED_PREFIX))
 
 
 def is_scaled(manifest: Manifest, group: DesiredGroup) -> bool:
@@ -101,9 +106,6 @@ def _check_group(fleet: str, name: str, group: Group) -> None:
     if name.endswith("-") or fleet.endswith("-"):
         which = f"group {name!r}" if name.endswith("-") else f"fleet {fleet!r}"
         raise Refused(f"{which}: a name in Kubernetes ends with a letter or a digit", hint="rename it")
-    if group.job:
-        hint = "remove the group in the overlay for the cluster (null), and run it as a Job or a hook of your release"
-        raise Refused(f"group {name!r} is a job, and the pods of a Deployment never end", hint=hint)
     if kind_of(group) == "command":
         return
     pool = group.pool or Pool()
