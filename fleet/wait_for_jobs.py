@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fleet.backends.kubernetes.client import IN_CLUSTER, ApiRefused, Cluster, Place
-from fleet.backends.kubernetes.jobs import TOKEN_FOLDER, failure, is_complete, newest
+from fleet.backends.kubernetes.jobs import TOKEN_FOLDER, age_key, failure, is_complete
 from fleet.backends.kubernetes.kinds import JOB, label_of, name_of
 from fleet.errors import FleetError, Unreachable
 
@@ -71,7 +71,7 @@ def _waiting_for(cluster: Cluster, selectors: Sequence[str]) -> str:
             if error.status < 500:
                 raise
             return f"the API server gives no answer: {error.message}"
-        job = newest(found)
+        job = max(found, key=age_key, default=None)
         if job is None:
             group = labels.get("app.kubernetes.io/name", "")
             return f"waiting for a Job of group {group} that runs for this version of the pods; there is none yet"

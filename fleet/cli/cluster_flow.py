@@ -274,15 +274,23 @@ def there_names(args: argparse.Namespace) -> tuple[str, ...]:
     return target_of(args).names
 
 
-def chosen(fleet: ClusterFleet, names: Sequence[str], *, out_all: bool = True) -> tuple[list[str], list[str]]:
-    """Groups and pods that are named; every group where nothing is and ``out_all``. Raises UsageError with a guess."""
-    deployments = fleet.deployments()
+def chosen(
+    fleet: ClusterFleet, names: Sequence[str], *, out_all: bool = True, with_jobs: bool = False
+) -> tuple[list[str], list[str]]:
+    """Groups and pods that are named; every group where nothing is and ``out_all``. Raises UsageError with a guess.
+
+    with_jobs: groups that run once as well.
+    """
+    jobs = fleet.jobs()
+    deployments = {**fleet.deployments(), **(jobs if with_jobs else {})}
     if not names:
         if not out_all:
             raise UsageError("name groups or pods, or say --all", hint="for example `fleet restart thumbs`")
         return sorted(deployments), []
     pods = {name_of(one) for one in fleet.pods()}
     for name in names:
+        if name in jobs and name not in deployments:
+            raise UsageError(f"group {name} is a job", hint="it runs again with the next apply that changes it")
         if name not in deployments and name not in pods:
             hint = did_you_mean(name, [*deployments, *pods]) or "there are none"
             raise UsageError(f"there is no group or pod {name!r} of fleet {fleet.name!r} in {fleet.place}", hint=hint)

@@ -6,7 +6,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "fleet": (
         "__main__",
         "cli",
-        "operate",
+        "operate wait_for_jobs",
         "inputs backends worker pod",
         "tasks",
         "broker launch settings",

@@ -24,7 +24,10 @@ POOLS = tuple(name for name in TRAITS if name != "custom")
 @st.composite
 def manifests(draw: st.DrawFn) -> dict[str, Any]:
     names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
-    groups = {name: draw(st.one_of(workers(), commands())) for name in names}
+    groups = {name: draw(st.one_of(workers(), commands(), jobs())) for name in names}
+    for number, name in enumerate(names[1:], start=1):
+        if draw(st.booleans()):
+            groups[name]["dependsOn"] = draw(st.lists(st.sampled_from(names[:number]), max_size=2, unique=True))
     broker = draw(st.sampled_from(BROKERS))
     return {
         "apiVersion": API_VERSION,
@@ -77,6 +80,12 @@ def commands(draw: st.DrawFn) -> dict[str, Any]:
         "health": {"readyAfter": f"{draw(st.integers(0, 5))}s"},
         "rollout": draw(rollouts()),
     }
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> dict[str, Any]:
+    again = st.sampled_from([{}, {"restart": {"policy": "onFailure"}}, {"paused": True}])
+    return {"command": ["python", draw(TEXTS)], "job": True, **draw(again)}
 
 
 @st.composite

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.backends.kubernetes import objects
+from fleet.backends.kubernetes.jobs import is_selected, selectors_in
 from fleet.backends.kubernetes.yaml_text import document_text, stream_text
 from fleet.core.manifest.parse import from_document
 from fleet.core.spec import WorkerSpec, digest
@@ -86,16 +87,31 @@ def test_kinds_and_names_are_unique_and_one_text_comes_from_one_manifest(documen
 def test_a_pod_reads_the_spec_that_its_digest_is_of(document: dict[str, Any]) -> None:
     given = rendered(document)
     specs = {one["metadata"]["name"]: one["data"]["spec.json"] for one in of_kind("ConfigMap", given)}
-    deployments = of_kind("Deployment", given)
-    assert len(deployments) == len(document["spec"]["groups"])
-    for one in deployments:
+    sets = [*of_kind("Deployment", given), *of_kind("Job", given)]
+    assert len(sets) == len(document["spec"]["groups"])
+    for one in sets:
         template = one["spec"]["template"]
         mounted = template["spec"]["volumes"][0]["configMap"]["name"]
         spec = WorkerSpec.from_json(json.loads(specs[mounted]))
-        assert mounted == f"{one['metadata']['name']}-{digest(spec)}"
+        assert mounted == f"{one['metadata']['labels']['app.kubernetes.io/instance']}-{digest(spec)}"
+        assert spec.job == (one["kind"] == "Job")
         assert template["metadata"]["annotations"]["workerfleet.dev/digest"] == digest(spec)
         assert template["spec"]["terminationGracePeriodSeconds"] > spec.drain_timeout_seconds
-        assert one["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        if not spec.job:
+            assert one["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+@settings(max_examples=20)
+@given(manifests())
+def test_every_pod_waits_for_exactly_the_jobs_that_its_group_depends_on(document: dict[str, Any]) -> None:
+    given, groups = rendered(document), document["spec"]["groups"]
+    every = of_kind("Job", given)
+    for one in [*of_kind("Deployment", given), *every]:
+        group = one["metadata"]["labels"]["app.kubernetes.io/name"]
+        found = [[job for job in every if is_selected(job, selector)] for selector in selectors_in(one)]
+        assert all(len(jobs) == 1 for jobs in found)
+        names = {jobs[0]["metadata"]["labels"]["app.kubernetes.io/name"] for jobs in found}
+        assert names == {name for name in groups[group].get("dependsOn", ()) if groups[name].get("job")}
 
 
 @settings(max_examples=20)

@@ -18,8 +18,8 @@ from fleet.core.spec import RestartPolicy, WorkerSpec, digest
 
 WAITING = "wait-for-jobs"
 """Name of the container that runs before the worker's, until the Jobs are complete."""
-TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105
-TOKEN = "api-token"  # noqa: S105
+TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+TOKEN = "api-token"
 """The volume with which a container may ask the API server; the worker's own container has none."""
 _TOKEN_SECONDS = 3600
 _BEFORE = "before.workerfleet.dev/"
@@ -124,6 +124,6 @@ def failure(job: Object) -> str:
     return "" if said == "complete" else said.removeprefix("failed: ")
 
 
-def newest(jobs: Iterable[Object]) -> Object | None:
-    """The one that was made last; None of none."""
-    return max(jobs, key=lambda one: str(one["metadata"].get("creationTimestamp") or ""), default=None)
+def age_key(job: Object) -> str:
+    """Jobs in the order of this were made one after the other."""
+    return str(job["metadata"].get("creationTimestamp") or "")

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from fleet.backends.kubernetes import object_plan
+from fleet.backends.kubernetes import jobs, object_plan
 from fleet.backends.kubernetes.client import Cluster, Place
 from fleet.backends.kubernetes.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
+    JOB,
     LEASE,
     OWNED,
     POD,
@@ -78,6 +79,13 @@ class ClusterFleet:
         found = self.cluster.objects(DEPLOYMENT, self._labels())
         return {label_of(one, "app.kubernetes.io/name"): one for one in found}
 
+    def jobs(self) -> dict[str, Object]:
+        """Group that runs once -> the Job that was made for it last."""
+        found: dict[str, list[Object]] = {}
+        for one in self.cluster.objects(JOB, self._labels()):
+            found.setdefault(label_of(one, "app.kubernetes.io/name"), []).append(one)
+        return {group: max(every, key=jobs.age_key) for group, every in found.items()}
+
     def pods(self, group: str = "") -> list[Object]:
         """The pods of the fleet, or of one group, by name."""
         return sorted(self.cluster.objects(POD, selector_of(self.name, group)), key=name_of)
@@ -135,12 +143,15 @@ class ClusterFleet:
         self, live: Mapping[str, Object], wanted: Mapping[str, Object], desired: Desired, *, prune: bool
     ) -> Iterator[ObjectChange]:
         surplus = [one for name, one in live.items() if name not in wanted]
+        needed = self._waited_for(wanted) if any(one["kind"] == JOB.name for one in surplus) else frozenset()
         read = self._read_by_pods() if any(one["kind"] == CONFIG_MAP.name for one in surplus) else frozenset()
         for one in sorted(surplus, key=lambda one: -place_in_order(one["kind"])):
             group = label_of(one, "app.kubernetes.io/name")
             if group and group not in desired.groups:
                 reason = f"group {group} is not in the manifest"
                 yield self._removal(one, reason) if prune else change_of(Deed.LEAVE, one, reason=f"{reason}; --prune")
+            elif one["kind"] == JOB.name and jobs.is_complete(one) and any(jobs.is_selected(one, it) for it in needed):
+                yield change_of(Deed.KEEP, one, reason="pods wait for it, or would if they were gone back to")
             elif one["kind"] == CONFIG_MAP.name and name_of(one) in read:
                 yield change_of(Deed.KEEP, one, reason="pods of before, or a ReplicaSet to go back to, read it")
             else:
@@ -150,6 +161,12 @@ class ClusterFleet:
         """The ConfigMaps that the pods of any ReplicaSet read."""
         sets = self.cluster.objects(REPLICA_SET, selector_of(self.name))
         return frozenset(name for one in sets for name in config_maps(one))
+
+    def _waited_for(self, wanted: Mapping[str, Object]) -> frozenset[str]:
+        """Selectors of the Jobs that pods of any ReplicaSet, and those that are wanted, wait for."""
+        sets = self.cluster.objects(REPLICA_SET, selector_of(self.name))
+        makers = [*sets, *(one for one in wanted.values() if one["kind"] in (DEPLOYMENT.name, JOB.name))]
+        return frozenset(selector for one in makers for selector in jobs.selectors_in(one))
 
     def remove_kept(self) -> None:
         """Forget revisions and the lock: nothing of the fleet is left in the cluster then."""

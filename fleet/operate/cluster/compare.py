@@ -9,7 +9,8 @@ from typing import Any
 
 from fleet.backends.kubernetes import object_plan
 from fleet.backends.kubernetes.client import FIELD_MANAGER, ApiRefused, Cluster
-from fleet.backends.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, SCALED_OBJECT, kind_of, name_of, reference
+from fleet.backends.kubernetes.jobs import failure
+from fleet.backends.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, JOB, SCALED_OBJECT, kind_of, name_of, reference
 from fleet.backends.kubernetes.names import DIGEST
 from fleet.backends.kubernetes.object_plan import Deed, Difference, ObjectChange, change_of
 from fleet.backends.kubernetes.objects import SPEC_FILE
@@ -38,6 +39,8 @@ def compared(cluster: Cluster, wanted: Object, owned: Mapping[str, Object], goes
     if live is None:
         _tried(cluster, wanted, force=False)
         return Compared(change_of(Deed.CREATE, wanted, reason="not there yet"))
+    if wanted["kind"] == JOB.name and reference(wanted) in owned and (why := failure(live)):
+        return Compared(change_of(Deed.CHANGE, wanted, reason=f"it failed and runs again: {why}"))
     moves = _moves_to_scaler(wanted, live)
     asked = _with_count(wanted, live["spec"]["replicas"]) if moves else wanted
     foreign = () if reference(wanted) in owned else (f"it is not fleet's, but {_managers(live)}'s",)
@@ -80,6 +83,9 @@ def _tried(cluster: Cluster, one: Object, *, force: bool) -> Object:
 
 def _told(cluster: Cluster, error: ApiRefused, one: Object) -> FleetError | None:
     """The refusal in words that say what to do; None where the server's own words do."""
+    if error.status == 404 and one["kind"] == "RoleBinding":
+        hint = "the verb `bind` on roles lets an apply bind a role that it makes: docs/kubernetes.md has all rights"
+        return Refused(f"{reference(one)} cannot be tried before its Role is there", hint=hint)
     if error.status == 404:
         hint = "install KEDA, or write `replicas` instead of `autoscale`" if "keda" in one["apiVersion"] else ""
         return Refused(

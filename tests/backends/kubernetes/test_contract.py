@@ -11,7 +11,7 @@ from fleet.backends.kubernetes.client import Cluster, Place
 from fleet.backends.kubernetes.kinds import DEPLOYMENT
 from fleet.backends.kubernetes.names import DIGEST, RESTARTED
 from fleet.operate.cluster.compare import HANDOVER_MANAGER
-from tests.backends.kubernetes.conftest import CLOCK, Desk, World
+from tests.backends.kubernetes.conftest import CLOCK, JOBS, Desk, World
 from tests.conftest import eventually
 
 
@@ -235,6 +235,55 @@ def test_a_namespace_that_is_not_there_is_said(desk: Desk) -> None:
     said = desk.fleet("apply", "--yes", "--namespace", "none", code=9)
     assert "has no namespace 'none'" in said.err
     assert "create namespace none" in said.err
+
+
+def test_a_job_runs_once_for_each_version_of_what_waits_for_it(desk: Desk, world: World) -> None:
+    desk.write(more=JOBS.format(web="1"))
+    desk.fleet("apply", "--yes")
+    first = world.names("jobs")
+    assert [name.startswith("shop-migrate-") for name in first] == [True]
+    assert "complete" in str(desk.fleet("status", "-o", "json").json["groups"]["migrate"])
+
+    desk.write(more=JOBS.format(web="1"), level="debug")
+    desk.fleet("apply", "--yes")
+    assert world.names("jobs") == first, "mail waits for no job"
+
+    desk.write(more=JOBS.format(web="2"))
+    said = desk.fleet("apply", "--yes")
+    second = [name for name in world.names("jobs") if name not in first]
+    assert said.err.index(f"{second[0]}: complete") < said.err.index("changed Deployment/shop-web")
+    assert set(first) < set(world.names("jobs")), "an old ReplicaSet waits for it, should somebody go back"
+
+
+def test_a_job_that_fails_leaves_what_waits_for_it_as_it_was(desk: Desk, world: World) -> None:
+    desk.write(more=JOBS.format(web="1"))
+    desk.fleet("apply", "--yes")
+    pods = [name for name in world.names("pods") if name.startswith("shop-web")]
+    world.failing_images.add("shop:2")
+    desk.write(more=JOBS.format(web="1"), image="shop:2")
+
+    said = desk.fleet("apply", "--yes", code=6)
+    assert "a job failed: shop-migrate-" in said.err
+    assert "what waits for jobs was not changed: web" in said.err
+    assert [name for name in world.names("pods") if name.startswith("shop-web")] == pods
+    assert desk.deployment()["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:2", "mail waits for none"
+    assert desk.fleet("history", "-o", "json").json["revisions"][-1]["outcome"] == "failed"
+    assert desk.fleet("status", "-o", "json").json["groups"]["migrate"]["replicas"] == {"desired": 1, "ready": 0}
+
+    world.failing_images.clear()
+    again = next(one for name, one in desk.planned().items() if name.startswith("Job/"))
+    assert again["reason"].startswith("it failed and runs again")
+    desk.fleet("apply", "--yes")
+    assert desk.deployment("web")["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:2"
+    assert desk.planned() == {}
+
+
+def test_a_job_is_logged_and_not_restarted(desk: Desk) -> None:
+    desk.write(more=JOBS.format(web="1"))
+    desk.fleet("apply", "--yes")
+    assert "group migrate is a job" in desk.fleet("restart", "migrate", "--yes", code=64).err
+    desk.fleet("down", "--yes")
+    assert not desk.world.names("jobs")
 
 
 WEB = "    web: {{pool: solo, {scaling}, queues: [web], rollout: {{strategy: recreate}}}}\n"
