@@ -7,7 +7,6 @@ spec changes, so that a worker applies what it can without a restart. It ends wi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -26,8 +25,10 @@ from fleet.errors import FleetError
 from fleet.replica.command import LaunchError, command, environment
 from fleet.replica.crash_history import write_history
 from fleet.replica.launch_document import LaunchDocument
+from fleet.replica.pod_report import pod_index
 from fleet.state.files import write_whole
 
+REPORT_VARIABLE = "FLEET_REPORT_PORT"
 LOOK_SECONDS = 5.0
 """Between two looks at the mounted spec; the kubelet itself takes up to a minute to bring a change."""
 _PASSED_ON = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2})
@@ -50,6 +51,7 @@ def main(arguments: list[str]) -> int:
     child = os.fork()
     if child == 0:
         _become(document)
+    _tell(document)
     return _look_after(child, source, document)
 
 
@@ -73,11 +75,6 @@ def document_of(source: Path, around: Mapping[str, str]) -> LaunchDocument:
         record=Path(around.get("FLEET_RECORD") or run / f"{spec.group}.rec"),
         starts=run / f"{spec.group}.starts",
     )
-
-
-def pod_index(pod: str) -> int:
-    """A number for the name of a replica: the same for one pod, others for others. Brokers tell holders by it."""
-    return int(hashlib.sha256(pod.encode()).hexdigest()[:10], 16)
 
 
 def _spec(source: Path) -> WorkerSpec:
@@ -112,6 +109,17 @@ def _become(document: LaunchDocument) -> NoReturn:
 
 
 # --- the process that stays
+
+
+def _tell(document: LaunchDocument) -> None:
+    """Serve what the worker does, for a scaler, where the pod is asked to."""
+    if port := os.environ.get(REPORT_VARIABLE):
+        from fleet.replica.report_server import ReportServer
+
+        try:
+            ReportServer(document.record, port=int(port))
+        except (OSError, ValueError) as error:
+            launch.say(f"{document.replica}: nobody can ask what it does, on port {port}: {error}")
 
 
 def _look_after(child: int, source: Path, document: LaunchDocument) -> int:

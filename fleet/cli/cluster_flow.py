@@ -16,6 +16,7 @@ from fleet.backends.kubernetes.rollout_state import rollout_state
 from fleet.cli.cluster_target import ClusterTarget
 from fleet.cli.output import Output
 from fleet.cli.signals import Signals
+from fleet.core.desired import RESERVED_PREFIX
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import Refused, UsageError
 from fleet.inputs.manifest import from_revision
@@ -279,14 +280,14 @@ def chosen(
 ) -> tuple[list[str], list[str]]:
     """Groups and pods that are named; every group where nothing is and ``out_all``. Raises UsageError with a guess.
 
-    with_jobs: groups that run once as well.
+    with_jobs: groups that run once as well, and fleet's own controller.
     """
     jobs = fleet.jobs()
     deployments = {**fleet.deployments(), **(jobs if with_jobs else {})}
     if not names:
         if not out_all:
             raise UsageError("name groups or pods, or say --all", hint="for example `fleet restart thumbs`")
-        return sorted(deployments), []
+        return sorted(group for group in deployments if with_jobs or not group.startswith(RESERVED_PREFIX)), []
     pods = {name_of(one) for one in fleet.pods()}
     for name in names:
         if name in jobs and name not in deployments:

@@ -45,7 +45,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "journal",
     ),
     "fleet.operate": (
-        "foreground doctor metrics",
+        "foreground doctor metrics scaler",
         "cluster controller service sync rollout",
         "change lost_queues",
         "local_fleet",

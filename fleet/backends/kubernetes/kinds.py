@@ -45,6 +45,7 @@ OWNED: tuple[Kind, ...] = (
     Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
     CONFIG_MAP,
+    Kind("v1", "Service", "services"),
     Kind("keda.sh/v1alpha1", "TriggerAuthentication", "triggerauthentications"),
     JOB,
     DEPLOYMENT,

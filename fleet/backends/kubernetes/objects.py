@@ -10,14 +10,26 @@ from typing import Any
 
 from fleet.backends.kubernetes import jobs, keda
 from fleet.backends.kubernetes.kinds import JOB
-from fleet.backends.kubernetes.names import DIGEST, labels_of, object_name, secret_reference, selector_of, spec_name
+from fleet.backends.kubernetes.names import (
+    CONTROLLER,
+    DIGEST,
+    labels_of,
+    object_name,
+    secret_reference,
+    selector_of,
+    spec_name,
+)
+from fleet.backends.kubernetes.scaler_objects import controller_objects, scaled_object
+from fleet.core.autoscale.in_cluster import scaled_in_cluster, static_slots
 from fleet.core.desired import Desired, DesiredGroup
-from fleet.core.expand.in_cluster import cluster_of, desired_in_cluster, is_scaled, slots_per_pod
+from fleet.core.expand.expand import moves_slots
+from fleet.core.expand.in_cluster import cluster_of, desired_in_cluster, is_scaled, pod_slots
 from fleet.core.expand.specs import secret_variable
 from fleet.core.manifest.kubernetes_models import Kubernetes, KubernetesGroup
 from fleet.core.manifest.models import Manifest
 from fleet.core.spec import JOB_TIMEOUT_SECONDS, WorkerSpec, digest, given_fields
 from fleet.errors import Refused
+from fleet.replica.pod_report import PORT as REPORT_PORT
 
 Object = dict[str, Any]
 
@@ -34,6 +46,7 @@ _STARTUP_PERIOD_SECONDS = 2
 _LEAST_PROGRESS_SECONDS = 600
 _JOBS_SECONDS = math.ceil(JOB_TIMEOUT_SECONDS)
 """Of a rollout whose pods wait for Jobs: so much longer may it take."""
+_REPORTS = {"name": "report", "containerPort": REPORT_PORT, "protocol": "TCP"}
 _RBAC = "rbac.authorization.k8s.io/v1"
 
 
@@ -41,7 +54,8 @@ _RBAC = "rbac.authorization.k8s.io/v1"
 class _Pods:
     """A group with what the cluster is told about it. ``spec`` is that of each of its pods.
 
-    waits_for: selectors of Jobs that must be complete before a pod begins.
+    waits_for: selectors of Jobs that must be complete before a pod begins.  slots: of one pod.  asks_fleet: where the
+    controller in the cluster says how many pods there are, the static part of the group, in slots.
     """
 
     fleet: str
@@ -51,6 +65,8 @@ class _Pods:
     own: KubernetesGroup
     moves: bool
     waits_for: tuple[str, ...] = ()
+    slots: int = 1
+    asks_fleet: int | None = None
 
     @property
     def name(self) -> str:
@@ -62,17 +78,23 @@ class _Pods:
         return getattr(self.cluster, field) if value is None else value
 
 
-def files(manifest: Manifest) -> Mapping[str, tuple[Object, ...]]:
-    """File name -> its objects: one file per group, one for what they share, and Kustomize's. Raises Refused."""
-    return objects_of(manifest, desired_in_cluster(manifest))
+def files(manifest: Manifest, document: Mapping[str, Any] | None = None) -> Mapping[str, tuple[Object, ...]]:
+    """File name -> its objects: one file per group, one for what they share, and Kustomize's. Raises Refused.
+
+    document: the manifest as it was read, for a controller in the cluster.
+    """
+    return objects_of(manifest, desired_in_cluster(manifest), document)
 
 
-def objects_of(manifest: Manifest, desired: Desired) -> Mapping[str, tuple[Object, ...]]:
+def objects_of(
+    manifest: Manifest, desired: Desired, document: Mapping[str, Any] | None = None
+) -> Mapping[str, tuple[Object, ...]]:
     """As :func:`files`, of a fleet that was expanded before."""
     cluster, least = cluster_of(manifest), keda.least_slots(manifest, desired)
     together = sum(least.values())
     made: dict[str, tuple[Object, ...]] = {"fleet.yaml": tuple(_shared(manifest, desired, cluster))}
-    every = {name: _pods(manifest, cluster, group) for name, group in desired.groups.items()}
+    static = static_slots(scaled_in_cluster(manifest, desired)) if has_scaler(manifest) else {}
+    every = {name: _pods(manifest, cluster, group, static) for name, group in desired.groups.items()}
     marks = {name: jobs.version_mark(pods.spec, pods.given("image") or "") for name, pods in every.items()}
     for name, pods in every.items():
         if pods.spec.job:
@@ -80,6 +102,10 @@ def objects_of(manifest: Manifest, desired: Desired) -> Mapping[str, tuple[Objec
         else:
             found = _group(manifest, _waiting(pods, every, marks), least, together)
             made[f"group-{name}.yaml"] = tuple(found)
+    if has_scaler(manifest):
+        if document is None:
+            raise ValueError("a controller in the cluster needs the manifest as it was read")
+        made["controller.yaml"] = tuple(_controller(manifest, desired, document, cluster))
     made = {name: objects for name, objects in made.items() if objects}
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -89,17 +115,32 @@ def objects_of(manifest: Manifest, desired: Desired) -> Mapping[str, tuple[Objec
     return {**made, KUSTOMIZATION: (kustomization,)}
 
 
-def _pods(manifest: Manifest, cluster: Kubernetes, group: DesiredGroup) -> _Pods:
+def _pods(manifest: Manifest, cluster: Kubernetes, group: DesiredGroup, static: Mapping[str, int]) -> _Pods:
     moves = is_scaled(manifest, group)
-    slots = group.spec.pool.concurrency if moves else slots_per_pod(group)
-    scale = manifest.spec.groups[group.name].autoscale
-    if moves and scale is not None and scale.max is not None:
-        slots = min(slots, max(1, scale.max))
     spec = group.spec
     if spec.kind != "command":
-        spec = replace(spec, pool=replace(spec.pool, concurrency=slots))
+        spec = replace(spec, pool=replace(spec.pool, concurrency=pod_slots(manifest, group)))
     own = cluster.groups.get(group.name, KubernetesGroup())
-    return _Pods(manifest.name, group, spec, cluster, own, moves)
+    asks = static.get(group.name, 0) if moves and has_scaler(manifest) else None
+    return _Pods(manifest.name, group, spec, cluster, own, moves, slots=pod_slots(manifest, group), asks_fleet=asks)
+
+
+def has_scaler(manifest: Manifest) -> bool:
+    """Whether fleet's own controller in the cluster says how many slots groups have."""
+    said = manifest.spec.kubernetes
+    return said is not None and said.scaler == "fleet" and moves_slots(manifest)
+
+
+def _controller(
+    manifest: Manifest, desired: Desired, document: Mapping[str, Any], cluster: Kubernetes
+) -> Iterator[Object]:
+    def head(api: str, kind: str, name: str) -> Object:
+        made = _head(api, kind, name, manifest.name, cluster=cluster, group=CONTROLLER)
+        made["metadata"]["labels"]["app.kubernetes.io/component"] = "controller"
+        return made
+
+    secrets = {secret for group in desired.groups.values() for secret in group.spec.secret_marks()}
+    yield from controller_objects(document, cluster, fleet=manifest.name, secrets=secrets, head=head)
 
 
 def waits_for_jobs(group: DesiredGroup, desired: Desired) -> tuple[str, ...]:
@@ -169,12 +210,21 @@ def _group(manifest: Manifest, pods: _Pods, least: Mapping[str, int], together: 
         yield {**head("policy/v1", "PodDisruptionBudget", pods.name), "spec": spec}
     if pods.moves:
         scaling = keda.Scaling(manifest, least, group.name, pods.spec, pods.cluster, together)
+        if pods.asks_fleet is not None:
+            spec = scaled_object(scaling, target=pods.name, slots=pods.slots, static=pods.asks_fleet)
+            yield _paused({**head("keda.sh/v1alpha1", "ScaledObject", pods.name), "spec": spec}, pods)
+            return
         if (authentication := keda.authentication(scaling)) is not None:
             yield {**head("keda.sh/v1alpha1", "TriggerAuthentication", pods.name), "spec": authentication}
         scaled = head("keda.sh/v1alpha1", "ScaledObject", pods.name)
-        if group.paused:
-            scaled["metadata"]["annotations"] = {"autoscaling.keda.sh/paused-replicas": "0"}
-        yield {**scaled, "spec": keda.scaled_object(scaling, target=pods.name)}
+        yield _paused({**scaled, "spec": keda.scaled_object(scaling, target=pods.name)}, pods)
+
+
+def _paused(scaled: Object, pods: _Pods) -> Object:
+    """KEDA keeps a paused group at no pods."""
+    if pods.group.paused:
+        scaled["metadata"]["annotations"] = {"autoscaling.keda.sh/paused-replicas": "0"}
+    return scaled
 
 
 def _config_map(pods: _Pods) -> Object:
@@ -265,8 +315,12 @@ def _container(pods: _Pods, image: str) -> Object:
             {"name": "FLEET_HOME", "value": STATE_FOLDER},
             {"name": "FLEET_RECORD", "value": record_path(pods.group.name)},
             {"name": "FLEET_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            *([] if pods.asks_fleet is None else [{"name": "FLEET_REPORT_PORT", "value": str(REPORT_PORT)}]),
             *_secrets(pods),
         ],
+        "ports": []
+        if pods.asks_fleet is None
+        else [{"name": "report", "containerPort": REPORT_PORT, "protocol": "TCP"}],
         "resources": _resources(pods),
         **({} if pods.spec.job else _probes(pods)),
         "securityContext": {"allowPrivilegeEscalation": False},

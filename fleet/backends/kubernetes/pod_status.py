@@ -10,7 +10,7 @@ from fleet.backends.kubernetes.jobs import is_complete
 from fleet.backends.kubernetes.kinds import Object, label_of, name_of
 from fleet.backends.kubernetes.names import DIGEST
 from fleet.backends.kubernetes.rollout_state import trouble_of
-from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.desired import RESERVED_PREFIX, Desired, DesiredGroup
 from fleet.core.observed import RunningTask, State, Trouble
 from fleet.core.status import ORPHANED, OUTDATED, GroupStatus, Status, WorkerStatus
 
@@ -107,7 +107,8 @@ def _group(name: str, wanted: DesiredGroup | None, seen: Seen, *, known: bool) -
     template = None if deployment is None else deployment["spec"]["template"]
     own = [one for one in seen.pods if label_of(one, "app.kubernetes.io/name") == name]
     slots = wanted.spec.pool.concurrency if wanted is not None and wanted.spec.kind != "command" else 0
-    drift = ORPHANED if known and wanted is None else ""
+    system = name.startswith(RESERVED_PREFIX)
+    drift = ORPHANED if known and wanted is None and not system else ""
     workers = tuple(_worker(one, seen, template=template, slots=slots, drift=drift) for one in own)
     count = _count(deployment, wanted)
     ready = sum(one.ready and not one.drift for one in workers)
@@ -119,6 +120,7 @@ def _group(name: str, wanted: DesiredGroup | None, seen: Seen, *, known: bool) -
         desired_slots=count * slots,
         workers=workers,
         missing=() if deployment is not None else (name,),
+        system=system,
         paused=wanted.paused if wanted is not None else False,
         up_to_date_replicas=sum(not one.drift for one in workers),
         available_replicas=sum(one.ready for one in workers),

@@ -86,6 +86,17 @@ def slots_per_pod(group: DesiredGroup) -> int:
     return max(1, sum(group.shape) // len(group.shape))
 
 
+def pod_slots(manifest: Manifest, group: DesiredGroup) -> int:
+    """Slots of each pod, of a group that is scaled never more than it may have at all."""
+    if group.capacity_slots is not None:
+        return max(1, group.capacity_slots)
+    slots = group.spec.pool.concurrency if is_scaled(manifest, group) else slots_per_pod(group)
+    scale = manifest.spec.groups[group.name].autoscale
+    if is_scaled(manifest, group) and scale is not None and scale.max is not None:
+        return min(slots, max(1, scale.max))
+    return slots
+
+
 def _check(manifest: Manifest) -> None:
     broker = manifest.spec.broker
     if broker == "embedded":

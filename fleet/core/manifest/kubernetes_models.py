@@ -114,5 +114,10 @@ class Kubernetes(PodFields):
     network_policy: Literal["none", "deny-ingress"] = Field(
         default="none", description="`deny-ingress`: nobody may open a connection to a worker"
     )
+    scaler: Literal["native", "fleet"] = Field(
+        default="native",
+        description="who says how many pods a group that autoscales has: KEDA by the length of its queues, or fleet's"
+        " controller in the cluster, which divides one budget",
+    )
     keda: Keda = Field(default=Keda(), description="how KEDA reaches the broker")
     groups: dict[GroupName, KubernetesGroup] = Field(default={}, description="what single groups have of their own")

@@ -25,7 +25,7 @@ from fleet.backends.kubernetes.kinds import (
 from fleet.backends.kubernetes.names import KEEPS, selector_of
 from fleet.backends.kubernetes.object_plan import Deed, ObjectChange, ObjectPlan, change_of
 from fleet.backends.kubernetes.objects import KUSTOMIZATION, objects_of
-from fleet.core.desired import Desired
+from fleet.core.desired import RESERVED_PREFIX, Desired
 from fleet.core.expand.in_cluster import cluster_of, desired_in_cluster, untranslated
 from fleet.inputs.manifest import LoadedManifest
 from fleet.operate.cluster.compare import Object, compared, config_maps, explained
@@ -99,7 +99,7 @@ class ClusterFleet:
         """Compare the manifest with the cluster, by a dry run on the server. Changes nothing."""
         placed = self._placed(loaded)
         desired = desired_in_cluster(placed.manifest)
-        made = objects_of(placed.manifest, desired)
+        made = objects_of(placed.manifest, desired, placed.document)
         objects = [one for name, documents in made.items() if name != KUSTOMIZATION for one in documents]
         wanted = {reference(one): one for one in sorted(objects, key=lambda one: place_in_order(one["kind"]))}
         live = self.owned()
@@ -147,7 +147,7 @@ class ClusterFleet:
         read = self._read_by_pods() if any(one["kind"] == CONFIG_MAP.name for one in surplus) else frozenset()
         for one in sorted(surplus, key=lambda one: -place_in_order(one["kind"])):
             group = label_of(one, "app.kubernetes.io/name")
-            if group and group not in desired.groups:
+            if group and group not in desired.groups and not group.startswith(RESERVED_PREFIX):
                 reason = f"group {group} is not in the manifest"
                 yield self._removal(one, reason) if prune else change_of(Deed.LEAVE, one, reason=f"{reason}; --prune")
             elif one["kind"] == JOB.name and jobs.is_complete(one) and any(jobs.is_selected(one, it) for it in needed):

@@ -1,0 +1,81 @@
+"""From decided slots to what KEDA is told, and which pods are to go first. PURE.
+
+KEDA and the cluster's autoscaler carry an order out within half a minute. Between an order and its effect, slots that
+come count as starting and those that go as draining, as on a host, so that no slot is given twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fleet.core.autoscale.sample import Sample
+
+TOLERANCE = 0.1
+"""The cluster's autoscaler does nothing about a change of at most this part of the pods that there are."""
+GOES_FIRST = -1
+"""``pod-deletion-cost`` of a pod that is to go; the others cost as much as they run tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodLoad:
+    """One pod of a group: whether it works, and how many tasks it runs. ``began``: as the cluster writes it."""
+
+    name: str
+    is_ready: bool
+    running: int
+    began: str = ""
+
+
+def as_ordered(sample: Sample, ordered: int | None) -> Sample:
+    """A sample of what there is, against the slots that were ordered (None: nothing was)."""
+    if ordered is None or ordered == sample.has:
+        return sample
+    if ordered > sample.has:
+        return replace(sample, starting=sample.starting + ordered - sample.has)
+    over = sample.has - ordered
+    unready = min(sample.starting, over)
+    return replace(
+        sample,
+        starting=sample.starting - unready,
+        ready=sample.ready - (over - unready),
+        draining=sample.draining + over,
+    )
+
+
+def reachable(present: int, wanted: int, *, least: int, is_wanted_elsewhere: bool) -> int:
+    """The number of pods to ask for, given that the cluster ignores small changes.
+
+    A group that grows by less stays. One that shrinks by less stays as well, unless another group waits for slots:
+    then it gives up as many as it takes to be heard, though never more than down to ``least``.
+    """
+    if present == 0 or wanted == 0 or wanted == present or abs(wanted / present - 1) > TOLERANCE:
+        return wanted
+    if wanted > present or not is_wanted_elsewhere:
+        return present
+    heard = max(number for number in range(wanted) if 1 - number / present > TOLERANCE)
+    return heard if heard >= least else present
+
+
+def victims(pods: Sequence[PodLoad], keep: int) -> list[str]:
+    """The pods that go when ``keep`` are to stay: those that do not work, then the least busy, then the youngest."""
+    order = sorted(pods, key=lambda pod: pod.name)
+    order.sort(key=lambda pod: pod.began, reverse=True)
+    order.sort(key=lambda pod: (pod.is_ready, pod.running))
+    return [pod.name for pod in order[: max(0, len(order) - keep)]]
+
+
+def costs(pods: Sequence[PodLoad], going: Sequence[str]) -> dict[str, int]:
+    """Pod -> ``pod-deletion-cost``; nothing where none is to go, so that it is seldom written."""
+    if not going:
+        return {}
+    return {pod.name: GOES_FIRST if pod.name in going else pod.running for pod in pods}
+
+
+def changed(wanted: Mapping[str, int], written: Mapping[str, int]) -> dict[str, int]:
+    """The costs that must be written, given what is written already: a victim's, and what would make a busy pod go."""
+    return {
+        pod: cost
+        for pod, cost in wanted.items()
+        if written.get(pod) is None or (written[pod] < 0) != (cost < 0) or (written[pod] == 0) != (cost == 0)
+    }
