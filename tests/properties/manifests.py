@@ -108,6 +108,7 @@ def clusters(draw: st.DrawFn, groups: list[str]) -> dict[str, Any]:
     return {
         "image": "registry.example:5000/shop@sha256:" + "0" * 64,
         "namespace": "workers",
+        "scaler": draw(st.sampled_from(["native", "fleet"])),
         "networkPolicy": draw(st.sampled_from(["none", "deny-ingress"])),
         "serviceAccount": draw(st.sampled_from(["robot", "shop.robot"])),
         "pullSecrets": ["registry"],

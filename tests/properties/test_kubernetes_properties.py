@@ -33,12 +33,18 @@ SCALED_OBJECT = {
 
 
 def rendered(document: dict[str, Any]) -> list[dict[str, Any]]:
-    made = objects.files(from_document(document, name="given").manifest)
+    made = objects.files(from_document(document, name="given").manifest, document)
     return [one for documents in made.values() for one in documents]
 
 
 def of_kind(kind: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [one for one in given if one["kind"] == kind]
+    """Without what is the controller's own."""
+    return [one for one in given if one["kind"] == kind and not is_controllers(one)]
+
+
+def is_controllers(one: dict[str, Any]) -> bool:
+    labels = one.get("metadata", {}).get("labels", {})
+    return labels.get("app.kubernetes.io/component") == "controller"
 
 
 def values(part: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -124,8 +130,14 @@ def test_what_keda_scales_has_no_replicas_and_everything_else_has(document: dict
         assert ("replicas" in one["spec"]) != (one["metadata"]["name"] in scaled)
     for one in scaled.values():
         spec = one["spec"]
-        assert set(spec) == SCALED_OBJECT
+        assert set(spec) - {"fallback"} == SCALED_OBJECT
         assert 0 <= spec["minReplicaCount"] <= spec["maxReplicaCount"] >= 1
+        if document["spec"]["kubernetes"]["scaler"] == "fleet":
+            (trigger,) = spec["triggers"]
+            assert trigger["type"] == "metrics-api"
+            assert all(isinstance(value, str) for value in trigger["metadata"].values())
+            assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
+            continue
         names = [trigger["name"] for trigger in spec["triggers"]]
         assert spec["advanced"]["scalingModifiers"]["formula"] == " + ".join(names)
         for trigger in spec["triggers"]:
@@ -149,6 +161,19 @@ def test_slots_of_all_pods_stay_within_what_their_group_may_have(document: dict[
                 slots = slots_of[name]
                 least = -(-group[field]["min"] // slots)
                 assert most[whole] * slots <= max(group[field]["max"], least * slots)
+
+
+@settings(max_examples=20)
+@given(manifests())
+def test_what_groups_fall_back_to_fits_the_budget(document: dict[str, Any]) -> None:
+    document["spec"]["kubernetes"]["scaler"] = "fleet"
+    given, slots = rendered(document), 0
+    for one in of_kind("ScaledObject", given):
+        spec = one["spec"]
+        slots += spec["fallback"]["replicas"] * int(spec["triggers"][0]["metadata"]["targetValue"])
+    assert slots <= document["spec"]["concurrency"]
+    moves = bool(of_kind("ScaledObject", given))
+    assert sum(one["kind"] == "Deployment" and is_controllers(one) for one in given) == moves
 
 
 LEAVES = TEXTS | st.integers() | st.booleans()

@@ -35,7 +35,7 @@ Head = Callable[[str, str, str], Object]
 
 def controller_name(fleet: str) -> str:
     """Of the Deployment, the Service, the account, the Role and the Lease."""
-    return object_name(fleet, "controller")
+    return object_name(fleet, CONTROLLER)
 
 
 def scaled_object(scaling: Scaling, *, target: str, slots: int, static: int) -> dict[str, Any]:

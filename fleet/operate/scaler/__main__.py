@@ -1,7 +1,7 @@
 """First process of the controller's pod: ``python -m fleet.operate.scaler MANIFEST.json``.
 
-Of several such pods one leads: it holds the Lease ``<fleet>-controller``, carries the label that the Service asks for,
-and decides. The others wait. A look that fails is said, and KEDA falls back once the numbers are too old.
+Of several such pods one leads: it holds the Lease ``<fleet>-fleet-controller``, carries the label that the Service asks
+for, and decides. The others wait. A look that fails is said, and KEDA falls back once the numbers are too old.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from fleet.core.autoscale.sample import Backlog, Meter, Sample
 from fleet.core.desired import Desired
 from fleet.core.observed import State
 from fleet.errors import FleetError
-from fleet.operate.scaler.orders import PodLoad, as_ordered, changed, costs, reachable, victims
+from fleet.operate.scaler.orders import Order, PodLoad, as_ordered, changed, costs, reachable, victims
 from fleet.replica.pod_report import PodReport
 
 MANAGER = "fleet-scaler"
@@ -88,7 +88,7 @@ class Scaler:
         self._now = now
         self._memory: Memory = EMPTY
         self._meters: Mapping[str, Meter] = {}
-        self._orders: dict[str, int] = {}
+        self._orders: dict[str, Order] = {}
 
     @property
     def tick_seconds(self) -> float:
@@ -110,7 +110,7 @@ class Scaler:
         seen = measure(names, self._desired, observed, backlog, meters=self._meters, now=now)
         look = self._decided(seen, now)
         going, problem = self._marked(look, pods, reports)
-        self._orders = dict(look.orders)
+        self._orders = {name: Order(slots, seen[name].sample.has) for name, slots in look.orders.items()}
         note = "; ".join(one for one in (backlog.problem, problem) if one)
         return replace(look, going=going, note=note)
 

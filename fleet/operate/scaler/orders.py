@@ -27,13 +27,26 @@ class PodLoad:
     began: str = ""
 
 
-def as_ordered(sample: Sample, ordered: int | None) -> Sample:
-    """A sample of what there is, against the slots that were ordered (None: nothing was)."""
-    if ordered is None or ordered == sample.has:
+@dataclass(frozen=True, slots=True)
+class Order:
+    """Slots that KEDA is told for a group, and those that there were then."""
+
+    slots: int
+    there: int
+
+
+def as_ordered(sample: Sample, order: Order | None) -> Sample:
+    """A sample of what there is, against what was ordered (None: nothing was).
+
+    Slots beyond an order to grow, or to stay, are not on their way out: somebody else made them, a rollout for one.
+    """
+    if order is None or order.slots == sample.has:
         return sample
-    if ordered > sample.has:
-        return replace(sample, starting=sample.starting + ordered - sample.has)
-    over = sample.has - ordered
+    if order.slots > sample.has:
+        return replace(sample, starting=sample.starting + order.slots - sample.has)
+    if order.there <= order.slots:
+        return sample
+    over = sample.has - order.slots
     unready = min(sample.starting, over)
     return replace(
         sample,

@@ -25,6 +25,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import yaml
 
 from fleet.backends.kubernetes.kinds import DEPLOYMENT, JOB, LEASE, OWNED, POD, REPLICA_SET, Kind
+from fleet.backends.kubernetes.names import DELETION_COST
 from tests.backends.kubernetes.fields import Conflict, Owners, applied, managed_fields, updated
 
 Object = dict[str, Any]
@@ -400,14 +401,14 @@ class StandIn:
         own = sorted(one for one in self._stored if one[0] == POD.plural and self._owner(one) == key[2])
         new = [one for one in own if one[2].startswith(name)]
         old = [one for one in own if one not in new]
-        for number in range(wanted):
+        free = [number for number in range(wanted) if (POD.plural, key[1], f"{name}-{number:05x}") not in self._stored]
+        for number in free[: max(0, wanted - len(new))]:
             pod = (POD.plural, key[1], f"{name}-{number:05x}")
-            if pod not in self._stored:
-                self._write(
-                    pod, key[2], template["metadata"], {"spec": template["spec"], "status": _pod_status(works, image)}
-                )
-                yield True
-        for pod in [one for one in new if int(one[2].rpartition("-")[2], 16) >= wanted] + (old if works else []):
+            status = _pod_status(works, image)
+            self._write(pod, key[2], template["metadata"], {"spec": template["spec"], "status": status})
+            yield True
+        cheapest = sorted(reversed(new), key=self._deletion_cost)
+        for pod in cheapest[: max(0, len(new) - wanted)] + (old if works else []):
             self._deleted(pod)
             yield True
         status = {
@@ -420,6 +421,9 @@ class StandIn:
         if deployment.get("status") != status:
             self._stored_as(key, {**copy.deepcopy(deployment), "status": status}, self._stored[key].owners)
             yield True
+
+    def _deletion_cost(self, pod: Key) -> int:
+        return int(self._stored[pod].value["metadata"]["annotations"].get(DELETION_COST) or 0)
 
     def _owner(self, key: Key) -> str:
         return str(self._stored[key].value["metadata"]["annotations"]["owner"])
