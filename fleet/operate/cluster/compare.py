@@ -106,10 +106,15 @@ def explained(change: ObjectChange, live: Mapping[str, Object], wanted: Mapping[
     old, new = (source.get(f"{CONFIG_MAP.name}/{name}") for source, name in zip((live, wanted), names, strict=True))
     if names[0] == names[1] or old is None or new is None:
         return change
-    specs = [{"metadata": {}, "worker": json.loads(one["data"][SPEC_FILE])} for one in (old, new)]
+    specs = [{"metadata": {}, **_read(one["data"])} for one in (old, new)]
     fields = object_plan.differences(*specs)
     rest = [one for one in change.fields if not _follows_spec(one)]
     return replace(change, fields=(*fields, *rest))
+
+
+def _read(data: Mapping[str, str]) -> dict[str, Any]:
+    """What is in a ConfigMap of fleet's: the spec of a worker, or the manifest of the controller."""
+    return {"worker" if name == SPEC_FILE else "manifest": json.loads(text) for name, text in data.items()}
 
 
 def _of_others(conflicts: Sequence[str], *, freed: bool) -> list[str]:

@@ -23,7 +23,7 @@ from fleet.core.autoscale.sample import Backlog, Meter, Sample
 from fleet.core.desired import Desired
 from fleet.core.observed import State
 from fleet.errors import FleetError
-from fleet.operate.scaler.orders import Order, PodLoad, as_ordered, changed, costs, reachable, victims
+from fleet.operate.scaler.orders import Order, PodLoad, as_ordered, changed, costs, ordered, reachable, victims
 from fleet.replica.pod_report import PodReport
 
 MANAGER = "fleet-scaler"
@@ -110,7 +110,10 @@ class Scaler:
         seen = measure(names, self._desired, observed, backlog, meters=self._meters, now=now)
         look = self._decided(seen, now)
         going, problem = self._marked(look, pods, reports)
-        self._orders = {name: Order(slots, seen[name].sample.has) for name, slots in look.orders.items()}
+        self._orders = {
+            name: ordered(slots, there=seen[name].sample.has, before=self._orders.get(name), now=now)
+            for name, slots in look.orders.items()
+        }
         note = "; ".join(one for one in (backlog.problem, problem) if one)
         return replace(look, going=going, note=note)
 
@@ -125,7 +128,7 @@ class Scaler:
 
     def _decided(self, seen: Mapping[str, Measured], now: float) -> ScalerLook:
         found = self._found
-        samples = {name: as_ordered(one.sample, self._orders.get(name)) for name, one in seen.items()}
+        samples = {name: as_ordered(one.sample, self._orders.get(name), now=now) for name, one in seen.items()}
         decision = decide(
             self._memory,
             samples,

@@ -13,6 +13,8 @@ from fleet.core.autoscale.sample import Sample
 
 TOLERANCE = 0.1
 """The cluster's autoscaler does nothing about a change of at most this part of the pods that there are."""
+LAG_SECONDS = 15.0
+"""From the moment at which the cluster asks for a number to that at which its pods are there to be seen."""
 GOES_FIRST = -1
 """``pod-deletion-cost`` of a pod that is to go; the others cost as much as they run tasks."""
 
@@ -29,30 +31,44 @@ class PodLoad:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """Slots that KEDA is told for a group, and those that there were then."""
+    """What KEDA is told for a group. ``there``: the slots that there were then.
+
+    unseen: a larger order of before that was not carried out yet. Until ``until``, Unix seconds, it still may be.
+    """
 
     slots: int
     there: int
+    unseen: int = 0
+    until: float = 0.0
 
 
-def as_ordered(sample: Sample, order: Order | None) -> Sample:
+def ordered(slots: int, *, there: int, before: Order | None, now: float) -> Order:
+    """The next order, after the one before."""
+    if before is None:
+        return Order(slots, there)
+    unseen, until = (before.unseen, before.until) if now < before.until else (0, 0.0)
+    if slots < before.slots and there < before.slots and before.slots > unseen:
+        unseen, until = before.slots, now + LAG_SECONDS
+    return Order(slots, there, unseen, until) if unseen > max(slots, there) else Order(slots, there)
+
+
+def as_ordered(sample: Sample, order: Order | None, *, now: float) -> Sample:
     """A sample of what there is, against what was ordered (None: nothing was).
 
-    Slots beyond an order to grow, or to stay, are not on their way out: somebody else made them, a rollout for one.
+    Slots beyond what was ever ordered are not on their way out: somebody else made them, a rollout for one.
     """
-    if order is None or order.slots == sample.has:
+    if order is None:
         return sample
-    if order.slots > sample.has:
-        return replace(sample, starting=sample.starting + order.slots - sample.has)
-    if order.there <= order.slots:
-        return sample
-    over = sample.has - order.slots
-    unready = min(sample.starting, over)
+    has, unseen = sample.has, order.unseen if now < order.until else 0
+    coming = max(0, order.slots - has)
+    going = max(0, min(has, max(order.there, unseen)) - order.slots)
+    may_come = max(0, unseen - max(has, order.slots))
+    unready = min(sample.starting, going)
     return replace(
         sample,
-        starting=sample.starting - unready,
-        ready=sample.ready - (over - unready),
-        draining=sample.draining + over,
+        starting=sample.starting - unready + coming,
+        ready=sample.ready - (going - unready),
+        draining=sample.draining + going + may_come,
     )
 
 

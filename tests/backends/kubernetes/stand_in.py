@@ -407,7 +407,7 @@ class StandIn:
             status = _pod_status(works, image)
             self._write(pod, key[2], template["metadata"], {"spec": template["spec"], "status": status})
             yield True
-        cheapest = sorted(reversed(new), key=self._deletion_cost)
+        cheapest = sorted(new, key=self._deletion_cost)
         for pod in cheapest[: max(0, len(new) - wanted)] + (old if works else []):
             self._deleted(pod)
             yield True
