@@ -110,7 +110,7 @@ def test_term_reaches_the_program_and_its_exit_code_is_the_pods(tmp_path: Path) 
 
 def test_a_pod_tells_of_its_worker_while_that_lives(tmp_path: Path) -> None:
     port = free_port()
-    spec = replace(COMMAND, command=("bash", "-c", "echo $$; read"))
+    spec = replace(COMMAND, command=("bash", "-c", "echo $$; exec sleep 1000"))
     with running(tmp_path, spec, FLEET_REPORT_PORT=str(port)) as process:
         program = int(first_line(process))
         eventually(lambda: told(port) is not None)
