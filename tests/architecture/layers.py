@@ -6,8 +6,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "fleet": (
         "__main__",
         "cli",
-        "operate wait_for_jobs",
-        "inputs backends worker pod",
+        "operate pod wait_for_jobs",
+        "inputs backends worker",
         "tasks",
         "broker launch settings",
         "authoring state",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-from fleet.core.manifest.kubernetes_models import Kubernetes
 from fleet.core.spec import WorkerSpec, digest
+
+if TYPE_CHECKING:
+    from fleet.core.manifest.kubernetes_models import Kubernetes
 
 MOST_CHARACTERS = 63
 DIGEST = "workerfleet.dev/digest"

@@ -52,6 +52,12 @@ class PodFields(Model):
 class KubernetesGroup(PodFields):
     """What one group has of its own; a field given here replaces that of `spec.kubernetes`."""
 
+    lease: bool | None = Field(
+        default=None,
+        description="the program runs only while its pod holds a Lease, so that it never runs twice; default: yes for a"
+        " command of one replica with `rollout: {strategy: recreate}`, as beat is",
+    )
+
     patch: dict[str, Any] = Field(
         default={}, description="merged into the Deployment at the end: maps merge, anything else replaces"
     )

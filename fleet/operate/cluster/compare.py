@@ -13,7 +13,7 @@ from fleet.backends.kubernetes.jobs import failure
 from fleet.backends.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, JOB, SCALED_OBJECT, kind_of, name_of, reference
 from fleet.backends.kubernetes.names import DIGEST
 from fleet.backends.kubernetes.object_plan import Deed, Difference, ObjectChange, change_of
-from fleet.backends.kubernetes.objects import SPEC_FILE
+from fleet.backends.kubernetes.pod_template import SPEC_FILE
 from fleet.errors import FleetError, Refused
 
 Object = dict[str, Any]

@@ -22,6 +22,7 @@ from typing import Any
 from fleet.backends.kubernetes.client import IN_CLUSTER, Cluster, Place
 from fleet.backends.kubernetes.jobs import TOKEN_FOLDER
 from fleet.backends.kubernetes.kinds import POD, Object, name_of
+from fleet.backends.kubernetes.leader import RENEW_SECONDS, Leadership
 from fleet.backends.kubernetes.names import CONTROLLER, LEADS, selector_of
 from fleet.backends.kubernetes.scaler_objects import SCALER_PORT, controller_name
 from fleet.broker.backlog.sampler import Sampler
@@ -33,7 +34,6 @@ from fleet.core.expand.specs import secret_variable, secrets_of
 from fleet.core.manifest.models import Manifest
 from fleet.core.manifest.parse import from_document
 from fleet.errors import FleetError
-from fleet.operate.cluster.leader import RENEW_SECONDS, Leadership
 from fleet.operate.controller.backlog import BacklogReader
 from fleet.operate.scaler.loop import MANAGER, Scaler
 from fleet.operate.scaler.server import Board, ScalerServer

@@ -9,6 +9,7 @@ import pytest
 
 from fleet.backends.kubernetes.client import Cluster, Place
 from fleet.backends.kubernetes.kinds import DEPLOYMENT
+from fleet.backends.kubernetes.leader import SECONDS, Leadership
 from fleet.backends.kubernetes.names import DIGEST, RESTARTED
 from fleet.operate.cluster.compare import HANDOVER_MANAGER
 from tests.backends.kubernetes.conftest import CLOCK, JOBS, Desk, World
@@ -229,6 +230,24 @@ def test_one_command_changes_a_fleet_at_a_time(desk: Desk, world: World) -> None
     with ClusterLock("shop", Cluster(Place("here", "shop")), "fleet sync"):
         assert "`fleet sync`" in desk.fleet("apply", "--yes", code=8).err
     desk.fleet("apply", "--yes")
+
+
+def test_one_of_two_leads(desk: Desk) -> None:
+    moment = [0.0]
+    one, two = (
+        Leadership(
+            Cluster(Place("here", "shop")), name="shop-lead", fleet="shop", holder=name, monotonic=lambda: moment[0]
+        )
+        for name in ("one", "two")
+    )
+    assert (one.look(), two.look()) == (True, False)
+    moment[0] += 6
+    assert (one.look(), two.look()) == (True, False)
+    moment[0] += SECONDS + 1
+    assert two.look()
+    assert (one.look(), one.leads) == (False, False)
+    two.give_up()
+    assert one.look()
 
 
 def test_a_namespace_that_is_not_there_is_said(desk: Desk) -> None:

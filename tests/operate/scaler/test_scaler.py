@@ -14,13 +14,13 @@ import pytest
 
 from fleet.backends.kubernetes.client import Cluster, Place
 from fleet.backends.kubernetes.kinds import POD, Object, name_of
+from fleet.backends.kubernetes.leader import SECONDS, Leadership
 from fleet.backends.kubernetes.names import DELETION_COST, LEADS
 from fleet.core.autoscale.in_cluster import scaled_in_cluster
 from fleet.core.autoscale.sample import Backlog, QueueSample
 from fleet.core.expand.in_cluster import desired_in_cluster
 from fleet.errors import FleetError
 from fleet.inputs.manifest import from_files
-from fleet.operate.cluster.leader import SECONDS, Leadership
 from fleet.operate.scaler.__main__ import Candidate, Mounted, main
 from fleet.operate.scaler.loop import Scaler, ScalerLook, cost_of
 from fleet.operate.scaler.server import STALE_SECONDS, Board, ScalerServer

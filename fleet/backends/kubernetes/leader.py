@@ -33,7 +33,7 @@ class _Unchanged:
 
 
 class Leadership:
-    """One candidate for a Lease. ``look`` is called every few seconds."""
+    """One candidate for a Lease. ``look`` is called every few seconds. ``seconds``: as ``SECONDS``, for this Lease."""
 
     def __init__(
         self,
@@ -42,13 +42,15 @@ class Leadership:
         name: str,
         fleet: str,
         holder: str,
+        seconds: int = SECONDS,
         now: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._cluster = cluster
-        self._name = name
+        self.name = name
         self._labels = {**labels_of(fleet), KEEPS: "leader"}
         self._holder = holder
+        self._seconds = seconds
         self._now = now
         self._monotonic = monotonic
         self._lease: dict[str, Any] | None = None
@@ -80,7 +82,7 @@ class Leadership:
             if self._lease is not None:
                 self._held(self._cluster.replace(LEASE, self._filled(self._lease)), began)
                 return
-            found = self._cluster.get(LEASE, self._name)
+            found = self._cluster.get(LEASE, self.name)
             if found is None:
                 self._held(self._cluster.create(LEASE, self._filled(self._new())), began)
             elif self._is_free(found):
@@ -104,12 +106,12 @@ class Leadership:
         return now - self._other.since > float(spec.get("leaseDurationSeconds") or SECONDS)
 
     def _new(self) -> dict[str, Any]:
-        metadata = {"name": self._name, "labels": self._labels}
+        metadata = {"name": self.name, "labels": self._labels}
         return {"apiVersion": LEASE.api, "kind": LEASE.name, "metadata": metadata, "spec": {}}
 
     def _filled(self, lease: dict[str, Any]) -> dict[str, Any]:
         moment = datetime.fromtimestamp(self._now(), UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-        spec = {"holderIdentity": self._holder, "leaseDurationSeconds": SECONDS, "renewTime": moment}
+        spec = {"holderIdentity": self._holder, "leaseDurationSeconds": self._seconds, "renewTime": moment}
         return {**lease, "spec": {**(lease.get("spec") or {}), **spec}}
 
     def give_up(self) -> None:
