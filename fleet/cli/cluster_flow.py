@@ -96,7 +96,7 @@ def change(
         before()
         flags = flags_of(args, out, signals)
         carry_out.refuse_conflicts(found, force=flags.force_ownership)
-        revision = carry_out.apply_look(fleet, found, flags, lock=lock)
+        revision = carry_out.apply_or_go_back(fleet, found, flags, lock=lock)
     _finished(fleet, found, revision, out)
     return 0
 

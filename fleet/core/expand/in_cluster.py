@@ -56,8 +56,6 @@ def untranslated(manifest: Manifest, desired: Desired) -> Iterator[str]:
         yield f"rollout.blueGreen of {those(two)} is not kept: a Deployment replaces a few pods at a time"
     if bound := [group.name for group in groups if group.rollout.keeps_budget]:
         yield f"rollout.peak: budget of {those(bound)} is not kept: a Deployment knows no slots"
-    if back := [name for name, group in said.items() if group.rollout and group.rollout.on_failure == "rollback"]:
-        yield f"rollout.onFailure: rollback of {those(back)} is not kept: a Deployment that fails stops and waits"
     spec = manifest.spec
     if owned := [name for name, group in said.items() if group.user or group.group or spec.user or spec.group]:
         yield f"user and group of {those(owned)} are not kept: the image says who runs in its pods"

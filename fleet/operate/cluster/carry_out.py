@@ -16,7 +16,8 @@ from fleet.backends.kubernetes.rollout_state import RolloutState, rollout_state,
 from fleet.core.expand.facts import Facts
 from fleet.core.expand.in_cluster import cluster_of
 from fleet.core.text.format import counted, duration, listed
-from fleet.errors import Interrupted, NotReady, Refused, RolloutFailed
+from fleet.errors import FleetError, Interrupted, NotReady, Refused, RolloutFailed
+from fleet.inputs.manifest import from_revision
 from fleet.operate.cluster.cluster_fleet import ClusterFleet, Look
 from fleet.operate.cluster.compare import HANDOVER_MANAGER
 from fleet.operate.cluster.lock import ClusterLock
@@ -42,6 +43,15 @@ class Flags:
     reason: str = ""
     interrupted: Callable[[], int] = lambda: 0
     now: Callable[[], float] = field(default=time.monotonic)
+
+
+class GroupsFailed(RolloutFailed):
+    """Which groups failed: ``groups``. revision: the one that was being applied."""
+
+    def __init__(self, message: str, *, hint: str, groups: Collection[str]) -> None:
+        super().__init__(message, hint=hint)
+        self.groups = frozenset(groups)
+        self.revision = 0
 
 
 def refuse_conflicts(look: Look, *, force: bool) -> None:
@@ -76,11 +86,43 @@ def apply_look(fleet: ClusterFleet, look: Look, flags: Flags, *, lock: ClusterLo
         if not flags.wait:
             return revision
         wait_for(fleet, names, flags, lock=lock, verdicts=_verdicts_before(look))
-    except RolloutFailed as error:
+    except GroupsFailed as error:
         fleet.history.conclude(revision, "failed", failure=error.message.partition("\n")[0])
+        error.revision = revision
         raise
     fleet.history.conclude(revision, "good")
     return revision
+
+
+def apply_or_go_back(fleet: ClusterFleet, look: Look, flags: Flags, *, lock: ClusterLock) -> int:
+    """As :func:`apply_look`; where a group fails that says ``onFailure: rollback``, back to the last revision that
+    worked. Raises RolloutFailed, which says so, all the same."""
+    try:
+        return apply_look(fleet, look, flags, lock=lock)
+    except GroupsFailed as failure:
+        good = fleet.history.last_good(before=failure.revision)
+        if good is None or not _wants_back(look, failure):
+            raise
+        raise _went_back(fleet, good.number, failure, flags, lock) from failure
+
+
+def _wants_back(look: Look, failure: GroupsFailed) -> bool:
+    groups = look.desired.groups if look.desired is not None else {}
+    return any(name in groups and groups[name].rollout.on_failure == "rollback" for name in failure.groups)
+
+
+def _went_back(fleet: ClusterFleet, good: int, failure: GroupsFailed, flags: Flags, lock: ClusterLock) -> RolloutFailed:
+    flags.say(f"{failure.message}\nback to revision {good}")
+    loaded = from_revision(fleet.history.get(good), message=f"back to revision {good} after a failed rollout")
+    try:
+        apply_look(fleet, fleet.planned(loaded, prune=True), flags, lock=lock)
+    except Interrupted:
+        raise
+    except FleetError as second:
+        text = f"{failure.message}\nand the way back to revision {good} failed too:\n{second.message}"
+        return RolloutFailed(text, hint=second.hint)
+    hint = "`fleet history` shows both; mend the cause and apply again"
+    return RolloutFailed(f"{failure.message}\nrolled back to revision {good}", hint=hint, rolled_back=True)
 
 
 def _verdicts_before(look: Look) -> dict[str, str]:
@@ -204,13 +246,13 @@ def _job_seconds(look: Look, groups: Mapping[str, str]) -> float:
     return max(wanted[group].ready_timeout_seconds for group in groups.values())
 
 
-def _job_failed(failed: Mapping[str, str], groups: Mapping[str, str], look: Look) -> RolloutFailed:
+def _job_failed(failed: Mapping[str, str], groups: Mapping[str, str], look: Look) -> GroupsFailed:
     """``failed``: Job -> why."""
     lines = "; ".join(f"{name}: {why}" for name, why in sorted(failed.items()))
     waiting = sorted(_groups_that_wait(look))
     rest = f"; what waits for jobs was not changed: {listed(waiting)}" if waiting else ""
     hint = f"`fleet logs {groups[min(failed)]}` shows why; the next apply runs it again"
-    return RolloutFailed(f"a job failed: {lines}{rest}", hint=hint)
+    return GroupsFailed(f"a job failed: {lines}{rest}", hint=hint, groups={groups[name] for name in failed})
 
 
 def wait_for(
@@ -284,10 +326,11 @@ class _Waiting:
                 self._troubles.add(trouble)
                 self._flags.say(trouble)
 
-    def _failed(self, failed: list[RolloutState]) -> RolloutFailed:
+    def _failed(self, failed: list[RolloutState]) -> GroupsFailed:
         lines = [f"{state.name}: {state.failed}" for state in failed]
         names = listed(state.name for state in failed)
-        return RolloutFailed(f"the rollout of {names} failed: " + "; ".join(lines) + self._why(), hint=_HINT)
+        message = f"the rollout of {names} failed: " + "; ".join(lines) + self._why()
+        return GroupsFailed(message, hint=_HINT, groups=[state.group for state in failed])
 
     def _why(self) -> str:
         found = list(troubles(self._fleet.pods()))[:5]

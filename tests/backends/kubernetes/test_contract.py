@@ -169,6 +169,29 @@ def test_a_rollout_that_the_cluster_gives_up_fails_with_the_reason(desk: Desk, w
     assert desk.deployment()["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:1"
 
 
+def test_a_group_that_says_so_goes_back_to_what_worked_when_its_rollout_fails(desk: Desk, world: World) -> None:
+    desk.write(deadline=", deadline: 5s, onFailure: rollback")
+    desk.fleet("apply", "--yes")
+    world.broken_images.add("shop:2")
+    desk.write(image="shop:2", deadline=", deadline: 5s, onFailure: rollback", more=CLOCK)
+    said = desk.fleet("apply", "--yes", "--timeout", "60", code=5)
+    assert "the rollout of shop-" in said.err
+    assert "rolled back to revision 1" in said.err
+    assert desk.deployment()["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:1"
+    assert world.names("deployments") == ["shop-mail"], "what came with it is gone"
+    revisions = desk.fleet("history", "-o", "json").json["revisions"]
+    assert [one["outcome"] for one in revisions] == ["good", "failed", "good"]
+    assert "back to revision 1 after a failed rollout" in revisions[2]["message"]
+
+
+def test_without_a_revision_that_worked_a_failed_rollout_stays(desk: Desk, world: World) -> None:
+    world.broken_images.add("shop:1")
+    desk.write(deadline=", deadline: 5s, onFailure: rollback")
+    said = desk.fleet("apply", "--yes", "--timeout", "60", code=6)
+    assert "rolled back" not in said.err
+    assert desk.deployment()["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:1"
+
+
 def test_a_restart_replaces_pods_and_survives_the_next_apply(desk: Desk, world: World) -> None:
     desk.fleet("apply", "--yes")
     before = set(world.names("pods"))
