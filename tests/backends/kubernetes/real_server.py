@@ -222,7 +222,9 @@ class RealServer:
         self.grant()
         kinds = [kind for kind in _KINDS.values() if kind.api not in _MISSING]
         for kind in kinds:
-            self.must("DELETE", kind.path(NAMESPACE), {"propagationPolicy": "Background"})
+            alone = self.names(kind.plural) if kind.plural == "services" else [""]  # which go one by one
+            for name in alone:
+                self.must("DELETE", kind.path(NAMESPACE, name), {"propagationPolicy": "Background"})
         eventually(lambda: not any(self.names(kind.plural) for kind in kinds), within=300)
 
     def grant(self) -> None:
