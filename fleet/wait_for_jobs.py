@@ -47,7 +47,7 @@ def wait(
     say: Callable[[str], None],
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
-    """Until each selector has a Job that is complete, the newest of them. Raises FleetError where it may not look.
+    """Until each selector has a Job that is complete. Raises FleetError where it may not look.
 
     say: told what is waited for, whenever that changes.
     """
@@ -71,15 +71,16 @@ def _waiting_for(cluster: Cluster, selectors: Sequence[str]) -> str:
             if error.status < 500:
                 raise
             return f"the API server gives no answer: {error.message}"
+        if any(map(is_complete, found)):
+            continue
         job = max(found, key=age_key, default=None)
         if job is None:
             group = labels.get("app.kubernetes.io/name", "")
             return f"waiting for a Job of group {group} that runs for this version of the pods; there is none yet"
-        if not is_complete(job):
-            why = failure(job)
-            return f"waiting for Job {name_of(job)} of group {label_of(job, 'app.kubernetes.io/name')}" + (
-                f", which failed: {why}" if why else ""
-            )
+        why = failure(job)
+        return f"waiting for Job {name_of(job)} of group {label_of(job, 'app.kubernetes.io/name')}" + (
+            f", which failed: {why}" if why else ""
+        )
     return ""
 
 

@@ -143,7 +143,7 @@ class ClusterFleet:
         self, live: Mapping[str, Object], wanted: Mapping[str, Object], desired: Desired, *, prune: bool
     ) -> Iterator[ObjectChange]:
         surplus = [one for name, one in live.items() if name not in wanted]
-        needed = self._waited_for(wanted) if any(one["kind"] == JOB.name for one in surplus) else frozenset()
+        needed = self._waited_for(wanted, live) if any(one["kind"] == JOB.name for one in surplus) else frozenset()
         read = self._read_by_pods() if any(one["kind"] == CONFIG_MAP.name for one in surplus) else frozenset()
         for one in sorted(surplus, key=lambda one: -place_in_order(one["kind"])):
             group = label_of(one, "app.kubernetes.io/name")
@@ -162,11 +162,15 @@ class ClusterFleet:
         sets = self.cluster.objects(REPLICA_SET, selector_of(self.name))
         return frozenset(name for one in sets for name in config_maps(one))
 
-    def _waited_for(self, wanted: Mapping[str, Object]) -> frozenset[str]:
-        """Selectors of the Jobs that pods of any ReplicaSet, and those that are wanted, wait for."""
+    def _waited_for(self, wanted: Mapping[str, Object], live: Mapping[str, Object]) -> frozenset[str]:
+        """Selectors that pods of any ReplicaSet, and those that are wanted, have, and that no wanted Job meets yet."""
         sets = self.cluster.objects(REPLICA_SET, selector_of(self.name))
         makers = [*sets, *(one for one in wanted.values() if one["kind"] in (DEPLOYMENT.name, JOB.name))]
-        return frozenset(selector for one in makers for selector in jobs.selectors_in(one))
+        every = {selector for one in makers for selector in jobs.selectors_in(one)}
+        done = [
+            one for name, one in live.items() if name in wanted and one["kind"] == JOB.name and jobs.is_complete(one)
+        ]
+        return frozenset(selector for selector in every if not any(jobs.is_selected(one, selector) for one in done))
 
     def remove_kept(self) -> None:
         """Forget revisions and the lock: nothing of the fleet is left in the cluster then."""

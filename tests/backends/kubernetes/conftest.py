@@ -41,7 +41,7 @@ spec:
       rollout: {{strategy: recreate{deadline}}}
 {more}"""
 JOBS = """\
-    migrate: {{command: [python, migrate.py], job: true}}
+    migrate: {{command: [python, migrate.py{job}], job: true}}
     web: {{pool: solo, replicas: 1, queues: [web], dependsOn: {{migrate: completed}}, env: {{WEB: "{web}"}},
       rollout: {{strategy: recreate}}}}
 """

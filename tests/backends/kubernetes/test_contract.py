@@ -280,17 +280,17 @@ def test_a_namespace_that_is_not_there_is_said(desk: Desk) -> None:
 
 
 def test_a_job_runs_once_for_each_version_of_what_waits_for_it(desk: Desk, world: World) -> None:
-    desk.write(more=JOBS.format(web="1"))
+    desk.write(more=JOBS.format(web="1", job=""))
     desk.fleet("apply", "--yes")
     first = world.names("jobs")
     assert [name.startswith("shop-migrate-") for name in first] == [True]
     assert "complete" in str(desk.fleet("status", "-o", "json").json["groups"]["migrate"])
 
-    desk.write(more=JOBS.format(web="1"), level="debug")
+    desk.write(more=JOBS.format(web="1", job=""), level="debug")
     desk.fleet("apply", "--yes")
     assert world.names("jobs") == first, "mail waits for no job"
 
-    desk.write(more=JOBS.format(web="2"))
+    desk.write(more=JOBS.format(web="2", job=""))
     said = desk.fleet("apply", "--yes")
     second = [name for name in world.names("jobs") if name not in first]
     assert said.err.index(f"{second[0]}: complete") < said.err.index("changed Deployment/shop-web")
@@ -298,11 +298,11 @@ def test_a_job_runs_once_for_each_version_of_what_waits_for_it(desk: Desk, world
 
 
 def test_a_job_that_fails_leaves_what_waits_for_it_as_it_was(desk: Desk, world: World) -> None:
-    desk.write(more=JOBS.format(web="1"))
+    desk.write(more=JOBS.format(web="1", job=""))
     desk.fleet("apply", "--yes")
     pods = [name for name in world.names("pods") if name.startswith("shop-web")]
     world.failing_images.add("shop:2")
-    desk.write(more=JOBS.format(web="1"), image="shop:2")
+    desk.write(more=JOBS.format(web="1", job=""), image="shop:2")
 
     said = desk.fleet("apply", "--yes", code=6)
     assert "a job failed: shop-migrate-" in said.err
@@ -320,8 +320,22 @@ def test_a_job_that_fails_leaves_what_waits_for_it_as_it_was(desk: Desk, world: 
     assert desk.planned() == {}
 
 
+def test_another_job_replaces_no_worker_and_the_one_before_goes_once_it_is_complete(desk: Desk, world: World) -> None:
+    desk.write(more=JOBS.format(web="1", job=""))
+    desk.fleet("apply", "--yes")
+    first, pods = world.names("jobs"), [name for name in world.names("pods") if name.startswith("shop-web")]
+    desk.write(more=JOBS.format(web="1", job=", again"))
+    desk.fleet("apply", "--yes")
+    assert [name for name in world.names("pods") if name.startswith("shop-web")] == pods
+    assert set(first) < set(world.names("jobs")), "until the new one is complete a pod may need it"
+    assert desk.planned()[f"Job/{first[0]}"]["action"] == "remove"
+    desk.fleet("apply", "--yes")
+    assert len(world.names("jobs")) == 1
+    assert not set(first) & set(world.names("jobs"))
+
+
 def test_a_job_is_logged_and_not_restarted(desk: Desk) -> None:
-    desk.write(more=JOBS.format(web="1"))
+    desk.write(more=JOBS.format(web="1", job=""))
     desk.fleet("apply", "--yes")
     assert "group migrate is a job" in desk.fleet("restart", "migrate", "--yes", code=64).err
     desk.fleet("down", "--yes")

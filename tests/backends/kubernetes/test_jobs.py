@@ -16,6 +16,7 @@ from fleet.backends.kubernetes.client import Cluster, Place
 from fleet.core.manifest.parse import from_document
 from fleet.errors import FleetError
 from tests.backends.kubernetes.stand_in import StandIn
+from tests.conftest import eventually
 
 MANIFEST = """\
 apiVersion: workerfleet.dev/v1alpha1
@@ -140,6 +141,23 @@ def test_it_waits_for_the_job_of_its_version_and_says_for_which(cluster: tuple[S
     assert any("there is none yet" in line for line in said)
     assert all("which failed" in line or "none yet" in line or "waiting for Job shop-" in line for line in said)
     assert {one["metadata"]["name"] for one in new if one["kind"] == "Job"} <= set(api.names("jobs"))
+
+
+def test_a_later_run_that_fails_keeps_no_pod_of_a_version_away_for_which_one_was_complete(
+    cluster: tuple[StandIn, Cluster],
+) -> None:
+    api, door = cluster
+    made = rendered()
+    created(door, made)
+    selectors = list(jobs.selectors_in(named("web", made)))
+    wait_for_jobs.wait(door, selectors, say=str, sleep=lambda _: None)
+    api.failing_images.add("shop:2")
+    job = named("migrate", made)
+    again = yaml.safe_load(yaml.safe_dump(job).replace("shop:1", "shop:2"))
+    again["metadata"] = {**job["metadata"], "name": "shop-migrate-again"}
+    door.create(wait_for_jobs.JOB, again)
+    eventually(lambda: jobs.failure(api.get("jobs", "shop-migrate-again") or {}))
+    wait_for_jobs.wait(door, selectors, say=str, sleep=lambda _: None)
 
 
 def test_it_goes_on_while_the_api_server_is_away_and_ends_where_it_may_not_look(
