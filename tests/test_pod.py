@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from fleet import pod
 from fleet.core.spec import BrokerSpec, HealthCheckSpec, PoolSpec, WaitSpec, WorkerSpec, digest, given_fields
 from fleet.errors import FleetError
 from fleet.replica import launch_document
+from fleet.replica.pod_report import PATH, PodReport, report_of
 from fleet.replica.record import read as read_record
 from tests.conftest import eventually
+from tests.servers import free_port
 
 COMMAND = WorkerSpec("command", "shop", "other", workdir="/")
 SECRETS = {"FLEET_SECRET_STRIPE_KEY": "hush", "FLEET_SECRET_BROKER_URL": "redis://:pw@redis/0"}
@@ -104,6 +107,29 @@ def test_term_reaches_the_program_and_its_exit_code_is_the_pods(tmp_path: Path) 
         process.send_signal(signal.SIGTERM)
         assert process.wait() == 7
         assert not healthy(environ, "live")
+
+
+def test_a_pod_tells_of_its_worker_while_that_lives(tmp_path: Path) -> None:
+    port = free_port()
+    spec = replace(COMMAND, command=("bash", "-c", "echo $$; exec sleep 1000"))
+    with running(tmp_path, spec, FLEET_REPORT_PORT=str(port)) as process:
+        program = int(first_line(process))
+        eventually(lambda: told(port) is not None)
+        report = told(port)
+        assert report is not None
+        assert not report.counts, "a program that says nothing of itself"
+        os.kill(program, signal.SIGKILL)
+        process.wait()
+    with pytest.raises(OSError, match="refused"):
+        told(port)
+
+
+def told(port: int) -> PodReport | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with closing(connection):
+        connection.request("GET", PATH)
+        answer = connection.getresponse()
+        return report_of(json.loads(answer.read())) if answer.status == 200 else None
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "fleet": (
         "__main__",
         "cli",
-        "operate",
-        "inputs backends worker pod",
+        "operate pod wait_for_jobs",
+        "inputs backends worker",
         "tasks",
         "broker launch settings",
         "authoring state",
@@ -45,7 +45,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "journal",
     ),
     "fleet.operate": (
-        "foreground doctor metrics",
+        "foreground doctor metrics scaler",
         "cluster controller service sync rollout",
         "change lost_queues",
         "local_fleet",

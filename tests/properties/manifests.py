@@ -24,7 +24,10 @@ POOLS = tuple(name for name in TRAITS if name != "custom")
 @st.composite
 def manifests(draw: st.DrawFn) -> dict[str, Any]:
     names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
-    groups = {name: draw(st.one_of(workers(), commands())) for name in names}
+    groups = {name: draw(st.one_of(workers(), commands(), jobs())) for name in names}
+    for number, name in enumerate(names[1:], start=1):
+        if draw(st.booleans()):
+            groups[name]["dependsOn"] = draw(st.lists(st.sampled_from(names[:number]), max_size=2, unique=True))
     broker = draw(st.sampled_from(BROKERS))
     return {
         "apiVersion": API_VERSION,
@@ -80,6 +83,12 @@ def commands(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def jobs(draw: st.DrawFn) -> dict[str, Any]:
+    again = st.sampled_from([{}, {"restart": {"policy": "onFailure"}}, {"paused": True}])
+    return {"command": ["python", draw(TEXTS)], "job": True, **draw(again)}
+
+
+@st.composite
 def rollouts(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         return {"strategy": "recreate"}
@@ -99,6 +108,7 @@ def clusters(draw: st.DrawFn, groups: list[str]) -> dict[str, Any]:
     return {
         "image": "registry.example:5000/shop@sha256:" + "0" * 64,
         "namespace": "workers",
+        "scaler": draw(st.sampled_from(["native", "fleet"])),
         "networkPolicy": draw(st.sampled_from(["none", "deny-ingress"])),
         "serviceAccount": draw(st.sampled_from(["robot", "shop.robot"])),
         "pullSecrets": ["registry"],

@@ -93,6 +93,16 @@ REFUSED = {
         "a: {pool: solo, autoscale: {max: 2}, queues: [q]}",
         "nothing tells KEDA how to reach the broker",
     ),
+    "namespace": (
+        "  kubernetes: {image: shop:1, scaler: fleet}\n" + BROKER + "  concurrency: 9\n",
+        "a: {pool: solo, autoscale: {max: 2}, queues: [q]}",
+        "needs to know the namespace",
+    ),
+    "image of the controller": (
+        "  kubernetes: {namespace: x, scaler: fleet, groups: {a: {image: shop:1}}}\n" + BROKER + "  concurrency: 9\n",
+        "a: {pool: solo, autoscale: {max: 2}, queues: [q]}",
+        "needs an image for the controller",
+    ),
     "image": ("  kubernetes: {namespace: x}\n" + BROKER, "a: {pool: solo, replicas: 1, queues: [q]}", "has no image"),
     "selector": (
         "  kubernetes: {image: x, groups: {a: {patch: {spec: {selector: {x: y}}}}}}\n" + BROKER,
@@ -107,7 +117,7 @@ def test_what_a_cluster_cannot_have_is_refused_with_a_hint(case: str) -> None:
     more, group, message = REFUSED[case]
     document = yaml.safe_load(fleet(group).replace("  broker: embedded\n", more))
     with pytest.raises(Refused, match=message) as refused:
-        objects.files(from_document(document, name="given").manifest)
+        objects.files(from_document(document, name="given").manifest, document)
     assert refused.value.hint
 
 
