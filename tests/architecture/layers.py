@@ -45,6 +45,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "journal",
     ),
     "fleet.operate": (
+        "dashboard",
         "foreground doctor metrics",
         "cluster controller service sync rollout",
         "change lost_queues",
