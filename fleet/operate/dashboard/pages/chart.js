@@ -23,8 +23,9 @@ function path(points, x, y, closed) {
 const least = (values) => values.reduce((one, other) => Math.min(one, other), Infinity);
 const most = (values) => values.reduce((one, other) => Math.max(one, other), 1);
 
-// points: [at, busy, has, slots, need, gets], as the server has them. most: the top of the scale.
-export function hourPicture(name, points, now) {
+// points: [at, busy, has, slots, need, gets], as the server has them. budget: the target instead of slots and gets.
+export function hourPicture(name, points, now, { budget = null } = {}) {
+  if (budget !== null) points = points.map(([at, busy, has]) => [at, busy, has, budget, null, null]);
   const latest = points.at(-1) ?? [now, 0, 0, 0, null, null];
   const [, busy, has, wanted, need, gets] = latest;
   const top = most(points.flatMap((one) => one.slice(1).filter((value) => value !== null)));
@@ -35,7 +36,7 @@ export function hourPicture(name, points, now) {
   const minutes = Math.max(1, Math.round((now - from) / 60));
   const target = gets ?? wanted;
   const words =
-    `${busy} busy of ${has} slots, target ${target}` +
+    `${busy} busy of ${has} slots, ${budget === null ? "target" : "budget"} ${target}` +
     (need === null || need === undefined ? "" : `, needs ${need}`) +
     `; most ${top} in the last ${minutes} min`;
   const picture = svg(
@@ -70,7 +71,7 @@ export function slotsPicture(rows, budget) {
     return bar(row.name, words, needs, row.has - needs, waits, scale);
   });
   if (budget !== null && budget !== undefined) {
-    bars.push(bar("budget", `${has} of ${budget} given out`, has, 0, Math.max(0, budget - has), scale));
+    bars.push(bar("budget", `${has} of ${budget} given out`, has, 0, 0, scale));
   }
   return el("div", { class: "bars" }, bars, legend());
 }

@@ -13,13 +13,37 @@ let everySeconds = 10;
 
 export async function begin(content) {
   const head = el("div", { class: "facts" });
+  const total = el("div", {});
   const list = el("div", {});
   const system = el("p", { class: "quiet" });
-  content.append(head, hourLegend(), list, system);
+  content.append(head, hourLegend(), total, list, system);
   const found = await get(fleetPath("hour"));
   hour = found.groups;
   everySeconds = found.everySeconds ?? everySeconds;
-  followFleet((picture, now) => draw(head, list, system, picture, now));
+  followFleet((picture, now) => {
+    draw(head, list, system, picture, now);
+    drawTotal(total, picture, now);
+  });
+}
+
+let shownTotal = "";
+
+// All groups together against the budget.
+function drawTotal(node, picture, now) {
+  if (picture.head.budget === null || picture.head.budget === undefined) return show(node);
+  const sums = new Map();
+  for (const name of groups.keys()) {
+    for (const [at, busy, has] of hour[name] ?? []) {
+      const key = Math.round(at / everySeconds);
+      const before = sums.get(key) ?? [at, 0, 0];
+      sums.set(key, [before[0], before[1] + busy, before[2] + has]);
+    }
+  }
+  const points = [...sums.values()].sort((one, other) => one[0] - other[0]);
+  const text = JSON.stringify([points.at(-1), points.length, picture.head.budget]);
+  if (text === shownTotal) return;
+  shownTotal = text;
+  show(node, el("h2", {}, "All groups"), hourPicture("All groups", points, now, { budget: picture.head.budget }));
 }
 
 function draw(head, list, system, picture, now) {
