@@ -61,6 +61,7 @@ class Dashboard:
         self._live = Live(self._names, self._followed, shown=shown, look_seconds=look_seconds)
         self._logs = LogStreams(shown=shown)
         self._runs = VerbRuns(settings.home)
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.app = Guard(
             Starlette(
                 routes=self._routes(),
@@ -70,8 +71,13 @@ class Dashboard:
             self._access,
         )
 
-    def close(self) -> None:
-        """Let every page that follows something go, so that a server can end. For the event loop."""
+    def let_go(self) -> None:
+        """End every stream, so that a server need not wait for them. For any thread."""
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended already
+                self._loop.call_soon_threadsafe(self._close)
+
+    def _close(self) -> None:
         self._live.close()
         self._logs.close()
 
@@ -106,11 +112,12 @@ class Dashboard:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        self._loop = asyncio.get_running_loop()
         self._live.start()
         try:
             yield
         finally:
-            self.close()
+            self._close()
 
     # --- fleets
 

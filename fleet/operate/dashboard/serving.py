@@ -37,6 +37,7 @@ class DashboardServer:
         self, dashboard: Dashboard, address: ListenAddress, *, tls: Tls | None = None, socket_group: str = ""
     ) -> None:
         """socket_group: accounts that may use the unix socket, besides this one."""
+        self._dashboard = dashboard
         self._path = address.path
         self._socket = _listening(address, socket_group)
         config = uvicorn.Config(
@@ -77,6 +78,7 @@ class DashboardServer:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self._dashboard.let_go()
         self._server.should_exit = True
         self._thread.join()
         self._close()
