@@ -1,4 +1,4 @@
-"""The dashboard in a real browser, over a real fleet: every page, every action, hostile names, a fleet that goes down."""
+"""The dashboard in a browser over a real fleet: every page and action, hostile names, a fleet that goes down."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def leaves(manifest: Any, path: str = "") -> Iterator[tuple[str, str]]:
     if isinstance(manifest, Mapping) and manifest:
         for key, value in manifest.items():
             yield from leaves(value, f"{path}.{key}" if path else str(key))
-    else:
+    elif path:
         yield path, manifest if isinstance(manifest, str) else json.dumps(manifest, ensure_ascii=False)
 
 

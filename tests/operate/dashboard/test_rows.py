@@ -121,6 +121,11 @@ def test_passwords_are_taken_out_of_every_text() -> None:
     assert shown({"a": ["b", 1.5, True]}) == {"a": ["b", 1.5, True]}
 
 
+def test_the_first_manifest_is_all_new() -> None:
+    assert difference({}, {"a": {"b": 1}}) == [{"path": "a.b", "was": None, "is": "1"}]
+    assert difference({}, {}) == []
+
+
 def test_a_difference_hides_variables_and_secrets_and_says_that_they_changed() -> None:
     before = {"env": {"A": "1", "B": "2"}, "broker": {"password": "x"}, "n": 1, "gone": {"deep": [1]}, "same": "s"}
     after = {"env": {"A": "9", "C": "3"}, "broker": {"password": "y"}, "n": 2, "same": "s", "empty": {}}
