@@ -49,6 +49,7 @@ class FleetFollower:
         self._is_watching = False
         self._whole_at = 0.0
         self._stamps: tuple[object, ...] = ()
+        self._decided_stamp: tuple[object, ...] = ()
         self._marks: dict[str, tuple[object, ...]] = {}
         self._paths: dict[str, Path] = {}
         self.hour = Hour()
@@ -79,7 +80,7 @@ class FleetFollower:
         read = {name: records.read(path) for name, path in self._paths.items()}
         if any(rows.mark(record) != self._marks[name] for name, record in read.items()):
             return self._whole()
-        return self._filled(before.head, before.groups, before.replicas, read)
+        return self._filled(before.head, before.groups, before.replicas, read, has_run=before.head["up"])
 
     def _whole(self) -> Picture:
         """Look at all there is."""
@@ -89,16 +90,22 @@ class FleetFollower:
         desired = None if applied is None or applied.down else applied.desired
         observed = fleet.backend.observe()
         status = summarise(desired, observed, revision=applied.revision if applied else 0)
-        look = self._decided() if desired is not None else None
         budget = desired.budgets.slots if desired is not None else None
-        head = rows.head(status, budget=budget, good=applied.good if applied is not None else 0, look=look)
+        head = rows.head(status, budget=budget, good=applied.good if applied is not None else 0)
         found = rows.replica_rows(status, now=fleet.now())
         self._paths = {name: fleet.places.record_file(name) for name, row in found.items() if row["pid"] is not None}
         read = {name: records.read(path) for name, path in self._paths.items()}
         self._marks = {name: rows.mark(record) for name, record in read.items()}
-        return self._filled(head, rows.group_rows(status, desired, look), found, read)
+        self._decided_stamp = ()
+        return self._filled(head, rows.group_rows(status, desired), found, read, has_run=desired is not None)
 
-    def _filled(self, head: Row, groups: Rows, found: Rows, read: Mapping[str, RecordView | None]) -> Picture:
+    def _filled(
+        self, head: Row, groups: Rows, found: Rows, read: Mapping[str, RecordView | None], *, has_run: bool
+    ) -> Picture:
+        controller = self._fleet.places.controller
+        if (stamp := _stamps(controller)) != self._decided_stamp:
+            self._decided_stamp = stamp
+            head, groups = rows.decided(head, groups, self._decided() if has_run else None)
         filled = {name: rows.with_record(row, read.get(name)) for name, row in found.items()}
         backlog = self._watch.last if self._watch is not None else None
         return Picture(rows.sums(head, groups, filled), groups, filled, rows.queue_rows(backlog, groups))
@@ -111,12 +118,17 @@ class FleetFollower:
     def _stamps_now(self) -> tuple[object, ...]:
         """Files that are written when a fleet changes."""
         places = self._fleet.places
-        found: list[object] = []
-        for path in (places.applied, places.audit, places.controller, places.overrides, places.socket, places.conf_d):
-            with suppress(OSError):
-                facts = path.stat()
-                found.append((path.name, facts.st_ino, facts.st_mtime_ns))
-        return tuple(found)
+        return _stamps(places.applied, places.audit, places.overrides, places.socket, places.conf_d)
+
+
+def _stamps(*paths: Path) -> tuple[object, ...]:
+    """Of each file that is there what changes when it is written."""
+    found: list[object] = []
+    for path in paths:
+        with suppress(OSError):
+            facts = path.stat()
+            found.append((path.name, facts.st_ino, facts.st_mtime_ns))
+    return tuple(found)
 
 
 def _difference(before: Picture, after: Picture) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from fleet.operate.dashboard.following import FleetFollower
 from fleet.operate.dashboard.hour import EVERY_SECONDS
 from fleet.operate.dashboard.rows import problem_head
 
+_LOG = logging.getLogger("fleet.dashboard")
 LOOK_SECONDS = 1.0
 MOST_BEHIND = 20
 """A page that has so many updates still to read is let go; it comes back and begins with a whole picture."""
@@ -161,7 +163,10 @@ class Live:
         while not self._over.is_set():
             began = time.monotonic()
             self._wanted.clear()
-            self.look()
+            try:
+                self.look()
+            except Exception:  # a reader that ends would leave pages that look alive
+                _LOG.exception("the dashboard could not look at its fleets")
             pause = self._look_seconds if self._followers else EVERY_SECONDS
             if self._wanted.wait(max(0.0, began + pause - time.monotonic())):
                 self._over.wait(_BREATH_SECONDS)  # pages that come and go in a loop cost no more than that
@@ -171,9 +176,9 @@ class Live:
     def _tell(self, topic: str, difference: dict[str, Any], new: frozenset[Follower]) -> None:
         if self._loop is None or self._over.is_set():
             return
-        text = json.dumps({"at": time.time(), **difference}, ensure_ascii=False)
+        text = json.dumps({"at": time.time(), **difference})
         comes = any(one.topic == topic for one in new)
-        whole = json.dumps(self.whole(topic), ensure_ascii=False) if comes else ""
+        whole = json.dumps(self.whole(topic)) if comes else ""
         self._loop.call_soon_threadsafe(self._give, topic, text, whole, new)
 
     def _give(self, topic: str, text: Text, whole: Text, new: frozenset[Follower]) -> None:

@@ -49,7 +49,7 @@ class LogStreams:
                 if lines:
                     found = [line_document(line) for line in lines[-MOST_LINES:]]
                     document = {"lines": self._shown(found), "leftOut": max(0, len(lines) - MOST_LINES)}
-                    loop.call_soon_threadsafe(give, json.dumps(document, ensure_ascii=False))
+                    loop.call_soon_threadsafe(give, json.dumps(document))
                     lines.clear()
                 if over.wait(seconds):
                     raise _Over

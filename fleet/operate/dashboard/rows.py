@@ -14,10 +14,10 @@ from fleet.replica.record import RecordView
 Row = dict[str, Any]
 Rows = dict[str, Row]
 
-_OF_LOOK = {"need": "need", "wants": "wants", "share": "share", "gets": "gets", "why": "why", "burst": "burst"}
+_OF_LOOK = ("need", "wants", "share", "gets", "why", "burst")
 
 
-def head(status: Status, *, budget: int | None, good: int, look: Mapping[str, Any] | None) -> Row:
+def head(status: Status, *, budget: int | None, good: int) -> Row:
     """The fleet as a whole. budget: slots of all groups, None without one."""
     return {
         "fleet": status.fleet,
@@ -28,7 +28,7 @@ def head(status: Status, *, budget: int | None, good: int, look: Mapping[str, An
         "drifted": status.drifted,
         "budget": budget,
         "strays": len(status.strays),
-        "controller": None if look is None else {key: look[key] for key in ("at", "budget", "squeezed", "note")},
+        "controller": None,
         "problem": "",
     }
 
@@ -39,13 +39,20 @@ def problem_head(fleet: str, problem: str) -> Row:
     return {"fleet": fleet, **none, "controller": None, "problem": problem}
 
 
-def group_rows(status: Status, desired: Desired | None, look: Mapping[str, Any] | None) -> Rows:
-    """By group: what it is to be; what it needs and gets where the controller says so."""
-    decided = look["groups"] if look is not None else {}
-    return {name: _group(group, desired, decided.get(name, {})) for name, group in status.groups.items()}
+def group_rows(status: Status, desired: Desired | None) -> Rows:
+    """By group: what it is to be."""
+    return {name: _group(group, desired) for name, group in status.groups.items()}
 
 
-def _group(group: GroupStatus, desired: Desired | None, decided: Mapping[str, Any]) -> Row:
+def decided(head: Row, groups: Rows, look: Mapping[str, Any] | None) -> tuple[Row, Rows]:
+    """The same with what the controller decided last; None: it does not run."""
+    said = look["groups"] if look is not None else {}
+    about = None if look is None else {key: look[key] for key in ("at", "budget", "squeezed", "note")}
+    found = {name: {**row, **{key: said.get(name, {}).get(key) for key in _OF_LOOK}} for name, row in groups.items()}
+    return {**head, "controller": about}, found
+
+
+def _group(group: GroupStatus, desired: Desired | None) -> Row:
     wanted = desired.groups.get(group.name) if desired is not None else None
     return {
         "pool": group.pool,
@@ -59,7 +66,7 @@ def _group(group: GroupStatus, desired: Desired | None, decided: Mapping[str, An
         "scaling": wanted.scaling if wanted is not None else "",
         "reason": wanted.reason if wanted is not None else "",
         "queues": [queue.name for queue in wanted.spec.queues] if wanted is not None else [],
-        **{key: decided.get(name) for key, name in _OF_LOOK.items()},
+        **dict.fromkeys(_OF_LOOK),
     }
 
 

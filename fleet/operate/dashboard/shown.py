@@ -13,9 +13,10 @@ _VARIABLES = frozenset({"env"})
 
 
 def shown(value: Any) -> Any:
-    """A JSON document with every URL in it masked."""
+    """A JSON document with every URL in it masked, and without halves of characters, which no answer can hold."""
     if isinstance(value, str):
-        return masked_text(value) if "://" in value else value
+        whole = value if value.isascii() else value.encode(errors="replace").decode()
+        return masked_text(whole) if "://" in whole else whole
     if isinstance(value, dict):
         return {shown(key): shown(one) for key, one in value.items()}
     return [shown(one) for one in value] if isinstance(value, list | tuple) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from fleet.operate.dashboard.following import FleetFollower
 from fleet.operate.dashboard.live import ALL, MOST_BEHIND, Follower, Live, TooMany
 from fleet.operate.dashboard.shown import shown
 from fleet.operate.local_fleet import LocalFleet, known_fleets
+from fleet.state.files import write_whole
 from tests.cli.conftest import Desk
 from tests.worlds import but
 
@@ -163,9 +165,32 @@ def test_between_whole_looks_only_records_are_read(desk: Desk) -> None:
     before, observe = desk.world.observe(), desk.world.observe
     desk.world.observe = lambda: pytest.fail("looked at everything")  # type: ignore[assignment]
     assert follower.look(followed=True) == {}
+    places = LocalFleet("shop", settings=settings.load()).places
+    said = {"at": time.time(), "tickSeconds": 1, "budget": 4, "squeezed": True, "steps": [], "note": ""}
+    write_whole(places.controller, json.dumps({"format": 1, "look": {**said, "groups": {"thumbs": {"need": 7}}}}))
+    decided = follower.look(followed=True)
+    assert (decided["groups"]["thumbs"]["need"], decided["head"]["controller"]["squeezed"]) == (7, True)
     desk.world.observe = lambda: but(before, "thumbs.0", state=State.FAILED, pid=None)  # type: ignore[method-assign]
     LocalFleet("shop", settings=settings.load()).audit.write({"event": "something"})  # what every change does
     found = follower.look(followed=True)
     assert found["replicas"]["thumbs.0"]["state"] == "failed"
     assert found["head"]["troubled"] == 1
     desk.world.observe = observe  # type: ignore[method-assign]
+
+
+def test_a_reader_that_meets_the_unexpected_goes_on(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    live = lively(desk)
+    names, failures = live._names, iter([RuntimeError("unexpected")])
+
+    def failing() -> list[str]:
+        for error in failures:
+            raise error
+        return names()
+
+    live._names = failing
+
+    async def story() -> None:
+        assert (await document(live.begin("shop")))["whole"]
+
+    run(live, story)
+    assert "unexpected" in caplog.text

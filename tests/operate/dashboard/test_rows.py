@@ -54,9 +54,9 @@ def test_sums_leave_out_fleets_own_programs_and_count_trouble() -> None:
     seen = but(SEEN, "thumbs.1", state=State.FAILED, pid=None)
     seen = but(seen, "thumbs.2", trouble=Trouble.STUCK, busy=1)
     status = summarise(WANTED, seen, revision=3)
-    groups = rows.group_rows(status, WANTED, None)
+    groups = rows.group_rows(status, WANTED)
     groups["fleet-broker"] = {**groups["reports"], "system": True}
-    head = rows.head(status, budget=9, good=2, look=None)
+    head = rows.head(status, budget=9, good=2)
     all_of_it = rows.sums(head, groups, found(seen))
     assert all_of_it["groups"] == 2
     assert all_of_it["replicas"]["desired"] == 4
@@ -64,11 +64,15 @@ def test_sums_leave_out_fleets_own_programs_and_count_trouble() -> None:
 
 
 def test_what_the_controller_decided_stands_beside_the_group() -> None:
-    look = {"groups": {"thumbs": {"need": 5, "wants": 6, "share": 4, "gets": 4, "why": "short", "burst": False}}}
-    groups = rows.group_rows(summarise(WANTED, SEEN, revision=1), WANTED, look)
+    said = {"thumbs": {"need": 5, "wants": 6, "share": 4, "gets": 4, "why": "short", "burst": False}}
+    look = {"groups": said, "at": NOW, "budget": 9, "squeezed": True, "note": ""}
+    status = summarise(WANTED, SEEN, revision=1)
+    head, groups = rows.decided(rows.head(status, budget=9, good=1), rows.group_rows(status, WANTED), look)
+    assert head["controller"]["squeezed"]
     assert (groups["thumbs"]["need"], groups["thumbs"]["why"]) == (5, "short")
     assert groups["reports"]["need"] is None
     slots = rows.slots_now(groups, found(but(SEEN, "thumbs.0", busy=1)))
+    assert rows.decided(head, groups, None)[0]["controller"] is None
     assert slots == {"reports": (0, 4, 4, None, None), "thumbs": (1, 3, 3, 5, 4)}
 
 
@@ -119,6 +123,7 @@ def test_passwords_are_taken_out_of_every_text() -> None:
     document = {"redis://u:pw1@h/0": [1, None, ("x amqp://u:pw2@h// y", {"k": "https://h/?token=pw3"})]}
     assert "pw" not in str(shown(document))
     assert shown({"a": ["b", 1.5, True]}) == {"a": ["b", 1.5, True]}
+    assert shown("half \ud800 ä") == "half ? ä"
 
 
 def test_the_first_manifest_is_all_new() -> None:
