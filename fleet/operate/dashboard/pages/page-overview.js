@@ -124,7 +124,8 @@ class Group {
     if (group.why ?? group.reason) words.push(group.why ?? group.reason);
     if (group.missing.length) words.push(`missing: ${group.missing.join(", ")}`);
     setText(this.facts, words.join(" \u00b7 "));
-    setText(this.count, `${Object.keys(replicas).length} replicas`);
+    const count = Object.keys(replicas).length;
+    setText(this.count, count === 1 ? "1 replica" : `${count} replicas`);
     this.drawPicture(group, [now, sum("busy"), sum("slots"), group.slots, group.need, group.gets]);
     this.drawRows();
   }
