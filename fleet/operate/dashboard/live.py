@@ -70,6 +70,7 @@ class Live:
         self._shown = shown
         self._look_seconds = look_seconds
         self._fleets: dict[str, FleetFollower] = {}
+        self._refused: dict[str, str] = {}
         self._heads: dict[str, Any] = {}
         self._followers: set[Follower] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -115,7 +116,8 @@ class Live:
             if topic == ALL:
                 return {"whole": True, "at": time.time(), "fleets": dict(self._heads)}
             one = self._fleets.get(topic)
-        picture = one.picture.document() if one is not None else {"head": problem_head(topic, ""), "groups": {}}
+        nothing = {"head": problem_head(topic, self._refused.get(topic, "")), "groups": {}}
+        picture = one.picture.document() if one is not None else nothing
         return {"whole": True, "at": time.time(), **self._shown({"replicas": {}, "queues": {}, **picture})}
 
     def hour(self, name: str) -> dict[str, Any] | None:
@@ -131,9 +133,10 @@ class Live:
         followers = tuple(self._followers)
         topics = {one.topic for one in followers}
         new = frozenset(one for one in followers if not one.has_begun)
-        heads: dict[str, Any] = {}
         told: dict[str, dict[str, Any]] = {}
-        for name in self._known():
+        known = self._known()
+        heads: dict[str, Any] = {name: problem_head(name, why) for name, why in self._refused.items()}
+        for name in known:
             one = self._fleets[name]
             difference = one.look(followed=name in topics or ALL in topics)
             heads[name] = self._shown(one.picture.head)
@@ -147,14 +150,18 @@ class Live:
 
     def _known(self) -> list[str]:
         names = self._names()
+        for gone in self._refused.keys() - set(names):
+            del self._refused[gone]
         with self._lock:
             for gone in self._fleets.keys() - set(names):
                 self._fleets.pop(gone).close()
         for name in [one for one in names if one not in self._fleets]:
             try:
                 made = self._follow(name)
-            except FleetError:
-                continue  # its files are another account's: its page says so
+            except FleetError as error:  # its files could be another account's
+                self._refused[name] = error.message
+                continue
+            self._refused.pop(name, None)
             with self._lock:
                 self._fleets[name] = made
         return [name for name in names if name in self._fleets]

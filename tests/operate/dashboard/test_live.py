@@ -194,3 +194,18 @@ def test_a_reader_that_meets_the_unexpected_goes_on(desk: Desk, caplog: pytest.L
 
     run(live, story)
     assert "unexpected" in caplog.text
+
+
+def test_a_fleet_that_may_not_be_read_says_why(desk: Desk) -> None:
+    live = lively(desk)
+    home = settings.load().home
+    home.chmod(0o777)
+
+    async def story() -> None:
+        one, all_of_them = live.begin("shop"), live.begin(ALL)
+        assert "others can replace" in (await document(one))["head"]["problem"]
+        assert "others can replace" in (await document(all_of_them))["fleets"]["shop"]["problem"]
+        home.chmod(0o700)
+        assert "thumbs.0" in (await document(live.begin("shop")))["replicas"]
+
+    run(live, story)
