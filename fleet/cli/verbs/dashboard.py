@@ -7,6 +7,7 @@ import importlib.util
 import secrets
 import signal
 import threading
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -42,7 +43,12 @@ def dashboard_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="and this key")
     parser.add_argument("--trust-header", metavar="NAME", help="a proxy says in this header who asks")
     parser.add_argument(
-        "--proxy", action="append", metavar="IP", default=[], help="with --trust-header: where the proxy asks from"
+        "--proxy",
+        action="append",
+        type=_ip,
+        metavar="IP",
+        default=[],
+        help="with --trust-header: where the proxy asks from",
     )
     parser.add_argument(
         "--host-name", action="append", metavar="NAME", default=[], help="a name that browsers know this server by"
@@ -57,6 +63,13 @@ def _address(text: str) -> ListenAddress:
         return listen_address(text, anywhere=True)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _ip(text: str) -> str:
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not an address: {text!r}; write it like 10.0.0.7") from None
 
 
 def dashboard(args: argparse.Namespace, out: Output) -> int:
@@ -97,6 +110,9 @@ def _check(args: argparse.Namespace) -> None:
         raise UsageError("--trust-header without --proxy: anybody could write that header", hint=hint)
     if args.proxy and not args.trust_header:
         raise UsageError("--proxy needs --trust-header")
+    if args.proxy and listen.path:
+        hint = "leave --proxy out: only who may open the socket can ask"
+        raise UsageError("--proxy with a unix socket: nobody has an address there", hint=hint)
     if args.socket_group and not listen.path:
         raise UsageError("--socket-group needs --listen unix:/PATH")
     if is_local:

@@ -19,6 +19,8 @@ MOST_SESSIONS = 1_000
 LEAST_TOKEN = 20
 VIA = "via dashboard"
 _MOST_NAME = 100
+_FOUR_IN_SIX = "::ffff:"
+"""How an address of IPv4 looks to a server that listens on [::]."""
 _TOKEN_BYTES = 1 << 16
 _HINT = "a line per person, NAME TOKEN or TOKEN alone; `openssl rand -hex 32` makes a token"
 
@@ -137,7 +139,7 @@ class Access:
         return Person(name, session)
 
     def _of_proxy(self, headers: Mapping[str, str], peer: str) -> Person:
-        if self.policy.proxies and peer not in self.policy.proxies:
+        if self.policy.proxies and peer.removeprefix(_FOUR_IN_SIX) not in self.policy.proxies:
             raise Denied(403, "only the proxy may ask")
         name = headers.get(self.policy.trust_header, "").strip()
         if not name:

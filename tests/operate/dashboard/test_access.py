@@ -86,3 +86,12 @@ def test_a_name_in_the_audit_is_one_printable_line() -> None:
     assert person.by.isprintable()
     assert len(person.by) < 150
     assert Person("ann", "").by == "ann via dashboard"
+
+
+def test_a_proxy_has_one_address_in_both_its_forms() -> None:
+    judge = Access(Policy(frozenset(), trust_header="x-user", proxies=frozenset({"10.0.0.7", "fd00::7"})))
+    for peer in ("10.0.0.7", "::ffff:10.0.0.7", "fd00::7"):
+        assert judge.person({"x-user": "ann"}, {}, peer).name == "ann"
+    for peer in ("10.0.0.8", "::ffff:10.0.0.70", ""):
+        with pytest.raises(Denied):
+            judge.person({"x-user": "ann"}, {}, peer)

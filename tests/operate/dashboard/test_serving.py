@@ -118,6 +118,8 @@ def test_a_taken_port_and_an_unknown_group_are_said(dashboard: Dashboard, short_
         (["--listen", "0.0.0.0:1", "--trust-header", "X-User", "--proxy", "10.0.0.7"], 64, "needs --host-name"),
         (["--listen", "fleet.example.com:9810"], 64, "not an address"),
         (["--proxy", "10.0.0.7"], 64, "needs --trust-header"),
+        (["--proxy", "nginx", "--trust-header", "X-User"], 64, "not an address"),
+        (["--listen", "unix:/s", "--proxy", "::1", "--trust-header", "X-User"], 64, "nobody has an address there"),
         (["--trust-header", "X-User", "--token-file", "t"], 64, "at once"),
         (["--tls-cert", "c"], 64, "belong together"),
         (["--socket-group", "www-data"], 64, "needs --listen unix"),
