@@ -75,6 +75,8 @@ def change(
     before: Callable[[], None] = lambda: None,
 ) -> int:
     """Show what a look plans, ask, and carry it out; ``before``: called once nothing more can refuse it."""
+    if getattr(args, "if_plan", None):
+        raise UsageError("--if-plan is for fleets on a host", hint="in a cluster look with --dry-run, and without it")
     if args.dry_run:
         made = look().plan
         out.either(object_plan.document(made), object_plan.text(made, colour=out.colour))

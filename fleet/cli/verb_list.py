@@ -50,6 +50,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("health", "whether replicas are alive, ready and making progress; reads their records only"),
             Verb("top", "a live view of the same"),
             Verb("metrics", "numbers for Prometheus: printed, served, or left for node_exporter"),
+            Verb("dashboard", "web pages: what runs, waits and happened; acts only where that is allowed"),
             Verb("logs", "the logs of all replicas as one"),
             Verb("stacks", "the stack of every thread, greenlet, coroutine and child of a worker"),
             Verb("history", "the revisions that were applied"),

@@ -22,6 +22,7 @@ import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -483,6 +484,7 @@ def _is_same(before: bytes, after: bytes, index: int) -> bool:
     return version[0] % 2 == 0 and version == after[at : at + _VERSION.size]
 
 
+@lru_cache(maxsize=4096)  # the same names and ids are read again and again, as long as tasks run
 def _text(raw: object) -> str:
     assert isinstance(raw, bytes)
     return one_line(raw.rstrip(b"\0").decode(errors="replace"))

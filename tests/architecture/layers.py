@@ -46,6 +46,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "fleet.operate": (
         "foreground doctor metrics scaler",
+        "dashboard",
+        "foreground doctor metrics",
         "cluster controller service sync rollout",
         "change lost_queues",
         "local_fleet",

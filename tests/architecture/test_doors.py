@@ -31,6 +31,8 @@ DOORS = {
     "pydantic": ("fleet.core.manifest", "fleet.settings", "fleet.operate.sync"),
     "pydantic_settings": ("fleet.settings",),
     "smtplib": ("fleet.operate.notify.smtp",),
+    "starlette": ("fleet.operate.dashboard.app",),
+    "uvicorn": ("fleet.operate.dashboard.serving",),
     "psutil": ("pools.prefork", "fleet.replica", "fleet.backends.supervisor", "fleet.worker"),
 }
 
