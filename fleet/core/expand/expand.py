@@ -68,7 +68,7 @@ def _own_programs(manifest: Manifest, facts: Facts) -> dict[str, DesiredGroup]:
         own[BROKER_GROUP] = specs.embedded_broker(manifest.name, facts)
     if has_controller(manifest):
         own[CONTROLLER_GROUP] = specs.controller(manifest, facts)
-    if manifest.spec.metrics.listen is not None:
+    if manifest.spec.metrics.has_program:
         own[METRICS_GROUP] = specs.metrics(manifest, facts)
     return own
 
@@ -153,7 +153,7 @@ def _rules(manifest: Manifest) -> Rules:
     balance, limits = manifest.spec.balance, manifest.spec.budgets
     capacity = _links((limits.connections or {}).items())
     if limits.processes is not None:
-        own = (manifest.spec.broker == "embedded", moves_slots(manifest), manifest.spec.metrics.listen is not None)
+        own = (manifest.spec.broker == "embedded", moves_slots(manifest), manifest.spec.metrics.has_program)
         capacity[PROCESSES] = limits.processes - sum(own)
     if limits.memory is not None:
         capacity[MEMORY] = limits.memory

@@ -25,7 +25,10 @@ def _no_group(pair: Pair) -> str:
     return _NO_MORE.get(pair.group_name, "not in the manifest (prune)")
 
 
-_NO_MORE = {CONTROLLER_GROUP: "nothing is left to heal or move", METRICS_GROUP: "spec.metrics.listen is gone"}
+_NO_MORE = {
+    CONTROLLER_GROUP: "nothing is left to heal or move",
+    METRICS_GROUP: "spec.metrics has neither listen nor otlp",
+}
 
 
 def new(pair: Pair) -> str:

@@ -73,6 +73,9 @@ _FIELDS = (
     _Field("group's gid", lambda spec: spec.account.gid),
     _Field("noNewPrivileges", lambda spec: spec.no_new_privileges),
     _Field("metrics.tasks", lambda spec: "on" if spec.task_counters else "off"),
+    _Field("tracing", lambda spec: "on" if spec.tracing.on else "off"),
+    _Field("tracing.otlp", lambda spec: spec.tracing.otlp, quoted),
+    _Field("tracing.sample", lambda spec: spec.tracing.sample, "{:g}".format),
     _Field("broker.visibilityTimeout", lambda spec: spec.broker.visibility_timeout_seconds, duration),
 )
 
