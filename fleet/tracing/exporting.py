@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fleet.core.spec import TracingSpec
 
@@ -63,7 +63,7 @@ class Spans:
             resource=resource_of(attributes),
             shutdown_on_exit=False,  # it would wait for half a minute for a collector that is away
         )
-        self.provider.add_span_processor(BatchSpanProcessor(self._exporter))
+        self.provider.add_span_processor(BatchSpanProcessor(cast("SpanExporter", self._exporter)))
 
     def flush(self) -> None:
         """Send what is left, for FLUSH_SECONDS at most; not at all where the collector did not answer before."""

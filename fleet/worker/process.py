@@ -55,6 +55,7 @@ from fleet.worker.tracing.slot import SlotTracing
 from pools import BasePool, EventLoop, pool_class
 from pools.errors import PoolError, PoolUnavailable
 from pools.patching import GREEN
+from pools.traits import TRAITS
 
 log = logging.getLogger("fleet.worker")
 
@@ -475,7 +476,7 @@ def tracing_of(options: WorkerOptions, application: Application) -> SlotTracing 
             ("fleet.app.kind", application.kind),
         ),
         system=system_of(options.broker_url),
-        own_processes=spec.pool.type == "prefork",
+        own_processes=TRAITS[spec.pool.type].own_processes,
     )
 
 

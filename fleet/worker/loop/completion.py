@@ -103,7 +103,7 @@ class Completion:
 
     def end_unreported(self, job: Job) -> None:
         """End a task that cannot report its end itself (``job.ending``); a slot records it where results are stored."""
-        if self._application.records_ends or self.traced:
+        if self.records_ends or self.traced:
             self._unreported.appendleft(job)
         else:
             self._conclude_by_ending(job)
@@ -121,6 +121,11 @@ class Completion:
             log.exception("the end of task %s[%s] cannot be settled", job.call.name, job.call.id)
             if not job.settled:
                 self.conclude(job, Outcome("dead", error=f"its end cannot be settled: {type(error).__name__}: {error}"))
+
+    @property
+    def records_ends(self) -> bool:
+        """Whether the app stores results, so that a slot must record the ends that tasks could not tell."""
+        return self._application.records_ends
 
     def end_here(self, job: Job) -> None:
         """The same, recorded here at once: the process is about to exit."""

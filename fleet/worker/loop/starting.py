@@ -160,8 +160,8 @@ class Starting:
             tell(self._listeners, TaskEvent.STARTED, job)
         awaited = self._pool.traits.async_tasks and self._application.is_async(name)
         if self.traced:
-            perform = traced.perform_async if awaited else traced.perform
-            self._submission.submit(job, perform, (job.call, job.fetched), soft=soft, hard=hard)
+            around: Any = traced.perform_async if awaited else traced.perform
+            self._submission.submit(job, around, (job.call, job.fetched), soft=soft, hard=hard)
             return
         perform = execution.perform_async if awaited else execution.perform
         self._submission.submit(job, perform, (job.call,), soft=soft, hard=hard)

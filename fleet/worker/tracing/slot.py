@@ -141,7 +141,7 @@ def _as_asked(outcome: Outcome | None, call: Call) -> Outcome:
 def record_end(
     call: Call, ending: Ending, detail: str, limit_seconds: float | None, fetched: Fetched, started_at: float
 ) -> None:
-    """Record the end of a task that could not report it, with its spans. started_at: Unix seconds, 0.0: it never did."""
+    """Record the end of a task that could not report it, with its spans. started_at: Unix seconds, 0.0: never."""
     span_of_end(call, ending, detail, fetched, started_at)
     execution.record_end(call, ending, detail, limit_seconds)
 
