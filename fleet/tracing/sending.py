@@ -1,6 +1,6 @@
 """The span of a send, and its context in the headers of the message, by the rules of the W3C.
 
-It uses the program's own OpenTelemetry: a program that has not imported it pays a look into a dict and nothing else.
+It uses the program's own OpenTelemetry: a program that has not set it up pays a look into a dict or two, nothing else.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class Mark(Protocol):
 
 def sending(name: str, queue: str, *, url: str) -> AbstractContextManager[Mark]:
     """Around the send of messages of one task. url: of the broker."""
-    if "opentelemetry.trace" not in sys.modules:
+    api: Any = sys.modules.get("opentelemetry.trace")
+    if api is None or isinstance(api.get_tracer_provider(), api.ProxyTracerProvider):  # loaded, and nobody uses it
         return _UNTRACED
     return _SendSpan(name, queue, system=system_of(url))
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.core.spec import TracingSpec
+from fleet.worker.lifecycle import EXIT_REPLACE
 from tests.collector import Collector, SeenSpan, collector
 from tests.conftest import eventually
 from tests.worker.launched import LaunchedWorker
@@ -32,7 +33,7 @@ def sends_note(path, number):
 
 @tasks.task
 def loaded(path, number):
-    write(path, number if "opentelemetry" in sys.modules else 0)
+    write(path, number if "opentelemetry.exporter" in sys.modules or "fleet.worker.tracing.spans" in sys.modules else 0)
 
 
 @tasks.task(max_retries=0)
@@ -160,11 +161,16 @@ def test_retries_errors_and_limits_are_told(
     assert (slow.failed, slow.attributes["error.type"]) == (True, "timeout")
     assert slow.end > slow.start
 
+    send(shop, "exits", 5)
+    exited = the(receiver, "run shop_tasks.exits")
+    assert (exited.failed, exited.attributes["error.type"]) == (True, "SystemExit")
+
     send(shop, "no_such_task", 3)
     refused = the(receiver, "wait shop_tasks.no_such_task")
     assert (refused.failed, refused.attributes["fleet.task.ending"]) == (True, "unknown")
     assert receiver.named("run shop_tasks.no_such_task") == []
     assert worker.term() == 0
+    assert [len(receiver.named(f"run shop_tasks.{task}")) for task in ("too_slow", "exits")] == [1, 1]
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads"])
@@ -176,10 +182,8 @@ def test_a_limit_in_a_pool_of_one_process_is_told_once(
     send(shop, "too_slow", 1)
     slow = the(receiver, "run shop_tasks.too_slow")
     assert slow.failed
-    if pool == "solo":  # the process is replaced
-        assert worker.wait() != 0
-    else:
-        assert worker.term() == 0
+    assert slow.attributes["error.type"] == "timeout"
+    assert worker.wait() == EXIT_REPLACE  # nothing can end this task but the end of its process
     assert len(receiver.named("run shop_tasks.too_slow")) == 1
 
 
@@ -223,7 +227,7 @@ def test_a_celery_app_is_traced_through_its_own_sends_and_retries(
         sent = the(receiver, "send contract.note")
         assert (sent.trace, sent.parent) == (TRACE, first.id)
         assert_follows(receiver, "contract.note", parent=sent.id, trace_id=TRACE)
-        assert the(receiver, "wait contract.note").start >= sent.start
+        assert the(receiver, "wait contract.note").start >= first.start
 
         worker.send("again", headers={"traceparent": PARENT})
         eventually(lambda: len(receiver.named("run contract.again")) == 2)

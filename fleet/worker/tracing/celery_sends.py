@@ -33,8 +33,8 @@ class _Sends:
         """A message is about to be sent. What holds a context already keeps it: a retry belongs to the first send."""
         if headers is None or celery_is_instrumented():
             return
-        headers[SENT_AT_HEADER] = time.time()
         if TRACEPARENT in headers:
+            headers[SENT_AT_HEADER] = time.time()
             return
         task_id = str(headers.get("id", ""))
         span = trace.get_tracer(SCOPE).start_span(
@@ -45,6 +45,7 @@ class _Sends:
                 "messaging.message.id": task_id,
             },
         )
+        headers[SENT_AT_HEADER] = time.time()
         propagate.inject(headers, context=trace.set_span_in_context(span))
         self._open[task_id] = span
         if len(self._open) > _MOST_OPEN:

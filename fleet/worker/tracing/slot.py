@@ -79,8 +79,11 @@ def prepare(path: str, node: str, how: SlotTracing) -> None:
 
 
 def finish() -> None:
-    """Finalizer of a slot's process."""
+    """Finalizer of a slot's process. What is still open runs no more, and its message goes back."""
     execution.finish()
+    if _tracing is not None:
+        for run in list(_tracing.open.values()):
+            run.close("its worker has ended", kind="terminated")
     flush()
 
 
@@ -100,7 +103,7 @@ def perform(call: Call, fetched: Fetched) -> Outcome:
         with run:
             run.outcome = execution.perform(call._replace(report=True))
     finally:
-        _close(call)
+        _close(call, run)
     return _as_asked(run.outcome, call)
 
 
@@ -113,7 +116,7 @@ async def perform_async(call: Call, fetched: Fetched) -> Outcome:
         with run:
             run.outcome = await execution.perform_async(call._replace(report=True))
     finally:
-        _close(call)
+        _close(call, run)
     return _as_asked(run.outcome, call)
 
 
@@ -127,9 +130,10 @@ def _run_of(call: Call, fetched: Fetched) -> RunSpan | None:
     return run
 
 
-def _close(call: Call) -> None:
-    if _tracing is not None:
-        _tracing.open.pop(call.id, None)
+def _close(call: Call, run: RunSpan) -> None:
+    """It stays open while somebody in this process is to tell how it was ended."""
+    if _tracing is not None and (_tracing.how.own_processes or not run.cut) and _tracing.open.get(call.id) is run:
+        del _tracing.open[call.id]
 
 
 def _as_asked(outcome: Outcome | None, call: Call) -> Outcome:

@@ -17,11 +17,13 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 from fleet.broker.envelope import SENT_AT_HEADER, waits_since
 from fleet.broker.message import retries_in
 from fleet.worker.task.call import Call, Ending, Outcome
-from pools.errors import SoftTimeLimit
+from pools.errors import Killed, SoftTimeLimit
 
 log = logging.getLogger("fleet.worker")
 
 _NANOSECONDS = 1_000_000_000
+ENDED_EXIT_CODE = 143
+"""With it a child of a prefork pool leaves a task that its parent ends."""
 _BROKEN = frozenset({"failure", "dead"})
 
 
@@ -32,11 +34,13 @@ Fetched = tuple[float, float]
 class RunSpan:
     """Around one run of a task. What goes wrong in here is logged, and the task runs all the same.
 
-    ``outcome``: to be set when the run has ended without an exception.
+    ``outcome``: to be set when the run has ended without an exception.  ``cut``: the pool ends the run from outside;
+    the span stays open for the loop, which knows why.
     """
 
     def __init__(self, tracer: Tracer, call: Call, fetched: Fetched, *, system: str) -> None:
         self.outcome: Outcome | None = None
+        self.cut = False
         self._call = call
         self._span: Span | None = None
         self._token: Any = None
@@ -67,6 +71,9 @@ class RunSpan:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         if self._token is not None:
             contexts.detach(self._token)
+        self.cut = isinstance(error, Killed) or (isinstance(error, SystemExit) and error.code == ENDED_EXIT_CODE)
+        if self.cut:
+            return
         if error is not None:
             self.close(str(error) or type(error).__qualname__, kind=type(error).__qualname__, error=error)
         elif self.outcome is not None:
