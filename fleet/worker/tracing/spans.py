@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,8 @@ log = logging.getLogger("fleet.worker")
 _NANOSECONDS = 1_000_000_000
 ENDED_EXIT_CODE = 143
 """With it a child of a prefork pool leaves a task that its parent ends."""
+_MOST_TEXT = 10_000
+"""Characters of an error or a traceback that are sent."""
 _BROKEN = frozenset({"failure", "dead"})
 
 
@@ -49,7 +52,7 @@ class RunSpan:
             now = time.time_ns()
             parent = begin(tracer, call, fetched, system=system, until=now)
             self._span = tracer.start_span(
-                f"run {call.name}",
+                f"run {_sendable(call.name)}",
                 context=parent,
                 kind=SpanKind.CONSUMER,
                 attributes=_attributes(call, "run", "process", system),
@@ -91,7 +94,7 @@ class RunSpan:
             if outcome is None:
                 _fail(span, kind, text)
                 if error is not None:
-                    span.record_exception(error)
+                    _add_exception(span, kind, text, "".join(traceback.format_exception(error)))
             else:
                 _tell(span, outcome)
         except Exception:
@@ -111,9 +114,9 @@ def begin(
     asked_at, received_at = fetched
     received = _unix_nanoseconds(received_at, until)
     since = waits_since(call.headers.get(SENT_AT_HEADER), call.headers.get("eta"))
-    start = received if since is None else int(since * _NANOSECONDS)
+    start = received if since is None or since <= 0 else int(since * _NANOSECONDS)
     wait = tracer.start_span(
-        f"wait {call.name}",
+        f"wait {_sendable(call.name)}",
         context=call_context,
         attributes=_attributes(call, "wait", "", system),
         start_time=min(start, until),
@@ -126,7 +129,7 @@ def begin(
         call_context = trace.set_span_in_context(wait, call_context)
     if asked_at:
         fetch = tracer.start_span(
-            f"fetch {call.name}",
+            f"fetch {_sendable(call.name)}",
             context=call_context,
             kind=SpanKind.CLIENT,
             attributes=_attributes(call, "fetch", "receive", system),
@@ -150,7 +153,7 @@ def lost_run(
     start = int(started_at * _NANOSECONDS)
     parent = begin(tracer, call, fetched, system=system, until=start)
     span = tracer.start_span(
-        f"run {call.name}",
+        f"run {_sendable(call.name)}",
         context=parent,
         kind=SpanKind.CONSUMER,
         attributes={**_attributes(call, "run", "process", system), "fleet.task.ending": ending},
@@ -165,9 +168,9 @@ def _attributes(call: Call, operation: str, kind: str, system: str) -> dict[str,
     found: dict[str, Any] = {
         "messaging.system": system,
         "messaging.operation.name": operation,
-        "messaging.destination.name": call.queue,
-        "messaging.message.id": call.id,
-        "fleet.task.name": call.name,
+        "messaging.destination.name": _sendable(call.queue),
+        "messaging.message.id": _sendable(call.id),
+        "fleet.task.name": _sendable(call.name),
         "fleet.task.retries": retries_in(call.headers),
     }
     if isinstance(call.body, bytes | str):
@@ -175,7 +178,7 @@ def _attributes(call: Call, operation: str, kind: str, system: str) -> dict[str,
     if kind:
         found["messaging.operation.type"] = kind
     if isinstance(root := call.headers.get("root_id"), str):
-        found["messaging.message.conversation_id"] = root
+        found["messaging.message.conversation_id"] = _sendable(root)
     return found
 
 
@@ -184,17 +187,26 @@ def _tell(span: Span, outcome: Outcome) -> None:
     span.set_attribute("fleet.task.outcome", outcome.state)
     if outcome.state == "retry":
         pause = {} if outcome.after_seconds is None else {"fleet.retry.after_seconds": outcome.after_seconds}
-        span.add_event("retry", {"exception.message": outcome.error, **pause})
+        span.add_event("retry", {"exception.message": _sendable(outcome.error), **pause})
     elif outcome.state in _BROKEN:
         kind = _kind_of(outcome.error)
         _fail(span, kind, outcome.error)
-        facts = {"exception.type": kind, "exception.message": outcome.error}
-        span.add_event("exception", facts | ({"exception.stacktrace": outcome.traceback} if outcome.traceback else {}))
+        _add_exception(span, kind, outcome.error, outcome.traceback)
 
 
 def _fail(span: Span, kind: str, text: str) -> None:
     span.set_attribute("error.type", kind)
-    span.set_status(Status(StatusCode.ERROR, text))
+    span.set_status(Status(StatusCode.ERROR, _sendable(text)))
+
+
+def _add_exception(span: Span, kind: str, text: str, stack: str) -> None:
+    facts = {"exception.type": kind, "exception.message": _sendable(text)}
+    span.add_event("exception", facts | ({"exception.stacktrace": _sendable(stack)} if stack else {}))
+
+
+def _sendable(text: str) -> str:
+    """Its end, without halves of characters: with one of them, all spans that leave together would be lost."""
+    return text[-_MOST_TEXT:].encode(errors="replace").decode()
 
 
 def _kind_of(error: str) -> str:
