@@ -24,8 +24,6 @@ from fleet.replica import record as records
 from fleet.replica.command import with_names
 from fleet.replica.crash_history import read_history
 from fleet.replica.record import Record
-from fleet.tracing import exporting
-from fleet.tracing.sending import system_of
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
 from fleet.worker.apps.load import load
@@ -49,13 +47,11 @@ from fleet.worker.options import WorkerOptions, with_queues
 from fleet.worker.os_signals import SignalBox
 from fleet.worker.process_state import ProcessState
 from fleet.worker.task.call import ChildLimits
-from fleet.worker.task.job import Job
 from fleet.worker.tracing import slot as traced
-from fleet.worker.tracing.slot import SlotTracing
+from fleet.worker.tracing.choice import tracing_of
 from pools import BasePool, EventLoop, pool_class
 from pools.errors import PoolError, PoolUnavailable
 from pools.patching import GREEN
-from pools.traits import TRAITS
 
 log = logging.getLogger("fleet.worker")
 
@@ -149,7 +145,7 @@ class Worker:
         self.options = options
         self.application = application
         self.node = node_name(options)
-        self._tracing = tracing_of(options, application)
+        self._tracing = tracing_of(options, app_kind=application.kind)
         self.loop = EventLoop()
         self.pool = self._make_pool()
         self._ran_before = _ran_before(options)
@@ -164,7 +160,7 @@ class Worker:
         self._counting = self._make_counting()
         self._add_to_the_loop()
         if self._tracing is not None:
-            self._trace(self._tracing)
+            self.parts.trace(self._tracing)
         self.control = self._make_control()
         self._control_fds: list[int] = []
 
@@ -184,14 +180,6 @@ class Worker:
             replace=self.consumer.replace_soon,
         )
         every_second += [watchdog, ThreadWatch(self._lost_threads, replace=self.consumer.replace_soon)]
-
-    def _trace(self, how: SlotTracing) -> None:
-        """The loop only notes when it asks for messages; all spans are made in the slots."""
-        parts = self.parts
-        parts.fetching.traced = parts.starting.traced = parts.completion.traced = True
-        if not how.own_processes:
-            parts.completion.on_end_here = _span_of_end
-            parts.forced_exit.on_exit.append(traced.flush)
 
     def _make_counting(self) -> TaskCounting | None:
         """Counters by task beside the record; a worker that cannot keep them works without."""
@@ -275,9 +263,7 @@ class Worker:
             "start_method": spec.start_method,
         }
         if self._tracing is not None:
-            exporting.load()  # once, before slots are forked
-            options |= {"initializer": traced.prepare, "finalizer": traced.finish}
-            options["initargs"] = (self.options.spec.app, self.node, self._tracing)
+            options |= traced.pool_options(self.options.spec.app, self.node, self._tracing)
         if spec.type == "solo":
             options |= {"on_hard_timeout": self._on_hard_limit, "on_terminate_job": self._on_terminate_job}
         elif spec.type == "prefork":
@@ -456,33 +442,6 @@ def make_control(
         connection=parts.connection,
         options=options,
     )
-
-
-def tracing_of(options: WorkerOptions, application: Application) -> SlotTracing | None:
-    """How tasks are traced; None: they are not. A worker that cannot trace says so, and works without."""
-    spec = options.spec
-    if not spec.tracing.on:
-        return None
-    if not exporting.is_installed():
-        log.warning("tasks are not traced, though spec.tracing asks for it: %s", exporting.MISSING)
-        return None
-    return SlotTracing(
-        spec.tracing,
-        attributes=(
-            ("service.name", spec.group),
-            ("service.namespace", spec.fleet),
-            ("service.instance.id", options.replica),
-            ("fleet.pool", spec.pool.type),
-            ("fleet.app.kind", application.kind),
-        ),
-        system=system_of(options.broker_url),
-        own_processes=TRAITS[spec.pool.type].own_processes,
-    )
-
-
-def _span_of_end(job: Job) -> None:
-    assert job.ending is not None
-    traced.span_of_end(job.call, job.ending, job.detail, job.fetched, job.started_at)
 
 
 _occupied = False

@@ -6,7 +6,7 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fleet.core.spec import TracingSpec
 from fleet.tracing import exporting
@@ -61,6 +61,12 @@ class _Tracing:
 
 
 _tracing: _Tracing | None = None
+
+
+def pool_options(path: str, node: str, how: SlotTracing) -> dict[str, Any]:
+    """For the pool, in place of what it gets without tracing. Imports what slots need, before they are forked."""
+    exporting.load()
+    return {"initializer": prepare, "initargs": (path, node, how), "finalizer": finish}
 
 
 def prepare(path: str, node: str, how: SlotTracing) -> None:
