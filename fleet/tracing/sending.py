@@ -61,6 +61,7 @@ class _SendSpan:
         from opentelemetry import trace
 
         self._marked = 0
+        self._last_id = ""
         self._span = trace.get_tracer(SCOPE).start_span(
             f"send {name}", kind=trace.SpanKind.PRODUCER, attributes=send_attributes(name, queue, system=system)
         )
@@ -72,15 +73,16 @@ class _SendSpan:
         from opentelemetry import propagate, trace
 
         self._marked += 1
-        if self._marked == 1 and "id" in headers:
-            self._span.set_attribute("messaging.message.id", str(headers["id"]))
+        self._last_id = str(headers.get("id", ""))
         if TRACEPARENT not in headers:
             propagate.inject(headers, context=trace.set_span_in_context(self._span))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         from opentelemetry.trace import Status, StatusCode
 
-        if self._marked > 1:
+        if self._marked == 1:
+            self._span.set_attribute("messaging.message.id", self._last_id)
+        elif self._marked:
             self._span.set_attribute("messaging.batch.message_count", self._marked)
         if error is not None:
             self._span.set_attribute("error.type", type(error).__qualname__)
