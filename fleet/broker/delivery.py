@@ -26,7 +26,8 @@ class Delivery:
     """A message as it came from the broker, body still encoded.
 
     tag: its id in the channel.  body: bytes or text, after the transport's own decoding (base64 undone).
-    received_at: ``time.monotonic()`` of arrival.  attempts: earlier deliveries known to have ended in a crash.
+    received_at: ``time.monotonic()`` of arrival; asked_at: of the fetch that brought it, where tasks are traced.
+    attempts: earlier deliveries known to have ended in a crash.
     original: what the channel needs to give it back unchanged.
     """
 
@@ -40,4 +41,5 @@ class Delivery:
     redelivered: bool = False
     attempts: int = 0
     received_at: float = 0.0
+    asked_at: float = 0.0
     original: Any = None

@@ -179,6 +179,18 @@ FLEETS_ACCOUNT = AccountSpec()
 
 
 @dataclass(frozen=True, slots=True)
+class TracingSpec:
+    """Whether tasks are traced, and where spans go. otlp: base URL of OTLP over HTTP, empty: as OTEL_ variables say.
+
+    sample: the part of the traces begun here that is kept, 0 to 1; None: as OTEL_ variables say, else all.
+    """
+
+    on: bool = False
+    otlp: str = ""
+    sample: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """What a replica must be. Nothing else may be in it: no replica counts, scaling or rollout policy.
 
@@ -227,6 +239,7 @@ class WorkerSpec:
     health_check: HealthCheckSpec = HealthCheckSpec()
     wait_for: WaitSpec = WaitSpec()
     remote_control: RemoteControlSpec = RemoteControlSpec()
+    tracing: TracingSpec = TracingSpec()
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""

@@ -74,7 +74,7 @@ def _own_programs(manifest: Manifest, facts: Facts) -> dict[str, DesiredGroup]:
         own[BROKER_GROUP] = specs.embedded_broker(manifest.name, facts)
     if has_controller(manifest):
         own[CONTROLLER_GROUP] = specs.controller(manifest, facts)
-    if manifest.spec.metrics.listen is not None:
+    if manifest.spec.metrics.has_program:
         own[METRICS_GROUP] = specs.metrics(manifest, facts)
     if any(has_health_check(group) for group in manifest.spec.groups.values()):
         own[HEALTH_GROUP] = specs.health_checker(manifest, facts)
@@ -162,8 +162,7 @@ def _rules(manifest: Manifest) -> Rules:
     capacity = _links((limits.connections or {}).items())
     if limits.processes is not None:
         checks = any(has_health_check(group) for group in manifest.spec.groups.values())
-        listens = manifest.spec.metrics.listen is not None
-        own = (manifest.spec.broker == "embedded", moves_slots(manifest), listens, checks)
+        own = (manifest.spec.broker == "embedded", moves_slots(manifest), manifest.spec.metrics.has_program, checks)
         capacity[PROCESSES] = limits.processes - sum(own)
     if limits.memory is not None:
         capacity[MEMORY] = limits.memory

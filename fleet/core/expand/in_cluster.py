@@ -61,6 +61,8 @@ def untranslated(manifest: Manifest, desired: Desired) -> Iterator[str]:
         yield f"user and group of {those(owned)} are not kept: the image says who runs in its pods"
     if spec.metrics.listen is not None:
         yield "metrics.listen is not kept: no program of a host reads what pods count"
+    if spec.metrics.otlp is not None:
+        yield "metrics.otlp is not kept: no program of a host reads what pods count"
     for group in groups:
         if len(set(group.shape)) > 1 and not is_scaled(manifest, group):
             pods = f"{group.replicas} pods of {slots_per_pod(group)}"

@@ -31,6 +31,7 @@ from fleet.core.spec import (
     RestartPolicy,
     StopSpec,
     TaskPolicy,
+    TracingSpec,
     WaitSpec,
     WorkerSpec,
 )
@@ -94,6 +95,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         wait_for=_wait_for(group.wait_for),
         task_counters=spec.metrics.tasks if kind != "command" else base.task_counters,
         remote_control=_remote_control(group.remote_control or text.RemoteControl()),
+        tracing=_tracing(spec.tracing) if kind == "worker" else base.tracing,
     )
 
 
@@ -234,22 +236,24 @@ def controller(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
 
 
 def metrics(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
-    """The group of the program that serves metrics. It asks the broker what waits, and so gets secrets as the
+    """The group of the program that serves or sends metrics. It asks the broker what waits, and so gets secrets as the
     controller does."""
-    fleet = manifest.name
+    fleet, said = manifest.name, manifest.spec.metrics
     command = (facts.own_python, "-P", "-m", "fleet", "metrics", "--fleet", fleet)
+    listen = ("--listen", said.listen) if said.listen is not None else ()
+    otlp = ("--otlp", said.otlp, "--every", f"{said.every:g}s") if said.otlp is not None else ()
     spec = WorkerSpec(
         kind="command",
         fleet=fleet,
         group=METRICS_GROUP,
-        command=(*command, "--listen", manifest.spec.metrics.listen or ""),
+        command=(*command, *listen, *otlp),
         secret_env=tuple((secret_variable(name), name, facts.secrets.get(name, "")) for name in secrets_of(manifest)),
         revision=facts.own_version,
         restart=_CONTROLLER_RESTART,
         drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
         workdir="/",
     )
-    return _own_program(spec, "serves metrics")
+    return _own_program(spec, "serves metrics" if listen else "sends metrics")
 
 
 def health_checker(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
@@ -358,6 +362,10 @@ def _broker(said: text.Broker | str | None, facts: Facts) -> BrokerSpec:
 def _secret_env(group: text.Group, facts: Facts) -> tuple[tuple[str, str, str], ...]:
     named = sorted({**env_from.keys_of(group, facts.secrets), **(group.secret_env or {})}.items())
     return tuple((variable, secret, facts.secrets.get(secret, "")) for variable, secret in named)
+
+
+def _tracing(said: text.Tracing | None) -> TracingSpec:
+    return TracingSpec() if said is None else TracingSpec(True, said.otlp or "", said.sample)
 
 
 def _task(said: text.Task) -> TaskPolicy:

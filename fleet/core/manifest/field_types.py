@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from fleet.core.text.format import DURATION_PATTERN, seconds_in, shown
 from fleet.core.text.listen import listen_address
+from fleet.core.text.otlp_url import otlp_url
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
 GROUP_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
@@ -115,6 +116,9 @@ ListenText = Annotated[
     BeforeValidator(listen_text),
     StringConstraints(max_length=200),
     Field(examples=["127.0.0.1:9808", "unix:/run/fleet-metrics.sock"]),
+]
+OtlpUrl = Annotated[
+    str, BeforeValidator(otlp_url), StringConstraints(max_length=2000), Field(examples=["http://127.0.0.1:4318"])
 ]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 Slots = Annotated[int, Field(ge=0, le=1_000_000)]

@@ -34,6 +34,7 @@ from fleet.core.manifest.field_types import (
     Limit,
     ListenText,
     Name,
+    OtlpUrl,
     Positive,
     QueueName,
     Rate,
@@ -638,12 +639,34 @@ class Heal(Model):
 
 
 class Metrics(Model):
-    """Numbers for Prometheus."""
+    """Numbers for Prometheus and OpenTelemetry."""
 
     listen: ListenText | None = Field(
         default=None, description="run `fleet metrics` as a program of the fleet, on a loopback address or `unix:PATH`"
     )
     tasks: bool = Field(default=True, description="whether workers count tasks by name, with histograms of their times")
+    otlp: OtlpUrl | None = Field(
+        default=None, description="send them to an OpenTelemetry collector: base URL of OTLP over HTTP (extra `otel`)"
+    )
+    every: Annotated[Seconds, Field(ge=1)] = Field(default=60.0, description="how often to send them there")
+
+    @property
+    def has_program(self) -> bool:
+        """Whether a program of the fleet serves or sends them."""
+        return self.listen is not None or self.otlp is not None
+
+
+class Tracing(Model):
+    """Traces of tasks by OpenTelemetry; an empty map switches them on."""
+
+    otlp: OtlpUrl | None = Field(
+        default=None,
+        description="where spans go: base URL of OTLP over HTTP; default: the `OTEL_EXPORTER_OTLP_` variables in `env`",
+    )
+    sample: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="the part kept of traces that begin here; default: `OTEL_TRACES_SAMPLER`, else all",
+    )
 
 
 class Spec(Model):
@@ -670,7 +693,10 @@ class Spec(Model):
     budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
     heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
     notify: list[Notification] = Field(default=[], description="who is told of what happens")
-    metrics: Metrics = Field(default=Metrics(), description="numbers for Prometheus")
+    metrics: Metrics = Field(default=Metrics(), description="numbers for Prometheus and OpenTelemetry")
+    tracing: Tracing | None = Field(
+        default=None, description="traces of tasks, from the send to the run (extra `otel`); off without it"
+    )
     target: Literal["supervisor", "kubernetes"] | None = Field(
         default=None, description="where the fleet lives: on this host (the default) or in a cluster; `--target` wins"
     )

@@ -27,7 +27,7 @@ def _no_group(pair: Pair) -> str:
 
 _NO_MORE = {
     CONTROLLER_GROUP: "nothing is left to heal or move",
-    METRICS_GROUP: "spec.metrics.listen is gone",
+    METRICS_GROUP: "spec.metrics has neither listen nor otlp",
     HEALTH_GROUP: "no group has a health check",
 }
 

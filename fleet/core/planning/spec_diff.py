@@ -85,6 +85,9 @@ _FIELDS = (
     _Field("remoteControl.maxSlots", lambda spec: spec.remote_control.max_slots),
     _Field("remoteControl.allow", lambda spec: _allowed(spec.remote_control.allow)),
     _Field("metrics.tasks", lambda spec: "on" if spec.task_counters else "off"),
+    _Field("tracing", lambda spec: "on" if spec.tracing.on else "off"),
+    _Field("tracing.otlp", lambda spec: spec.tracing.otlp, quoted),
+    _Field("tracing.sample", lambda spec: spec.tracing.sample, "{:g}".format),
     _Field("broker.visibilityTimeout", lambda spec: spec.broker.visibility_timeout_seconds, duration),
 )
 
