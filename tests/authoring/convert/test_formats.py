@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.authoring.convert import KINDS, Imported, import_from, kind_of
+from fleet.authoring.convert import KINDS, Imported, Input, import_files, import_from, kind_of
 from fleet.core.manifest.parse import Parsed, parse
 from fleet.core.manifest.tree import Source
 from fleet.errors import UsageError
@@ -175,6 +175,17 @@ programs=http
     told = "\n".join(result.notes)
     assert "FLEET_X" in told
     assert "[group:all]" in told
+
+
+@pytest.mark.parametrize(
+    ("directory", "folder"),
+    [("%(here)s", ".."), ("%(here)s/app", "../app"), ("app", "../app"), ("/srv/shop", "/srv/shop")],
+)
+def test_a_folder_of_supervisor_is_seen_from_the_manifest(directory: str, folder: str) -> None:
+    text = f"[program:x]\ncommand=celery -A shop worker\ndirectory={directory}\n"
+    made = import_files("supervisor", [Input("shop.conf", text, "..")], name="shop")
+    parsed = parse([Source("deploy/fleet.yaml", made.manifest)], environ={})
+    assert parsed.document["spec"]["release"] == {"workdir": folder}
 
 
 def test_supervisor_words_are_not_read_by_a_shell() -> None:
