@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 4
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: help install servers demo test test-kubernetes check fuzz format bench clean wheel sbom audit hashes
+.PHONY: help install servers demo test test-kubernetes check fuzz format bench clean wheel sbom audit hashes docs man
 
 help: ## this list
 	@printf 'fleet: YAML manifests in, supervised task workers out\n\n'
@@ -125,6 +125,12 @@ audit: install ## the pins against recorded vulnerabilities
 
 hashes: install ## constraints.hashes.txt: the pins with the hashes of their files
 	@$(BIN)/python .ci/hashes.py
+
+docs: install ## the documentation as a site that needs no network: build/docs/site/index.html
+	@$(BIN)/python -m docs.build_site
+
+man: install ## a man page for fleet and for each verb: build/man
+	@$(BIN)/python -m fleet.cli.man_pages build/man
 
 format: install ## put the code into its one format
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -79,6 +79,12 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
     ),
 )
 
+EXIT_CODES = (
+    *("0 done", "1 error", "2 changes (plan --detailed-exitcode)", "3 manifest invalid", "4 not ready"),
+    *("5 rolled back", "6 paused", "7 stale plan", "8 locked", "9 refused by a guard", "10 unreachable", "64 usage"),
+)
+"""The first word is the code."""
+
 VERBS = MappingProxyType({verb.name: verb for _, verbs in CHAPTERS for verb in verbs})
 
 
@@ -89,6 +95,5 @@ def overview() -> str:
     lines += ["A running fleet may be named with --fleet NAME instead of a manifest.", ""]
     for title, verbs in CHAPTERS:
         lines += [f"{title}:", *(f"  {verb.name:<{width}}{verb.help}" for verb in verbs), ""]
-    lines += ["exit codes: 0 done, 1 error, 2 changes (plan --detailed-exitcode), 3 manifest invalid, 4 not ready,"]
-    lines += ["  5 rolled back, 6 paused, 7 stale plan, 8 locked, 9 refused by a guard, 10 unreachable, 64 usage"]
+    lines += [f"exit codes: {', '.join(EXIT_CODES[:5])},", f"  {', '.join(EXIT_CODES[5:])}"]
     return "\n".join(lines)

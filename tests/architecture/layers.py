@@ -55,7 +55,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "apply notify",
     ),
     "fleet.cli": (
-        "verbs",
+        "verbs man_pages",
         "parser override_flow saved_plan merge_preview sarif cluster_logs cluster_status",
         "verb_list change_flow live_view cluster_flow top",
         "cluster_target",

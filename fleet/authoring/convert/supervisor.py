@@ -112,11 +112,12 @@ def _program(
         return
     env = {**_environment(_unescaped(whole.get("environment", ""), name, str(count)))}
     env |= _environment(values.get("environment", ""))
+    folder = values.get("directory") or whole.get("directory", "")
     program = Program(
         name,
         lines["command"],
         env=env,
-        workdir=values.get("directory") or whole.get("directory", ""),
+        workdir=draft.beside(folder) if folder else "",
         user=values.get("user") or whole.get("user", ""),
         umask=values.get("umask") or whole.get("umask", ""),
         fields={

@@ -183,6 +183,17 @@ programs=http
     assert "[group:all]" in told
 
 
+@pytest.mark.parametrize(
+    ("directory", "folder"),
+    [("%(here)s", ".."), ("%(here)s/app", "../app"), ("app", "../app"), ("/srv/shop", "/srv/shop")],
+)
+def test_a_folder_of_supervisor_is_seen_from_the_manifest(directory: str, folder: str) -> None:
+    text = f"[program:x]\ncommand=celery -A shop worker\ndirectory={directory}\n"
+    made = import_files("supervisor", [Input("shop.conf", text, "..")], name="shop")
+    parsed = parse([Source("deploy/fleet.yaml", made.manifest)], environ={})
+    assert parsed.document["spec"]["release"] == {"workdir": folder}
+
+
 def test_supervisor_words_are_not_read_by_a_shell() -> None:
     groups, _, _ = imported("supervisor", "[program:x]\ncommand=echo a|b '$HOME' *.py\n")
     assert groups["x"]["command"] == ["echo", "a|b", "$HOME", "*.py"]
