@@ -8,7 +8,6 @@ from itertools import pairwise
 
 from fleet.core.desired import CanaryPolicy
 from fleet.core.manifest.checks.celery import celery
-from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.checks.context import CheckContext
 from fleet.core.manifest.checks.health import health, wait_for
 from fleet.core.manifest.checks.pools import pool_refusals
