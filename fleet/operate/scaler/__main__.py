@@ -40,6 +40,7 @@ from fleet.operate.scaler.server import Board, ScalerServer
 from fleet.replica.pod_report import PATH, PORT, PodReport, report_of
 
 _ANSWER_SECONDS = 1.5
+_API_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ def main(arguments: list[str]) -> int:
         over = _ended_by_signals()
         board = Board()
         with ScalerServer(board, port=SCALER_PORT):
-            Candidate(mounted, Cluster(Place(IN_CLUSTER, namespace)), os.environ["FLEET_POD"], board).run(over)
+            cluster = Cluster(Place(IN_CLUSTER, namespace), timeout_seconds=_API_SECONDS)
+            Candidate(mounted, cluster, os.environ["FLEET_POD"], board).run(over)
     except (OSError, ValueError, KeyError) as error:
         print(f"this process runs in no pod of a controller: {error!r}", file=sys.stderr)
         return 1

@@ -28,6 +28,8 @@ from fleet.replica.pod_report import PodReport
 
 MANAGER = "fleet-scaler"
 _HOLD = ("python3", "-P", "-m", "fleet.replica.hold")
+_ANSWER_SECONDS = 4.0
+"""For one pod to be held: a pod that does not answer must not cost the lead."""
 _AT_ONCE = 16
 
 AskPod = Callable[[Object], PodReport | None]
@@ -193,10 +195,10 @@ class Scaler:
         patch = {"metadata": {"annotations": {DELETION_COST: None if cost is None else str(cost)}}}
         try:
             if was_going and not goes:
-                self._cluster.run(pod, (*_HOLD, "off"))
+                self._cluster.run(pod, (*_HOLD, "off"), timeout_seconds=_ANSWER_SECONDS)
             self._cluster.merge(POD, pod, patch, manager=MANAGER)
             if goes and not was_going:
-                self._cluster.run(pod, (*_HOLD, "on"))
+                self._cluster.run(pod, (*_HOLD, "on"), timeout_seconds=_ANSWER_SECONDS)
         except FleetError as error:
             return [f"pod {pod}: {error.message}"]
         return []

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from fleet.core.autoscale.sample import Sample
 
-TOLERANCE = 0.1
-"""The cluster's autoscaler does nothing about a change of at most this part of the pods that there are."""
+TENTH = 10
+"""The cluster's autoscaler ignores a change of less than one in so many pods; of exactly one, some versions do."""
 LAG_SECONDS = 15.0
 """From the moment at which the cluster asks for a number to that at which its pods are there to be seen."""
 GOES_FIRST = -1
@@ -78,12 +78,17 @@ def reachable(present: int, wanted: int, *, least: int, is_wanted_elsewhere: boo
     A group that grows by less stays. One that shrinks by less stays as well, unless another group waits for slots:
     then it gives up as many as it takes to be heard, though never more than down to ``least``.
     """
-    if present == 0 or wanted == 0 or wanted == present or abs(wanted / present - 1) > TOLERANCE:
+    if present == 0 or wanted == 0 or wanted == present or is_noticed(present, wanted):
         return wanted
     if wanted > present or not is_wanted_elsewhere:
         return present
-    heard = max(number for number in range(wanted) if 1 - number / present > TOLERANCE)
+    heard = max(number for number in range(wanted) if is_noticed(present, number))
     return heard if heard >= least else present
+
+
+def is_noticed(present: int, wanted: int) -> bool:
+    """Whether every version of the cluster's autoscaler goes from one number of pods to the other."""
+    return abs(wanted - present) * TENTH > present
 
 
 def victims(pods: Sequence[PodLoad], keep: int) -> list[str]:
