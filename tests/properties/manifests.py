@@ -21,6 +21,18 @@ BROKERS = (
 POOLS = tuple(name for name in TRAITS if name != "custom")
 
 
+CHECKS: list[dict[str, Any]] = [
+    {},
+    {"command": ["check", "--all"], "timeout": "1500ms", "interval": "100ms"},
+    {"http": {"port": 8000, "path": "/ok", "host": "shop.example"}, "failures": 1},
+]
+WAITS: list[dict[str, Any]] = [
+    {},
+    {"waitFor": ["tcp://db:5432"]},
+    {"waitFor": {"urls": ["http://a/b"], "timeout": "2h"}},
+]
+
+
 @st.composite
 def manifests(draw: st.DrawFn) -> dict[str, Any]:
     names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
@@ -58,7 +70,8 @@ def workers(draw: st.DrawFn) -> dict[str, Any]:
         "secretEnv": draw(st.sampled_from([{}, {"KEY": "key"}])),
         "env": draw(st.dictionaries(st.from_regex(r"[A-Z]{1,8}", fullmatch=True), TEXTS, max_size=3)),
         "drain": {"timeout": f"{draw(st.integers(0, 600))}s"},
-        "health": {"readyTimeout": f"{draw(st.integers(1, 3000))}s"},
+        "health": {"readyTimeout": f"{draw(st.integers(1, 3000))}s", **draw(st.sampled_from(CHECKS))},
+        **draw(st.sampled_from(WAITS)),
         "perReplica": {"memory": f"{draw(st.integers(0, 5000))}Ki"},
         "rollout": draw(rollouts()),
         "paused": draw(st.booleans()),
@@ -77,7 +90,8 @@ def commands(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "command": words,
         "replicas": draw(st.integers(0, 3)),
-        "health": {"readyAfter": f"{draw(st.integers(0, 5))}s"},
+        "health": {"readyAfter": f"{draw(st.integers(0, 5))}s", **draw(st.sampled_from(CHECKS))},
+        **draw(st.sampled_from(WAITS)),
         "rollout": draw(rollouts()),
     }
 
