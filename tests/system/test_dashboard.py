@@ -267,11 +267,11 @@ def test_a_plan_that_is_old_is_not_carried_out(site: Site) -> None:
     window.page.fill("#act-count", "3")
     window.page.click("dialog button[type=submit]")
     window.page.wait_for_selector("#act-do")
-    site.world.fleet("scale", "--fleet", "world", "--live", "quick=4", "--yes")
+    site.world.fleet("scale", "--fleet", "world", "--live", "quick=4", "--yes", "--no-wait")
     window.page.click("#act-do")
     text_in(window.page.locator("#act-outcome"), "exit 7")
     assert len([name for name in site.world.pids() if name.startswith("quick")]) == 4
-    site.world.fleet("resume", "--fleet", "world", "quick", "--yes")
+    site.world.fleet("resume", "--fleet", "world", "quick", "--yes", "--no-wait")
     window.close()
 
 

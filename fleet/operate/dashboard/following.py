@@ -1,7 +1,8 @@
-"""Follows one fleet: its records at every look, all else when something changed or ten seconds have passed."""
+"""Follows one fleet: its records at every look, all else when something changed or some seconds have passed."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,7 +21,7 @@ from fleet.operate.metrics.backlog_watch import BacklogWatch
 from fleet.replica import record as records
 from fleet.replica.record import RecordView
 
-WHOLE_SECONDS = 10.0
+WHOLE_SECONDS = 15.0
 """So old may be what only supervisord and /proc know, when nothing says that it changed."""
 DECISION_SECONDS = 60.0
 
@@ -52,6 +53,7 @@ class FleetFollower:
         self._decided_stamp: tuple[object, ...] = ()
         self._marks: dict[str, tuple[object, ...]] = {}
         self._paths: dict[str, Path] = {}
+        self._alive: frozenset[int] = frozenset()
         self.hour = Hour()
         self.picture = Picture(rows.problem_head(fleet.name, ""))
 
@@ -77,6 +79,8 @@ class FleetFollower:
     def _read(self, before: Picture) -> Picture:
         if time.monotonic() - self._whole_at >= WHOLE_SECONDS or self._stamps_now() != self._stamps:
             return self._whole()
+        if not all(map(_lives, self._alive)):
+            return self._whole()
         read = {name: records.read(path) for name, path in self._paths.items()}
         if any(rows.mark(record) != self._marks[name] for name, record in read.items()):
             return self._whole()
@@ -96,6 +100,7 @@ class FleetFollower:
         self._paths = {name: fleet.places.record_file(name) for name, row in found.items() if row["pid"] is not None}
         read = {name: records.read(path) for name, path in self._paths.items()}
         self._marks = {name: rows.mark(record) for name, record in read.items()}
+        self._alive = frozenset(row["pid"] for row in found.values() if row["pid"] is not None and _lives(row["pid"]))
         self._decided_stamp = ()
         return self._filled(head, rows.group_rows(status, desired), found, read, has_run=desired is not None)
 
@@ -119,6 +124,16 @@ class FleetFollower:
         """Files that are written when a fleet changes."""
         places = self._fleet.places
         return _stamps(places.applied, places.audit, places.overrides, places.socket, places.conf_d)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another account
+        return True
+    return True
 
 
 def _stamps(*paths: Path) -> tuple[object, ...]:
