@@ -172,6 +172,8 @@ def test_a_health_check_is_made_with_what_the_program_has(tmp_path: Path) -> Non
         assert checked("live") == (0, "")
         (tmp_path / "sick").touch()
         assert checked("ready") == (1, "exit code 1")
+        process.terminate()
+        assert process.wait() == 128 + signal.SIGTERM
 
 
 def test_a_pod_waits_for_what_is_outside(tmp_path: Path) -> None:

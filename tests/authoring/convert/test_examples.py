@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from fleet.authoring.convert import AUTO, Imported, Input, import_files
+from fleet.backends.memory import MemoryBackend
+from fleet.core.desired import Desired
 from fleet.core.expand.expand import expand
 from fleet.core.expand.facts import AppFacts, Facts
-from fleet.core.manifest.models import Group
+from fleet.core.manifest.models import Group, Manifest
 from fleet.core.manifest.parse import parse
 from fleet.core.manifest.tree import Source
 from fleet.core.spec import LimitsSpec, WorkerSpec, digest
@@ -19,6 +22,7 @@ from fleet.inputs.env_from import values_of
 from fleet.inputs.origin import files_of, lookup
 from fleet.replica.command import command, environment
 from fleet.replica.launch_document import LaunchDocument
+from tests.operate.apply.test_walk import walk
 
 EXAMPLES = Path(__file__).parents[3] / "examples/05-take-over"
 DEPLOYMENTS = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
@@ -55,22 +59,36 @@ class Runs:
     more: dict[str, object] = field(default_factory=dict)
 
 
-def started_by(deployment: str, tmp_path: Path) -> dict[str, Runs]:
-    """Group -> what the launcher would exec, as a shell would write it; the surroundings are left out."""
+@dataclass(frozen=True)
+class Taken:
+    """A manifest that was made, and the fleet that it describes on a machine of these tests."""
+
+    manifest: Manifest
+    desired: Desired
+    secrets: dict[str, str]
+
+
+def taken_over(deployment: str, folder: Path) -> Taken:
     text = (EXAMPLES / deployment / "fleet.yaml").read_text()
     env_file = EXAMPLES / deployment / "env"
     text = text.replace("/etc/orders/env", str(env_file))  # where the example keeps it
     manifest = parse([Source("fleet.yaml", text)], environ=AROUND).manifest
-    values = values_of(manifest, folder=tmp_path, environ=AROUND)
+    values = values_of(manifest, folder=folder, environ=AROUND)
     secrets = dict.fromkeys(manifest.spec.secrets, "from-secret") | values
     apps = {app: AppFacts() for app in ("shop", "storefront.tasks:app", "office.celery", "app", "ingest.app")}
     facts = Facts(cpus=2, python="/usr/bin/python3", workdir="/here", apps=apps, secrets=dict.fromkeys(secrets, "mark"))
-    desired = expand(manifest, facts=facts)
+    return Taken(manifest, expand(manifest, facts=facts), secrets)
+
+
+def started_by(deployment: str, tmp_path: Path) -> dict[str, Runs]:
+    """Group -> what the launcher would exec, as a shell would write it; the surroundings are left out."""
+    taken = taken_over(deployment, tmp_path)
     found = {}
-    for name, group in manifest.spec.groups.items():
-        spec = desired.groups[name].spec
+    for name, group in taken.manifest.spec.groups.items():
+        spec = taken.desired.groups[name].spec
         path = tmp_path / "run/specs/x.json"
-        found[name] = _runs(group, LaunchDocument(path, manifest.name, f"{name}.0", digest(spec), spec, secrets))
+        document = LaunchDocument(path, taken.manifest.name, f"{name}.0", digest(spec), spec, taken.secrets)
+        found[name] = _runs(group, document)
     return found
 
 
@@ -215,3 +233,21 @@ EXPECTED = {
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
 def test_what_would_be_run_is_what_ran(deployment: str, tmp_path: Path) -> None:
     assert started_by(deployment, tmp_path) == EXPECTED[deployment]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_an_apply_starts_all_of_it_and_first_what_others_wait_for(deployment: str, tmp_path: Path) -> None:
+    """The programs themselves are not on this machine: the backend is the one of tests."""
+    taken = taken_over(deployment, tmp_path)
+    world = MemoryBackend(taken.manifest.name)
+    walk(taken.desired, world)
+    seen = world.observe().replicas.values()
+    own = {name for name, group in taken.desired.groups.items() if group.system}
+    counts = Counter(replica.group for replica in seen if replica.group not in own)
+    expected = {name: runs.count for name, runs in EXPECTED[deployment].items() if not runs.paused and runs.count}
+    assert {name: counts[name] for name in expected} == expected
+    assert all(replica.is_ready and replica.spec == taken.desired.groups[replica.group].spec for replica in seen)
+    started = [name.partition(".")[0] for call, names in world.calls if call == "start" for name in names]
+    for name, group in taken.manifest.spec.groups.items():
+        for before in group.depends_on or () if name in started else ():
+            assert started.index(before) < started.index(name)
