@@ -123,7 +123,7 @@ def read_state(files: ImageFiles) -> ImageState | None:
         values = json.loads(files.state.read_bytes())
         seen = {path: tuple(one) if one else None for path, one in values.pop("files").items()}
         return ImageState(**values, files=seen)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

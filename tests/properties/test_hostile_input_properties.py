@@ -11,11 +11,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleet.authoring.convert import AUTO, KINDS, Input, import_files
 from fleet.backends.supervisor.rpc import SupervisorRpc
+from fleet.broker.channels.redis.unsent_acks import read_left
 from fleet.broker.delivery import Delivery
 from fleet.broker.message import TaskMessage
 from fleet.broker.message_body import BadMessage, decoded, payload_in
@@ -24,11 +25,14 @@ from fleet.core.manifest.parse import Source, parse
 from fleet.errors import FleetError
 from fleet.inputs.env_from import variables_in
 from fleet.inputs.git import commit_of
-from fleet.replica import launch_document, record
+from fleet.operate.controller import healing, memory_file
+from fleet.replica import counters, ending, launch_document, record, task_counters
+from fleet.replica import image as images
 from fleet.replica.crash_history import read_history
 from fleet.replica.launch_document import DocumentError
-from fleet.state import applied, controller_heartbeat, decisions, overrides
+from fleet.state import applied, controller_heartbeat, decisions, overrides, rollout_orders
 from fleet.state.audit import Audit
+from fleet.state.paths import Places
 from fleet.state.revisions import History
 from tests.worker.hostile import HEADERS, LIMITS
 
@@ -119,7 +123,7 @@ def read_plan(path: Path) -> None:
 
 
 def read_manifest_of_plan(path: Path) -> None:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(path.read_bytes())
         if isinstance(found, dict):
             manifest_in({**found, "kind": KIND}, str(path))
@@ -156,11 +160,56 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("name", READERS)
 @given(data=DATA)
+@example(data=b"[" * 100_000)
+@example(data=b'{"a":' * 100_000)
 def test_a_file_of_others_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "hostile.json"
     path.write_bytes(data)
     with contextlib.suppress(FleetError, DocumentError):
         READERS[name](path)
+
+
+def read_image(path: Path) -> None:
+    folder = path.parent / "images"
+    folder.mkdir(exist_ok=True)
+    path.rename(folder / "abc.json")
+    for state in images.states(folder):
+        assert state.shown
+
+
+def read_healing(path: Path) -> None:
+    root = path.parent / "fleet"
+    places = Places(root)
+    places.healing.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(places.healing)
+    healing._read(SimpleNamespace(places=places))  # type: ignore[arg-type]
+
+
+OWN: dict[str, Callable[[Path], Any]] = {
+    "counters": counters.read_counters,
+    "task counters": task_counters.read_counters,
+    "ending": ending.read_ending,
+    "image": read_image,
+    "healing": read_healing,
+    "controller's memory": memory_file.read,
+    "rollout's orders": lambda path: rollout_orders.read(path, pid=1),
+    "unsent acknowledgements": read_left,
+}
+"""Files that only fleet's own processes write, and that a full disk or a crash may leave in any state."""
+
+
+@pytest.mark.parametrize("name", OWN)
+@settings(max_examples=40)
+@given(data=DATA)
+@example(data=b"[" * 100_000)
+@example(data=b'{"a":' * 100_000)
+def test_a_file_of_fleets_own_in_any_state_is_read_or_ignored(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "own.json"
+    path.write_bytes(data)
+    with contextlib.suppress(FleetError):
+        OWN[name](path)
 
 
 @given(

@@ -164,7 +164,7 @@ def _read(fleet: LocalFleet) -> HealMemory:
     """What was remembered. It may be lost: then everything is healed as if for the first time."""
     try:
         return decoded(HealMemory, json.loads(read_file(fleet.places.healing, limit_bytes=KEPT_BYTES, own=True)))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return NOTHING_HEALED
 
 
