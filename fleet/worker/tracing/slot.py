@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fleet.core.spec import TracingSpec
 from fleet.tracing import exporting
-from fleet.tracing.sending import SCOPE, celery_is_instrumented
+from fleet.tracing.sending import SCOPE, TRACEPARENT, celery_is_instrumented
 from fleet.worker import execution
 from fleet.worker.task.call import Call, Ending, Outcome
 
@@ -127,11 +127,16 @@ async def perform_async(call: Call, fetched: Fetched) -> Outcome:
 
 
 def _run_of(call: Call, fetched: Fetched) -> RunSpan | None:
-    if _tracing is None or celery_is_instrumented():
+    if _tracing is None:
         return None
-    from fleet.worker.tracing.spans import RunSpan
+    from fleet.worker.tracing import spans
 
-    run = RunSpan(_tracing.tracer, call, fetched, system=_tracing.how.system)
+    if celery_is_instrumented():  # the run and its sends are told by that; what came before it is not
+        if TRACEPARENT in call.headers:
+            with suppress(Exception):
+                spans.begin(_tracing.tracer, call, fetched, system=_tracing.how.system, until=time.time_ns())
+        return None
+    run = spans.RunSpan(_tracing.tracer, call, fetched, system=_tracing.how.system)
     _tracing.open[call.id] = run
     return run
 
