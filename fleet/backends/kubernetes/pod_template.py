@@ -116,9 +116,7 @@ def _container(pods: Pods, image: str) -> Object:
             *([] if pods.asks_fleet is None else [{"name": "FLEET_REPORT_PORT", "value": str(REPORT_PORT)}]),
             *_secrets(pods),
         ],
-        "ports": []
-        if pods.asks_fleet is None
-        else [{"name": "report", "containerPort": REPORT_PORT, "protocol": "TCP"}],
+        "ports": [] if pods.asks_fleet is None else [_REPORTS],
         "resources": _resources(pods),
         **({} if pods.spec.job else _probes(pods)),
         "securityContext": {"allowPrivilegeEscalation": False},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 
 import pytest
 
+from docs.pages import ROOT
 from fleet.worker.control.commands import OLD_NAMES, ORDERS, QUESTIONS
 from fleet.worker.control.run_in_loop import LoopCalls
 from pools import EventLoop
@@ -163,6 +165,21 @@ def test_wrong_arguments_and_unknown_commands_are_answered(make: Make) -> None:
 def test_every_command_that_people_type_is_there() -> None:
     assert set(OLD_NAMES.values()) <= set(QUESTIONS)
     assert {"revoke", "terminate", "shutdown", "rate_limit", "enable_events"} <= set(ORDERS)
+
+
+def test_the_page_about_celerys_tools_names_every_command_of_celerys_worker(make: Make) -> None:
+    from celery.worker.control import Panel
+
+    page = (ROOT / "docs" / "celery-tools.md").read_text().partition("| command | fleet's worker answers |")[2]
+    rows = re.findall(r"^\| (`.+?) \| (.+) \|$", page, flags=re.MULTILINE)
+    answers = {name: answer for names, answer in rows for name in re.findall(r"`(\w+)`", names)}
+    own = {name for name, meta in Panel.meta.items() if Panel.data[name].__module__ == "celery.worker.control"}
+    assert set(answers) == own
+    missing = {name for name, answer in answers.items() if answer.startswith("an error: not there")}
+    assert own - missing <= set(QUESTIONS) | set(ORDERS) | set(OLD_NAMES)
+    steered = Steered(make("solo", 1))
+    for name in missing:
+        assert "no command" in steered.ask(name)["error"]
 
 
 def test_work_is_done_by_whoever_has_the_lock_first() -> None:
