@@ -93,8 +93,8 @@ def test_replicas_of_other_accounts_work_and_are_steered_as_any(world: World, mo
     world.fleet("drain", "web.0", "--fleet", "world", "--yes")
     eventually(lambda: states(world)["web.0"] == "draining")
     world.fleet("resume", "web.0", "--fleet", "world", "--yes")
-    assert "thread MainThread" in world.fleet("stacks", "web.1", "--fleet", "world").stdout
     assert "Task world_tasks.work" in world.fleet("logs", "web", "--fleet", "world").stdout
+    assert "thread MainThread" in world.fleet("stacks", "web.1", "--fleet", "world").stdout
 
     before = pids(world)
     write(world, more, slots=4)
