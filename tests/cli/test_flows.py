@@ -506,13 +506,13 @@ def test_init_takes_over_what_a_folder_holds_and_says_what_it_left(desk: Desk) -
 
 
 def test_init_strict_refuses_what_cannot_be_carried_over(desk: Desk) -> None:
-    (desk.folder / "shop.conf").write_text("[program:mail]\ncommand=mail\nstopsignal=KILL\n")
+    (desk.folder / "shop.conf").write_text("[program:mail]\ncommand=mail\nserverurl=http://x\n")
     failed = desk.fleet("init", "taken", "--from", "supervisor", "*.conf", "--strict", code=3)
     assert "shop.conf:3" in failed.err
-    assert "stopsignal=KILL" in failed.err
+    assert "serverurl" in failed.err
     assert not (desk.folder / "taken").exists()
     desk.fleet("init", "taken", "--from", "supervisor", "shop.conf")
-    assert "# Not taken over: shop.conf:3: mail: stopsignal=KILL" in (desk.folder / "taken/fleet.yaml").read_text()
+    assert "# Not taken over: shop.conf:3: mail: serverurl" in (desk.folder / "taken/fleet.yaml").read_text()
 
 
 def test_schema_is_the_one_that_is_checked_in(desk: Desk) -> None:
