@@ -62,6 +62,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "down": ("down --yes",),
 }
 ELSEWHERE = {
+    "dashboard": "tests/operate/dashboard",
     "init": "tests/authoring",
     "notify": "tests/operate/notify",
     "rollback": "needs two revisions: tests/cli/test_revisions.py",
