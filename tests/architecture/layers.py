@@ -46,13 +46,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "journal",
     ),
     "fleet.operate": (
-        "foreground doctor metrics scaler",
         "dashboard",
-        "foreground doctor metrics",
+        "foreground doctor metrics scaler",
         "cluster controller service sync rollout",
         "change lost_queues",
         "local_fleet",
-        "apply notify",
+        "apply notify http_server",
     ),
     "fleet.cli": (
         "verbs man_pages",

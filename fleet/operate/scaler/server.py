@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from fleet.operate.http_server import BoundedServer, Listening
 from fleet.operate.scaler.loop import ScalerLook
 
 STALE_SECONDS = 60.0
@@ -59,31 +59,14 @@ class Board:
         return 200, {"slots": look.orders[group]}
 
 
-class ScalerServer:
+class ScalerServer(Listening):
     """Listens from ``with`` to its end, in threads of its own. Raises OSError where it cannot listen."""
 
     def __init__(self, board: Board, *, port: int, host: str = "") -> None:
-        self._server = _Server((host, port), board)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="scaler", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._server.server_address[1])
-
-    def __enter__(self) -> ScalerServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(_Server((host, port), board), name="scaler")
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
+class _Server(BoundedServer):
     def __init__(self, address: tuple[str, int], board: Board) -> None:
         self.board = board
         super().__init__(address, _Handler)
