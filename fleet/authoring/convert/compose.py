@@ -242,8 +242,8 @@ class _Service:
             policy = {"policy": "onFailure"} | ({"maxCrashes": int(tries)} if tries.isdigit() and int(tries) else {})
             text = f"restart {restart}: left out; fleet starts a worker again whenever it ends"
             yield OfCommand("restart", policy, text, self._at("restart"))
-        elif restart in {"no", "false", "False"} and not is_job:
-            text = "restart no: left out; fleet starts a worker again whenever it ends"
+        elif restart in {"", "no", "false", "False"} and not is_job:
+            text = "restart no: left out; fleet starts a worker again whenever it ends" if restart else ""
             yield OfCommand("restart", {"policy": "never"}, text, self._at("restart"))
         elif restart not in {"", "no", "false", "False", *(() if is_job else ("always", "unless-stopped"))}:
             self._note("restart", f"restart {restart}: left out; see restart.policy")

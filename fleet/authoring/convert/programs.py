@@ -62,7 +62,8 @@ def _take_of_command(draft: Draft, program: Program, *, is_command: bool) -> Non
     """Fields of commands; of a Celery worker they are notes."""
     for one in program.of_command:
         if not is_command:
-            draft.note(f"{program.name}: {one.left_out}", one.line or program.line)
+            if one.left_out:
+                draft.note(f"{program.name}: {one.left_out}", one.line or program.line)
         elif isinstance(one.value, dict):
             before = program.fields.get(one.field)
             program.fields[one.field] = {**(before if isinstance(before, dict) else {}), **one.value}

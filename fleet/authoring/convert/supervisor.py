@@ -209,11 +209,12 @@ def _of_command(draft: Draft, name: str, values: Mapping[str, str], lines: Mappi
     if values.get("stopasgroup", "false").lower() not in _FALSE:
         text = "stopasgroup=true: left out; a worker ends its children itself"
         yield OfCommand("stop", {"group": True}, text, lines["stopasgroup"])
-    again = values.get("autorestart", "true").lower()
+    again = values.get("autorestart", "unexpected").lower()
     if again not in {"true", "1", "yes", "on"}:
         policy = "never" if again in _FALSE else "onFailure"
         text = f"autorestart={again}: left out; fleet starts a worker again whenever it ends"
-        yield OfCommand("restart", {"policy": policy}, text, lines["autorestart"])
+        said = "autorestart" in values  # without it a worker that ends well would stay down: nobody means that
+        yield OfCommand("restart", {"policy": policy}, text if said else "", lines.get("autorestart", 0))
     if "exitcodes" in values and (again != "unexpected" or values["exitcodes"].replace(" ", "") != "0"):
         why = "only exit code 0 is no crash with restart.policy: onFailure"
         draft.note(f"{name}: exitcodes={values['exitcodes']}: left out; {why}", lines["exitcodes"])

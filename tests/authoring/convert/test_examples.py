@@ -150,12 +150,12 @@ EXPECTED = {
         ),
         "shop-beat": Runs(
             "/srv/shop/venv/bin/celery -A shop beat -l info -S django_celery_beat.schedulers:DatabaseScheduler",
-            SHOP, "/srv/shop/current", 1, 60.0, "shop",
+            SHOP, "/srv/shop/current", 1, 60.0, "shop", more={"policy": "onFailure"},
         ),
         "shop-flower": Runs(
             'sh -c exec /srv/shop/venv/bin/celery -A shop flower --port=55"$(printf %02d $((FLEET_INDEX + 55)))"',
             {}, "/srv/shop/current", 1, 60.0, "shop", paused=True,
-            more={"after": {"shop-worker": "ready", "shop-thumbs": "ready"}},
+            more={"after": {"shop-worker": "ready", "shop-thumbs": "ready"}, "policy": "onFailure"},
         ),
     },
     "heroku-app": {

@@ -604,3 +604,21 @@ def test_sizes_of_kubernetes(text: str, said: str | None) -> None:
 )
 def test_processors(text: str, said: float | None) -> None:
     assert processors(text) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "policy"),
+    [
+        ("supervisor", "[program:w]\ncommand=serve\n", "onFailure"),
+        ("supervisor", "[program:w]\ncommand=serve\nautorestart=true\n", None),
+        ("compose", "services:\n  w: {image: x, command: serve}\n", "never"),
+        ("compose", "services:\n  w: {image: x, command: serve, restart: always}\n", None),
+        ("systemd", "[Service]\nExecStart=/bin/serve\n", "never"),
+    ],
+)
+def test_a_program_is_started_again_as_its_format_does_where_it_says_nothing(
+    kind: str, text: str, policy: str | None
+) -> None:
+    made = import_from(kind, text, name="shop")
+    assert f"policy: {policy}" in made.manifest if policy else "policy:" not in made.manifest
+    assert not [note for note in made.notes if "restart" in note]
