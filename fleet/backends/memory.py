@@ -17,7 +17,11 @@ from fleet.errors import FleetError, Unreachable
 
 @dataclass(slots=True)
 class _Cell:
-    """One replica the daemon knows. ``in_force``: the settings its worker follows, not always the last it was told."""
+    """One replica the daemon knows.
+
+    in_force: the settings its worker follows, not always the last it was told.  lacks: what this process misses and
+    cannot start without; what comes later is for the next one.
+    """
 
     replica: Replica
     state: State = State.STARTING
@@ -34,6 +38,8 @@ class _Cell:
     told: bool = False
     crashes: int = 0
     trouble: Trouble = Trouble.NONE
+    lacks: str = ""
+    cannot_start: bool = False
 
     def view(self) -> ObservedReplica:
         """The replica as an observation shows it."""
@@ -58,6 +64,7 @@ class _Cell:
             busy_seconds=self.busy_seconds + sum(task.since_seconds for task in self.tasks) if counts else 0.0,
             reserved=len(self.tasks) + self.waiting if counts else 0,
             counts=counts,
+            cannot_start=self.cannot_start,
             crashes=self.crashes,
             trouble=self.trouble,
         )
@@ -80,7 +87,8 @@ class _Cell:
 class MemoryBackend:
     """One fleet in this process.
 
-    calls: what it was asked to do, in order.  parks: digests that crash until parked.
+    calls: what it was asked to do, in order.  parks: digests that crash until parked.  lacking: by digest, what its
+    replicas need to start and do not have.
     """
 
     def __init__(self, fleet: str, *, stepwise: bool = False) -> None:
@@ -95,6 +103,7 @@ class MemoryBackend:
         self._broken: set[str] = set()
         self._ignoring: set[str] = set()
         self.parks: set[str] = set()
+        self.lacking: dict[str, str] = {}
         self._next_pid = 1000
 
     # --- the door ---------------------------------------------------------------------------------------------------
@@ -194,6 +203,9 @@ class MemoryBackend:
         for name, cell in self._cells.items():
             if cell.told and name not in self._ignoring:
                 cell.adopt()
+            if cell.state is State.STARTING and cell.lacks:
+                cell.cannot_start, cell.note = True, cell.lacks
+                continue
             coming = cell.state in {State.STARTING, State.UNKNOWN} and cell.pid is not None
             if coming and cell.replica.digest not in self._broken:
                 cell.state = State.READY
@@ -317,7 +329,8 @@ class MemoryBackend:
         cell.adopt()
         broken = cell.replica.digest in self._broken
         cell.state = State.STARTING if self.stepwise or broken else State.READY
-        cell.note, cell.trouble = "", Trouble.NONE
+        cell.note, cell.trouble, cell.cannot_start = "", Trouble.NONE, False
+        cell.lacks = self.lacking.get(cell.replica.digest, "")
         if cell.replica.digest in self.parks:
             self._exit(cell, state=State.FAILED, note="exit 1, 8 times in 10m")
 

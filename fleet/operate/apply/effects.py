@@ -85,7 +85,8 @@ class RunningStep:
     """A step under way: which of its requests is current, and how far that one is.
 
     left: requests, the current one first.  asked_at: seconds by the clock of the walk.  was_parked: it had crashed too
-    often before it was asked.  ready_at: when it was seen ready first, in the life ``ready_in``; None: not yet.
+    often before it was asked.  was_starting: its start was under way before, with what was there then.
+    ready_at: when it was seen ready first, in the life ``ready_in``; None: not yet.
     window: its group as it was at that moment, for a canary.
     """
 
@@ -94,6 +95,7 @@ class RunningStep:
     asked: bool = False
     asked_at: float = 0.0
     was_parked: bool = False
+    was_starting: bool = False
     ready_at: float | None = None
     ready_in: Life | None = None
     window: Mapping[str, ObservedReplica] = field(default_factory=dict)
@@ -200,6 +202,16 @@ def _has_resized(running: RunningStep, replica: ObservedReplica | None, *, now: 
 def lacks_supervisor(running: RunningStep, seen: Observed) -> bool:
     """Whether the current request can never take effect because the supervisor is gone."""
     return running.request in _NEEDS_SUPERVISOR and not seen.up
+
+
+def tries_again(running: RunningStep, seen: Observed) -> bool:
+    """Whether it cannot start, but had begun to before it was asked: the cause may be gone since. Asked anew, once."""
+    replica = seen.replicas.get(running.step.replica)
+    if not running.was_starting or replica is None or not replica.cannot_start:
+        return False
+    running.left[:1] = [Request.STOP, Request.AGAIN]
+    running.asked = running.was_starting = False
+    return True
 
 
 def failure_of(running: RunningStep, seen: Observed, *, now: float) -> str:

@@ -30,6 +30,7 @@ from fleet.operate.apply.effects import (
     lacks_supervisor,
     requests_of,
     took_effect,
+    tries_again,
     verdict_of,
 )
 from fleet.operate.apply.events import Event, Listener, Phase, Report, WalkOptions, interrupted, not_ready, steps_failed
@@ -153,6 +154,7 @@ class _Walk:
         for one in batch:
             known = self.seen.replicas.get(one.step.replica)
             one.was_parked = known is not None and known.state is State.FAILED
+            one.was_starting = one.request is Request.START and known is not None and known.state is State.STARTING
             one.asked, one.asked_at = True, self.options.now()
         try:
             ask(self.backend, request, [one.step for one in batch], secrets=self.secrets)
@@ -209,6 +211,8 @@ class _Walk:
             return True
         if lacks_supervisor(one, self.seen):
             raise self._supervisor_lost(one)
+        if tries_again(one, self.seen):
+            return True
         if reason := failure_of(one, self.seen, now=now):
             self._fail(one.step, reason)
             return True
@@ -244,18 +248,34 @@ class _Walk:
             return
         began = self.options.now()
         pause = PAUSE_MIN_SECONDS
+        tried: set[str] = set()
         while True:
             self.seen = self.backend.observe()
             late = [step for step in kept if not is_ready(self.seen.replicas.get(step.replica), "")]
             if not late:
                 return
             self._check_may_go_on(late)
+            if unable := [step for step in late if step.id not in tried and self._is_unable_to_start(step.replica)]:
+                tried.update(step.id for step in unable)
+                self._start_again(unable)
+                continue
             waited = self.options.now() - began
             gone = [step for step in late if waited > step.ready_timeout_seconds or self._is_hopeless(step.replica)]
             if gone or not self.seen.up:
                 raise self._not_ready(late)
             pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
             self.options.sleep(pause)
+
+    def _is_unable_to_start(self, name: str) -> bool:
+        replica = self.seen.replicas.get(name)
+        return replica is not None and replica.cannot_start
+
+    def _start_again(self, steps: Sequence[Step]) -> None:
+        """They were starting when the plan was made, and failed for a cause that may be gone since."""
+        self.running = [RunningStep(step, [Request.STOP, Request.AGAIN]) for step in steps]
+        self._walk_wave([])
+        if self.failures:
+            raise self._not_ready([step for step, _ in self.failures])
 
     def _is_hopeless(self, name: str) -> bool:
         replica = self.seen.replicas.get(name)

@@ -234,6 +234,40 @@ def test_a_parked_replica_is_run_again() -> None:
     assert ready(world) == ["a.0"]
 
 
+def _begun(replicas: int) -> tuple[MemoryBackend, Desired, str]:
+    """A rollout that failed because a module is missing; the next try of its first replica is under way without it."""
+    world = MemoryBackend(FLEET, stepwise=True)
+    recreate = {"rollout": RolloutPolicy("recreate", 0, 1)}
+    walk(fleet(group("a", *[1] * replicas, **recreate)), world)
+    new = fleet(group("a", *[1] * replicas, env={"NEW": "1"}, **recreate))
+    (digest,) = {step.target.digest for step in planned(new, world.observe()).changes if step.target is not None}
+    world.lacking[digest] = "no module named shop"
+    with pytest.raises(StepsFailed, match=r"a\.0: cannot start"):
+        walk(new, world)
+    world.crash("a.0")
+    return world, new, digest
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_start_that_was_under_way_and_fails_is_tried_again_with_what_is_there_now(replicas: int) -> None:
+    world, new, digest = _begun(replicas)
+    del world.lacking[digest]
+
+    walk(new, world)
+
+    assert ready(world) == [f"a.{index}" for index in range(replicas)]
+
+
+def test_a_start_that_goes_on_failing_is_tried_again_once() -> None:
+    world, new, _digest = _begun(1)
+    world.calls.clear()
+
+    with pytest.raises((StepsFailed, NotReady), match="no module named shop"):
+        walk(new, world)
+
+    assert sum(name == "run_again" and "a.0" in names for name, names in world.calls) == 1
+
+
 def test_what_is_kept_must_be_ready_too() -> None:
     world = MemoryBackend(FLEET, stepwise=True)
     desired = fleet(group("a", 1, ready_timeout_seconds=5.0))
