@@ -60,6 +60,16 @@ def _no_listener(_events: Sequence[Event]) -> None:
     """Does nothing with events."""
 
 
+def _cannot_start(seen: Observed, step: Step) -> bool:
+    replica = seen.replicas.get(step.replica)
+    return replica is not None and replica.cannot_start
+
+
+def _is_hopeless(seen: Observed, step: Step) -> bool:
+    replica = seen.replicas.get(step.replica)
+    return replica is None or replica.state is State.FAILED or replica.cannot_start
+
+
 @dataclass(slots=True)
 class _Walk:
     """``seen`` is the last observation; ``done`` holds steps by id, ``running`` those that were begun.
@@ -255,20 +265,16 @@ class _Walk:
             if not late:
                 return
             self._check_may_go_on(late)
-            if unable := [step for step in late if step.id not in tried and self._is_unable_to_start(step.replica)]:
+            if unable := [step for step in late if step.id not in tried and _cannot_start(self.seen, step)]:
                 tried.update(step.id for step in unable)
                 self._start_again(unable)
                 continue
             waited = self.options.now() - began
-            gone = [step for step in late if waited > step.ready_timeout_seconds or self._is_hopeless(step.replica)]
+            gone = [step for step in late if waited > step.ready_timeout_seconds or _is_hopeless(self.seen, step)]
             if gone or not self.seen.up:
                 raise self._not_ready(late)
             pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
             self.options.sleep(pause)
-
-    def _is_unable_to_start(self, name: str) -> bool:
-        replica = self.seen.replicas.get(name)
-        return replica is not None and replica.cannot_start
 
     def _start_again(self, steps: Sequence[Step]) -> None:
         """They were starting when the plan was made, and failed for a cause that may be gone since."""
@@ -276,10 +282,6 @@ class _Walk:
         self._walk_wave([])
         if self.failures:
             raise self._not_ready([step for step, _ in self.failures])
-
-    def _is_hopeless(self, name: str) -> bool:
-        replica = self.seen.replicas.get(name)
-        return replica is None or replica.state is State.FAILED or replica.cannot_start
 
     # --- how it ends early, and what it tells
 
