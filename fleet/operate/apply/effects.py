@@ -45,6 +45,9 @@ REQUESTS: Mapping[Action, tuple[Request, ...]] = {
     Action.REAP: (Request.REAP,),
 }
 
+START_AGAIN = (Request.STOP, Request.AGAIN)
+"""For a start that was under way and failed: its launcher waits, and would read nothing new."""
+
 _NEEDS_SUPERVISOR = frozenset({Request.START, Request.AGAIN, Request.RESIZE})
 
 _COMES_UP = frozenset({Request.START, Request.AGAIN})
@@ -204,12 +207,17 @@ def lacks_supervisor(running: RunningStep, seen: Observed) -> bool:
     return running.request in _NEEDS_SUPERVISOR and not seen.up
 
 
+def cannot_start(step: Step, seen: Observed) -> bool:
+    """Whether the last start of its replica failed for a reason that another start does not change."""
+    replica = seen.replicas.get(step.replica)
+    return replica is not None and replica.cannot_start
+
+
 def tries_again(running: RunningStep, seen: Observed) -> bool:
     """Whether it cannot start, but had begun to before it was asked: the cause may be gone since. Asked anew, once."""
-    replica = seen.replicas.get(running.step.replica)
-    if not running.was_starting or replica is None or not replica.cannot_start:
+    if not running.was_starting or not cannot_start(running.step, seen):
         return False
-    running.left[:1] = [Request.STOP, Request.AGAIN]
+    running.left[:1] = START_AGAIN
     running.asked = running.was_starting = False
     return True
 

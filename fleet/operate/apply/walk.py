@@ -20,9 +20,11 @@ from fleet.errors import FleetError, Interrupted, NotReady, Unreachable
 from fleet.operate.apply.effects import (
     RUNS,
     RUNS_ON,
+    START_AGAIN,
     Request,
     RunningStep,
     ask,
+    cannot_start,
     condition,
     failure_of,
     is_heavy,
@@ -60,14 +62,9 @@ def _no_listener(_events: Sequence[Event]) -> None:
     """Does nothing with events."""
 
 
-def _cannot_start(seen: Observed, step: Step) -> bool:
+def _is_hopeless(step: Step, seen: Observed) -> bool:
     replica = seen.replicas.get(step.replica)
-    return replica is not None and replica.cannot_start
-
-
-def _is_hopeless(seen: Observed, step: Step) -> bool:
-    replica = seen.replicas.get(step.replica)
-    return replica is None or replica.state is State.FAILED or replica.cannot_start
+    return replica is None or replica.state is State.FAILED or cannot_start(step, seen)
 
 
 @dataclass(slots=True)
@@ -265,12 +262,12 @@ class _Walk:
             if not late:
                 return
             self._check_may_go_on(late)
-            if unable := [step for step in late if step.id not in tried and _cannot_start(self.seen, step)]:
+            if unable := [step for step in late if step.id not in tried and cannot_start(step, self.seen)]:
                 tried.update(step.id for step in unable)
                 self._start_again(unable)
                 continue
             waited = self.options.now() - began
-            gone = [step for step in late if waited > step.ready_timeout_seconds or _is_hopeless(self.seen, step)]
+            gone = [step for step in late if waited > step.ready_timeout_seconds or _is_hopeless(step, self.seen)]
             if gone or not self.seen.up:
                 raise self._not_ready(late)
             pause = min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
@@ -278,7 +275,7 @@ class _Walk:
 
     def _start_again(self, steps: Sequence[Step]) -> None:
         """They were starting when the plan was made, and failed for a cause that may be gone since."""
-        self.running = [RunningStep(step, [Request.STOP, Request.AGAIN]) for step in steps]
+        self.running = [RunningStep(step, list(START_AGAIN)) for step in steps]
         self._walk_wave([])
         if self.failures:
             raise self._not_ready([step for step, _ in self.failures])
