@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from fleet.backends.supervisor.rpc import SupervisorRpc
+from fleet.state.lock import is_held
 from fleet.state.paths import Places
 from tests.conftest import eventually
 from tests.system import worlds
@@ -47,6 +48,20 @@ def is_well(world: World) -> bool:
 
 def freeze(pid: int) -> None:
     psutil.Process(pid).suspend()
+
+
+def freeze_between_looks(world: World, pid: int) -> None:
+    """In the middle of a look it would hold the fleet's lock, and an apply would be refused as it should be."""
+    lock = Places(world.home / "world").lock
+
+    def is_frozen() -> bool:
+        freeze(pid)
+        if is_held(lock):
+            psutil.Process(pid).resume()
+            return False
+        return True
+
+    eventually(is_frozen)
 
 
 def comes_back(world: World, name: str, pid: int) -> int:
@@ -107,7 +122,7 @@ def test_an_override_ends_though_nobody_is_there(world: World) -> None:
 
 def test_a_frozen_controller_is_seen_and_an_apply_restarts_it(world: World) -> None:
     pid = all_workers(world)[CONTROLLER]["pid"]
-    freeze(pid)
+    freeze_between_looks(world, pid)
 
     eventually(lambda: all_workers(world)[CONTROLLER]["trouble"] == "stuck", every=1.0)
     assert not is_well(world)
