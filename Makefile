@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 4
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: help install servers demo test check format bench clean
+.PHONY: help install servers demo test test-kubernetes check fuzz format bench clean sbom audit hashes
 
 help: ## this list
 	@printf 'fleet: YAML manifests in, supervised task workers out\n\n'
@@ -52,10 +52,11 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-servers: ## Redis and RabbitMQ for the tests (Debian packages; not started as services)
+servers: ## Redis, RabbitMQ and Prometheus for the tests (Debian packages; not started as services)
 	@missing=()
 	command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
 	[[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] || missing+=(rabbitmq-server)
+	command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
 	if (($${#missing[@]} == 0)); then exit 0; fi
 	if [[ $$EUID != 0 ]] || ! command -v apt-get >/dev/null; then
 	  echo "servers: missing on this machine: $${missing[*]}" >&2
@@ -79,18 +80,42 @@ demo: install ## two fleets in about a minute: apply, real tasks, scale, heal; t
 test: install servers ## every test, with real supervisord, Redis and RabbitMQ
 	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
+# Outside the tree: Debian's source is built once, seven minutes on two idle cores, 4 GB meanwhile.
+KUBERNETES_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fleet-kubernetes
+test-kubernetes: install ## the contract of a fleet in a cluster, on a real API server built from Debian's source
+	@tests/backends/kubernetes/build_apiserver.sh $(KUBERNETES_CACHE)
+	FLEET_TEST_KUBERNETES=$(KUBERNETES_CACHE)/bin $(BIN)/python -m pytest --timeout 600 \
+	  tests/backends/kubernetes/test_contract.py tests/backends/kubernetes/test_places.py $(PYTEST_ARGS)
+
 check: install ## lint, format, strict types and the layers; under a minute
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/architecture
 
+# Each round looks at new examples; the suite has a short round with the same ones every day.
+FUZZ_SECONDS ?= 600
+fuzz: install ## hostile files, messages and manifests until a traceback or the end of FUZZ_SECONDS (ten minutes)
+	@end=$$((SECONDS + $(FUZZ_SECONDS)))
+	while ((SECONDS < end)); do
+	  EXPLORE=1 $(BIN)/python -m pytest -q -x tests/properties/test_hostile_input_properties.py tests/core/text
+	done
+
+sbom: install ## the bill of materials of what is installed, CycloneDX, in sbom.json
+	@$(BIN)/python .ci/sbom.py > sbom.json
+
+audit: install ## the pins against recorded vulnerabilities
+	@$(BIN)/python .ci/audit.py
+
+hashes: install ## constraints.hashes.txt: the pins with the hashes of their files
+	@$(BIN)/python .ci/hashes.py
+
 format: install ## put the code into its one format
 	@$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
 bench: install servers ## measure against Celery and supervisor, half an hour; results in bench/results
-	@for part in cli_start fleet_scale worker_throughput channel balance balance_live; do
+	@for part in cli_start fleet_scale worker_throughput channel balance balance_live metrics; do
 	  $(BIN)/python bench/$$part.py $(BENCH_ARGS)
 	done
 	$(BIN)/python bench/picture.py

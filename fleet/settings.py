@@ -19,6 +19,8 @@ class Settings(BaseSettings):
     home: Path = Field(default_factory=default_home, description="holds one folder per fleet, mode 0700")
     rpc_timeout_seconds: float = Field(default=30.0, gt=0, description="longest wait for one supervisord answer")
     ready_timeout_seconds: float = Field(default=300.0, gt=0, description="default of `apply --timeout`")
+    max_replicas: int = Field(default=20_000, ge=1, description="most replicas of one manifest")
+    no_exec: bool = Field(default=False, description="refuse to run what a manifest names: interpreters, commands")
     redis_server: str = Field(default="", description="the Redis or Valkey server binary for `broker: embedded`")
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import datetime
@@ -161,10 +161,20 @@ class BoundTask(Generic[P, R]):
 class Tasks:
     """A registry of functions that workers run. ``broker`` default: FLEET_BROKER_URL, which every worker has."""
 
-    def __init__(self, name: str, broker: str | None = None, *, queue: str = DEFAULT_QUEUE) -> None:
+    def __init__(
+        self,
+        name: str,
+        broker: str | None = None,
+        *,
+        queue: str = DEFAULT_QUEUE,
+        accept: Collection[str] = ("json", "msgpack"),
+    ) -> None:
+        if unsafe := set(accept) - {"json", "msgpack", "yaml"}:  # whoever may write to the broker could run code here
+            raise ValueError(f"messages of {sorted(unsafe)[0]!r} are not accepted: json, msgpack and yaml can be")
         self.name = name
         self.queue = queue
         self.broker = broker
+        self.accept = tuple(accept)
         self._tasks: dict[str, Task[..., Any]] = {}
         self._publisher: tuple[int, Publisher] | None = None
 

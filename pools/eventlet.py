@@ -89,5 +89,9 @@ class EventletPool(GreenPool):
             if timeout_seconds:
                 self._pool.waitall()
 
+    @staticmethod
+    def take_new_hub() -> None:
+        hubs.use_hub()
+
     def original_thread(self) -> Any:
         return patcher.original("_thread")

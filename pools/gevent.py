@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import gevent
+import gevent.hub
 import gevent.pool
 from gevent.monkey import get_original
 
@@ -46,6 +47,10 @@ class GeventPool(GreenPool):
     def _join(self, timeout_seconds: float) -> None:
         gevent.sleep(0)
         self._pool.join(timeout_seconds)
+
+    @staticmethod
+    def take_new_hub() -> None:
+        gevent.hub.set_hub(gevent.hub.Hub(default=False))
 
     def original_thread(self) -> Any:
         names = ("start_new_thread", "allocate_lock", "get_ident")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -27,6 +28,8 @@ FIRST_PID = 1 << 30
 """Slots have numbers in the place of pids, far above every real one, so that a signal sent there reaches no process."""
 
 _TERMINATE_SECONDS = 1.0
+_WITH_NEW_HUBS: set[type] = set()
+"""Pools whose forked children have been seen to."""
 
 
 class GreenPool(BasePool):
@@ -62,6 +65,14 @@ class GreenPool(BasePool):
         return ["block detector"] if self._limits.is_lost else []
 
     # -- start and end
+
+    def on_start(self) -> None:
+        super().on_start()
+        self._limits.start()
+        kind = type(self)
+        if kind not in _WITH_NEW_HUBS:
+            _WITH_NEW_HUBS.add(kind)
+            os.register_at_fork(after_in_child=kind.take_new_hub)
 
     def on_stop(self) -> None:
         for handle in [*self._runs, *self._waiting]:
@@ -129,6 +140,10 @@ class GreenPool(BasePool):
                 self._limits.end_soon(run, Terminated("the task was ended on request"))
                 return True
         return False
+
+    def interrupt_blocking_task(self) -> None:
+        """End the task that keeps the main thread, where a signal reaches it. From a native thread."""
+        self._limits.interrupt(Terminated("the task was ended: it kept its process from stopping"))
 
     # -- slots
 
@@ -212,6 +227,11 @@ class GreenPool(BasePool):
 
     def _join(self, timeout_seconds: float) -> None:
         """Let greenlets run until all tasks are over, at most this long; 0: one round."""
+        raise NotImplementedError
+
+    @staticmethod
+    def take_new_hub() -> None:
+        """In a forked child: the copied greenlets stay behind, else the child would go on as a second worker."""
         raise NotImplementedError
 
     def original_thread(self) -> Any:

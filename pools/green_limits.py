@@ -128,6 +128,11 @@ class GreenLimits:
         self._by_greenlet: dict[Any, GreenRun] = {}
         self._detector: BlockDetector | None = None
 
+    def start(self) -> None:
+        """Start the native thread. Only in the main thread may signals be set up."""
+        if self._detector is None:
+            self._detector = BlockDetector(self._pool.original_thread(), self._check, self._on_signal)
+
     def begin(self, run: GreenRun) -> None:
         """The greenlet of the run begins with it; ``handle.started_at`` is set."""
         handle = run.handle
@@ -181,8 +186,8 @@ class GreenLimits:
 
     def _watch(self, run: GreenRun) -> None:
         run.watched = True
-        if self._detector is None:
-            self._detector = BlockDetector(self._pool.original_thread(), self._check, self._on_signal)
+        self.start()
+        assert self._detector is not None
         self._detector.watch()
 
     def _raise_soft_limit(self, run: GreenRun) -> None:
@@ -215,7 +220,14 @@ class GreenLimits:
         if isinstance(end_reason, HardTimeLimit):
             self._pool.on_hard_timeout(run.handle)
 
-    # -- by the native thread, when the hub does not get to it
+    # -- by a native thread, when the hub does not get to it
+
+    def interrupt(self, reason: PoolError) -> None:
+        """End the task that has the main thread now, without waiting for the hub."""
+        for run in list(self._runs.values()):
+            if run.inside and self._detector is not None and self._has_main_thread(run):
+                run.end_reason = run.end_reason or reason
+                self._detector.signal_main_thread()
 
     def _check(self) -> None:
         """In the native thread."""

@@ -15,6 +15,7 @@ class Traits:
     """Capabilities of one kind of pool.
 
     blocking_calls: a task may block in C or in the kernel without stopping its neighbours.
+    multiprocessing: a task may use ``multiprocessing.Pool`` and its queues; they wait in the kernel, where no hub runs.
     library: what must be installed besides the standard library.
     own_processes: slots are processes of their own (``processes = concurrency + 1``, else 1).
     reaches_waiting, reaches_computing: limits and ``terminate_job`` end a task that waits in a blocking call, or
@@ -38,6 +39,7 @@ class Traits:
     recycle_memory: bool = False
     recycle_age: bool = False
     task_children: bool = True
+    multiprocessing: bool = True
     blocking_calls: bool = True
     async_tasks: bool = False
     parallel_cpu: bool = False
@@ -90,6 +92,7 @@ _ROWS = (
         hard_limit=True,
         terminate=True,
         resize=True,
+        multiprocessing=False,
         blocking_calls=False,
     ),
     Traits(
@@ -102,6 +105,7 @@ _ROWS = (
         terminate=True,
         resize=True,
         task_children=False,
+        multiprocessing=False,
         blocking_calls=False,
     ),
     Traits(

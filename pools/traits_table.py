@@ -27,6 +27,7 @@ _QUESTIONS = (
     ("recycle by memory", "recycle_memory"),
     ("recycle by age", "recycle_age"),
     ("tasks may start processes", "task_children"),
+    ("tasks may use `multiprocessing.Pool`", "multiprocessing"),
     ("tasks may block", "blocking_calls"),
     ("`async def` tasks", "async_tasks"),
     ("tasks compute in parallel", "parallel_cpu"),

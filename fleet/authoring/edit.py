@@ -6,6 +6,7 @@ Every edit is read back and compared with what was meant before it is given to a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class _File:
         findings = Findings()
         tree = load(source, findings)
         text = decode(source, Findings())
-        if tree is None or text is None:
+        if tree is None or text is None or findings.problems:
             raise ManifestError(findings.problems)
         raw = source.text if isinstance(source.text, str) else source.text.decode()
         return cls(source.name, raw, tree)
@@ -89,6 +90,8 @@ def _given(node: Node) -> bool:
 def _edited(file: _File, group: str, count: int) -> str:
     node = file.group(group)
     old = node.get("replicas") if node else None
+    if old is not None and old.merged:
+        old = None  # written elsewhere, for others too; the group's own value wins
     offset = 1 if file.text.startswith("\ufeff") else 0
     if node is None or not isinstance(node.value, dict):
         raise UsageError(f"{file.name} does not describe {group} as a map", hint=_BY_HAND)
@@ -108,12 +111,28 @@ def _replaced(text: str, old: Node, count: int, offset: int) -> str:
 def _inserted(text: str, group: Node, count: int, offset: int) -> str:
     start = group.span[0] + offset
     if group.flow:
-        brace = text.index("{", start) + 1
-        return f"{text[:brace]}replicas: {count}{', ' if group.fields() else ''}{text[brace:]}"
-    key = next(iter(group.fields().values())).key_start + offset
+        return _inserted_in_braces(text, start, group, count, offset)
+    key = (group.first_key or 0) + offset
     line = max(text.rfind("\n", 0, key), text.rfind("\r", 0, key)) + 1
     ending = "\r\n" if "\r\n" in text else "\n"
     return f"{text[:line]}{text[line:key]}replicas: {count}{ending}{text[line:]}"
+
+
+def _inserted_in_braces(text: str, start: int, group: Node, count: int, offset: int) -> str:
+    """``{replicas: 3, …}``; as JSON does it, with quotes and on a line of its own, where the text is written so."""
+    brace = text.index("{", start) + 1
+    field = f'"replicas": {count}' if _is_json(text) else f"replicas: {count}"
+    if group.first_key is None:
+        return f"{text[:brace]}{field}{text[brace:]}"
+    key = group.first_key + offset
+    gap = text[brace:key]
+    apart = gap if "\n" in gap and not gap.strip() else " "
+    before = text[:key] if apart == gap or not gap.strip() else text[:brace]
+    return f"{before}{field},{apart}{text[len(before) :]}"
+
+
+def _is_json(text: str) -> bool:
+    return re.match(r'\ufeff?\s*\{\s*"', text) is not None
 
 
 def _compare(file: _File, group: str, count: int, text: str) -> None:

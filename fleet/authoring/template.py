@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import re
 
-from fleet.authoring.convert import import_from
-from fleet.authoring.yaml_writer import Imported
 from fleet.core.manifest.models import API_VERSION, KIND
 
-__all__ = ["MANIFEST_FILE", "SCHEMA_FILE", "TASKS_FILE", "Imported", "files", "fleet_name", "import_from"]
+__all__ = ["MANIFEST_FILE", "SCHEMA_FILE", "TASKS_FILE", "files", "fleet_name"]
 
 MANIFEST_FILE = "fleet.yaml"
 TASKS_FILE = "tasks.py"

@@ -11,75 +11,31 @@ from fleet.core.manifest.models import API_VERSION, KIND
 from fleet.core.manifest.yaml_scalars import resolve
 
 WIDTH = 110
+MOST_CHARACTERS = 63
 
 
 @dataclass(frozen=True, slots=True)
-class Imported:
-    """A manifest made from something else, and notes on what could not be converted."""
+class Made:
+    """The parts of a manifest that was made from other files."""
 
-    manifest: str
+    name: str
+    sources: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(slots=True)
-class Draft:
-    """A manifest that is being put together."""
-
-    groups: dict[str, dict[str, object]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-    release: dict[str, str] = field(default_factory=dict)
+    groups: Mapping[str, Mapping[str, object]]
+    release: Mapping[str, str] = field(default_factory=dict)
     broker_url: str = ""
-
-    def note(self, text: str) -> None:
-        """Add a note for the reader, once."""
-        if text not in self.notes:
-            self.notes.append(text)
-
-    def workdir(self, folder: str) -> None:
-        """Set the folder of the code, the same for all groups."""
-        self._release("workdir", folder)
-
-    def interpreter_beside(self, program: str) -> None:
-        """The interpreter of a virtual environment, from a program in it."""
-        if "/" in program:
-            self._release("python", re.sub(r"[^/]+$", "python", program))
-
-    def broker(self, url: str) -> None:
-        """Set the broker's URL, the same for all groups."""
-        if self.broker_url not in ("", url):
-            self.note(f"a second broker, {_without_password(url)}: a fleet has one; make another manifest for it")
-        self.broker_url = self.broker_url or url
-
-    def add(self, name: str, fields: Mapping[str, object]) -> None:
-        """A group under a name as close to ``name`` as the rules allow."""
-        self.groups[free_name(name, self.groups)] = dict(fields)
-
-    def add_alike(self, name: str, fields: Mapping[str, object], *, of: str) -> None:
-        """A worker; those with equal fields and the same stem (``w1``, ``w2``) are replicas of one group."""
-        for group in self.groups.values():
-            if group.get("_stem") == of and {**group, "_stem": 0, "replicas": 0} == {
-                **fields,
-                "_stem": 0,
-                "replicas": 0,
-            }:
-                group["replicas"] = int(str(group["replicas"])) + 1
-                return
-        stem = of if free_name(of, {}) not in self.groups else name
-        self.groups[free_name(stem, self.groups)] = {**fields, "replicas": 1, "_stem": of}
-
-    def _release(self, name: str, value: str) -> None:
-        if self.release.setdefault(name, value) != value:
-            self.note(f"{name} {value}: a fleet has one, {self.release[name]}; make another manifest for this")
+    secrets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    concurrency: int = 0
 
 
 def free_name(wanted: str, taken: Mapping[str, object]) -> str:
     """A name that a group may have and none has yet."""
     name = re.sub(r"[^a-z0-9]+", "-", wanted.lower()).strip("-")
-    name = re.sub(r"^(fleet-)+", "", re.sub(r"^[^a-z]+", "", name))[:28].rstrip("-") or "group"
+    name = re.sub(r"^(fleet-)+", "", re.sub(r"^[^a-z]+", "", name))[:MOST_CHARACTERS].rstrip("-") or "group"
     number = 2
     free = name
     while free in taken:
-        free, number = f"{name[:26]}-{number}", number + 1
+        free, number = f"{name[: MOST_CHARACTERS - 4]}-{number}", number + 1
     return free
 
 
@@ -91,18 +47,20 @@ def span(seconds: float) -> str:
     return f"{seconds:g}s" if seconds < 1_000_000 else f"{int(seconds)}s"
 
 
-def draft_text(draft: Draft, *, name: str, source: str) -> str:
-    """The draft as YAML. An app that all groups have in common is written once."""
-    groups = {key: {k: v for k, v in group.items() if k != "_stem"} for key, group in draft.groups.items()}
-    app = _common_app(groups)
-    lines = [f"# Made from {' '.join(source.split())}."]
-    lines += [f"# Not taken over: {' '.join(note.split())}" for note in draft.notes]
-    lines += [f"apiVersion: {API_VERSION}", f"kind: {KIND}", f"metadata: {{name: {name}}}", "spec:"]
+def made_text(made: Made) -> str:
+    """The manifest as YAML. An app that all groups have in common is written once."""
+    app = _common_app(made.groups)
+    lines = [f"# Made from {' '.join(', '.join(made.sources).split())}."]
+    lines += [f"# Not taken over: {' '.join(note.split())}" for note in made.notes]
+    lines += [f"apiVersion: {API_VERSION}", f"kind: {KIND}", f"metadata: {{name: {made.name}}}", "spec:"]
     lines += [f"  app: {scalar(app)}"] if app else []
-    lines += [f"  release: {flow(draft.release)}"] if draft.release else []
-    lines += _broker_lines(draft, groups)
+    lines += [f"  release: {flow(made.release)}"] if made.release else []
+    lines += _broker_lines(made)
+    lines += [f"  concurrency: {made.concurrency}"] if made.concurrency else []
+    if made.secrets:
+        lines += ["  secrets:", *(f"    {name}: {flow(source)}" for name, source in made.secrets.items())]
     lines.append("  groups:")
-    for key, group in groups.items():
+    for key, group in made.groups.items():
         lines.append(f"    {key}:")
         for field_name, value in group.items():
             if not (field_name == "app" and value == app):
@@ -115,10 +73,10 @@ def _common_app(groups: Mapping[str, Mapping[str, object]]) -> str:
     return apps.pop() if len(apps) == 1 else ""
 
 
-def _broker_lines(draft: Draft, groups: Mapping[str, Mapping[str, object]]) -> list[str]:
-    if draft.broker_url:
-        return [f"  broker: {flow({'url': draft.broker_url})}   # better: {{url: {{secret: name}}}} and spec.secrets"]
-    if any("worker" in group for group in groups.values()):
+def _broker_lines(made: Made) -> list[str]:
+    if made.broker_url:
+        return [f"  broker: {flow({'url': made.broker_url})}   # better: {{url: {{secret: name}}}} and spec.secrets"]
+    if any("worker" in group for group in made.groups.values()):
         return ["  # broker: {url: redis://host/0}   # without this, Celery's workers take it from their app"]
     return []
 
@@ -156,7 +114,3 @@ def _printable(line: str) -> str:
     return re.sub(
         "[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff\ufffe\uffff]", lambda found: f"\\u{ord(found[0]):04x}", line
     )
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"://[^/@]*@", "://…@", url)

@@ -44,7 +44,7 @@ class _Cell:
     def view(self) -> ObservedReplica:
         """The replica as an observation shows it."""
         replica = self.replica
-        counts = self.pid is not None and replica.spec.kind == "worker"
+        counts = self.pid is not None and replica.spec.kind != "command"
         return ObservedReplica(
             group=replica.group,
             index=replica.index,
@@ -67,6 +67,7 @@ class _Cell:
             cannot_start=self.cannot_start,
             crashes=self.crashes,
             trouble=self.trouble,
+            ready_seconds=self.uptime_seconds if self._seen_state() is State.READY else 0.0,
         )
 
     def _seen_state(self) -> State:

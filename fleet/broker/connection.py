@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fleet.core.text.mask import masked, without_url
 from fleet.errors import Unreachable
 
 if TYPE_CHECKING:
@@ -22,14 +22,6 @@ ANSWER_SECONDS = 20.0
 _SQL_SCHEMES = ("sqla", "sqlalchemy")
 _NOT_FOR_ENGINES = frozenset({"confirm_publish", "visibility_timeout"})
 """SQLAlchemy refuses options that it does not know; these are set for every transport."""
-
-_USER_AND_PASSWORD = re.compile(r"(://[^:/@;\s]*:)[^;\s]*(?=@)")
-_PASSWORD_IN_QUERY = re.compile(r"([?&](?:[a-z_]*password)=)[^&;\s]*")
-
-
-def masked(url: str) -> str:
-    """The URL for people and logs, without its passwords."""
-    return _PASSWORD_IN_QUERY.sub(r"\1**", _USER_AND_PASSWORD.sub(r"\1**", url))
 
 
 def scheme(url: str) -> str:
@@ -191,7 +183,7 @@ def connect_now(connection: kombu.Connection, *, within_seconds: float | None = 
 
 def unreachable(url: str, error: BaseException) -> Unreachable:
     """The same failure as Unreachable, with the password masked."""
-    text = str(error) or type(error).__name__
+    text = without_url(str(error), url) or type(error).__name__
     return Unreachable(f"the broker {masked(url)} does not answer: {text}", hint=_hint(url, text))
 
 

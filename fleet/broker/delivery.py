@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+MOST_BODY_BYTES = 128 << 20
+"""The longest body of a message, as it is sent and decompressed; a longer one is no task."""
+
 
 @dataclass(slots=True)
 class Delivery:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from fleet.core.desired import BROKER_GROUP
 from fleet.errors import FleetError
+from fleet.file_access import NAMED_BYTES, make_folders, read_file
 from fleet.state.paths import Places, check_socket_path
 
 _SERVERS = ("redis-server", "valkey-server")
@@ -48,20 +49,37 @@ def server(places: Places, *, setting: str = "") -> str:
 
 
 def _server_in_use(places: Places) -> str | None:
+    current = next(iter(_command_in_use(places)), "")
+    return current if current and os.access(current, os.X_OK) else None
+
+
+def _command_in_use(places: Places) -> list[str]:
+    """What runs the broker now; empty where none was started."""
     try:
-        launch = json.loads(places.spec_file(f"{BROKER_GROUP}.0").read_bytes())
-        current = str(launch["spec"]["command"][0])
-    except (OSError, ValueError, KeyError, IndexError, TypeError):
-        return None
-    return current if os.access(current, os.X_OK) else None
+        launch = json.loads(read_file(places.spec_file(f"{BROKER_GROUP}.0"), limit_bytes=NAMED_BYTES, own=True))
+        return [str(word) for word in launch["spec"]["command"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
-def command(places: Places, server: str) -> tuple[str, ...]:
+def socket_of(places: Places, *, given_away: bool) -> Path:
+    """Where the broker listens. given_away: it runs under another account than fleet's, which owns its folder."""
+    return places.broker_data / "s.sock" if given_away else places.broker_socket
+
+
+def socket_in_use(places: Places) -> Path:
+    """Where the broker of this fleet listens now, or would."""
+    words = _command_in_use(places)
+    place = words.index("--unixsocket") + 1 if "--unixsocket" in words[:-1] else 0
+    return Path(words[place]) if place else places.broker_socket
+
+
+def command(places: Places, server: str, *, given_away: bool = False) -> tuple[str, ...]:
     """What runs the broker of this fleet. It logs to its standard output, which is the replica's log."""
     return (
         server,
         *("--port", "0"),
-        *("--unixsocket", str(places.broker_socket)),
+        *("--unixsocket", str(socket_of(places, given_away=given_away))),
         *("--unixsocketperm", "700"),
         *("--dir", str(places.broker_data)),
         *("--appendonly", "yes"),
@@ -73,15 +91,25 @@ def command(places: Places, server: str) -> tuple[str, ...]:
     )
 
 
-def url(places: Places) -> str:
+def url(places: Places, *, given_away: bool = False) -> str:
     """The kombu URL of this fleet's embedded broker."""
-    return f"redis+socket://{quote(str(places.broker_socket))}?virtual_host=0"
+    return _url(socket_of(places, given_away=given_away))
+
+
+def url_in_use(places: Places) -> str:
+    """The kombu URL of the embedded broker that runs."""
+    return _url(socket_in_use(places))
+
+
+def _url(listens_on: Path) -> str:
+    return f"redis+socket://{quote(str(listens_on))}?virtual_host=0"
 
 
 def prepare(places: Places) -> None:
     """Make the folder for its data; refuse a socket path that the kernel would refuse."""
-    check_socket_path(places.broker_socket)
-    places.broker_data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for given_away in (False, True):
+        check_socket_path(socket_of(places, given_away=given_away))
+    make_folders(places.broker_data)
 
 
 def ping(broker_url: str, *, timeout_seconds: float = 0.5) -> bool:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from math import isfinite
+from statistics import median_high
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 SENT_AT_HEADER = "x-fleet-sent-at"
 """When a message was sent, in Unix seconds. Only fleet's own senders say so."""
+ASKED_MESSAGES = 5
+"""So many of the next messages of a queue are asked since when they wait."""
 ATTEMPTS_HEADER = "x-fleet-attempts"
 _MOST_ATTEMPTS = 2**31 - 1
 JUNK_CONTENT_TYPE = "application/x-not-an-envelope"
@@ -82,6 +85,15 @@ def waits_since(sent_at: Any, eta: Any = None) -> float | None:
     except (TypeError, ValueError):
         return None
     return max(sent, _moment(eta)) if isfinite(sent) else None
+
+
+def agreed(moments: Sequence[float | None]) -> float | None:
+    """Since when the next messages of a queue wait: the middle one of what they say, the later one of two.
+
+    The word of one sender, who may have made it up, decides nothing beside others. None where half of them say nothing.
+    """
+    told = [moment for moment in moments if moment is not None]
+    return median_high(told) if 2 * len(told) > len(moments) else None
 
 
 def _moment(eta: Any) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
+from fleet.broker.delivery import MOST_BODY_BYTES
+
 CONTENT_TYPE = "application/json"
 ACCEPT_JSON: tuple[str, ...] = ("json",)
 
@@ -51,6 +53,8 @@ def decoded(message: Encoded, accept: Collection[str] = ACCEPT_JSON) -> Any:
         raise BadMessage(f"its content type {message.content_type!r} is not accepted (accepted: {known})")
     try:
         body = message.body
+        if len(body) > MOST_BODY_BYTES:
+            raise ValueError(f"it is longer than {MOST_BODY_BYTES:,} bytes")
         if compression := message.headers.get("compression"):
             body = _decompressed(body, compression)
         if message.content_type == CONTENT_TYPE and not _has_extended_types(body):
@@ -65,7 +69,7 @@ def _has_extended_types(body: bytes | str) -> bool:
 
 
 def _decompressed(body: bytes | str, compression: str) -> Any:
-    from kombu.compression import decompress
+    from fleet.broker.decompression import decompress
 
     return decompress(body.encode() if isinstance(body, str) else body, compression)
 

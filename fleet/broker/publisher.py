@@ -14,11 +14,11 @@ from fleet.broker.connection import (
     connect_now,
     is_redis,
     kombu_connection,
-    masked,
     redis_access,
     unreachable,
 )
 from fleet.broker.envelope import sealed
+from fleet.core.text.mask import masked
 from fleet.errors import Unreachable
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from itertools import pairwise
 from types import FrameType
 from typing import NoReturn
 
+from fleet.core.text.format import printable
 from fleet.errors import FleetError, Interrupted, ManifestError
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
@@ -93,7 +94,7 @@ def _tell(text: str) -> None:
     except BrokenPipeError:
         _silence(sys.stdout)
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)
     except BrokenPipeError:
         _silence(sys.stderr)
 

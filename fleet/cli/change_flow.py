@@ -14,14 +14,16 @@ from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
 from fleet.cli.target import applied_or_told, duration
 from fleet.core.desired import RESERVED_PREFIX
-from fleet.core.plan import Plan
+from fleet.core.plan import Action, Plan
 from fleet.core.planning import budget, plan_text
 from fleet.core.planning.selection import leaving
 from fleet.errors import CannotWrite, Refused
 from fleet.inputs import machine
+from fleet.inputs.foreseen import foreseen
 from fleet.operate.apply.events import STARTS_PER_CORE, Report, StepsFailed, WalkOptions
 from fleet.operate.change import carry_out
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
+from fleet.operate.lost_queues import warned
 from fleet.operate.sync import by_hand
 from fleet.state import logs
 from pools.traits import TRAITS
@@ -29,6 +31,7 @@ from pools.traits import TRAITS
 DECLINED = 1
 LAST_WORDS = 5
 _MARGIN_SECONDS = 60.0
+_STARTS = frozenset({Action.START, Action.REPLACE, Action.RESTART})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,21 +101,24 @@ def run_change(
 ) -> int:
     """Do what a verb plans; its exit code. ``look`` is called again whenever the fleet may have changed."""
     if flags.dry_run:
-        change = look()
+        change = warned(look())
         out.either(plan_text.document(change.plan), _shown(change.plan, out))
+        say_foreseen(change, out)
         return 0
     asked: Plan | None = None
     if out.can_ask() and not flags.yes:
-        asked = look().plan
-        if not _agreed(asked, out):
+        first = warned(look())
+        asked = first.plan
+        if not _agreed(first, out):
             return DECLINED
     with fleet.lock():
         change = look()
         if asked is None:
-            _show(change.plan, out)
+            change = warned(change)
+            _show(change, out)
         elif _steps(change.plan) != _steps(asked):
             out.say("the fleet has changed meanwhile; the plan is now:")
-            if not _agreed(change.plan, out):
+            if not _agreed(change, out):
                 return DECLINED
         _guard(change, flags)
         make_claim(fleet, out, claim_of(verb, change, flags))
@@ -156,7 +162,8 @@ def _carry_out(fleet: LocalFleet, out: Output, *, verb: str, change: PlannedChan
             )
             return carry_out(fleet, change, verb=verb, reason=flags.reason, on_event=progress.on_event, options=options)
     except StepsFailed as error:
-        _last_words(fleet, out, error.failures[0][0].replica)
+        if error.failures:
+            _last_words(fleet, out, error.failures[0][0].replica)
         raise
 
 
@@ -207,21 +214,30 @@ def _guard(change: PlannedChange, flags: ChangeFlags) -> None:
         )
 
 
-def _agreed(plan: Plan, out: Output) -> bool:
+def _agreed(change: PlannedChange, out: Output) -> bool:
     """Show a plan and ask; a plan without steps needs no answer."""
-    _show(plan, out)
-    if plan.is_empty or out.confirmed("Do this?"):
+    _show(change, out)
+    if change.plan.is_empty or out.confirmed("Do this?"):
         return True
     out.say("nothing was done")
     return False
 
 
-def _show(plan: Plan, out: Output) -> None:
-    text = _shown(plan, out)
+def _show(change: PlannedChange, out: Output) -> None:
+    text = _shown(change.plan, out)
     if out.is_json:
         out.say(text.rstrip("\n"))
     else:
         out.facts(text)
+    say_foreseen(change, out)
+
+
+def say_foreseen(change: PlannedChange, out: Output) -> None:
+    """Warn of what will fail of that which the plan starts."""
+    starts = {step.target.group for step in change.plan.changes if step.target is not None and step.action in _STARTS}
+    for one in foreseen(change.desired, change.secrets, only=starts):
+        out.say(f"warning: {one}")
+        out.say(f"  hint: {one.hint}")
 
 
 def _shown(plan: Plan, out: Output) -> str:

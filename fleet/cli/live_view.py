@@ -9,8 +9,9 @@ from collections.abc import Callable
 from fleet.cli.output import Output
 from fleet.cli.target import Target, manifest_of
 from fleet.core.desired import Desired
-from fleet.core.status import Status, summarise
+from fleet.core.status import Status, summarise, with_totals
 from fleet.operate.local_fleet import LocalFleet
+from fleet.state.totals import read_totals
 
 WATCH_SECONDS = 1.0
 
@@ -22,7 +23,8 @@ def looker(fleet: LocalFleet, target: Target) -> Callable[[], Status]:
     def look() -> Status:
         applied = fleet.applied()
         desired = first if applied is None else None if applied.down else applied.desired
-        return summarise(desired, fleet.backend.observe(), revision=applied.revision if applied else 0)
+        seen = summarise(desired, fleet.backend.observe(), revision=applied.revision if applied else 0)
+        return with_totals(seen, read_totals(fleet.places))
 
     return look
 

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TextIO
@@ -24,7 +25,7 @@ _CODES: Mapping[str, str] = {
     "magenta": "35",
     "cyan": "36",
 }
-REPLICA_COLOURS = ("36", "35", "34", "33", "32", "96", "95", "94", "93", "92")
+GROUP_COLOURS = ("36", "35", "34", "33", "32", "96", "95", "94", "93", "92")
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,11 @@ def painted(text: str, style: str, *, colour: bool) -> str:
     """The text in the colour of a style."""
     code = _CODES.get(style, style)
     return f"\033[{code}m{text}\033[0m" if colour and code else text
+
+
+def group_colour(group: str) -> str:
+    """The style of a group: the same in every verb, every time."""
+    return GROUP_COLOURS[zlib.crc32(group.encode(errors="replace")) % len(GROUP_COLOURS)]
 
 
 def table(head: Sequence[str], rows: Sequence[Row], *, colour: bool = False) -> str:

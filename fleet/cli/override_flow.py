@@ -10,8 +10,10 @@ from fleet.cli.change_flow import ChangeFlags, change_flags, run_change
 from fleet.cli.output import Output
 from fleet.cli.target import checked_names, fleet_of, output_flag, replicas_of, target_flags, target_of
 from fleet.core.desired import Desired, group_of, is_replica
+from fleet.core.observed import Observed, State
 from fleet.core.plan import Action
 from fleet.core.planning.steering import STOPS
+from fleet.core.text.format import listed
 from fleet.errors import Refused, UsageError
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
 from fleet.state.audit import who
@@ -45,7 +47,10 @@ def make_overrides(fleet: LocalFleet, names: Sequence[str], kind: Kind, args: ar
             fleet.keep_overrides(overrides)
             fleet.audit.write(*({"event": "override", "override": str(one)} for one in new))
 
-        return replace(fleet.steered(desired, only=known, actions=meant), before=write)
+        planned = fleet.steered(desired, only=known, actions=meant)
+        if kind == "drained":
+            _refuse_deaf(known, planned.observed)
+        return replace(planned, before=write)
 
     return run_change(
         fleet, out, verb="pause" if kind == "paused" else "drain", look=look, flags=flags_of(args, kind, names)
@@ -53,14 +58,21 @@ def make_overrides(fleet: LocalFleet, names: Sequence[str], kind: Kind, args: ar
 
 
 def _that_can_drain(names: Sequence[str], desired: Desired, *, refuse: bool) -> tuple[str, ...]:
-    """Raise UsageError unless all are fleet's own workers: other programs cannot stop taking tasks and keep running."""
-    others = [name for name in names if desired.groups[group_of(name)].spec.kind != "worker"]
+    """Raise UsageError unless all are workers: a command cannot stop taking tasks and keep running."""
+    others = [name for name in names if desired.groups[group_of(name)].spec.kind == "command"]
     if others and refuse:
         hint = f"`fleet pause {others[0].partition('.')[0]}` stops it, and `fleet resume` brings it back"
-        raise UsageError(
-            f"{others[0]} is not one of fleet's own workers and cannot be told to take no tasks", hint=hint
-        )
+        raise UsageError(f"{others[0]} is not a worker and cannot be told to take no tasks", hint=hint)
     return tuple(name for name in names if name not in others)
+
+
+def _refuse_deaf(names: Sequence[str], observed: Observed) -> None:
+    """A worker of Celery's that keeps no record never looks whether it is held."""
+    meant = [one for one in observed.replicas.values() if one.name in names or one.group in names]
+    deaf = [one.name for one in meant if one.state is State.READY and not one.can_hold]
+    if deaf:
+        hint = f"`fleet restart {deaf[0]}` starts it with a record; where its log says that it keeps none, it cannot"
+        raise Refused(f"{listed(deaf)} keeps no record and cannot be told to take no tasks", hint=hint)
 
 
 def named(args: argparse.Namespace) -> tuple[LocalFleet, tuple[str, ...]]:

@@ -42,14 +42,16 @@ class Progress:
             self._bar.stop()
 
     def on_event(self, events: Sequence[Event]) -> None:
-        """Show one event."""
+        """Show one event. What is planned comes first, and again where a failed rollout goes back."""
+        if events and all(event.phase == "planned" for event in events):
+            self._total, self._done = len(events), 0
         for event in events:
             self._count(event)
         if self._bar is not None:
             names = list(self._going.values())
             more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
             going = f"{', '.join(names[:_NAMED])}{more}" if names else ""
-            self._bar.update(self._bar.task_ids[0], completed=self._done, going=going)
+            self._bar.update(self._bar.task_ids[0], completed=self._done, total=self._total, going=going)
 
     def _count(self, event: Event) -> None:
         match event.phase:

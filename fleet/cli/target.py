@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from fleet.state.applied import Applied
 
 DEFAULT_MANIFEST = "fleet.yaml"
+CLUSTER = "kubernetes"
 _SUFFIXES = (".yaml", ".yml", ".json")
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # as fleet.core.manifest.models has it, without importing pydantic
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # of a fleet, as the manifest has it, without importing pydantic
 
 
 def target_flags(parser: argparse.ArgumentParser, *, names: str = "", required: bool = False) -> None:
@@ -34,6 +35,19 @@ def target_flags(parser: argparse.ArgumentParser, *, names: str = "", required: 
     metavar = "WORD" if names else "MANIFEST"
     parser.add_argument("words", nargs="+" if required else "*", metavar=metavar, help=what)
     parser.add_argument("--fleet", metavar="NAME", default="", help="name of a fleet that was applied before")
+    parser.add_argument(
+        "--no-exec", action=_NoExec, nargs=0, default=False, help="refuse to run code that the manifest names"
+    )
+
+
+class _NoExec(argparse.Action):
+    """Sets FLEET_NO_EXEC for all that this command does."""
+
+    def __call__(self, parser: object, namespace: argparse.Namespace, *_: object) -> None:  # noqa: ARG002
+        from fleet.inputs.no_exec import VARIABLE
+
+        os.environ[VARIABLE] = "1"
+        namespace.no_exec = True
 
 
 def output_flag(parser: argparse.ArgumentParser, *more: str) -> None:
@@ -94,8 +108,11 @@ def no_names(target: Target) -> None:
         raise UsageError(f"{target.names[0]!r} is not a manifest", hint=hint)
 
 
-def fleet_of(target: Target) -> LocalFleet:
-    """The fleet that is meant, without reading more of a manifest than its name."""
+def fleet_of(target: Target, *, trusted: bool = False) -> LocalFleet:
+    """The fleet that is meant, without reading more of a manifest than its name.
+
+    Raises Refused where another account could change its files, unless it is ``trusted`` all the same.
+    """
     from fleet import settings
     from fleet.operate.local_fleet import LocalFleet, known_fleets
 
@@ -105,18 +122,45 @@ def fleet_of(target: Target) -> LocalFleet:
         if target.fleet not in known:
             hint = did_you_mean(target.fleet, known) or "there are none"
             raise UsageError(f"there is no fleet {target.fleet!r} in {current.home}", hint=hint)
-        return LocalFleet(target.fleet, settings=current)
+        return LocalFleet(target.fleet, settings=current, trusted=trusted)
     if sources := target.sources():
-        return LocalFleet(_name_in(sources), settings=current)
+        refuse_cluster(sources)
+        return LocalFleet(_name_in(sources), settings=current, trusted=trusted)
     known = known_fleets(current.home)
     if len(known) == 1:
-        return LocalFleet(known[0], settings=current)
+        return LocalFleet(known[0], settings=current, trusted=trusted)
     hint = (
         f"known fleets in {current.home}: {', '.join(known)}"
         if known
         else "`fleet init` writes a manifest to start from"
     )
     raise UsageError("which fleet? Name a manifest, or use --fleet NAME", hint=hint)
+
+
+def said_target(paths: Sequence[str]) -> str:
+    """``spec.target`` of manifest files, found in their text; empty where they say nothing, or are pipes."""
+    from fleet.core.manifest.tree import Findings, Source
+    from fleet.core.manifest.yaml_reader import load
+    from fleet.state.files import STDIN, read_named
+
+    said: object = ""
+    for path in paths:
+        if path != STDIN and not Path(path).is_file():
+            continue  # what is read once is read by the verb itself
+        text = read_named(path)
+        if b"target" not in text or b"kubernetes" not in text:
+            continue
+        tree = load(Source(path, text), Findings())
+        node = tree.get("spec", "target") if tree is not None else None
+        said = node.value if node is not None else said
+    return said if isinstance(said, str) else ""
+
+
+def refuse_cluster(sources: Sequence[str]) -> None:
+    """Raise UsageError for manifests of a fleet in a cluster: the verb that asks works on this host."""
+    if said_target(sources) == CLUSTER:
+        hint = "in a cluster work plan, apply, status, logs, scale, restart, drain, resume, rollback, history and down"
+        raise UsageError("this verb is for a fleet on a host, and the manifest says `target: kubernetes`", hint=hint)
 
 
 def applied_or_told(fleet: LocalFleet, out: Output) -> Applied | None:
@@ -147,18 +191,15 @@ def manifest_of(target: Target) -> LoadedManifest:
 
 def _name_in(paths: Sequence[str]) -> str:
     """The fleet's name, found in the text, else by reading the whole manifest. Raises ManifestError."""
-    import yaml
-
+    from fleet.core.manifest.tree import Findings, Source
+    from fleet.core.manifest.yaml_reader import load
     from fleet.state.files import read_named
 
-    loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    name = ""
+    name: object = ""
     for path in paths:
-        try:
-            document = yaml.load(read_named(path), loader)
-            name = document["metadata"]["name"]
-        except (yaml.YAMLError, KeyError, TypeError, ValueError):
-            continue
+        tree = load(Source(path, read_named(path)), Findings())
+        node = tree.get("metadata", "name") if tree is not None else None
+        name = node.value if node is not None else name
     if isinstance(name, str) and _NAME.fullmatch(name):
         return name
     from fleet.inputs.manifest import from_files

@@ -9,10 +9,13 @@ from fleet.cli.output import Cell, Row, painted, table
 from fleet.core.observed import RunningTask
 from fleet.core.status import GroupStatus, Status, WorkerStatus, document
 from fleet.core.text.format import duration, listed
+from fleet.core.totals import Totals
 
 HEAD = ("NAME", "POOL", "PID", "STATE", "DIGEST", "SLOTS", "DONE", "FAILED", "MEMORY", "UPTIME", "RUNS")
+_TOTALS_HEAD = ("NAME", "RESTARTS", "CRASHES", "DONE", "FAILED")
 _STATE_STYLES = {
     "ready": "good",
+    "completed": "good",
     "starting": "wait",
     "draining": "wait",
     "stopped": "dim",
@@ -31,6 +34,23 @@ def status_text(status: Status, *, footer: Sequence[str] = (), colour: bool = Fa
     return "\n\n".join([*parts, "\n".join(lines)])
 
 
+def totals_text(status: Status, *, colour: bool = False) -> str:
+    """What each group and replica has done in all its processes."""
+    rows = [row for group in status.groups.values() for row in _totals_rows(group)]
+    return table(_TOTALS_HEAD, rows, colour=colour) if rows else _headline(status, colour)
+
+
+def _totals_rows(group: GroupStatus) -> Iterator[Row]:
+    yield _totals_row(group.name, group.totals, "bold")
+    for worker in group.workers:
+        yield _totals_row(f"  {worker.name}", worker.totals, "")
+
+
+def _totals_row(name: str, totals: Totals, style: str) -> Row:
+    counts = ((totals.restarts, ""), (totals.crashes, "bad"), (totals.done, ""), (totals.failed, "bad"))
+    return [Cell(name, style), *(Cell(str(count), bad if count else "", right=True) for count, bad in counts)]
+
+
 def _group_rows(group: GroupStatus) -> Iterator[Row]:
     ready = f"{group.ready_replicas}/{group.desired_replicas}"
     state = "paused" if group.paused else f"{ready} ready"
@@ -45,12 +65,24 @@ def _group_rows(group: GroupStatus) -> Iterator[Row]:
         Cell(str(group.failed), "bad" if group.failed else "", right=True),
         Cell(megabytes(sum(worker.memory_bytes for worker in group.workers)), right=True),
         Cell("", right=True),
-        Cell(""),
+        Cell(_counts(group)),
     ]
     for worker in group.workers:
         yield _worker_row(worker)
     for name in group.missing:
         yield [Cell(f"  {name}"), Cell(""), Cell("", right=True), Cell("missing", "bad"), *_blanks()]
+
+
+def _counts(group: GroupStatus) -> str:
+    """What differs from the ready ones: in the middle of a rollout all three words say different things."""
+    if group.paused:
+        return ""
+    words = [
+        f"{count} {word}"
+        for count, word in ((group.up_to_date_replicas, "up to date"), (group.available_replicas, "available"))
+        if count != group.ready_replicas
+    ]
+    return ", ".join(words)
 
 
 def _blanks() -> list[Cell]:
@@ -63,7 +95,7 @@ def _worker_row(worker: WorkerStatus) -> Row:
         Cell(f"  {worker.name}"),
         Cell(""),
         Cell(str(worker.pid) if worker.pid else "", right=True),
-        Cell(state, _style(worker)),
+        Cell(state, state_style(worker)),
         Cell(worker.digest, "dim"),
         Cell(f"{worker.busy}/{worker.slots}", right=True),
         Cell(str(worker.processed), right=True),
@@ -74,7 +106,8 @@ def _worker_row(worker: WorkerStatus) -> Row:
     ]
 
 
-def _style(worker: WorkerStatus) -> str:
+def state_style(worker: WorkerStatus) -> str:
+    """The style of what a replica's state is shown in."""
     if worker.trouble:
         return "bad"
     return "wait" if worker.held else _STATE_STYLES[worker.state]
@@ -127,29 +160,6 @@ def age(seconds: float) -> str:
         return f"{minutes}m{rest:02d}s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours < 24 else f"{hours // 24}d{hours % 24}h"
-
-
-def top_text(status: Status, *, per_second: float | None, height: int, colour: bool) -> str:
-    """Totals, then busy replicas by the age of their oldest task, then idle ones by memory."""
-    workers = [worker for group in status.groups.values() for worker in group.workers]
-    rows = [_worker_row(worker) for worker in sorted(workers, key=_effort)]
-    lines = table(HEAD, rows, colour=colour).splitlines() if rows else []
-    rest = [f"… {len(lines) - height + 3} more"] if len(lines) > height - 3 else []
-    return "\n".join([_totals(status, per_second), "", *lines[: max(1, height - 3)], *rest])
-
-
-def _effort(worker: WorkerStatus) -> tuple[float, float, str]:
-    oldest = max((task.since_seconds for task in worker.tasks), default=-1.0)
-    return -oldest, -float(worker.memory_bytes), worker.name
-
-
-def _totals(status: Status, per_second: float | None) -> str:
-    groups = list(status.groups.values())
-    busy, slots = sum(group.busy for group in groups), sum(group.desired_slots for group in groups)
-    memory = sum(worker.memory_bytes for group in groups for worker in group.workers)
-    rate = f"{per_second:.1f} tasks/s" if per_second is not None else "… tasks/s"
-    ready = f"{sum(group.ready_replicas for group in groups)}/{sum(group.desired_replicas for group in groups)} ready"
-    return f"fleet {status.fleet}  {ready}  slots {busy}/{slots}  {rate}  {megabytes(memory) or '0Mi'}"
 
 
 def status_document(status: Status) -> dict[str, Any]:

@@ -44,11 +44,12 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """``problems``: what is worse than allowed, one sentence part each; none: it may go on."""
+    """``problems``: what is worse than allowed, one sentence part each; none: it may go on.  name: of the canary."""
 
     new: Tally
     old: Tally
     problems: tuple[str, ...] = ()
+    name: str = "canary"
 
     @property
     def passed(self) -> bool:
@@ -56,7 +57,7 @@ class Verdict:
 
     def __str__(self) -> str:
         end = f"worse: {listed(self.problems)}" if self.problems else "no worse"
-        return f"canary, new {self.new}; old {self.old}: {end}"
+        return f"{self.name}, new {self.new}; old {self.old}: {end}"
 
 
 def judged(
@@ -105,7 +106,7 @@ def verdict(policy: CanaryPolicy, new: Tally, old: Tally) -> Verdict:
     if old.memory_bytes and new.memory_bytes > old.memory_bytes * policy.memory:
         most = round(old.memory_bytes * policy.memory)
         problems.append(f"{size(round(new.memory_bytes))} of memory, allowed {size(most)}")
-    return Verdict(new, old, tuple(problems))
+    return Verdict(new, old, tuple(problems), policy.name)
 
 
 def _fresh(replica: ObservedReplica) -> ObservedReplica:

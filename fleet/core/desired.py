@@ -10,7 +10,10 @@ from fleet.core.spec import READY_TIMEOUT_SECONDS, BrokerSpec, WorkerSpec, live_
 
 BROKER_GROUP = "fleet-broker"
 CONTROLLER_GROUP = "fleet-controller"
+METRICS_GROUP = "fleet-metrics"
 RESERVED_PREFIX = "fleet-"
+PROGRAMS_BESIDE = frozenset({CONTROLLER_GROUP, METRICS_GROUP})
+"""Programs of fleet's own that are there while something in the manifest needs them. They go without being asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,8 @@ class CanaryPolicy:
     they may be.
 
     failure_rate: what may be added to the old rate (0.05: five percentage points).  latency, memory: factors over the
-    old run time and memory.  crashes: as many.  min_tasks: rates of fewer are not judged.
+    old run time and memory.  crashes: as many.  min_tasks: rates of fewer are not judged.  title: what it is called in
+    events.  number, of: its place among the steps of a canary; ``replicas`` includes those of earlier steps.
     """
 
     replicas: int = 1
@@ -29,6 +33,14 @@ class CanaryPolicy:
     memory: float = 1.5
     crashes: int = 0
     min_tasks: int = 20
+    title: str = "canary"
+    number: int = 1
+    of: int = 1
+
+    @property
+    def name(self) -> str:
+        """As it is called in events: ``canary step 2 of 3``."""
+        return self.title if self.of == 1 else f"{self.title} step {self.number} of {self.of}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +48,9 @@ class RolloutPolicy:
     """How many replicas may be extra (surge) and how many may be missing while a group is replaced.
 
     min_ready_seconds: a new replica counts once it was ready for this long.  deadline_seconds: the whole group must be
-    done by then; None: whenever.
+    done by then; None: whenever.  peak: ``budget`` keeps the slots in use within the fleet's meanwhile, ``surge`` adds
+    spares to them.  later_canaries: compared after ``canary``, each with at least as many new replicas.
+    blue_green: the whole new set comes up beside the old one and is judged before the old one leaves.
     """
 
     strategy: str = "rolling"
@@ -46,6 +60,19 @@ class RolloutPolicy:
     min_ready_seconds: float = 0.0
     deadline_seconds: float | None = None
     canary: CanaryPolicy | None = None
+    peak: str = "surge"
+    later_canaries: tuple[CanaryPolicy, ...] = ()
+    blue_green: CanaryPolicy | None = None
+
+    @property
+    def canaries(self) -> tuple[CanaryPolicy, ...]:
+        """Its comparisons, in order; none where there is no canary."""
+        return () if self.canary is None else (self.canary, *self.later_canaries)
+
+    @property
+    def keeps_budget(self) -> bool:
+        """Spares come only where the fleet's slots have room for them."""
+        return self.peak == "budget"
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,6 +112,8 @@ class Facts(Protocol):
     def sated(self) -> bool: ...
     @property
     def foreign(self) -> bool: ...
+    @property
+    def awaited(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,8 @@ def judge(record: Facts | None, *, lives: bool, now: float, patience: Patience =
         return Health(Condition.UNKNOWN, "there is no record of it")
     if not lives:
         return _gone(record, now)
+    if record.foreign and record.awaited:
+        return Health(Condition.STARTING, f"for {_span(now - record.started_at)}")
     if record.foreign:
         return Health(Condition.ALIVE, f"for {_span(now - record.started_at)}; it keeps no record")
     if record.state == "failed":  # the launcher is about to leave

@@ -19,6 +19,7 @@ class State(StrEnum):
     STOPPED = "stopped"
     FAILED = "failed"
     UNKNOWN = "unknown"
+    COMPLETED = "completed"
 
 
 class Trouble(StrEnum):
@@ -62,6 +63,8 @@ class ObservedReplica:
     crashes: earlier processes of it that crashed, as far back as its launcher remembers.
     cannot_start: its last start failed for a reason that another start does not change, which ``note`` says.
     reserved: messages it holds, those that run and those that wait in it for a slot.
+    ready_seconds: how long it has been ready without a break; 0 while it is not, or is held.
+    cpu_seconds: spent on processors by all its processes, those that have ended included.
     """
 
     group: str
@@ -87,6 +90,8 @@ class ObservedReplica:
     cannot_start: bool = False
     crashes: int = 0
     trouble: Trouble = Trouble.NONE
+    ready_seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
     @property
     def name(self) -> str:
@@ -99,8 +104,20 @@ class ObservedReplica:
 
     @property
     def is_ready(self) -> bool:
-        """It takes work, or is held on purpose, and nothing is wrong with it."""
-        return not self.trouble and (self.state is State.READY or (self.held and self.state is State.DRAINING))
+        """It takes work, or is held on purpose, or has done all it had to, and nothing is wrong with it."""
+        at_rest = self.state is State.COMPLETED or (self.held and self.state is State.DRAINING)
+        return not self.trouble and (self.state is State.READY or at_rest)
+
+    def is_available(self, *, min_ready_seconds: float) -> bool:
+        """It takes tasks, and has for long enough to be trusted."""
+        return self.is_ready and not self.held and self.ready_seconds >= min_ready_seconds
+
+    @property
+    def can_hold(self) -> bool:
+        """Whether it can be told to take no work and stay: fleet's worker can, Celery's where it keeps a record."""
+        if self.spec is None or self.spec.kind == "command":
+            return False
+        return self.spec.kind == "worker" or self.counts
 
     @property
     def target_slots(self) -> int:

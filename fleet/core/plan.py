@@ -62,7 +62,7 @@ class Step:
     grace_seconds: how long its drain may take.  ready_timeout_seconds: how long it may take to be ready.
     min_ready_seconds: how long it must be ready without a crash before it counts.  deadline_seconds: how long after
     the first step of its group the last one must be done; None: whenever.  canary: once it is ready, the new revision
-    is compared with the old one before the step is done.
+    is compared with the old one before the step is done.  later_canaries: then it is compared again, by each of them.
     """
 
     action: Action
@@ -77,11 +77,17 @@ class Step:
     min_ready_seconds: float = 0.0
     deadline_seconds: float | None = None
     canary: CanaryPolicy | None = None
+    later_canaries: tuple[CanaryPolicy, ...] = ()
 
     @property
     def watched_seconds(self) -> float:
-        """How long it is looked at once it is ready, before the step is done."""
+        """How long it is looked at once it is ready, before it is judged, or the step is done."""
         return max(self.min_ready_seconds, self.canary.seconds if self.canary is not None else 0.0)
+
+    @property
+    def longest_watched_seconds(self) -> float:
+        """How long it is looked at until the step is done, later comparisons included."""
+        return self.watched_seconds + sum(max(self.min_ready_seconds, one.seconds) for one in self.later_canaries)
 
     @property
     def id(self) -> str:
@@ -102,10 +108,22 @@ class Usage:
     limit: int | None = None
     unit: str = ""
 
+    @property
+    def above_at_peak(self) -> int:
+        """How much more than the limit is used at the peak."""
+        return 0 if self.limit is None else max(0, self.at_peak - self.limit)
+
+    @property
+    def above_at_rest(self) -> int:
+        return 0 if self.limit is None else max(0, self.at_rest - self.limit)
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The ordered steps from observed to desired. ``steps`` holds every replica, kept ones included."""
+    """The ordered steps from observed to desired. ``steps`` holds every replica, kept ones included.
+
+    notes: what a person should know.  warnings: what a person should look at before it is carried out.
+    """
 
     fleet: str
     steps: tuple[Step, ...] = ()
@@ -113,6 +131,7 @@ class Plan:
     usage: tuple[Usage, ...] = ()
     worst_case_seconds: float = 0.0
     observed_fingerprint: str = ""
+    warnings: tuple[str, ...] = ()
 
     @property
     def changes(self) -> tuple[Step, ...]:

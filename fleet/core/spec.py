@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -17,9 +17,13 @@ PARKED_EXIT = 78
 
 DRAIN_TIMEOUT_SECONDS = 60.0
 READY_TIMEOUT_SECONDS = 60.0
-"""What the manifest's ``drain.timeout`` and ``health.readyTimeout`` are where it gives none."""
+JOB_TIMEOUT_SECONDS = 3600.0
+"""What the manifest's ``drain.timeout`` and ``health.readyTimeout`` (of a job: the last) are where it gives none."""
 
 Kind = Literal["worker", "celery", "command"]
+
+IMAGE_POOLS = frozenset({"solo", "threads"})
+"""Pools whose workers may be forked from an image: a green pool patches before anything is imported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ class TaskPolicy:
     """Delivery and limits. ``acks`` and ``prefetch`` None: the app's setting, else late and as many as free slots.
 
     rate_limits: sorted pairs of a task's name and its rate, as ``("shop.thumb", "10/s")``.  dead_letters None: to the
-    broker where the app declares a queue with a dead-letter exchange, else to ``<queue>.dead``.
+    broker where the app declares a queue with a dead-letter exchange, else to ``<queue>.dead``.  look_ahead_most: how
+    many messages may be taken ahead of free slots, as far as they are done in look_ahead_seconds; 0: none.
     """
 
     time_limit_seconds: float | None = None
@@ -67,16 +72,22 @@ class TaskPolicy:
     max_attempts: int = 5
     rate_limits: tuple[tuple[str, str], ...] = ()
     dead_letters: DeadLetters | None = None
+    look_ahead_seconds: float = 0.005
+    look_ahead_most: int = 64
 
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """A crash waits ``initial * 2^n`` seconds up to ``max``; more than ``max_crashes`` in ``window`` park it."""
+    """A crash waits ``initial * 2^n`` seconds up to ``max``; more than ``max_crashes`` in ``window`` park it.
+
+    policy: which ends are crashes: all, those with another exit code than 0, or none, which then is the end of it.
+    """
 
     backoff_initial_seconds: float = 1.0
     backoff_max_seconds: float = 60.0
     max_crashes: int = 8
     window_seconds: float = 600.0
+    policy: Literal["always", "onFailure", "never"] = "always"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +101,49 @@ class BrokerSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class StopSpec:
+    """How a program is asked to end. ``group``: everything it has started is asked as well, and killed at the end."""
+
+    signal: str = "TERM"
+    group: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LimitsSpec:
+    """What a replica may take: files in one process, memory and processors in all of them. None: no limit."""
+
+    open_files: int | None = None
+    memory_bytes: int | None = None
+    cpus: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AccountSpec:
+    """The account of a replica's process, for a fleet that runs as root. ``user`` is empty where it is fleet's own.
+
+    user: its name, or its number where it has none.
+    """
+
+    user: str = ""
+    uid: int = 0
+    gid: int = 0
+
+
+FLEETS_ACCOUNT = AccountSpec()
+"""The replica runs as whoever runs fleet."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """What a replica must be. Nothing else may be in it: no replica counts, scaling or rollout policy.
 
     What forces a restart when it changes is in :func:`digest`; the rest is applied in place.
     ``env`` and ``secret_env`` are sorted tuples; ``secret_env`` holds (variable, secret name, keyed fingerprint), so
     that a rotated secret changes the digest while its value stays out of plans and logs.  ``code`` and
-    ``fleet_version`` are empty where the manifest does not watch them.
+    ``fleet_version`` are empty where the manifest does not watch them.  ``node``: the worker's name on the broker, with
+    ``{group}`` and the like in it; empty: the usual one.  ``log_link``: where a link to its log is, likewise.
+    ``job``: it runs to its end, once; ``followers``: a mark of what waits for that, so that it runs again before them.
+    ``task_counters``: it counts tasks by name, with histograms of their times.
     """
 
     kind: Kind
@@ -120,6 +167,18 @@ class WorkerSpec:
     fleet_version: str = ""
     log_level: str = "INFO"
     log_format: str = "text"
+    log_to: Literal["file", "journald", "both"] = "file"
+    image: Literal["auto", "off"] = "auto"
+    node: str = ""
+    stop: StopSpec = StopSpec()
+    nice: int = 0
+    limits: LimitsSpec = LimitsSpec()
+    log_link: str = ""
+    job: bool = False
+    followers: str = ""
+    account: AccountSpec = FLEETS_ACCOUNT
+    no_new_privileges: bool = False
+    task_counters: bool = True
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""
@@ -128,7 +187,7 @@ class WorkerSpec:
 
     def to_json(self) -> dict[str, Any]:
         """A plain JSON document; :meth:`from_json` reads it back to an equal value."""
-        document: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        document: dict[str, Any] = _plain(self)
         return document
 
     @classmethod
@@ -137,20 +196,42 @@ class WorkerSpec:
         return decoded(cls, document)
 
 
+def _plain(value: Any) -> Any:
+    """Objects and lists as JSON has them. ``dataclasses.asdict`` copies every leaf, which took four times as long."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    slots = getattr(type(value), "__slots__", None)
+    return value if slots is None else {name: _plain(getattr(value, name)) for name in slots}
+
+
 def resizes(spec: WorkerSpec) -> bool:
     """Whether a running replica can get another number of slots without a restart."""
     return spec.kind == "worker" and TRAITS[spec.pool.type].resize
 
 
+def forks_from_image(spec: WorkerSpec) -> bool:
+    """Whether replicas of this spec may be forked from a process that has imported the app already.
+
+    One with an account of its own is not: the image belongs to fleet's account, and so would what its memory holds.
+    """
+    return (
+        spec.account == FLEETS_ACCOUNT
+        and spec.image == "auto"
+        and spec.kind == "worker"
+        and spec.pool.type in IMAGE_POOLS
+    )
+
+
 def lasting(spec: WorkerSpec) -> WorkerSpec:
     """The spec with everything that can change in place as in a bare one: what is left forces a restart.
 
-    ``restart`` and ``ready_after_seconds`` are read by the launcher and by the backend, never by what runs. A
+    ``restart``, ``ready_after_seconds`` and ``image`` are read when it is started and by the backend, never by what
+    runs. A
     worker of fleet's own applies queues, delivery, limits and log level while it runs, and slots if its pool can.
     The drain timeout lasts: supervisord kills by the one that it read when the replica was started.
     """
     bare = WorkerSpec(spec.kind, spec.fleet, spec.group)
-    fixed = replace(spec, restart=bare.restart, ready_after_seconds=bare.ready_after_seconds)
+    fixed = replace(spec, restart=bare.restart, ready_after_seconds=bare.ready_after_seconds, image=bare.image)
     if spec.kind != "worker":
         return fixed
     pool = replace(spec.pool, concurrency=1) if resizes(spec) else spec.pool
@@ -167,12 +248,23 @@ def digest(spec: WorkerSpec) -> str:
 def live_digest(spec: WorkerSpec) -> str:
     """Eight hex digits over the whole spec: it tells apart the settings of replicas that have one digest.
 
-    Fields at their default are left out, so that a version that adds a field restarts nothing.
+    Fields at their default are left out, so that a version that adds a field restarts nothing. So is ``image``, which
+    is of how it was started and nothing that a running worker applies.
     """
-    bare = WorkerSpec(spec.kind, spec.fleet, spec.group).to_json()
-    given = {name: _unlike(value, bare[name]) for name, value in spec.to_json().items() if value != bare[name]}
+    given = _unlike_bare(replace(spec, image="auto"))
     text = json.dumps([spec.kind, spec.fleet, spec.group, given], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def given_fields(spec: WorkerSpec) -> dict[str, Any]:
+    """The spec as JSON without what is at its default; :meth:`WorkerSpec.from_json` reads it back to an equal value."""
+    found = {"kind": spec.kind, "fleet": spec.fleet, "group": spec.group, **_unlike_bare(spec)}
+    return {**found, "pool": {"type": spec.pool.type, **found.get("pool", {})}}
+
+
+def _unlike_bare(spec: WorkerSpec) -> dict[str, Any]:
+    bare = WorkerSpec(spec.kind, spec.fleet, spec.group).to_json()
+    return {name: _unlike(value, bare[name]) for name, value in spec.to_json().items() if value != bare[name]}
 
 
 def _unlike(value: Any, default: Any) -> Any:

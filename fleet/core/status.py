@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fleet.core.desired import RESERVED_PREFIX, Desired, DesiredGroup, Replica
+from fleet.core.desired import RESERVED_PREFIX, Desired, DesiredGroup, Replica, group_of
 from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray, Trouble
 from fleet.core.planning.assignment import assign
+from fleet.core.totals import NO_TOTALS, Totals
 
 OUTDATED = "outdated"
 UNSETTLED = "to resize"
@@ -18,7 +19,10 @@ ORPHANED = "not in manifest"
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """One replica. ``drift`` is empty when it is as wanted.  ready: it works, or is held on purpose."""
+    """One replica. ``drift`` is empty when it is as wanted.  ready: it works, or is held on purpose.
+
+    processed, failed: of the process that runs, or ran last.  totals: of all its processes.
+    """
 
     name: str
     pid: int | None
@@ -36,13 +40,16 @@ class WorkerStatus:
     note: str = ""
     ready: bool = False
     trouble: Trouble = Trouble.NONE
+    totals: Totals = NO_TOTALS
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class GroupStatus:
-    """One group. ``missing`` names replicas that are wanted and not there.
+    """One group. ``missing`` names replicas that are wanted and not there.  totals: those that are gone included.
 
-    up_to_date_replicas: with the wanted digest and settings, whether they are ready or not.
+    up_to_date_replicas: with the wanted digest and settings, whether they are ready or not.  available_replicas: those
+    that take tasks, and were ready for the rollout's ``minReady``, whether they are up to date or not.
     """
 
     name: str
@@ -55,6 +62,8 @@ class GroupStatus:
     system: bool = False
     paused: bool = False
     up_to_date_replicas: int = 0
+    available_replicas: int = 0
+    totals: Totals = NO_TOTALS
 
     @property
     def busy(self) -> int:
@@ -112,6 +121,18 @@ def summarise(desired: Desired | None, observed: Observed, *, revision: int) -> 
     )
 
 
+def with_totals(status: Status, totals: Mapping[str, Totals]) -> Status:
+    """The same with what each replica has done in all its processes; ``totals``: by replica, gone ones included."""
+    groups = {name: _group_with_totals(group, totals) for name, group in status.groups.items()}
+    return replace(status, groups=groups)
+
+
+def _group_with_totals(group: GroupStatus, totals: Mapping[str, Totals]) -> GroupStatus:
+    workers = tuple(replace(worker, totals=totals.get(worker.name, NO_TOTALS)) for worker in group.workers)
+    whole = Totals.sum(one for name, one in totals.items() if group_of(name) == group.name)
+    return replace(group, workers=workers, totals=whole)
+
+
 def document(status: Status) -> dict[str, Any]:
     """The status for scripts. Programs of fleet's own (the embedded broker) stand apart, under ``system``."""
     return {
@@ -145,8 +166,17 @@ def _known(group: DesiredGroup, seen: Sequence[ObservedReplica]) -> GroupStatus:
         missing=tuple(replica.name for index, replica in wanted.items() if index not in present),
         system=group.system,
         paused=group.paused,
-        up_to_date_replicas=sum(worker.pid is not None and not worker.drift for worker in workers),
+        up_to_date_replicas=sum(_is_there(worker) and not worker.drift for worker in workers),
+        available_replicas=_available(seen, min_ready_seconds=group.rollout.min_ready_seconds),
     )
+
+
+def _is_there(worker: WorkerStatus) -> bool:
+    return worker.pid is not None or worker.state is State.COMPLETED
+
+
+def _available(seen: Sequence[ObservedReplica], *, min_ready_seconds: float) -> int:
+    return sum(one.is_available(min_ready_seconds=min_ready_seconds) for one in seen)
 
 
 def _unknown(name: str, seen: Sequence[ObservedReplica], desired: Desired | None) -> GroupStatus:
@@ -163,6 +193,7 @@ def _unknown(name: str, seen: Sequence[ObservedReplica], desired: Desired | None
         workers=workers,
         system=name.startswith(RESERVED_PREFIX),
         up_to_date_replicas=sum(worker.pid is not None and not drift for worker in workers),
+        available_replicas=_available(seen, min_ready_seconds=0.0),
     )
 
 
@@ -192,6 +223,7 @@ def _worker(seen: ObservedReplica, drift: str) -> WorkerStatus:
         note=seen.note,
         ready=seen.is_ready,
         trouble=seen.trouble,
+        cpu_seconds=seen.cpu_seconds,
     )
 
 
@@ -209,9 +241,11 @@ def _group_document(group: GroupStatus) -> dict[str, Any]:
         "pool": group.pool,
         "replicas": {"desired": group.desired_replicas, "ready": group.ready_replicas},
         "upToDate": group.up_to_date_replicas,
+        "available": group.available_replicas,
         "slots": {"desired": group.desired_slots, "busy": group.busy},
         "processed": group.processed,
         "failed": group.failed,
+        "totals": group.totals.to_json(),
         "paused": group.paused,
         "missing": list(group.missing),
         "workers": [_worker_document(worker) for worker in group.workers],
@@ -230,6 +264,7 @@ def _worker_document(worker: WorkerStatus) -> dict[str, Any]:
         "busy": worker.busy,
         "processed": worker.processed,
         "failed": worker.failed,
+        "totals": worker.totals.to_json(),
         "memory": worker.memory_bytes,
         "uptime": round(worker.uptime_seconds, 3),
         "tasks": list(_task_documents(worker.tasks)),

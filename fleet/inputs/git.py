@@ -1,11 +1,17 @@
-"""Which commit a manifest lies in, read from the checkout's own files: no git is started."""
+"""Which commit a manifest lies in, read from the checkout's own files: no git is started.
+
+The checkout may be anybody's: what its files say is used only where it has the form of a commit or a branch.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+from fleet.file_access import KEPT_BYTES, SMALL_BYTES, read_file
+
 _SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_REFERENCE = re.compile(r"refs/[\w.+@/-]{1,200}", re.ASCII)
 
 
 def commit_of(folder: Path) -> dict[str, str]:
@@ -14,7 +20,7 @@ def commit_of(folder: Path) -> dict[str, str]:
         for place in (folder.resolve(), *folder.resolve().parents):
             if (place / ".git").exists():
                 return _head(_git_folder(place / ".git"))
-    except OSError:
+    except (OSError, ValueError, RuntimeError):  # not UTF-8, a NUL in a path, links in a circle
         pass
     return {}
 
@@ -23,26 +29,32 @@ def _git_folder(path: Path) -> Path:
     """A worktree's ``.git`` is a file that names the real folder."""
     if path.is_dir():
         return path
-    return (path.parent / path.read_text().removeprefix("gitdir:").strip()).resolve()
+    return (path.parent / _words(path).removeprefix("gitdir:").strip()).resolve()
+
+
+def _words(path: Path, *, limit_bytes: int = SMALL_BYTES) -> str:
+    return read_file(path, limit_bytes=limit_bytes).decode().strip()
 
 
 def _head(git: Path) -> dict[str, str]:
-    head = (git / "HEAD").read_text().strip()
+    head = _words(git / "HEAD")
     if not head.startswith("ref:"):
         return {"sha": head} if _SHA.fullmatch(head) else {}
     reference = head.removeprefix("ref:").strip()
+    if not _REFERENCE.fullmatch(reference) or ".." in reference:
+        return {}
     facts = {"branch": reference.removeprefix("refs/heads/")}
     sha = _resolve(git, reference)
-    return {"sha": sha, **facts} if sha else facts
+    return {"sha": sha, **facts} if _SHA.fullmatch(sha) else facts
 
 
 def _resolve(git: Path, reference: str) -> str:
     common = git / "commondir"
-    folders = [git, (git / common.read_text().strip()).resolve()] if common.exists() else [git]
+    folders = [git, (git / _words(common)).resolve()] if common.exists() else [git]
     for folder in folders:
         loose = folder / reference
         if loose.is_file():
-            return loose.read_text().strip()
+            return _words(loose)
         if found := _packed(folder / "packed-refs", reference):
             return found
     return ""
@@ -51,5 +63,6 @@ def _resolve(git: Path, reference: str) -> str:
 def _packed(path: Path, reference: str) -> str:
     if not path.is_file():
         return ""
-    rows = (line.split() for line in path.read_text().splitlines() if not line.startswith(("#", "^")))
+    lines = _words(path, limit_bytes=KEPT_BYTES).splitlines()
+    rows = (line.split() for line in lines if not line.startswith(("#", "^")))
     return next((row[0] for row in rows if len(row) == 2 and row[1] == reference), "")

@@ -19,8 +19,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from fleet.core.manifest.models import Secret
-from fleet.core.text.format import shown
+from fleet.core.text.format import counted, shown
 from fleet.errors import FleetError
+from fleet.file_access import SMALL_BYTES, account, make_folders, read_file
+from fleet.inputs.no_exec import refuse_code
 from fleet.state.files import cannot_write
 
 EXEC_TIMEOUT_SECONDS = 30.0
@@ -89,7 +91,7 @@ def keep_key(path: Path) -> None:
 
 
 def _write_key(path: Path) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(path.parent)
     fresh = path.with_name(f".{path.name}.{os.getpid()}.{randomness.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -109,7 +111,7 @@ def _new_key(_path: Path) -> bytes:
 
 
 def _whole_key(path: Path) -> bytes:
-    key = path.read_bytes()
+    key = read_file(path, limit_bytes=SMALL_BYTES, own=True)
     if len(key) != KEY_BYTES:
         message = f"the key file {path} is damaged: {len(key)} bytes instead of {KEY_BYTES}"
         raise SecretError(message, hint=_KEY_HINT)
@@ -172,13 +174,17 @@ def _from_file(path: Path) -> bytes:
 def _refuse_open_file(path: Path, facts: os.stat_result) -> None:
     if not stat.S_ISREG(facts.st_mode):
         raise SecretError(f"{path} is not a regular file", hint="use exec for what comes from a program")
-    if facts.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+    if facts.st_uid not in (0, os.geteuid()):
+        hint = f"give it to {account(os.geteuid())} or root"
+        raise SecretError(f"{path} belongs to {account(facts.st_uid)}, who can change it", hint=hint)
+    if facts.st_mode & (stat.S_IRWXO | stat.S_IRWXG):
         mode = stat.S_IMODE(facts.st_mode)
-        who = "everyone can read or change it" if mode & stat.S_IRWXO else "its group can change it"
-        raise SecretError(f"{path} has mode {mode:04o}: {who}", hint=f"chmod 0600 {path}")
+        who = "everyone" if mode & stat.S_IRWXO else "its group"
+        raise SecretError(f"{path} has mode {mode:04o}: {who} can read or change it", hint=f"chmod 0600 {path}")
 
 
 def _from_command(command: list[str], folder: Path, environ: Mapping[str, str], timeout_seconds: float) -> bytes:
+    refuse_code(f"the command {shown(command[0])} of a secret")
     try:
         process = subprocess.Popen(
             command,
@@ -203,7 +209,9 @@ def _from_command(command: list[str], folder: Path, environ: Mapping[str, str], 
             raise SecretError(f"{shown(command[0])} gave no answer in time", hint=hint) from error
     if process.returncode != 0:
         how = f"exit {process.returncode}" if process.returncode > 0 else f"signal {-process.returncode}"
-        raise SecretError(f"{shown(command[0])} failed: {how}", hint=_last_line(complaint))
+        lines = len(complaint.splitlines())  # they may hold what the command knows, and a log keeps them
+        said = f"it wrote {counted(lines, 'line')} of errors" if lines else "it wrote no errors"
+        raise SecretError(f"{shown(command[0])} failed: {how}", hint=f"{said}: run it by hand to read them")
     return output
 
 
@@ -211,8 +219,3 @@ def _end_session(process: subprocess.Popen[bytes]) -> None:
     """Kill a command and everything it started. It is not reaped yet, so its pid is still its own."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-
-
-def _last_line(complaint: bytes) -> str:
-    lines = complaint.decode("utf-8", "replace").strip().splitlines()
-    return f"it said: {lines[-1][:200]}" if lines else "it said nothing"

@@ -6,11 +6,13 @@ written after the last one.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
-from fleet.core.desired import Desired, group_of
+from fleet.core.desired import CONTROLLER_GROUP, Desired, group_of
 from fleet.core.plan import Action, Plan
 from fleet.errors import CannotWrite, Damaged, FleetError, Interrupted, NotReady, Refused, RolloutFailed
 from fleet.inputs.manifest import LoadedManifest, from_revision
@@ -18,7 +20,8 @@ from fleet.inputs.secrets import keep_key
 from fleet.operate.apply.events import Event, Listener, Report, StepsFailed, WalkOptions
 from fleet.operate.apply.walk import apply
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
-from fleet.state import decisions
+from fleet.operate.notify.sending import receivers_of, told
+from fleet.state import decisions, rollout_orders
 from fleet.state.applied import Applied
 from fleet.state.audit import Audit, who
 from fleet.state.files import remove_kept
@@ -26,12 +29,16 @@ from fleet.state.files import remove_kept
 
 @dataclass(frozen=True, slots=True)
 class _Order:
-    """Who asked for a change, and how it is made. ``verb`` and ``reason`` are for the audit."""
+    """Who asked for a change, and how it is made. ``verb`` and ``reason`` are for the audit.
+
+    is_way_back: it takes back what failed, and nobody may stop it halfway.
+    """
 
     verb: str
     reason: str
     on_event: Listener | None
     options: WalkOptions | None
+    is_way_back: bool = False
 
 
 @dataclass(slots=True)
@@ -66,8 +73,21 @@ def carry_out(
     verb, reason: for the audit; the reason is a person's.  Raises what :func:`fleet.operate.apply.walk.apply` raises.
     """
     order = _Order(verb, reason, on_event, options)
+    if change.manifest is not None:
+        _refuse_cluster(fleet.name, change.manifest)
+        orders = partial(rollout_orders.read, fleet.places.rollout_orders, pid=os.getpid())
+        order = replace(order, options=replace(options or WalkOptions(), orders=orders))
+    loaded = change.manifest
+    receivers = None if loaded is None else receivers_of(loaded, lambda: change.secrets)
+    with told(fleet.places, receivers, now=fleet.now):
+        return _carried_out(fleet, change, order)
+
+
+def _carried_out(fleet: LocalFleet, change: PlannedChange, order: _Order) -> Report:
     kept = Kept(may_fail=change.plan.only_stops)
     before = _before(fleet, kept)
+    kept.do(lambda: remove_kept(fleet.places.rollout_orders))  # of an earlier process that had this number
+    _say_stuck_controller(fleet, change, kept)
     try:
         report = _walk(fleet, change, before, order, kept)
         return replace(report, warnings=tuple(kept.warnings))
@@ -75,6 +95,22 @@ def carry_out(
         if not _goes_back(fleet, change, before.good, failure):
             raise
         raise _went_back(fleet, before.good, failure, order) from failure
+
+
+def _say_stuck_controller(fleet: LocalFleet, change: PlannedChange, kept: Kept) -> None:
+    """It cannot say so itself."""
+    stuck = [one for one in change.observed.replicas.values() if one.group == CONTROLLER_GROUP and one.trouble]
+    entries = [{"event": "controller.stuck", "replica": one.name, "reason": one.note} for one in stuck]
+    kept.do(lambda: fleet.audit.write(*entries))
+
+
+def _refuse_cluster(name: str, loaded: LoadedManifest) -> None:
+    """A fleet that lives in a cluster must not be started here as well."""
+    if loaded.manifest.spec.target == "kubernetes":
+        hint = (
+            "`fleet apply --target kubernetes`; for one on this host, add an overlay with `spec: {target: supervisor}`"
+        )
+        raise Refused(f"fleet {name!r} lives in a cluster: its manifest says `target: kubernetes`", hint=hint)
 
 
 def _before(fleet: LocalFleet, kept: Kept) -> Applied:
@@ -93,7 +129,7 @@ def _walk(fleet: LocalFleet, change: PlannedChange, before: Applied, order: _Ord
     down = not change.desired.groups
     deploys = change.manifest is not None
     kept.do(lambda: fleet.keep_applied(Applied(change.desired, revision, before.good, down=down)))
-    records = _Records(fleet.audit, order, change.plan, revision, kept)
+    records = _Records(fleet.audit, order, change.plan, revision, kept, good=before.good if deploys else None)
     records.started()
     try:
         report = apply(
@@ -107,7 +143,7 @@ def _walk(fleet: LocalFleet, change: PlannedChange, before: Applied, order: _Ord
     except BaseException as error:
         records.ended(_outcome(error), reason=str(error))
         if deploys and isinstance(error, StepsFailed) and revision != before.good:
-            failure = _first_failure(error)
+            failure = f"aborted {error.aborted}" if error.aborted else _first_failure(error)
             kept.do(lambda: fleet.history.conclude(revision, "failed", failure=failure))
         raise
     if deploys:
@@ -156,6 +192,8 @@ def _goes_back(fleet: LocalFleet, change: PlannedChange, good: int, failure: Ste
     now = fleet.applied()
     if change.manifest is None or now is None or good in {0, now.revision}:
         return False
+    if failure.aborted:
+        return True
     groups = change.desired.groups
     failed = {group_of(step.replica) for step, _ in failure.failures}
     return any(name in groups and groups[name].rollout.on_failure == "rollback" for name in failed)
@@ -167,7 +205,8 @@ def _went_back(fleet: LocalFleet, good: int, failure: StepsFailed, order: _Order
     desired, secrets = fleet.desired_of(loaded)
     change = fleet.planned(desired, secrets, manifest=loaded, prune=True)
     try:
-        way_back = replace(order, verb="rollback", reason=message)
+        options = replace(order.options or WalkOptions(), orders=lambda: rollout_orders.NO_ORDERS)
+        way_back = replace(order, verb="rollback", reason=message, options=options, is_way_back=True)
         _walk(fleet, change, fleet.applied() or Applied(desired), way_back, Kept())
     except FleetError as second:
         text = f"{failure.message}\nand the way back to revision {good} failed too:\n{second.message}"
@@ -198,8 +237,10 @@ def take_down(fleet: LocalFleet, *, on_event: Listener | None = None, options: W
 class _Records:
     """The audit of one walk. Every event is written there first, then passed to the listener."""
 
-    def __init__(self, audit: Audit, order: _Order, plan: Plan, revision: int, kept: Kept) -> None:
+    def __init__(self, audit: Audit, order: _Order, plan: Plan, revision: int, kept: Kept, *, good: int | None) -> None:
+        """``good``: the revision to go back to; None where nothing is deployed."""
         self._kept = kept
+        self._good = good
         self._audit = audit
         self._order = order
         self._plan = plan
@@ -213,6 +254,8 @@ class _Records:
             "summary": summary(self._plan),
             "steps": [[step.id, step.reason] for step in self._plan.changes],
         }
+        if self._good is not None:
+            entry |= {"good": self._good, "wayBack": self._order.is_way_back}
         self._write({**entry, "reason": self._order.reason} if self._order.reason else entry)
 
     def on_event(self, events: Sequence[Event]) -> None:
@@ -222,13 +265,15 @@ class _Records:
             self._order.on_event(events)
 
     def ended(self, outcome: str, **more: Any) -> None:
-        entry = {
+        entry: dict[str, Any] = {
             "event": f"{self._order.verb}.ended",
             "revision": self._revision,
             "outcome": outcome,
             "of": len(self._plan.changes),
             "done": self._done,
         }
+        if self._good is not None:
+            entry["wayBack"] = self._order.is_way_back
         self._write({**entry, **{key: value for key, value in more.items() if value != ""}})
 
     def _write(self, *entries: Mapping[str, Any]) -> None:
@@ -236,13 +281,17 @@ class _Records:
 
 
 def _step(event: Event) -> dict[str, Any]:
-    return {
+    entry = {
         "event": f"step.{event.phase}",
         "step": event.step.id,
         "replica": event.step.replica,
         "reason": event.reason,
         "seconds": round(event.seconds, 3),
     }
+    if event.phase == "compared" and event.step.canary is not None:
+        canary = event.step.canary
+        entry["canary"] = {"title": canary.title, "number": canary.number, "of": canary.of}
+    return entry
 
 
 def _outcome(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from fleet.core.observed import Observed
 from fleet.core.plan import Action, Plan
 from fleet.core.planning.selection import limited
 from fleet.errors import UsageError
-from fleet.state import decisions
+from fleet.state import decisions, trust
 from fleet.state.applied import Applied, load, save
 from fleet.state.audit import Audit
 from fleet.state.lock import Lock
@@ -47,7 +47,10 @@ class PlannedChange:
 
 
 class LocalFleet:
-    """One fleet. Nothing is read, created or connected before it is needed."""
+    """One fleet. Nothing is read, created or connected before it is needed.
+
+    Raises Refused where another account could change its files; ``trusted``: whoever asks judges that.
+    """
 
     def __init__(
         self,
@@ -56,8 +59,11 @@ class LocalFleet:
         settings: Settings,
         backend: Backend | None = None,
         now: Callable[[], float] = time.time,
+        trusted: bool = False,
     ) -> None:
         self.places = Places.of(settings.home, name)
+        if not trusted:
+            trust.check(self.places)
         self.settings = settings
         self.now = now
         self.audit = Audit(self.places.audit, now=now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import pwd
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +11,16 @@ from pathlib import Path
 from fleet.core.desired import split_name
 from fleet.core.spec import WorkerSpec
 from fleet.replica import launch_document
+from fleet.replica.account import variables
 from fleet.replica.launch_document import DocumentError, LaunchDocument
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_OF_AN_ACCOUNT = ("HOME", "USER", "LOGNAME", "TMPDIR")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _CELERY = ("-m", "celery")
+_MEMBER = "fleet_celery_member"
+_MEMBER_FOLDER = Path(__file__).resolve().parent.parent / "worker" / "celery_member" / "include"
+"""Of the module that Celery's worker is told to import; nothing else is in there, because the app can import it too."""
 
 
 class LaunchError(Exception):
@@ -45,13 +50,14 @@ def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str
     """The program's environment: a few inherited variables, replaced by the spec's own, replaced by fleet's."""
     spec = document.spec
     group, index = split_name(document.replica)
-    inherited = {name: around[name] for name in _INHERITED if name in around}
+    own = spec.account.user != ""
+    inherited = {name: around[name] for name in _INHERITED if name in around and not (own and name in _OF_AN_ACCOUNT)}
     try:
         secret = {name: document.secret(source) for name, source, _ in spec.secret_env}
         url = document.broker_url
     except DocumentError as error:
         raise LaunchError(str(error)) from error
-    environ = {**_account(), "PATH": DEFAULT_PATH, **inherited}
+    environ = {**variables(spec.account.uid if own else os.getuid()), "PATH": DEFAULT_PATH, **inherited}
     environ["PATH"] = with_folder_of(spec.python, environ["PATH"])
     # SPT_NOENV: setproctitle must not write over the environment that /proc shows, because fleet's mark is in it.
     environ |= {"SPT_NOENV": "1", "FLEET_HOME": str(document.run_folder.parent.parent)}
@@ -59,18 +65,20 @@ def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str
         environ |= {"FLEET_BROKER_URL": url} | ({"CELERY_BROKER_URL": url} if spec.kind == "celery" else {})
     if spec.kind == "celery" and spec.pool.class_path:
         environ["CELERY_CUSTOM_WORKER_POOL"] = spec.pool.class_path
+    environ |= {**dict(spec.env), **secret}
+    if spec.kind == "celery":
+        environ["PYTHONPATH"] = os.pathsep.join((str(_MEMBER_FOLDER), *filter(None, [environ.get("PYTHONPATH")])))
     return {
         **environ,
-        **dict(spec.env),
-        **secret,
         "FLEET_NAME": document.fleet,
         "FLEET_GROUP": group,
         "FLEET_REPLICA": document.replica,
         "FLEET_INDEX": str(index),
         "FLEET_DIGEST": document.digest,
-        "FLEET_SPEC": str(document.path),
+        "FLEET_SPEC": str(document.worker_path),
         "FLEET_RECORD": str(document.record),
         "FLEET_PID": str(os.getpid()),
+        **({} if spec.task_counters else {"FLEET_TASK_COUNTERS": "off"}),
     }
 
 
@@ -80,14 +88,26 @@ def command(document: LaunchDocument) -> tuple[str, ...]:
     python = spec.python or sys.executable
     if spec.kind == "worker":
         # -P: a module named fleet or pools in the release must not shadow ours; the worker adds the folder itself.
-        return (python, "-P", "-m", "fleet.worker", str(document.path))
+        return (python, "-P", "-m", "fleet.worker", str(document.worker_path))
     if spec.kind == "celery":
-        return (python, *_CELERY, *celery_arguments(spec, document.replica))
+        return (python, *_CELERY, *celery_arguments(spec, document.replica, node=filled_in(spec.node, document)))
     return spec.command
 
 
-def celery_arguments(spec: WorkerSpec, replica: str) -> tuple[str, ...]:
-    """The flags of ``celery worker`` that say the same as the spec."""
+def filled_in(template: str, document: LaunchDocument) -> str:
+    """``celery@{group}-{index}`` of a replica."""
+    return with_names(template, fleet=document.fleet, replica=document.replica)
+
+
+def with_names(template: str, *, fleet: str, replica: str) -> str:
+    """A template of the manifest with what it names put in."""
+    group, index = split_name(replica)
+    known = {"fleet": fleet, "replica": replica, "group": group, "index": str(index), "host": os.uname().nodename}
+    return re.sub(r"\{(\w+)\}", lambda match: known.get(match[1], match[0]), template)
+
+
+def celery_arguments(spec: WorkerSpec, replica: str, *, node: str = "") -> tuple[str, ...]:
+    """The flags of ``celery worker`` that say the same as the spec. ``node``: its name; '': the usual one."""
     pool, task = spec.pool, spec.task
     limits = {
         "--time-limit": task.time_limit_seconds,
@@ -98,25 +118,16 @@ def celery_arguments(spec: WorkerSpec, replica: str) -> tuple[str, ...]:
     }
     queues = ",".join(queue.name for queue in spec.queues)
     return (
-        *("-A", spec.app, "worker", "-n", f"{replica}@%h"),
+        *("-A", spec.app, "worker", "-n", node or f"{replica}@%h"),
         *("-P", pool.type, "-c", str(pool.concurrency)),
         *(("-Q", queues) if queues else ()),
-        *("-l", spec.log_level, "--without-gossip", "--without-mingle", "-O", "fair"),
+        *("-l", spec.log_level, "--without-gossip", "--without-mingle", "-O", "fair", "-I", _MEMBER),
         *(
             f"{flag}={value:g}" if isinstance(value, float) else f"{flag}={value}"
             for flag, value in limits.items()
             if value
         ),
     )
-
-
-def _account() -> dict[str, str]:
-    """HOME and USER of the account this runs as, for a supervisord that was started without them."""
-    try:
-        entry = pwd.getpwuid(os.getuid())
-    except KeyError:
-        return {}
-    return {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
 
 
 def with_folder_of(python: str, path: str) -> str:

@@ -16,6 +16,7 @@ from pathlib import Path
 from fleet.core.backoff import backoff_seconds
 from fleet.core.spec import RestartPolicy
 from fleet.core.text.format import duration
+from fleet.file_access import NAMED_BYTES, open_own, read_file
 
 STEADY_SECONDS = 10.0
 LOOP_SECONDS = 60.0
@@ -97,11 +98,11 @@ class History:
 def read_history(path: Path) -> History:
     """The history at ``path``; an empty one where the file cannot be read."""
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(read_file(path, limit_bytes=NAMED_BYTES))
         lives = tuple(Life(float(began), float(ended), *map(bool, rest)) for began, ended, *rest in values["lives"])
         deaths = {str(task_id): int(count) for task_id, count in values.get("deaths", {}).items()}
         return History(lives, None if values["began"] is None else float(values["began"]), deaths)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return History()
 
 
@@ -110,6 +111,6 @@ def write_history(path: Path, history: History) -> None:
     lives = [list(astuple(life)) for life in history.lives]
     values = {"began": history.began, "lives": lives, "deaths": dict(history.deaths)}
     fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    with open(open_own(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w") as file:
         json.dump(values, file)
     os.replace(fresh, path)

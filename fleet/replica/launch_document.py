@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.core.spec import WorkerSpec
+from fleet.file_access import NAMED_BYTES, read_file
 
 FORMAT = 1
 NO_FILE = Path(os.devnull)
@@ -26,6 +27,7 @@ class LaunchDocument:
 
     path: of the document itself.  digest: of ``spec``, which forces a restart.  secrets: name -> value.
     record, log, starts: the replica's record, log and crash history.  program: the text of its supervisor program file.
+    copy: where its account reads it, if that is not fleet's own; what the account changes there, only it believes.
     """
 
     path: Path
@@ -38,6 +40,19 @@ class LaunchDocument:
     log: Path = NO_FILE
     starts: Path = NO_FILE
     program: str = ""
+    copy: Path = NO_FILE
+
+    @property
+    def worker_path(self) -> Path:
+        """The document as the worker reads it."""
+        return self.path if self.copy == NO_FILE else self.copy
+
+    @property
+    def lock(self) -> Path:
+        """Held by the replica's process for as long as it runs."""
+        if self.copy == NO_FILE:
+            return self.record.with_suffix(".lock")
+        return self.run_folder / "records" / f"{self.replica}.lock"
 
     @property
     def run_folder(self) -> Path:
@@ -69,14 +84,15 @@ class LaunchDocument:
             "log": str(self.log),
             "starts": str(self.starts),
             "program": self.program,
+            **({} if self.copy == NO_FILE else {"copy": str(self.copy)}),
         }
         return (json.dumps(document, indent=1) + "\n").encode()
 
 
 def read(path: Path) -> LaunchDocument:
-    """The document at ``path``. Raises DocumentError."""
+    """The document at ``path``: a file of this account or of root's. Raises DocumentError."""
     try:
-        values: dict[str, Any] = json.loads(path.read_bytes())
+        values: dict[str, Any] = json.loads(read_file(path, limit_bytes=NAMED_BYTES, own=not _is_descriptor(path)))
         if values["format"] != FORMAT:
             raise DocumentError(f"{path} is a launch document of format {values['format']!r}, not {FORMAT}")
         return LaunchDocument(
@@ -90,8 +106,14 @@ def read(path: Path) -> LaunchDocument:
             log=Path(values["log"]),
             starts=Path(values["starts"]),
             program=values.get("program", ""),
+            copy=Path(values.get("copy", NO_FILE)),
         )
     except OSError as error:
         raise DocumentError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DocumentError(f"{path} is not a launch document: {error!r}") from error
+
+
+def _is_descriptor(path: Path) -> bool:
+    """Whether the document is an open file of this process, as a worker that a person runs by hand has it."""
+    return path.parent == Path("/proc/self/fd")

@@ -10,18 +10,28 @@ _ENDED = (b"Z", b"X")
 
 def started_ticks(pid: int) -> int | None:
     """When a process started, in clock ticks since boot. None when it has ended or cannot be read."""
+    fields = _fields(pid)
+    return None if len(fields) <= _START or fields[_STATE] in _ENDED else int(fields[_START])
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether somebody stopped it (SIGSTOP, Ctrl-Z): until it goes on it notices no signal but KILL."""
+    return _fields(pid)[:1] == [b"T"]
+
+
+def _fields(pid: int) -> list[bytes]:
+    """What /proc says of a process behind its name; nothing when it has ended or cannot be read."""
     try:
         descriptor = os.open(f"/proc/{pid}/stat", os.O_RDONLY)
     except OSError:
-        return None
+        return []
     try:
         # The name of the program stands in parentheses and may hold anything.
-        fields = os.read(descriptor, 4096).rpartition(b")")[2].split()
+        return os.read(descriptor, 4096).rpartition(b")")[2].split()
     except OSError:
-        return None
+        return []
     finally:
         os.close(descriptor)
-    return None if len(fields) <= _START or fields[_STATE] in _ENDED else int(fields[_START])
 
 
 def lives(pid: int, ticks: int = 0) -> bool:

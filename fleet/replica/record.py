@@ -1,8 +1,9 @@
 """The record of a replica: a small mapped file with its own facts, readable without it and after it.
 
 One writer (the worker), any number of readers. Reading needs no broker, no lock and no answer from the worker, so it
-works while a task blocks, and after a crash the file says what ran. One byte is written by others: operators set
-``hold`` (take no tasks), and a restart keeps it.
+works while a task blocks, and after a crash the file says what ran. Two bytes are written by others: operators set
+``hold`` (take no tasks), and a restart keeps it; ``awaited`` says of a launcher's record that the program will put one
+of its own in its place, until the program says that it will not.
 
 Layout, little endian: a header of 256 bytes, then 256 bytes per slot. Each part starts with a version counter that is
 odd while it is being written; a reader that sees an odd or a changed counter reads again.
@@ -16,12 +17,16 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
 import struct
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fleet.core.text.format import one_line
+from fleet.file_access import open_own, read_file
 from fleet.replica.process_identity import started_ticks
 
 MAGIC = b"FLTREC2\0"
@@ -30,12 +35,20 @@ _HEADER = struct.Struct("<IIIIQQQdd16s16s96sddQII")
 _SLOT = struct.Struct("<IIdd64s144sdQ")
 _VERSION = struct.Struct("<Q")
 _PART = 256
+MOST_BYTES = 64 << 20
+"""The longest file that is read as a record: 260,000 slots."""
 _HEADER_VERSION, _HEADER_FACTS = 8, 16
 _SLOT_FACTS = 8
 _LOOKS, _QUICK_LOOKS, _PAUSE_SECONDS = 80, 40, 0.005
 _HOLD_OFFSET = 250
 """In every layout, so that a hold outlives a change of it."""
+AWAITED_OFFSET = 251
 _LINE_UP, _SATED, _FOREIGN, _RESTING, _CANNOT_START = 1, 2, 4, 8, 16
+_LATEST = 1e11
+"""Unix seconds in the year 5138: nothing that a worker writes is later, and a calendar can show it."""
+_Running = tuple[int, int, float, float, bytes, bytes]
+"""What a slot holds: (pid, busy, since, until, task id, task name)."""
+_NOTHING: _Running = (0, 0, 0.0, 0.0, b"", b"")
 _STATES = ("starting", "ready", "draining", "stopped", "failed")
 
 
@@ -60,7 +73,8 @@ class RecordView:
     became free last.  state_at: since when it is in its state.  sated: it fetches nothing on purpose, because of what
     it holds already.  resting: it takes no work because it was held; a hold that ended is noticed a moment later.
     cannot_start: its last start failed, for a reason that another start of the same does not change; the note says it.
-    foreign: the program keeps no record and counts nothing; its launcher wrote this one.
+    foreign: the program keeps no record and counts nothing; its launcher wrote this one.  awaited: a foreign one that
+    the program is about to replace by its own.
     started_ticks: start of the process in clock ticks since boot, which with the pid identify it; 0 when not
     known.
 
@@ -100,6 +114,7 @@ class RecordView:
     busy_seconds: float = 0.0
     waiting: int = 0
     crashes: int = 0
+    awaited: bool = False
 
     @property
     def busy(self) -> int:
@@ -115,17 +130,23 @@ class RecordView:
 class Record:
     """The writer's side. Cheap enough for the hot path: one ``pack_into`` per change."""
 
-    def __init__(self, path: Path, *, digest: str, slots: int, foreign: bool = False) -> None:
-        """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over."""
+    def __init__(
+        self, path: Path | None, *, digest: str, slots: int, foreign: bool = False, awaited: bool = False
+    ) -> None:
+        """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over.
+
+        path: None for a record that nobody else reads, kept in memory alone.
+        """
         self.path = path
         self.slots = slots
-        hold = _is_held(path)
-        self.crashes = _crashes_before(path)
+        self._held = path is not None and _is_held(path)
+        self.crashes = _crashes_before(path) if path is not None else 0
         self._digest = digest.encode()[:16]
         self._state = "starting"
         self._note = b""
         self._version = 0
         self._slot_versions = [0] * slots
+        self._running: list[_Running] = [_NOTHING] * slots
         self._began_at = [0.0] * slots
         self._busy_seconds = [0.0] * slots
         self.processed = self.failed = self.retried = self.waiting = 0
@@ -137,44 +158,91 @@ class Record:
         self._foreign = foreign
         self._started_ticks = started_ticks(os.getpid()) or 0
         self._started_at = self._heartbeat_at = self._state_at = time.time()
-        fresh = self._fresh_file(slots)
-        self._map[: len(MAGIC)] = MAGIC
-        self._map[_HOLD_OFFSET] = int(hold)
-        self._write_header()
-        os.replace(fresh, path)
+        self._file: tuple[int, int] | None = None
+        if path is None:
+            self._map = mmap.mmap(-1, _PART * (1 + slots))
+            self._fill(awaited=awaited)
+        else:
+            self._put_in_place(path, awaited=awaited)
 
-    def _fresh_file(self, capacity: int) -> Path:
-        """Map a new file with room for these slots, not yet in its place."""
-        size = _PART * (1 + capacity)
-        fresh = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        with open(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
-            file.truncate(size)
-            self._map = mmap.mmap(file.fileno(), size)
-        return fresh
+    def _put_in_place(self, path: Path, *, awaited: bool = False) -> None:
+        """Replace the file at ``path`` by a whole one with room for every slot, and write there from now on.
+
+        Raises OSError; then nothing has changed. Space on the disk is taken at once: a mapped file that gets none when
+        it is written to would end this process.
+        """
+        fresh, size = path.with_name(f".{path.name}.{os.getpid()}"), _PART * (1 + self.capacity)
+        try:
+            with open(open_own(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC), "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+                self._map = mmap.mmap(file.fileno(), size)
+                facts = os.fstat(file.fileno())
+            self._fill(awaited=awaited)
+            os.replace(fresh, path)
+        except OSError:
+            with suppress(OSError):
+                fresh.unlink()
+            raise
+        self._file = (facts.st_dev, facts.st_ino)
+
+    def _fill(self, *, awaited: bool) -> None:
+        """Everything that is known, into a map that is new."""
+        self._map[: len(MAGIC)] = MAGIC
+        self._map[_HOLD_OFFSET] = int(self._held)
+        self._map[AWAITED_OFFSET] = int(awaited)
+        self._write_header()
+        for slot, running in enumerate(self._running):
+            self._disturb(slot)
+            self._settle(slot, running)
+
+    def resize(self, slots: int) -> None:
+        """Publish a changed number of slots; where there is no room for so many, in a larger file."""
+        self.slots = slots
+        if slots > self.capacity:
+            more = slots - self.capacity
+            self._slot_versions += [0] * more
+            self._running += [_NOTHING] * more
+            self._began_at += [0.0] * more
+            self._busy_seconds += [0.0] * more
+            self._move()
+        self._write_header()
+
+    def _move(self) -> None:
+        """Go on in a new file; on a full disk in memory, until there is space."""
+        before, (intact, _), held = self._map, self._condition(), self.hold
+        try:
+            if self.path is None:
+                raise FileNotFoundError
+            self._put_in_place(self.path)
+        except OSError:
+            self._file = None
+            self._map = mmap.mmap(-1, _PART * (1 + self.capacity))
+            self._fill(awaited=False)
+        if intact and (before[_HOLD_OFFSET] == 1) != held:  # an operator wrote it in between
+            self._map[_HOLD_OFFSET] = before[_HOLD_OFFSET]
+        before.close()
+
+    def _condition(self) -> tuple[bool, bool]:
+        """Whether the map may be read and says what was written to it, and whether its file is in place.
+
+        A map whose file was shortened must not be touched beyond its end: the kernel would end this process.
+        """
+        if self.path is None:
+            return True, True
+        try:
+            facts = os.stat(self.path)
+        except OSError:
+            return self._map[: len(MAGIC)] == MAGIC, False
+        in_place = self._file == (facts.st_dev, facts.st_ino)
+        if in_place and facts.st_size < len(self._map):
+            return False, False
+        intact = self._map[: len(MAGIC)] == MAGIC
+        return intact, in_place and intact
 
     @property
     def capacity(self) -> int:
         """Slots that there is room for: after a shrink, tasks may still run in slots beyond ``slots``."""
         return len(self._slot_versions)
-
-    def resize(self, slots: int) -> None:
-        """Publish a changed number of slots; where there is no room for so many, in a larger file."""
-        if slots > self.capacity:
-            self._move(slots)
-        self.slots = slots
-        self._write_header()
-
-    def _move(self, capacity: int) -> None:
-        before = self._map
-        fresh = self._fresh_file(capacity)
-        self._map[: len(before)] = before[:]
-        more = capacity - self.capacity
-        self._slot_versions += [0] * more
-        self._began_at += [0.0] * more
-        self._busy_seconds += [0.0] * more
-        os.replace(fresh, self.path)
-        self._map[_HOLD_OFFSET] = before[_HOLD_OFFSET]  # again: an operator may have written it in between
-        before.close()
 
     @property
     def state(self) -> str:
@@ -182,9 +250,16 @@ class Record:
         return self._state
 
     @property
+    def digest(self) -> str:
+        """Of the spec that this process was started with."""
+        return self._digest.decode()
+
+    @property
     def hold(self) -> bool:
         """Whether an operator asked this replica to stop taking tasks."""
-        return self._map[_HOLD_OFFSET] == 1
+        if self._condition()[0]:
+            self._held = self._map[_HOLD_OFFSET] == 1
+        return self._held
 
     def become(self, state: str, note: str = "") -> None:
         """Change the state, with a note for people."""
@@ -197,18 +272,19 @@ class Record:
         self.beat()
 
     def beat(self) -> None:
-        """Publish the counters and the time: the worker is alive. A record that somebody deleted is there again."""
+        """Publish the counters and the time: the worker is alive. A deleted or damaged record is whole again."""
         self._heartbeat_at = time.time()
-        if not self.path.exists():
-            self._move(self.capacity)
+        if not self._condition()[1]:
+            self._move()
         self._write_header()
 
     def begin(self, slot: int, *, task_id: str, task_name: str, until: float = 0.0, pid: int = 0) -> None:
         """A task runs in this slot now. Call it again for the same task when more is known; then ``since`` stays."""
         since = self._began_at[slot] = self._began_at[slot] or time.time()
         name = task_name.encode(errors="replace")[:144]
+        running = self._running[slot] = (pid, 1, since, until, task_id.encode(errors="replace")[:64], name)
         self._disturb(slot)
-        self._settle(slot, pid, 1, since, until, task_id.encode(errors="replace")[:64], name)
+        self._settle(slot, running)
 
     def end(self, slot: int) -> None:
         """The slot is free again."""
@@ -217,7 +293,8 @@ class Record:
         if since:
             self._busy_seconds[slot] += max(0.0, now - since)
             self._began_at[slot] = 0.0
-        self._settle(slot, 0, 0, now, 0.0, b"", b"")
+        self._running[slot] = (0, 0, now, 0.0, b"", b"")
+        self._settle(slot, self._running[slot])
 
     def close(self) -> None:
         """Close the map; the file stays."""
@@ -263,9 +340,9 @@ class Record:
         """Make readers of this slot wait."""
         _VERSION.pack_into(self._map, _PART * (1 + slot), self._slot_versions[slot] + 1)
 
-    def _settle(self, slot: int, pid: int, busy: int, since: float, until: float, task_id: bytes, name: bytes) -> None:
+    def _settle(self, slot: int, running: _Running) -> None:
         offset, spent = _PART * (1 + slot), self._busy_seconds[slot]
-        _SLOT.pack_into(self._map, offset + _SLOT_FACTS, pid, busy, since, until, task_id, name, spent, self.processed)
+        _SLOT.pack_into(self._map, offset + _SLOT_FACTS, *running, spent, self.processed)
         version = self._slot_versions[slot] = self._slot_versions[slot] + 2
         _VERSION.pack_into(self._map, offset, version)
 
@@ -280,6 +357,9 @@ def read(path: Path) -> RecordView | None:
     if state >= len(_STATES):
         return None
     places = [_SLOT.unpack_from(part, _SLOT_FACTS) for part in parts[1:]]
+    times = (started_at, heartbeat_at, consumed_at, state_at, *(value for place in places for value in place[2:4]))
+    if not all(0 <= one < _LATEST for one in (*times, *(place[6] for place in places))):
+        return None  # NaN among them: nothing that a worker writes
     return RecordView(
         pid=pid,
         digest=_text(digest),
@@ -306,17 +386,29 @@ def read(path: Path) -> RecordView | None:
         busy_seconds=sum(place[6] for place in places),
         waiting=waiting,
         crashes=crashes,
+        awaited=parts[0][AWAITED_OFFSET] == 1,
     )
 
 
 def set_hold(path: Path, *, on: bool) -> bool:
     """Ask the replica to stop taking tasks, or to take them again. False when it has no record."""
+    return _write_byte(path, _HOLD_OFFSET, on=on)
+
+
+def expect_none(path: Path) -> bool:
+    """Say that the program writes no record of its own, so its launcher's counts. False when it has none."""
+    return _write_byte(path, AWAITED_OFFSET, on=False)
+
+
+def _write_byte(path: Path, offset: int, *, on: bool) -> bool:
     try:
-        descriptor = os.open(path, os.O_RDWR)
+        # Root writes into records of other accounts, whose folders it made.
+        owner = path.parent.stat().st_uid if os.geteuid() == 0 else None
+        descriptor = open_own(path, os.O_RDWR, owner=owner)
     except OSError:
         return False
     try:
-        os.pwrite(descriptor, b"\1" if on else b"\0", _HOLD_OFFSET)
+        os.pwrite(descriptor, b"\1" if on else b"\0", offset)
     finally:
         os.close(descriptor)
     return True
@@ -325,7 +417,7 @@ def set_hold(path: Path, *, on: bool) -> bool:
 def _is_held(path: Path) -> bool:
     """Whether an earlier record here, of whatever layout, is on hold."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, limit_bytes=MOST_BYTES)
     except OSError:
         return False
     return len(data) >= _PART and data.startswith(_ANY_LAYOUT) and data[_HOLD_OFFSET] == 1
@@ -348,11 +440,14 @@ def _settled(path: Path) -> list[bytes]:
     A part whose writer died in the middle, or never rests, is as it is.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         return []
     try:
-        size_bytes = os.fstat(descriptor).st_size  # fixed: a record file never grows in place
+        facts = os.fstat(descriptor)
+        size_bytes = facts.st_size  # fixed: a record file never grows in place
+        if not stat.S_ISREG(facts.st_mode) or size_bytes > MOST_BYTES:
+            return []
         parts = [b""] * (size_bytes // _PART)
         unsettled = list(range(len(parts)))
         for look in range(_LOOKS):
@@ -380,4 +475,4 @@ def _is_same(before: bytes, after: bytes, index: int) -> bool:
 
 def _text(raw: object) -> str:
     assert isinstance(raw, bytes)
-    return raw.rstrip(b"\0").decode(errors="replace")
+    return one_line(raw.rstrip(b"\0").decode(errors="replace"))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fleet.core.decode import decoded
 from fleet.core.text.format import duration
+from fleet.file_access import SMALL_BYTES, read_file
 from fleet.state.files import write_whole
 
 LATE_SECONDS = 60.0
@@ -37,7 +38,7 @@ class Heartbeat:
 def read(path: Path) -> Heartbeat:
     """The last one; an empty one where there is none that makes sense."""
     try:
-        return decoded(Heartbeat, json.loads(path.read_bytes()))
+        return decoded(Heartbeat, json.loads(read_file(path, limit_bytes=SMALL_BYTES)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Heartbeat()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
+import stat
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.errors import CannotWrite, Damaged, UsageError
+from fleet.file_access import KEPT_BYTES, NAMED_BYTES, make_folders, open_folder, read_descriptor, read_file
 
 STDIN = "-"
 
@@ -23,7 +26,11 @@ def read_named(path: str) -> bytes:
     if path == STDIN:
         return _standard_input()
     try:
-        return Path(path).read_bytes()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # blocks: a shell's <(command) is a pipe
+        try:
+            return read_descriptor(descriptor, Path(path), limit_bytes=NAMED_BYTES)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         hint = "name a manifest file, or a running fleet with --fleet NAME; `fleet init` writes one to start from"
         raise UsageError(f"cannot read {path}: {error.strerror}", hint=hint) from error
@@ -32,7 +39,10 @@ def read_named(path: str) -> bytes:
 @lru_cache(maxsize=1)
 def _standard_input() -> bytes:
     """Standard input, read once: both the name and the manifest are taken from it."""
-    return sys.stdin.buffer.read()
+    data = sys.stdin.buffer.read(NAMED_BYTES + 1)
+    if len(data) > NAMED_BYTES:
+        raise UsageError(f"the standard input is longer than {NAMED_BYTES:,} bytes", hint="is this the right file?")
+    return data
 
 
 def read_kept(path: Path, *, hint: str) -> str | None:
@@ -41,7 +51,7 @@ def read_kept(path: Path, *, hint: str) -> str | None:
     Raises Damaged, with the hint, for one that is empty or cannot be read: fleet never writes such a file.
     """
     try:
-        text = path.read_text()
+        text = read_file(path, limit_bytes=KEPT_BYTES, own=True).decode()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -75,24 +85,27 @@ def damaged(path: Path, why: object, *, hint: str) -> Damaged:
 def write_whole(path: Path, text: str, *, mode: int = 0o600, lasting: bool = True) -> None:
     """Replace a file in one step, as :func:`write_all`; the folder is made where it is missing."""
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(path.parent)
     except OSError as error:
         raise cannot_write(path, error) from error
     write_all({path: text.encode()}, mode=mode, lasting=lasting)
 
 
-def write_all(files: Mapping[Path, bytes], *, mode: int = 0o600, lasting: bool = True) -> None:
+def write_all(
+    files: Mapping[Path, bytes], *, mode: int = 0o600, lasting: bool = True, owner: tuple[int, int] | None = None
+) -> None:
     """Replace these files, each in one step: a reader sees the old one or the new one, also after a power failure.
 
     All are written under temporary names beside them, and flushed to the disk, before the first is renamed. Raises
     CannotWrite. lasting: False does not flush; after a crash of the machine the file may be the old one, or empty.
+    owner: uid and gid that the files are given to, before anybody can open them.
     """
     at = Path()
     with ExitStack() as leftovers:
         try:
             fresh = {}
             for at, data in files.items():
-                fresh[at] = _write_beside(at, data, mode, lasting, leftovers)
+                fresh[at] = _write_beside(at, data, mode, lasting, leftovers, owner)
             for at, name in fresh.items():
                 os.replace(name, at)
             if lasting:
@@ -110,13 +123,63 @@ def remove_kept(path: Path) -> None:
         raise CannotWrite(f"cannot remove {path}: {error.strerror}", hint="move it away") from error
 
 
-def rewrite(path: Path, text: str) -> None:
-    """Replace a person's file in one step, with its mode and owner, also through symbolic links."""
+def rewrite(path: Path, text: str, *, was: bytes) -> None:
+    """Replace a person's file in one step, with its mode, owner and group, also through symbolic links.
+
+    was: what it held when it was read; a file that holds something else is left alone. Raises CannotWrite; the file
+    is then as it was. All goes through descriptors: whoever can rename things around the file cannot make this process
+    give another file away, or write somewhere else.
+    """
     real = path.resolve()
-    facts = real.stat()
-    write_whole(real, text, mode=facts.st_mode & 0o7777)
-    if facts.st_uid != os.geteuid():
-        os.chown(real, facts.st_uid, facts.st_gid)
+    try:
+        folder = open_folder(real.parent)
+        try:
+            _rewrite_in(folder, real.name, text.encode(), was)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise cannot_write(real, error) from error
+
+
+def _rewrite_in(folder: int, name: str, data: bytes, was: bytes) -> None:
+    old = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        facts = os.fstat(old)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        if read_descriptor(old, Path(name), limit_bytes=NAMED_BYTES) != was:
+            raise OSError(errno.EBUSY, "somebody changed it meanwhile")
+        fresh = f".{name}.{secrets.token_hex(8)}.tmp"
+        _write_new(folder, fresh, data, facts)
+        try:
+            now = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if not os.path.samestat(now, facts):
+                raise OSError(errno.EBUSY, "somebody replaced it meanwhile")
+            os.replace(fresh, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(fresh, dir_fd=folder)
+            raise
+        os.fsync(folder)
+    finally:
+        os.close(old)
+
+
+def _write_new(folder: int, name: str, data: bytes, like: os.stat_result) -> None:
+    """A new file with the owner, group and mode of another; none where that cannot be."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(name, flags, 0o600, dir_fd=folder)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            made = os.fstat(descriptor)
+            if (made.st_uid, made.st_gid) != (like.st_uid, like.st_gid):
+                os.fchown(descriptor, like.st_uid, like.st_gid)
+            os.fchmod(descriptor, like.st_mode & 0o7777)
+            os.fsync(descriptor)
+    except BaseException:
+        os.unlink(name, dir_fd=folder)
+        raise
 
 
 def cannot_write(path: Path, error: OSError) -> CannotWrite:
@@ -127,13 +190,17 @@ def cannot_write(path: Path, error: OSError) -> CannotWrite:
     return CannotWrite(f"cannot write {path}: {error.strerror}", hint=hint)
 
 
-def _write_beside(path: Path, data: bytes, mode: int, lasting: bool, leftovers: ExitStack) -> Path:
+def _write_beside(
+    path: Path, data: bytes, mode: int, lasting: bool, leftovers: ExitStack, owner: tuple[int, int] | None
+) -> Path:
     """A new file in the same folder; ``leftovers`` removes it unless it has been renamed by then."""
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     leftovers.callback(Path(name).unlink, missing_ok=True)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()
+        if owner is not None:
+            os.fchown(file.fileno(), *owner)
         os.fchmod(file.fileno(), mode)
         if lasting:
             os.fsync(file.fileno())

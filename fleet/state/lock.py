@@ -21,6 +21,8 @@ from typing import Self
 
 from fleet.core.decode import decoded
 from fleet.errors import FleetError, LockHeld
+from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
+from fleet.replica.process_identity import is_stopped
 from fleet.state.paths import Places
 
 _POLL_SECONDS = 0.1
@@ -135,7 +137,10 @@ class Lock:
         holder = _read(self._path)
         who = str(holder) if holder is not None else "another command"
         hint = "wait until it is done"
-        if holder is not None:
+        if holder is not None and is_stopped(holder.pid):
+            hint = f"it is stopped (SIGSTOP or Ctrl-Z): let it go on with `kill -CONT {holder.pid}`, or end it with"
+            hint += f" `kill -9 {holder.pid}` and run your command again: it does the rest"
+        elif holder is not None:
             hint += f"; if it hangs, end it with `kill {holder.pid}` and run your command again: it does the rest"
         return LockHeld(f"fleet {self._fleet!r} {self._taken} {who}", hint=self._hint or hint)
 
@@ -148,7 +153,7 @@ def holder(places: Places) -> Holder | None:
 def is_held(path: Path) -> bool:
     """Whether somebody holds the lock of this file now."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = open_own(path, os.O_RDONLY)
     except OSError:
         return False
     try:
@@ -175,8 +180,8 @@ def _is_still_at(descriptor: int, path: Path) -> bool:
 
 def _open(path: Path, *, attempts: int = 50) -> int:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        make_folders(path.parent)
+        return open_own(path, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         # Removed by its last holder between two of the calls; ``mkdir`` has then seen a folder that is there no more.
         if isinstance(error, FileNotFoundError | FileExistsError) and attempts > 1:
@@ -192,7 +197,7 @@ def _write(descriptor: int, holder: Holder) -> None:
 
 def _read(path: Path) -> Holder | None:
     try:
-        return decoded(Holder, json.loads(path.read_bytes()))
+        return decoded(Holder, json.loads(read_file(path, limit_bytes=SMALL_BYTES, own=True)))
     except (OSError, ValueError, TypeError, RecursionError):
         return None
 

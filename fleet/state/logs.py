@@ -8,15 +8,19 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from fleet.core.desired import group_of
+from fleet.replica.log_rotation import every_part
 
 FOLLOW_SECONDS = 0.25
 _BLOCK_BYTES = 1 << 16
 _LONGEST_LINE_BYTES = 1 << 20
+MOST_BYTES = 32 << 20
+"""How much of the end of one log is looked at."""
 _STAMP = re.compile(r"[\[(]?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,](\d{1,6}))?\s?(Z|[+-]\d\d:?\d\d)?")
 _JSON_KEYS = ("time", "at", "timestamp", "ts")
 
@@ -80,7 +84,7 @@ class _Tail:
         self.replica, self.path, self.offset = replica, path, offset
         self._inode = self._inode_now()
         self._rest = b""
-        self._at = 0.0
+        self._clock = Clock()
         self._number = 0
 
     def read(self) -> list[Line]:
@@ -97,13 +101,14 @@ class _Tail:
             chunk = file.read(_LONGEST_LINE_BYTES)
         self.offset += len(chunk)
         *whole, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > _LONGEST_LINE_BYTES:  # a line without an end: shown in parts
+            whole, self._rest = [*whole, self._rest], b""
         return [self._line(raw) for raw in whole]
 
     def _line(self, raw: bytes) -> Line:
         text = raw.decode(errors="replace")
-        self._at = moment(text) or self._at or time.time()
         self._number += 1
-        return Line(self._at, self.replica, self._number, text)
+        return Line(self._clock.read(text) or time.time(), self.replica, self._number, text)
 
     def _inode_now(self) -> int:
         try:
@@ -113,47 +118,117 @@ class _Tail:
 
 
 def _of_one(replica: str, path: Path, *, since: float, last: int | None) -> list[Line]:
-    raw = _last_lines(path, last) if last is not None and not since else _all_lines(path)
-    lines, at = [], 0.0
+    """Of the log and what was moved aside from it, no more than is asked for."""
+    found: list[Line] = []
+    for part in reversed(every_part(path)):
+        if since and _written_at(part) < since:
+            break
+        found = [*_of_part(replica, part, since=since, last=last), *found]
+        if last is not None and not since and len(found) >= last:
+            break
+    return [replace(line, number=number) for number, line in enumerate(found)]
+
+
+def _of_part(replica: str, path: Path, *, since: float, last: int | None) -> list[Line]:
+    raw = _lines_since(path, since) if since else _tail(path, last)
+    lines, clock = [], Clock()
     for number, text in enumerate(raw):
-        at = moment(text) or at
+        at = clock.read(text)
         if at >= since:
             lines.append(Line(at, replica, number, text))
     return lines
 
 
-def _all_lines(path: Path) -> list[str]:
+class Clock:
+    """The times of the lines of one log. A line without a zone has that of the last line that had one, else this
+    machine's: a worker's own lines say their zone, those that its libraries print often do not."""
+
+    def __init__(self) -> None:
+        self._zone = ""
+        self._at = 0.0
+
+    def read(self, text: str) -> float:
+        """The time of the next line; that of the line before where it says none, 0 at the beginning."""
+        if found := _STAMP.match(text):
+            self._zone = found[3] or self._zone
+        self._at = moment(text, zone=self._zone) or self._at
+        return self._at
+
+
+def _written_at(path: Path) -> float:
     try:
-        return path.read_text(errors="replace").splitlines()
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _lines_since(path: Path, since: float) -> list[str]:
+    """The lines from a moment on, found by halving: a log may be long. A few earlier ones may come first."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            begin = max(_offset_since(file, since), file.seek(0, os.SEEK_END) - MOST_BYTES)
+            file.seek(begin)
+            lines = file.read(MOST_BYTES).decode(errors="replace").splitlines()
+            return lines[1:] if begin else lines
     except OSError:
         return []
 
 
-def _last_lines(path: Path, count: int) -> list[str]:
-    """The end of a file, read backwards in blocks: a log may be long."""
+def _offset_since(file: BinaryIO, since: float) -> int:
+    """An offset before which every line is older. Lines of several processes may be out of order by a little, so that
+    one block more is read than would be needed."""
+    low, high = 0, file.seek(0, os.SEEK_END)
+    while high - low > _BLOCK_BYTES:
+        middle = (low + high) // 2
+        at = _moment_after(file, middle)
+        if at is not None and at < since:
+            low = middle
+        else:
+            high = middle
+    return max(0, low - _BLOCK_BYTES)
+
+
+def _moment_after(file: BinaryIO, offset: int) -> float | None:
+    """The time of the first line after an offset that has one; None where none is near."""
+    file.seek(offset)
+    _, *lines = file.read(_BLOCK_BYTES).decode(errors="replace").splitlines()
+    clock = Clock()
+    return next((at for line in lines if (at := clock.read(line))), None)
+
+
+def _tail(path: Path, count: int | None) -> list[str]:
+    """The last lines of a log, or as many as MOST_BYTES hold; read backwards in blocks: a log may be long."""
+    blocks: list[bytes] = []
+    left, breaks = MOST_BYTES, 0
     try:
-        with path.open("rb") as file:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             offset = file.seek(0, os.SEEK_END)
-            data = b""
-            while offset > 0 and data.count(b"\n") <= count:
-                step = min(_BLOCK_BYTES, offset)
+            while offset > 0 and left > 0 and (count is None or breaks <= count):
+                step = min(_BLOCK_BYTES, offset, left)
                 offset -= step
+                left -= step
                 file.seek(offset)
-                data = file.read(step) + data
+                blocks.append(file.read(step))
+                breaks += blocks[-1].count(b"\n")
     except OSError:
         return []
-    lines = data.decode(errors="replace").splitlines()
-    return lines[max(0, len(lines) - count) :]
+    lines = b"".join(reversed(blocks)).decode(errors="replace").splitlines()
+    if offset > 0 and len(lines) > 1:
+        del lines[0]  # the rest of a line that began before
+    return lines if count is None else lines[max(0, len(lines) - count) :]
 
 
-def moment(text: str) -> float | None:
-    """The time a line begins with (or says in a JSON field), as Unix seconds. Without a zone it is local time."""
+def moment(text: str, *, zone: str = "") -> float | None:
+    """The time a line begins with (or says in a JSON field), as Unix seconds.
+
+    zone: of a line that names none, like ``+0100``; '' is this machine's.
+    """
     if text.startswith("{"):
         return _json_moment(text)
     found = _STAMP.match(text)
     if found is None:
         return None
-    return _seconds(found[1].replace(" ", "T"), found[2] or "", found[3] or "")
+    return _seconds(found[1].replace(" ", "T"), found[2] or "", found[3] or zone)
 
 
 def _seconds(stamp: str, fraction: str, zone: str) -> float | None:

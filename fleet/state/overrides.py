@@ -11,6 +11,9 @@ from typing import Any, Literal
 from fleet.core.decode import decoded
 from fleet.core.desired import group_of
 from fleet.core.expand.facts import Overrides
+from fleet.core.manifest.tree import Findings, Source
+from fleet.core.manifest.yaml_reader import load
+from fleet.core.text.format import one_line
 from fleet.state.files import damaged, read_kept, remove_kept, write_whole
 
 Kind = Literal["replicas", "paused", "drained"]
@@ -43,7 +46,7 @@ class Override:
         what = {"replicas": f"{self.replicas} replicas", "paused": "paused", "drained": "drained"}[self.kind]
         until = f" until {moment(self.until)}" if self.until is not None else ""
         reason = f": {self.reason}" if self.reason else ""
-        return f"{self.target} {what}{until}, by {self.by}{reason}"
+        return one_line(f"{self.target} {what}{until}, by {self.by}{reason}")
 
 
 def read(path: Path) -> tuple[Override, ...]:
@@ -53,6 +56,8 @@ def read(path: Path) -> tuple[Override, ...]:
         return ()
     import yaml
 
+    if load(Source(str(path), text), Findings()) is None:  # within the limits of every YAML that is read
+        raise damaged(path, "it is no YAML that fleet reads", hint=_HINT)
     try:
         rows = yaml.safe_load(text)
         if not rows or not isinstance(rows, list):  # without exceptions there is no file

@@ -1,4 +1,4 @@
-"""Where the files of one fleet are: paths only, nothing is read or created here."""
+"""Where the files of one fleet are: paths only, no file is read or created here."""
 
 from __future__ import annotations
 
@@ -44,6 +44,11 @@ class Places:
         return self.root / "log"
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder in it that a fleet always has."""
+        return (self.run, self.state, self.log, self.conf_d, self.specs, self.records, self.images)
+
+    @property
     def supervisord_conf(self) -> Path:
         """The daemon's own configuration."""
         return self.run / "supervisord.conf"
@@ -57,6 +62,11 @@ class Places:
     def specs(self) -> Path:
         """One launch document per replica, mode 0600."""
         return self.run / "specs"
+
+    @property
+    def images(self) -> Path:
+        """Sockets and states of the images that workers are forked from."""
+        return self.run / "images"
 
     @property
     def records(self) -> Path:
@@ -114,6 +124,26 @@ class Places:
         return self.state / "decisions.json"
 
     @property
+    def counters(self) -> Path:
+        """What each replica has done in all its processes, one small file per replica."""
+        return self.state / "counters"
+
+    @property
+    def notifications(self) -> Path:
+        """How far the audit was read for notifications, and the messages that are still to be sent."""
+        return self.state / "notifications.json"
+
+    @property
+    def notifications_lock(self) -> Path:
+        """Held by the one process that sends notifications now."""
+        return self.run / "notifications.lock"
+
+    @property
+    def rollout_orders(self) -> Path:
+        """What a person tells the process that carries out a rollout."""
+        return self.run / "rollout.json"
+
+    @property
     def controller(self) -> Path:
         """The controller's last look and its memory."""
         return self.run / "controller.json"
@@ -146,13 +176,50 @@ class Places:
         """The supervisord program file of a replica."""
         return self.conf_d / f"{replica}.conf"
 
+    @property
+    def accounts(self) -> Path:
+        """One folder per account that replicas run under, where that is not fleet's own; named by its number."""
+        return self.root / "accounts"
+
+    def account_uids(self) -> tuple[int, ...]:
+        """Accounts that have such a folder."""
+        try:
+            return tuple(sorted(int(path.name) for path in self.accounts.iterdir() if path.name.isdigit()))
+        except OSError:
+            return ()
+
+    def passable(self) -> tuple[Path, ...]:
+        """Folders that other accounts pass through to their own, once there is one; they cannot list them."""
+        return (self.root, self.state) if self.accounts.is_dir() else ()
+
+    def account_specs(self, uid: int) -> Path:
+        """Copies of the launch documents of this account's replicas, which they themselves read."""
+        return self.accounts / str(uid) / "specs"
+
+    def account_records(self, uid: int) -> Path:
+        """The records and crash histories of this account's replicas, which they themselves write."""
+        return self.accounts / str(uid) / "records"
+
     def record_file(self, replica: str) -> Path:
-        """The record of a replica."""
-        return self.records / f"{replica}.rec"
+        """The record of a replica, in the folder of its account where it has one."""
+        return self._kept(f"{replica}.rec")
+
+    def starts_file(self, replica: str) -> Path:
+        """The crash history of a replica, kept by its launcher; beside its record."""
+        return self._kept(f"{replica}.starts")
+
+    def _kept(self, name: str) -> Path:
+        places = (self.account_records(uid) / name for uid in self.account_uids())
+        return next((place for place in places if os.path.lexists(place)), self.records / name)
 
     def log_file(self, replica: str) -> Path:
         """The log of a replica."""
         return self.log / f"{replica}.log"
+
+
+def is_home_of_account(folder: Path) -> bool:
+    """Whether this is the home folder of the account that runs this."""
+    return folder.resolve() in (Path("/"), Path.home().resolve())
 
 
 def default_home() -> Path:

@@ -149,7 +149,10 @@ class History:
         good = [one.number for one in every if one.is_good]
         others = [one.number for one in every if not one.is_good]
         for number in [*good[:-KEPT_REVISIONS], *others[:-KEPT_OTHERS]]:
-            self._path(number).unlink(missing_ok=True)
+            self._remove(number)
+
+    def _remove(self, number: int) -> None:
+        self._path(number).unlink(missing_ok=True)
 
     def _write(self, revision: Revision) -> None:
         write_whole(self._path(revision.number), json.dumps(asdict(revision), ensure_ascii=False, indent=1))
@@ -170,16 +173,19 @@ class History:
         if document is None:
             return None
         try:
-            origin = document["origin"]
-            document["origin"] = Origin(origin["base"], tuple(origin["sources"]), dict(origin["git"]))
-            if document.get("facts") is not None:
-                document["facts"] = decoded(Facts, document["facts"])
-            revision = Revision(**document)
+            revision = revision_of(document)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise damaged(path, repr(error), hint=_HINT) from error
         if revision.number != number or not isinstance(revision.manifest, dict):
             raise damaged(path, "it is not the revision that its name says", hint=_HINT)
         return revision
+
+
+def revision_of(document: dict[str, Any]) -> Revision:
+    """A revision that was kept as JSON. Raises ValueError, KeyError, TypeError or AttributeError for anything else."""
+    origin, facts = document["origin"], document.get("facts")
+    kept = Origin(origin["base"], tuple(origin["sources"]), dict(origin["git"]))
+    return Revision(**{**document, "origin": kept, "facts": None if facts is None else decoded(Facts, facts)})
 
 
 def digest_of(manifest: Mapping[str, Any], origin: Origin, facts: Facts | None) -> str:

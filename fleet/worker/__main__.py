@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from fleet.file_access import NAMED_BYTES, read_file
 from pools.errors import PoolUnavailable
 from pools.patching import GREEN, patch
 
@@ -43,8 +44,8 @@ def _patch_for(path: Path) -> None:
     import json
 
     try:
-        kind = json.loads(path.read_bytes())["spec"]["pool"]["type"]
-    except (OSError, ValueError, KeyError, TypeError):
+        kind = json.loads(read_file(path, limit_bytes=NAMED_BYTES))["spec"]["pool"]["type"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return
     if kind in GREEN:
         patch(kind)

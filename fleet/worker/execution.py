@@ -12,7 +12,7 @@ from typing import NoReturn
 from fleet.worker import logging_setup
 from fleet.worker.apps.base import Application
 from fleet.worker.apps.load import load
-from fleet.worker.logging_setup import apply_level
+from fleet.worker.logging_setup import LogStyle, apply_level
 from fleet.worker.os_signals import answer_bare
 from fleet.worker.task.call import Call, Ending, Outcome
 
@@ -34,7 +34,7 @@ def bound() -> Application:
     return _bound
 
 
-def preload(path: str, replica: str, *, level: str, style: str) -> None:
+def preload(path: str, replica: str, *, level: str, style: LogStyle) -> None:
     """Once in a process that inherited nothing, before its slots or itself are prepared: set up log and app."""
     logging_setup.set_up(replica, level=level, style=style)
     faulthandler.enable()

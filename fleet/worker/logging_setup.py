@@ -8,7 +8,11 @@ import mmap
 import os
 import sys
 import time
+from dataclasses import dataclass
 from typing import TextIO
+
+from fleet.core.text.format import one_line, printable
+from fleet.worker.journal import Journal
 
 _STEP = 10  # between two of the levels that logging names
 
@@ -17,10 +21,25 @@ _said: mmap.mmap | None = None
 _heard = 0
 
 
-def set_up(replica: str, *, level: str = "INFO", style: str = "text") -> None:
+@dataclass(frozen=True, slots=True)
+class LogStyle:
+    """How lines look in the log, and where they go. fleet: its name, for the journal."""
+
+    format: str = "text"
+    to: str = "file"
+    fleet: str = ""
+
+
+TEXT = LogStyle()
+
+
+def set_up(replica: str, *, level: str = "INFO", style: LogStyle = TEXT) -> None:
     """Configure the root logger of this process. Forked children inherit it."""
-    handler = logging.StreamHandler(_own_stderr())
-    handler.setFormatter(JsonLines(replica) if style == "json" else TextLines(replica))
+    handler: logging.Handler = logging.StreamHandler(_own_stderr())
+    handler.setFormatter(JsonLines(replica) if style.format == "json" else TextLines(replica))
+    if style.to != "file":
+        handler = Journal(fleet=style.fleet, replica=replica, otherwise=handler, also=style.to == "both")
+    handler.addFilter(OfOthers())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     logging.captureWarnings(True)
@@ -53,11 +72,27 @@ def apply_level() -> None:
         logging.getLogger().setLevel(_heard * _STEP)
 
 
+class OfOthers(logging.Filter):
+    """What fleet says holds words of others: names of tasks and queues, errors, commands. They forge no line."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Escape control characters in the message, and cut a long one."""
+        if record.name == "fleet" or record.name.startswith("fleet."):
+            shown = printable if getattr(record, "has_lines", False) else one_line
+            record.msg, record.args = shown(record.getMessage()), None
+        return True
+
+
 class TextLines(logging.Formatter):
     """``2026-11-21 05:00:00,123 INFO thumbs.0[4242] message``."""
 
     def __init__(self, replica: str) -> None:
         super().__init__(f"%(asctime)s %(levelname)s {replica.replace('%', '%%')}[%(process)d] %(message)s")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802
+        """With its zone, as ``2026-11-28 05:04:00,120+0100``: workers of one fleet may have several."""
+        when = time.localtime(record.created)
+        return f"{time.strftime('%Y-%m-%d %H:%M:%S', when)},{int(record.msecs):03d}{time.strftime('%z', when)}"
 
 
 class JsonLines(logging.Formatter):

@@ -9,17 +9,20 @@ import os
 import socket
 import sys
 import traceback
-import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from fleet.broker.channels import open_channel
 from fleet.broker.channels.base import Channel
+from fleet.core.spec import WorkerSpec
 from fleet.errors import AppUnusable, FleetError
+from fleet.file_access import make_folders
+from fleet.replica import record as records
+from fleet.replica.command import with_names
+from fleet.replica.crash_history import read_history
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
@@ -30,12 +33,15 @@ from fleet.worker.control.events import Events
 from fleet.worker.control.inspection import Inspection
 from fleet.worker.control.run_in_loop import LoopCalls
 from fleet.worker.lifecycle import EXIT_FAILED
+from fleet.worker.logging_setup import LogStyle
 from fleet.worker.loop import forced_exit
 from fleet.worker.loop.consumer import Consumer
+from fleet.worker.loop.counting import TaskCounting
 from fleet.worker.loop.document_watch import DocumentWatch
 from fleet.worker.loop.housekeeping import HousekeepingThread
 from fleet.worker.loop.parts import LoopParts
 from fleet.worker.loop.stall_watchdog import StallWatchdog
+from fleet.worker.loop.stop_watch import keep_deadline
 from fleet.worker.loop.thread_watch import ThreadWatch
 from fleet.worker.options import WorkerOptions, with_queues
 from fleet.worker.os_signals import SignalBox
@@ -48,10 +54,14 @@ from pools.patching import GREEN
 log = logging.getLogger("fleet.worker")
 
 
+def _log_style(spec: WorkerSpec) -> LogStyle:
+    return LogStyle(spec.log_format, spec.log_to, spec.fleet)
+
+
 def run(options: WorkerOptions) -> int:
     """Run a worker to its end; its exit code. Sets up logging; errors that end it are logged, not raised."""
     spec = options.spec
-    logging_setup.set_up(options.replica, level=spec.log_level, style=spec.log_format)
+    logging_setup.set_up(options.replica, level=spec.log_level, style=_log_style(spec))
     faulthandler.enable()
     box = SignalBox()
     box.install()
@@ -120,6 +130,9 @@ MOST_FAILED_STARTS = 5
 
 def node_name(options: WorkerOptions) -> str:
     """The worker's name on the broker: two fleets on one host may both have a ``thumbs.0``."""
+    if options.spec.node:
+        name = with_names(options.spec.node, fleet=options.spec.fleet, replica=options.replica)
+        return name.replace("%h", socket.gethostname()) if "@" in name else f"{name}@{socket.gethostname()}"
     return f"{options.spec.fleet}.{options.replica}@{socket.gethostname()}"
 
 
@@ -132,6 +145,7 @@ class Worker:
         self.node = node_name(options)
         self.loop = EventLoop()
         self.pool = self._make_pool()
+        self._ran_before = _ran_before(options)
         self.record = _open_record(options, slots=self.pool.limit)
         self.channel = self._make_channel()
         self.box = box
@@ -140,6 +154,7 @@ class Worker:
         )
         self.parts = self.consumer.parts
         self.housekeeping: HousekeepingThread | None = None
+        self._counting = self._make_counting()
         self._add_to_the_loop()
         self.control = self._make_control()
         self._control_fds: list[int] = []
@@ -161,6 +176,23 @@ class Worker:
         )
         every_second += [watchdog, ThreadWatch(self._lost_threads, replace=self.consumer.replace_soon)]
 
+    def _make_counting(self) -> TaskCounting | None:
+        """Counters by task beside the record; a worker that cannot keep them works without."""
+        path = self.options.record_path
+        if path is None or not self.options.spec.task_counters:
+            return None
+        try:
+            counting = TaskCounting(path)
+        except OSError as error:
+            log.warning("tasks are not counted by name: %s: %s", error.filename or path, error.strerror or error)
+            return None
+        self.parts.starting.on_start = counting.on_start
+        self.parts.completion.on_end = counting.on_end
+        self.parts.connection.on_again = counting.counters.reconnected
+        self.parts.forced_exit.on_exit.append(counting.counters.publish)
+        self.consumer.every_second.append(counting.every_second)
+        return counting
+
     def _lost_threads(self) -> Sequence[str]:
         ended = self.housekeeping is not None and not self.housekeeping.is_alive()
         return [*self.pool.lost_threads, *(["housekeeping"] if ended else [])]
@@ -173,6 +205,8 @@ class Worker:
         gc.freeze()  # objects made so far stay: forked children then share their pages
         self._start_pool()
         self._start_answering()
+        if self.options.spec.pool.type in GREEN:
+            keep_deadline(self.consumer, self.pool, box_fd=self.box.fileno())
         self._watch_process_state()
         try:
             code = self.consumer.run()
@@ -207,8 +241,9 @@ class Worker:
 
         if inline:
             self.parts.submission.after_inline = look
-        else:
-            self.consumer.every_second.append(look)
+            return
+        self.parts.completion.before_settling = look  # a signal to stop may come before the next second
+        self.consumer.every_second.append(look)
 
     def _make_pool(self) -> BasePool:
         spec = self.options.spec.pool
@@ -242,7 +277,7 @@ class Worker:
 
     def _preload(self) -> Callable[[], None]:
         spec, replica = self.options.spec, self.options.replica
-        return partial(execution.preload, spec.app, replica, level=spec.log_level, style=spec.log_format)
+        return partial(execution.preload, spec.app, replica, level=spec.log_level, style=_log_style(spec))
 
     def _on_prefork_lifecycle(self, what: str, pool: BasePool, **facts: Any) -> None:
         if what != "start_failed":
@@ -275,6 +310,8 @@ class Worker:
             prefetch_hint=held,
             options=self.application.transport_options(options.spec.broker.visibility_timeout_seconds),
             entities=self.application.queue_entities(),
+            unsent_path=options.record_path and options.record_path.with_suffix(".acks"),
+            ran=self._ran_before,
         )
 
     def _make_control(self) -> Control | None:
@@ -296,6 +333,7 @@ class Worker:
     def _start_answering(self) -> None:
         if self.control is not None:
             self.control.attend()  # a ready worker can be reached
+            self.control.greet(self.parts.revoked)
         if self.parts.submission.is_inline:
             housekeeping = HousekeepingThread(self.consumer, self.control, box_fd=self.box.fileno())
             self.parts.submission.before_inline = housekeeping.look
@@ -340,6 +378,7 @@ class Worker:
             self.channel.close,
             self.control.close if self.control is not None else _nothing,
             partial(self.application.announce, "stopped"),
+            self._counting.counters.close if self._counting is not None else _nothing,
             # After a crash the record stays as it is: the launcher counts it, against the tasks that were running, too.
             _nothing if crashed else self._record_end,
             partial(log.info, "crashed" if crashed else "stopped"),
@@ -378,6 +417,7 @@ def make_control(
     commands = Commands(
         remote,
         LoopCalls(parts.channel.lock, loop),
+        node=node,
         events=events,
         application=parts.application,
         pool=parts.pool,
@@ -411,17 +451,25 @@ def _nothing() -> None:
     pass
 
 
+def _ran_before(options: WorkerOptions) -> Container[str] | None:
+    """Ids of the tasks that ran when the process before this one ended; None where nothing says that.
+
+    By its record; where the launcher, which has become this very process, wrote another since, by the crash history.
+    """
+    earlier = records.read(options.record_path) if options.record_path is not None else None
+    if earlier is None:
+        return None
+    if earlier.pid != os.getpid():
+        return {task.task_id for task in earlier.tasks}
+    return read_history(options.history_path).deaths if options.history_path is not None else None
+
+
 def _open_record(options: WorkerOptions, *, slots: int) -> Record:
-    """The record of this process; a worker run by hand gets a temporary file."""
+    """The record of this process; that of a worker run by hand is in memory alone."""
     path = options.record_path
     if path is None:
-        import tempfile
-
-        folder = tempfile.TemporaryDirectory(prefix="fleet-")
-        record = Record(Path(folder.name) / f"{options.replica}.rec", digest=options.digest, slots=slots)
-        weakref.finalize(record, folder.cleanup)
-        return record
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Record(None, digest=options.digest, slots=slots)
+    make_folders(path.parent)
     return Record(path, digest=options.digest, slots=slots)
 
 

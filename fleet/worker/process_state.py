@@ -10,9 +10,10 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TextIO
+from importlib import import_module
+from typing import Any, TextIO
 
 from fleet.worker.os_signals import HEEDED
 
@@ -21,6 +22,14 @@ log = logging.getLogger("fleet.worker")
 OF_THE_PROCESS = (*HEEDED, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM, signal.SIGUSR2)
 """Put back after a task that had the process for itself. Where others run meanwhile, only what the worker heeds."""
 
+# What ``signal`` wraps: its conversion of each answer to an enum takes longer than all else that is done after a task.
+_plain: Any = import_module("_signal")
+_handler_of: Callable[[int], Any] = _plain.getsignal
+_mask: Callable[[int, Iterable[int]], set[int]] = _plain.pthread_sigmask
+_HEEDED = frozenset(map(int, HEEDED))
+_UNBLOCK = int(signal.SIG_UNBLOCK)
+_ITIMER_REAL = int(signal.ITIMER_REAL)
+
 
 class ProcessState:
     """As it is now, to be compared with later. Made, and asked, in the main thread."""
@@ -28,7 +37,7 @@ class ProcessState:
     def __init__(self, descriptors: Sequence[int], *, shared: bool) -> None:
         """descriptors: without these the worker cannot go on.  shared: tasks run while this is asked."""
         self._shared = shared
-        self._handlers = {signum: signal.getsignal(signum) for signum in (HEEDED if shared else OF_THE_PROCESS)}
+        self._handlers = {int(signum): _handler_of(signum) for signum in (HEEDED if shared else OF_THE_PROCESS)}
         self._wakeup_fd = signal.set_wakeup_fd(-1)
         signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
         self._files = {fd: _identity(fd) for fd in descriptors}
@@ -40,7 +49,7 @@ class ProcessState:
 
     def put_back(self) -> None:
         """As it was. Costs a few microseconds where nothing has changed."""
-        changed = [signum for signum, handler in self._handlers.items() if signal.getsignal(signum) is not handler]
+        changed = [signum for signum, handler in self._handlers.items() if _handler_of(signum) is not handler]
         for signum in changed:
             if (handler := self._handlers[signum]) is not None:
                 signal.signal(signum, handler)
@@ -48,9 +57,9 @@ class ProcessState:
             names = ", ".join(signal.Signals(signum).name for signum in changed) or "the wake-up descriptor"
             log.warning("a task has changed how this process heeds signals, which is put back: %s", names)
         if not self._shared:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-        if signal.pthread_sigmask(signal.SIG_UNBLOCK, ()) & set(HEEDED):
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, HEEDED)
+            _plain.setitimer(_ITIMER_REAL, 0)
+        if not _HEEDED.isdisjoint(_mask(_UNBLOCK, ())):
+            _mask(_UNBLOCK, _HEEDED)
         sys.stdout, sys.stderr = _open(sys.stdout, 1), _open(sys.stderr, 2)
 
 

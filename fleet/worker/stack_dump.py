@@ -54,7 +54,7 @@ def write(pool: BasePool, running: Iterable[Job]) -> None:
     """
     for stack in merged(current()):
         what = f" runs {stack.task}" if stack.task else ""
-        log.warning("%s%s:\n%s", stack.who, what, stack.text.rstrip())
+        log.warning("%s%s:\n%s", stack.who, what, stack.text.rstrip(), extra={"has_lines": True})
     _ask_children(pool, running)
 
 

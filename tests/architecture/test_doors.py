@@ -24,10 +24,13 @@ DOORS = {
     "gevent": ("pools.gevent", "fleet.launch", "fleet.worker.__main__"),
     "eventlet": ("pools.eventlet", "fleet.launch", "fleet.worker.__main__"),
     "kubernetes": ("fleet.backends.kubernetes.client",),
+    "websocket": ("fleet.backends.kubernetes.client",),
+    "urllib3": ("fleet.backends.kubernetes.client",),
     "rich": ("fleet.cli",),
     "matplotlib": ("fleet.cli.plot",),
     "pydantic": ("fleet.core.manifest", "fleet.settings", "fleet.operate.sync"),
     "pydantic_settings": ("fleet.settings",),
+    "smtplib": ("fleet.operate.notify.smtp",),
     "psutil": ("pools.prefork", "fleet.replica", "fleet.backends.supervisor", "fleet.worker"),
 }
 
@@ -44,10 +47,13 @@ IMPURE = (
     *("os", "time", "random", "socket", "subprocess", "threading", "multiprocessing", "tempfile", "shutil"),
     *("datetime", "uuid", "secrets", "io", "signal", "logging", "urllib.request"),
 )
+KUBERNETES_VALUES = "keda kinds names object_plan objects pod_status rollout_state yaml_text"
 SYNC_VALUES = "semver refs remote pacing conditions tree_rules reports"
 PURE = (
-    *("fleet.core", "fleet.backends.supervisor.config", "fleet.backends.kubernetes.objects", "pools.traits"),
+    *("fleet.core", "fleet.backends.supervisor.config", "pools.traits"),
+    *(f"fleet.backends.kubernetes.{name}" for name in KUBERNETES_VALUES.split()),
     "fleet.operate.service.unit",
+    *(f"fleet.operate.notify.{name}" for name in ("news", "spool")),
     *(f"fleet.operate.sync.{name}" for name in SYNC_VALUES.split()),
 )
 

@@ -27,6 +27,14 @@ def test_importing_is_cheap(module: str) -> None:
     assert loaded_by(f"import {module}") & HEAVY == set()
 
 
+def test_what_celerys_worker_loads_of_fleet_brings_nothing_heavy_along() -> None:
+    celery = loaded_by("import celery.worker.state, celery.bootsteps, celery.signals, celery.exceptions")
+    brought = loaded_by("import fleet.worker.celery_member.steps") - celery
+
+    assert brought & HEAVY == set()
+    assert "pools" not in brought
+
+
 @pytest.mark.parametrize(
     "module",
     [

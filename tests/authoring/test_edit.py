@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Mapping
 
 import pytest
@@ -156,3 +157,48 @@ def test_an_edit_changes_one_value_of_the_manifest(count: int, group: str, there
     assert new.manifest.spec.groups[group].replicas == count
     old = read(GOOD).document["spec"]["groups"][group]
     assert {**old, "replicas": count} == new.document["spec"]["groups"][group]
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("a: {<<: {replicas: 1}}", "a: {replicas: 3, <<: {replicas: 1}}"),
+        ("a:\n      <<: {replicas: 1}", "a:\n      replicas: 3\n      <<: {replicas: 1}"),
+        ("b: &b {replicas: 1}\n    a:\n      <<: *b", "b: &b {replicas: 1}\n    a:\n      replicas: 3\n      <<: *b"),
+        ("a: {<<: {pool: solo}, replicas: 1}", "a: {<<: {pool: solo}, replicas: 3}"),
+    ],
+)
+def test_what_a_merge_key_brings_stays_for_the_others(old: str, new: str) -> None:
+    assert set_replicas(fleet(old), {"a": 3}) == fleet(new)
+
+
+@pytest.mark.parametrize(
+    ("group", "edited"),
+    [
+        ('{"pool": "solo"}', '{"replicas": 3, "pool": "solo"}'),
+        ("{}", '{"replicas": 3}'),
+        ('{\n  "pool": "solo"\n}', '{\n  "replicas": 3,\n  "pool": "solo"\n}'),
+        ('{\n\t"pool": "solo",\n\t"paused": true\n}', '{\n\t"replicas": 3,\n\t"pool": "solo",\n\t"paused": true\n}'),
+        ('{"replicas": 1}', '{"replicas": 3}'),
+    ],
+)
+def test_a_manifest_in_json_stays_json(group: str, edited: str) -> None:
+    text = f'{{"metadata": {{"name": "x"}}, "spec": {{"groups": {{"a": {group}}}}}}}'
+    new = set_replicas(text, {"a": 3})
+    assert new == text.replace(group, edited)
+    assert json.loads(new)["spec"]["groups"]["a"]["replicas"] == 3
+
+
+@pytest.mark.parametrize(
+    ("group", "message", "line"),
+    [
+        ("a: {replicas: 1, replicas: 2}", "is here twice", 8),
+        ("a: {replicas: !!int 1}", "tags such as", 8),
+        ("a: {replicas: 1, paused: no}", "some YAML tools read no as false", 8),
+        ("b: {paused: yes}\n    a: {replicas: 1}", "some YAML tools read yes as true", 8),
+    ],
+)
+def test_a_file_that_is_wrong_is_told_what_is_wrong(group: str, message: str, line: int) -> None:
+    with pytest.raises(ManifestError) as caught:
+        set_replicas(fleet(group), {"a": 3})
+    assert [(message in problem.message, problem.line) for problem in caught.value.problems] == [(True, line)]

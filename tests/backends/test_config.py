@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,17 @@ def read_back(places: Places) -> Any:
     return options
 
 
+def program_of(options: Any, name: str = "thumbs.0") -> Any:
+    """The one program of a group."""
+    (program,) = next(group.process_configs for group in options.process_group_configs if group.name == name)
+    return program
+
+
 def write(places: Places, *, python: str = "/usr/bin/python3", as_root: bool = False) -> None:
     for folder in (places.conf_d, places.log):
         folder.mkdir(parents=True, exist_ok=True)
     program = config.Program("thumbs.0", "9f31c2ab", 59.5)
-    places.supervisord_conf.write_text(config.daemon_text(places, descriptors=1024, as_root=as_root))
+    places.supervisord_conf.write_text(config.daemon_text(places, descriptors=1024, as_root=as_root, python=python))
     places.program_file("thumbs.0").write_text(config.program_text(program, places=places, python=python))
 
 
@@ -46,8 +53,9 @@ def test_nasty_folders_survive_supervisords_parser(short_tmp: Path, folder: str)
     assert options.pidfile == str(config.pidfile(places))
     assert options.logfile == str(config.daemon_log(places))
     assert options.server_configs[0]["file"] == str(places.socket)
-    (group,) = options.process_group_configs
-    assert shlex.split(group.process_configs[0].command) == [
+    keeper = program_of(options, config.LOG_KEEPER)
+    assert shlex.split(keeper.command)[-2:] == ["fleet.backends.supervisor.log_keeper", str(places.log)]
+    assert shlex.split(program_of(options).command) == [
         f"{short_tmp}/{folder}/bin/python",
         *("-P", "-m", "fleet.launch"),
         str(places.spec_file("thumbs.0")),
@@ -75,7 +83,7 @@ def test_a_path_is_refused_or_read_back_unchanged(folder: str) -> None:
         options = read_back(places)
         assert options.pidfile == str(config.pidfile(places))
         assert options.server_configs[0]["file"] == str(places.socket)
-        words = shlex.split(options.process_group_configs[0].process_configs[0].command)
+        words = shlex.split(program_of(options).command)
         assert words[0] == python
         assert words[-2] == str(places.spec_file("thumbs.0"))
 
@@ -84,16 +92,15 @@ def test_a_program_is_run_as_the_design_says(short_tmp: Path) -> None:
     places = Places.of(short_tmp, "shop")
     write(places)
 
-    (group,) = read_back(places).process_group_configs
-    program = group.process_configs[0]
+    program = program_of(read_back(places))
 
-    assert (group.name, program.name) == ("thumbs.0", "thumbs.0@9f31c2ab")
+    assert program.name == "thumbs.0@9f31c2ab"
     assert (program.stopsignal, program.stopwaitsecs) == (15, 60 + config.STOP_MARGIN_SECONDS)
     assert (program.stopasgroup, program.killasgroup) == (False, True)
     assert (program.startsecs, program.exitcodes) == (0, [PARKED_EXIT])
     assert program.redirect_stderr
     assert program.stdout_logfile is None
-    assert config.parse_process_name(group.name, program.name) == ("thumbs.0", "9f31c2ab")
+    assert config.parse_process_name("thumbs.0", program.name) == ("thumbs.0", "9f31c2ab")
 
 
 def test_the_daemon_listens_on_a_private_socket_only(short_tmp: Path) -> None:
@@ -135,7 +142,7 @@ def test_a_socket_path_that_the_kernel_refuses_is_refused_with_a_hint() -> None:
     places = Places.of(Path("/" + "x" * 100), "shop")
 
     with pytest.raises(FleetError, match="too long for a unix socket by") as caught:
-        config.daemon_text(places, descriptors=1024, as_root=False)
+        config.daemon_text(places, descriptors=1024, as_root=False, python=sys.executable)
 
     assert "FLEET_HOME" in caught.value.hint
 

@@ -215,11 +215,12 @@ def test_a_replaced_replica_keeps_its_name(site: Site) -> None:
     assert [(name, replica.spec) for name, replica in seen.replicas.items()] == [("thumbs.0", OTHER)]
 
 
-def test_hold_is_seen_and_taken_back_and_the_replica_keeps_running(site: Site) -> None:
+def test_a_hold_that_comes_and_goes_leaves_the_replica_running(site: Site) -> None:
+    """Only what keeps a record of its own looks at a hold, and is told as held: here that is the memory's."""
     before = pids(site.run(replicas_of(SPEC, 1)))
 
     site.backend.hold(["thumbs.0"], on=True)
-    assert site.until(lambda seen: seen.replicas["thumbs.0"].held)
+    assert site.until(lambda seen: seen.replicas["thumbs.0"].held is isinstance(site.backend, MemoryBackend))
     site.backend.hold(["thumbs.0"], on=False)
 
     assert pids(site.until(lambda seen: not seen.replicas["thumbs.0"].held)) == before

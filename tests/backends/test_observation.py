@@ -61,6 +61,14 @@ def test_a_ready_worker_is_told_whole() -> None:
     assert seen.tasks == (RunningTask("id-1", "shop.thumb", 10.0),)
 
 
+def test_how_long_it_has_been_ready_is_its_own_word_and_nothing_while_it_is_not() -> None:
+    ready = replace(RECORD, state_at=NOW - 12.0)
+    assert observed(sight(record=ready)).ready_seconds == 12.0
+    assert observed(sight(record=replace(ready, state="draining"))).ready_seconds == 0.0
+    assert observed(sight(record=replace(ready, heartbeat_at=NOW - 60.0))).ready_seconds == 0.0, "it is stuck"
+    assert observed(sight(process=None)).ready_seconds == 0.0
+
+
 def test_what_a_worker_counts_includes_what_runs_in_it() -> None:
     running = (*RECORD.tasks, SlotView(2, 44, "id-2", "shop.thumb", NOW + 5.0, 0.0))
     seen = observed(sight(record=replace(RECORD, busy_seconds=90.0, waiting=3, tasks=running)))
@@ -86,6 +94,41 @@ def test_a_program_of_somebody_else_counts_nothing() -> None:
     seen = observed(sight(record=replace(RECORD, foreign=True, processed=0, tasks=())))
 
     assert (seen.counts, seen.busy_seconds, seen.reserved) == (False, 0.0, 0)
+
+
+CELERY = replace(SPEC, kind="celery")
+MUTE = replace(RECORD, foreign=True, tasks=(), started_at=NOW - 60)
+
+
+def test_celerys_worker_with_a_record_is_told_as_fleets_own() -> None:
+    own, celery = observed(sight()), observed(sight(spec=CELERY))
+
+    assert replace(celery, spec=SPEC) == own
+    assert own.can_hold
+    assert celery.can_hold
+
+
+def test_celerys_worker_with_a_record_is_in_trouble_by_the_same_rules() -> None:
+    silent = observed(sight(spec=CELERY, record=replace(RECORD, heartbeat_at=NOW - 45)))
+    assert (silent.trouble, silent.is_ready) == (Trouble.STUCK, False)
+    fasting = replace(RECORD, consumed_at=NOW - 90, freed_at=NOW - 90, state_at=NOW - 90, tasks=())
+    idle = observed(sight(spec=CELERY, record=fasting))
+    assert (idle.trouble, idle.is_ready) == (Trouble.NOT_CONSUMING, False)
+
+
+def test_celerys_worker_is_starting_until_its_record_is_its_own() -> None:
+    assert observed(sight(spec=CELERY, record=replace(MUTE, awaited=True))).state is State.STARTING
+
+
+def test_celerys_worker_is_starting_while_its_launcher_has_written_nothing() -> None:
+    assert observed(sight(spec=CELERY, record=None)).state is State.STARTING
+
+
+def test_celerys_worker_without_a_record_is_ready_after_its_time_and_cannot_be_held() -> None:
+    seen = observed(sight(spec=CELERY, record=replace(MUTE, hold=True)))
+
+    assert (seen.state, seen.counts, seen.held, seen.can_hold) == (State.READY, False, False, False)
+    assert observed(sight(spec=CELERY, record=replace(MUTE, started_at=NOW - 1))).state is State.STARTING
 
 
 @pytest.mark.parametrize("stale", [replace(RECORD, pid=41), replace(RECORD, digest="00000000"), None])
@@ -137,18 +180,18 @@ def test_a_parked_replica_says_why() -> None:
 
 def test_a_program_without_words_is_ready_when_it_has_lived_long_enough() -> None:
     command = replace(SPEC, kind="command")
-    young = replace(RECORD, started_at=NOW - 4.0)
+    young = replace(RECORD, started_at=NOW - 4.0, foreign=True)
 
     assert observed(sight(spec=command, record=young)).state is State.STARTING
-    assert observed(sight(spec=command)).state is State.READY
+    assert observed(sight(spec=command, record=replace(RECORD, foreign=True))).state is State.READY
 
 
 def test_a_program_that_can_be_asked_is_ready_when_it_answers() -> None:
     command = replace(SPEC, kind="command")
-    young = replace(RECORD, started_at=NOW)
+    young = replace(RECORD, started_at=NOW, foreign=True)
 
     assert observed(sight(spec=command, record=young, answers=True)).state is State.READY
-    mute = observed(sight(spec=command, answers=False))
+    mute = observed(sight(spec=command, record=replace(RECORD, foreign=True), answers=False))
     assert (mute.state, mute.note) == (State.STARTING, "does not answer yet")
 
 
@@ -247,3 +290,31 @@ def test_a_controller_that_has_just_started_is_not_late() -> None:
     found = replace(sight(record=young, spec=replace(SPEC, kind="command")), heartbeat=Heartbeat(NOW - 900, NOW - 890))
 
     assert observed(found).is_ready
+
+
+ONCE = replace(SPEC, kind="command", restart=replace(SPEC.restart, policy="onFailure"))
+
+
+@pytest.mark.parametrize(
+    ("spec", "record", "state"),
+    [
+        (ONCE, replace(RECORD, state="stopped", note="exit code 0 after 3s"), State.COMPLETED),
+        (ONCE, replace(RECORD, state="failed", note="exit code 3 after 3s"), State.FAILED),
+        (ONCE, replace(RECORD, state="stopped", digest="00000000"), State.FAILED),
+        (ONCE, None, State.FAILED),
+        (SPEC, replace(RECORD, state="stopped"), State.FAILED),
+    ],
+)
+def test_what_ended_for_good_has_completed_where_its_record_says_so(
+    spec: WorkerSpec, record: RecordView | None, state: State
+) -> None:
+    gone = replace(RUNNING, state=ProcessState.EXITED, exit_status=78, pid=0)
+    seen = observed(sight(process=gone, record=record, spec=spec))
+    assert (seen.state, seen.is_ready) == (state, state is State.COMPLETED)
+
+
+def test_a_job_is_not_ready_while_it_runs() -> None:
+    record = replace(RECORD, foreign=True, started_at=0.0)
+    spec = replace(SPEC, kind="command", ready_after_seconds=1.0)
+    assert observed(sight(spec=spec, record=record)).state is State.READY
+    assert observed(sight(spec=replace(spec, job=True), record=record)).state is State.STARTING

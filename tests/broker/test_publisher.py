@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from fleet.broker.connection import is_redis, masked
+from fleet.broker.connection import is_redis
 from fleet.broker.publisher import Outgoing, Publisher, depths
 from fleet.errors import Unreachable
 from tests.brokers import Broker, filesystem, gather, values
@@ -180,22 +180,6 @@ def test_other_transports_are_sent_to_through_kombu(tmp_path: Path) -> None:
     broker = Broker("filesystem", "filesystem://", filesystem(tmp_path))
     broker.send(1, 2)
     assert broker.depth() == 2
-
-
-@pytest.mark.parametrize(
-    ("url", "shown"),
-    [
-        ("redis://:pw@h:1/0", "redis://:**@h:1/0"),
-        ("amqp://u:p@ss@h//", "amqp://u:**@h//"),
-        ("amqp://u:p@h//;amqp://u:q@i//", "amqp://u:**@h//;amqp://u:**@i//"),
-        ("redis+socket:///s?virtual_host=0&password=pw", "redis+socket:///s?virtual_host=0&password=**"),
-        ("redis://h/0?ssl_keyfile_password=x&a=b", "redis://h/0?ssl_keyfile_password=**&a=b"),
-        ("memory://", "memory://"),
-        ("redis://user@h", "redis://user@h"),
-    ],
-)
-def test_password_is_masked(url: str, shown: str) -> None:
-    assert masked(url) == shown
 
 
 def test_lists_of_servers_and_sentinels_are_left_to_kombu() -> None:

@@ -26,6 +26,25 @@ def test_validate_sums_up_or_lists_every_problem(desk: Desk) -> None:
     assert len(desk.fleet("validate", "-o", "json", code=3).json["problems"]) == 2
 
 
+def test_validate_says_what_the_installed_celery_cannot_do(desk: Desk) -> None:
+    venv = desk.manifest.parent / "venv"
+    (venv / "lib" / "python3.11" / "site-packages" / "celery-5.4.0.dist-info").mkdir(parents=True)
+    text = desk.manifest.read_text()
+    assert "    thumbs:" in text
+    text = text.replace(
+        "    thumbs:", "    green: {worker: celery, app: 'a:app', pool: gevent, replicas: 1}\n    thumbs:", 1
+    )
+    text = text.replace("spec:\n", f"spec:\n  release: {{python: {venv}/bin/python}}\n", 1)
+    desk.manifest.write_text(text)
+
+    said = desk.fleet("validate")
+    assert "Celery 5.4: `celery control terminate` and `revoke --terminate` end no task of gevent" in said.err
+    assert "spec.groups.green.worker" in said.err
+    assert desk.fleet("validate", "--strict", code=3).out == ""
+    desk.manifest.write_text(text.replace("pool: gevent", "pool: solo"))
+    assert "Celery 5.4" not in desk.fleet("validate", "--strict").err
+
+
 def test_a_missing_manifest_is_a_mistake_with_a_hint(desk: Desk) -> None:
     said = desk.fleet("plan", "nowhere.yaml", code=64)
     assert "cannot read nowhere.yaml: No such file or directory" in said.err
@@ -469,6 +488,31 @@ def test_init_takes_over_a_procfile(desk: Desk) -> None:
     (desk.folder / "Procfile").write_text("web: python -m http.server 8000\n")
     desk.fleet("init", "taken", "--from", "procfile", "Procfile")
     assert desk.fleet("validate", "taken/fleet.yaml").code == 0
+
+
+def test_init_takes_over_what_a_folder_holds_and_says_what_it_left(desk: Desk) -> None:
+    project = desk.folder / "project"
+    (project / "conf").mkdir(parents=True)
+    (project / "Procfile").write_text("web: serve now\n")
+    (project / "conf/shop.conf").write_text("[program:mail]\ncommand=celery -A shop worker -c 2\n")
+    (project / "compose.yaml").write_text("just: text\n")
+    said = desk.fleet("init", "deploy", "--from", "auto", "project").err
+    assert "took project/Procfile (procfile)" in said
+    assert "took project/conf/shop.conf (supervisor)" in said
+    assert "left project/compose.yaml: of no known kind" in said
+    text = (desk.folder / "deploy/fleet.yaml").read_text()
+    assert "cd ../project && exec serve now" in text
+    assert desk.fleet("validate", "deploy/fleet.yaml").code == 0
+
+
+def test_init_strict_refuses_what_cannot_be_carried_over(desk: Desk) -> None:
+    (desk.folder / "shop.conf").write_text("[program:mail]\ncommand=mail\nstopsignal=QUIT\n")
+    failed = desk.fleet("init", "taken", "--from", "supervisor", "*.conf", "--strict", code=3)
+    assert "shop.conf:3" in failed.err
+    assert "stopsignal=QUIT" in failed.err
+    assert not (desk.folder / "taken").exists()
+    desk.fleet("init", "taken", "--from", "supervisor", "shop.conf")
+    assert "# Not taken over: shop.conf:3: mail: stopsignal=QUIT" in (desk.folder / "taken/fleet.yaml").read_text()
 
 
 def test_schema_is_the_one_that_is_checked_in(desk: Desk) -> None:

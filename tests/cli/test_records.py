@@ -223,7 +223,7 @@ def test_a_rewritten_file_keeps_its_mode_and_its_link(tmp_path: Path) -> None:
     real.write_text("old")
     real.chmod(0o640)
     link.symlink_to(real)
-    rewrite(link, "new")
+    rewrite(link, "new", was=b"old")
     assert link.is_symlink()
     assert real.read_text() == "new"
     assert real.stat().st_mode & 0o777 == 0o640

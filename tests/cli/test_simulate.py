@@ -110,7 +110,10 @@ def test_what_only_the_app_could_tell_is_said_to_be_a_guess(stage: Desk) -> None
     assert "note: apps are not loaded, so what" in stage.fleet("simulate", "fleet.yaml", *BRIEF).err
 
 
-def test_more_tasks_than_can_be_played_are_refused_before_they_are_made(stage: Desk) -> None:
+def test_more_tasks_than_can_be_played_are_refused_before_they_are_made(
+    stage: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_MAX_REPLICAS", "100000")
     stage.manifest.write_text(MANIFEST.replace("concurrency: 20", "concurrency: 100000"))
 
     refused = stage.fleet("simulate", "fleet.yaml", code=64)

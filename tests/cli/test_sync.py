@@ -187,6 +187,34 @@ def test_a_fleet_of_before_owners_were_written_belongs_to_its_last_manifest(desk
     desk.fleet("apply", "--fleet", "shop")
 
 
+@pytest.mark.parametrize("text", ["", "{half", "[]", '{"kind": "nobody", "files": []}'])
+def test_a_damaged_owner_is_said_and_written_again_by_whoever_adopts(desk: Desk, text: str) -> None:
+    desk.fleet("apply", "fleet.yaml")
+    path = desk.state / "owner.json"
+    path.write_text(text)
+
+    said = desk.fleet("apply", "fleet.yaml", code=1)
+    assert "owner.json is damaged" in said.err
+    assert "say --adopt" in said.err
+    desk.fleet("drain", "thumbs")
+    desk.fleet("resume", "thumbs")
+    desk.fleet("rollback", "--to", "1", "--adopt")
+    desk.fleet("apply", "fleet.yaml", "--adopt")
+    desk.fleet("apply", "fleet.yaml")
+    path.write_text(text)
+    desk.fleet("down", "--yes", "--adopt")
+
+
+def test_without_owner_and_last_manifest_the_next_apply_writes_both_again(desk: Desk) -> None:
+    desk.fleet("apply", "fleet.yaml")
+    (desk.state / "owner.json").unlink()
+    (desk.state / "revisions" / "0001.json").write_text("")
+
+    assert "apply the manifest itself" in desk.fleet("drain", "thumbs", code=1).err
+    desk.fleet("apply", "fleet.yaml")
+    desk.fleet("drain", "thumbs")
+
+
 # --- what a merge would do, and what differs
 
 

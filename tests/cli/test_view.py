@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from fleet.cli.output import Cell, cut, painted, table
-from fleet.cli.view import age, status_text, top_text
+from fleet.cli.view import age, status_text
 from fleet.core.observed import RunningTask, State, Stray
 from fleet.core.status import summarise
 from tests.worlds import but, fleet, group, running, without
@@ -36,7 +36,7 @@ def test_a_healthy_fleet() -> None:
         "reports      solo       1/1 ready                3/4  1200       0    52Mi\n"
         "  reports.0        100  ready        --------    3/4  1200       0    52Mi    0.0s"
         "  shop.zip 1m10s, shop.zip 2.0s and 1 more\n"
-        "thumbs       solo       3/3 ready                0/3     0       2\n"
+        "thumbs       solo       3/3 ready                0/3     0       2                  2 available\n"
         "  thumbs.0         100  ready        --------    0/1     0       0            0.0s\n"
         "  thumbs.1         101  ready, held  --------    0/1     0       2           2h05m\n"
         "  thumbs.2         102  ready        --------    0/1     0       0            0.0s\n"
@@ -53,7 +53,7 @@ def test_a_fleet_in_trouble() -> None:
     text = masked(status_text(summarise(WANTED, seen, revision=3), footer=["override: thumbs paused, by ana"]))
     assert text.splitlines()[2:] == [
         "  reports.0             missing",
-        "thumbs       solo       0/3 ready              0/3     0       0",
+        "thumbs       solo       0/3 ready              0/3     0       0                  1 available",
         "  thumbs.0         100  ready      --------    0/1     0       0            0.0s  [outdated]",
         "  thumbs.1              failed     --------    0/1     0       0                  (exit 1, 8 times in 10m)",
         "  thumbs.2              missing",
@@ -64,23 +64,6 @@ def test_a_fleet_in_trouble() -> None:
         "processes that supervisord does not run: 77 (thumbs.2); `fleet apply` or `fleet doctor --fix` ends them",
         "override: thumbs paused, by ana",
     ]
-
-
-def test_top_puts_the_oldest_task_first() -> None:
-    seen = running(*WANTED.groups.values())
-    seen = but(seen, "thumbs.2", busy=1, tasks=(RunningTask("1", "shop.thumb", 90.0),))
-    seen = but(seen, "thumbs.0", busy=1, tasks=(RunningTask("2", "shop.thumb", 3.0),))
-    lines = top_text(summarise(WANTED, seen, revision=1), per_second=12.0, height=20, colour=False).splitlines()
-    assert lines[0] == "fleet shop  4/4 ready  slots 2/7  12.0 tasks/s  0Mi"
-    assert [line.split()[0] for line in lines[3:]] == ["thumbs.2", "thumbs.0", "reports.0", "thumbs.1"]
-
-
-def test_top_fits_the_screen() -> None:
-    wanted = fleet(group("thumbs", *[1] * 50))
-    status = summarise(wanted, running(*wanted.groups.values()), revision=1)
-    lines = top_text(status, per_second=None, height=12, colour=False).splitlines()
-    assert len(lines) <= 12
-    assert lines[-1] == "… 42 more"
 
 
 def test_numbers_are_right_aligned_and_colour_does_not_move_columns() -> None:

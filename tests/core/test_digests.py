@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from fleet.core.desired import DesiredGroup
@@ -56,10 +59,21 @@ KNOWN = {
 """Digest and live digest per group, written down when 0.1 ran."""
 
 
-def groups() -> dict[str, DesiredGroup]:
+def groups(text: str = MANIFEST) -> dict[str, DesiredGroup]:
     facts = Facts(cpus=4, python="/opt/python3", own_python="/opt/python3", own_version="0.1", workdir="/srv/shop")
-    manifest = parse([Source("fleet.yaml", MANIFEST.encode())], environ={}).manifest
+    manifest = parse([Source("fleet.yaml", text.encode())], environ={}).manifest
     return dict(expand(manifest, facts=facts).groups)
+
+
+@pytest.mark.parametrize("image", ["auto", "off"])
+def test_a_spec_is_written_as_it_always_was_and_its_image_is_in_no_digest(image: str) -> None:
+    plain = groups()
+    for name, group in groups(MANIFEST.replace("release: {", f'release: {{image: "{image}", ')).items():
+        assert json.dumps(group.spec.to_json()) == json.dumps(asdict(group.spec))
+        assert (digest(group.spec), live_digest(group.spec)) == (
+            digest(plain[name].spec),
+            live_digest(plain[name].spec),
+        )
 
 
 @pytest.mark.parametrize("name", KNOWN)

@@ -107,6 +107,10 @@ def test_a_program_that_keeps_no_record_is_alive_at_best() -> None:
     assert told(**mute, lives=False)[0] is Condition.DEAD
 
 
+def test_a_program_that_is_about_to_write_its_own_record_is_starting() -> None:
+    assert told(foreign=True, awaited=True) == (Condition.STARTING, "for 10m")
+
+
 def test_without_a_record_nothing_is_known() -> None:
     assert judge(None, lives=False, now=NOW).condition is Condition.UNKNOWN
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fleet.core.desired import BROKER_GROUP
+from fleet.core.desired import BROKER_GROUP, RolloutPolicy
 from fleet.core.observed import Observed, RunningTask, State, Stray
 from fleet.core.status import document, summarise
 from tests.worlds import FLEET, but, fleet, group, running, without
@@ -135,3 +135,19 @@ def test_strays_are_shown() -> None:
     assert document(summarise(fleet(TWO), seen, revision=1))["strays"] == [
         {"pid": 77, "replica": "thumbs.1", "kind": "duplicate"}
     ]
+
+
+def test_available_is_ready_for_min_ready_and_taking_tasks() -> None:
+    one = group("a", 1, 1, 1, 1, rollout=RolloutPolicy(min_ready_seconds=10.0))
+    seen = running(one)
+    seen = but(seen, "a.0", ready_seconds=10.0)
+    seen = but(seen, "a.1", ready_seconds=9.9)
+    seen = but(seen, "a.2", ready_seconds=60.0, held=True)
+    seen = but(seen, "a.3", ready_seconds=60.0, digest="0ld0ld00")
+
+    status = summarise(fleet(one), seen, revision=1)
+
+    found = status.groups["a"]
+    assert (found.up_to_date_replicas, found.ready_replicas, found.available_replicas) == (3, 3, 2)
+    shown = document(status)["groups"]["a"]
+    assert (shown["upToDate"], shown["replicas"]["ready"], shown["available"]) == (3, 3, 2)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,37 @@ def test_the_owner_is_told_when_only_the_end_of_the_process_helps(make: Make, tm
         innocent.result(PATIENCE)
 
     assert told == [("culprit", False)]
+
+
+def writes_and_waits(path: str) -> None:
+    while not os.path.exists(path + ".enough"):
+        tasks.mark(f"{path}.{os.getpid()}")
+        time.sleep(0.01)
+
+
+def forks(path: str) -> int:
+    """Its child waits as long as its neighbour writes a few times."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # eventlet warns of every fork
+        child = os.fork()
+    if child == 0:
+        for _ in range(20):
+            time.sleep(0.02)
+        os._exit(7)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_in_a_forked_child_no_other_task_goes_on(make: Make, tmp_path: Path) -> None:
+    """A hub has copies of all greenlets after a fork: the child of a task would go on as a second worker."""
+    path = tmp_path / "neighbour"
+    pool = make(2)
+    neighbour = pool.apply_async(writes_and_waits, (str(path),))
+    eventually(lambda: list(tmp_path.iterdir()))
+
+    assert pool.apply_async(forks, (str(path),)).result(PATIENCE) == 7
+    (tmp_path / "neighbour.enough").touch()
+    neighbour.result(PATIENCE)
+    assert [one.name for one in tmp_path.glob("neighbour.[0-9]*")] == [f"neighbour.{os.getpid()}"]
 
 
 def test_nobody_is_blamed_for_a_block_within_its_limits(make: Make) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from fleet.core.desired import Desired, DesiredGroup, RolloutPolicy
+from fleet.core.desired import Budgets, CanaryPolicy, Desired, DesiredGroup, RolloutPolicy
 from fleet.core.observed import Observed, ObservedReplica, State, Stray
 from fleet.core.planning.assignment import Variants
 from fleet.core.spec import QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest, resizes
@@ -23,7 +23,39 @@ def rollouts(draw: st.DrawFn) -> RolloutPolicy:
     if draw(st.integers(0, 4)) == 0:
         return RolloutPolicy("recreate", 0, 1)
     surge = draw(st.integers(0, 3))
-    return RolloutPolicy("rolling", surge, draw(st.integers(0 if surge else 1, 3)))
+    missing = draw(st.integers(0 if surge else 1, 3))
+    shares = sorted(draw(st.sets(st.integers(1, 5), max_size=3)))
+    canaries = tuple(CanaryPolicy(share, number=number, of=len(shares)) for number, share in enumerate(shares, 1))
+    return RolloutPolicy(
+        "rolling", surge, missing, canary=canaries[0] if canaries else None, later_canaries=canaries[1:]
+    )
+
+
+@st.composite
+def blue_green(draw: st.DrawFn) -> tuple[Desired, Observed]:
+    """A world in which some groups are replaced as a whole."""
+    desired, observed = draw(worlds())
+    groups = {
+        name: replace(
+            one, rollout=RolloutPolicy(peak=draw(st.sampled_from(["budget", "surge"])), blue_green=CanaryPolicy())
+        )
+        if draw(st.booleans())
+        else one
+        for name, one in sorted(desired.groups.items())
+    }
+    slots = sum(one.slots for one in groups.values()) + draw(st.integers(0, 12))
+    return replace(desired, groups=groups, budgets=Budgets(slots=slots)), observed
+
+
+@st.composite
+def worlds_within_budget(draw: st.DrawFn) -> tuple[Desired, Observed]:
+    """A wanted fleet whose groups keep to its slots, which are enough for it at rest; and some other one."""
+    desired, observed = draw(worlds())
+    groups = {
+        name: replace(one, rollout=replace(one.rollout, peak="budget")) for name, one in sorted(desired.groups.items())
+    }
+    slots = sum(one.slots for one in groups.values()) + draw(st.integers(0, 4))
+    return replace(desired, groups=groups, budgets=Budgets(slots=slots)), observed
 
 
 @st.composite

@@ -10,14 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleet.backends.memory import MemoryBackend
-from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.desired import Budgets, Desired, DesiredGroup, RolloutPolicy
 from fleet.core.observed import Observed, ObservedReplica, State
-from fleet.core.plan import Action
-from fleet.core.planning import plan_text
+from fleet.core.plan import Action, Plan
+from fleet.core.planning import budget, plan_text
 from fleet.core.planning.assignment import assign
 from fleet.core.planning.planner import fingerprint, plan
 from fleet.core.spec import PoolSpec, WorkerSpec, digest, live_digest
-from tests.properties.strategies import ORPHAN, fleets, groups, resized, settings, worlds
+from fleet.errors import Refused
+from tests.properties.strategies import (
+    ORPHAN,
+    blue_green,
+    fleets,
+    groups,
+    resized,
+    rollouts,
+    settings,
+    worlds,
+    worlds_within_budget,
+)
 from tests.worlds import apply, carry_out, fleet, planned, running
 
 World = tuple[Desired, Observed]
@@ -146,6 +157,120 @@ def sized_group(name: str, size: int) -> DesiredGroup:
     return group(name, size, pool="prefork")
 
 
+@given(worlds_within_budget(), st.booleans())
+def test_slots_in_use_stay_within_the_budget_where_groups_keep_to_it(world: World, prune: bool) -> None:
+    desired, backend = settled_world(world)
+    began = backend.observe()
+    todo = planned(desired, began, prune=prune)
+    limit = desired.budgets.slots
+    assert limit is not None
+    most = max(limit, slots_in_use(began))
+    try:
+        budget.check(desired, todo, began)
+    except Refused:
+        assert not prune or any(one.depends_on for one in desired.groups.values()), "there is always an order"
+        return
+
+    for effect in carry_out(todo, backend):
+        assert slots_in_use(backend.observe()) <= most, f"after {effect}"
+    assert planned(desired, backend.observe(), prune=prune).is_empty
+
+
+def slots_in_use(observed: Observed) -> int:
+    return sum(one.slots for one in observed.replicas.values() if one.running)
+
+
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 3), rollouts()), min_size=1, max_size=3), st.integers(0, 6))
+def test_a_group_that_keeps_to_the_budget_misses_no_more_than_it_must(
+    made: list[tuple[int, int, RolloutPolicy]], room: int
+) -> None:
+    def groups_of(version: str) -> list[DesiredGroup]:
+        return [
+            group_with(f"g{number}", size=size, replicas=count, env={"A": version}, rollout=replace(one, peak="budget"))
+            for number, (count, size, one) in enumerate(made)
+        ]
+
+    desired = fleet(*groups_of("2"), budgets=Budgets(slots=sum(count * size for count, size, _ in made) + room))
+    backend = backend_of(running(*groups_of("1")))
+    todo = planned(desired, backend.observe())
+    assert todo.usage[0].above_at_peak == 0
+
+    spares = {step.replica.rpartition(".")[0] for step in todo.changes if step.reason.startswith("spare while")}
+    for effect in carry_out(todo, backend):
+        for one in desired.groups.values():
+            missing = max(one.rollout.max_unavailable, int(one.name not in spares))
+            if one.rollout.strategy == "rolling":
+                assert at_work(backend.observe(), one.name) >= one.replicas - missing, f"after {effect}"
+
+
+@given(blue_green(), st.booleans())
+def test_a_whole_new_set_converges_and_the_old_one_works_until_it_is_there(world: World, prune: bool) -> None:
+    desired, backend = settled_world(world)
+    began = backend.observe()
+    todo = planned(desired, began, prune=prune)
+    whole = [one for one in desired.groups.values() if one.rollout.blue_green is not None and replaced_whole(one, todo)]
+
+    for effect in carry_out(todo, backend):
+        for one in whole:
+            least = min(at_work(began, one.name), one.replicas)
+            assert at_work(backend.observe(), one.name) >= least, f"after {effect}"
+    assert planned(desired, backend.observe(), prune=prune).changes == ()
+    judged = {step.replica.rpartition(".")[0] for step in todo.steps if step.canary and step.canary.seconds}
+    twice = [one for one in desired.groups.values() if one.rollout.blue_green is not None and one.replicas]
+    old = {one.name for one in twice if works_in_old_code(one, began)}
+    assert old <= judged, "no old set leaves before the new one was judged"
+
+
+def replaced_whole(group: DesiredGroup, todo: Plan) -> bool:
+    """Else only shapes change, which is an ordinary rollout."""
+    return any(step.canary is not None and step.replica.startswith(f"{group.name}.") for step in todo.steps)
+
+
+def works_in_old_code(group: DesiredGroup, observed: Observed) -> bool:
+    digests = {one.digest for one in assign(group, ()).wanted.values()}
+    seen = [one for one in observed.replicas.values() if one.group == group.name and one.running]
+    return any(one.state is State.READY and one.digest not in digests for one in seen)
+
+
+@given(blue_green(), st.booleans())
+def test_two_sets_stay_within_the_budget_or_are_refused(world: World, prune: bool) -> None:
+    desired, backend = settled_world(world)
+    groups = {name: replace(one, rollout=replace(one.rollout, peak="budget")) for name, one in desired.groups.items()}
+    desired, began = replace(desired, groups=groups), backend.observe()
+    todo = planned(desired, began, prune=prune)
+    try:
+        budget.check(desired, todo, began)
+    except Refused:
+        return
+
+    most = max(desired.budgets.slots or 0, slots_in_use(began))
+    for effect in carry_out(todo, backend):
+        assert slots_in_use(backend.observe()) <= most, f"after {effect}"
+
+
+@given(st.integers(2, 8), rollouts(), st.integers(0, 3))
+def test_shares_of_a_canary_grow_and_each_step_judges_once(count: int, rollout: RolloutPolicy, room: int) -> None:
+    old, new = (group_with("a", size=1, replicas=count, env={"A": value}, rollout=rollout) for value in "12")
+    todo = planned(fleet(new, budgets=Budgets(slots=count + room)), running(old))
+    spares = sum(step.action is Action.START for step in todo.changes)
+    done, judged = 0, []
+    for step in todo.changes:
+        done += step.action in {Action.REPLACE, Action.START}
+        for policy in (step.canary, *step.later_canaries):
+            if policy is not None:
+                judged.append((policy.number, done, min(max(policy.replicas, spares), count - 1 + spares)))
+                assert sum(other.wave == step.wave for other in todo.changes) == 1, "all of its share are ready"
+
+    assert [number for number, _, _ in judged] == [policy.number for policy in rollout.canaries]
+    assert all(done == share for _, done, share in judged)
+
+
+def group_with(name: str, *, size: int, replicas: int, **more: Any) -> DesiredGroup:
+    from tests.worlds import group
+
+    return group(name, *[size] * replicas, pool="prefork", **more)
+
+
 @given(groups("a"), settings())
 def test_every_field_is_in_one_digest_or_the_other(one: DesiredGroup, other: dict[str, Any]) -> None:
     changed = replace(one.spec, **other)
@@ -271,9 +396,9 @@ def test_every_wanted_and_every_seen_replica_is_in_exactly_one_bucket(
 ) -> None:
     desired, observed = world
     todo = plan(desired, observed, prune=prune, restart=frozenset(restart))
-    resized = {step.replica for step in todo.steps if step.action is Action.RESIZE}
+    changed = {step.replica for step in todo.steps if step.action not in {*HOLDS, Action.REAP}}
     main = [step for step in todo.steps if step.action is not Action.REAP and not step.after]
-    decided = [step.replica for step in main if step.action not in HOLDS or step.replica not in resized]
+    decided = [step.replica for step in main if step.action not in HOLDS or step.replica not in changed]
     seen_of = {name: [one for one in observed.replicas.values() if one.group == name] for name in desired.groups}
     wanted = {
         replica.name

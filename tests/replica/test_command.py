@@ -55,9 +55,21 @@ def test_a_celery_worker_gets_the_flags_that_say_the_same() -> None:
 
     assert " ".join(command(document(spec))) == (
         "/srv/venv/bin/python -m celery -A shop.worker:app worker -n reports.3@%h -P prefork -c 10 -Q reports,slow"
-        " -l INFO --without-gossip --without-mingle -O fair --time-limit=600 --soft-time-limit=540.5"
+        " -l INFO --without-gossip --without-mingle -O fair -I fleet_celery_member"
+        " --time-limit=600 --soft-time-limit=540.5"
         " --max-tasks-per-child=500 --max-memory-per-child=614400 --prefetch-multiplier=2"
     )
+
+
+@pytest.mark.parametrize(("own", "expected"), [((), "{}"), ((("PYTHONPATH", "/srv/lib"),), "{}:/srv/lib")])
+def test_a_celery_worker_finds_the_module_that_joins_it_to_its_fleet(
+    own: tuple[tuple[str, str], ...], expected: str
+) -> None:
+    path = environment(document(replace(WORKER, kind="celery", env=own)), {})["PYTHONPATH"]
+    folder = path.partition(":")[0]
+
+    assert path == expected.format(folder)
+    assert sorted(file.name for file in Path(folder).glob("*.py")) == ["__init__.py", "fleet_celery_member.py"]
 
 
 def test_celery_accepts_every_flag_it_is_given() -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +20,13 @@ import pytest
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.core.desired import Replica
 from fleet.core.spec import RestartPolicy, WorkerSpec, digest
-from fleet.launch import LOG_BYTES, rotate
+from fleet.core.totals import Totals
 from fleet.replica import record as records
+from fleet.replica.ending import Ending, ending_file, write_ending
+from fleet.state.audit import Audit
 from fleet.state.paths import Places
+from fleet.state.totals import read_totals
+from tests.accounts import give, needs_second_account
 from tests.backends.worlds import IDLE, PYTHON, spec_of
 from tests.conftest import PATIENCE, eventually
 
@@ -55,7 +61,7 @@ class Launchpad:
         replica = Replica(spec.group, 0, spec, digest(spec))
         folder = Folder(self.places)
         folder.make()
-        history = folder.starts_file(replica.name)
+        history = self.places.starts_file(replica.name)
         kept = history.read_bytes() if history.exists() else None
         folder.write({replica: "; Written by fleet"}, secrets=secrets)
         if kept is not None:
@@ -82,6 +88,10 @@ class Launchpad:
     @property
     def log(self) -> str:
         return self.places.log_file("thumbs.0").read_text(errors="surrogateescape")
+
+    @property
+    def log_so_far(self) -> str:
+        return self.log if self.places.log_file("thumbs.0").exists() else ""
 
     @property
     def record(self) -> records.RecordView:
@@ -204,6 +214,8 @@ def test_a_crash_loop_waits_longer_and_longer_and_is_parked(pad: Launchpad, comm
     assert codes[4] == 78
     assert pad.record.state == "failed"
     assert pad.record.note == "parked: 4 crashes in 600 s"
+    parked = [entry["reason"] for entry in Audit(pad.places.audit).read() if entry["event"] == "worker.parked"]
+    assert parked == [pad.record.note]
     assert "starts again in 0.01 s" in pad.log
     assert "starts again in 0.04 s" in pad.log
     assert "`fleet restart thumbs.0` tries again" in pad.log
@@ -307,28 +319,98 @@ def test_a_held_replica_is_still_held_after_its_launcher_wrote_the_record(pad: L
     assert pad.record.foreign, "nobody but the launcher writes the record of a command"
 
 
-def test_a_big_log_is_rotated_at_a_start(tmp_path: Path) -> None:
-    log = tmp_path / "thumbs.0.log"
-    for number in range(6):
-        with log.open("wb") as file:
-            file.write(b"%d" % number)
-            file.truncate(LOG_BYTES + 1)
-        rotate(log)
-
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"thumbs.0.log.{number}" for number in (1, 2, 3)]
-    assert [(tmp_path / f"thumbs.0.log.{number}").read_bytes()[:1] for number in (1, 2, 3)] == [b"5", b"4", b"3"]
-
-
-def test_a_small_log_is_left_alone(tmp_path: Path) -> None:
-    log = tmp_path / "thumbs.0.log"
-    log.write_text("x")
-    rotate(log)
-
-    assert [path.name for path in tmp_path.iterdir()] == ["thumbs.0.log"]
-
-
 def test_the_launcher_imports_nothing_heavy() -> None:
     heavy = ["kombu", "celery", "billiard", "pydantic", "redis", "supervisor", "gevent", "psutil", "asyncio"]
     code = f"import sys, fleet.launch; print([name for name in {heavy!r} if name in sys.modules])"
 
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@needs_second_account
+def test_a_document_of_another_account_is_not_started(pad: Launchpad) -> None:
+    """Whoever can write into the folder must not choose what this account runs."""
+    out = pad.places.root.parent / "ran"
+    replica = pad.write(spec_of(("touch", str(out))))
+    give(pad.places.spec_file(replica.name))
+
+    with pad.popen(replica) as process:
+        eventually(lambda: "belongs to nobody, not to root" in pad.log_so_far)
+        process.kill()
+
+    assert not out.exists()
+
+
+def test_a_document_that_is_a_link_is_not_started(pad: Launchpad) -> None:
+    out = pad.places.root.parent / "ran"
+    replica = pad.write(spec_of(("touch", str(out))))
+    document = pad.places.spec_file(replica.name)
+    document.rename(document.with_name("elsewhere"))
+    document.symlink_to("elsewhere")
+
+    with pad.popen(replica) as process:
+        eventually(lambda: "it is a symbolic link" in pad.log_so_far)
+        process.kill()
+
+    assert not out.exists()
+
+
+def crash_events(pad: Launchpad) -> list[dict[str, Any]]:
+    return [entry for entry in Audit(pad.places.audit).read() if entry["event"] == "worker.crashed"]
+
+
+def after(pad: Launchpad, *, status: int | None, asked: bool = False) -> list[dict[str, Any]]:
+    """What the second launch tells of the first, which ended with this status, as supervisord wrote it down."""
+    spec = spec_of(("/bin/true",))
+    pad.run(spec)
+    if status is not None:
+        path = ending_file(pad.places.records, "thumbs.0")
+        write_ending(path, Ending(pad.record.pid, status, asked, time.time()))
+    pad.run(spec)
+    return crash_events(pad)
+
+
+def test_a_crash_is_an_event(pad: Launchpad) -> None:
+    (entry,) = after(pad, status=int(signal.SIGKILL))
+
+    assert (entry["replica"], entry["signal"], entry["exitCode"], entry["by"]) == ("thumbs.0", "SIGKILL", None, "fleet")
+    assert entry["reason"].startswith("killed by SIGKILL after ")
+
+
+def test_an_exit_code_is_told(pad: Launchpad) -> None:
+    (entry,) = after(pad, status=3 << 8)
+
+    assert (entry["signal"], entry["exitCode"]) == ("", 3)
+
+
+def test_a_crash_that_nobody_saw_is_an_event_too(pad: Launchpad) -> None:
+    (entry,) = after(pad, status=None)
+
+    assert "nobody saw how" in entry["reason"]
+
+
+def test_what_was_stopped_on_purpose_did_not_crash(pad: Launchpad) -> None:
+    assert after(pad, status=int(signal.SIGKILL), asked=True) == []
+
+
+def test_an_audit_that_another_process_holds_stops_no_start(pad: Launchpad) -> None:
+    pad.run(spec_of(("/bin/true",)))
+    pad.places.state.mkdir(exist_ok=True)
+    with pad.places.audit.open("ab") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert pad.run(spec_of(("/bin/echo", "started"))) == 0
+
+    assert "started" in pad.log
+    assert crash_events(pad) == []
+
+
+def test_starts_and_crashes_are_counted_over_all_processes(pad: Launchpad) -> None:
+    after(pad, status=int(signal.SIGKILL))
+
+    assert read_totals(pad.places)["thumbs.0"] == Totals(restarts=1, crashes=1)
+
+
+def test_a_full_disk_for_counters_stops_no_start(pad: Launchpad) -> None:
+    pad.places.state.mkdir(parents=True)
+    pad.places.counters.write_text("no folder")
+
+    assert pad.run(spec_of(("/bin/true",))) == 0

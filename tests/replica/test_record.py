@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from fleet.replica import record as records
 from fleet.replica.process_identity import started_ticks
-from fleet.replica.record import Record, RecordView, read, set_hold
+from fleet.replica.record import AWAITED_OFFSET, Record, RecordView, expect_none, read, set_hold
+from fleet.worker.celery_member.include import fleet_celery_member
 from tests.conftest import eventually
 
 
@@ -51,6 +53,27 @@ def test_a_fresh_record_names_its_process_for_ever(record: Record) -> None:
     assert (found.pid, found.started_ticks) == (os.getpid(), started_ticks(os.getpid()))
     assert (found.state, found.state_at, found.freed_at, found.consumed_at) == ("starting", 1000.0, 0.0, 0.0)
     assert (found.foreign, found.sated, found.line_up, found.tasks) == (False, False, False, ())
+
+
+def test_a_launcher_s_record_is_awaited_until_the_program_says_that_it_writes_none(tmp_path: Path) -> None:
+    path = tmp_path / "shop.0.rec"
+    launcher = Record(path, digest="9f31c2ab", slots=2, foreign=True, awaited=True)
+    assert (view(launcher).awaited, view(launcher).foreign) == (True, True)
+
+    assert expect_none(path)
+    assert (view(launcher).awaited, view(launcher).foreign) == (False, True)
+    launcher.close()
+
+    Record(path, digest="9f31c2ab", slots=2).close()
+    own = read(path)
+    assert own is not None
+    assert (own.awaited, own.foreign) == (False, False)
+    assert not expect_none(tmp_path / "none.rec")
+
+
+def test_the_module_that_celery_imports_knows_the_layout() -> None:
+    """It writes that byte itself, because it may run where fleet cannot be imported."""
+    assert fleet_celery_member.AWAITED_OFFSET == AWAITED_OFFSET
 
 
 def test_facts_of_the_moment_are_published_with_the_next_beat(record: Record, clock: Clock) -> None:
@@ -254,4 +277,79 @@ def test_a_record_that_somebody_deleted_is_there_again_at_the_next_beat(tmp_path
     emptied = read(path)
     assert emptied is not None
     assert not emptied.tasks
+    record.close()
+
+
+def shortened(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+def overwritten(path: Path) -> None:
+    path.write_bytes(b"\xff\x01{" * 50)
+
+
+def overwritten_whole(path: Path) -> None:
+    path.write_bytes(b"\x01" * path.stat().st_size)
+
+
+def replaced(path: Path) -> None:
+    other = path.with_suffix(".other")
+    other.write_bytes(b"\xff\x01{" * 5000)
+    other.replace(path)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, shortened, overwritten, overwritten_whole, replaced])
+@pytest.mark.parametrize("held", [True, False])
+def test_a_record_that_somebody_damaged_is_whole_again_at_the_next_beat(
+    tmp_path: Path, clock: Clock, damage: Callable[[Path], None], held: bool
+) -> None:
+    path = tmp_path / "thumbs.0.rec"
+    record = Record(path, digest="9f31c2ab", slots=20)
+    record.become("ready")
+    record.begin(19, task_id="id-0", task_name="shop.thumb")
+    clock.now = 1004.0
+    record.end(19)
+    record.begin(1, task_id="id-1", task_name="shop.thumb", until=2000.0, pid=7)
+    set_hold(path, on=held)
+    assert record.hold is held
+    record.beat()
+    before = view(record)
+    damage(path)
+    assert record.hold is held
+    record.beat()
+
+    assert view(record) == before
+    set_hold(path, on=not held)
+    assert record.hold is not held
+    assert not list(tmp_path.glob(".*"))
+    record.close()
+
+
+def test_a_record_has_its_space_on_the_disk_before_anything_is_written_to_it(tmp_path: Path) -> None:
+    """A mapped file without it ends its process at the first write to a page when the disk is full."""
+    record = Record(tmp_path / "thumbs.0.rec", digest="9f31c2ab", slots=100)
+
+    assert record.path is not None
+    assert record.path.stat().st_blocks * 512 >= record.path.stat().st_size
+    record.close()
+
+
+def test_on_a_full_disk_a_record_stays_in_memory_until_there_is_space(tmp_path: Path) -> None:
+    path = tmp_path / "thumbs.0.rec"
+    record = Record(path, digest="9f31c2ab", slots=2)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, before[1]))
+    try:
+        record.resize(50)
+        record.begin(49, task_id="id-1", task_name="shop.thumb")
+        path.unlink()
+        record.become("ready")
+        assert read(path) is None
+        assert not list(tmp_path.iterdir())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    record.beat()
+
+    found = view(record)
+    assert (found.state, found.slots, [task.task_id for task in found.tasks]) == ("ready", 50, ["id-1"])
     record.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from fleet.errors import Damaged
 from fleet.state import applied, decisions, overrides
+from fleet.state import audit as audit_module
 from fleet.state.audit import Audit
 from fleet.state.lock import holder
 from fleet.state.paths import Places
@@ -88,3 +91,43 @@ def test_lines_of_an_audit_that_are_none_are_counted(tmp_path: Path) -> None:
 
     assert [entry["event"] for entry in audit.read()] == ["before", "after"]
     assert audit.unreadable() == 3
+
+
+def test_an_audit_is_moved_aside_when_it_is_long_and_no_entry_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_module, "LIMIT_BYTES", 1000)
+    audit = Audit(tmp_path / "audit.ndjson", now=lambda: 1.0)
+    audit.write({"event": "first"})
+    for number in range(60):
+        audit.write({"event": str(number)})
+
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) >= 3
+    assert [entry["event"] for entry in audit.read()] == ["first", *map(str, range(60))]
+    assert [entry["event"] for entry in audit.read(last=2)] == ["58", "59"]
+    assert max(path.stat().st_size for path in tmp_path.iterdir()) < 1200
+
+
+def test_a_follower_reads_over_the_moving_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_module, "LIMIT_BYTES", 500)
+    audit = Audit(tmp_path / "audit.ndjson", now=lambda: 1.0)
+    audit.write({"event": "before"})
+    left = iter(range(30))
+    followed = audit.follow(sleep=lambda _seconds: audit.write({"event": str(next(left))}))
+
+    assert [next(followed)["event"] for _ in range(30)] == list(map(str, range(30)))
+    assert len(list(tmp_path.iterdir())) >= 3
+
+
+def test_writers_of_several_processes_lose_nothing_while_it_moves_aside(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom fleet.state import audit\naudit.LIMIT_BYTES = 4000\n"
+        "for number in range(50): audit.Audit(Path(sys.argv[1])).write({'event': f'{sys.argv[2]}-{number}'})\n"
+    )
+    path = tmp_path / "audit.ndjson"
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(one)]) for one in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    events = [entry["event"] for entry in Audit(path).read()]
+
+    assert sorted(events) == sorted(f"{one}-{number}" for one in range(3) for number in range(50))

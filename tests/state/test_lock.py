@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from fleet.errors import LockHeld
+from fleet.replica.process_identity import is_stopped
 from fleet.state.lock import Lock, holder
 from fleet.state.paths import Places
+from tests.conftest import eventually
 
 HOLDER = """
 import sys
@@ -58,6 +60,19 @@ def test_the_second_command_is_told_who_holds_the_lock(places: Places) -> None:
         assert seen is not None
         assert seen.pid == other.pid
         other.communicate()
+
+
+def test_of_a_holder_that_is_stopped_the_hint_says_what_helps(places: Places) -> None:
+    """It notices no TERM."""
+    with other_holder(places) as other:
+        other.send_signal(signal.SIGSTOP)
+        eventually(lambda: is_stopped(other.pid))
+        with pytest.raises(LockHeld) as caught, Lock(places, command="fleet apply"):
+            raise AssertionError("two at once")
+        assert f"`kill -CONT {other.pid}`" in caught.value.hint
+        assert f"`kill -9 {other.pid}`" in caught.value.hint
+        other.send_signal(signal.SIGCONT)
+        other.communicate("")
 
 
 def test_a_killed_holder_holds_nothing(places: Places) -> None:

@@ -14,6 +14,7 @@ from tests.system.test_worker_celery import APP, CeleryShop
 from tests.worker.workers import PROJECT, RunningWorker
 
 MORE = """
+from celery.worker.control import control_command, inspect_command
 
 @app.task(rate_limit="4/s")
 def paced(number):
@@ -27,6 +28,16 @@ def spins(seconds):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         pass
+
+
+@inspect_command()
+def where_are_you(state):
+    return {"node": state.hostname, "pid": os.getpid(), "app": state.app.main}
+
+
+@control_command(args=[("a", int), ("b", int)])
+def add_up(state, a, b):
+    return {"ok": a + b}
 
 
 app.conf.result_backend_transport_options = {"password": "in-options"}

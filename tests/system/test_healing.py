@@ -135,6 +135,14 @@ def test_a_frozen_controller_is_seen_and_an_apply_restarts_it(world: World) -> N
     assert is_well(world)
 
 
+def test_a_frozen_supervisord_goes_on(world: World) -> None:
+    pids = world.pids()
+    freeze(world.supervisord_pid())
+
+    eventually(lambda: is_well(world) and events(world, "daemon.woken"), every=1.0)
+    assert world.pids() == pids
+
+
 def test_a_controller_that_is_killed_comes_back(world: World) -> None:
     pid = all_workers(world)[CONTROLLER]["pid"]
     os.kill(pid, signal.SIGKILL)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleet.core.spec import TaskPolicy
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.worker.hostile import Hostile
 from tests.worker.workers import RunningWorker, Shop
 
@@ -66,7 +66,7 @@ def test_hostile_messages_end_and_the_worker_lives(
     try:
         worker = shop.worker(pool, slots, task=TaskPolicy(prefetch=4))
         send(Hostile("shop_tasks.anything", shop.queue, seed=hash(pool) % 1000), broker, shop.url)
-        eventually(lambda: all_ended(worker, COUNT))
+        eventually(lambda: all_ended(worker, COUNT), within=PATIENCE + COUNT / 10)
         shop.send("unlimited")
         eventually(lambda: shop.done()[1] == 1)
         view = eventually(lambda: (v := worker.view()) is not None and v.processed > COUNT and v)

@@ -102,12 +102,14 @@ def test_every_question_has_its_answer(shop: RemoteShop) -> None:
     assert "capp.add [name=capp.add max_retries=3]" in inspect.registered("name", "max_retries")[NODE]
     assert not any(name.startswith("celery.") for name in inspect.registered()[NODE])
     [queue] = inspect.active_queues()[NODE]
-    assert queue["name"] == queue["routing_key"] == shop.queue
+    assert queue["name"] == queue["routing_key"] == queue["exchange"]["name"] == shop.queue
     assert inspect.clock()[NODE]["clock"] > 0
     assert "celery" in inspect.report()[NODE]["ok"]
     assert inspect.revoked() == {NODE: []}
     assert "no command" in shop.ask("memdump")["error"]
-    assert shop.app.control.broadcast("hello", {"from_node": "x"}, destination=[NODE], reply=True, timeout=1) == []
+    assert shop.ask("hello", from_node="x", revoked=["gone"])["revoked"] == ["gone"]
+    assert inspect.revoked() == {NODE: ["gone"]}
+    assert inspect.memsample()[NODE].endswith("MB")
 
 
 def test_settings_are_told_without_their_secrets(redis_shop: RemoteShop) -> None:
@@ -180,7 +182,27 @@ def test_queues_are_added_and_cancelled(shop: RemoteShop) -> None:
     unread = shop.send("add", 1, 1)
     assert shop.send("add", 4, 5, queue=second).get(**WAIT) == 9
     assert not unread.ready()
-    assert "task_queues" in shop.ask("add_consumer", queue="x", exchange="other")["error"]
+    bound = f"{shop.queue}-bound"
+    assert "ok" in shop.control("add_consumer", bound, f"{bound}-exchange", "direct", "news")
+    [queue] = [queue for queue in shop.inspect("active_queues") if queue["name"] == bound]
+    assert (queue["exchange"]["name"], queue["routing_key"]) == (f"{bound}-exchange", "news")
+    assert shop.send("add", 6, 7, exchange=f"{bound}-exchange", routing_key="news").get(**WAIT) == 13
+
+
+def test_commands_of_the_app_are_answered_as_celerys_worker_would(shop: RemoteShop) -> None:
+    worker = shop.worker("solo", 1)
+    assert shop.inspect("where_are_you") == {"node": NODE, "pid": worker.pid, "app": "capp"}
+    assert shop.control("add_up", "2", "3") == {"ok": 5}
+
+
+def test_stamped_tasks_are_revoked_by_their_stamp(shop: RemoteShop) -> None:
+    shop.worker("threads", 1)
+    told = shop.control("revoke_by_stamped_headers", "owner=ann")
+    assert "flagged as revoked" in told["ok"]
+    stamps = {"stamped_headers": ["owner"], "stamps": {"owner": ["ann"]}}
+    with pytest.raises(TaskRevokedError):
+        shop.send("add", 1, 1, headers=stamps).get(**WAIT)
+    assert shop.send("add", 1, 2, headers={**stamps, "stamps": {"owner": ["bob"]}}).get(**WAIT) == 3
 
 
 def test_a_task_waiting_for_its_date_is_revoked(shop: RemoteShop) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import daemon_environment
-from fleet.backends.supervisor.processes import is_alive
+from fleet.backends.supervisor.processes import is_alive, supervisors
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.broker import embedded
 from fleet.core.desired import BROKER_GROUP
@@ -243,13 +243,17 @@ def test_a_daemon_that_lost_its_socket_is_not_doubled(world: World) -> None:
     assert is_alive(pids)
 
 
-def test_a_daemon_that_cannot_start_says_why(world: World) -> None:
+def test_a_daemon_does_not_start_with_a_file_that_is_not_fleets(world: World) -> None:
+    """One that was planted before the first apply would run as this account."""
     Folder(world.places).make()
+    out = world.home / "ran"
     foreign = world.places.conf_d / "web.conf"
-    foreign.write_text("[program:web]\nstartsecs=1\n")
+    foreign.write_text(f"[program:web]\ncommand={shutil.which('touch')} {out}\n")
 
-    with pytest.raises(FleetError, match="program section program:web does not specify a command"):
+    with pytest.raises(Refused, match="is not fleet's"):
         world.backend.prepare(desired_of(spec_of()))
+    assert supervisors(world.places.supervisord_conf) == []
+    assert not out.exists()
 
     foreign.unlink()
     world.run(replicas_of(spec_of(), 1))
@@ -416,6 +420,15 @@ while True: signal.pause()
     assert "thumbs.0" in world.pids()
 
 
+def test_an_orphan_that_somebody_stopped_exits_too(world: World) -> None:
+    orphan = world.run(replicas_of(spec_of(), 1)).replicas["thumbs.0"].pid
+    assert orphan is not None
+    os.kill(orphan, signal.SIGSTOP)
+    world.kill_supervisord()
+    world.backend.reap([orphan])
+    eventually(lambda: not psutil.pid_exists(orphan))
+
+
 def test_reaping_spares_the_supervised_and_the_unmarked(world: World) -> None:
     world.run(replicas_of(spec_of(), 1))
     with subprocess.Popen(["sleep", "600"]) as bystander:
@@ -440,14 +453,15 @@ def test_another_fleets_processes_are_no_strays(world: World) -> None:
 # --- foreign hands
 
 
-def test_a_broken_foreign_file_blocks_starts_and_kills_nothing(world: World) -> None:
+def test_a_foreign_file_blocks_starts_and_kills_nothing(world: World) -> None:
     before = world.run(replicas_of(spec_of(), 2))
     foreign = world.places.conf_d / "web.conf"
-    for text in ("[program:web]\n", "[program:web\ncommand=x", "[program:web]\ncommand=%(nope)s\n", "\x00\xff\xfe"):
+    sleep = f"[program:web]\ncommand={shutil.which('sleep')} 600\n"
+    for text in (sleep, "[program:web]\n", "[program:web\ncommand=x", "[program:web]\ncommand=%(nope)s\n", "\x00\xff"):
         foreign.write_bytes(text.encode("latin-1"))
-        with pytest.raises(FleetError):
+        with pytest.raises(Refused, match=r"web\.conf is not fleet's, and supervisord would run it"):
             world.backend.start(replicas_of(spec_of(), 1, first=2), secrets={})
-        assert not world.places.program_file("thumbs.2").exists(), "its own file is taken back"
+        assert not world.places.program_file("thumbs.2").exists()
         assert not world.places.spec_file("thumbs.2").exists()
         assert world.pids() == {name: one.pid for name, one in before.replicas.items()}
     foreign.unlink()
@@ -455,11 +469,10 @@ def test_a_broken_foreign_file_blocks_starts_and_kills_nothing(world: World) -> 
 
 
 def test_foreign_programs_are_listed_and_left_alone(world: World) -> None:
-    world.run(replicas_of(spec_of(), 1))
+    """Those that somebody has given to this supervisord by hand."""
+    world.run(replicas_of(spec_of(), 2))
     foreign = world.places.conf_d / "web.conf"
     foreign.write_text(f"[program:web]\ncommand={shutil.which('sleep')} 600\n")
-    world.run(replicas_of(spec_of(), 1, first=1))
-    assert world.backend.observe().foreign == (), "fleet does not start what it does not own"
     rpc = world.backend._rpc
     rpc.reload()
     rpc.add(["web"])
@@ -508,7 +521,7 @@ def test_the_embedded_broker_is_ready_when_it_answers(world: World) -> None:
 
 
 def test_a_broker_that_does_not_answer_is_not_ready(world: World) -> None:
-    spec = replace(broker_spec(world), command=IDLE)
+    spec = replace(broker_spec(world), command=(*IDLE, "--dir", str(world.places.broker_data)))
     world.backend.prepare(desired_of(spec))
     world.backend.start(replicas_of(spec, 1), secrets={})
 

@@ -11,6 +11,7 @@ import pytest
 
 from fleet.core.spec import TaskPolicy
 from fleet.replica.record import RecordView
+from fleet.replica.task_counters import ENDS, OTHER, CountersView, counters_path, read_counters
 from tests.brokers import Broker
 from tests.conftest import eventually
 from tests.worker.workers import RunningWorker, Shop
@@ -68,6 +69,28 @@ def test_slots_are_busy_for_as_long_as_tasks_take(shop: Shop, pool: str, slots: 
     assert isinstance(found, RecordView)
     assert (len(took), found.failed, found.retried) == (12, 2, 0)
     assert sum(took) <= found.busy_seconds <= (time.time() - began) * slots
+    _check_counters(worker, took)
+
+
+def _check_counters(worker: RunningWorker, took: list[float]) -> None:
+    """The same by task; a name that the app does not have gets no row of its own."""
+
+    def whole() -> CountersView:
+        seen = read_counters(counters_path(worker.record_path))
+        assert seen is not None
+        assert sum(sum(task.ends) for task in seen.tasks.values()) == 14
+        return seen
+
+    counters = eventually(whole)
+    ends = {
+        name: {end: count for end, count in zip(ENDS, task.ends, strict=True) if count}
+        for name, task in counters.tasks.items()
+    }
+    assert ends == {"timed_tasks.timed": {"done": 12}, "timed_tasks.broken": {"dead": 1}, OTHER: {"dead": 1}}
+    timed = counters.tasks["timed_tasks.timed"]
+    assert (timed.run.count, timed.wait.count) == (12, 12)
+    assert timed.run.sum_seconds >= sum(took)
+    assert counters.tasks[OTHER].run.count == 0
 
 
 def test_messages_that_wait_in_a_worker_are_reserved(shop: Shop) -> None:

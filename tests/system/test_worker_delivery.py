@@ -129,6 +129,19 @@ def test_a_second_term_puts_running_tasks_back_at_once(shop: Shop, pool: str, sl
     assert not shop.done()
 
 
+def test_a_killed_worker_repeats_what_it_was_running_and_nothing_more(shop: Shop) -> None:
+    """Also where it had taken quick tasks ahead, and had not told the broker of those that were done."""
+    worker = shop.worker()
+    shop.send_notes(range(3000))
+    for done in (400, 1200, 2000):
+        eventually(lambda: len(shop.started()) > done)  # noqa: B023
+        worker.kill()
+        worker.start()
+    eventually(lambda: len(shop.done()) == 3000)
+    assert sum(shop.started().values()) <= 3000 + 3
+    assert not shop.dead()
+
+
 @pytest.mark.parametrize(("pool", "slots"), POOLS[:2])
 def test_the_drain_timeout_puts_running_tasks_back(shop: Shop, pool: str, slots: int) -> None:
     worker = shop.worker(pool, slots, drain_timeout_seconds=0.5)

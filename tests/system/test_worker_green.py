@@ -29,7 +29,7 @@ pytestmark = [
 GREEN = ("gevent", "eventlet")
 
 TASKS = '''
-import ctypes, os, signal, time
+import ctypes, multiprocessing, os, signal, time
 from fleet import Tasks
 
 tasks = Tasks("green")
@@ -66,6 +66,32 @@ def blocks(path):
     write(path + ".blocks", "once")
     signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     ctypes.CDLL(None).sleep(120)
+
+
+def double(number):
+    return number * 2
+
+
+def once(path):
+    """Whether this is the first run of it."""
+    first = not os.path.exists(path + ".freezes")
+    write(path + ".freezes", "once")
+    return first
+
+
+@tasks.task
+def freezes(path, how):
+    """Its first run stops the hub, and with it the signals and the deadline of a drain."""
+    if once(path):
+        if how == "pool":
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                pool.map(double, range(4))
+        elif how == "code":
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGTERM})
+            ctypes.CDLL(None).sleep(3600)
+        while True:
+            pass
+    write(path, 7)
 
 
 @tasks.task
@@ -148,7 +174,7 @@ def test_a_task_that_blocks_past_its_limit_costs_the_process_and_is_not_run_for_
 ) -> None:
     with closing(green_shop(short_tmp, request.getfixturevalue(f"{broker}_url"))) as shop:
         worker = green_worker(shop, pool, 10, task=TaskPolicy(max_attempts=1))
-        shop.tasks.send_many("green_tasks.meet", [[str(shop.out), 1, 1, 60.0]], queue=shop.queue)
+        shop.tasks.send_many("green_tasks.meet", [[str(shop.out), 1, 1, 0.0, str(shop.gate())]], queue=shop.queue)
         eventually(lambda: lines(shop, "started") == ["1"])
         send(shop, "blocks")
 
@@ -158,9 +184,38 @@ def test_a_task_that_blocks_past_its_limit_costs_the_process_and_is_not_run_for_
         assert found is not None
         assert (found.state, found.note.split(":")[0]) == ("draining", "replaced")
 
-        worker.start()  # who comes next finds both, and that the process died once while they ran
-        eventually(lambda: len(shop.dead()) == 2)
+        worker.start()  # who comes next finds both, and counts the death for the one that blocked
+        [message] = eventually(shop.dead)
+        assert message.headers["task"] == "green_tasks.blocks"
         assert lines(shop, "blocks") == ["once"]
+        shop.gate().touch()
+        eventually(lambda: shop.done() == {1: 1})
+        assert shop.dead() == []
+
+
+@pytest.mark.parametrize("how", ["pool", "code", "python"])
+@pytest.mark.parametrize(("broker", "pool"), [("redis", "gevent"), ("rabbitmq", "eventlet")])
+def test_a_task_that_stops_the_hub_does_not_stop_the_deadline_of_a_drain(
+    request: pytest.FixtureRequest, short_tmp: Path, broker: str, pool: str, how: str
+) -> None:
+    with closing(green_shop(short_tmp, request.getfixturevalue(f"{broker}_url"))) as shop:
+        worker = green_worker(shop, pool, 5, drain_timeout_seconds=1.0)
+        shop.tasks.send_many("green_tasks.meet", [[str(shop.out), 1, 1, 0.0, str(shop.gate())]], queue=shop.queue)
+        eventually(lambda: lines(shop, "started") == ["1"])
+        send(shop, "freezes", how)
+        eventually(lambda: lines(shop, "freezes") == ["once"])
+
+        assert worker.term() == 0
+        found = worker.view()
+        assert found is not None
+        assert (found.state, found.busy) == ("stopped", 0)
+        print(worker.log())
+
+        shop.gate().touch()
+        worker.start()  # both come again, and none is blamed for a death
+        eventually(lambda: shop.done() == {1: 1, 7: 1})
+        assert shop.dead() == []
+        assert worker.term() == 0
 
 
 @pytest.mark.parametrize("pool", GREEN)

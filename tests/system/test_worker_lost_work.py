@@ -276,6 +276,30 @@ def test_revoke_is_stored_at_once_and_known_to_replicas_that_start_later(shop: C
     assert "it ran" not in shop.lines()
 
 
+def test_a_worker_that_starts_learns_what_is_revoked_from_celerys_worker_elsewhere(shop: CeleryShop) -> None:
+    pool = "solo" if shop.url.startswith("redis") else "gevent"
+    command = [sys.executable, "-m", "celery", "-A", "capp", "-b", shop.url, "worker", "-P", "solo", "-Q", "nothing"]
+    with (shop.folder / "celery.log").open("wb") as log:
+        elsewhere = subprocess.Popen(
+            command, cwd=shop.folder, env={**os.environ, **shop.environ}, stdout=log, stderr=log
+        )
+    try:
+        eventually(lambda: shop.app.control.ping(timeout=0.5))
+        task = shop.send("must_not_run")
+        assert shop.app.control.revoke(task.id, reply=True, timeout=PATIENCE, limit=1)
+        shop.environ["FLEET_MINGLE_SECONDS"] = "10"
+        worker = worker_of(shop, "shop.0", shop.queue, pool=pool)
+        assert shop.send("add", 1, 1).get(**WAIT) == 2
+        with pytest.raises(TaskRevokedError):
+            task.get(**WAIT)
+        assert "1 revoked ids learned from 1 workers elsewhere" in worker.log()
+        assert worker.term() == 0
+        assert "it ran" not in shop.lines()
+    finally:
+        elsewhere.terminate()
+        elsewhere.wait()
+
+
 PROCESS = """
 import signal, sys
 
@@ -298,10 +322,40 @@ def closes():
 @app.task(ignore_result=True)
 def forks():
     os.fork()
+
+
+@app.task(acks_late=True, ignore_result=True)
+def shuts():
+    write("shuts")
+    if open(os.environ["OUT"]).read().count("shuts") == 1:
+        os.closerange(3, 1000)
 """
+SHARED = ["solo", "threads", "gevent", "eventlet", "asyncio"]
+"""Pools whose tasks run in the worker's own process."""
 
 
-@pytest.mark.parametrize(("pool", "task"), [("solo", "spoils"), ("threads", "closes")])
+@pytest.mark.parametrize("pool", SHARED)
+def test_a_task_that_closes_all_descriptors_costs_the_process_and_comes_again(
+    redis_url: str, short_tmp: Path, pool: str
+) -> None:
+    shop = CeleryShop(short_tmp, redis_url, redis_url)
+    (short_tmp / "capp.py").write_text(APP + PROCESS)
+    try:
+        worker = worker_of(shop, "shop.0", shop.queue, pool=pool)
+        shop.send("shuts")
+        assert worker.wait() != 0
+        worker.start()
+        assert shop.send("add", 1, 1).get(**WAIT) == 2
+        eventually(lambda: shop.lines().count("shuts") == 2)
+        assert worker.term() == 0
+    finally:
+        shop.close()
+
+
+@pytest.mark.parametrize(
+    ("pool", "task"),
+    [("solo", "spoils"), ("threads", "closes"), ("gevent", "spoils"), ("eventlet", "spoils"), ("asyncio", "closes")],
+)
 def test_what_a_task_does_to_its_process_is_put_back(redis_url: str, short_tmp: Path, pool: str, task: str) -> None:
     shop = CeleryShop(short_tmp, redis_url, redis_url)
     (short_tmp / "capp.py").write_text(APP + PROCESS)
@@ -315,7 +369,7 @@ def test_what_a_task_does_to_its_process_is_put_back(redis_url: str, short_tmp: 
         shop.close()
 
 
-@pytest.mark.parametrize("pool", ["solo", "threads"])
+@pytest.mark.parametrize("pool", SHARED)
 def test_a_fork_that_comes_back_from_its_task_ends(redis_url: str, short_tmp: Path, pool: str) -> None:
     shop = CeleryShop(short_tmp, redis_url, redis_url)
     (short_tmp / "capp.py").write_text(APP + PROCESS)

@@ -17,7 +17,8 @@ from tests.worker.workers import RunningWorker, Shop
 pytestmark = pytest.mark.system
 
 TASKS = """
-import ctypes, logging, os, sys, time
+import ctypes, logging, multiprocessing, os, sys, time
+from concurrent.futures import ProcessPoolExecutor
 from shop_tasks import write
 from fleet import Tasks
 from fleet.signals import worker_process_init, worker_process_shutdown
@@ -55,6 +56,19 @@ def leaves(path, number):
     write(path, number)
     log.info("slamming the door")
     os._exit(3)
+
+
+@tasks.task
+def spreads(path, number, method):
+    context = multiprocessing.get_context(method)
+    with ProcessPoolExecutor(2, mp_context=context) as executor:
+        assert list(executor.map(abs, [-1, -2])) == [1, 2]
+    queue = context.Queue()
+    process = context.Process(target=queue.put, args=(number,), daemon=True)
+    process.start()
+    assert queue.get() == number
+    process.join()
+    write(path, number)
 
 
 @tasks.task
@@ -104,6 +118,15 @@ def test_a_poison_task_tells_how_it_died(shop: Shop, method: str, task: str, exi
     assert len(message.headers["x-fleet-log"]) <= 4096
     send(shop, "note", 2)
     eventually(lambda: shop.done()[2] == 1)
+    assert worker.term() == 0
+
+
+def test_tasks_may_start_processes_by_every_method(shop: Shop) -> None:
+    worker = worker_of(shop, "fork")
+    for number, method in enumerate(("fork", "spawn", "forkserver")):
+        shop.tasks.send("prefork_tasks.spreads", [str(shop.out), number, method], queue=shop.queue)
+    eventually(lambda: shop.done() == {0: 1, 1: 1, 2: 1})
+    assert shop.dead() == []
     assert worker.term() == 0
 
 

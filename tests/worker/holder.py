@@ -1,7 +1,7 @@
 """A process that holds messages, steered line by line, so that tests can stop and kill it at the worst moment.
 
-Commands on stdin: ``fetch N``, ``ack`` (all), ``flush``, ``tend``, ``open``, ``holds``, ``loop`` (fetch and acknowledge
-for ever, writing every value to the journal). Each answers one line of JSON on stdout.
+Commands on stdin: ``fetch N``, ``ack`` (all, or the first N), ``flush``, ``tend``, ``open``, ``holds``, ``loop`` (fetch
+and acknowledge for ever, writing every value to the journal). Each answers one line of JSON on stdout.
 """
 
 from __future__ import annotations
@@ -56,9 +56,11 @@ def holder(
     lease: float = 15.0,
     prefix: str = "",
     journal: Path | None = None,
+    unsent: Path | None = None,
 ) -> Iterator[Holder]:
     """Start one; it is killed in the end."""
-    argv = [sys.executable, "-m", "tests.worker.holder", url, queue, fleet, replica, str(lease), str(journal), prefix]
+    argv = [sys.executable, "-m", "tests.worker.holder", url, queue, fleet, replica, str(lease), str(journal)]
+    argv += [prefix, str(unsent or "")]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Holder(process)
@@ -66,7 +68,7 @@ def holder(
             process.kill()
 
 
-def main(url: str, queue: str, fleet: str, replica: str, lease: str, journal: str, prefix: str) -> None:
+def main(url: str, queue: str, fleet: str, replica: str, lease: str, journal: str, prefix: str, unsent: str) -> None:
     channel: Any = open_channel(
         url,
         queues=[QueueSpec(queue)],
@@ -76,6 +78,7 @@ def main(url: str, queue: str, fleet: str, replica: str, lease: str, journal: st
     )
     if hasattr(channel, "_lease_seconds"):
         channel._lease_seconds = float(lease)
+        channel._unsent_path = Path(unsent) if unsent else None
     channel.open()
     held: list[Delivery] = []
     for line in sys.stdin:
@@ -86,7 +89,7 @@ def main(url: str, queue: str, fleet: str, replica: str, lease: str, journal: st
             held += taken
             answer = [json.loads(delivery.body) for delivery in taken]
         elif command == "ack":
-            channel.ack(held)
+            channel.ack(held[: int(arguments[0])] if arguments else held)
         elif command == "holds":
             answer = [channel.holds(delivery) for delivery in held]
         elif command == "loop":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from kombu.clocks import LamportClock
@@ -25,6 +25,7 @@ class PlainRemote:
         self.clock = LamportClock()
         self.rates: dict[str, object] = {}
         self.heartbeats = 0
+        self.defined: dict[str, dict[str, str]] = {}
 
     def settings(self, *, with_defaults: bool) -> dict[str, Any]:
         return {"task_acks_late": True} if with_defaults else {}
@@ -40,6 +41,12 @@ class PlainRemote:
 
     def on_heartbeat(self) -> None:
         self.heartbeats += 1
+
+    def own_commands(self, node: str) -> Mapping[str, Callable[..., Any]]:
+        return {"where": lambda: node}
+
+    def define_queue(self, name: str, **bound: str) -> None:
+        self.defined[name] = bound
 
 
 class Steered:

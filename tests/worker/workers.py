@@ -199,6 +199,7 @@ class RunningWorker:
                     **os.environ,
                     "PYTHONPATH": f"{self.folder}:{PROJECT}",
                     "FLEET_BROKER_URL": self.url,
+                    "FLEET_MINGLE_SECONDS": "0",
                     **self.environ,
                 },
                 stdin=subprocess.DEVNULL,

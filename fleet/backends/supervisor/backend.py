@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import Daemon
+from fleet.backends.supervisor.images import Images
 from fleet.backends.supervisor.observe import Sight, observed
 from fleet.backends.supervisor.processes import Table, is_launcher, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
@@ -53,6 +54,7 @@ class SupervisorBackend:
         self._python = python
         self._folder = Folder(places)
         self._daemon = Daemon(places, self._rpc, python=python)
+        self._images = Images(places, self._rpc)
 
     # --- seeing
 
@@ -62,9 +64,9 @@ class SupervisorBackend:
             rows = self._rpc.processes()
         except DaemonDown:
             self._refuse_unanswering_daemon()
-            strays = Table.read().strays(self.places.specs, supervised={})
+            strays = Table.read(self.places.account_uids()).strays(self.places.specs, supervised={})
             return Observed(self.places.fleet, up=False, strays=strays)
-        table = Table.read()
+        table = Table.read(self.places.account_uids())
         owned = _owned(rows)
         supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
         unstarted = self._folder.programs() - owned.keys()
@@ -75,7 +77,7 @@ class SupervisorBackend:
             up=True,
             replicas={replica.name: replica for replica in sorted(replicas, key=lambda it: (it.group, it.index))},
             strays=table.strays(self.places.specs, supervised=supervised),
-            foreign=tuple(sorted(row.full_name for row in rows if _identity(row) is None)),
+            foreign=tuple(sorted(row.full_name for row in rows if _is_foreign(row))),
         )
 
     def _seen(self, name: str, row: Process, digest: str, table: Table) -> ObservedReplica:
@@ -87,14 +89,13 @@ class SupervisorBackend:
             launch=self._folder.launch(name),
             record=records.read(self.places.record_file(name)),
             memory_bytes=table.memory_bytes(row.pid) if row.pid else 0,
+            cpu_seconds=table.cpu_seconds(row.pid) if row.pid else 0.0,
             now=now,
-            answers=self._answers(name, row),
-            lives=read_history(self._folder.starts_file(name)).lives,
-            heartbeat=self._heartbeat(name),
+            answers=_answers(self.places, name, row),
+            lives=read_history(self.places.starts_file(name)).lives,
+            heartbeat=_heartbeat(self.places, name),
         )
-        if sight.living_record is None and row.pid:
-            sight = replace(sight, launching=is_launcher(row.pid))
-        return observed(sight)
+        return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
 
     def _unstarted(self, name: str) -> ObservedReplica | None:
         """Files without a process: an apply was killed between writing and starting."""
@@ -103,17 +104,6 @@ class SupervisorBackend:
             return None
         record = records.read(self.places.record_file(name))
         return observed(Sight(name, launch.digest, None, launch, record, memory_bytes=0, now=time.time()))
-
-    def _answers(self, name: str, row: Process) -> bool | None:
-        """Whether the embedded broker answers; None for programs that cannot be asked."""
-        if not name.startswith(f"{BROKER_GROUP}.") or not row.pid:
-            return None
-        return embedded.ping(embedded.url(self.places))
-
-    def _heartbeat(self, name: str) -> controller_heartbeat.Heartbeat | None:
-        if group_of(name) != CONTROLLER_GROUP:
-            return None
-        return controller_heartbeat.read(self.places.controller_heartbeat)
 
     # --- the daemon
 
@@ -131,6 +121,7 @@ class SupervisorBackend:
             self._daemon.widen(replicas=replicas)
             return
         self._folder.clear()
+        self._folder.refuse_foreign()
         self._daemon.start(replicas=replicas)
 
     def _is_up(self) -> bool:
@@ -155,7 +146,7 @@ class SupervisorBackend:
             self._refuse_unanswering_daemon()
             self._daemon.remove_traces()
             return
-        alive = sorted(row.full_name for row in rows if row.state not in STOPPED_STATES)
+        alive = sorted(row.full_name for row in rows if row.state not in STOPPED_STATES and not _keeps_logs(row))
         if alive:
             message = f"supervisord still runs {', '.join(alive[:5])}{' …' if len(alive) > 5 else ''}"
             raise Refused(message, hint="stop these first; what fleet does not own is for its owner to stop")
@@ -184,6 +175,7 @@ class SupervisorBackend:
         fresh = [replica for replica in replicas if replica.name not in kept]
         self._strike_stopped([replica.name for replica in fresh if replica.name in owned], owned)
         self._folder.restore(set(owned) - {replica.name for replica in fresh})
+        self._folder.refuse_foreign()
         self._daemon.restore_configuration(replicas=len(owned) + len(fresh))
         if fresh:
             self._add(fresh, secrets, running=owned.keys())
@@ -205,11 +197,13 @@ class SupervisorBackend:
     def _spawn(self, names: Sequence[str]) -> None:
         """Add a few at a time: supervisord answers no call while it forks what was added, and while dozens of workers
         import their apps a hundred forks take longer than any call should."""
+        self._images.make_ready(names)
         for first in range(0, len(names), _SPAWNED_AT_ONCE):
             self._rpc.add(names[first : first + _SPAWNED_AT_ONCE])
 
     def _program(self, replica: Replica) -> str:
-        program = config.Program(replica.name, replica.digest, replica.spec.drain_timeout_seconds)
+        spec = replica.spec
+        program = config.Program(replica.name, replica.digest, spec.drain_timeout_seconds, spec.stop.signal)
         return config.program_text(program, places=self.places, python=self._python)
 
     def _strike_stopped(self, names: Sequence[str], owned: Mapping[str, tuple[Process, str]]) -> None:
@@ -261,7 +255,11 @@ class SupervisorBackend:
         for row in wanted:
             if row.state is ProcessState.STOPPING:
                 raise FleetError(f"{row.group} is still stopping", hint="wait until it has stopped")
-            self._folder.starts_file(row.group).unlink(missing_ok=True)
+            self.places.starts_file(row.group).unlink(missing_ok=True)
+            launch = self._folder.launch(row.group)
+            if launch is not None and launch.spec.restart.policy != "always":
+                self._folder.remove_records([row.group])  # it says that the program has ended for good
+        self._images.make_ready([row.group for row in wanted])
         for first in range(0, len(wanted), _SPAWNED_AT_ONCE):
             self._rpc.start([row.full_name for row in wanted[first : first + _SPAWNED_AT_ONCE]])
 
@@ -287,10 +285,14 @@ class SupervisorBackend:
             records.set_hold(self.places.record_file(name), on=on)
 
     def reap(self, pids: Sequence[int]) -> None:
-        """Ask strays to drain and exit, except those that drain already: a second TERM would interrupt their tasks."""
+        """Ask strays to drain and exit, except those that drain already: a second TERM would interrupt their tasks.
+
+        One that somebody stopped would never hear of it, and goes on.
+        """
         for pid in set(pids) - self._supervised_pids():
             if not self._drains(pid):
                 signal_marked(pid, self.places.specs, signal.SIGTERM)
+            wake(pid, self.places.specs)
 
     def _drains(self, pid: int) -> bool:
         mark = read_mark(pid, self.places.specs)
@@ -306,6 +308,14 @@ class SupervisorBackend:
 
 def _identity(row: Process) -> tuple[str, str] | None:
     return config.parse_process_name(row.group, row.name)
+
+
+def _keeps_logs(row: Process) -> bool:
+    return row.group == config.LOG_KEEPER
+
+
+def _is_foreign(row: Process) -> bool:
+    return _identity(row) is None and not _keeps_logs(row)
 
 
 def _owned(rows: Sequence[Process]) -> dict[str, tuple[Process, str]]:
@@ -331,3 +341,16 @@ def _check(changes: Changes, *, written: Collection[str], running: Collection[st
     if strange:
         message = f"supervisord sees other changes than this step made: {', '.join(strange)}"
         raise FleetError(message, hint="program files were edited or removed by hand: run `fleet doctor --fix`")
+
+
+def _answers(places: Places, name: str, row: Process) -> bool | None:
+    """Whether the embedded broker answers; None for programs that cannot be asked."""
+    if not name.startswith(f"{BROKER_GROUP}.") or not row.pid:
+        return None
+    return embedded.ping(embedded.url_in_use(places))
+
+
+def _heartbeat(places: Places, name: str) -> controller_heartbeat.Heartbeat | None:
+    if group_of(name) != CONTROLLER_GROUP:
+        return None
+    return controller_heartbeat.read(places.controller_heartbeat)

@@ -23,7 +23,7 @@ _PID_SUFFIX_BYTES = 8
 _DESCRIPTORS_PER_REPLICA = 8
 _DESCRIPTORS_OF_ITS_OWN = 256
 _LEAST_DESCRIPTORS = 1024
-_PROCESS_NAME = re.compile(r"(?P<name>[a-z][a-z0-9-]{0,30}\.\d+)@(?P<digest>[0-9a-f]{8})")
+_PROCESS_NAME = re.compile(r"(?P<name>[a-z][a-z0-9-]{0,62}\.\d+)@(?P<digest>[0-9a-f]{8})")
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff*?\[\]]|\s[;#]|%\(here\)s|^\s|\s$")
 
 
@@ -34,6 +34,7 @@ class Program:
     replica: str
     digest: str
     drain_timeout_seconds: float
+    stop_signal: str = "TERM"
 
     @property
     def process_name(self) -> str:
@@ -56,8 +57,12 @@ def daemon_log(places: Places) -> Path:
     return places.log / "supervisord.log"
 
 
-def daemon_text(places: Places, *, descriptors: int, as_root: bool) -> str:
-    """``supervisord.conf``: one socket for its owner, no network, everything else in ``conf.d``."""
+LOG_KEEPER = "fleet-log-keeper"
+"""The program beside the replicas that keeps their logs within bounds."""
+
+
+def daemon_text(places: Places, *, descriptors: int, as_root: bool, python: str) -> str:
+    """``supervisord.conf``: one socket for its owner, no network, the keeper of the logs, the rest in ``conf.d``."""
     check_socket_path(places.socket, suffix_bytes=_PID_SUFFIX_BYTES)
     user = "user=root\n" if as_root else ""
     return (
@@ -82,6 +87,17 @@ def daemon_text(places: Places, *, descriptors: int, as_root: bool) -> str:
         "\n"
         "[rpcinterface:supervisor]\n"
         "supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+        "\n"
+        "[rpcinterface:fleet]\n"
+        "supervisor.rpcinterface_factory=fleet.backends.supervisor.image_plugin:make_interface\n"
+        "\n"
+        f"[program:{LOG_KEEPER}]\n"
+        f"command={_word(python)} -P -m fleet.backends.supervisor.log_keeper {_word(places.log)}\n"
+        "priority=1\n"
+        "autorestart=true\n"
+        "startsecs=0\n"
+        "redirect_stderr=true\n"
+        "stdout_logfile=NONE\n"
         "\n"
         "[include]\n"
         "files=conf.d/*.conf\n"
@@ -108,7 +124,7 @@ def program_text(program: Program, *, places: Places, python: str) -> str:
         "autorestart=unexpected\n"
         f"exitcodes={PARKED_EXIT}\n"
         "startsecs=0\n"
-        "stopsignal=TERM\n"
+        f"stopsignal={program.stop_signal}\n"
         f"stopwaitsecs={math.ceil(program.drain_timeout_seconds) + STOP_MARGIN_SECONDS}\n"
         "stopasgroup=false\n"
         "killasgroup=true\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from fleet.backends.supervisor import config
 from fleet.backends.supervisor.processes import await_end, is_alive, supervisors
 from fleet.backends.supervisor.rpc import SupervisorRpc
 from fleet.errors import FleetError, Refused, Unreachable
+from fleet.file_access import SMALL_BYTES, read_file
+from fleet.replica.process_identity import is_stopped
 from fleet.state.files import write_all
 from fleet.state.paths import Places
 
@@ -66,7 +69,7 @@ class Daemon:
     def _found(self) -> bytes:
         """The configuration as it is; empty where there is none."""
         try:
-            return self._places.supervisord_conf.read_bytes()
+            return read_file(self._places.supervisord_conf, limit_bytes=SMALL_BYTES, own=True)
         except OSError:
             return b""
 
@@ -104,8 +107,8 @@ class Daemon:
 
     def _text(self, replicas: int) -> bytes:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        root = os.geteuid() == 0
-        return config.daemon_text(self._places, descriptors=_grant(replicas, hard), as_root=root).encode()
+        granted, root = _grant(replicas, hard), os.geteuid() == 0
+        return config.daemon_text(self._places, descriptors=granted, as_root=root, python=self._python).encode()
 
     def _run(self) -> None:
         """Start it; what it prints before it becomes a daemon says why it could not."""
@@ -152,10 +155,19 @@ def daemon_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def recorded_pid(places: Places) -> int | None:
     """The living process the pid file names, or None."""
     try:
-        pid = int(config.pidfile(places).read_text())
+        pid = int(read_file(config.pidfile(places), limit_bytes=SMALL_BYTES, own=True))
     except (OSError, ValueError):
         return None
     return pid if is_alive(pid) else None
+
+
+def wake(places: Places) -> bool:
+    """Let a daemon go on that somebody stopped (SIGSTOP); True when it was."""
+    pid = recorded_pid(places)
+    if pid is None or not is_stopped(pid) or pid not in supervisors(places.supervisord_conf):
+        return False
+    os.kill(pid, signal.SIGCONT)
+    return True
 
 
 def _without_descriptors(text: bytes) -> list[bytes]:

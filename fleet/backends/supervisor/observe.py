@@ -41,6 +41,7 @@ class Sight:
     lives: tuple[Life, ...] = ()
     heartbeat: Heartbeat | None = None
     launching: bool = False
+    cpu_seconds: float = 0.0
 
     @property
     def spec(self) -> WorkerSpec | None:
@@ -73,6 +74,7 @@ def observed(sight: Sight) -> ObservedReplica:
         processed=sight.record.processed if sight.record else 0,
         failed=sight.record.failed if sight.record else 0,
         memory_bytes=sight.memory_bytes,
+        cpu_seconds=sight.cpu_seconds,
         uptime_seconds=_uptime_seconds(sight),
         tasks=_tasks(record, sight.now),
         held=_is_held(sight),
@@ -85,13 +87,22 @@ def observed(sight: Sight) -> ObservedReplica:
         cannot_start=record is not None and record.cannot_start,
         crashes=record.crashes if record else 0,
         trouble=trouble,
+        ready_seconds=_ready_seconds(sight) if state is State.READY else 0.0,
     )
 
 
 def _is_held(sight: Sight) -> bool:
-    """Whether it is held. A hold does not matter to one that stops; its successor finds it in the record."""
+    """Whether it is held. A hold does not matter to one that stops; its successor finds it in the record. A program
+    that keeps no record never looks at it."""
     is_going = sight.process is not None and sight.process.state is ProcessState.STOPPING
-    return sight.record is not None and sight.record.hold and not is_going
+    record = sight.record
+    looks = record is not None and (record.awaited or not _is_silent(record))
+    return record is not None and record.hold and looks and not is_going
+
+
+def _is_silent(record: RecordView) -> bool:
+    """The launcher wrote it for a program that runs and says nothing of itself."""
+    return record.foreign and record.state == "ready"
 
 
 def _state(sight: Sight) -> tuple[State, str, Trouble]:
@@ -102,8 +113,18 @@ def _state(sight: Sight) -> tuple[State, str, Trouble]:
         state, note = _living_state(sight)
         return _troubled(sight, state, note)
     if process.state is ProcessState.EXITED and process.exit_status == PARKED_EXIT:
+        if _is_completed(sight):
+            return State.COMPLETED, sight.record.note if sight.record else "", Trouble.NONE
         return State.FAILED, (sight.record.note if sight.record else "") or PARKED, Trouble.NONE
     return _DEAD_STATES[process.state], process.note, Trouble.NONE
+
+
+def _is_completed(sight: Sight) -> bool:
+    """Its program has ended well, and is not to run again."""
+    record, spec = sight.record, sight.spec
+    if record is None or spec is None or spec.restart.policy == "always":
+        return False
+    return record.state == "stopped" and record.digest == sight.digest
 
 
 _DEAD_STATES = {
@@ -121,7 +142,7 @@ _DEAD_STATES = {
 def _living_state(sight: Sight) -> tuple[State, str]:
     """What it says of itself."""
     record, spec = sight.living_record, sight.spec
-    if spec is not None and spec.kind != "worker" and (record is None or record.state == "ready"):
+    if spec is not None and spec.kind != "worker" and (record is None or _is_silent(record)):
         return _foreign_state(sight, spec)
     if record is None:
         return State.STARTING, ""
@@ -133,11 +154,17 @@ def _living_state(sight: Sight) -> tuple[State, str]:
 def _foreign_state(sight: Sight, spec: WorkerSpec) -> tuple[State, str]:
     """A program that says nothing of itself is ready when it answers, or if it cannot be asked, when it has lived long
     enough. Where its record was deleted, supervisord knows how long it has lived; before the first record it is young.
+    Celery's worker writes one of its own: without any it has not started, however long its launcher takes.
     """
-    if sight.living_record is None and (sight.record is not None or sight.answers is not None or sight.launching):
+    has_begun = sight.record is None and sight.answers is None and not sight.launching and spec.kind != "celery"
+    if sight.living_record is None and not has_begun:
         return State.STARTING, ""
     if sight.answers is not None:
         return (State.READY, "") if sight.answers else (State.STARTING, "does not answer yet")
+    if sight.living_record is not None and sight.living_record.awaited:
+        return State.STARTING, ""
+    if spec.job:
+        return State.STARTING, "the job runs"
     return (State.READY if _uptime_seconds(sight) >= max(spec.ready_after_seconds, 1.0) else State.STARTING), ""
 
 
@@ -158,7 +185,7 @@ def _trouble(sight: Sight, state: State) -> tuple[Trouble, str]:
     record, now = sight.living_record, sight.now
     if sight.heartbeat is not None and (problem := sight.heartbeat.problem(_uptime_seconds(sight), now=now)):
         return Trouble.STUCK, problem
-    if record is not None and sight.spec is not None and sight.spec.kind == "worker":
+    if record is not None and sight.spec is not None and sight.spec.kind != "command":
         health = judge(record, lives=True, now=now)
         if health.condition in _CONDITIONS:
             return _CONDITIONS[health.condition], health.reason
@@ -179,6 +206,15 @@ def _uptime_seconds(sight: Sight) -> float:
         return 0.0
     since = sight.living_record.started_at if sight.living_record else float(sight.process.started_at)
     return max(0.0, sight.now - since)
+
+
+def _ready_seconds(sight: Sight) -> float:
+    """A worker says since when; of another program its uptime says the same, but for what readiness took."""
+    record, spec = sight.living_record, sight.spec
+    if record is None or spec is None or record.foreign:
+        needed = max(spec.ready_after_seconds, 1.0) if spec is not None else 0.0
+        return max(0.0, _uptime_seconds(sight) - needed)
+    return max(0.0, sight.now - record.state_at)
 
 
 def _busy_seconds(record: RecordView | None, now: float) -> float:

@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import select
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.core.observed import Stray
+from fleet.replica.process_identity import is_stopped
+from fleet.state.paths import Places
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -24,12 +26,16 @@ _PROC = Path("/proc")
 
 @dataclass(frozen=True, slots=True)
 class Proc:
-    """One process. ``started`` counts clock ticks since boot: with the pid it identifies the process."""
+    """One process. ``started`` counts clock ticks since boot: with the pid it identifies the process.
+
+    cpu_seconds: that it and its children that have ended spent on a processor.
+    """
 
     pid: int
     parent: int
     started: int
     memory_bytes: int
+    cpu_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,9 +56,9 @@ class Table:
             self._children.setdefault(proc.parent, []).append(proc.pid)
 
     @classmethod
-    def read(cls) -> Table:
-        """Every process of this user that is not a zombie."""
-        own = os.geteuid()
+    def read(cls, uids: Iterable[int] = ()) -> Table:
+        """Every process of this user, and of these accounts, that is not a zombie."""
+        own = {os.geteuid(), *uids}
         found: dict[int, Proc] = {}
         with os.scandir(_PROC) as entries:
             for entry in entries:
@@ -75,6 +81,10 @@ class Table:
         """Resident memory of a process and all below it. Shared pages count once per process: the exact share (PSS)
         costs the kernel milliseconds per process."""
         return sum(self.procs[pid].memory_bytes for pid in self.tree(root))
+
+    def cpu_seconds(self, root: int) -> float:
+        """Of a process and all below it, those that have ended included."""
+        return sum(self.procs[pid].cpu_seconds for pid in self.tree(root))
 
     def strays(self, specs: Path, *, supervised: Mapping[str, int]) -> tuple[Stray, ...]:
         """Processes with the mark of the fleet whose specs these are, below none of the supervised ones.
@@ -107,9 +117,9 @@ class Table:
             pid = self.procs[pid].parent
 
 
-def _read(pid: int, entry: os.DirEntry[str], own: int) -> Proc | None:
+def _read(pid: int, entry: os.DirEntry[str], own: Set[int]) -> Proc | None:
     try:
-        if entry.stat().st_uid != own:
+        if entry.stat().st_uid not in own:
             return None
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
@@ -117,21 +127,38 @@ def _read(pid: int, entry: os.DirEntry[str], own: int) -> Proc | None:
         return None
     if len(fields) < 22 or fields[0] in (b"Z", b"X"):
         return None
-    return Proc(pid, int(fields[1]), int(fields[19]), int(fields[21]) * _PAGE)
+    ticks = sum(map(int, fields[11:15]))
+    return Proc(pid, int(fields[1]), int(fields[19]), int(fields[21]) * _PAGE, ticks / _TICKS)
 
 
 def read_mark(pid: int, specs: Path) -> Mark | None:
-    """The mark of a process of the fleet whose launch documents are in ``specs``; None without one."""
-    folder = os.fsencode(specs) + b"/"
+    """The mark of a process of the fleet whose launch documents are in ``specs``; None without one.
+
+    A process of another account can be a replica only of that account: anybody can write a mark into an environment.
+    """
+    folders = _folders_of(pid, specs)
     environ = _bytes(pid, "environ").split(b"\0")
-    spec = next((line[11:] for line in environ if line.startswith(b"FLEET_SPEC=" + folder)), None)
-    if spec is not None:
-        return Mark(_replica(spec, folder), main=b"FLEET_PID=%d" % pid in environ)
+    for folder in folders:
+        spec = next((line[11:] for line in environ if line.startswith(b"FLEET_SPEC=" + folder)), None)
+        if spec is not None:
+            return Mark(_replica(spec, folder), main=b"FLEET_PID=%d" % pid in environ)
     words = _bytes(pid, "cmdline").split(b"\0")
-    if b"fleet.launch" in words[:6]:
-        spec = next((word for word in words if word.startswith(folder)), None)
-        return None if spec is None else Mark(_replica(spec, folder), main=True)
+    if folders and b"fleet.launch" in words[:6]:
+        spec = next((word for word in words if word.startswith(folders[0])), None)
+        return None if spec is None else Mark(_replica(spec, folders[0]), main=True)
     return None
+
+
+def _folders_of(pid: int, specs: Path) -> list[bytes]:
+    """Where launch documents may be that a process with this owner was started with."""
+    try:
+        uid = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return []
+    places = Places(specs.parent.parent)
+    uids = places.account_uids() if uid == os.geteuid() else [uid] if uid in places.account_uids() else []
+    own = [specs] if uid == os.geteuid() else []
+    return [os.fsencode(folder) + b"/" for folder in (*own, *map(places.account_specs, uids))]
 
 
 def _replica(spec: bytes, folder: bytes) -> str:
@@ -207,7 +234,7 @@ def signal_marked(pid: int, specs: Path, signum: signal.Signals) -> bool:
 
 def wake(pid: int, specs: Path) -> bool:
     """Let a process of this fleet go on that somebody stopped (SIGSTOP): until then it notices no other signal."""
-    return _state(pid) == b"T" and signal_marked(pid, specs, signal.SIGCONT)
+    return is_stopped(pid) and signal_marked(pid, specs, signal.SIGCONT)
 
 
 def await_end(pid: int, *, timeout_seconds: float) -> bool:
@@ -226,6 +253,7 @@ def await_end(pid: int, *, timeout_seconds: float) -> bool:
 
 def _bytes(pid: int, name: str) -> bytes:
     try:
-        return (_PROC / str(pid) / name).read_bytes()
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.read()
     except OSError:
         return b""

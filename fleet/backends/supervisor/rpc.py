@@ -131,6 +131,14 @@ class SupervisorRpc:
         """Start processes (full names) without waiting."""
         self._many("startProcess", [(name, False) for name in names], forgiven={Fault.ALREADY_STARTED})
 
+    def start_image(self, document: Path, *, digest: str) -> bool:
+        """Start the image that the replica of this launch document is of. False: the daemon is of a version without
+        images, or cannot start it."""
+        try:
+            return bool(self._call(lambda proxy: proxy.fleet.startImage(str(document), digest)))
+        except Refusal:
+            return False
+
     def stop(self, names: Sequence[str]) -> None:
         """Signal processes (full names) to stop, all in one call and without waiting."""
         self._many("stopProcess", [(name, False) for name in names], forgiven={Fault.NOT_RUNNING, Fault.BAD_NAME})

@@ -15,13 +15,13 @@ from fleet.broker.connection import (
     connect_now,
     is_rabbitmq,
     kombu_connection,
-    masked,
     scheme,
 )
-from fleet.broker.envelope import SENT_AT_HEADER, headers_of, waits_since
+from fleet.broker.envelope import ASKED_MESSAGES, SENT_AT_HEADER, agreed, headers_of, waits_since
 from fleet.broker.queues import Gauge
 from fleet.core.autoscale.sample import Backlog, QueueSample
 from fleet.core.text.format import listed
+from fleet.core.text.mask import masked
 
 
 class KombuSource:
@@ -94,9 +94,9 @@ def _in_table(channel: Any, queue: str) -> QueueSample:
     row, of = channel.message_cls, channel.queue_cls
     rows = channel.session.query(row).join(of, row.queue_id == of.id).filter(of.name == queue, row.visible.is_(True))
     waiting = rows.count()
-    first = rows.with_entities(row.payload).order_by(row.sent_at, row.id).first() if waiting else None
-    headers = headers_of(first[0]) if first is not None else {}
-    return QueueSample(waiting, waits_since(headers.get(SENT_AT_HEADER), headers.get("eta")))
+    first = rows.with_entities(row.payload).order_by(row.sent_at, row.id).limit(ASKED_MESSAGES).all() if waiting else ()
+    headers = [headers_of(payload) for (payload,) in first]
+    return QueueSample(waiting, agreed([waits_since(one.get(SENT_AT_HEADER), one.get("eta")) for one in headers]))
 
 
 _LOOKS: Mapping[str, Callable[[Any, Sequence[str]], dict[str, QueueSample]]] = {

@@ -10,13 +10,13 @@ from typing import Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from fleet.broker.connection import (
-    masked,
     redis_access,
 )
-from fleet.broker.envelope import SENT_AT_HEADER, waits_since
+from fleet.broker.envelope import ASKED_MESSAGES, SENT_AT_HEADER, agreed, waits_since
 from fleet.broker.redis_keys import Keys, replica_of
 from fleet.broker.redis_link import Link, script
 from fleet.core.autoscale.sample import Backlog, QueueSample
+from fleet.core.text.mask import masked
 
 _OLDEST = script(__package__, "oldest")
 _HEADERS_BYTES = 32_768
@@ -56,7 +56,15 @@ class RedisSource:
 
     def _ask_first(self, lists: Sequence[str], delayed: Sequence[str]) -> tuple[int, Any, Any]:
         """The server's time in milliseconds, the leases, and what the heads of the queues tell."""
-        search = (len(lists) + len(delayed), *lists, *delayed, len(lists), SENT_AT_HEADER, _HEADERS_BYTES)
+        search = (
+            len(lists) + len(delayed),
+            *lists,
+            *delayed,
+            len(lists),
+            SENT_AT_HEADER,
+            _HEADERS_BYTES,
+            ASKED_MESSAGES,
+        )
         clock, leases, heads = self._link.ask_many(
             [("TIME",), ("ZRANGE", self._keys.leases, 0, -1), ("EVALSHA", _OLDEST.sha, *search)]
         )
@@ -85,10 +93,10 @@ class RedisSource:
         if isinstance(heads, ResponseError):
             return [None] * len(queues)
         width = len(self._access.steps)
-        sent = [waits_since(heads[at], heads[at + 1]) for at in range(0, 2 * width * len(queues), 2)]
-        dues = [float(score) / 1000 if score else None for score in heads[2 * len(sent) :]]
+        sent, rest = _sent(heads, lists=width * len(queues))
+        dues = [float(score) / 1000 if score else None for score in rest]
         past = [due if due is not None and due * 1000 <= now_ms else None for due in dues]
-        return [_least((*sent[width * place : width * (place + 1)], due)) for place, due in enumerate(past)]
+        return [_least((_told(sent[width * place : width * (place + 1)]), due)) for place, due in enumerate(past)]
 
     def _members(self, leases: Any) -> list[tuple[str, str]]:
         """Holder and replica of each process of this fleet that has a lease, or had one until lately."""
@@ -106,6 +114,25 @@ class RedisSource:
     def _problem(self, answers: Sequence[Any]) -> str:
         refusal = next((answer for answer in answers if isinstance(answer, ResponseError)), None)
         return f"the broker {masked(self._url)} refuses to tell: {refusal}" if refusal is not None else ""
+
+
+def _sent(heads: Sequence[Any], *, lists: int) -> tuple[list[list[float | None]], Sequence[Any]]:
+    """Per list, since when its next messages wait; and what else was answered."""
+    moments, at = [], 0
+    for _ in range(lists):
+        end = at + 1 + 2 * int(heads[at])
+        moments.append([waits_since(heads[one], heads[one + 1]) for one in range(at + 1, end, 2)])
+        at = end
+    return moments, heads[at:]
+
+
+def _told(lists: Sequence[Sequence[float | None]]) -> float | None:
+    """Since when the next messages of a queue wait, by the list that waits longest. A message that is alone in its list
+    has a say only beside others of its kind: a sender chooses the list by the priority."""
+    several = [agreed(moments) for moments in lists if len(moments) > 1]
+    if any(moment is not None for moment in several):
+        return _least(several)
+    return agreed([moment for moments in lists for moment in moments])
 
 
 def _milliseconds(clock: Any) -> int:

@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from fleet.broker.connection import is_redis, masked, unreachable
+from fleet.broker.connection import is_redis, unreachable
 from fleet.core.autoscale.sample import Backlog, QueueSample
+from fleet.core.text.mask import masked, masked_text
 from fleet.errors import Unreachable
 
 ANSWER_SECONDS = 5.0
@@ -84,4 +85,4 @@ class Sampler:
 
     def _problem(self, error: Exception) -> str:
         told = error if isinstance(error, Unreachable) else unreachable(self.url, error)
-        return masked(str(told))
+        return masked_text(str(told))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleet.broker.connection import is_rabbitmq, is_redis
@@ -21,17 +22,29 @@ def open_channel(
     prefetch_hint: int = 1,
     options: Mapping[str, Any] | None = None,
     entities: Mapping[str, Any] | None = None,
+    unsent_path: Path | None = None,
+    ran: Container[str] | None = None,
 ) -> Channel:
     """The channel for a broker, not yet open.
 
     prefetch_hint: the most messages the worker will hold at a time: its slots, and what it prefetches.
     options: kombu's transport options.  entities: kombu queues of the app by name, where it defines them itself.
+    unsent_path, ran: see RedisChannel; other brokers have no use for them.
     Raises Unreachable for a URL that no transport knows.
     """
     if is_redis(url):
         from fleet.broker.channels.redis.channel import RedisChannel
 
-        return RedisChannel(url, queues=queues, replica=replica, fleet=fleet, options=options, entities=entities)
+        return RedisChannel(
+            url,
+            queues=queues,
+            replica=replica,
+            fleet=fleet,
+            options=options,
+            entities=entities,
+            unsent_path=unsent_path,
+            ran=ran,
+        )
     if is_rabbitmq(url):
         from fleet.broker.channels.rabbitmq.channel import RabbitChannel
 

@@ -43,8 +43,11 @@ class Channel(Protocol):
         """How many messages wait in the consumed queues, asked of the broker now; None where it cannot tell."""
         ...
 
-    def fetch(self, count: int) -> list[Delivery]:
-        """Up to ``count`` messages that are there now; sends buffered acknowledgements too. 0 stops the waiting."""
+    def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:
+        """Up to ``count`` messages that are there now; sends buffered acknowledgements too. 0 stops the waiting.
+
+        ahead: so many more may come where that costs no further round trip. The channel does not wait for them.
+        """
         ...
 
     def wait_fds(self) -> Sequence[int]:
@@ -63,8 +66,11 @@ class Channel(Protocol):
         """Acknowledge these. May be buffered until the next fetch, flush or close."""
         ...
 
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Put these back to the head of their queues, in order, now."""
+    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
+        """Put these back to the head of their queues, in order, now: marked as redelivered.
+
+        unmarked: as they were, where the broker leaves the mark to its clients; nobody has begun to work on them.
+        """
         ...
 
     def reject(self, deliveries: Sequence[Delivery]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import kombu
 from kombu.transport import virtual
 
+from fleet.broker import decompression  # noqa: F401 - bounds what kombu decompresses
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import attempts_in
@@ -74,7 +75,7 @@ class KombuChannel(Connected):
             self._declare_all()
 
     @speaks
-    def fetch(self, count: int) -> list[Delivery]:
+    def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:  # noqa: ARG002
         self._require_open()
         taken: list[tuple[str, Any]] = []
         live = [spec.name for spec in self._queues]
@@ -113,7 +114,7 @@ class KombuChannel(Connected):
                 message.ack()
 
     @speaks
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:  # noqa: ARG002
         """Put these back, at the end of their queues where the transport cannot do better."""
         messages = [self._held.pop(delivery.tag, None) for delivery in deliveries]
         self._return([message for message in messages if message is not None])

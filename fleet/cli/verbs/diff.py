@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fleet.cli.output import Output
-from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, refuse_cluster, target_flags, target_of
 
 DIFFERS = 2
 
@@ -24,6 +24,7 @@ def diff(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     loaded = manifest_of(target)
+    refuse_cluster(target.sources())
     local = fleet_for(loaded)
     found = drift.differences(local.desired_of(loaded)[0], local.backend.observe())
     if args.output == "markdown":

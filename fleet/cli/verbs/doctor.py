@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from fleet import settings
 from fleet.cli.output import Output, painted
-from fleet.cli.target import applied_or_told, fleet_of, no_names, output_flag, target_flags, target_of
-from fleet.core.desired import BROKER_GROUP
+from fleet.cli.target import (
+    Target,
+    applied_or_told,
+    fleet_of,
+    manifest_of,
+    no_names,
+    output_flag,
+    target_flags,
+    target_of,
+)
+from fleet.core.desired import BROKER_GROUP, Desired
+from fleet.state import trust
 
 if TYPE_CHECKING:
     from fleet.operate.doctor.finding import Finding
+    from fleet.operate.local_fleet import LocalFleet
 
 _MARKS = {"error": ("✗", "bad"), "warning": ("!", "wait"), "info": ("·", "dim")}
 
@@ -30,18 +41,33 @@ def doctor(args: argparse.Namespace, out: Output) -> int:
 
     target = target_of(args)
     no_names(target)
-    fleet = fleet_of(target)
+    fleet = fleet_of(target, trusted=True)
     applied = applied_or_told(fleet, out)
     embedded = applied is not None and BROKER_GROUP in applied.desired.groups
-    found = examine(fleet.places, fleet.settings, embedded_wanted=embedded)
+    foreseen = _foreseen(target, fleet, None if applied is None or applied.down else applied.desired)
+    found = [*foreseen, *examine(fleet.places, fleet.settings, embedded_wanted=embedded)]
     mended: list[str] = []
     if args.fix and any(finding.fixable for finding in found):
+        trust.check(fleet.places)
         with fleet.lock():
             mended = fix(examine(fleet.places, fleet.settings, embedded_wanted=embedded))
         fleet.audit.write(*({"event": "doctor.fixed", "reason": text} for text in mended))
-        found = examine(fleet.places, fleet.settings, embedded_wanted=embedded)
+        found = [*foreseen, *examine(fleet.places, fleet.settings, embedded_wanted=embedded)]
     out.either(_document(fleet.name, found, mended), _text(found, mended, colour=out.colour))
     return 1 if any(finding.severity == "error" for finding in found) else 0
+
+
+def _foreseen(target: Target, fleet: LocalFleet, applied: Desired | None) -> list[Finding]:
+    """What will fail when it starts: of the manifest that is named, else of what was applied."""
+    from fleet.inputs.foreseen import foreseen, of_group
+    from fleet.operate.doctor.finding import Finding
+
+    if target.sources():
+        found = foreseen(*fleet.desired_of(manifest_of(target)))
+    else:
+        groups = applied.groups.values() if applied is not None else ()
+        found = [one for group in groups for one in of_group(group)]
+    return [Finding("error" if one.group else "warning", one.group or "broker", one.message, one.hint) for one in found]
 
 
 def _document(fleet: str, found: Sequence[Finding], mended: Sequence[str]) -> dict[str, Any]:

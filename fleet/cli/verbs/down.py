@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 
 from fleet.cli.change_flow import DECLINED, finished, make_claim, owner_flags
+from fleet.cli.cluster_target import in_cluster, ownership_flag, place_flags
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
@@ -21,10 +22,12 @@ from fleet.operate.sync.by_hand import Claim, check
 
 def down_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
+    place_flags(parser)
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask; needed without a terminal")
     parser.add_argument("--timeout", type=duration, metavar="TIME", help="longest wait for running tasks")
     parser.add_argument("--reason", metavar="TEXT", help="why; needed with --suspend")
     owner_flags(parser)
+    ownership_flag(parser)
     output_flag(parser)
 
 
@@ -32,6 +35,10 @@ def down(args: argparse.Namespace, out: Output) -> int:
     """Take the fleet down. Its history stays, so that `fleet apply --fleet NAME` brings it back."""
     target = target_of(args)
     no_names(target)
+    if (there := in_cluster(args, target)) is not None:
+        from fleet.cli import cluster_flow
+
+        return cluster_flow.down(there, args, out)
     fleet = fleet_of(target)
     claim = Claim(None, args.adopt, args.suspend or 0.0, args.reason or "")
     check(fleet, claim)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from fleet.cli.cluster_target import in_cluster, place_flags
 from fleet.cli.output import Output
 from fleet.cli.override_flow import make_overrides, named, override_flags
 from fleet.cli.signals import Signals
-from fleet.cli.target import duration
+from fleet.cli.target import duration, target_of
 from fleet.errors import Interrupted, NotReady
 from fleet.operate.apply.events import WalkOptions
 from fleet.operate.apply.walk import PAUSE_MAX_SECONDS
@@ -17,6 +18,7 @@ from fleet.operate.local_fleet import LocalFleet
 
 def drain_flags(parser: argparse.ArgumentParser) -> None:
     override_flags(parser, names="groups or replicas that stop taking tasks")
+    place_flags(parser)
     parser.add_argument(
         "--for", dest="lasting", type=duration, metavar="TIME", help="how long (default: until `fleet resume`)"
     )
@@ -25,6 +27,10 @@ def drain_flags(parser: argparse.ArgumentParser) -> None:
 
 def drain(args: argparse.Namespace, out: Output) -> int:
     """Hold replicas: they finish what they run and take nothing new, through restarts too."""
+    if (there := in_cluster(args, target_of(args))) is not None:
+        from fleet.cli import cluster_flow
+
+        return cluster_flow.drain(there, args, out)
     fleet, names = named(args)
     code = make_overrides(fleet, names, "drained", args, out)
     if code == 0 and args.wait and not args.dry_run:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from typing import TYPE_CHECKING, Any
 
+from fleet.cli.graph import slots_picture
 from fleet.cli.output import Output
 from fleet.cli.target import fleet_for, fleet_of, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import look_text
@@ -23,6 +25,9 @@ _FRESH_SECONDS = 5.0
 def explain_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
     parser.add_argument("--live", action="store_true", help="what the controller sees and decides now, group by group")
+    parser.add_argument(
+        "--picture", action="store_true", help="bars: who has slots and, with --live, who needs and waits"
+    )
     output_flag(parser)
 
 
@@ -31,10 +36,13 @@ def explain(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     if args.live:
-        return _explain_live(fleet_of(target), out)
+        return _explain_live(fleet_of(target), out, picture=args.picture)
     loaded = manifest_of(target)
     fleet = fleet_for(loaded)
     desired, _ = fleet.desired_of(loaded)
+    if args.picture and not out.is_json:
+        out.facts(_picture(_rows(desired), desired.budgets.slots, out))
+        return 0
     division = _division(fleet, loaded, desired)
     out.either(
         explanation.document(desired, division),
@@ -50,7 +58,7 @@ def _division(fleet: LocalFleet, loaded: LoadedManifest, desired: Desired) -> Di
     return static_division(loaded.manifest, desired, overrides=fleet.overrides_in_force())
 
 
-def _explain_live(fleet: LocalFleet, out: Output) -> int:
+def _explain_live(fleet: LocalFleet, out: Output, *, picture: bool) -> int:
     """What the controller saw and decided last; where it does not run, what it would decide now."""
     document = _last(fleet)
     note = ""
@@ -63,8 +71,27 @@ def _explain_live(fleet: LocalFleet, out: Output) -> int:
     for line in (note, document["note"]):
         if line:
             out.say(f"note: {line}")
-    out.facts(look_text(document, colour=out.colour))
+    if picture:
+        out.facts(_picture(_live_rows(document), document["budget"], out))
+    else:
+        out.facts(look_text(document, colour=out.colour))
     return 0
+
+
+def _picture(rows: list[dict[str, Any]], budget: int | None, out: Output) -> str:
+    return slots_picture(rows, budget=budget, width=shutil.get_terminal_size().columns, colour=out.colour)
+
+
+def _rows(desired: Desired) -> list[dict[str, Any]]:
+    groups = [group for _, group in sorted(desired.groups.items()) if not group.system]
+    return [{"name": group.name, "has": group.slots, "needs": None, "wants": None} for group in groups]
+
+
+def _live_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"name": name, "has": row["has"], "needs": row["need"], "wants": row["wants"]}
+        for name, row in document["groups"].items()
+    ]
 
 
 def _last(fleet: LocalFleet) -> dict[str, Any] | None:

@@ -19,7 +19,7 @@ from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
 from fleet.replica.process_identity import lives
 from fleet.replica.record import RecordView, read
-from fleet.state import controller_heartbeat
+from fleet.state import controller_heartbeat, trust
 from fleet.state.paths import Places, home_of
 
 RECORD_VARIABLE = "FLEET_RECORD"
@@ -111,7 +111,10 @@ def _one(path: Path) -> Mapping[str, Path]:
 def _places(target: Target) -> Places:
     """The paths of the fleet that --fleet names, without importing what reads manifests and settings."""
     places = Places.of(home_of(os.environ), target.fleet) if target.fleet else None
-    return places if places is not None and places.run.is_dir() else fleet_of(target).places
+    if places is None or not places.run.is_dir():
+        return fleet_of(target).places
+    trust.check(places)
+    return places
 
 
 def _chosen(target: Target, running: list[str]) -> Iterator[str]:
@@ -149,6 +152,7 @@ def _condition(health: Health) -> str:
 
 def _document(one: _Examined, probe: Probe, now: float) -> dict[str, Any]:
     record, health = one.record, one.health
+    memory = _pod_memory_bytes()
     known: dict[str, Any] = {} if record is None else _facts(record, now)
     return {
         "name": one.name,
@@ -157,7 +161,20 @@ def _document(one: _Examined, probe: Probe, now: float) -> dict[str, Any]:
         "reason": health.reason,
         "busyUntil": health.busy_until,
         **known,
+        **({} if memory is None else {"memory": memory}),
     }
+
+
+def _pod_memory_bytes() -> int | None:
+    """What this pod's container uses, as its control group counts; None on a host, where that means something else."""
+    if "FLEET_POD" not in os.environ:
+        return None
+    for path in ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory/memory.usage_in_bytes"):
+        try:
+            return int(Path(path).read_bytes())
+        except (OSError, ValueError):
+            continue
+    return None
 
 
 def _facts(record: RecordView, now: float) -> dict[str, Any]:
@@ -168,6 +185,8 @@ def _facts(record: RecordView, now: float) -> dict[str, Any]:
         "pid": record.pid,
         "slots": record.slots,
         "busy": record.busy,
+        "processed": record.processed,
+        "failed": record.failed,
         "heartbeat": round(now - record.heartbeat_at, 3),
         "tasks": [
             {

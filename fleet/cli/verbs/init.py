@@ -1,18 +1,19 @@
-"""init: a commented manifest and a tasks module to start from."""
+"""init: a commented manifest and a tasks module to start from, or a manifest made from what runs today."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.cli.output import Output
-from fleet.errors import UsageError
-from fleet.state.files import read_named, write_whole
+from fleet.errors import ManifestError, Problem, UsageError
+from fleet.state.files import STDIN, read_named, write_whole
 
 if TYPE_CHECKING:
-    pass
+    from fleet.authoring.convert import Imported
 
 
 def init_flags(parser: argparse.ArgumentParser) -> None:
@@ -21,10 +22,12 @@ def init_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--from",
         dest="origin",
-        nargs=2,
+        nargs="+",
         metavar=("KIND", "FILE"),
-        help="convert an existing configuration (celery-multi, procfile, supervisor) from a file (- is standard input)",
+        help="convert what runs today: a kind (auto, celery-multi, celeryd, compose, kubernetes, procfile, supervisor,"
+        " systemd) and files, folders or patterns (- is standard input)",
     )
+    parser.add_argument("--strict", action="store_true", help="with --from: what cannot be carried over is an error")
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
 
 
@@ -39,7 +42,10 @@ def init(args: argparse.Namespace, out: Output) -> int:
         raise UsageError(
             f"{name!r} is not a name for a fleet", hint="use lower-case letters, digits and -, with a letter first"
         )
-    texts, notes = (files(name), ()) if args.origin is None else _taken_over(name, *args.origin)
+    made = None if args.origin is None else _taken_over(name, args.origin, folder)
+    if made is not None and args.strict and made.notes:
+        raise _refusal(made.notes)
+    texts = files(name) if made is None else _texts(name, made)
     there = [file for file in texts if (folder / file).exists()]
     if there and not args.force:
         raise UsageError(
@@ -48,19 +54,53 @@ def init(args: argparse.Namespace, out: Output) -> int:
     for file, text in texts.items():
         write_whole(folder / file, text, mode=0o644)
         out.say(f"wrote {folder / file}")
-    for note in notes:
-        out.say(f"note: {note}")
+    if made is not None:
+        _report(made, out)
     out.say(f"next: fleet plan {folder / MANIFEST_FILE}")
     return 0
 
 
-def _taken_over(name: str, kind: str, file: str) -> tuple[dict[str, str], tuple[str, ...]]:
-    from fleet.authoring.convert import import_from
+def _taken_over(name: str, origin: list[str], folder: Path) -> Imported:
+    from fleet.authoring.convert import AUTO, Input, import_files
+    from fleet.inputs.origin import files_of, lookup
+
+    kind, named = origin[0], origin[1:]
+    if not named:
+        raise UsageError(f"--from {kind}: no file is named", hint="name files, folders or patterns: --from auto .")
+    found = files_of(named, kind=kind)
+    inputs, left = [], list(found.left)
+    for file in found.files:
+        try:
+            where = "." if file == STDIN else os.path.relpath(Path(file).parent.resolve(), folder.resolve())
+            inputs.append(Input(file, read_named(file).decode(), where))
+        except UnicodeDecodeError as error:
+            if kind != AUTO:
+                raise UsageError(f"{file} is not UTF-8 text") from error
+            left.append((file, "not UTF-8 text"))
+    made = import_files(kind, inputs, name=name, files=lookup(found.files))
+    return type(made)(made.manifest, made.notes, made.taken, (*made.left, *left))
+
+
+def _texts(name: str, made: Imported) -> dict[str, str]:
     from fleet.authoring.template import MANIFEST_FILE, SCHEMA_FILE, files
 
-    try:
-        text = read_named(file).decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file} is not UTF-8 text") from error
-    made = import_from(kind, text, name=name, source=file)
-    return {MANIFEST_FILE: made.manifest, SCHEMA_FILE: files(name)[SCHEMA_FILE]}, made.notes
+    return {MANIFEST_FILE: made.manifest, SCHEMA_FILE: files(name)[SCHEMA_FILE]}
+
+
+def _report(made: Imported, out: Output) -> None:
+    for file, kind in made.taken:
+        out.say(f"took {file} ({kind})")
+    for file, why in made.left:
+        out.say(f"left {file}: {why}")
+    for note in made.notes:
+        out.say(f"note: {note}")
+
+
+def _refusal(notes: tuple[str, ...]) -> ManifestError:
+    """The notes as problems of their files; nothing was written."""
+    problems = []
+    for note in notes:
+        match = re.match(r"(?P<source>.*?)(?::(?P<line>[0-9]+))?: (?P<text>.*)$", note, re.DOTALL)
+        source, line, text = (match["source"], match["line"], match["text"]) if match else ("", None, note)
+        problems.append(Problem(source, int(line or 0), 1, "", text))
+    return ManifestError(problems)

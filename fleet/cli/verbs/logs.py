@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Sequence
 
-from fleet.cli.output import REPLICA_COLOURS, Output, painted
+from fleet.cli.cluster_target import in_cluster, place_flags
+from fleet.cli.output import Output, group_colour, painted
 from fleet.cli.target import applied_or_told, fleet_of, stream_flags, target_flags, target_of
 from fleet.core.desired import group_of
+from fleet.core.text.format import one_line
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
 from fleet.state import logs as log_files
@@ -17,12 +19,17 @@ LINES = 50
 
 def logs_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser, names="groups or replicas")
+    place_flags(parser)
     stream_flags(parser, lines=LINES)
 
 
 def logs(args: argparse.Namespace, out: Output) -> int:
     """The logs of all replicas, or of those that are named, as one."""
     target = target_of(args)
+    if (there := in_cluster(args, target)) is not None:
+        from fleet.cli import cluster_logs
+
+        return cluster_logs.logs(there, args, out)
     fleet = fleet_of(target)
     folder = fleet.places.log
     known = log_files.files(folder)
@@ -54,5 +61,6 @@ def _print_line(line: log_files.Line, width: int, out: Output) -> None:
     if out.is_json:
         out.line({"replica": line.replica, "at": line.at or None, "line": line.text})
         return
-    style = REPLICA_COLOURS[sum(line.replica.encode()) % len(REPLICA_COLOURS)]
-    out.facts(f"{painted(f'{line.replica:<{width}}', style, colour=out.colour)} | {line.text}")
+    style = group_colour(group_of(line.replica))
+    text = one_line(line.text, most=len(line.text) + 1)
+    out.facts(f"{painted(f'{line.replica:<{width}}', style, colour=out.colour)} | {text}")

@@ -6,13 +6,16 @@ import argparse
 import json
 from pathlib import Path
 
+from fleet.cli.change_flow import say_foreseen
+from fleet.cli.cluster_target import in_cluster, place_flags
 from fleet.cli.merge_preview import merge_preview
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import SUFFIX, saved_document
 from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.core.planning import budget, plan_text
 from fleet.errors import UsageError
-from fleet.inputs.secrets import keep_key
+from fleet.inputs.secrets import fleet_key, keep_key
+from fleet.operate.lost_queues import warned
 from fleet.state.files import write_whole
 
 CHANGES = 2
@@ -20,6 +23,7 @@ CHANGES = 2
 
 def plan_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
+    place_flags(parser)
     parser.add_argument("--detailed-exitcode", action="store_true", help="exit 2 if there are changes")
     parser.add_argument(
         "--out", metavar="FILE.json", help="save the plan; `fleet apply FILE.json` does exactly that or refuses"
@@ -42,16 +46,21 @@ def plan(args: argparse.Namespace, out: Output) -> int:
     if args.out and not args.out.endswith(SUFFIX):
         hint = f"write `--out {args.out}{SUFFIX}`: that is how `fleet apply` recognises a saved plan"
         raise UsageError(f"the name of a saved plan ends with {SUFFIX}, and {args.out!r} does not", hint=hint)
+    if (there := in_cluster(args, target)) is not None:
+        from fleet.cli import cluster_flow
+
+        return cluster_flow.plan(there, args, out)
     loaded = manifest_of(target)
     fleet = fleet_for(loaded)
-    change = fleet.planned(*fleet.desired_of(loaded), prune=args.prune)
+    change = warned(fleet.planned(*fleet.desired_of(loaded), manifest=loaded, prune=args.prune))
     out.either(plan_text.document(change.plan), plan_text.text(change.plan, verbose=args.verbose, colour=out.colour))
     for warning in loaded.warnings:
         out.say(f"warning: {warning}")
+    say_foreseen(change, out)
     budget.check(change.desired, change.plan, change.observed)
     if args.out:
-        if change.secrets:  # else the apply would see different fingerprints of the same values
-            keep_key(fleet.places.key)
-        write_whole(Path(args.out).absolute(), json.dumps(saved_document(loaded, change, prune=args.prune)))
+        keep_key(fleet.places.key)  # without it the apply could not tell that the file is the one written here
+        saved = saved_document(loaded, change, prune=args.prune, key=fleet_key(fleet.places.key))
+        write_whole(Path(args.out).absolute(), json.dumps(saved))
         out.say(f"apply exactly this: fleet apply {args.out}")
     return CHANGES if args.detailed_exitcode and not change.plan.is_empty else 0

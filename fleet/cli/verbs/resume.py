@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from fleet.cli.change_flow import run_change
+from fleet.cli.cluster_target import in_cluster, place_flags
 from fleet.cli.output import Output
 from fleet.cli.override_flow import chosen, flags_of, named, override_flags, there
-from fleet.cli.target import groups_of
+from fleet.cli.target import groups_of, target_of
 from fleet.core.desired import Desired
 from fleet.core.planning.selection import sharing
 from fleet.operate.local_fleet import PlannedChange
@@ -18,10 +19,15 @@ from fleet.state.overrides import Override, ended
 
 def resume_flags(parser: argparse.ArgumentParser) -> None:
     override_flags(parser, names="groups or replicas that go back to what the manifest says")
+    place_flags(parser)
 
 
 def resume(args: argparse.Namespace, out: Output) -> int:
     """End live exceptions."""
+    if (place := in_cluster(args, target_of(args))) is not None:
+        from fleet.cli import cluster_flow
+
+        return cluster_flow.hold(place, args, out, on=False)
     fleet, names = named(args)
 
     def look() -> PlannedChange:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner_flags, run_change
+from fleet.cli.cluster_target import in_cluster, ownership_flag, place_flags
 from fleet.cli.output import Output
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.errors import UsageError
@@ -14,10 +15,12 @@ from fleet.operate.local_fleet import LocalFleet, PlannedChange
 
 def rollback_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
+    place_flags(parser)
     parser.add_argument("--to", type=int, metavar="N", help="the revision (default: the last good one that differs)")
     change_flags(parser)
     destroy_flag(parser)
     owner_flags(parser)
+    ownership_flag(parser)
     output_flag(parser)
 
 
@@ -25,6 +28,10 @@ def rollback(args: argparse.Namespace, out: Output) -> int:
     """Apply an earlier revision. Groups that were added after it are removed."""
     target = target_of(args)
     no_names(target)
+    if (there := in_cluster(args, target)) is not None:
+        from fleet.cli import cluster_flow
+
+        return cluster_flow.rollback(there, args, out)
     fleet = fleet_of(target)
     loaded = _earlier(fleet, args.to)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fleet.authoring.edit import edit_replicas
 from fleet.cli.change_flow import ChangeFlags, change_flags, destroy_flag, owner_flags, run_change
+from fleet.cli.cluster_target import ClusterTarget, in_cluster, ownership_flag, place_flags
 from fleet.cli.output import Output
 from fleet.cli.override_flow import refuse_down
 from fleet.cli.target import Target, checked_names, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
@@ -25,10 +26,12 @@ from fleet.state.overrides import Kind, Override, added, ended
 
 def scale_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser, names="GROUP=N: the wanted count", required=True)
+    place_flags(parser)
     parser.add_argument("--live", action="store_true", help="leave the manifest alone and override it")
     parser.add_argument("--for", dest="lasting", type=duration, metavar="TIME", help="how long a --live override lasts")
     destroy_flag(parser)
     owner_flags(parser)
+    ownership_flag(parser)
     change_flags(parser)
     output_flag(parser)
 
@@ -39,11 +42,42 @@ def scale(args: argparse.Namespace, out: Output) -> int:
     counts = _counts(target.names)
     if args.lasting is not None and not args.live:
         raise UsageError("--for needs --live", hint="a count in the manifest has no end")
+    if (there := in_cluster(args, target)) is not None:
+        return _in_cluster(there, target, counts, args, out)
     if args.live:
         fleet = fleet_of(target)
         refuse_down(fleet)
         return _live(fleet, counts, args, out)
     return _edit(target, counts, args, out)
+
+
+def _in_cluster(
+    there: ClusterTarget, target: Target, counts: Mapping[str, int], args: argparse.Namespace, out: Output
+) -> int:
+    from fleet.cli import cluster_flow
+
+    if args.live:
+        return cluster_flow.scale_live(there, counts, args, out)
+    if not target.sources():
+        raise UsageError("no manifest to edit", hint="name the manifest, or use --live")
+    before = read_sources(_files(target))
+    texts = edit_replicas(before, counts)
+    loaded = from_sources([Source(source.name, texts.get(source.name, source.text)) for source in before])
+
+    def write() -> None:
+        _write_manifest(before, texts, out)
+
+    return cluster_flow.change(there.fleet, lambda: there.fleet.planned(loaded), args, out, before=write)
+
+
+def _write_manifest(before: Sequence[Source], texts: Mapping[str, str], out: Output) -> None:
+    if read_sources([source.name for source in before]) != list(before):
+        raise UsageError("the manifest was changed meanwhile", hint="run the command again")
+    for source in before:
+        if source.name in texts:
+            was = source.text.encode() if isinstance(source.text, str) else source.text
+            rewrite(Path(source.name), texts[source.name], was=was)
+            out.say(f"edited {source.name}")
 
 
 def _counts(words: Sequence[str]) -> dict[str, int]:
@@ -52,6 +86,8 @@ def _counts(words: Sequence[str]) -> dict[str, int]:
         group, sign, number = word.partition("=")
         if not sign or not group or not number.isdigit():
             raise UsageError(f"{word!r} is not GROUP=N", hint="like `fleet scale thumbs=12`")
+        if group in counts:
+            raise UsageError(f"{group} is here twice: {group}={counts[group]} and {word}", hint="give one count")
         counts[group] = int(number)
     if not counts:
         raise UsageError("no group to scale", hint="like `fleet scale thumbs=12`")
@@ -71,11 +107,7 @@ def _edit(target: Target, counts: Mapping[str, int], args: argparse.Namespace, o
         desired, secrets = fleet.desired_of(pinned, overrides=overrides)
 
         def write() -> None:
-            if read_sources([source.name for source in before]) != before:
-                raise UsageError("the manifest was changed meanwhile", hint="run the command again")
-            for name, text in texts.items():
-                rewrite(Path(name), text)
-                out.say(f"edited {name}")
+            _write_manifest(before, texts, out)
             fleet.keep_overrides(overrides)
 
         return replace(fleet.planned(desired, secrets, manifest=pinned), before=write)

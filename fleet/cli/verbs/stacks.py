@@ -39,14 +39,26 @@ def stacks(args: argparse.Namespace, out: Output) -> int:
     workers = _workers(paths, picky=bool(args.words or args.record))
     if not workers:
         raise FleetError("none of fleet's own workers runs", hint="`fleet health` shows what runs")
+    texts = _written(paths, workers, wait_seconds=args.wait)
+    out.either([{"replica": name, "stacks": text} for name, text in texts.items()], "\n".join(_shown(texts, out)))
+    return 0 if all(texts.values()) else 1
+
+
+def stacks_of(paths: Mapping[str, Path], *, wait_seconds: float) -> dict[str, str]:
+    """Replica -> what it wrote when it was asked. paths: of their records.
+
+    Raises FleetError, also where one of them is no worker of fleet's own that runs.
+    """
+    return _written(paths, _workers(paths, picky=True), wait_seconds=wait_seconds)
+
+
+def _written(paths: Mapping[str, Path], workers: Mapping[str, RecordView], *, wait_seconds: float) -> dict[str, str]:
     logs = {name: _log_of(paths[name]) for name in workers}
     before = {name: _size(log) for name, log in logs.items()}
     for name, worker in workers.items():
         _ask(name, worker.pid)
-    _await_quiet(logs, before, wait_seconds=args.wait)
-    texts = {name: _added(log, before[name]) for name, log in logs.items()}
-    out.either([{"replica": name, "stacks": text} for name, text in texts.items()], "\n".join(_shown(texts, out)))
-    return 0 if all(texts.values()) else 1
+    _await_quiet(logs, before, wait_seconds=wait_seconds)
+    return {name: _added(log, before[name]) for name, log in logs.items()}
 
 
 def _workers(paths: Mapping[str, Path], *, picky: bool) -> dict[str, RecordView]:
@@ -54,7 +66,7 @@ def _workers(paths: Mapping[str, Path], *, picky: bool) -> dict[str, RecordView]
     found = {}
     for name, path in sorted(paths.items()):
         record = read(path)
-        if record is None or not lives(record.pid, record.started_ticks):
+        if record is None or not lives(record.pid, record.started_ticks) or not _is_of(path, record.pid):
             if picky:
                 raise FleetError(f"{name} does not run", hint="`fleet health` and `fleet logs` may say why")
         elif not record.foreign:
@@ -66,6 +78,14 @@ def _workers(paths: Mapping[str, Path], *, picky: bool) -> dict[str, RecordView]
     return found
 
 
+def _is_of(path: Path, pid: int) -> bool:
+    """Whether the process belongs to whoever can write the record: root must not be sent to signal somebody else's."""
+    try:
+        return os.geteuid() != 0 or Path(f"/proc/{pid}").stat().st_uid == path.parent.stat().st_uid
+    except OSError:
+        return False
+
+
 def _ask(name: str, pid: int) -> None:
     try:
         os.kill(pid, signal.SIGUSR1)
@@ -74,14 +94,15 @@ def _ask(name: str, pid: int) -> None:
 
 
 def _log_of(record: Path) -> Path:
-    """``<fleet>/run/records/x.rec`` -> ``<fleet>/log/x.log``."""
+    """``<fleet>/run/records/x.rec`` and ``<fleet>/accounts/UID/records/x.rec`` -> ``<fleet>/log/x.log``."""
     folders = record.absolute().parents
-    if len(folders) < 3 or folders[0].name != "records":
+    above = 3 if len(folders) > 3 and folders[2].name == "accounts" else 2
+    if len(folders) <= above or folders[0].name != "records":
         raise FleetError(
             f"{record} is not in a fleet's folder, so its log is not known",
             hint="nothing was sent; `kill -USR1 PID` writes the stacks wherever that worker logs",
         )
-    return folders[2] / "log" / f"{record.stem}.log"
+    return folders[above] / "log" / f"{record.stem}.log"
 
 
 def _await_quiet(logs: Mapping[str, Path], before: Mapping[str, int], *, wait_seconds: float) -> None:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
+from fleet.cli.cluster_target import in_cluster, place_flags
 from fleet.cli.live_view import every_second, height, looker, redraw
 from fleet.cli.output import Output, cut
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
-from fleet.cli.view import status_document, status_text
+from fleet.cli.view import status_document, status_text, totals_text
 from fleet.core.status import Status
 from fleet.errors import Damaged, NotReady, UsageError
 from fleet.operate.local_fleet import LocalFleet
+from fleet.operate.notify.overview import failing, summary
+from fleet.replica.image import states
 
 
 def status_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
+    place_flags(parser)
     parser.add_argument(
         "--exit-code", action="store_true", help=f"exit {NotReady.exit_code} where the fleet is not ready"
+    )
+    parser.add_argument(
+        "--totals", action="store_true", help="what groups and replicas have done in all their processes"
     )
     parser.add_argument("-w", "--watch", action="store_true", help="refresh every second")
     output_flag(parser)
@@ -26,25 +34,42 @@ def status(args: argparse.Namespace, out: Output) -> int:
     """Print the status, once or every second."""
     target = target_of(args)
     no_names(target)
-    fleet = fleet_of(target)
     if args.exit_code and args.watch:
         raise UsageError("--exit-code and --watch at once", hint="`fleet wait` waits until the fleet is ready")
+    if (there := in_cluster(args, target)) is not None:
+        from fleet.cli import cluster_status
+
+        return cluster_status.status(there, args, out)
+    fleet = fleet_of(target)
     look = looker(fleet, target)
+    text = _totals if args.totals else _text
     if not args.watch:
         seen = look()
-        out.either(status_document(seen), _text(fleet, seen, out))
+        out.either(_document(fleet, seen), text(fleet, seen, out))
         return NotReady.exit_code if args.exit_code and not seen.ready else 0
     if out.is_json:
-        every_second(lambda: out.line(status_document(look())))
+        every_second(lambda: out.line(_document(fleet, look())))
     elif out.stdout.isatty():
-        redraw(out, lambda: "\n".join(cut(_text(fleet, look(), out).splitlines(), height=height())))
+        redraw(out, lambda: "\n".join(cut(text(fleet, look(), out).splitlines(), height=height())))
     else:
-        every_second(lambda: out.facts(_text(fleet, look(), out) + "\n\n"))
+        every_second(lambda: out.facts(text(fleet, look(), out) + "\n\n"))
     return 0
 
 
+def _document(fleet: LocalFleet, seen: Status) -> dict[str, Any]:
+    return {**status_document(seen), "notifications": summary(fleet.places)}
+
+
 def _text(fleet: LocalFleet, seen: Status, out: Output) -> str:
-    return status_text(seen, footer=_overrides(fleet), colour=out.colour)
+    return status_text(seen, footer=[*_images(fleet), *_overrides(fleet), *failing(fleet.places)], colour=out.colour)
+
+
+def _totals(_fleet: LocalFleet, seen: Status, out: Output) -> str:
+    return totals_text(seen, colour=out.colour)
+
+
+def _images(fleet: LocalFleet) -> list[str]:
+    return [state.shown for state in states(fleet.places.images)]
 
 
 def _overrides(fleet: LocalFleet) -> list[str]:

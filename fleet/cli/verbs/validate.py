@@ -5,36 +5,47 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fleet.cli import sarif
 from fleet.cli.output import Output
-from fleet.cli.target import manifest_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.core.observed import Observed
 from fleet.errors import FleetError, ManifestError, Problem, Refused
 
 if TYPE_CHECKING:
+    from fleet.core.manifest.models import Manifest
+    from fleet.inputs.foreseen import Foreseen
     from fleet.inputs.manifest import LoadedManifest
 
 
 def validate_flags(parser: argparse.ArgumentParser) -> None:
     target_flags(parser)
     parser.add_argument("--strict", action="store_true", help="treat warnings as problems")
+    parser.add_argument(
+        "--check", action="store_true", help="also look for programs, folders, interpreters and the broker"
+    )
     parser.add_argument("--check-import", action="store_true", help="also import every app, as its workers would")
     output_flag(parser, "sarif")
 
 
 def validate(args: argparse.Namespace, out: Output) -> int:
     """Print every problem, or one line about a manifest without any."""
+    from fleet.inputs.accounts import account_problems, root_warning
+
     target = target_of(args)
     no_names(target)
     try:
         loaded = manifest_of(target)
+        loaded = replace(loaded, warnings=(*loaded.warnings, *account_problems(loaded), *_of_celerys_version(loaded)))
         if args.strict and loaded.warnings:
             raise ManifestError(loaded.warnings)
         if args.check_import:
             _check_imports(loaded)
         _check_sums(loaded)
+        if args.check:
+            _check_machine(loaded)
     except ManifestError as error:
         if args.output == "sarif":
             out.document(sarif.document(error.problems, ()))
@@ -48,8 +59,9 @@ def validate(args: argparse.Namespace, out: Output) -> int:
         return 0
     groups = len(loaded.manifest.spec.groups)
     text = f"{', '.join(target.sources()) or loaded.name}: fleet {loaded.name}, {groups} groups, no problems"
-    for warning in loaded.warnings:
-        out.say(f"warning: {warning}")
+    for warning in (*loaded.warnings, root_warning(loaded)):
+        if warning:
+            out.say(f"warning: {warning}")
     out.either({"valid": True, "fleet": loaded.name, "problems": [], "warnings": _problems(loaded.warnings)}, text)
     return 0
 
@@ -79,6 +91,50 @@ def _check_imports(loaded: LoadedManifest) -> None:
             failed.append(Problem(loaded.origin.sources[0], 0, 0, path, error.message, error.hint))
     if failed:
         raise ManifestError(failed)
+
+
+def _of_celerys_version(loaded: LoadedManifest) -> list[Problem]:
+    """What the installed version of Celery cannot do in the groups that it runs. Nothing is run to find it."""
+    from fleet.core.celery_versions import lacks_of, shown
+    from fleet.inputs.celery_version import celery_of
+    from fleet.inputs.machine import real_path
+
+    spec = loaded.manifest.spec
+    groups = {name: group for name, group in spec.groups.items() if group.worker == "celery" and group.command is None}
+    if not groups or loaded.positions is None:
+        return []
+    of_group = {name: (group.release and group.release.python) or spec.release.python for name, group in groups.items()}
+    versions = {
+        python: celery_of(real_path(python, base=loaded.origin.base) if python else sys.executable)
+        for python in set(of_group.values())
+    }
+    hint = "update Celery in the release, or use fleet's own worker (`worker: fleet`)"
+    return [
+        loaded.positions.problem(f"spec.groups.{name}.worker", f"Celery {shown(version)}: {what}", hint)
+        for name, group in groups.items()
+        if (version := versions[of_group[name]]) is not None
+        for what in lacks_of(version, (group.pool and group.pool.type) or "prefork")
+    ]
+
+
+def _check_machine(loaded: LoadedManifest) -> None:
+    """Look for what the manifest needs on this machine. Raises ManifestError with all that is not there, and what
+    `apply` raises where a secret or an app cannot be read."""
+    from fleet.inputs.foreseen import foreseen
+
+    found = foreseen(*fleet_for(loaded).desired_of(loaded))
+    if found and loaded.positions is not None:
+        paths = [_written(one, loaded.manifest) for one in found]
+        pairs = zip(paths, found, strict=True)
+        raise ManifestError([loaded.positions.problem(path, str(one), one.hint) for path, one in pairs])
+
+
+def _written(one: Foreseen, manifest: Manifest) -> str:
+    """The field that says it: a folder and an interpreter may be the group's own."""
+    field = one.path.removeprefix("spec.release.")
+    own = manifest.spec.groups[one.group].release if one.group else None
+    is_own = field != one.path and own is not None and getattr(own, field) is not None
+    return f"spec.groups.{one.group}.release.{field}" if is_own else one.path
 
 
 def _check_sums(loaded: LoadedManifest) -> None:

@@ -11,7 +11,7 @@ from fleet.core.autoscale.parameters import Parameters, ScaledGroup
 from fleet.core.autoscale.sample import Sample
 from fleet.core.text.format import duration, listed
 
-_MOMENTS = ("worked_at", "calm_at", "recalled_at", "missing_since", "short_since", "content_since")
+_MOMENTS = ("worked_at", "calm_at", "recalled_at", "missing_since", "short_since", "content_since", "empty_at")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class GroupMemory:
 
     wants: (time, want) pairs of its window.  calm_at: no slots go before then, because of a burst.
     recalled_at: when slots it held were last called back.  short_since: since when it has had less than it wants,
-    brief moments of content_since not counted.
+    brief moments of content_since not counted.  empty_at: when nothing was seen to wait last.
     """
 
     track: CounterHistory = field(default_factory=CounterHistory)
@@ -32,6 +32,7 @@ class GroupMemory:
     missing_since: float | None = None
     short_since: float | None = None
     content_since: float | None = None
+    empty_at: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain JSON document; ``decoded`` reads it back to an equal value."""
@@ -140,12 +141,19 @@ def _with_sample(memory: GroupMemory, group: ScaledGroup, sample: Sample, contex
     memory = replace(
         memory,
         track=history,
-        lateness=memory.lateness.then(sample.measured_age_seconds, group.target_wait_seconds),
+        lateness=memory.lateness.then(_credible_age_seconds(sample, memory, now), group.target_wait_seconds),
+        empty_at=memory.empty_at if sample.queue else now,
         missing_since=None,
         worked_at=now if works else memory.worked_at,
         calm_at=now + parameters.window_seconds if load.is_burst else memory.calm_at,
     )
     return memory, load
+
+
+def _credible_age_seconds(sample: Sample, memory: GroupMemory, now: float) -> float | None:
+    """The measured age, which rests on the word of senders; nothing waits for longer than since nothing waited."""
+    age = sample.measured_age_seconds
+    return age if age is None or memory.empty_at is None else min(age, max(0.0, now - memory.empty_at))
 
 
 def _awake(group: ScaledGroup, memory: GroupMemory, want: int, context: Context) -> int:

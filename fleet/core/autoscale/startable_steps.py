@@ -59,7 +59,7 @@ def _parting(step: Step, replica: ObservedReplica) -> Iterator[Step]:
     if leaving(replica):
         return
     listens = replica.state is State.READY or replica.trouble is Trouble.NOT_CONSUMING or replica.held
-    if replica.spec is None or replica.spec.kind != "worker" or not listens:
+    if not replica.can_hold or not listens:
         yield step
     elif not replica.held:
         yield replace(step, action=Action.HOLD, reason=f"{step.reason}: takes no new task, and goes when it is done")

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from fleet.core.balance.costs import MEMORY, PROCESSES, Prices
-from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, Budgets, Desired, DesiredGroup, RolloutPolicy, group_of
+from fleet.core.desired import (
+    BROKER_GROUP,
+    CONTROLLER_GROUP,
+    METRICS_GROUP,
+    Budgets,
+    Desired,
+    DesiredGroup,
+    RolloutPolicy,
+    group_of,
+)
 from fleet.core.expand import specs
 from fleet.core.expand.facts import NO_OVERRIDES, Facts, Overrides
 from fleet.core.expand.sizing import Division, GroupRequest, Movable, Rules, Sized, divide, division, movable
 from fleet.core.manifest.models import Capacity, Group, Health, Manifest
-from fleet.core.spec import READY_TIMEOUT_SECONDS, WorkerSpec, resizes
+from fleet.core.spec import JOB_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS, WorkerSpec, digest, resizes
 from fleet.core.text.format import listed
 from fleet.errors import Refused
 from pools.traits import TRAITS
@@ -39,8 +50,9 @@ def applied_specs(manifest: Manifest, applied: Desired) -> dict[str, WorkerSpec]
 
 
 def has_controller(manifest: Manifest) -> bool:
-    """Whether a controller looks after this fleet: it moves slots, or heals."""
-    return moves_slots(manifest) or any(mode != "off" for mode in manifest.spec.heal.modes().values())
+    """Whether a controller looks after this fleet: it moves slots, heals, or sends notifications again."""
+    heals = any(mode != "off" for mode in manifest.spec.heal.modes().values())
+    return moves_slots(manifest) or heals or bool(manifest.spec.notify)
 
 
 def moves_slots(manifest: Manifest) -> bool:
@@ -56,6 +68,8 @@ def _own_programs(manifest: Manifest, facts: Facts) -> dict[str, DesiredGroup]:
         own[BROKER_GROUP] = specs.embedded_broker(manifest.name, facts)
     if has_controller(manifest):
         own[CONTROLLER_GROUP] = specs.controller(manifest, facts)
+    if manifest.spec.metrics.listen is not None:
+        own[METRICS_GROUP] = specs.metrics(manifest, facts)
     return own
 
 
@@ -77,7 +91,18 @@ def _expanded(
 
 def full_specs(manifest: Manifest, facts: Facts) -> dict[str, WorkerSpec]:
     """The spec of a full replica of each group."""
-    return {name: specs.worker_spec(manifest, name, facts) for name in sorted(manifest.spec.groups)}
+    full = {name: specs.worker_spec(manifest, name, facts) for name in sorted(manifest.spec.groups)}
+    return {
+        name: replace(spec, followers=_followers(manifest, name, full)) if spec.job else spec
+        for name, spec in full.items()
+    }
+
+
+def _followers(manifest: Manifest, job: str, full: Mapping[str, WorkerSpec]) -> str:
+    """A mark of the groups that wait for a job: when they change, it runs again before them."""
+    after = [name for name, group in sorted(manifest.spec.groups.items()) if job in (group.depends_on or {})]
+    text = " ".join(f"{name}@{digest(full[name])}" for name in after)
+    return hashlib.sha256(text.encode()).hexdigest()[:8] if text else ""
 
 
 def what_moves(manifest: Manifest, full: Mapping[str, WorkerSpec], *, overrides: Overrides = NO_OVERRIDES) -> Movable:
@@ -128,7 +153,8 @@ def _rules(manifest: Manifest) -> Rules:
     balance, limits = manifest.spec.balance, manifest.spec.budgets
     capacity = _links((limits.connections or {}).items())
     if limits.processes is not None:
-        capacity[PROCESSES] = limits.processes - (manifest.spec.broker == "embedded") - moves_slots(manifest)
+        own = (manifest.spec.broker == "embedded", moves_slots(manifest), manifest.spec.metrics.listen is not None)
+        capacity[PROCESSES] = limits.processes - sum(own)
     if limits.memory is not None:
         capacity[MEMORY] = limits.memory
     return Rules(manifest.spec.concurrency, balance.tail, moving=balance.mode == "dynamic", capacity=capacity)
@@ -137,7 +163,8 @@ def _rules(manifest: Manifest) -> Rules:
 def _group(manifest: Manifest, name: str, spec: WorkerSpec, sized: Sized) -> DesiredGroup:
     group = manifest.spec.groups[name]
     health = group.health or Health()
-    ready_timeout = READY_TIMEOUT_SECONDS if health.ready_timeout is None else health.ready_timeout
+    usual = JOB_TIMEOUT_SECONDS if spec.job else READY_TIMEOUT_SECONDS
+    ready_timeout = usual if health.ready_timeout is None else health.ready_timeout
     return DesiredGroup(
         name=name,
         spec=spec,

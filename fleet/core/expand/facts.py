@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fleet.core.spec import FLEETS_ACCOUNT, AccountSpec
+
 
 @dataclass(frozen=True, slots=True)
 class AppFacts:
@@ -30,6 +32,8 @@ class Facts:
     code: what lies in the working folder, where the manifest watches it.
     commit: of the git checkout that the working folder lies in, empty for none.
     embedded_url: the broker URL of ``broker: embedded`` for this fleet.
+    accounts: group -> the account of its replicas, where it is not fleet's own.  broker_account: likewise, of the
+    embedded broker.
     """
 
     cpus: int = 1
@@ -45,6 +49,8 @@ class Facts:
     secrets: Mapping[str, str] = field(default_factory=dict)
     commit: str = ""
     code: str = ""
+    accounts: Mapping[str, AccountSpec] = field(default_factory=dict)
+    broker_account: AccountSpec = FLEETS_ACCOUNT
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from fleet.core.desired import (
     BROKER_GROUP,
     CONTROLLER_GROUP,
+    METRICS_GROUP,
     CanaryPolicy,
     DesiredGroup,
     Price,
     RolloutPolicy,
 )
+from fleet.core.expand import env_from
 from fleet.core.expand.facts import AppFacts, Facts
 from fleet.core.manifest import models as text
 from fleet.core.manifest.checks.pools import pool_refusals
-from fleet.core.spec import BrokerSpec, Kind, PoolSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec
+from fleet.core.spec import (
+    BrokerSpec,
+    Kind,
+    LimitsSpec,
+    PoolSpec,
+    QueueSpec,
+    RestartPolicy,
+    StopSpec,
+    TaskPolicy,
+    WorkerSpec,
+)
 from fleet.errors import Refused
 from pools.traits import TRAITS
 
 DEFAULT_POOL = "prefork"
 GREEN_SLOTS = 100
 SPARES = 1
+_CANARY = CanaryPolicy()
 _POOL_ALIASES = {"processes": "prefork", "thread": "threads"}
 _BROKER_RESTART = RestartPolicy(backoff_initial_seconds=0.5, backoff_max_seconds=5.0, max_crashes=60)
 _CONTROLLER_RESTART = RestartPolicy(backoff_initial_seconds=0.5, backoff_max_seconds=30.0, max_crashes=60)
@@ -36,6 +50,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
     if kind != "command" and not app:
         raise Refused(f"group {name!r} names no app", hint="write spec.app or the group's own app, like 'pkg.mod:app'")
     health, logging = group.health or text.Health(), group.logging or text.Logging()
+    own, limits, stop = group.release or text.GroupRelease(), group.limits or text.Limits(), group.stop or text.Stop()
     base = WorkerSpec(kind=kind, fleet=manifest.name, group=name)
     return WorkerSpec(
         kind=kind,
@@ -49,16 +64,27 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         env=tuple(sorted((group.env or {}).items())),
         secret_env=_secret_env(group, facts),
         task=_task(group.task or text.Task()),
-        restart=_restart(group.restart or text.Restart()),
+        restart=_restart(group.restart or text.Restart(), job=bool(group.job)),
         drain_timeout_seconds=_or((group.drain or text.Drain()).timeout, base.drain_timeout_seconds),
         ready_after_seconds=_or(health.ready_after, base.ready_after_seconds),
-        workdir=_real(release.workdir or facts.workdir, facts),
-        python=_real(release.python or facts.python, facts),
-        revision=release.revision or "",
+        workdir=_real(own.workdir or release.workdir or facts.workdir, facts),
+        python=_real(own.python or release.python or facts.python, facts),
+        revision=release.revision or (facts.commit if group.job else ""),
+        job=bool(group.job),
         code=facts.code,
         fleet_version=facts.own_version if facts.code else "",
         log_level=logging.level or base.log_level,
         log_format=logging.format or base.log_format,
+        log_to=logging.to or base.log_to,
+        image=release.image if kind == "worker" else base.image,
+        node=group.name or "",
+        stop=StopSpec(stop.signal or base.stop.signal, group=bool(stop.group)),
+        nice=group.nice or 0,
+        limits=LimitsSpec(limits.open_files, limits.memory, limits.cpus),
+        log_link=_real(group.log_file or "", facts),
+        account=facts.accounts.get(name, base.account),
+        no_new_privileges=bool(group.no_new_privileges),
+        task_counters=spec.metrics.tasks if kind != "command" else base.task_counters,
     )
 
 
@@ -85,28 +111,62 @@ def rollout(group: text.Group, replicas: int) -> RolloutPolicy:
             "rollout: maxSurge and maxUnavailable are both 0, so no replica could ever be replaced",
             hint="allow one spare (maxSurge: 1), or one missing replica (maxUnavailable: 1), or strategy: recreate",
         )
+    canaries = () if said.canary is None else _canaries(said.canary, strategy, replicas)
+    blue_green = _blue_green(said)
     return RolloutPolicy(
         strategy,
         surge,
         missing,
-        said.on_failure or ("pause" if said.canary is None else "rollback"),
+        said.on_failure or ("rollback" if canaries or blue_green else "pause"),
         min_ready_seconds=_or(said.min_ready, 0.0),
         deadline_seconds=said.deadline,
-        canary=None if said.canary is None else _canary(said.canary, strategy, replicas),
+        canary=canaries[0] if canaries else None,
+        peak=said.peak or "surge",
+        later_canaries=canaries[1:],
+        blue_green=blue_green,
     )
 
 
-def _canary(said: text.Canary, strategy: str, replicas: int) -> CanaryPolicy:
+def _canaries(said: text.Canary, strategy: str, replicas: int) -> tuple[CanaryPolicy, ...]:
+    """Its comparisons in order, with the replicas that have the new revision by then."""
     if said.replicas is not None and said.percent is not None:
         raise Refused("rollout.canary: replicas and percent at once", hint="write one of them")
     if strategy == "recreate":
         hint = "strategy: rolling keeps old replicas to compare with"
         raise Refused("rollout.canary: with strategy recreate no old replica is left beside the new ones", hint=hint)
-    judge, base = said.judge or text.Judge(), CanaryPolicy()
-    share = base.replicas if said.percent is None else math.ceil(replicas * said.percent / 100)
+    only = text.CanaryStep(replicas=said.replicas, percent=said.percent)
+    steps = said.steps or [only]
+    return tuple(
+        replace(
+            _judge(said.judge, _or(step.for_, _or(said.for_, _CANARY.seconds))),
+            replicas=_share(step, replicas),
+            number=number,
+            of=len(steps),
+        )
+        for number, step in enumerate(steps, 1)
+    )
+
+
+def _share(step: text.CanaryStep, replicas: int) -> int:
+    if step.percent is None:
+        return _count(step.replicas, _CANARY.replicas)
+    return max(1, math.ceil(replicas * step.percent / 100))
+
+
+def _blue_green(said: text.Rollout) -> CanaryPolicy | None:
+    if not said.blue_green:
+        return None
+    if said.canary is not None or said.strategy == "recreate":
+        other = "canary" if said.canary is not None else "strategy: recreate"
+        raise Refused(f"rollout: blueGreen and {other} exclude each other", hint="keep one of them")
+    wanted = said.blue_green if isinstance(said.blue_green, text.BlueGreen) else text.BlueGreen()
+    return replace(_judge(wanted.judge, _or(wanted.for_, _CANARY.seconds)), title="blue-green")
+
+
+def _judge(said: text.Judge | None, seconds: float) -> CanaryPolicy:
+    judge, base = said or text.Judge(), _CANARY
     return CanaryPolicy(
-        replicas=_count(said.replicas, max(1, share)),
-        seconds=_or(said.for_, base.seconds),
+        seconds=seconds,
         failure_rate=base.failure_rate if judge.failure_rate is None else judge.failure_rate / 100,
         latency=_or(judge.latency, base.latency),
         memory=_or(judge.memory, base.memory),
@@ -141,6 +201,7 @@ def embedded_broker(fleet: str, facts: Facts) -> DesiredGroup:
         command=facts.embedded_command,
         restart=_BROKER_RESTART,
         workdir="/",
+        account=facts.broker_account,
     )
     return _own_program(spec, "the embedded broker")
 
@@ -163,6 +224,25 @@ def controller(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
     return _own_program(spec, "heals replicas, and moves the slots of the groups that autoscale")
 
 
+def metrics(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
+    """The group of the program that serves metrics. It asks the broker what waits, and so gets secrets as the
+    controller does."""
+    fleet = manifest.name
+    command = (facts.own_python, "-P", "-m", "fleet", "metrics", "--fleet", fleet)
+    spec = WorkerSpec(
+        kind="command",
+        fleet=fleet,
+        group=METRICS_GROUP,
+        command=(*command, "--listen", manifest.spec.metrics.listen or ""),
+        secret_env=tuple((secret_variable(name), name, facts.secrets.get(name, "")) for name in secrets_of(manifest)),
+        revision=facts.own_version,
+        restart=_CONTROLLER_RESTART,
+        drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
+        workdir="/",
+    )
+    return _own_program(spec, "serves metrics")
+
+
 def _own_program(spec: WorkerSpec, reason: str) -> DesiredGroup:
     """A program of fleet's own: one of it, never two, and no part of the budget."""
     policy = RolloutPolicy("recreate", 0, 1)
@@ -170,16 +250,20 @@ def _own_program(spec: WorkerSpec, reason: str) -> DesiredGroup:
 
 
 def secret_variable(secret: str) -> str:
-    """The variable in which the controller finds a secret."""
+    """The variable in which a program of fleet's own finds a secret."""
     return "FLEET_SECRET_" + secret.upper().replace("-", "_")
 
 
 def secrets_of(manifest: text.Manifest) -> tuple[str, ...]:
-    """Every secret that a group or the broker's URL uses, sorted."""
+    """Every secret that a group, the broker's URL or a notification uses, sorted; one name stands for all that
+    ``envFrom`` takes."""
     names = {secret for group in manifest.spec.groups.values() for secret in (group.secret_env or {}).values()}
     broker = manifest.spec.broker
     if isinstance(broker, text.Broker) and isinstance(broker.url, text.SecretRef):
         names.add(broker.url.secret)
+    names |= {secret for one in manifest.spec.notify for _, secret in one.secrets()}
+    if env_from.is_used(manifest):
+        names.add(env_from.BUNDLE)
     return tuple(sorted(names))
 
 
@@ -244,29 +328,34 @@ def _broker(said: text.Broker | str | None, facts: Facts) -> BrokerSpec:
 
 
 def _secret_env(group: text.Group, facts: Facts) -> tuple[tuple[str, str, str], ...]:
-    named = sorted((group.secret_env or {}).items())
+    named = sorted({**env_from.keys_of(group, facts.secrets), **(group.secret_env or {})}.items())
     return tuple((variable, secret, facts.secrets.get(secret, "")) for variable, secret in named)
 
 
 def _task(said: text.Task) -> TaskPolicy:
+    base = TaskPolicy()
+    ahead = said.look_ahead if isinstance(said.look_ahead, text.LookAhead) else text.LookAhead()
     return TaskPolicy(
         time_limit_seconds=said.time_limit,
         soft_time_limit_seconds=said.soft_time_limit,
         acks=said.acks,
         prefetch=said.prefetch,
-        max_attempts=_count(said.max_attempts, TaskPolicy().max_attempts),
+        max_attempts=_count(said.max_attempts, base.max_attempts),
         rate_limits=tuple(sorted((said.rate_limits or {}).items())),
         dead_letters=said.dead_letters,
+        look_ahead_seconds=_or(ahead.time, base.look_ahead_seconds),
+        look_ahead_most=0 if said.look_ahead == "off" else _count(ahead.most, base.look_ahead_most),
     )
 
 
-def _restart(said: text.Restart) -> RestartPolicy:
+def _restart(said: text.Restart, *, job: bool) -> RestartPolicy:
     base, backoff = RestartPolicy(), said.backoff or text.Backoff()
     return RestartPolicy(
         backoff_initial_seconds=_or(backoff.initial, base.backoff_initial_seconds),
         backoff_max_seconds=_or(backoff.max, base.backoff_max_seconds),
         max_crashes=_count(said.max_crashes, base.max_crashes),
         window_seconds=_or(said.window, base.window_seconds),
+        policy=said.policy or ("never" if job else base.policy),
     )
 
 

@@ -82,6 +82,8 @@ def kind_of(step: Step, observed: Observed) -> Kind | None:
     if step.action is Action.START:
         return _of_start(seen)
     if step.action is Action.RESTART and seen is not None:
+        if seen.spec is not None and seen.spec.restart.policy == "never":
+            return None
         return Kind.PARKED if seen.state is State.FAILED else Kind.STUCK if seen.trouble else None
     return Kind.DRIFT
 
@@ -97,7 +99,7 @@ def starved(observed: Observed) -> frozenset[str]:
 
     Where it answers nobody, a restart of everybody would help nobody.
     """
-    workers = [one for one in observed.replicas.values() if one.spec is not None and one.spec.kind == "worker"]
+    workers = [one for one in observed.replicas.values() if one.can_hold]
     if not any(_consumes(one) for one in workers):
         return frozenset()
     return frozenset(one.name for one in workers if one.trouble is Trouble.NOT_CONSUMING)

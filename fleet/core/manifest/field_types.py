@@ -7,14 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
-from fleet.core.text.format import DURATION_PATTERN, seconds_in
+from fleet.core.text.format import DURATION_PATTERN, seconds_in, shown
+from fleet.core.text.listen import listen_address
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
+GROUP_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
 ENV_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 QUEUE_PATTERN = r"^[A-Za-z0-9_.:@/-]{1,200}$"
 TASK_PATTERN = r"^\S{1,200}$"
 RATE_PATTERN = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)/[smh]$"
 IMPORT_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$"
+TEMPLATE_PATTERN = r"^([A-Za-z0-9_.:@%/+-]|\{(fleet|group|index|replica|host)\}){1,400}$"
+ACCOUNT_PATTERN = r"^[^\s/:]{1,64}$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?$"
 
 LONGEST_SECONDS = 366 * 86_400.0
@@ -27,9 +31,9 @@ def duration_seconds(text: object) -> float:
     """``30s``, ``5m``, ``1h30m`` -> seconds. Raises ValueError with a sentence for people, its hint after ``; ``."""
     seconds = seconds_in(text) if isinstance(text, str) else None
     if seconds is None:
-        raise ValueError(f"not a duration: {_short(text)}; {_duration_hint(text)}")
+        raise ValueError(f"not a duration: {shown(text)}; {_duration_hint(text)}")
     if seconds > LONGEST_SECONDS:
-        raise ValueError(f"longer than a year: {_short(text)}; leave the field out for no limit")
+        raise ValueError(f"longer than a year: {shown(text)}; leave the field out for no limit")
     return seconds
 
 
@@ -37,16 +41,11 @@ def size_bytes(text: object) -> int:
     """``512Mi``, ``2Gi`` -> bytes. Raises ValueError with a sentence for people, its hint after ``; ``."""
     match = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)(Ki|Mi|Gi|Ti)?", text) if isinstance(text, str) else None
     if match is None:
-        raise ValueError(f"not a size: {_short(text)}; {_size_hint(text)}")
+        raise ValueError(f"not a size: {shown(text)}; {_size_hint(text)}")
     size = int(float(match[1]) * _SIZE_UNITS[match[2] or ""])
     if size > LARGEST_BYTES:
-        raise ValueError(f"larger than any machine: {_short(text)}; leave the field out for no limit")
+        raise ValueError(f"larger than any machine: {shown(text)}; leave the field out for no limit")
     return size
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:38]}…{text[-1]}"
 
 
 def _duration_hint(value: object) -> str:
@@ -72,6 +71,13 @@ def tick_seconds(value: object) -> object:
     return value if value == "auto" else duration_seconds(value)
 
 
+def listen_text(value: object) -> object:
+    """The text of an address to listen on. Raises ValueError with a sentence for people, its hint after ``; ``."""
+    if isinstance(value, str):
+        listen_address(value)
+    return value
+
+
 Seconds = Annotated[
     float,
     BeforeValidator(duration_seconds),
@@ -89,15 +95,24 @@ Tick = Annotated[
     WithJsonSchema({"anyOf": [{"const": "auto"}, {"type": "string", "pattern": DURATION_PATTERN}]}),
 ]
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN)]
+GroupName = Annotated[str, StringConstraints(pattern=GROUP_PATTERN)]
+Template = Annotated[str, StringConstraints(pattern=TEMPLATE_PATTERN), Field(examples=["{group}-{index}"])]
 TaskName = Annotated[str, StringConstraints(pattern=TASK_PATTERN)]
 Rate = Annotated[str, StringConstraints(pattern=RATE_PATTERN), Field(examples=["10/s", "100/m"])]
 EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN, max_length=255)]
 EnvValue = Annotated[str, StringConstraints(max_length=131_072)]
 Argument = Annotated[str, StringConstraints(max_length=131_071)]
 Command = Annotated[list[Argument], Field(min_length=1, max_length=1000)]
+Account = Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)]
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN)]
 Import = Annotated[str, StringConstraints(pattern=IMPORT_PATTERN, max_length=500)]
+ListenText = Annotated[
+    str,
+    BeforeValidator(listen_text),
+    StringConstraints(max_length=200),
+    Field(examples=["127.0.0.1:9808", "unix:/run/fleet-metrics.sock"]),
+]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 Slots = Annotated[int, Field(ge=0, le=1_000_000)]
 Positive = Annotated[int, Field(ge=1, le=100_000)]

@@ -1,6 +1,7 @@
 """``${env:NAME}`` and ``${env:NAME:-default}`` in values; nothing else is a template.
 
-What is put in stays text and is never read as YAML again. ``$${env:NAME}`` stands for the characters themselves.
+What is put in stays text and is never read as YAML again; where a field is a number, a value that is one reference and
+gives a number is taken as it. ``$${env:NAME}`` stands for the characters themselves.
 """
 
 from __future__ import annotations
@@ -38,13 +39,18 @@ def _text(node: Node, environ: Mapping[str, str], findings: Findings, path: Path
     result = _REFERENCE.sub(lambda match: _value(match, environ, wrong), text)
     for message, hint in wrong:
         findings.add(node.place, path, message, hint)
-    return replace(node, value=result, broken=bool(wrong))
+    whole = _REFERENCE.fullmatch(text)
+    return replace(node, value=result, broken=bool(wrong), from_env=whole is not None and not whole["escaped"])
 
 
 def _value(match: re.Match[str], environ: Mapping[str, str], wrong: list[tuple[str, str]]) -> str:
     if match["escaped"]:
         return match[0][1:]
     body = _BODY.fullmatch(match["body"])
+    if body is not None and "${" in (body["text"] or ""):
+        hint = "give a plain default, or set the variable for the fleet command"
+        wrong.append((f"a reference inside a reference: {shown(match[0])}", hint))
+        return ""
     if body is None or match["end"] is None:
         hint = "write ${env:NAME} or ${env:NAME:-default}; for the characters themselves $${env:"
         wrong.append((f"not a reference to the environment: {shown(match[0])}", hint))

@@ -16,8 +16,8 @@ NAMED_MAPS = frozenset(
     {"groups", "secrets", "env", "secretEnv", "queues", "dependsOn", "connections", "labels", "annotations"}
 )
 SCALING = frozenset({"replicas", "share", "autoscale"})
-OF_WORKERS_ONLY = frozenset({"app", "worker", "pool", "queues", "task", "logging"})
-OF_COMMANDS_ONLY = frozenset({"command", "capacity"})
+OF_WORKERS_ONLY = frozenset({"app", "worker", "pool", "queues", "task", "logging", "name"})
+OF_COMMANDS_ONLY = frozenset({"command", "capacity", "stop", "job"})
 OF_ROLLING_ONLY = frozenset({"maxSurge", "maxUnavailable"})
 
 
@@ -70,7 +70,7 @@ def _inheritable(defaults: Node, group: Node) -> Node:
         barred |= SCALING
     if "command" in own:
         barred |= OF_WORKERS_ONLY
-    elif own & (OF_WORKERS_ONLY - {"logging"}):
+    elif own & (OF_WORKERS_ONLY - {"logging", "name"}):
         barred |= OF_COMMANDS_ONLY
     inherited = {name: child for name, child in defaults.fields().items() if name not in barred}
     strategy = group.get("rollout", "strategy")
@@ -138,6 +138,9 @@ def _expand_group(group: Node, path: Path, findings: Findings) -> Node:
     for name, expand in _SHORTHANDS.items():
         if name in fields and not fields[name].broken:
             fields[name] = expand(fields[name], (*path, name), findings)
+    job = fields.get("job")
+    if job is not None and job.value is True and not fields.keys() & SCALING:
+        fields["replicas"] = replace(job, value=1, implied=True)
     return replace(group, value=fields)
 
 
@@ -145,6 +148,20 @@ def _expand_word(node: Node, _path: Path, _findings: Findings) -> Node:
     if not isinstance(node.value, str):
         return node
     return replace(node, value={"type": replace(node, implied=True)}, whole=True)
+
+
+def _expand_conditions(node: Node, path: Path, findings: Findings) -> Node:
+    """``[a, b]``, and ``{a: completed}`` for ``{a: {condition: completed}}``."""
+    if not isinstance(node.value, dict):
+        return _expand_list(node, path, findings)
+    named = {name: _expand_condition(child) for name, child in node.value.items()}
+    return replace(node, value=named)
+
+
+def _expand_condition(node: Node) -> Node:
+    if not isinstance(node.value, str):
+        return node
+    return replace(node, value={"condition": replace(node, implied=True)}, whole=True)
 
 
 def _expand_list(node: Node, path: Path, findings: Findings) -> Node:
@@ -167,5 +184,5 @@ def _expand_list(node: Node, path: Path, findings: Findings) -> Node:
 _SHORTHANDS: dict[str, Callable[[Node, Path, Findings], Node]] = {
     "pool": _expand_word,
     "queues": _expand_list,
-    "dependsOn": _expand_list,
+    "dependsOn": _expand_conditions,
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,21 +18,29 @@ from fleet.core.text.suggest import bare, closest, did_you_mean
 
 @dataclass(frozen=True, slots=True)
 class Complaint:
-    """One thing wrong with the shape. ``meant``: the path that was probably meant, when a key is unknown."""
+    """One thing wrong with the shape.
+
+    meant: the path that was probably meant, when a key is unknown.  wants_number: a number was expected.
+    """
 
     path: Path
     message: str
     hint: str = ""
     meant: Path | None = None
     is_missing: bool = False
+    wants_number: bool = False
 
 
-def validate(document: Mapping[str, Any]) -> tuple[Manifest | None, list[Complaint]]:
-    """The manifest a plain document describes, or what is wrong with it."""
+def validate(document: Mapping[str, Any], *, most_hints: int = 0) -> tuple[Manifest | None, list[Complaint]]:
+    """The manifest a plain document describes, or what is wrong with it.
+
+    most_hints: how many unknown fields are compared with all known ones, which takes its time.
+    """
     try:
         return Manifest.model_validate(document, by_alias=True, by_name=False), []
     except ValidationError as error:
-        return None, [_complaint(item) for item in error.errors(include_url=False)]
+        items = error.errors(include_url=False)
+        return None, [_complaint(item, guess=index < most_hints) for index, item in enumerate(items)]
 
 
 def unknown_key(path: Path) -> Complaint | None:
@@ -45,33 +53,40 @@ def unknown_key(path: Path) -> Complaint | None:
 # from pydantic's errors to sentences
 
 
-def _complaint(error: Mapping[str, Any]) -> Complaint:
+def _complaint(error: Mapping[str, Any], *, guess: bool) -> Complaint:
     path, is_key = _path(error["loc"])
     kind, value, context = error["type"], error.get("input"), error.get("ctx", {})
     if kind == "extra_forbidden":
-        return _unknown_field(path)
+        return _unknown_field(path) if guess else Complaint(path, f"unknown field {shown(path[-1])}")
     if kind == "missing":
         return Complaint(path, f"{shown(path[-1])} is required and missing", _missing_hint(path), is_missing=True)
     if is_key:
         return _bad_name(path, str(value), context)
     message, hint = SENTENCES.get(kind, other)(InvalidValue(path, value, {**context, "msg": error["msg"]}))
-    return Complaint(path, message, hint)
+    return Complaint(path, message, hint, wants_number=kind in {"int_type", "float_type"})
 
 
 def _path(location: tuple[str | int, ...]) -> tuple[Path, bool]:
     parts: list[str | int] = []
     for part in location:
-        is_tag = part in ("word", "map") and tuple(parts) in {("spec", "broker"), ("spec", "broker", "url")}
+        is_tag = part in ("word", "map") and _is_tagged(parts)
         if not is_tag and part != "[key]":
             parts.append(part)
     return tuple(parts), location[-1] == "[key]"
+
+
+def _is_tagged(parts: Sequence[str | int]) -> bool:
+    """Whether what stands here may be a word or a map, and pydantic puts the kind into its place."""
+    return tuple(parts) in {("spec", "broker"), ("spec", "broker", "url")} or tuple(parts[-2:]) == ("task", "lookAhead")
 
 
 def _unknown_field(path: Path) -> Complaint:
     key, place = str(path[-1]), model_at(path[:-1])
     known = aliases(place) if place else []
     near = closest(key, known)
-    hint = ("" if near else _elsewhere(key, path, place)) or did_you_mean(key, known)
+    elsewhere = _elsewhere(key, path, place) if bare(near) != bare(key) else ""
+    near = "" if elsewhere else near
+    hint = _FOREIGN_WORDS.get(key, "") or elsewhere or did_you_mean(key, known)
     return Complaint(path, f"unknown field {shown(key)}", hint, meant=(*path[:-1], near) if near else None)
 
 
@@ -87,7 +102,7 @@ def _elsewhere(key: str, path: Path, place: type[BaseModel] | None) -> str:
         above = model_at(path[:length])
         if above and (field := _same_word(key, above)):
             return f"it belongs further out: {path_text((*path[:length], field))}"
-    return _FOREIGN_WORDS.get(key, "")
+    return ""
 
 
 def _same_word(key: str, model: type[BaseModel]) -> str:
@@ -103,7 +118,13 @@ _FOREIGN_WORDS = {
     "environment": "fleet says env",
     "directory": "fleet says spec.release.workdir",
     "cwd": "fleet says spec.release.workdir",
-    "image": "containers are made by the Kubernetes target",
+    "working_dir": "fleet says spec.release.workdir",
+    "workdir": "fleet says spec.release.workdir",
+    "scale": "fleet says replicas, or autoscale for a group that the controller moves",
+    "beat": "beat is a group of its own: `command: [celery, -A, APP, beat]` with `rollout: {strategy: recreate}`",
+    "autostart": "`paused: true` holds a group",
+    "env_file": "fleet says envFrom: [{file: .env}]",
+    "image": "fleet says spec.kubernetes.image",
     "autorestart": "fleet restarts what crashes; see restart",
     "stopwaitsecs": "fleet says drain.timeout",
     "max_tasks_per_child": "fleet says pool.maxTasksPerChild",

@@ -11,23 +11,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    ConfigDict,
     Discriminator,
     Field,
     StringConstraints,
     Tag,
 )
-from pydantic.alias_generators import to_camel
 
+from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.field_types import (
+    Account,
     Bytes,
     Command,
     Count,
     EnvName,
     EnvValue,
     FilePath,
+    GroupName,
     Import,
     Limit,
+    ListenText,
     Name,
     Positive,
     QueueName,
@@ -35,19 +37,17 @@ from fleet.core.manifest.field_types import (
     Seconds,
     Slots,
     TaskName,
+    Template,
     Tick,
     Weight,
     word_or_map,
 )
+from fleet.core.manifest.kubernetes_models import Kubernetes
+from fleet.core.manifest.notify_models import Notification
+from fleet.core.manifest.secret_ref import SecretRef as SecretRef
 
 API_VERSION = "workerfleet.dev/v1alpha1"
 KIND = "Fleet"
-
-
-class Model(BaseModel):
-    """Strict, closed and frozen: an unknown key is a mistake, and a value never changes after parsing."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True)
 
 
 class Pool(Model):
@@ -114,6 +114,13 @@ class Queue(Model):
     )
 
 
+class LookAhead(Model):
+    """How much a replica takes ahead of its free slots. Written as a word (`auto` or `"off"`) or as a map."""
+
+    time: Limit | None = Field(default=None, description="what is taken ahead is done within this time; default: 5ms")
+    most: Positive | None = Field(default=None, description="the most messages taken ahead; default: 64")
+
+
 class Task(Model):
     """How tasks are delivered and limited."""
 
@@ -125,6 +132,17 @@ class Task(Model):
     )
     prefetch: Positive | None = Field(
         default=None, description="messages a replica holds in all; default: as many as it has free slots"
+    )
+    look_ahead: (
+        Annotated[
+            Annotated[Literal["auto", "off"], Tag("word")] | Annotated[LookAhead, Tag("map")],
+            Discriminator(word_or_map),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="short tasks are fetched and acknowledged several at a time, a task that takes longer alone;"
+        " has no effect where `prefetch` is set; default: auto",
     )
     max_attempts: Positive | None = Field(default=None, description="deliveries of one task before it is dead-lettered")
     rate_limits: dict[TaskName, Rate] | None = Field(
@@ -161,6 +179,47 @@ class Restart(Model):
         default=None, description="more crashes than this within the window park it; default: 8"
     )
     window: Limit | None = Field(default=None, description="how far back crashes are counted; default: 10m")
+    policy: Literal["always", "onFailure", "never"] | None = Field(
+        default=None,
+        description="of a command: start it again whenever it ends, unless it ends with exit code 0, or not at all;"
+        " default: always, of a job never",
+    )
+
+
+class Stop(Model):
+    """How a command is asked to end, before it is killed when `drain.timeout` is over."""
+
+    signal: Literal["TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH"] | None = Field(
+        default=None, description="the signal; default: TERM"
+    )
+    group: bool | None = Field(
+        default=None,
+        description="signal everything it has started as well, and kill what is left; default: false, for a shell line"
+        " always",
+    )
+
+
+class Limits(Model):
+    """What one replica may take, by a control group where fleet can make one; its log says which holds."""
+
+    open_files: Annotated[int, Field(ge=16, le=1_048_576)] | None = Field(
+        default=None, description="files that a process may have open; default: as many as allowed, up to 65,536"
+    )
+    memory: Annotated[Bytes, Field(ge=1 << 20)] | None = Field(
+        default=None, description="memory; without a control group, the address space of each process"
+    )
+    cpus: Annotated[float, Field(gt=0, le=10_000)] | None = Field(
+        default=None, description="processors; without a control group, as many whole ones to run on"
+    )
+
+
+class GroupRelease(Model):
+    """Code of one group that is elsewhere. What is left out is as in `spec.release`."""
+
+    workdir: FilePath | None = Field(
+        default=None, description="working folder, also importable; relative to the manifest"
+    )
+    python: FilePath | None = Field(default=None, description="the interpreter")
 
 
 class Judge(Model):
@@ -181,6 +240,18 @@ class Judge(Model):
     )
 
 
+class CanaryStep(Model):
+    """One share of a canary that grows."""
+
+    replicas: Positive | None = Field(default=None, description="how many replicas have the new revision by then")
+    percent: Annotated[int, Field(ge=1, le=99)] | None = Field(
+        default=None, description="instead of `replicas`: a part of the group's, rounded up"
+    )
+    for_: Limit | None = Field(
+        default=None, alias="for", description="how long new and old ones are compared; default: that of the canary"
+    )
+
+
 class Canary(Model):
     """Some replicas get the new revision first and take their share of the same queues."""
 
@@ -188,6 +259,19 @@ class Canary(Model):
     percent: Annotated[int, Field(ge=1, le=99)] | None = Field(
         default=None, description="instead of `replicas`: a part of the group's, rounded up"
     )
+    for_: Limit | None = Field(
+        default=None, alias="for", description="how long new and old ones are compared; default: 2m"
+    )
+    steps: Annotated[list[CanaryStep], Field(min_length=1)] | None = Field(
+        default=None,
+        description="instead of `replicas` and `percent`: shares that grow; the new ones are judged at the end of each",
+    )
+    judge: Judge | None = Field(default=None, description="how much worse the new ones may be")
+
+
+class BlueGreen(Model):
+    """The whole new set comes up beside the old one, is judged, and then the old one drains at once."""
+
     for_: Limit | None = Field(
         default=None, alias="for", description="how long new and old ones are compared; default: 2m"
     )
@@ -222,6 +306,16 @@ class Rollout(Model):
     canary: Canary | None = Field(
         default=None, description="compare some new replicas with the old ones before the rest is replaced"
     )
+    blue_green: bool | BlueGreen | None = Field(
+        default=None,
+        description="bring up all new replicas beside the old ones, compare them, then drain all old ones; `true` for"
+        " the defaults; default: false",
+    )
+    peak: Literal["budget", "surge"] | None = Field(
+        default=None,
+        description="budget: slots in use stay within spec.concurrency meanwhile, so that spares come only where it has"
+        " room, and else an old replica leaves first; surge: spares come on top of it; default: surge",
+    )
 
 
 class Health(Model):
@@ -240,6 +334,10 @@ class Logging(Model):
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] | None = Field(default=None, description="default: INFO")
     format: Literal["text", "json"] | None = Field(default=None, description="default: text")
+    to: Literal["file", "journald", "both"] | None = Field(
+        default=None,
+        description="where the worker's own lines go; what a task prints goes to the file always; default: file",
+    )
 
 
 class Price(Model):
@@ -261,7 +359,21 @@ class Capacity(Model):
 class Requirement(Model):
     """When a group counts as there for one that depends on it."""
 
-    condition: Literal["ready"] = Field(default="ready", description="all its replicas are ready")
+    condition: Literal["ready", "completed"] = Field(
+        default="ready", description="all its replicas are ready; a job: it has ended with exit code 0"
+    )
+
+
+class EnvSource(Model):
+    """Variables from one place: exactly one of `file` and `inherit`. Plans show their names only."""
+
+    file: FilePath | None = Field(
+        default=None, description="dotenv file (`NAME=value` lines), relative to the manifest; read by plan and apply"
+    )
+    inherit: Annotated[list[EnvName], Field(min_length=1)] | None = Field(
+        default=None, description="variables of the `fleet` command by name, such as `[PORT, DATABASE_URL]`"
+    )
+    optional: bool = Field(default=False, description="a file or variable that is missing is no error")
 
 
 class GroupFields(Model):
@@ -274,6 +386,11 @@ class GroupFields(Model):
         default=None, description="who runs the app: fleet's own worker, or `celery worker`; default: fleet"
     )
     command: Command | None = Field(default=None, description="any program, instead of an app")
+    job: bool | None = Field(
+        default=None,
+        description="a command that runs to its end, once for each version of it, of the code and of what depends on"
+        " it; its exit code decides whether they start",
+    )
     capacity: Capacity | None = Field(
         default=None, description="what one replica of a command brings; default: no slots"
     )
@@ -288,20 +405,48 @@ class GroupFields(Model):
         description="queues to consume, as a list or as a map with options; default: the app's default queue",
     )
     env: dict[EnvName, EnvValue] | None = Field(default=None, description="environment variables; numbers go in quotes")
+    env_from: list[EnvSource] | None = Field(
+        default=None,
+        description="environment variables from files and from the surroundings; a later one wins, `env` over all",
+    )
     secret_env: dict[EnvName, Name] | None = Field(
         default=None, description="environment variables from declared secrets"
     )
     task: Task | None = Field(default=None, description="how tasks are delivered and limited")
     drain: Drain | None = Field(default=None, description="how a replica leaves")
     restart: Restart | None = Field(default=None, description="when a crashing replica is started again")
+    stop: Stop | None = Field(default=None, description="how a command is asked to end")
     rollout: Rollout | None = Field(default=None, description="how replicas are replaced")
     health: Health | None = Field(default=None, description="when a replica counts as ready")
     logging: Logging | None = Field(default=None, description="what a worker writes to its log")
+    log_file: Template | None = Field(
+        default=None, description="path of a link to the log of a replica, such as `/var/log/shop/{replica}.log`"
+    )
+    name: Template | None = Field(
+        default=None,
+        description="name of a worker on the broker, such as `celery@{group}-{index}`, for those who address it;"
+        " default: `<fleet>.<replica>@<host>`, of Celery's worker `<replica>@<host>`",
+    )
+    release: GroupRelease | None = Field(default=None, description="the group's own folder and interpreter")
+    nice: Annotated[int, Field(ge=-20, le=19)] | None = Field(
+        default=None, description="priority of its processes: 19 is the lowest; below 0 needs root"
+    )
+    limits: Limits | None = Field(default=None, description="what one replica may take")
+    user: Account | None = Field(
+        default=None,
+        description="account of the replicas, by name or number; another than that of fleet needs fleet to run as root;"
+        " default: `spec.user`",
+    )
+    group: Account | None = Field(default=None, description="its group; default: that of the account")
+    no_new_privileges: bool | None = Field(
+        default=None, description="nothing that a replica starts can gain rights (setuid programs, `sudo`); default: no"
+    )
     per_slot: Price | None = Field(default=None, description="what one slot costs, for the budgets")
     per_replica: Price | None = Field(default=None, description="what one replica costs, for the budgets")
     paused: bool | None = Field(default=None, description="hold the group at zero replicas")
-    depends_on: dict[Name, Requirement] | None = Field(
-        default=None, description="groups that must be ready first, as a list or as a map"
+    depends_on: dict[GroupName, Requirement] | None = Field(
+        default=None,
+        description="groups that must be ready first, as a list or as a map such as `{migrate: completed}`",
     )
 
 
@@ -343,12 +488,11 @@ class Release(Model):
         description="replace workers when the code at the same path is another: by the commit of the checkout around"
         " the working folder, or by its source files; then another version of fleet replaces them too; default: off",
     )
-
-
-class SecretRef(Model):
-    """The name of a declared secret."""
-
-    secret: Name = Field(description="a name under `spec.secrets`")
+    image: Literal["auto", "off"] = Field(
+        default="auto",
+        description="auto: the second solo or threads worker of a kind and those after it are forked from a process"
+        " that has imported the app; off: each worker imports it itself",
+    )
 
 
 class Broker(Model):
@@ -427,6 +571,15 @@ class Heal(Model):
         return {name: getattr(self, name) or self.mode for name in classes}
 
 
+class Metrics(Model):
+    """Numbers for Prometheus."""
+
+    listen: ListenText | None = Field(
+        default=None, description="run `fleet metrics` as a program of the fleet, on a loopback address or `unix:PATH`"
+    )
+    tasks: bool = Field(default=True, description="whether workers count tasks by name, with histograms of their times")
+
+
 class Spec(Model):
     """What the fleet is."""
 
@@ -434,6 +587,11 @@ class Spec(Model):
         default=None, description="Celery app or `fleet.Tasks` registry of all groups, `module:attribute`"
     )
     release: Release = Field(default=Release(), description="the code that workers run")
+    user: Account | None = Field(
+        default=None,
+        description="account of the replicas whose group names none, and of the embedded broker; default: fleet's",
+    )
+    group: Account | None = Field(default=None, description="its group; default: that of the account")
     broker: (
         Annotated[
             Annotated[Literal["embedded"], Tag("word")] | Annotated[Broker, Tag("map")], Discriminator(word_or_map)
@@ -445,8 +603,16 @@ class Spec(Model):
     balance: Balance = Field(default=Balance(), description="how the budget is divided over time")
     budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
     heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
+    notify: list[Notification] = Field(default=[], description="who is told of what happens")
+    metrics: Metrics = Field(default=Metrics(), description="numbers for Prometheus")
+    target: Literal["supervisor", "kubernetes"] | None = Field(
+        default=None, description="where the fleet lives: on this host (the default) or in a cluster; `--target` wins"
+    )
+    kubernetes: Kubernetes | None = Field(
+        default=None, description="what a cluster needs to know; a host takes no notice of it"
+    )
     defaults: Defaults = Field(default=Defaults(), description="merged into every group")
-    groups: dict[Name, Group] = Field(default={}, description="the groups by name; at least one")
+    groups: dict[GroupName, Group] = Field(default={}, description="the groups by name; at least one")
 
 
 class Metadata(Model):

@@ -39,11 +39,12 @@ and hint:
 - **Environment.** `${{env:NAME}}` and `${{env:NAME:-default}}` in any text value, of the environment of the
   `fleet` command. What is put in stays text. `$${{env:NAME}}` stands for the characters themselves. There is no
   other templating.
-- **Plain YAML only.** Refused: duplicate keys, tags, merge keys (`<<`), several documents, more than 100 aliases,
+- **Plain YAML only.** Anchors, aliases and merge keys (`<<`) work, and `x-…` blocks, at the top and in `spec`, are
+  for sharing only. Refused: duplicate keys, tags, several documents, more than 1,000 aliases,
   more than 1 MiB, control characters, and plain words that YAML tools read differently (`yes`, `no`, `on`, `off`,
   `012`, `0x1F`, `1_000`, `12:30`, `2024-01-01`): put text in quotes.
-- **Names** of fleets, groups and secrets: lower-case letters, digits and hyphens, a letter first, at most 31.
-  Groups called `fleet-…` and variables called `FLEET_…` are fleet's own.
+- **Names** of fleets and secrets: lower-case letters, digits and hyphens, a letter first, at most 31; of groups at most
+  63. Groups called `fleet-…` and variables called `FLEET_…` are fleet's own.
 - **Durations** have units (`500ms`, `30s`, `5m`, `1h30m`, `2d`), **sizes** too (`512Mi`, `2Gi`). Both are text.
 """
 
@@ -92,6 +93,8 @@ def _models_in(annotation: Any, suffix: str = "") -> Iterator[tuple[type[BaseMod
         yield annotation, suffix
     elif origin is dict:
         yield from _models_in(get_args(annotation)[1], ".<name>")
+    elif origin is list:
+        yield from _models_in(get_args(annotation)[0], "[]")
     elif origin in (Annotated, Union, types.UnionType):
         for part in get_args(annotation)[: 1 if origin is Annotated else None]:
             yield from _models_in(part, suffix)
@@ -140,10 +143,13 @@ def _kinds(annotation: Any, metadata: Any = ()) -> list[str]:
         return [f"`{word}`" for word in parts]
     if origin is Annotated:
         return _kinds(parts[0], parts[1:])
+    if origin is dict and parts[1] is Any:
+        return ["map"]
     if origin is dict:
         return [f"map of {_plural(_kinds(parts[1]))}"]
     if origin is list:
-        return ["list of texts"]
+        words = _kinds(parts[0])
+        return [f"list of {', '.join(words) if words[0].startswith('`') else _plural(words)}"]
     if origin in (Union, types.UnionType):
         return [word for part in parts for word in _kinds(part)]
     return [_PLAIN.get(annotation, "map")]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from fleet.core.manifest.field_types import NAME_PATTERN, QUEUE_PATTERN
+from fleet.core.manifest.field_types import GROUP_PATTERN, QUEUE_PATTERN
 from fleet.core.manifest.merge import NAMED_MAPS
 from fleet.core.manifest.models import Manifest, Pool
 
+EXTENSION = "x-"
 TITLE = "fleet manifest"
 _GROUPS = ("Group", "Defaults")
 
@@ -19,7 +20,12 @@ def json_schema() -> dict[str, Any]:
         fields = document["$defs"][model]["properties"]
         _also(fields["pool"], {"type": "string", "enum": pool_words()})
         _also(fields["queues"], _names(QUEUE_PATTERN))
-        _also(fields["dependsOn"], _names(NAME_PATTERN))
+        _also(fields["dependsOn"], _names(GROUP_PATTERN))
+        for part in fields["dependsOn"]["anyOf"]:
+            for pattern, value in part.get("patternProperties", {}).items():
+                part["patternProperties"][pattern] = {"anyOf": [{"enum": ["ready", "completed"]}, value]}
+    for fields in (document, document["$defs"]["Spec"]):
+        fields["patternProperties"] = {f"^{EXTENSION}": {"description": "not read; a place for anchors"}}
     _allow_nulls(document)
     _tidy(document)
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": TITLE}

@@ -38,6 +38,8 @@ class Node:
     span, key_start: offsets of the value and of its key in the text, for edits.  flow: written with braces or brackets.
     broken: a problem with it was reported already.  whole: as a patch it replaces instead of merging (a shorthand).
     implied: made from a shorthand, so its key is not in the text.  removes: a null that took something away.
+    from_env: one reference to the environment and nothing else, so it may stand where a number is meant.
+    merged: brought by a merge key, so it is written elsewhere.  first_key: offset of the first key of a map.
     """
 
     value: Scalar | dict[str, Node] | list[Node]
@@ -50,6 +52,9 @@ class Node:
     whole: bool = False
     implied: bool = False
     removes: bool = False
+    from_env: bool = False
+    merged: bool = False
+    first_key: int | None = None
 
     @property
     def place(self) -> Position:

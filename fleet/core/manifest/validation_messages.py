@@ -11,11 +11,14 @@ from fleet.core.manifest import field_types
 from fleet.core.manifest.field_paths import aliases, model_at
 from fleet.core.manifest.models import API_VERSION
 from fleet.core.manifest.tree import Path
+from fleet.core.manifest.yaml_scalars import resolve
 from fleet.core.text.format import shown
 from fleet.core.text.suggest import did_you_mean, kind_of, one_of
 
 PATTERN_HINTS = {
     field_types.NAME_PATTERN: "use lower-case letters, digits and hyphens, a letter first, at most 31 in all",
+    field_types.GROUP_PATTERN: "use lower-case letters, digits and hyphens, a letter first, at most 63 in all",
+    field_types.TEMPLATE_PATTERN: "use letters, digits, _ . : @ / + - and {fleet}, {group}, {index}, {replica}, {host}",
     field_types.ENV_PATTERN: "use letters, digits and underscores, no digit first",
     field_types.QUEUE_PATTERN: "use letters, digits and any of _ . : @ / -, at most 200 in all",
     field_types.TASK_PATTERN: "use no spaces, at most 200 characters",
@@ -48,7 +51,7 @@ def _type_hint(what: str, path: Path, value: Any) -> str:
     if what == _TEXT and isinstance(value, bool | int | float):
         return f'write "{str(value).lower() if isinstance(value, bool) else value}" in quotes'
     if what == _WHOLE and isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value):
-        return f"write {value} without quotes; a number cannot come from ${{env:…}}"
+        return f"write {value} without quotes"
     if name == "queues" and isinstance(value, str):
         return f"write [{value}]"
     if name == "command" and isinstance(value, str):
@@ -59,7 +62,7 @@ def _type_hint(what: str, path: Path, value: Any) -> str:
 
 
 def _as_list(command: str) -> str:
-    words = command.split()
+    words = [word if resolve(word) == (word, "", "") else f'"{word}"' for word in command.split()]
     return "[" + ", ".join(words[:6]) + (", …" if len(words) > 6 else "") + "]"
 
 

@@ -1,9 +1,9 @@
 """YAML text to a tree that remembers where every value stands.
 
 Only the part of YAML that means the same to everyone is taken: maps with text keys, lists, text, whole and decimal
-numbers, true and false, null. Words that YAML 1.1 and 1.2 read differently, tags, merge keys and duplicate keys are
-refused with their position. The events of libyaml are read one by one, so a hostile file (deep nesting, alias bombs)
-meets a limit before it meets our memory.
+numbers, true and false, null; and the merge key (``<<``) of YAML 1.1, because many files have it. Words that YAML 1.1
+and 1.2 read differently, tags and duplicate keys are refused with their position. The events of libyaml are read one by
+one, so a hostile file (deep nesting, alias bombs) meets a limit before it meets our memory.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from fleet.core.manifest.yaml_scalars import resolve
 from fleet.core.text.format import shown
 
 MAX_BYTES = 1 << 20
-MAX_ALIASES = 100
+MAX_ALIASES = 1000
 MAX_DEPTH = 40
+MERGE_KEY = "<<"
 MAX_NODES = 50_000
 
 
@@ -35,7 +36,7 @@ def load(source: Source, findings: Findings) -> Node | None:
         for event in yaml.parse(text, Loader=_LOADER):
             builder.take(event)
     except yaml.YAMLError as error:
-        _syntax_problem(source.name, error, findings)
+        _syntax_problem(source.name, text, error, findings)
         return None
     except _GivenUp:
         return None
@@ -96,7 +97,10 @@ class _Frame:
     key_at: Position | None = None
     key_start: int = 0
     key_broken: bool = False
+    key_merges: bool = False
     awaits_key: bool = True
+    merges: Node | None = None
+    first_key: int | None = None
 
 
 class _Builder:
@@ -174,16 +178,16 @@ class _Builder:
         frame = self._frames[-1]
         value, trap, hint = (event.value, "", "") if event.style else resolve(event.value)
         key = event.value
-        if not trap and not event.style and key == "<<":
-            trap, hint = "merge keys (`<<`) are not used here", "put what groups share under spec.defaults"
-        elif not trap and not isinstance(value, str):
+        if key == "on":  # the field of a notification; a key is text here, whatever it would be as a value
+            trap, hint = "", ""
+        merges = not event.style and key == MERGE_KEY
+        if not trap and not isinstance(value, str):
             trap, hint = f"a key must be text, not {shown(value)}", f'write "{key}" in quotes'
         elif not trap and (bad := _UNUSABLE.search(key)):
             trap, hint = f"the key holds a character that cannot be used: U+{ord(bad.group()):04X}", _ENCODE_IT
         if trap:
             self.findings.add(self._at(event), self._path(), trap, hint)
-        elif key in frame.node.fields():
-            first = frame.node.fields()[key].place
+        elif first := self._first_of(frame, key, merges=merges):
             self.findings.add(
                 self._at(event),
                 self._path(key),
@@ -192,7 +196,15 @@ class _Builder:
             )
             trap = "twice"
         frame.key, frame.key_at, frame.key_broken, frame.awaits_key = key, self._at(event), bool(trap), False
-        frame.key_start = event.start_mark.index
+        frame.key_start, frame.key_merges = event.start_mark.index, merges
+        frame.first_key = frame.key_start if frame.first_key is None else frame.first_key
+
+    def _first_of(self, frame: _Frame, key: str, *, merges: bool) -> Position | None:
+        """Where the same key stood before in this map."""
+        if merges:
+            return frame.merges.place if frame.merges else None
+        before = frame.node.fields().get(key)
+        return before.place if before else None
 
     def _alias(self, event: Any) -> None:
         self._aliases += 1
@@ -204,6 +216,7 @@ class _Builder:
             self.findings.add(self._at(event), self._path(), "an alias cannot be a key", "write the key out")
             frame = self._frames[-1]
             frame.key, frame.key_at, frame.key_broken, frame.awaits_key = "", self._at(event), True, False
+            frame.key_merges = False
             return
         if event.anchor not in self._anchors:
             hint = "an anchor (&name) must be complete before its alias (*name)"
@@ -235,16 +248,21 @@ class _Builder:
     def _close(self, event: Any) -> None:
         frame = self._frames.pop()
         size = self._nodes - self._starts.pop() + 1
-        node = replace(frame.node, span=(frame.node.span[0], event.end_mark.index))
+        node = replace(frame.node, span=(frame.node.span[0], event.end_mark.index), first_key=frame.first_key)
+        if frame.merges is not None:
+            node = replace(node, value=self._merged(node, frame.merges))
         self._add(node, frame.anchor, size)
 
     # growing
 
     def _count(self, event: Any) -> None:
+        self._count_one(self._at(event))
+
+    def _count_one(self, at: Position) -> None:
         self._nodes += 1
         if self._nodes > MAX_NODES:
             message = f"more than {MAX_NODES:,} values, aliases written out"
-            self.findings.add(self._at(event), (), message, _RIGHT_FILE)
+            self.findings.add(at, (), message, _RIGHT_FILE)
             raise _GivenUp
 
     def _refuse_tag(self, event: Any) -> None:
@@ -264,9 +282,36 @@ class _Builder:
         if isinstance(frame.node.value, list):
             frame.node.value.append(node)
         elif isinstance(frame.node.value, dict) and frame.key is not None:
-            if not frame.key_broken:
+            if frame.key_merges:
+                self._note_merge(frame, node)
+            elif not frame.key_broken:
                 frame.node.value[frame.key] = replace(node, key_at=frame.key_at, key_start=frame.key_start)
             frame.key, frame.awaits_key = None, True
+
+    # merge keys: what they bring keeps the place where it is written, and a map's own fields win
+
+    def _note_merge(self, frame: _Frame, node: Node) -> None:
+        maps = node.value if isinstance(node.value, list) else [node]
+        if not frame.key_broken and not node.broken:
+            if bad := next((one for one in maps if not isinstance(one.value, dict)), None):
+                hint = "write `<<: *name` or `<<: [*one, *other]`, each the alias of a map"
+                self.findings.add(bad.at, self._path(), "a merge key (`<<`) takes maps", hint)
+            frame.merges = replace(node, key_at=frame.key_at)
+
+    def _merged(self, own: Node, merges: Node) -> dict[str, Node]:
+        maps = merges.value if isinstance(merges.value, list) else [merges]
+        brought: dict[str, Node] = {}
+        for each in maps:
+            for key, node in each.fields().items():
+                brought.setdefault(key, replace(node, merged=True))
+        for _ in brought:
+            self._count_one(merges.at)
+        fields = own.fields()
+        return {**brought, **{key: _removing(node) if key in brought else node for key, node in fields.items()}}
+
+
+def _removing(node: Node) -> Node:
+    return replace(node, removes=True) if node.value is None else node
 
 
 # syntax
@@ -284,11 +329,22 @@ _SYNTAX_HINTS = (
 )
 
 
-def _syntax_problem(source: str, error: yaml.YAMLError, findings: Findings) -> None:
+def _hint_of_line(lines: list[str]) -> str:
+    """What to do about two mistakes that the parser's own words do not name."""
+    line = lines[0] if lines else ""
+    if "\t" in line[: len(line) - len(line.lstrip())]:
+        return "the line is indented with a tab: write spaces"
+    if match := re.search(r"[:,\[]\s*(\$\{env:[^}]*\})", line):
+        return f'inside braces a reference needs quotes: "{match[1]}"'
+    return ""
+
+
+def _syntax_problem(source: str, whole: str, error: yaml.YAMLError, findings: Findings) -> None:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     place = Position(source, mark.line + 1, mark.column + 1) if mark else Position(source, 1, 1)
     what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
     context = getattr(error, "context", None)
     text = f"{context}, {what}" if context else str(what)
-    hint = next((hint for mark_text, hint in _SYNTAX_HINTS if mark_text in text.replace("\t", "\\t")), "")
+    hint = _hint_of_line(whole.splitlines()[mark.line :][:1]) if mark else ""
+    hint = hint or next((hint for mark_text, hint in _SYNTAX_HINTS if mark_text in text.replace("\t", "\\t")), "")
     findings.add(place, (), f"not valid YAML: {text}", hint or "check quotes, brackets and indentation near this line")

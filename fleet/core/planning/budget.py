@@ -57,23 +57,29 @@ def usage(desired: Desired, plan: Plan, observed: Observed) -> tuple[Usage, ...]
 
 def excess(usages: Iterable[Usage]) -> int:
     """By how much all ceilings together are broken at the peak; 0 when everything fits."""
-    return sum(max(0, used.at_peak - used.limit) for used in usages if used.limit is not None)
+    return sum(used.above_at_peak for used in usages)
+
+
+def slots_added(desired: Desired, step: Step, observed: Observed) -> int:
+    """How many slots more the replica of this step uses when the step is done."""
+    seen = observed.replicas.get(step.replica)
+    now = {step.replica: _seen_cost(desired, seen)} if seen is not None and seen.running else {}
+    return _afterwards(desired, step, now)[SLOTS] - now.get(step.replica, Cost())[SLOTS]
 
 
 def check(desired: Desired, plan: Plan, observed: Observed) -> None:
     """Raise Refused, with every sum, when a ceiling would be broken.
 
     Slots are checked at rest, for the manifest's own groups: spares and replicas that drain take none of it for good.
+    They are checked at the peak, too, where every group that gets more asks for that (``peak: budget``).
     Processes, memory and connections are checked at the peak, with everything that runs.
     """
-    broken = [
-        used
-        for used in plan.usage or usage(desired, plan, observed)
-        if used.name != SLOTS and used.limit is not None and used.at_peak > used.limit
-    ]
-    problems = [*_slot_problems(desired), *(_too_much(desired, used) for used in broken)]
+    used_at_peak = plan.usage or usage(desired, plan, observed)
+    peak = _peak_problems(desired, plan, observed, used_at_peak)
+    problems = [*(_slot_problems(desired) or peak)]
+    problems += [_too_much(desired, used) for used in used_at_peak if used.name != SLOTS and used.above_at_peak]
     if problems:
-        raise Refused("; ".join(problems), hint=_hint(desired, plan))
+        raise Refused("; ".join(problems), hint=_hint(desired, plan, only_peak=bool(peak) and problems == peak))
 
 
 def amount(count: int, unit: str) -> str:
@@ -89,6 +95,20 @@ def _slot_problems(desired: Desired) -> list[str]:
     return [_too_much(desired, Usage(SLOTS, total, total, limit))]
 
 
+def _peak_problems(desired: Desired, plan: Plan, observed: Observed, usages: Iterable[Usage]) -> list[str]:
+    """Slots above the budget while replicas come, where all that come are to stay within it. What ran before counts as
+    there: a fleet above its budget may become smaller."""
+    coming = {group_of(step.replica) for step in plan.changes if slots_added(desired, step, observed) > 0}
+    if not coming or not all(name in desired.groups and desired.groups[name].rollout.keeps_budget for name in coming):
+        return []
+    before = _summed(_seen_cost(desired, one) for one in observed.replicas.values() if one.running)[SLOTS]
+    return [
+        _too_much(desired, used)
+        for used in usages
+        if used.name == SLOTS and used.limit is not None and used.at_peak > max(used.limit, before)
+    ]
+
+
 def _too_much(desired: Desired, used: Usage) -> str:
     assert used.limit is not None
     over, limit = amount(used.at_peak - used.limit, used.unit), amount(used.limit, used.unit)
@@ -99,11 +119,13 @@ def _too_much(desired: Desired, used: Usage) -> str:
     return f"{used.name}: {amount(used.at_peak, used.unit)} of {limit}{when}, {over} too many ({who})"
 
 
-def _hint(desired: Desired, plan: Plan) -> str:
+def _hint(desired: Desired, plan: Plan, *, only_peak: bool) -> str:
     kept = {group_of(step.replica) for step in plan.steps if step.action is Action.KEEP}
     orphans = sorted(kept - desired.groups.keys())
     if orphans:
         return f"{listed(map(repr, orphans))} still runs and is not in the manifest: add --prune to remove it"
+    if only_peak:
+        return "apply what gets smaller first, then the rest; or write rollout: {peak: surge}"
     return "raise the budget, lower replicas or slots, or set rollout: {maxSurge: 0, maxUnavailable: 1}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fleet.core.desired import CONTROLLER_GROUP, Desired, DesiredGroup, Replica, replica_name
+from fleet.core.desired import PROGRAMS_BESIDE, Desired, DesiredGroup, Replica, replica_name
 from fleet.core.observed import GONE, Observed, ObservedReplica, State, Trouble, leaving
 from fleet.core.planning.assignment import assign
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS
@@ -49,9 +49,9 @@ class Pair:
     def is_kept_orphan(self) -> bool:
         """Its group is not in the manifest, and removing such replicas was not requested.
 
-        The controller is not in any manifest: it goes when nothing is left for it to do.
+        Programs of fleet's own are in no manifest: they go when nothing is left for them to do.
         """
-        return self.group is None and not self.prune and self.group_name != CONTROLLER_GROUP
+        return self.group is None and not self.prune and self.group_name not in PROGRAMS_BESIDE
 
     def is_unwanted_and_gone(self) -> bool:
         """No process of it runs."""

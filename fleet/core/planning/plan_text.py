@@ -42,7 +42,8 @@ _ALWAYS_COUNTED = ("start", "replace", "resize", "restart", "stop", "keep")
 def text(plan: Plan, *, verbose: bool = False, colour: bool = False) -> str:
     """One line per step, then notes, budgets and a summary. ``verbose`` also lists what is kept."""
     steps = plan.steps if verbose else plan.changes
-    blocks = [_step_lines(steps, colour), [f"note: {note}" for note in plan.notes]]
+    told = [*(f"note: {note}" for note in plan.notes), *(f"warning: {text}" for text in plan.warnings)]
+    blocks = [_step_lines(steps, colour), told]
     blocks += [_usage_lines(plan.usage) if not plan.is_empty or verbose else [], [*_last_lines(plan)]]
     return "\n\n".join("\n".join(block) for block in blocks if block) + "\n"
 
@@ -54,6 +55,7 @@ def document(plan: Plan) -> dict[str, Any]:
         "summary": summary(plan),
         "steps": [_step_document(step) for step in plan.changes],
         "notes": list(plan.notes),
+        "warnings": list(plan.warnings),
         "budgets": [_usage_document(used) for used in plan.usage],
         "worstCaseSeconds": plan.worst_case_seconds,
         "fingerprint": plan.observed_fingerprint,
@@ -158,11 +160,19 @@ def _usage_lines(usages: Sequence[Usage]) -> list[str]:
     head = ("budget", "at rest", "at peak", "limit")
     rows = [head, *(_usage_row(used) for used in usages)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return [
+    lines = [
         f"{row[0]:<{widths[0]}}  "
         + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
         for row in rows
     ]
+    return [lines[0], *(f"{line}{_above(used)}" for line, used in zip(lines[1:], usages, strict=True))]
+
+
+def _above(used: Usage) -> str:
+    """The mark of what is above its limit."""
+    if used.above_at_rest:
+        return f"  ! {amount(used.above_at_rest, used.unit)} above the limit"
+    return f"  ! {amount(used.above_at_peak, used.unit)} above the limit at peak" if used.above_at_peak else ""
 
 
 def _usage_row(used: Usage) -> tuple[str, str, str, str]:
@@ -192,4 +202,11 @@ def _step_document(step: Step) -> dict[str, Any]:
 
 
 def _usage_document(used: Usage) -> dict[str, Any]:
-    return {"name": used.name, "atRest": used.at_rest, "atPeak": used.at_peak, "limit": used.limit, "unit": used.unit}
+    return {
+        "name": used.name,
+        "atRest": used.at_rest,
+        "atPeak": used.at_peak,
+        "limit": used.limit,
+        "unit": used.unit,
+        "aboveAtPeak": used.above_at_peak,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.core.desired import CONTROLLER_GROUP
+from fleet.core.desired import CONTROLLER_GROUP, METRICS_GROUP
 from fleet.core.observed import Stray
 from fleet.core.planning.pair import Pair
 from fleet.core.planning.spec_diff import changes
@@ -22,10 +22,15 @@ def leaving(pair: Pair) -> str:
 
 
 def _no_group(pair: Pair) -> str:
-    return "nothing is left to heal or move" if pair.group_name == CONTROLLER_GROUP else "not in the manifest (prune)"
+    return _NO_MORE.get(pair.group_name, "not in the manifest (prune)")
+
+
+_NO_MORE = {CONTROLLER_GROUP: "nothing is left to heal or move", METRICS_GROUP: "spec.metrics.listen is gone"}
 
 
 def new(pair: Pair) -> str:
+    if pair.wanted is not None and pair.wanted.spec.job:
+        return "job: has not run yet"
     wanted = pair.group.replicas if pair.group is not None else 1
     if pair.seen_count == 0:
         return "not running yet" if wanted == 1 else f"none of {wanted} is running yet"
@@ -56,6 +61,8 @@ def resized(pair: Pair) -> str:
 def parked(pair: Pair) -> str:
     """What the launcher said when it gave up."""
     note = pair.seen.note if pair.seen is not None else ""
+    if pair.wanted is not None and pair.wanted.spec.restart.policy == "never":
+        return f"runs again: {note}"
     return f"parked after too many crashes: {note}" if note else "parked after too many crashes"
 
 

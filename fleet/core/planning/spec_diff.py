@@ -1,4 +1,4 @@
-"""What changed between two specs, in the words of the manifest. Values of secrets and URLs are never shown."""
+"""What changed between two specs, in the words of the manifest. Values of variables, secrets and URLs stay hidden."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fleet.core.expand import env_from
 from fleet.core.spec import WorkerSpec
 from fleet.core.text.format import duration, listed, quoted, size
+from fleet.core.text.mask import masked_text
 
 NONE = "none"
 
@@ -26,7 +28,7 @@ _KINDS = {"worker": "fleet", "celery": "celery", "command": "command"}
 _FIELDS = (
     _Field("worker", lambda spec: _KINDS[spec.kind]),
     _Field("app", lambda spec: spec.app),
-    _Field("command", lambda spec: " ".join(spec.command), quoted),
+    _Field("command", lambda spec: masked_text(" ".join(spec.command)), quoted),
     _Field("pool", lambda spec: spec.pool.type),
     _Field("pool.class", lambda spec: spec.pool.class_path),
     _Field("pool.concurrency", lambda spec: spec.pool.concurrency),
@@ -38,20 +40,39 @@ _FIELDS = (
     _Field("task.softTimeLimit", lambda spec: spec.task.soft_time_limit_seconds, duration),
     _Field("task.acks", lambda spec: spec.task.acks),
     _Field("task.prefetch", lambda spec: spec.task.prefetch),
+    _Field("task.lookAhead.most", lambda spec: spec.task.look_ahead_most),
+    _Field("task.lookAhead.time", lambda spec: spec.task.look_ahead_seconds, duration),
     _Field("task.maxAttempts", lambda spec: spec.task.max_attempts),
     _Field("drain.timeout", lambda spec: spec.drain_timeout_seconds, duration),
     _Field("restart.backoff.initial", lambda spec: spec.restart.backoff_initial_seconds, duration),
     _Field("restart.backoff.max", lambda spec: spec.restart.backoff_max_seconds, duration),
+    _Field("restart.policy", lambda spec: spec.restart.policy),
+    _Field("job", lambda spec: spec.job),
     _Field("restart.maxCrashes", lambda spec: spec.restart.max_crashes),
     _Field("restart.window", lambda spec: spec.restart.window_seconds, duration),
     _Field("health.readyAfter", lambda spec: spec.ready_after_seconds, duration),
     _Field("logging.level", lambda spec: spec.log_level),
     _Field("logging.format", lambda spec: spec.log_format),
+    _Field("logging.to", lambda spec: spec.log_to),
     _Field("release.workdir", lambda spec: spec.workdir, quoted),
     _Field("release.python", lambda spec: spec.python, quoted),
+    _Field("name", lambda spec: spec.node),
+    _Field("stop.signal", lambda spec: spec.stop.signal),
+    _Field("stop.group", lambda spec: spec.stop.group),
+    _Field("nice", lambda spec: spec.nice),
+    _Field("limits.openFiles", lambda spec: spec.limits.open_files),
+    _Field("limits.memory", lambda spec: spec.limits.memory_bytes, size),
+    _Field("limits.cpus", lambda spec: spec.limits.cpus, "{:g}".format),
+    _Field("logFile", lambda spec: spec.log_link, quoted),
     _Field("code", lambda spec: spec.code),
     _Field("fleet", lambda spec: spec.fleet_version),
     _Field("release.revision", lambda spec: spec.revision, quoted),
+    _Field("release.image", lambda spec: spec.image),
+    _Field("user", lambda spec: spec.account.user),
+    _Field("user's uid", lambda spec: spec.account.uid),
+    _Field("group's gid", lambda spec: spec.account.gid),
+    _Field("noNewPrivileges", lambda spec: spec.no_new_privileges),
+    _Field("metrics.tasks", lambda spec: "on" if spec.task_counters else "off"),
     _Field("broker.visibilityTimeout", lambda spec: spec.broker.visibility_timeout_seconds, duration),
 )
 
@@ -62,6 +83,7 @@ def changes(old: WorkerSpec, new: WorkerSpec) -> tuple[str, ...]:
         *_env(old, new),
         *_secret_env(old, new),
         *_plain(old, new),
+        *(["what waits for it changes"] if old.followers != new.followers else []),
         *_rate_limits(old, new),
         *_queues(old, new),
         *_broker(old, new),
@@ -89,11 +111,7 @@ def _env(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
     before, after = dict(old.env), dict(new.env)
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
-            yield f"env.{name} {_env_value(before.get(name))} -> {_env_value(after.get(name))}"
-
-
-def _env_value(value: str | None) -> str:
-    return NONE if value is None else quoted(value)
+            yield f"env.{name} {'set' if name not in before else 'removed' if name not in after else 'changed'}"
 
 
 def _secret_env(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
@@ -101,12 +119,16 @@ def _secret_env(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
     after = {name: (secret, mark) for name, secret, mark in new.secret_env}
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
-            yield f"secretEnv.{name}: {_secret(before.get(name), after.get(name))}"
+            sources = {pair[0] for pair in (before.get(name), after.get(name)) if pair}
+            field = "secretEnv" if not any(map(env_from.is_key, sources)) else "envFrom"
+            yield f"{field}.{name}: {_secret(before.get(name), after.get(name))}"
 
 
 def _secret(before: tuple[str, str] | None, after: tuple[str, str] | None) -> str:
     if before is None or after is None:
         return "added" if before is None else "removed"
+    if env_from.is_key(after[0]) and before[0] == after[0]:
+        return "changed"
     return f"secret '{before[0]}' changed" if before[0] == after[0] else f"secret '{before[0]}' -> '{after[0]}'"
 
 

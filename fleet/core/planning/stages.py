@@ -10,23 +10,40 @@
 What gives up slots waits for nothing, and what gets more waits for all of them: so the ceilings hold all the way.
 Other settings are changed with the first stage. Nothing of this is missed, so none of it needs a spare.
 
-With the strategy ``recreate`` everything that is outdated stops before anything starts.
+With the strategy ``recreate`` everything that is outdated stops before anything starts. A group that keeps to the
+fleet's slots (``peak: budget``) has no more spares than the order of the plan grants it, and where slots are short it
+goes through the stages of :mod:`fleet.core.planning.less_first`. With ``blueGreen`` all new replicas come beside the
+old ones, which leave at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from fleet.core.desired import Desired, DesiredGroup, Replica, split_name
-from fleet.core.observed import Observed, State
+from fleet.core.observed import Observed
 from fleet.core.plan import Action, Plan, Step
 from fleet.core.planning.assignment import Variants, free_indices
+from fleet.core.planning.blue_green import beside_the_old, is_blue_green, judged_last
+from fleet.core.planning.canaries import parted
+from fleet.core.planning.less_first import LessFirst, less_first
+from fleet.core.planning.step_kinds import CYCLES, HOLDS, LEAVES, runs, works
 from fleet.core.planning.waves import Stage, chained
 
-CYCLES = frozenset({Action.REPLACE, Action.RESTART})
-LEAVES = frozenset({Action.DRAIN, Action.STOP, Action.FORGET})
-HOLDS = frozenset({Action.HOLD, Action.RELEASE})
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What comes before what, where groups share ceilings.
+
+    room_first: what leaves makes room before anything comes.  less_first: of groups that keep to the fleet's slots,
+    what gives up slots goes before what takes more.  spares: the most of a group; one that is left out has as many as
+    its policy says.
+    """
+
+    room_first: bool = False
+    less_first: bool = False
+    spares: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -34,6 +51,8 @@ class GroupStages:
     """The stages of one group: ``up`` one after another, then ``down``.
 
     shrink: replicas give up slots, whenever they like.  grow: the one of ``up`` that needs slots others gave up.
+    leaves_first: ``down`` comes before ``up``.  less, more: where it does, the last of ``up`` that gives up slots and
+    the first that takes more.  alone: it needs the slots of two sets meanwhile.
     """
 
     name: str
@@ -42,42 +61,82 @@ class GroupStages:
     orphan: bool = False
     shrink: Stage | None = None
     grow: Stage | None = None
+    leaves_first: bool = False
+    less: Stage | None = None
+    more: Stage | None = None
+    alone: bool = False
 
     @property
-    def only_leaves(self) -> bool:
-        return self.down is not None and not self.up
+    def makes_room(self) -> bool:
+        """It can leave before anything comes."""
+        return self.down is not None and (self.leaves_first or not self.up)
 
 
-def stages_of(plan: Plan, desired: Desired, observed: Observed) -> dict[str, GroupStages]:
+def stages_of(plan: Plan, desired: Desired, observed: Observed, order: Order) -> dict[str, GroupStages]:
     """The stages of every group, by name."""
     steps: dict[str, list[Step]] = {}
     for step in plan.steps:
         if step.action is not Action.REAP:
             steps.setdefault(split_name(step.replica)[0], []).append(step)
     names = sorted(desired.groups.keys() | steps.keys())
-    return {name: _staged(name, steps.get(name, []), desired.groups.get(name), observed) for name in names}
+    return {name: _staged(name, steps.get(name, []), desired, observed, order) for name in names}
 
 
-def _staged(name: str, steps: Sequence[Step], group: DesiredGroup | None, observed: Observed) -> GroupStages:
+def _staged(name: str, steps: Sequence[Step], desired: Desired, observed: Observed, order: Order) -> GroupStages:
+    group = desired.groups.get(name)
     if group is None:
         gone = [step for step in steps if step.action in LEAVES]
         return GroupStages(name, [], Stage(gone) if gone else None, orphan=True)
-    resizes = [step for step in steps if step.action is Action.RESIZE and _works(step, observed)]
+    resizes = [step for step in steps if step.action is Action.RESIZE and works(step, observed)]
     shrinks = [step for step in resizes if _extra_slots(step, observed) < 0]
     grows = [step for step in resizes if _extra_slots(step, observed) > 0]
+    blue_green = group.rollout.blue_green if is_blue_green(group, steps, observed) else None
+    if blue_green is not None:
+        steps = beside_the_old(group, steps, desired, observed)
     recreate = group.rollout.strategy == "recreate" and any(step.action is Action.REPLACE for step in steps)
-    ups, downs = _recreated(steps, observed) if recreate else _rolled(group, steps, observed)
     at_once = [step for step in steps if step.action in HOLDS and not step.after]
     at_once += [step for step in steps if step.action is Action.RESIZE and step not in (*shrinks, *grows)]
     afterwards = [step for step in steps if step.action in HOLDS and step.after]
+    shrink = Stage(shrinks) if shrinks else None
+    if order.less_first and group.rollout.keeps_budget and blue_green is None:
+        parts = _recreated_less_first(steps, observed) if recreate else _less_first(group, steps, desired, observed)
+        return _in_parts(name, parts, shrink, grows, [at_once, afterwards])
+    if blue_green is not None:
+        ups, downs = judged_last(blue_green, steps, awaited=_all_awaited(group, steps, observed))
+    else:
+        ups, downs = _recreated(steps, observed) if recreate else _rolled(group, steps, observed, order)
     up = chained([[*ups[0], *at_once], *ups[1:], grows, afterwards])
+    grow = next((stage for stage in up if stage.steps == grows), None) if grows else None
+    down = Stage(downs, up[-1:]) if downs else None
+    return GroupStages(name, up, down, shrink=shrink, grow=grow, alone=blue_green is not None)
+
+
+def _in_parts(
+    name: str, parts: LessFirst, shrink: Stage | None, grows: list[Step], others: Sequence[list[Step]]
+) -> GroupStages:
+    """``others``: what changes no slots, with the first stage and with the last."""
+    at_once, afterwards = others
+    less = [stage for stage in [[*parts.less[0], *at_once], *parts.less[1:]] if stage]
+    more = [stage for stage in [*parts.more, grows] if stage]
+    up = chained([*less, *more, afterwards])
     return GroupStages(
         name,
         up,
-        Stage(downs, up[-1:]) if downs else None,
-        shrink=Stage(shrinks) if shrinks else None,
-        grow=next((stage for stage in up if stage.steps == grows), None) if grows else None,
+        Stage(parts.downs) if parts.downs else None,
+        shrink=shrink,
+        leaves_first=True,
+        less=up[len(less) - 1] if less else None,
+        more=up[len(less)] if more else None,
     )
+
+
+def _recreated_less_first(steps: Sequence[Step], observed: Observed) -> LessFirst:
+    (stops, *starts), downs = _recreated(steps, observed)
+    return LessFirst(downs, [stops], starts)
+
+
+def _less_first(group: DesiredGroup, steps: Sequence[Step], desired: Desired, observed: Observed) -> LessFirst:
+    return less_first(group, steps, desired, observed, awaited=_all_awaited(group, steps, observed))
 
 
 def _extra_slots(step: Step, observed: Observed) -> int:
@@ -93,45 +152,37 @@ def _recreated(steps: Sequence[Step], observed: Observed) -> tuple[list[list[Ste
     downs = [step for step in steps if step.action in LEAVES]
     if len(cycles) == 1 and not starts and not downs:
         return [cycles], []
-    stops = [replace(step, action=Action.DRAIN, target=None) for step in cycles if _runs(step, observed)]
-    again = [replace(step, action=Action.START) if _runs(step, observed) else step for step in cycles]
+    stops = [replace(step, action=Action.DRAIN, target=None) for step in cycles if runs(step, observed)]
+    again = [replace(step, action=Action.START) if runs(step, observed) else step for step in cycles]
     return [[*stops, *downs], [*starts, *again]], []
 
 
-def _rolled(group: DesiredGroup, steps: Sequence[Step], observed: Observed) -> tuple[list[list[Step]], list[Step]]:
+def _rolled(
+    group: DesiredGroup, steps: Sequence[Step], observed: Observed, order: Order
+) -> tuple[list[list[Step]], list[Step]]:
     """New ones, spares, batches; and what leaves at the end. Replicas that leave and work stand in for spares."""
-    working = [step for step in steps if step.action in CYCLES and _works(step, observed)]
-    first = [step for step in steps if step.action in CYCLES and not _works(step, observed)]
+    working = [step for step in steps if step.action in CYCLES and works(step, observed)]
+    first = [step for step in steps if step.action in CYCLES and not works(step, observed)]
     first += [step for step in steps if step.action is Action.START]
     downs = [step for step in steps if step.action in LEAVES]
-    useful = [step for step in downs if _works(step, observed)]
+    useful = [step for step in downs if works(step, observed)]
     if working or useful:
-        first += [_awaited(step, group) for step in steps if step.action is Action.KEEP and not _works(step, observed)]
+        first += _all_awaited(group, steps, observed)
     if not working:
         return [first], downs
-    idle = [step for step in downs if not _works(step, observed)]
-    spares = _spares(group, steps, observed, count=min(group.rollout.max_surge, len(working)) - len(useful))
+    idle = [step for step in downs if not works(step, observed)]
+    surge = min(group.rollout.max_surge, order.spares.get(group.name, len(working)), len(working))
+    spares = _spares(group, steps, observed, count=surge - len(useful))
     at_once = max(1, len(useful) + len(spares) + group.rollout.max_unavailable)
-    spares, canaries, rest = _canaries(group, spares, working)
-    batches = [part[start : start + at_once] for part in (canaries, rest) for start in range(0, len(part), at_once)]
-    return [[*first, *idle], spares, *batches], [*useful, *(_spare_leaves(spare) for spare in spares)]
+    fresh = sum(step.action in {Action.KEEP, Action.RESIZE} for step in steps)
+    canaries = parted(group.rollout, working, spares=spares, fresh=fresh, at_once=at_once)
+    rest = [canaries.rest[start : start + at_once] for start in range(0, len(canaries.rest), at_once)]
+    gone = [*useful, *(_spare_leaves(spare) for spare in spares)]
+    return [[*first, *idle], *canaries.spares, *canaries.batches, *rest], gone
 
 
-def _canaries(
-    group: DesiredGroup, spares: list[Step], working: list[Step]
-) -> tuple[list[Step], list[Step], list[Step]]:
-    """Spares; those of the working ones that get the new revision first, to be judged by the last of them; the rest.
-
-    At least one old replica stays to be compared with; where there is only one, its spare is judged.
-    """
-    policy = group.rollout.canary
-    replaced = [step for step in working if step.action is Action.REPLACE]
-    if policy is None or not replaced:
-        return spares, [], working
-    first = replaced[: min(policy.replicas, len(working) - 1)]
-    if not first:
-        return [replace(spare, canary=policy) for spare in spares[:1]] + spares[1:], [], working
-    return spares, [*first[:-1], replace(first[-1], canary=policy)], [step for step in working if step not in first]
+def _all_awaited(group: DesiredGroup, steps: Sequence[Step], observed: Observed) -> list[Step]:
+    return [_awaited(step, group) for step in steps if step.action is Action.KEEP and not works(step, observed)]
 
 
 def _awaited(kept: Step, group: DesiredGroup) -> Step:
@@ -165,15 +216,4 @@ def _spare(group: DesiredGroup, target: Replica) -> Step:
 
 
 def _spare_leaves(spare: Step) -> Step:
-    return replace(spare, action=Action.DRAIN, reason="the spare is not needed any more", target=None, canary=None)
-
-
-def _works(step: Step, observed: Observed) -> bool:
-    """The replica does its work now (or is only held), so that stopping it is missed."""
-    seen = observed.replicas.get(step.replica)
-    return seen is not None and seen.running and not seen.trouble and (seen.state is State.READY or seen.held)
-
-
-def _runs(step: Step, observed: Observed) -> bool:
-    seen = observed.replicas.get(step.replica)
-    return seen is not None and seen.running
+    return replace(spare, action=Action.DRAIN, reason="the spare is not needed any more", target=None)

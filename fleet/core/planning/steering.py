@@ -89,8 +89,8 @@ def _with_own_spec(step: Step, seen: ObservedReplica | None, told_apart: Collect
     """Its target is what it runs, whatever the group's spec says; slots alone may be new."""
     if seen is None or step.replica not in told_apart or step.target is None:
         return step
-    if seen.spec is None:
-        return replace(step, target=None)
+    if seen.spec is None:  # its launch document cannot be read: one of the same digest is written again
+        return step if seen.digest == step.target.digest else replace(step, target=None)
     resized = step.action is Action.RESIZE
     spec = _sized(seen.spec, step.target.spec.pool.concurrency) if resized else seen.spec
     return replace(step, target=replace(step.target, spec=spec, digest=seen.digest))

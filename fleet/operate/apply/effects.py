@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from fleet.backends.base import Backend
@@ -89,7 +89,8 @@ class RunningStep:
 
     left: requests, the current one first.  asked_at: seconds by the clock of the walk.  was_parked: it had crashed too
     often before it was asked.  was_starting: its start was under way before, with what was there then.
-    ready_at: when it was seen ready first, in the life ``ready_in``; None: not yet.
+    ready_at: when it was seen ready first, or was compared last, in the life ``ready_in``; None: not yet.
+    ready_since: when it was seen ready first.
     window: its group as it was at that moment, for a canary.
     """
 
@@ -101,11 +102,25 @@ class RunningStep:
     was_starting: bool = False
     ready_at: float | None = None
     ready_in: Life | None = None
+    ready_since: float | None = None
     window: Mapping[str, ObservedReplica] = field(default_factory=dict)
 
     @property
     def request(self) -> Request:
         return self.left[0]
+
+    def compare_again(self, seen: Observed, *, now: float) -> None:
+        """The next comparison of its canary begins."""
+        following, *later = self.step.later_canaries
+        self.step = replace(self.step, canary=following, later_canaries=tuple(later))
+        self.begin_window(seen, now=now)
+
+    def begin_window(self, seen: Observed, *, now: float) -> None:
+        """It is ready: from now on it is looked at, beside the others of its group."""
+        replica = seen.replicas[self.step.replica]
+        self.ready_at, self.ready_in = now, Life.of(replica)
+        self.ready_since = now if self.ready_since is None else self.ready_since
+        self.window = {one.name: one for one in seen.replicas.values() if one.group == replica.group}
 
 
 def requests_of(step: Step, replica: ObservedReplica | None) -> list[Request]:
@@ -164,9 +179,9 @@ def _has_been_ready(running: RunningStep, replica: ObservedReplica | None, seen:
     if replica is None:
         return False
     if running.ready_at is None or running.ready_in is None:
-        running.ready_at, running.ready_in = now, Life.of(replica)
-        running.window = {one.name: one for one in seen.replicas.values() if one.group == replica.group}
-    return now - running.ready_at >= running.step.watched_seconds and not _crashed(running, replica)
+        running.begin_window(seen, now=now)
+    ready_for = 0.0 if running.ready_at is None else now - running.ready_at
+    return ready_for >= running.step.watched_seconds and not _crashed(running, replica)
 
 
 def _crashed(running: RunningStep, replica: ObservedReplica | None) -> bool:
@@ -237,12 +252,14 @@ def failure_of(running: RunningStep, seen: Observed, *, now: float) -> str:
     if running.request in _NEEDS_SUPERVISOR and replica is not None and replica.state is State.FAILED:
         settles = running.was_parked and waited < SETTLE_SECONDS
         if not settles:
-            return f"parked after too many crashes{_note(replica)}"
+            once = replica.spec is not None and replica.spec.restart.policy == "never"
+            return f"failed{_note(replica)}" if once else f"parked after too many crashes{_note(replica)}"
     if waited <= patience:
         return ""
     if running.request is Request.RESIZE and replica is not None and is_ready(replica, ""):
         return f"not applied within {patience:g} s: {running.step.reason}{_has(replica)}"
-    return f"{_UNMET[running.request]} within {patience:g} s{condition(replica)}"
+    of_replica = "" if running.request is Request.REAP else condition(replica)  # a stray is another process
+    return f"{_UNMET[running.request]} within {patience:g} s{of_replica}"
 
 
 def _patience_seconds(running: RunningStep) -> float:

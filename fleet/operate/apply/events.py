@@ -9,14 +9,16 @@ from typing import Literal
 
 from fleet.core.observed import Observed
 from fleet.core.plan import Plan, Step
+from fleet.core.text.format import counted
 from fleet.errors import Interrupted, NotReady, RolloutFailed
+from fleet.state.rollout_orders import NO_ORDERS, RolloutOrders
 
 _LISTED = 10
 
 STARTS_PER_CORE = 4
 """How many workers a walk or a look starts at once, per processor."""
 
-Phase = Literal["planned", "started", "judged", "done", "failed"]
+Phase = Literal["planned", "started", "compared", "judged", "done", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ class WalkOptions:
     starts_at_once: workers that may start together (None: all). Importing an app is processor work: a
         hundred at once would make each of them late and starve the tasks that run.
     interrupted: the number of a signal that asked us to stop, or 0.
+    orders: what people tell this walk while it goes on.
     now, sleep: a monotonic clock in seconds, and how to wait by it.
     """
 
@@ -60,16 +63,22 @@ class WalkOptions:
     passing: bool = False
     starts_at_once: int | None = None
     interrupted: Callable[[], int] = lambda: 0
+    orders: Callable[[], RolloutOrders] = lambda: NO_ORDERS
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
 
 
 class StepsFailed(RolloutFailed):
-    """Steps of a rollout failed; the rest was not begun. ``failures``: each step with its reason."""
+    """Steps of a rollout failed; the rest was not begun.
 
-    def __init__(self, message: str, *, hint: str, failures: Sequence[tuple[Step, str]]) -> None:
+    failures: each step with its reason.  aborted: by whom and why, where a person ended it: then no step failed, and
+    it goes back whatever the manifest says about failures.
+    """
+
+    def __init__(self, message: str, *, hint: str, failures: Sequence[tuple[Step, str]], aborted: str = "") -> None:
         super().__init__(message, hint=hint)
         self.failures = tuple(failures)
+        self.aborted = aborted
 
 
 def steps_failed(plan: Plan, failures: Sequence[tuple[Step, str]], *, done: int) -> StepsFailed:
@@ -77,11 +86,22 @@ def steps_failed(plan: Plan, failures: Sequence[tuple[Step, str]], *, done: int)
     lines = "\n".join(f"  {step.id}: {reason}" for step, reason in failures[:_LISTED])
     more = f"\n  and {len(failures) - _LISTED} more" if len(failures) > _LISTED else ""
     left = len(plan.changes) - done - len(failures)
+    rest = f"{counted(left, 'step')} {'was' if left == 1 else 'were'}"
     logs = f"fleet logs {failures[0][0].replica} -n 50 --fleet {plan.fleet}"
     return StepsFailed(
-        f"the rollout failed and is paused, {left} steps were not begun:\n{lines}{more}",
+        f"the rollout failed and is paused, {rest} not begun:\n{lines}{more}",
         hint=f"see `{logs}`; fix the cause and run the same command again",
         failures=failures,
+    )
+
+
+def steps_aborted(plan: Plan, *, done: int, why: str) -> StepsFailed:
+    """The error of a rollout that a person ended. ``why``: by whom, and the reason."""
+    return StepsFailed(
+        f"the rollout was aborted {why}; it is paused after {done} of {len(plan.changes)} steps",
+        hint="see `fleet rollout status`; apply another manifest, or this one with --retry",
+        failures=(),
+        aborted=why,
     )
 
 

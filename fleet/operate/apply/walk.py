@@ -8,7 +8,7 @@ asks for is idempotent, so a walk that was killed is finished by carrying out th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fleet.backends.base import Backend
 from fleet.core.canary import Verdict
@@ -27,7 +27,6 @@ from fleet.operate.apply.effects import (
     cannot_start,
     condition,
     failure_of,
-    is_heavy,
     is_ready,
     lacks_supervisor,
     requests_of,
@@ -35,7 +34,18 @@ from fleet.operate.apply.effects import (
     tries_again,
     verdict_of,
 )
-from fleet.operate.apply.events import Event, Listener, Phase, Report, WalkOptions, interrupted, not_ready, steps_failed
+from fleet.operate.apply.events import (
+    Event,
+    Listener,
+    Phase,
+    Report,
+    WalkOptions,
+    interrupted,
+    not_ready,
+    steps_aborted,
+    steps_failed,
+)
+from fleet.operate.apply.pacing import Pacing
 from fleet.operate.apply.watch import Watch
 
 PAUSE_MIN_SECONDS = 0.02
@@ -62,6 +72,20 @@ def _no_listener(_events: Sequence[Event]) -> None:
     """Does nothing with events."""
 
 
+def _supervisor_lost(fleet: str, one: RunningStep) -> Unreachable:
+    doing = "changing its settings" if one.request is Request.RESIZE else "starting"
+    return Unreachable(
+        f"fleet {fleet}: the supervisor went away while {one.step.replica} was {doing}",
+        hint="run the same command again to resume",
+    )
+
+
+def _comparison(step: Step) -> str:
+    """What to say when a comparison begins."""
+    assert step.canary is not None
+    return f"{step.canary.name}: compared with the old for {duration(step.canary.seconds)}"
+
+
 def _is_hopeless(step: Step, seen: Observed) -> bool:
     replica = seen.replicas.get(step.replica)
     return replica is None or replica.state is State.FAILED or cannot_start(step, seen)
@@ -71,7 +95,8 @@ def _is_hopeless(step: Step, seen: Observed) -> bool:
 class _Walk:
     """``seen`` is the last observation; ``done`` holds steps by id, ``running`` those that were begun.
 
-    began: when the first step of a group was begun, by the clock of the walk.
+    began: when the first step of a group was begun, by the clock of the walk.  paused_seconds: how long it did nothing
+    because a person said so, which counts against no limit.
     """
 
     plan: Plan
@@ -81,15 +106,18 @@ class _Walk:
     options: WalkOptions
     began_at: float = field(init=False)
     seen: Observed = field(init=False)
+    pacing: Pacing = field(init=False)
     done: dict[str, Step] = field(default_factory=dict)
     failures: list[tuple[Step, str]] = field(default_factory=list)
     running: list[RunningStep] = field(default_factory=list)
     watch: Watch = field(default_factory=Watch)
     began: dict[str, float] = field(default_factory=dict)
+    paused_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         self.began_at = self.options.now()
         self.seen = self.backend.observe()
+        self.pacing = Pacing(self.options.starts_at_once)
 
     def run(self) -> Report:
         changes = self.plan.changes
@@ -103,7 +131,8 @@ class _Walk:
         if self.options.wait:
             self._wait_for_kept([step for step in self.plan.steps if step.action in RUNS_ON and step.target])
             self._look_once_more()
-        return Report(tuple(self._done_changes()), self._elapsed(), self.seen)
+        self._check_aborted()  # an order that came with the last step is not lost
+        return Report(tuple(self._done_changes()), self.options.now() - self.began_at, self.seen)
 
     def _walk_wave(self, waiting: list[Step]) -> None:
         """Rounds of: begin what may begin, ask, look, move on. After a failure, begun steps are still finished."""
@@ -111,15 +140,27 @@ class _Walk:
         while waiting or self.running:
             self._check_may_go_on()
             self._check_deadlines(waiting)
-            if not self.failures:
+            paused = bool(waiting) and not self.failures and self.options.orders().paused
+            if not self.failures and not paused:
                 waiting = self._begin(waiting)
-            if not self.running:
+            if not self.running and not paused:
                 return
+            if paused and not self.running:
+                self._stay_paused()
+                continue
             self._ask()
             moved = self._look()
             pause = PAUSE_MIN_SECONDS if moved else min(pause * PAUSE_GROWTH, PAUSE_MAX_SECONDS)
             if self.running and not moved:
                 self.options.sleep(pause)
+
+    def _stay_paused(self) -> None:
+        """Nothing runs, and nothing more may begin: look whether what came up stays up."""
+        began = self.options.now()
+        self.options.sleep(PAUSE_MAX_SECONDS)
+        self.paused_seconds += self.options.now() - began
+        self.seen = self.backend.observe()
+        self._fail_crashed()
 
     # --- begin
 
@@ -129,24 +170,14 @@ class _Walk:
         if not ready and waiting and not self.running:
             self._fail(waiting[0], f"waits for {', '.join(waiting[0].after)}, which is in no earlier wave")
             return waiting
-        ready = self._paced(ready)
+        ready = self.pacing.allowed(ready, self.running)
         self._tell("started", ((step, step.reason) for step in ready))
         for step in ready:
             self.watch.begin(step)
-            self.began.setdefault(group_of(step.replica), self.options.now())
+            self.began.setdefault(group_of(step.replica), self._counted())
             self.running.append(RunningStep(step, requests_of(step, self.seen.replicas.get(step.replica))))
         begun = {step.id for step in ready}
         return [step for step in waiting if step.id not in begun]
-
-    def _paced(self, ready: list[Step]) -> list[Step]:
-        """Those that may begin now, so that not too many workers start at once."""
-        limit = self.options.starts_at_once
-        if limit is None:
-            return ready
-        room = limit - sum(is_heavy(one.step) for one in self.running)
-        heavy = [step for step in ready if is_heavy(step)]
-        late = {step.id for step in heavy[max(0, room) :]}
-        return [step for step in ready if step.id not in late]
 
     # --- ask
 
@@ -202,22 +233,32 @@ class _Walk:
         steps = [one.step for one in self.running] or list(waiting[:1])
         for step in steps if not self.failures else ():
             group, limit = group_of(step.replica), step.deadline_seconds
-            if limit is not None and self.options.now() - self.began.get(group, self.options.now()) > limit:
+            if limit is not None and self._counted() - self.began.get(group, self._counted()) > limit:
                 self._fail(step, f"the rollout of {group} was not done within {duration(limit)} (rollout.deadline)")
 
     def _move(self, one: RunningStep) -> bool:
         now = self.options.now()
+        if one.step.canary is not None and (orders := self.options.orders()).promoted:
+            self._tell("judged", [(one.step, f"{one.step.canary.name}, not judged: promoted {orders.why}")])
+            one.step = replace(one.step, canary=None, later_canaries=())
+        compared = one.ready_at is not None
         if took_effect(one, self.seen, now=now, wait=self.options.wait):
             verdict = verdict_of(one, self.seen) if self.options.wait else None
             if verdict is not None and not self._is_accepted(one.step, verdict):
+                return True
+            if verdict is not None and one.step.later_canaries:
+                one.compare_again(self.seen, now=now)
+                self._tell("compared", [(one.step, _comparison(one.step))])
                 return True
             one.left.pop(0)
             one.asked = False
             if not one.left:
                 self._finish(one)
             return True
+        if one.step.canary is not None and one.ready_at is not None and not compared:
+            self._tell("compared", [(one.step, _comparison(one.step))])
         if lacks_supervisor(one, self.seen):
-            raise self._supervisor_lost(one)
+            raise _supervisor_lost(self.plan.fleet, one)
         if tries_again(one, self.seen):
             return True
         if reason := failure_of(one, self.seen, now=now):
@@ -236,9 +277,12 @@ class _Walk:
 
     def _finish(self, one: RunningStep) -> None:
         self.running.remove(one)
+        if self.options.wait:
+            self.pacing.learn(one, now=self.options.now())
         self.done[one.step.id] = one.step
         if self.options.wait and not self.options.passing:
-            self.watch.add(one.step, self.seen.replicas.get(one.step.replica), now=self.options.now())
+            since = self.options.now() if one.ready_since is None else one.ready_since
+            self.watch.add(one.step, self.seen.replicas.get(one.step.replica), since=since)
         self._tell("done", [(one.step, one.step.reason)])
 
     def _fail(self, step: Step, reason: str) -> None:
@@ -286,26 +330,25 @@ class _Walk:
         """Raise Interrupted after a signal, NotReady after the timeout. ``late``: what is waited for beside steps."""
         if signum := self.options.interrupted():
             raise interrupted(self.plan, done=len(self._done_changes()), signum=signum)
+        self._check_aborted()
         limit = self.options.timeout_seconds
-        if limit is not None and self._elapsed() > limit:
+        if limit is not None and self._counted() - self.began_at > limit:
             raise self._not_ready([*(one.step for one in self.running), *late], f"not ready within {limit:g} s")
+
+    def _check_aborted(self) -> None:
+        if (orders := self.options.orders()).aborted:
+            raise steps_aborted(self.plan, done=len(self._done_changes()), why=orders.why)
 
     def _not_ready(self, late: Sequence[Step], head: str = "the fleet is not ready") -> NotReady:
         conditions = [(step.replica, condition(self.seen.replicas.get(step.replica))) for step in late]
         return not_ready(self.plan, conditions, head)
 
-    def _supervisor_lost(self, one: RunningStep) -> Unreachable:
-        doing = "changing its settings" if one.request is Request.RESIZE else "starting"
-        return Unreachable(
-            f"fleet {self.plan.fleet}: the supervisor went away while {one.step.replica} was {doing}",
-            hint="run the same command again to resume",
-        )
-
     def _tell(self, phase: Phase, what: Iterable[tuple[Step, str]]) -> None:
-        elapsed = self._elapsed()
+        elapsed = self.options.now() - self.began_at
         events = [Event(phase, step, reason, elapsed) for step, reason in what]
         if events:
             self.on_event(events)
 
-    def _elapsed(self) -> float:
-        return self.options.now() - self.began_at
+    def _counted(self) -> float:
+        """The clock of the walk, standing still while it is paused."""
+        return self.options.now() - self.paused_seconds

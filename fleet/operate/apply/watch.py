@@ -18,15 +18,15 @@ class Watch:
 
     ready: dict[str, tuple[Step, Life, float]] = field(default_factory=dict)
 
-    def add(self, step: Step, replica: ObservedReplica | None, *, now: float) -> None:
-        """A step is done; one that brings nothing up is not watched.
+    def add(self, step: Step, replica: ObservedReplica | None, *, since: float) -> None:
+        """A step is done, ``since`` when it has been ready; one that brings nothing up is not watched.
 
         A command may be one that ends and is run again all day, so it is watched only where ``minReady`` says how long
         it must live.
         """
         is_command = step.target is not None and step.target.spec.kind == "command"
         if step.action in RUNS and replica is not None and (step.min_ready_seconds or not is_command):
-            self.ready[step.replica] = (step, Life.of(replica), now)
+            self.ready[step.replica] = (step, Life.of(replica), since)
 
     def begin(self, step: Step) -> None:
         """What is stopped on purpose is not watched any more."""

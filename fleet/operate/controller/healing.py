@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fleet.backends.supervisor.daemon import wake
 from fleet.core.decode import decoded
 from fleet.core.desired import Desired, group_of
 from fleet.core.expand.expand import divided_again
@@ -17,6 +18,7 @@ from fleet.core.observed import Observed
 from fleet.core.plan import Action, Plan, Step
 from fleet.core.planning.selection import sharing
 from fleet.errors import FleetError
+from fleet.file_access import KEPT_BYTES, read_file
 from fleet.inputs import machine, secrets
 from fleet.operate.apply.events import STARTS_PER_CORE, WalkOptions
 from fleet.operate.apply.walk import apply
@@ -51,6 +53,8 @@ class Healer:
         modes = {Kind(name): Mode(mode) for name, mode in revision.manifest.spec.heal.modes().items()}
         if all(mode is Mode.OFF for mode in modes.values()):
             return Heals()
+        if not dry and modes[Kind.STUCK] is Mode.ENABLED:
+            self._wake_daemon()
         found = self._look(applied, revision, modes, moving)
         if not found.observed.up or dry:
             return Heals(found.judged)
@@ -67,6 +71,11 @@ class Healer:
         if self._memory != before:
             _write(self._fleet, self._memory)
         return Heals(found.judged, note)
+
+    def _wake_daemon(self) -> None:
+        """supervisord answers nobody while somebody has stopped it (SIGSTOP)."""
+        if wake(self._fleet.places):
+            self._fleet.audit.write({"event": "daemon.woken", "reason": "supervisord was stopped (SIGSTOP)"})
 
     # --- look and judge
 
@@ -150,7 +159,7 @@ def _entry(event: str, one: Judged) -> dict[str, Any]:
 def _read(fleet: LocalFleet) -> HealMemory:
     """What was remembered. It may be lost: then everything is healed as if for the first time."""
     try:
-        return decoded(HealMemory, json.loads(fleet.places.healing.read_bytes()))
+        return decoded(HealMemory, json.loads(read_file(fleet.places.healing, limit_bytes=KEPT_BYTES, own=True)))
     except (OSError, ValueError, KeyError, TypeError):
         return NOTHING_HEALED
 

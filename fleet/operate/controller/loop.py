@@ -9,6 +9,7 @@ the same numbers. What it remembers of earlier looks may be lost: then no group 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,13 +20,14 @@ from fleet.core.autoscale.decide import Decision, affordable, decide
 from fleet.core.autoscale.groups import ScaledGroups, scaled_groups, without
 from fleet.core.autoscale.measure import Measured, measure
 from fleet.core.autoscale.sample import Sample
-from fleet.core.desired import Desired
+from fleet.core.desired import CONTROLLER_GROUP, Desired, replica_name
 from fleet.core.expand.expand import applied_specs, divided_again, moves_slots, static_division
 from fleet.core.expand.facts import Overrides
 from fleet.core.healing.judge import Heals
 from fleet.core.manifest.models import Manifest
 from fleet.core.plan import Plan
-from fleet.errors import FleetError, LockHeld
+from fleet.core.text.format import duration
+from fleet.errors import Damaged, FleetError, LockHeld
 from fleet.inputs import machine, secrets
 from fleet.operate.apply.events import STARTS_PER_CORE, WalkOptions
 from fleet.operate.apply.walk import apply
@@ -36,8 +38,11 @@ from fleet.operate.controller.look import IDLE_SECONDS, Look, NextLook, Seen, Wo
 from fleet.operate.controller.revision_in_force import RevisionInForce
 from fleet.operate.controller.steps import beginnings
 from fleet.operate.local_fleet import LocalFleet
+from fleet.operate.notify.notifier import Background, Notifier
 from fleet.state import controller_heartbeat, decisions
-from fleet.state.controller_heartbeat import Heartbeat
+from fleet.state.controller_heartbeat import LATE_SECONDS, Heartbeat
+
+CONTROLLER = replica_name(CONTROLLER_GROUP, 0)
 
 
 class Controller:
@@ -53,6 +58,7 @@ class Controller:
         self._backlog: BacklogReader | None = None
         self._memory, self._meters = memory_file.read(fleet.places.controller)
         self._healer = Healer(fleet)
+        self.notifications = Background()
 
     def close(self) -> None:
         """Close the connections."""
@@ -74,6 +80,7 @@ class Controller:
         self._beat(self._fleet.now())
         while not is_over():
             began = self._fleet.now()
+            self._say_late(following.due, began)
             try:
                 result: Look | FleetError = self.tick(follow=following.follow)
             except FleetError as error:
@@ -81,11 +88,28 @@ class Controller:
             on_look(result)
             following = next_look(following, result, began=began)
             self._beat(following.due, error=result.message if isinstance(result, FleetError) else "")
+            self._tell()
             wait(min(following.due - began, max(0.0, following.due - self._fleet.now())))
 
     def _beat(self, next_at: float, *, error: str = "") -> None:
         heartbeat = Heartbeat(self._fleet.now(), next_at, os.getpid(), error)
         controller_heartbeat.write(self._fleet.places.controller_heartbeat, heartbeat)
+
+    def _say_late(self, due: float, now: float) -> None:
+        """A controller that was stopped, or hung, for so long that others saw it says so itself when it goes on."""
+        if due and now - due > LATE_SECONDS:
+            reason = f"it did not look for {duration(round(now - due))}, and goes on now"
+            with contextlib.suppress(FleetError):
+                self._fleet.audit.write({"event": "controller.stuck", "replica": CONTROLLER, "reason": reason})
+
+    def _tell(self) -> None:
+        """Have sent what is new and what waits; whoever is told holds up no look."""
+        if self._revision is None:
+            return
+        notifier = Notifier(self._fleet.places, self._revision.receivers, now=self._fleet.now)
+        with contextlib.suppress(FleetError):
+            if notifier.is_due():
+                self.notifications.start(notifier.look)
 
     # --- one look
 
@@ -95,12 +119,22 @@ class Controller:
 
         Raises FleetError; what was decided before stays in force, and what can be healed is.
         """
+        self._forget_damaged()
         try:
             heals = self.heal()
         except FleetError:
             self._moved(follow, Heals())
             raise
         return self._moved(follow, heals)
+
+    def _forget_damaged(self) -> None:
+        """Remove decisions that cannot be read: it is the controller that decides again, at this look."""
+        path = self._fleet.places.decisions
+        try:
+            decisions.read(path)
+        except Damaged as error:
+            decisions.forget(path)
+            self._fleet.audit.write({"event": "state.forgotten", "reason": error.message})
 
     def _moved(self, follow: Decision | None, heals: Heals) -> Look:
         seen = self.look(follow=follow)

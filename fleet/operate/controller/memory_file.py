@@ -10,6 +10,7 @@ from typing import Any
 from fleet.core.autoscale.decide import EMPTY, Memory
 from fleet.core.autoscale.sample import Meter
 from fleet.core.decode import decoded
+from fleet.file_access import KEPT_BYTES, read_file
 from fleet.operate.controller.look import Look
 from fleet.state.files import write_whole
 
@@ -47,7 +48,7 @@ def write(path: Path, look: Look, memory: Memory, *, meters: Mapping[str, Meter]
 
 def _document(path: Path) -> dict[str, Any] | None:
     try:
-        document: dict[str, Any] = json.loads(path.read_text())
+        document: dict[str, Any] = json.loads(read_file(path, limit_bytes=KEPT_BYTES, own=True))
         return document if document["format"] == FORMAT and _is_look(document["look"]) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None

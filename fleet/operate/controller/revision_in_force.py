@@ -8,6 +8,8 @@ from fleet.core.expand.specs import secret_variable, secrets_of
 from fleet.core.manifest.models import Manifest
 from fleet.inputs.facts import secret_values
 from fleet.inputs.manifest import from_revision
+from fleet.operate.notify.notifier import Receivers
+from fleet.operate.notify.sending import receivers_of
 from fleet.state.revisions import Revision
 
 
@@ -23,6 +25,11 @@ class RevisionInForce:
     @property
     def manifest(self) -> Manifest:
         return self._loaded.manifest
+
+    @property
+    def receivers(self) -> Receivers:
+        """Whom it wants to be told of what happens."""
+        return receivers_of(self._loaded, self.secrets)
 
     def secrets(self) -> Mapping[str, str]:
         """Name -> value: as the apply gave them to the controller that it started, else read from their sources now.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fleet.broker import embedded
+from fleet.broker import embedded, server_version
 from fleet.broker.backlog.sampler import Sampler
-from fleet.broker.connection import masked
 from fleet.core.desired import BROKER_GROUP, broker_of, split_name
+from fleet.core.text.mask import masked
 from fleet.errors import Damaged, FleetError
 from fleet.inputs.facts import secret_values
 from fleet.inputs.manifest import from_revision
@@ -23,13 +23,12 @@ def broker_findings(examined: Examined) -> Iterator[Finding]:
     yield from broker_server_findings(examined.settings, wanted=examined.embedded_wanted or has)
     if not has or examined.observed is None or not examined.observed.up:
         return
-    if embedded.ping(embedded.url(examined.places)):
-        yield Finding("info", "broker", f"answers on {examined.places.broker_socket}")
+    listens_on = embedded.socket_in_use(examined.places)
+    if embedded.ping(embedded.url_in_use(examined.places)):
+        yield Finding("info", "broker", f"answers on {listens_on}")
     else:
         hint = f"`fleet logs {BROKER_GROUP}` says why"
-        yield Finding(
-            "error", "broker", f"the embedded broker does not answer on {examined.places.broker_socket}", hint
-        )
+        yield Finding("error", "broker", f"the embedded broker does not answer on {listens_on}", hint)
 
 
 def outside_broker_findings(examined: Examined) -> Iterator[Finding]:
@@ -65,6 +64,10 @@ def _secret_url(places: Places, number: int, secret: str) -> str:
 
 def broker_server_findings(settings: Settings, *, wanted: bool) -> Iterator[Finding]:
     try:
-        yield Finding("info", "broker", f"`broker: embedded` would run {embedded.find_server(settings.redis_server)}")
+        server = embedded.find_server(settings.redis_server)
+        yield Finding("info", "broker", f"`broker: embedded` would run {server}")
+        server_version.check_server(server)
+        if known := server_version.warning(server):
+            yield Finding("warning" if wanted else "info", "broker", known, server_version.HINT)
     except FleetError as error:
         yield Finding("error" if wanted else "info", "broker", error.message, error.hint)

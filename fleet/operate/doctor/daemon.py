@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 from collections.abc import Iterator
 from functools import partial
 
@@ -15,6 +16,7 @@ from fleet.backends.supervisor.replica_files import Folder
 from fleet.errors import FleetError
 from fleet.operate.doctor.files import remove_files
 from fleet.operate.doctor.finding import KILL_AFTER_SECONDS, Examined, Finding
+from fleet.state.files import write_whole
 from fleet.state.paths import Places
 
 _FULL = 0.8
@@ -54,7 +56,7 @@ def _stale_traces(examined: Examined) -> Iterator[Finding]:
 
 def socket_path_findings(examined: Examined) -> Iterator[Finding]:
     try:
-        config.daemon_text(examined.places, descriptors=0, as_root=False)
+        config.daemon_text(examined.places, descriptors=0, as_root=False, python=sys.executable)
     except FleetError as error:
         yield Finding("error", "paths", error.message, error.hint)
 
@@ -96,7 +98,7 @@ def _end_daemon(examined: Examined, pid: int) -> str:
 
 
 def _rewrite_pidfile(places: Places, pid: int) -> str:
-    config.pidfile(places).write_text(f"{pid}\n")
+    write_whole(config.pidfile(places), f"{pid}\n")
     return f"now says {pid}"
 
 

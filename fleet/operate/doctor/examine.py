@@ -22,9 +22,16 @@ from fleet.operate.doctor.daemon import (
     descriptor_limit_findings,
     socket_path_findings,
 )
-from fleet.operate.doctor.files import leftover_findings, permission_findings, program_findings
+from fleet.operate.doctor.files import (
+    leftover_findings,
+    permission_findings,
+    privilege_findings,
+    program_findings,
+    trust_findings,
+)
 from fleet.operate.doctor.finding import Examined, Finding, Severity
-from fleet.operate.doctor.processes import crash_findings, replica_findings, stray_findings
+from fleet.operate.doctor.notifications import notification_findings
+from fleet.operate.doctor.processes import crash_findings, image_findings, replica_findings, stray_findings
 from fleet.operate.doctor.state import home_findings, space_findings, state_findings
 from fleet.settings import Settings
 from fleet.state.lock import holder
@@ -37,6 +44,7 @@ def examine(places: Places, settings: Settings, *, embedded_wanted: bool = False
     """Everything found, worst first. ``embedded_wanted``: the manifest says ``broker: embedded``."""
     if not places.run.is_dir():
         return [
+            *trust_findings(places),
             *descriptor_limit_findings(0),
             *broker_server_findings(settings, wanted=embedded_wanted),
             _nothing(places),
@@ -87,7 +95,9 @@ _CHECKS: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
     descriptor_findings,
     stray_findings,
     replica_findings,
+    image_findings,
     permission_findings,
+    privilege_findings,
     leftover_findings,
     program_findings,
     state_findings,
@@ -96,5 +106,6 @@ _CHECKS: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
     broker_findings,
     outside_broker_findings,
     crash_findings,
+    notification_findings,
     _lock_findings,
 )

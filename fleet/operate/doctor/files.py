@@ -11,24 +11,49 @@ from pathlib import Path
 from fleet.backends.supervisor.observe import UNSTARTED
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.rpc import DaemonDown
+from fleet.core.desired import RESERVED_PREFIX
+from fleet.core.text.format import counted
 from fleet.errors import FleetError
 from fleet.operate.doctor.finding import Examined, Finding
+from fleet.state import trust
+from fleet.state.paths import Places
+
+
+def trust_findings(places: Places) -> Iterator[Finding]:
+    """Errors for what lets another account change this fleet: folders above it, its own folders and files."""
+    for fault in trust.faults(places):
+        yield Finding("error", "permissions", str(fault), fault.hint)
+
+
+def privilege_findings(examined: Examined) -> Iterator[Finding]:
+    """A warning where tasks run with every right of root."""
+    replicas = examined.observed.replicas.values() if examined.observed else ()
+    running = [one for one in replicas if one.running and not (one.spec is not None and one.spec.account.user)]
+    running = [one for one in running if not one.group.startswith(RESERVED_PREFIX)]
+    if running and os.geteuid() == 0:
+        message = f"{counted(len(running), 'replica')} of this fleet run as root: a task can change anything here"
+        hint = "name an account in the manifest (`spec: {user: …}`), or run fleet as one; see docs/security.md"
+        yield Finding("warning", "privileges", message, hint)
 
 
 def permission_findings(examined: Examined) -> Iterator[Finding]:
-    """Findings unless folders have mode 0700, files 0600, and all belong to this user."""
+    """Findings unless all belongs to this account and nobody else can read or write it: folders 0700, files 0600.
+
+    Those that other accounts pass through may be 0711."""
     places = examined.places
-    folders = [places.root, places.run, places.state, places.log, places.conf_d, places.specs, places.records]
+    yield from trust_findings(places)
+    told = {fault.path for fault in trust.faults(places)}  # not to be put right before a person has looked
+    folders = [*places.folders, *(places.account_records(uid) for uid in places.account_uids())]
     files = [*places.specs.glob("*"), *places.conf_d.glob("*.conf"), *places.records.glob("*"), places.supervisord_conf]
-    for path, allowed in [*((path, 0o700) for path in folders), *((path, 0o600) for path in files)]:
+    passable = places.passable()
+    private = [path for path in (places.root, *folders) if path not in passable]
+    wanted = [*((path, 0o711) for path in passable), *((path, 0o700) for path in private)]
+    for path, allowed in [*wanted, *((path, 0o600) for path in files)]:
         try:
             status = path.lstat()
         except OSError:
             continue
-        if status.st_uid != os.geteuid():
-            message = f"{path} belongs to uid {status.st_uid}, not to {os.geteuid()}"
-            yield Finding("error", "permissions", message, "run as the fleet's owner, or give it back with `chown -R`")
-        elif not stat.S_ISLNK(status.st_mode) and (mode := stat.S_IMODE(status.st_mode)) & ~allowed:
+        if path not in told and (mode := stat.S_IMODE(status.st_mode)) & ~allowed:
             message = f"{path} has mode {mode:04o}, not {allowed:04o}"
             yield Finding("error", "permissions", message, remedy=partial(_chmod, path, allowed))
 
@@ -40,7 +65,8 @@ def leftover_findings(examined: Examined) -> Iterator[Finding]:
         message = f"{len(leftovers)} temporary files of a command that was killed"
         yield Finding("warning", "files", message, remedy=partial(remove_files, leftovers))
     for path in folder.foreign():
-        yield Finding("info", "files", f"{path} is not fleet's", "it is left alone; a broken one blocks every apply")
+        hint = "supervisord would run it: move it away; until then nothing starts"
+        yield Finding("error", "files", f"{path} is not fleet's", hint)
     known = set(examined.observed.replicas) if examined.observed is not None else None
     if known is None or examined.observed is None or not examined.observed.up:
         return

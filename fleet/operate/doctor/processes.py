@@ -14,6 +14,7 @@ from fleet.core.observed import ObservedReplica, State, Stray, Trouble
 from fleet.operate.doctor.finding import KILL_AFTER_SECONDS, Examined, Finding
 from fleet.replica import record as records
 from fleet.replica.crash_history import read_history
+from fleet.replica.image import states
 from fleet.state.paths import Places
 
 
@@ -47,6 +48,14 @@ def _grace_seconds(examined: Examined, replica: str) -> float:
     return drain + config.STOP_MARGIN_SECONDS
 
 
+def image_findings(examined: Examined) -> Iterator[Finding]:
+    """Apps that workers cannot be forked with: each of their workers imports the app itself."""
+    for state in states(examined.places.images):
+        if state.phase in ("refused", "failed"):
+            hint = 'docs/image.md says what an app must not do; `release: {image: "off"}` ends the attempts'
+            yield Finding("warning", "image", f"{state.app}: workers start without an image: {state.reason}", hint)
+
+
 def replica_findings(examined: Examined) -> Iterator[Finding]:
     """Replicas that supervisord runs and that are not healthy."""
     for name, replica in (examined.observed.replicas if examined.observed is not None else {}).items():
@@ -73,11 +82,11 @@ _LOOPS_FROM = 2
 def crash_findings(examined: Examined) -> Iterator[Finding]:
     """Replicas that crash again and again and are not parked yet, and workers whose record is gone."""
     for name, replica in (examined.observed.replicas if examined.observed is not None else {}).items():
-        crashes = sum(life.is_crash for life in read_history(examined.folder.starts_file(name)).lives)
+        crashes = sum(life.is_crash for life in read_history(examined.places.starts_file(name)).lives)
         if crashes >= _LOOPS_FROM and replica.state is not State.FAILED:
             hint = f"`fleet logs {name}` says why"
             yield Finding("error", name, f"crashed {crashes} times and is started again and again", hint)
-        runs = replica.running and replica.spec is not None and replica.spec.kind == "worker"
+        runs = replica.running and replica.spec is not None and replica.spec.kind != "command"
         if runs and records.read(examined.places.record_file(name)) is None:
             hint = f"nobody sees what it does until it starts again: `fleet restart {name}`"
             yield Finding("error", name, "its record is missing or damaged", hint)

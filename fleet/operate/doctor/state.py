@@ -11,6 +11,7 @@ from fleet.backends.supervisor.processes import configurations
 from fleet.core.text.format import size
 from fleet.errors import Damaged
 from fleet.operate.doctor.finding import Examined, Finding, Severity
+from fleet.operate.sync import ownership
 from fleet.state import applied, decisions, overrides
 from fleet.state.audit import Audit
 from fleet.state.revisions import History
@@ -27,6 +28,7 @@ def state_findings(examined: Examined) -> Iterator[Finding]:
         (lambda: overrides.read(places.overrides), None),
         (lambda: decisions.read(places.decisions), partial(_remove, places.decisions)),
         (lambda: History(places.revisions).latest(), None),
+        (lambda: ownership.read(places.state), None),
     ]
     for read, remedy in readers:
         try:
@@ -60,21 +62,13 @@ def space_findings(examined: Examined) -> Iterator[Finding]:
 
 
 def home_findings(examined: Examined) -> Iterator[Finding]:
-    """A fleet of this name that runs in another home, and a home that somebody else owns."""
+    """A fleet of this name that runs in another home."""
     places = examined.places
     for pid, path in sorted(configurations().items()):
         root = path.parent.parent
         if root.name == places.fleet and path != places.supervisord_conf:
             hint = f"FLEET_HOME={root.parent} works on that one; two of them share their queues"
             yield Finding("info", "home", f"a fleet {places.fleet!r} also runs in {root} (supervisord {pid})", hint)
-    home = places.root.parent
-    try:
-        owner = home.stat().st_uid
-    except OSError:
-        return
-    if owner not in (os.geteuid(), 0):
-        message = f"{home} belongs to uid {owner}, who can replace this fleet's files"
-        yield Finding("info", "home", message, "set FLEET_HOME to a folder of your own")
 
 
 def _remove(path: Path) -> str:

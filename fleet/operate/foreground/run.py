@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from fleet.backends.supervisor.daemon import recorded_pid
 from fleet.core.backoff import backoff_seconds
 from fleet.core.expand.expand import nothing
-from fleet.errors import FleetError, Interrupted, LockHeld
+from fleet.errors import Damaged, FleetError, Interrupted, LockHeld
 from fleet.inputs import machine
 from fleet.inputs.manifest import from_revision
 from fleet.operate.apply.events import STARTS_PER_CORE, WalkOptions
 from fleet.operate.change import carry_out, take_down
 from fleet.operate.foreground.done import Finished
 from fleet.operate.local_fleet import LocalFleet
+from fleet.state.applied import Applied
 from fleet.worker import sd_notify
 
 INTERRUPTED = 128
@@ -128,8 +129,19 @@ class Foreground:
 
     def _is_down(self) -> bool:
         """Somebody took it down, and is done with it."""
-        applied = self.fleet.applied()
+        applied = self._last_word()
         return applied is not None and applied.down and not self._daemon_lives()
+
+    def _last_word(self) -> Applied | None:
+        """What was applied last; None where nothing was, or where nobody can read it any more: the next apply says it
+        again."""
+        try:
+            return self.fleet.applied()
+        except Damaged:
+            return None
+
+    def _has_started(self) -> bool:
+        return self._daemon_lives() or self._last_word() is not None
 
     def _daemon_lives(self) -> bool:
         return recorded_pid(self.fleet.places) is not None
@@ -149,8 +161,7 @@ class Foreground:
             self._try_again()
 
     def _try_again(self) -> None:
-        applied = self.fleet.applied()
-        if applied is None or (self._failures and self._daemon_lives()):
+        if self._last_word() is None or (self._failures and self._daemon_lives()):
             done = self._applied()
         else:
             done = self._tried(self._restore, "restart")
@@ -175,7 +186,7 @@ class Foreground:
 
     def _drain(self) -> None:
         """All of it, for as long as its drains may take; a second signal ends that at once."""
-        if self.fleet.applied() is None or self._is_down():
+        if not self._has_started() or self._is_down():
             return
         self.tell("draining; a second signal ends it at once")
         sd_notify.tell("STOPPING=1", f"STATUS=fleet {self.fleet.name}: draining")

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fleet.file_access import make_folders
 from fleet.operate.sync import tree_rules
 from fleet.operate.sync.git import Repository
 from fleet.operate.sync.refs import SHA
@@ -36,7 +37,7 @@ class Checkouts:
         if place.is_dir():
             return place
         self.check(commit)
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(self.folder)
         fresh = Path(tempfile.mkdtemp(prefix=f".{commit}.", dir=self.folder))
         try:
             self.repository.write_tree(commit, fresh)

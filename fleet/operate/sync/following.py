@@ -56,6 +56,16 @@ class Following:
 
     # --- a look
 
+    def fetch(self) -> Fetched:
+        """One look at the repository; the fleet's audit learns what was refused, once."""
+        before = read_fetched(self.places)
+        after = self.fetching.look()
+        for one in after.conditions.all():
+            if one.state == "False" and before.conditions.get(one.stage).message != one.message and after.fleet:
+                reason = f"{one.stage}: {one.reason}: {_first(one.message)}"
+                self.target.write_audit(after.fleet, self._entry("sync.failed", one.revision, reason))
+        return after
+
     def look(self, *, interrupted: Callable[[], int] = lambda: 0) -> Reconciled:
         """One look at the fleet; what is known then is on the disk. Raises Interrupted only."""
         state, fetched, orders = read_reconciled(self.places), read_fetched(self.places), read_orders(self.places)
@@ -230,6 +240,10 @@ class Following:
 
     def _entry(self, event: str, commit: str, message: str) -> dict[str, str]:
         return {"event": event, "source": self.source.name, "commit": commit, "reason": message}
+
+
+def _first(message: str) -> str:
+    return message.strip().partition("\n")[0]
 
 
 def reason_of(error: FleetError) -> str:

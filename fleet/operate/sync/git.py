@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from fleet.errors import FleetError
+from fleet.file_access import make_folders
 from fleet.operate.sync.remote import Remote
 from fleet.operate.sync.tree_rules import LINK, SUBMODULE, Entry
 
@@ -108,7 +109,7 @@ class Repository:
     def prepare(self) -> None:
         """Make it where it is missing, and remove what a killed git left behind."""
         if not (self.folder / "HEAD").exists():
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folders(self.folder)
             self._run(
                 "init", "--bare", "--quiet", "--template=", "--initial-branch=none", str(self.folder), inside=False
             )
@@ -333,7 +334,7 @@ def folder_bytes(folder: Path) -> int:
 
 def import_keys(file: Path, home: Path, *, timeout_seconds: float = 60.0) -> None:
     """Fill a GnuPG home with the public keys of a file, and no others. Raises GitError."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folders(home)
     command = ["gpg", "--batch", "--quiet", "--no-autostart", "--status-fd", "1", "--homedir", str(home)]
     command += ["--import", "--", str(file)]
     try:

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
+from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.field_types import Bytes, FilePath, Limit, Name
-from fleet.core.manifest.models import Model, Secret, SecretRef
+from fleet.core.manifest.models import Secret, SecretRef
 from fleet.operate.sync.verdict import HealMode, Mode
 
 Words = Annotated[str, StringConstraints(min_length=1, max_length=1000)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from fleet import settings
 from fleet.core.manifest.tree import Source
 from fleet.errors import UsageError
+from fleet.file_access import faults_above, faults_within, refuse
 from fleet.operate.sync import overview
 from fleet.operate.sync.definition import Definition
 from fleet.operate.sync.following import Following
@@ -30,13 +31,21 @@ def opened(word: str) -> tuple[Definition, SourcePlaces]:
     if is_file(word):
         file = Path(word)
         definition = read(file)
-        return definition, SourcePlaces.of(home, definition.source.name)
+        places = SourcePlaces.of(home, definition.source.name)
+        _refuse_untrusted(places)
+        return definition, places
     places = SourcePlaces.of(home, word)
+    _refuse_untrusted(places)
     file = definition_of(places)
     definition = read(file)
     if definition.source.name != word:
         raise UsageError(f"{file} is of the source {definition.source.name!r} now", hint=f"fleet sync run {file}")
     return definition, places
+
+
+def _refuse_untrusted(places: SourcePlaces) -> None:
+    """Raise Refused where another account could change what is kept of the source."""
+    refuse([*faults_above(places.root.parent), *faults_within(places.root, ())])
 
 
 def is_file(word: str) -> bool:

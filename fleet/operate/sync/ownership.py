@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from fleet.errors import FleetError, Refused
-from fleet.state.files import write_whole
+from fleet.errors import Refused
+from fleet.state.files import damaged, read_kept_json, write_whole
 
 Kind = Literal["source", "files"]
 FILE = "owner.json"
+_HINT = "if the fleet is this source's, say --adopt: then it is written again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,19 +65,18 @@ def refuse_other(fleet: str, owner: Owner | None, claimant: Owner) -> None:
 
 
 def read(state: Path) -> Owner | None:
-    """The owner that is written in a fleet's state folder, None where nobody is yet. Raises FleetError."""
+    """The owner that is written in a fleet's state folder, None where nobody is yet. Raises Damaged."""
     path = state / FILE
+    document = read_kept_json(path, hint=_HINT)
+    if document is None:
+        return None
     try:
-        document = json.loads(path.read_text())
         owner = Owner(**{**document, "files": tuple(document["files"])})
         if owner.kind not in ("source", "files"):
             raise ValueError(f"unknown kind {owner.kind!r}")
         return owner
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        hint = "remove it; the next apply or sync writes it again"
-        raise FleetError(f"{path} cannot be read: {error}", hint=hint) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise damaged(path, repr(error), hint=_HINT) from error
 
 
 def write(state: Path, owner: Owner) -> None:

@@ -168,7 +168,8 @@ class LocalTarget:
 def owner_of(local: LocalFleet) -> ownership.Owner | None:
     """Whose the fleet is: as written, else the files whose manifest was applied last.
 
-    None before any apply, and for a fleet of files that was taken down: then the name is free.
+    None before any apply, and for a fleet of files that was taken down: then the name is free; and where neither that
+    file nor a manifest that can be read is there. Raises Damaged for the file: another's fleet is not to be taken.
     """
     written = ownership.read(local.places.state)
     try:
@@ -179,7 +180,10 @@ def owner_of(local: LocalFleet) -> ownership.Owner | None:
         return None
     if written is not None:
         return written
-    latest = local.history.latest()
+    try:
+        latest = local.history.latest()
+    except Damaged:  # the next apply writes another
+        latest = None
     return None if latest is None else ownership.of_files(latest.origin.sources)
 
 

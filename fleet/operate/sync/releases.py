@@ -22,6 +22,7 @@ from pathlib import Path
 from fleet.core.manifest.models import ReleaseSource
 from fleet.core.text.format import listed
 from fleet.errors import FleetError
+from fleet.file_access import make_folders
 from fleet.operate.sync import tree_rules
 from fleet.operate.sync.checkouts import remove_old
 from fleet.state.files import write_whole
@@ -94,7 +95,8 @@ class Releases:
     def _build(self, source: ReleaseSource, release: Release, *, lock: str, code: Path) -> None:
         place = self.folder / release.key
         shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(mode=0o700, parents=True)
+        make_folders(place.parent)
+        place.mkdir(mode=0o700)
         try:
             shutil.copytree(code, release.workdir, symlinks=True)
             self._install(source, release, release.workdir / lock)

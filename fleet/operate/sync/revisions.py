@@ -6,6 +6,7 @@ import posixpath
 from collections.abc import Collection
 
 from fleet.errors import FleetError, ManifestError, Problem
+from fleet.file_access import make_folders
 from fleet.inputs.manifest import LoadedManifest
 from fleet.operate.sync.checkouts import Checkouts
 from fleet.operate.sync.git import Repository
@@ -32,7 +33,7 @@ class Revisions:
 
     def prepare(self) -> None:
         """Put right what a killed process left behind. The source's lock must be held."""
-        self.places.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folders(self.places.root)
         self.repository.prepare()
         self.checkouts.sweep()
 

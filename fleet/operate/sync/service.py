@@ -61,7 +61,7 @@ class Service:
     def once(self, *, interrupted: Callable[[], int]) -> tuple[Fetched, Reconciled]:
         """One look of each loop, in order."""
         self.following.revisions.prepare()
-        fetched = self.following.fetching.look()
+        fetched = self.following.fetch()
         reconciled = self.following.look(interrupted=interrupted)
         with contextlib.suppress(FleetError):
             self._tell()
@@ -122,7 +122,7 @@ class Service:
         return True
 
     def _fetch_look(self) -> float:
-        state = self.following.fetching.look()
+        state = self.following.fetch()
         self._tell_changes(state.conditions)
         self._fleet_now.set()
         self._tell_now.set()

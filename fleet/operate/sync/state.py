@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fleet.errors import FleetError, UsageError
+from fleet.file_access import KEPT_BYTES, SMALL_BYTES, read_file
 from fleet.operate.sync.conditions import FETCHING, RECONCILING, Conditions, Stage
 from fleet.operate.sync.conditions import from_json as conditions_from_json
 from fleet.operate.sync.pacing import Heals
@@ -201,13 +202,13 @@ def write(path: Path, state: Fetched | Reconciled | Orders) -> None:
 
 def _read(path: Path, kind: type[_State], stages: tuple[Stage, ...]) -> _State:
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(read_file(path, limit_bytes=KEPT_BYTES, own=True))
         if document.pop("format") != FORMAT:
             raise ValueError("it is of another version")
         return kind(**_values(document, kind, stages))
     except FileNotFoundError:
         return kind()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = "move the file away; the next look writes it again, and takes what the repository has then as it is"
         raise FleetError(f"{path} cannot be read: {error}", hint=hint) from error
 
@@ -242,12 +243,12 @@ def keep_definition(places: SourcePlaces, file: Path) -> None:
 def definition_of(places: SourcePlaces) -> Path:
     """Where the source's own file is. Raises UsageError for a source that was never followed."""
     try:
-        return Path(json.loads(places.definition.read_text())["file"])
+        return Path(json.loads(read_file(places.definition, limit_bytes=SMALL_BYTES, own=True))["file"])
     except FileNotFoundError:
         known = ", ".join(known_sources(places.root.parent.parent))
         hint = f"known: {known}" if known else "name its file: fleet sync run SOURCE.yaml"
         raise UsageError(f"there is no source {places.name!r} in {places.root.parent}", hint=hint) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise FleetError(f"{places.definition} cannot be read: {error}", hint="name the source's file once") from error
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.errors import FleetError
+from fleet.file_access import KEPT_BYTES, read_file
 from fleet.operate.sync.forges import Forge
 from fleet.operate.sync.reports import Report, reports
 from fleet.operate.sync.state import SourcePlaces, read_fetched, read_reconciled
@@ -60,7 +61,7 @@ class Telling:
     def _told(self) -> dict[str, str]:
         """What was told last of each commit. Where that is lost it is told once more."""
         try:
-            document = json.loads(self.places.reported.read_text())
+            document = json.loads(read_file(self.places.reported, limit_bytes=KEPT_BYTES, own=True))
         except (OSError, ValueError):
             return {}
         return {str(key): str(value) for key, value in document.items()} if isinstance(document, dict) else {}

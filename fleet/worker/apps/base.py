@@ -6,7 +6,7 @@ Two kinds exist: a Celery app (:mod:`fleet.worker.apps.celery`) and a fleet ``Ta
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fleet.worker.task.call import Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
@@ -63,6 +63,14 @@ class Remote(Protocol):
         """A heartbeat was sent."""
         ...
 
+    def own_commands(self, node: str) -> Mapping[str, Callable[..., Any]]:
+        """Commands that the app defines itself, by name; each is called with the arguments of the message."""
+        ...
+
+    def define_queue(self, name: str, *, exchange: str, exchange_type: str, routing_key: str) -> None:
+        """Make the queue one of the app's, bound like this. One that the app defines stays as it is."""
+        ...
+
 
 class Application(Protocol):
     """An app of either kind. Worker side: names, policies. Slot side: ``prepare_process``, ``run``, ``record_end``."""
@@ -78,6 +86,10 @@ class Application(Protocol):
 
     def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:
         """Once, in the worker's process, before any slot exists. ``node`` is the worker's name on the broker."""
+        ...
+
+    def complete(self) -> None:
+        """Import and build all that tasks need, once, in the process that workers are forked from: nothing is sent."""
         ...
 
     def import_tasks(self) -> None:

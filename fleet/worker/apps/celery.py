@@ -9,11 +9,13 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
 from celery import signals, states
 from celery._state import _set_task_join_will_block, set_default_app
+from celery.app import backends
 from celery.app.trace import TraceInfo, build_tracer, setup_worker_optimizations
 from celery.exceptions import InvalidTaskError, Reject
 
@@ -66,7 +68,7 @@ class CeleryApplication:
         signals.celeryd_init.send(sender=node, instance=self._worker, conf=app.conf, options={})
         signals.worker_init.send(sender=self._worker)
         let_the_app_log()
-        app.finalize()
+        self._finalize()
         for text in warnings_for(app, transport=scheme(broker_url), pool=pool):
             log.warning("%s", text)
         signals.celeryd_after_setup.send(sender=node, instance=self._worker, conf=app.conf)
@@ -158,11 +160,23 @@ class CeleryApplication:
 
     # -- the slot's side
 
+    def _finalize(self) -> None:
+        """Make the tasks, and import the module of the result backend: within the first task, that would be a part of
+        its time limit, and each forked process would do it for itself."""
+        self.app.finalize()
+        with suppress(Exception):  # a backend that does not exist is told by Celery itself, when a task needs it
+            backends.by_url(self.app.conf.result_backend, self.app.loader)
+
+    def complete(self) -> None:
+        """What ``imports`` and autodiscovery name."""
+        self.app.loader.init_worker()
+        self._finalize()
+
     def import_tasks(self) -> None:
         """What ``imports`` and autodiscovery name; and what the app wants to log."""
         self.app.loader.init_worker()
         let_the_app_log()
-        self.app.finalize()
+        self._finalize()
 
     def prepare_process(self, node: str) -> None:
         """As Celery's pool does in a fresh process: no inherited connections, this app the default, tracers built."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from celery import signals
+from celery.utils.collections import AttributeDict
+from celery.utils.serialization import jsonify
+from kombu.utils.encoding import safe_repr
 
-from fleet.broker.connection import masked
+from fleet.core.text.mask import looks_secret, masked, masked_text
 
 _SECRET = re.compile(r"api|token|key|secret|pass|signature|credential|dburi", re.IGNORECASE)
 _HIDDEN = "********"
+_PANEL = "celery.worker.control"
 
 
 class CeleryRemote:
@@ -32,13 +38,14 @@ class CeleryRemote:
         }
 
     def settings(self, *, with_defaults: bool) -> dict[str, Any]:
-        """The app's settings as JSON can carry them. Secrets are hidden, in URLs and in options too."""
+        """The app's settings as Celery's worker puts them into JSON. Secrets are hidden, in URLs and in options too."""
         table = self._app.conf.table(with_defaults=with_defaults)
-        return {str(name): _shown(str(name), value) for name, value in sorted(table.items())}
+        plain = jsonify(table, keyfilter=_is_setting, unknown_type_filter=safe_repr)
+        return {name: _shown(name, value) for name, value in sorted(plain.items())}
 
     def report(self) -> str:
         """Versions and settings, as Celery's bug reports have them."""
-        return masked(str(self._app.bugreport()))
+        return masked_text(str(self._app.bugreport()))
 
     def task_details(self, name: str, items: Sequence[str]) -> dict[str, str]:
         """These attributes of a task, as far as they are set."""
@@ -54,9 +61,31 @@ class CeleryRemote:
         """Celery's signal; the sender is fleet's own."""
         signals.heartbeat_sent.send(sender=self)
 
+    def own_commands(self, node: str) -> Mapping[str, Callable[..., Any]]:
+        """What the app registered with ``@control_command`` and ``@inspect_command``.
+
+        Their ``state`` has the app and the name of the worker. There is no consumer of Celery's to reach through it.
+        """
+        panel = sys.modules.get(_PANEL)  # an app that registers a command has imported it
+        if panel is None:
+            return {}
+        state = AttributeDict(app=self._app, hostname=node)
+        found = panel.Panel.data.items()
+        return {name: partial(command, state) for name, command in found if command.__module__ != _PANEL}
+
+    def define_queue(self, name: str, *, exchange: str, exchange_type: str, routing_key: str) -> None:
+        """As a worker of Celery's that is told to consume from it."""
+        queues = self._app.amqp.queues
+        if name not in queues:
+            queues.add(name, exchange=exchange, exchange_type=exchange_type, routing_key=routing_key)
+
+
+def _is_setting(name: object) -> bool:
+    return isinstance(name, str) and not name.startswith("__")
+
 
 def _shown(name: str, value: Any) -> Any:
-    if _SECRET.search(name) and isinstance(value, str):
+    if isinstance(value, str) and (_SECRET.search(name) or looks_secret(name)) and name != "routing_key":
         return _HIDDEN
     if value is None or isinstance(value, (bool, int, float)):
         return value
@@ -66,4 +95,4 @@ def _shown(name: str, value: Any) -> Any:
         return {str(key): _shown(str(key), entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_shown(name, entry) for entry in value]
-    return masked(repr(value))
+    return masked_text(repr(value))

@@ -232,7 +232,7 @@ HOOKS = (
         "Task.before_start Task.on_success Task.on_failure Task.on_retry Task.after_return",
         "methods of a task, after a hard limit too",
     ),
-    _row(Way.NONE, "@control_command @inspect_command", "commands of the app get no answer"),
+    _row(Way.HONOURED, "@control_command @inspect_command", "see remote control"),
     _row(Way.INSTEAD, "beat_init beat_embedded_init", "signals of `celery beat`, a program of its own"),
     _row(Way.INSTEAD, "user_preload_options app.user_options", "options of Celery's command line; settings of the app"),
     _row(

@@ -33,10 +33,10 @@ class RegistryApplication:
 
     kind = "tasks"
     records_ends = False
-    accept = ("json", "msgpack", "yaml")  # never pickle: every client that may write to the broker could run code here
 
     def __init__(self, tasks: Tasks) -> None:
         self.tasks = tasks
+        self.accept = tasks.accept
         self._green_pool = ""
         self._node = ""
 
@@ -45,6 +45,9 @@ class RegistryApplication:
         self._node = node
         self._green_pool = pool if pool in TRAITS and TRAITS[pool].is_green else ""
         signals.worker_init.send(node)
+
+    def complete(self) -> None:
+        """Nothing to do: the named module is imported."""
 
     def import_tasks(self) -> None:
         """Nothing to do: the named module is imported."""

@@ -14,10 +14,14 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fleet.broker.message import LONGEST_LIMIT_SECONDS
 from fleet.core.spec import QueueSpec
+from fleet.core.text.format import listed, shown
 from fleet.errors import FleetError
+from fleet.worker.control.greeting import told_ids
 from fleet.worker.loop import rate_limits
 from fleet.worker.loop.autoscaler import Bounds
+from fleet.worker.loop.revoked import stamp_keys
 from pools.errors import PoolError
 from pools.traits import TRAITS
 
@@ -33,6 +37,13 @@ if TYPE_CHECKING:
     from pools.base import BasePool
 
 log = logging.getLogger("fleet.worker")
+
+MOST_SLOTS = 10_000
+"""What a command may ask for, which anybody can send who may write to the broker; a manifest may say more."""
+MOST_QUEUES = 1000
+MOST_IDS = 10_000
+LONGEST_NAME = 255
+_SHOWN_IDS = 10
 
 Reply = Any
 Answer = Callable[..., Reply]
@@ -50,6 +61,7 @@ class Commands:
         remote: Remote,
         calls: LoopCalls,
         *,
+        node: str,
         events: Events,
         application: Application,
         pool: BasePool,
@@ -58,6 +70,7 @@ class Commands:
         revoked: Revoked,
     ) -> None:
         self._remote = remote
+        self._node = node
         self._events = events
         self._application = application
         self._pool = pool
@@ -74,15 +87,32 @@ class Commands:
         ids = _ids(task_id)
         signum = _signal_number(signal)
         running = self._do(lambda: self._revoke(ids))
-        log.info("revoked: %s", ", ".join(ids))
+        log.info("revoked: %s", listed(ids, most=_SHOWN_IDS))
         if unstarted := [task_id for task_id in ids if task_id not in running]:
             # Results are kept by somebody who may be slow, and who listens to commands must not wait.
             mark = partial(self._application.mark_revoked, unstarted)
             threading.Thread(target=mark, name="fleet-revoked", daemon=True).start()
         if not terminate:
-            return {"ok": f"tasks {', '.join(ids)} flagged as revoked"}
+            return {"ok": f"tasks {listed(ids, most=_SHOWN_IDS)} flagged as revoked"}
         ended = [task_id for task_id in ids if self._do(partial(self._terminate, task_id, signum))]
-        return {"ok": f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown"}
+        return {"ok": f"terminate: {listed(ended, most=_SHOWN_IDS)}" if ended else "terminate: tasks unknown"}
+
+    def revoke_by_stamped_headers(
+        self, headers: Any = (), terminate: Any = False, signal: Any = None, **_: Any
+    ) -> Reply:
+        """Tasks with one of these stamps must not run. ``headers``: header -> stamps, or a list of ``header=stamp``."""
+        signum, told = _signal_number(signal), _stamps(headers)
+        keys = {key for header, stamps in told.items() for key in stamp_keys({header: stamps})}
+        if not keys:
+            raise CommandRefused("no stamp is given: write header=stamp")
+        self._do(lambda: self._revoked.add(keys))
+        if not terminate:
+            return {"ok": f"headers {told} flagged as revoked, but not terminated"}
+        running = [
+            job for job in self._inflight.running if not keys.isdisjoint(stamp_keys(job.call.headers.get("stamps")))
+        ]
+        ended = [job.call.id for job in running if self._do(partial(self._terminate, job.call.id, signum))]
+        return {"ok": f"headers {told} revoked"} if ended else {"ok": f"headers {told} were not terminated"}
 
     def terminate(self, task_id: Any = (), signal: Any = None, **_: Any) -> Reply:
         """``revoke`` with ``terminate``; the signal comes first in Celery's own call."""
@@ -164,6 +194,8 @@ class Commands:
         if self._settings.autoscaler is not None:
             raise CommandRefused("the slots follow autoscale: change its bounds instead")
         slots = self._pool.limit + by
+        if by > 0 and slots > MOST_SLOTS:
+            raise CommandRefused(f"{slots} slots are more than the {MOST_SLOTS} that a command may ask for")
         if slots < 1:
             raise CommandRefused(f"at least one of the {self._pool.limit} slots must stay")
         self._do(lambda: self._settings.set_slots(slots))
@@ -179,6 +211,8 @@ class Commands:
         scaler = self._settings.autoscaler
         known = scaler.bounds if scaler is not None else Bounds(1, self._pool.limit)
         bounds = Bounds(known.least if min is None else _count(min), known.most if max is None else _count(max))
+        if bounds.most > MOST_SLOTS:
+            raise CommandRefused(f"max={bounds.most} is more than the {MOST_SLOTS} slots that a command may ask for")
         if bounds.least > bounds.most:
             raise CommandRefused(f"min={bounds.least} is more than max={bounds.most}")
         self._do(lambda: self._settings.autoscale(bounds))
@@ -186,16 +220,23 @@ class Commands:
 
     # -- queues
 
-    def add_consumer(self, queue: str, exchange: Any = None, routing_key: Any = None, **_: Any) -> Reply:
-        """Consume one more queue."""
-        if any(name not in (None, "", queue) for name in (exchange, routing_key)):
-            raise CommandRefused(
-                f"queue {queue!r} would be bound to another exchange or routing key; "
-                "define it in the app's task_queues and add it by its name"
-            )
+    def add_consumer(
+        self, queue: str, exchange: Any = None, exchange_type: Any = None, routing_key: Any = None, **_: Any
+    ) -> Reply:
+        """Consume one more queue. Where the app does not define it, it is bound to this exchange."""
+        _check_queue(queue)
+        if len(self._settings.queues) >= MOST_QUEUES:
+            raise CommandRefused(f"this worker consumes {MOST_QUEUES} queues already")
         queues = self._settings.queues
         if any(known.name == queue for known in queues):
             return {"ok": f"already consuming from {queue}"}
+        if exchange or exchange_type or routing_key:
+            self._remote.define_queue(
+                queue,
+                exchange=str(exchange or queue),
+                exchange_type=str(exchange_type or "direct"),
+                routing_key=str(routing_key or queue),
+            )
         self._do(lambda: self._settings.set_queues((*self._settings.queues, QueueSpec(queue))))
         return {"ok": f"add consumer {queue}"}
 
@@ -206,6 +247,18 @@ class Commands:
         return {"ok": f"no longer consuming from {queue}"}
 
     # -- the worker
+
+    def hello(self, from_node: Any = "", revoked: Any = None, **_: Any) -> Reply:
+        """A worker of Celery's has started: each learns what the other knows as revoked."""
+        if from_node == self._node:
+            return None
+        if told := told_ids(revoked):
+            self._do(lambda: self._revoked.add(told))
+        return {"revoked": self._revoked.ids(), "clock": self._remote.clock.forward()}
+
+    def election(self, **_: Any) -> Reply:
+        """Nothing, as a worker of Celery's without gossip."""
+        return None
 
     def shutdown(self, **_: Any) -> Reply:
         """A warm stop. The supervisor starts the replica again unless the manifest says otherwise."""
@@ -265,9 +318,11 @@ QUESTIONS = (
     "registered",
     "revoked",
     "active_queues",
+    "memsample",
 )
 ORDERS = (
     "revoke",
+    "revoke_by_stamped_headers",
     "terminate",
     "rate_limit",
     "time_limit",
@@ -277,6 +332,8 @@ ORDERS = (
     "autoscale",
     "add_consumer",
     "cancel_consumer",
+    "hello",
+    "election",
     "shutdown",
     "enable_events",
     "disable_events",
@@ -311,13 +368,35 @@ def _can_end(job: Job) -> bool:
     return bool(job.started_at) and not job.settled and job.ending is None
 
 
+def _check_queue(name: Any) -> None:
+    if not isinstance(name, str) or not name or len(name) > LONGEST_NAME or not name.isprintable():
+        raise CommandRefused(f"{shown(name)} is not the name of a queue: a text of up to {LONGEST_NAME} characters")
+
+
 def _ids(value: Any) -> list[str]:
-    if isinstance(value, str):
-        return [value]
-    return [str(task_id) for task_id in value] if isinstance(value, Iterable) else []
+    ids = [value] if isinstance(value, str) else list(value) if isinstance(value, list | tuple) else None
+    if ids is None or not all(isinstance(one, str) and len(one) <= LONGEST_NAME for one in ids):
+        raise CommandRefused(f"ids of tasks are texts of up to {LONGEST_NAME} characters, one or a list of them")
+    if len(ids) > MOST_IDS:
+        raise CommandRefused(f"{len(ids)} ids at once are more than {MOST_IDS}: send them in parts")
+    return ids
+
+
+def _stamps(headers: Any) -> dict[str, Any]:
+    if isinstance(headers, Mapping):
+        return {str(header): stamps for header, stamps in headers.items()}
+    found: dict[str, Any] = {}
+    for text in _ids(headers):
+        header, equals, stamp = text.partition("=")
+        if not equals:
+            raise CommandRefused(f"{text!r} is no stamp: write header=stamp")
+        found.setdefault(header, []).append(stamp)
+    return found
 
 
 def _count(value: Any) -> int:
+    if isinstance(value, float) and not value.is_integer():
+        raise CommandRefused(f"{value!r} is not a whole number")
     count = int(value)
     if count < 1:
         raise CommandRefused(f"{value!r} is not a number of slots: it is at least 1")
@@ -326,7 +405,7 @@ def _count(value: Any) -> int:
 
 def _seconds(value: Any) -> float | None:
     seconds = float(value) if value else 0.0
-    if seconds < 0:
+    if not 0 <= seconds <= LONGEST_LIMIT_SECONDS:
         raise CommandRefused(f"{value!r} is not a time limit: it is more than 0 seconds")
     return seconds or None
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fleet.broker.backoff import Backoff
-from fleet.broker.connection import masked
+from fleet.core.text.mask import masked
+from fleet.worker.control import greeting
 from fleet.worker.control.commands import Commands, answered, table
 from fleet.worker.control.events import FLUSH_SECONDS, Events
 from fleet.worker.control.inspection import Inspection
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from fleet.worker.apps.base import Remote
     from fleet.worker.control.mailbox import Mailbox
     from fleet.worker.loop.connection import Connection
+    from fleet.worker.loop.revoked import Revoked
 
 log = logging.getLogger("fleet.worker")
 
@@ -56,7 +58,7 @@ class Control:
         self.events = events
         self.inspection = inspection
         self.commands = commands
-        self._table = table(self.inspection, self.commands)
+        self._table = {**table(self.inspection, self.commands), **remote.own_commands(node)}
         self._mailbox: Mailbox | None = None
         self._mutex = threading.RLock()
         self.before_hanging_up: Callable[[], object] | None = None
@@ -91,6 +93,20 @@ class Control:
             afterwards, self.commands.afterwards[:] = list(self.commands.afterwards), []
         for work in afterwards:
             work()
+
+    def greet(self, revoked: Revoked) -> None:
+        """Once, before the first task: learn from workers elsewhere what is revoked, and tell them. Never raises."""
+        seconds = greeting.seconds_to_wait()
+        if self._mailbox is None or seconds <= 0:
+            return
+        told = {"from_node": self._node, "revoked": revoked.ids()}
+        quiet, until = min(greeting.QUIET_SECONDS, seconds), time.monotonic() + seconds
+        with self._mutex:
+            try:
+                replies = self._mailbox.ask_all("hello", told, quiet_seconds=quiet, until=until)
+                greeting.learn(replies, revoked, node=self._node)
+            except Exception as error:
+                self._on_error(error)
 
     def on_exit(self) -> None:
         """Send the last events, from any thread, before the process exits. Never raises, never waits for long."""

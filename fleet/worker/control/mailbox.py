@@ -7,6 +7,7 @@ would block the loop.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 60.0
 LONGEST_SEND_SECONDS = 5.0
+MOST_ANSWERS = 1000
 _FANOUT_FOR_EVENTS = frozenset({"redis", "gcpubsub"})
 _SHOWN = (
     "hostname",
@@ -35,8 +37,6 @@ _SHOWN = (
     "heartbeat",
     "failover_strategy",
 )
-_GOSSIP = frozenset({"hello", "election"})
-"""Messages between Celery's workers. They get no answer: fleet's workers do not take part."""
 
 Dispatch = Callable[[str, Mapping[str, Any]], Any]
 
@@ -64,6 +64,7 @@ class Mailbox:
                 serializer="json",
                 **remote.queue_options,
             )
+            self._box = box
             self._node = _Node(node, channel=connection.channel(), handlers=_Handlers(dispatch), mailbox=box)
             self._node.listen(callback=self._on_message)
             self._publish = _event_publisher(connection, remote, node)
@@ -89,6 +90,24 @@ class Mailbox:
             while True:
                 self._connection.drain_events(timeout=0)
 
+    def ask_all(self, method: str, arguments: Mapping[str, Any], *, quiet_seconds: float, until: float) -> list[Any]:
+        """Ask every worker on this broker; one ``{node: reply}`` from each.
+
+        It ends when no answer has come for so long, or at ``until`` (monotonic), and answers commands meanwhile.
+        """
+        found: list[Any] = []
+
+        def on_reply(reply: Any) -> None:
+            found.append(reply)
+            if time.monotonic() >= until:
+                raise _LateEnough
+
+        with self._connection.channel() as channel, suppress(_LateEnough):
+            self._box.multi_call(
+                method, dict(arguments), timeout=quiet_seconds, limit=MOST_ANSWERS, callback=on_reply, channel=channel
+            )
+        return found
+
     def beat(self) -> None:
         """Keep the connection. Call it at least every quarter of ``HEARTBEAT_SECONDS``."""
         if self._connection.supports_heartbeats:
@@ -104,8 +123,12 @@ class Mailbox:
             self._connection.release()
 
     def _on_message(self, body: Any, message: Any) -> None:
-        if isinstance(body, dict) and isinstance(body.get("method"), str) and body["method"] not in _GOSSIP:
+        if isinstance(body, dict) and isinstance(body.get("method"), str):
             self._node.handle_message(body, message)
+
+
+class _LateEnough(Exception):
+    """Answers still come, and nobody waits for more."""
 
 
 class _Node(pidbox.Node):  # type: ignore[misc]

@@ -11,6 +11,7 @@ from fleet.broker.delivery import Delivery
 from fleet.broker.message import TaskMessage, bounded_seconds
 from fleet.core.spec import TaskPolicy as ManifestPolicy
 from fleet.worker.apps.base import Application
+from fleet.worker.loop.revoked import is_revoked
 from fleet.worker.task.call import Call, Ending, TaskPolicy
 from fleet.worker.task.job import Job
 
@@ -80,7 +81,7 @@ class Admission:
         name = job.call.name
         if not self._application.knows(name):
             return Verdict("end", "unknown", f"unknown task {name!r}")
-        if job.call.id in revoked:
+        if is_revoked(job, revoked):
             return Verdict("end", "revoked", "revoked")
         if job.expires_at and now > job.expires_at:
             return Verdict("end", "expired", f"expired {now - job.expires_at:.1f} s ago")

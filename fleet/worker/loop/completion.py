@@ -11,6 +11,7 @@ from fleet.core.spec import TaskPolicy as ManifestPolicy
 from fleet.replica.record import Record
 from fleet.worker.apps.base import Application
 from fleet.worker.loop import postmortem
+from fleet.worker.loop.inflight import InFlight
 from fleet.worker.loop.redelivery import Redelivery
 from fleet.worker.loop.requeues import Requeues
 from fleet.worker.loop.settlement import Settlement
@@ -28,7 +29,8 @@ class Completion:
     """Settles jobs. ``unreported`` gets those whose end a slot must record first, because results are stored.
 
     counted: an end was counted since this was last set to False.  keep(job, until): do not put this one back before
-    that time (Unix seconds).
+    that time (Unix seconds).  on_end: called for every end, before anybody else is told.
+    before_settling: called when tasks have ended, before any of them is settled.
     """
 
     def __init__(
@@ -55,12 +57,26 @@ class Completion:
         self._listeners = listeners
         self._requeues = Requeues()
         self.counted = False
+        self.on_end: Callable[[Job, Outcome], object] = _nothing
+        self.before_settling: Callable[[], object] = _no_listener
 
     def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
         """Follow this policy from now on."""
         self._policy_of_manifest = policy_of_manifest
 
     # -- ends
+
+    def settle_all(self, done: deque[tuple[Job, Handle]], inflight: InFlight) -> bool:
+        """Settle what the pool has finished; whether there was anything."""
+        if not done:
+            return False
+        self.before_settling()
+        while done:
+            job, handle = done.popleft()
+            inflight.end(job)
+            if not job.settled:
+                self.settle_or_bury(job, handle)
+        return True
 
     def settle(self, job: Job, handle: Handle) -> None:
         """Settle a job that the pool has finished."""
@@ -120,6 +136,7 @@ class Completion:
         """A task is over: count it, call listeners, and acknowledge, now or when the message comes again."""
         job.settled = True
         self._count(outcome)
+        self.on_end(job, outcome)
         self._tell_listeners(job, outcome)
         if outcome.state == "requeue":
             self._put_back(job)
@@ -204,3 +221,11 @@ class Completion:
     def on_connection_restored(self) -> None:
         """Send what is owed. What is no longer ours is acknowledged when it comes again."""
         self._redelivery.on_restored(self._settlement.replay())
+
+
+def _nothing(_job: Job, _outcome: Outcome) -> None:
+    pass
+
+
+def _no_listener() -> None:
+    pass

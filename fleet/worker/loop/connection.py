@@ -23,6 +23,7 @@ class Connection:
     """``up`` while the channel is open. The loop wakes when something may have come over it: ``readable``.
 
     ``on_lost`` is called, in order, when it breaks: what runs goes on, what has not started is no longer ours.
+    ``on_again`` is called when it is up once more.
     """
 
     def __init__(self, channel: Channel, loop: EventLoop, settlement: Settlement) -> None:
@@ -33,6 +34,8 @@ class Connection:
         self._loop = loop
         self._settlement = settlement
         self.on_lost: list[Callable[[], object]] = []
+        self.on_again: Callable[[], object] = _nothing
+        self._was_up = False
         self._failed = 0
         self._up_since = 0.0
         self._watched: tuple[int, ...] = ()
@@ -50,6 +53,9 @@ class Connection:
             return False
         self.up = self.readable = True
         self._up_since = time.monotonic()
+        if self._was_up:
+            self.on_again()
+        self._was_up = True
         return True
 
     def lose(self, error: ChannelLost | None) -> None:
@@ -106,3 +112,7 @@ class Connection:
 
     def _on_readable(self) -> None:
         self.readable = True
+
+
+def _nothing() -> None:
+    pass

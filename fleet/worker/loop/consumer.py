@@ -48,8 +48,7 @@ class Consumer:
         self.parts = parts = LoopParts(
             options, application, pool, channel, record=record, loop=loop, on_stuck=self.replace_soon
         )
-        self.exit_code = EXIT_DONE
-        self.failure = ""
+        self.exit_code, self.failure = EXIT_DONE, ""
         self.every_second: list[EverySecond] = [parts.settings.follow_work]
         self._life = parts.life
         self._application = application
@@ -57,9 +56,11 @@ class Consumer:
         self._record = record
         self._connection = parts.connection
         self._inflight = parts.inflight
+        self.waiting = parts.inflight.waiting
         self._fetching = parts.fetching
         self._receiving = parts.receiving
         self._starting = parts.starting
+        self._starting.after_inline = self._settle_done
         self._done = parts.submission.done
         self._completion = parts.completion
         self._settlement = parts.settlement
@@ -69,7 +70,8 @@ class Consumer:
         self._loop = loop
         self._lock = channel.lock
         self._tick_at = 0.0
-        self._deadline: float | None = None
+        self.deadline: float | None = None
+        self.stop_asked_at: Callable[[], float | None] = lambda: None
         self._announced = False
         self._connection.on_lost += [self._tick_soon, parts.redelivery.on_lost, self._handing_back.unstarted]
 
@@ -95,6 +97,7 @@ class Consumer:
         moved = self._settle_done()
         self._connection.notice_loss()
         if self._connection.up:
+            self._handing_back.what_found_no_slot(now)
             moved |= self._feed(now)
         self._connection.notice_loss()
         if self._life.leaving and self._is_empty():
@@ -121,19 +124,11 @@ class Consumer:
 
     def _settle_done(self) -> bool:
         """Settle what the pool has finished; whether there was anything."""
-        done = self._done
-        if not done:
-            return False
-        while done:
-            job, handle = done.popleft()
-            self._inflight.end(job)
-            if not job.settled:
-                self._completion.settle_or_bury(job, handle)
-        return True
+        return self._completion.settle_all(self._done, self._inflight)
 
     def _is_empty(self) -> bool:
         """Whether nothing runs and nothing is owed. Until its deadline a drain waits for a connection to send that."""
-        owed = self._deadline is not None and self._settlement.debts > 0
+        owed = self.deadline is not None and self._settlement.debts > 0
         return not (self._inflight.running or self._done or self._inflight.unreported or owed)
 
     def _before_waiting(self) -> None:
@@ -151,8 +146,8 @@ class Consumer:
         until = self._tick_at
         if (due_at := self._inflight.next_due_at) is not None:
             until = min(until, now + due_at - time.time())
-        if (fetch_at := self._fetching.next_at) is not None:
-            until = min(until, fetch_at)
+        for at in (self._fetching.next_at, self._fetching.keeps_ahead_until):
+            until = until if at is None else min(until, at)
         return max(0.0, until - now)
 
     # -- housekeeping: by the loop, and by the housekeeping thread while a solo task runs
@@ -173,7 +168,7 @@ class Consumer:
             now = time.monotonic()
             if now >= self._tick_at:
                 self.tick(now)
-            self._settlement.flush()
+            self._handing_back.behind_long_task()
             self._connection.notice_loss()
             return True
         finally:
@@ -191,14 +186,15 @@ class Consumer:
     def tick(self, now: float) -> None:
         """Once a second: lease, record, operator's hold, deadline, connection."""
         self._tick_at = now + TEND_SECONDS
+        self.handle_signals()  # before anything is fetched, where a task kept the loop from running
         if self._connection.up:
             self._connection.tend()
         elif now >= self._connection.try_at:
             self._connect()
         if self._record.hold != (self._life.state is State.HELD):
             self.on_event(Event.HOLD if self._record.hold else Event.RESUME)
-        if self._deadline is not None and now >= self._deadline:
-            self._deadline = None
+        if self.deadline is not None and now >= self.deadline:
+            self.deadline = None
             log.warning("the drain timeout of %g s is over", self.parts.options.spec.drain_timeout_seconds)
             self.on_event(Event.DEADLINE)
         for call in self.every_second:
@@ -220,7 +216,7 @@ class Consumer:
         self._connection.notice_loss()
 
     def _publish(self) -> None:
-        self._reporting.publish(deadline=self._deadline)
+        self._reporting.publish(deadline=self.deadline)
 
     # -- life
 
@@ -266,7 +262,7 @@ class Consumer:
 
     def _drain(self) -> None:
         self._handing_back.unstarted()
-        self._deadline = time.monotonic() + self.parts.options.spec.drain_timeout_seconds
+        self.deadline = (self.stop_asked_at() or time.monotonic()) + self.parts.options.spec.drain_timeout_seconds
         self._tick_soon()
         sd_notify.tell("STOPPING=1")
         self._application.announce("stopping")
@@ -276,7 +272,7 @@ class Consumer:
     def _cut(self) -> None:
         """End what runs, so that it goes back to its queue at once."""
         self._handing_back.unstarted()
-        self._deadline = None
+        self.deadline = None
         self._application.announce("cutting")
         if running := len(self._inflight.running):
             log.warning("cold stop: %d running tasks go back to their queues", running)
@@ -288,9 +284,6 @@ class Consumer:
         self._handing_back.running()
         self._handing_back.unreported()
 
-    def _leave(self) -> None:
-        self._settlement.flush()
-
 
 _ACTIONS: dict[Action, Callable[[Consumer], None]] = {
     Action.NOTHING: lambda _: None,
@@ -298,5 +291,5 @@ _ACTIONS: dict[Action, Callable[[Consumer], None]] = {
     Action.HAND_BACK: Consumer._hand_back,
     Action.DRAIN: Consumer._drain,
     Action.CUT: Consumer._cut,
-    Action.LEAVE: Consumer._leave,
+    Action.LEAVE: lambda consumer: consumer._settlement.flush(),
 }

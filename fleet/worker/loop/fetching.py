@@ -11,9 +11,13 @@ from fleet.replica.record import Record
 from fleet.worker.lifecycle import Lifecycle
 from fleet.worker.loop.connection import Connection
 from fleet.worker.loop.inflight import MOST_DELAYED, InFlight
+from fleet.worker.loop.look_ahead import LookAhead
 from fleet.worker.loop.settlement import Settlement
 from fleet.worker.task.listeners import RateGate
 from pools.base import BasePool
+
+_SPANS = 4
+"""What was taken ahead may be late by so many spans before it goes back: slots are busy, or the machine is."""
 
 
 class _Asked(NamedTuple):
@@ -44,6 +48,7 @@ class Fetching:
         settlement: Settlement,
         record: Record,
         rate_gate: RateGate,
+        look_ahead: LookAhead,
         prefetch: int | None,
     ) -> None:
         self._channel = channel
@@ -54,7 +59,9 @@ class Fetching:
         self._settlement = settlement
         self._record = record
         self._rate_gate = rate_gate
+        self._look_ahead = look_ahead
         self._asked: _Asked | None = None
+        self._took_ahead = False
         self.prefetch = prefetch
         self.got_at = time.monotonic()
 
@@ -63,7 +70,10 @@ class Fetching:
         wanted = self._wanted()
         if not self._is_due(now, wanted):
             return []
-        found = self._channel.fetch(wanted)
+        ahead = self._look_ahead.count if wanted else 0
+        found = self._channel.fetch(wanted, ahead)
+        if wanted:
+            self._took_ahead = len(found) > wanted
         self._note(now, wanted, len(found))
         return found
 
@@ -76,6 +86,13 @@ class Fetching:
         """When the next fetch is due at the latest (monotonic); None where nothing is wanted."""
         asked = self._asked
         return asked.again_at if asked is not None and asked.wanted > 0 and self._connection.up else None
+
+    @property
+    def keeps_ahead_until(self) -> float | None:
+        """When what was taken ahead and has not started goes back (monotonic); None where there is nothing."""
+        if self.prefetch is not None or not self._inflight.waiting or not self._took_ahead or not self._connection.up:
+            return None
+        return self.got_at + _SPANS * self._look_ahead.seconds
 
     @property
     def wants(self) -> bool:

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from fleet.broker.channels.base import Channel
 from fleet.replica.record import Record
-from fleet.worker.lifecycle import EXIT_REPLACE
+from fleet.worker.lifecycle import EXIT_DONE, EXIT_REPLACE
 from fleet.worker.loop.completion import Completion
 from fleet.worker.loop.handing_back import HandingBack
 from fleet.worker.loop.inflight import InFlight
@@ -64,9 +64,8 @@ class ForcedExit:
         running = list(self._inflight.running)
         names = [f"{job.call.name}[{job.call.id}]" for job in running if job.handle is handle]
         name, others = names[0] if names else handle.id, max(0, len(running) - 1)
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
         text = f"Task {name} blocks the whole process past its limits; it is replaced, with {others} other tasks in it"
-        os.write(2, f"{now} ERROR {self._replica}[{os.getpid()}] {text}\n".encode())
+        _say(self._replica, text)
         faulthandler.dump_traceback(file=2, all_threads=True)
         for job in running:
             if job.handle is not handle and job.slot >= 0:
@@ -75,14 +74,30 @@ class ForcedExit:
         end_descendants()
         os._exit(EXIT_REPLACE)
 
+    def at_end_of_stop(self) -> None:
+        """From the native thread of a green worker: the time of a stop is over, and its loop does not run.
+
+        Does not return. As little as in ``on_blocked`` may be used. The record tells of no running task, so that the
+        stop is not counted as a crash of any.
+        """
+        running = list(self._inflight.running)
+        text = f"the time to stop is over and a task blocks the whole process: it ends, {len(running)} tasks come again"
+        _say(self._replica, text)
+        faulthandler.dump_traceback(file=2, all_threads=True)
+        for job in running:
+            if job.slot >= 0:
+                self._record.end(job.slot)
+        self._record.become("stopped", "cut")
+        end_descendants()
+        os._exit(EXIT_DONE)
+
     def without_descriptors(self, text: str) -> None:
         """Nobody can be told anything any more. Does not return.
 
         The broker finds out by itself, as after a crash: what was not acknowledged comes again.
         """
-        now = time.strftime("%Y-%m-%d %H:%M:%S")
         with suppress(OSError):
-            os.write(2, f"{now} ERROR {self._replica}[{os.getpid()}] {text}\n".encode())
+            _say(self._replica, text)
         end_descendants()
         os._exit(EXIT_REPLACE)
 
@@ -108,6 +123,12 @@ class ForcedExit:
             log.error("Task %s[%s] ended: %s; this process is replaced", job.call.name, job.call.id, detail)
             self._completion.end_here(job)
             self.give_up_process(EXIT_REPLACE)
+
+
+def _say(replica: str, text: str) -> None:
+    """A line in the log, without the locks of logging."""
+    now = time.strftime("%Y-%m-%d %H:%M:%S")
+    os.write(2, f"{now} ERROR {replica}[{os.getpid()}] {text}\n".encode())
 
 
 def end_descendants() -> None:

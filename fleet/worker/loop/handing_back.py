@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Container
 
 from fleet.worker.loop.completion import Completion
 from fleet.worker.loop.fetching import Fetching
 from fleet.worker.loop.inflight import InFlight
+from fleet.worker.loop.look_ahead import LookAhead
 from fleet.worker.loop.settlement import Settlement
 from fleet.worker.task.listeners import RateGate
 
@@ -22,12 +24,14 @@ class HandingBack:
         completion: Completion,
         fetching: Fetching,
         rate_gate: RateGate,
+        look_ahead: LookAhead,
     ) -> None:
         self._inflight = inflight
         self._settlement = settlement
         self._completion = completion
         self._fetching = fetching
         self._rate_gate = rate_gate
+        self._look_ahead = look_ahead
 
     def unstarted(self) -> None:
         """Give back what has not started."""
@@ -35,6 +39,28 @@ class HandingBack:
         self._rate_gate.forget_waiting()
         self._settlement.give_back(jobs)
         self._fetching.ask_again()
+
+    def taken_ahead(self) -> None:
+        """Give back what was taken ahead: another worker may have a free slot for it. Nobody began to work on it, so a
+        task that looks whether it was delivered before must not be told so."""
+        if self._fetching.prefetch is None and (jobs := self._inflight.take_ahead()):
+            self._settlement.give_back(jobs, unmarked=True)
+            self._fetching.ask_again()
+
+    def what_found_no_slot(self, now: float) -> None:
+        """Give back what was taken ahead and has waited for too long (``now``: monotonic)."""
+        until = self._fetching.keeps_ahead_until
+        if until is not None and now >= until and self._inflight.inline_job is None:
+            self._look_ahead.stop()
+            self.taken_ahead()
+
+    def behind_long_task(self) -> None:
+        """Where the task in the main thread is a long one: give back what was taken ahead, acknowledge what is done."""
+        job = self._inflight.inline_job
+        if job is not None and time.time() - job.started_at > self._look_ahead.seconds:
+            self._look_ahead.stop()
+            self.taken_ahead()
+            self._settlement.flush()
 
     def of_other_queues(self, names: Container[str]) -> None:
         """Give back what has not started and came from none of these queues."""

@@ -12,11 +12,15 @@ import logging
 import select
 import socket
 import threading
+import time
+from collections.abc import Sized
 from typing import Protocol
 
 log = logging.getLogger("fleet.worker")
 
 TICK_SECONDS = 0.25
+AHEAD_SECONDS = 0.01
+ALERT_SECONDS = 1.0
 DROWSY_SECONDS = 30.0
 _YIELD_SECONDS = 0.005
 
@@ -46,6 +50,11 @@ class Attended(Protocol):
         """Whether the main thread is in a task now."""
         ...
 
+    @property
+    def waiting(self) -> Sized:
+        """The messages behind that task."""
+        ...
+
     def attend(self) -> bool:
         """Do the housekeeping; False when it needs no help."""
         ...
@@ -63,12 +72,17 @@ class HousekeepingThread(threading.Thread):
         self._read.setblocking(False)
         self._write.setblocking(False)
         self._drowsy = False
+        self._slow = False
+        self._alert_until = 0.0
         self._closing = False
 
     def look(self) -> None:
-        """From the main thread, before a task: costs one attribute read unless the housekeeping thread sleeps."""
-        if self._drowsy:
-            self._drowsy = False
+        """From the main thread, before a task: costs an attribute read or two unless the housekeeping thread sleeps.
+
+        With messages behind the task this thread must look sooner: a task that turns out long must not keep them.
+        """
+        if self._drowsy or (self._slow and self._loop.waiting):
+            self._drowsy = self._slow = False
             self._wake()
 
     def close(self) -> None:
@@ -101,9 +115,14 @@ class HousekeepingThread(threading.Thread):
     def _wait(self, *, busy: bool) -> None:
         control = self._control
         fds = [self._read.fileno(), *(control.fds() if control is not None else ())]
-        if busy:
+        if self._loop.waiting:
+            self._alert_until = time.monotonic() + ALERT_SECONDS
+        if time.monotonic() < self._alert_until:
+            timeout = AHEAD_SECONDS
+        elif busy:
             fds.append(self._box_fd)
-            timeout = TICK_SECONDS
+            self._slow = True
+            timeout = AHEAD_SECONDS if self._loop.waiting else TICK_SECONDS
         else:
             timeout = DROWSY_SECONDS
             self._drowsy = True

@@ -50,6 +50,7 @@ class InFlight:
 
     def delay(self, job: Job, *, until: float) -> None:
         """Keep it until then (Unix time)."""
+        job.delayed = True
         heapq.heappush(self._delayed, (until, next(self._order), job))
 
     def pop_due(self) -> Job | None:
@@ -64,6 +65,14 @@ class InFlight:
         heapq.heapify(self._delayed)
 
     # -- taken out of hand, to be given back
+
+    def take_ahead(self) -> list[Job]:
+        """Those that wait for a slot and for nothing else since they came, in order."""
+        found = [job for job in self.waiting if not job.delayed]
+        kept = [job for job in self.waiting if job.delayed]
+        self.waiting.clear()
+        self.waiting.extend(kept)
+        return found
 
     def take_unstarted(self) -> list[Job]:
         """All that wait, in order."""

@@ -20,6 +20,7 @@ from fleet.worker.loop.connection import Connection
 from fleet.worker.loop.fetching import Fetching
 from fleet.worker.loop.handing_back import HandingBack
 from fleet.worker.loop.inflight import InFlight
+from fleet.worker.loop.look_ahead import LookAhead
 from fleet.worker.loop.rate_limits import RateLimits, per_second
 from pools.base import BasePool
 
@@ -48,6 +49,7 @@ class LiveSettings:
         admission: Admission,
         completion: Completion,
         rate_limits: RateLimits,
+        look_ahead: LookAhead,
     ) -> None:
         self.spec = spec
         self.autoscaler: Autoscaler | None = None
@@ -62,6 +64,7 @@ class LiveSettings:
         self._admission = admission
         self._completion = completion
         self._rate_limits = rate_limits
+        self._look_ahead = look_ahead
         self._rates: dict[str, str] = {}
         self._rates_of_app: dict[str, object] = {}
         record.live = live_digest(spec)
@@ -121,6 +124,7 @@ class LiveSettings:
             self._admission.adopt(policy_of_manifest)
             self._completion.adopt(policy_of_manifest)
             self._fetching.prefetch = policy_of_manifest.prefetch
+            self._look_ahead.adopt(policy_of_manifest)
             self._go_by(task=policy_of_manifest)
 
     def _set_rates(self, rates: dict[str, str]) -> None:

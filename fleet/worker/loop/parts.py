@@ -18,6 +18,7 @@ from fleet.worker.loop.forced_exit import ForcedExit
 from fleet.worker.loop.handing_back import HandingBack
 from fleet.worker.loop.inflight import InFlight
 from fleet.worker.loop.live_settings import LiveSettings
+from fleet.worker.loop.look_ahead import LookAhead
 from fleet.worker.loop.rate_limits import RateLimits
 from fleet.worker.loop.receiving import Receiving
 from fleet.worker.loop.redelivery import Redelivery
@@ -61,7 +62,8 @@ class LoopParts:
         self.redelivery = Redelivery(channel)
         self.admission = Admission(application, options.spec.task, deaths=_deaths(options))
         self.connection = Connection(channel, loop, self.settlement)
-        self.submission = Submission(pool, self.inflight, lock=channel.lock)
+        self.look_ahead = LookAhead(options.spec.task)
+        self.submission = Submission(pool, self.inflight, look_ahead=self.look_ahead, lock=channel.lock)
         self._on_stuck = on_stuck
 
     @cached_property
@@ -76,6 +78,7 @@ class LoopParts:
             settlement=self.settlement,
             record=self.record,
             rate_gate=self.rate_limits,
+            look_ahead=self.look_ahead,
             prefetch=self.options.spec.task.prefetch,
         )
 
@@ -122,6 +125,8 @@ class LoopParts:
             settlement=self.settlement,
             completion=self.completion,
             rate_gate=self.rate_limits,
+            look_ahead=self.look_ahead,
+            handing_back=self.handing_back,
             revoked=self.revoked,
             listeners=self.listeners,
         )
@@ -135,6 +140,7 @@ class LoopParts:
             completion=self.completion,
             fetching=self.fetching,
             rate_gate=self.rate_limits,
+            look_ahead=self.look_ahead,
         )
 
     @cached_property
@@ -165,6 +171,7 @@ class LoopParts:
             admission=self.admission,
             completion=self.completion,
             rate_limits=self.rate_limits,
+            look_ahead=self.look_ahead,
         )
 
     @cached_property

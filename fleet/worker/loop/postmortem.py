@@ -20,7 +20,7 @@ _MOST_OF_A_FATAL_ERROR = 8
 _MOST_CHARACTERS = 4096
 _LONGEST_LINE = 400
 _FATAL = "Fatal Python error:"
-_TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ \S+\[(\d+)\] ")
+_TEXT_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}(?:[+-]\d{4})? [A-Z]+ \S+\[(\d+)\] ")
 
 
 def story(error: BaseException, pid: int) -> dict[str, str]:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from fleet.errors import FleetError
+from fleet.file_access import KEPT_BYTES, open_own, read_file
 from fleet.state.files import write_whole
+from fleet.worker.task.job import Job
 
 log = logging.getLogger("fleet.worker")
 
 MOST = 50_000
 KEPT_SECONDS = 3 * 3600.0
+_STAMP = "stamp:"
 
 
 class Revoked:
@@ -65,8 +70,8 @@ class Revoked:
         return len(self._ids)
 
     def ids(self) -> list[str]:
-        """All of them, oldest first."""
-        return list(self._ids)
+        """Those of tasks, oldest first; keys of stamps are left out."""
+        return [task_id for task_id in self._ids if not task_id.startswith(_STAMP)]
 
     def _drop_old(self, now: float) -> None:
         while self._ids and (len(self._ids) > MOST or next(iter(self._ids.values())) < now - KEPT_SECONDS):
@@ -91,9 +96,8 @@ class Revoked:
             self._rewrite(path)
             return
         try:
-            with path.open("a", encoding="utf-8") as file:
+            with open(open_own(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT), "a", encoding="utf-8") as file:
                 file.write("".join(lines))
-            path.chmod(0o600)
         except OSError as error:
             self._do_without(error)
 
@@ -113,8 +117,26 @@ class Revoked:
         self._path = None
 
 
+def is_revoked(job: Job, revoked: Container[str]) -> bool:
+    """By its id, or by one of its stamps."""
+    if job.call.id in revoked:
+        return True
+    stamps = job.call.headers.get("stamps")
+    return bool(stamps) and any(key in revoked for key in stamp_keys(stamps))
+
+
+def stamp_keys(stamps: object) -> set[str]:
+    """A key for each stamp, which stands among the ids. ``stamps``: header -> stamp or list of them; else no stamps."""
+    if not isinstance(stamps, Mapping):
+        return set()
+    several = (
+        (header, found if isinstance(found, (list, tuple, set)) else [found]) for header, found in stamps.items()
+    )
+    return {f"{_STAMP}{quote(f'{header}={stamp}', safe='')}" for header, found in several for stamp in found}
+
+
 def _read_into(ids: dict[str, float], path: Path) -> None:
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    for line in read_file(path, limit_bytes=KEPT_BYTES).decode(errors="replace").splitlines():
         since, _, task_id = line.partition(" ")
         with suppress(ValueError):  # the line that was being written when the process was killed
             if task_id:

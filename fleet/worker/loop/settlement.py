@@ -57,15 +57,16 @@ class Settlement:
                 self.lost = error
         self._owed.append((job, lambda: self._channel.ack((job.delivery,)), True))
 
-    def give_back(self, jobs: Sequence[Job]) -> None:
-        """Give messages back to the heads of their queues, in order."""
+    def give_back(self, jobs: Sequence[Job], *, unmarked: bool = False) -> None:
+        """Give messages back to the heads of their queues, in order; ``unmarked``: if possible not as redelivered."""
         fresh = [job for job in jobs if not job.acked]
         for job in fresh:
             job.acked = True
-        if fresh and self.lost is None and self._attempt(lambda: self._channel.give_back([j.delivery for j in fresh])):
+        give_back = partial(self._channel.give_back, unmarked=unmarked)
+        if fresh and self.lost is None and self._attempt(lambda: give_back([job.delivery for job in fresh])):
             return
         for job in reversed(fresh):  # each goes to the head, so the first one last
-            self._owed.append((job, partial(self._channel.give_back, (job.delivery,)), True))
+            self._owed.append((job, partial(give_back, (job.delivery,)), True))
 
     def again(self, job: Job, *, after_seconds: float) -> None:
         """Send a task that raised again, after a pause."""

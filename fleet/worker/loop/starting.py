@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
+from math import inf
 
 from fleet.worker import execution
 from fleet.worker.apps.base import Application
 from fleet.worker.lifecycle import Lifecycle
 from fleet.worker.loop.completion import Completion
 from fleet.worker.loop.connection import Connection
+from fleet.worker.loop.handing_back import HandingBack
 from fleet.worker.loop.inflight import InFlight
+from fleet.worker.loop.look_ahead import LookAhead
+from fleet.worker.loop.revoked import is_revoked
 from fleet.worker.loop.settlement import Settlement
 from fleet.worker.loop.submission import Submission
 from fleet.worker.task.job import Job
@@ -23,9 +27,15 @@ log = logging.getLogger("fleet.worker")
 
 REPORT_LIMIT_SECONDS = 60.0
 
+INLINE_SECONDS = 0.02
+"""Tasks in the main thread follow each other for so long at most before the loop looks at everything else."""
+
 
 class Starting:
-    """Fills free slots. ``totals``: starts so far, by task."""
+    """Fills free slots. ``totals``: starts so far, by task.
+
+    after_inline: called after each task in the main thread.  on_start: called for each job that starts.
+    """
 
     def __init__(
         self,
@@ -39,6 +49,8 @@ class Starting:
         settlement: Settlement,
         completion: Completion,
         rate_gate: RateGate,
+        look_ahead: LookAhead,
+        handing_back: HandingBack,
         revoked: Container[str],
         listeners: Sequence[TaskListener],
     ) -> None:
@@ -51,21 +63,35 @@ class Starting:
         self._settlement = settlement
         self._completion = completion
         self._rate_gate = rate_gate
+        self._look_ahead = look_ahead
+        self._handing_back = handing_back
         self._revoked = revoked
         self._listeners = listeners
         self._warned_limits: set[str] = set()
         self.totals: Counter[str] = Counter()
+        self.after_inline: Callable[[], object] = _nothing
+        self.on_start: Callable[[Job], object] = _ignore
 
     def start(self) -> bool:
         """Start what can start; whether anything did. Ends that wait to be recorded come first."""
         started = False
         unreported, waiting = self._inflight.unreported, self._inflight.waiting
-        while unreported and self._pool.free_slots > 0:
+        while unreported and self._room > 0:
             self._record_end(unreported.popleft())
             started = True
-        while waiting and self._life.takes_work and self._pool.free_slots > 0:
+        until = time.monotonic() + INLINE_SECONDS if self._submission.is_inline else inf
+        while waiting and self._life.takes_work and self._room > 0:
             started |= self._start_batch()
+            if self._submission.is_inline:
+                self.after_inline()
+                if time.monotonic() > until:
+                    break
         return started
+
+    @property
+    def _room(self) -> int:
+        """Free slots whose last task is settled: what is done and not settled comes again when this process dies."""
+        return min(self._pool.free_slots, self._pool.limit - len(self._inflight.running))
 
     def _record_end(self, job: Job) -> None:
         arguments = (job.call, job.ending, job.detail, job.limit_seconds)
@@ -74,7 +100,7 @@ class Starting:
     def _start_batch(self) -> bool:
         """Start as many as there are free slots. Early acknowledgements reach the broker before: what starts after
         that and dies must not come again."""
-        room = 1 if self._submission.is_inline else self._pool.free_slots
+        room = 1 if self._submission.is_inline else self._room
         waiting = self._inflight.waiting
         batch: list[Job] = []
         while waiting and len(batch) < room:
@@ -89,6 +115,8 @@ class Starting:
             # Before anything forks: descriptors of a dead connection must not be watched any more.
             self._connection.notice_loss()
         for job in batch:
+            if waiting and self._submission.is_inline and not self._look_ahead.is_quick(job.call.name):
+                self._handing_back.taken_ahead()
             self._start(job)
         return bool(batch)
 
@@ -101,7 +129,7 @@ class Starting:
             return False
 
     def _may_start(self, job: Job) -> bool:
-        if job.call.id in self._revoked:
+        if is_revoked(job, self._revoked):
             job.ending, job.detail = "revoked", "revoked"
             self._completion.end_unreported(job)
             return False
@@ -112,6 +140,7 @@ class Starting:
             return False
         pause = self._rate_gate.pause_seconds(job)
         if pause > 0:
+            self._look_ahead.stop()
             self._inflight.delay(job, until=time.time() + pause)
         return pause <= 0
 
@@ -119,6 +148,7 @@ class Starting:
         name = job.call.name
         soft, hard = self._limits(job)
         self.totals[name] += 1
+        self.on_start(job)
         if self._listeners:
             tell(self._listeners, TaskEvent.STARTED, job)
         awaited = self._pool.traits.async_tasks and self._application.is_async(name)
@@ -136,3 +166,11 @@ class Starting:
             soft = soft if traits.soft_limit else None
             hard = hard if traits.hard_limit else None
         return soft, hard
+
+
+def _nothing() -> None:
+    pass
+
+
+def _ignore(_job: Job) -> None:
+    pass

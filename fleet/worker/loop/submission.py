@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from fleet.worker.loop.inflight import InFlight
+from fleet.worker.loop.look_ahead import LookAhead
 from fleet.worker.task.job import Job
 from pools.base import BasePool
 from pools.errors import PoolError
@@ -37,9 +38,10 @@ class Submission:
     there, ``lock`` is free.
     """
 
-    def __init__(self, pool: BasePool, inflight: InFlight, *, lock: threading.RLock) -> None:
+    def __init__(self, pool: BasePool, inflight: InFlight, *, look_ahead: LookAhead, lock: threading.RLock) -> None:
         self._pool = pool
         self._inflight = inflight
+        self._look_ahead = look_ahead
         self._lock = lock
         self.is_inline = pool.name in INLINE_POOLS
         self.done: deque[tuple[Job, Handle]] = deque()
@@ -97,4 +99,6 @@ class Submission:
         self._on_done(job, handle)
 
     def _on_done(self, job: Job, handle: Handle) -> None:
+        if handle.started_at and job.ending is None:
+            self._look_ahead.note(job.call.name, handle.ended_at - handle.started_at)
         self.done.append((job, handle))

@@ -25,6 +25,7 @@ class Job:
     settled: nothing is left to do; a late report of the pool about it is ignored.
     connection_number: of the connection it came over.  story: headers about its end, for the dead letter.
     limit_seconds: the hard limit it ran with.  signum: of the signal that ended it on request.
+    delayed: it waited here for its date or its rate.
     """
 
     delivery: Delivery
@@ -46,6 +47,7 @@ class Job:
     story: Mapping[str, str] | None = None
     limit_seconds: float | None = None
     signum: int | None = None
+    delayed: bool = False
 
     def describe(self) -> dict[str, Any]:
         """As ``celery inspect`` shows a task."""

@@ -7,8 +7,9 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +19,11 @@ from fleet.broker.channels.base import ChannelLost
 from fleet.broker.channels.redis.channel import RedisChannel
 from fleet.broker.channels.redis.leases import is_dead_sibling
 from fleet.broker.channels.redis.turns import POLL_SECONDS
+from fleet.broker.channels.redis.unsent_acks import read_left
 from fleet.broker.connection import redis_access
 from fleet.broker.envelope import given_back
-from fleet.broker.message import TaskMessage
+from fleet.broker.message import TaskMessage, build
+from fleet.broker.publisher import Outgoing, Publisher
 from fleet.core.spec import QueueSpec
 from tests.brokers import Broker, gather, values
 from tests.conftest import eventually
@@ -61,7 +64,7 @@ def short_lease(broker: Broker, replica: str = "g.1", *, lease: float = LEASE) -
     return channel
 
 
-def held_by(broker: Broker, replica: str = "g.0", lease: float = LEASE) -> Any:
+def held_by(broker: Broker, replica: str = "g.0", lease: float = LEASE, unsent: Path | None = None) -> Any:
     return holder(
         broker.url,
         broker.queue,
@@ -69,6 +72,7 @@ def held_by(broker: Broker, replica: str = "g.0", lease: float = LEASE) -> Any:
         replica=replica,
         lease=lease,
         prefix=broker.options["global_keyprefix"],
+        unsent=unsent,
     )
 
 
@@ -212,6 +216,87 @@ def test_restart_restores_the_order_and_counts_every_crash(broker: Broker) -> No
     taken = channel.fetch(20)
     assert values(taken) == list(range(20))
     assert [delivery.attempts for delivery in taken] == [2] * 15 + [0] * 5
+    channel.close()
+
+
+def successor(broker: Broker, *, unsent: Path | None, ran: Container[str] | None) -> RedisChannel:
+    channel = RedisChannel(
+        broker.url,
+        queues=[QueueSpec(broker.queue)],
+        replica="g.0",
+        fleet=broker.queue,
+        options=broker.options,
+        unsent_path=unsent,
+        ran=ran,
+    )
+    channel.open()
+    return channel
+
+
+def test_killed_replica_repeats_nothing_that_it_had_acknowledged(broker: Broker, server: Any, tmp_path: Path) -> None:
+    unsent = tmp_path / "g.0.acks"
+    broker.send(*range(6))
+    with held_by(broker, lease=60, unsent=unsent) as dying:
+        assert dying.ask("fetch 5") == [0, 1, 2, 3, 4]
+        dying.ask("ack 3")
+        dying.kill()
+    channel = successor(broker, unsent=unsent, ran=None)
+    assert values(channel.fetch(9)) == [3, 4, 5]
+    channel.close()
+    assert read_left(unsent) is None
+    assert not keys(server, broker, "fleet:held:*")
+
+
+def test_acknowledgements_that_were_sent_are_kept_no_longer(broker: Broker, tmp_path: Path) -> None:
+    unsent = tmp_path / "g.0.acks"
+    broker.send(*range(4))
+    channel = successor(broker, unsent=unsent, ran=None)
+    [one, two] = channel.fetch(2)
+    channel.ack([one])
+    left = read_left(unsent)
+    assert left is not None
+    assert left.tags == (one.tag,)
+    [three] = channel.fetch(1)
+    assert read_left(unsent) is None
+    channel.ack([two, three])
+    left = read_left(unsent)
+    assert left is not None
+    assert left.tags == (two.tag, three.tag)
+    channel.flush()
+    assert read_left(unsent) is None
+    channel.close()
+
+
+@pytest.mark.parametrize("junk", [b"", b"junk", b"FLTACK1\0" + b"\xff" * 520 + bytes(8)])
+def test_a_damaged_file_of_acknowledgements_says_nothing(junk: bytes, tmp_path: Path) -> None:
+    (tmp_path / "acks").write_bytes(junk)
+    assert read_left(tmp_path / "acks") is None
+
+
+def test_only_what_ran_counts_a_crash(broker: Broker) -> None:
+    with Publisher(broker.url, options=broker.options) as publisher:
+        for number in range(3):
+            built = build("t", [number], task_id=f"id-{number}")
+            publisher.send(Outgoing(broker.queue, built.body, headers=built.headers))
+    with held_by(broker, lease=60) as dying:
+        assert len(dying.ask("fetch 3")) == 3
+        dying.kill()
+    channel = successor(broker, unsent=None, ran={"id-1"})
+    taken = channel.fetch(3)
+    assert [(each.headers["id"], each.attempts, each.redelivered) for each in taken] == [
+        ("id-0", 0, True),
+        ("id-1", 1, True),
+        ("id-2", 0, True),
+    ]
+    channel.close()
+
+
+def test_a_fetch_brings_more_where_that_is_asked_for_and_does_not_wait_for_it(broker: Broker) -> None:
+    channel = broker.channel()
+    broker.send(*range(4))
+    assert values(channel.fetch(1, 2)) == [0, 1, 2]
+    assert values(channel.fetch(1, 2)) == [3]
+    assert not channel.wait_fds()
     channel.close()
 
 
@@ -473,6 +558,18 @@ def test_junk_in_a_queue_is_delivered_as_junk(broker: Broker, server: Any) -> No
     assert taken[0].body == junk[0]
     channel.give_back(taken)
     assert [delivery.original for delivery in channel.fetch(10)] == [given_back(item) for item in junk]
+    channel.close()
+
+
+def test_what_nobody_began_to_work_on_goes_back_as_it_was(broker: Broker) -> None:
+    broker.send(1, 2, 3)
+    channel = broker.channel()
+    taken = gather(channel, 3)
+    channel.give_back(taken[:1])
+    channel.give_back(taken[1:], unmarked=True)
+    again = gather(channel, 3)
+    assert {values([each])[0]: each.redelivered for each in again} == {1: True, 2: False, 3: False}
+    assert [each.original for each in again if not each.redelivered] == [each.original for each in taken[1:]]
     channel.close()
 
 

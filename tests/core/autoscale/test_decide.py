@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from fleet.core.autoscale.claim import GroupMemory
 from fleet.core.autoscale.decide import EMPTY, Decision, Memory, decide
 from fleet.core.autoscale.erlang_formula import slots_needed
 from fleet.core.autoscale.parameters import Parameters, ScaledGroup, tick_seconds
 from fleet.core.autoscale.sample import Count, Meter, Sample
 from fleet.core.balance.costs import Prices
 from fleet.core.balance.shares import Share
+from fleet.core.decode import decoded
 from fleet.errors import Refused
 from tests.core.autoscale.erlang_reference import late_probability, waiting_probability
 
@@ -165,12 +168,37 @@ def test_when_the_model_is_wrong_slots_are_added_step_by_step() -> None:
     """A task that is never counted: the queue is short, but what waits is old and gets older."""
     story = Story(THUMBS)
     story.look(200)
+    story.now += 4.0
     story.look(thumbs=1, age=6.0)
 
     found = [story.look(thumbs=1, age=8.0 + number) for number in range(8)]
 
     assert found[-1].slots["thumbs"] > found[0].slots["thumbs"]
     assert any(one.verdicts["thumbs"].reason.startswith("late: ") for one in found)
+
+
+@pytest.mark.parametrize("age", [1e3, 1e9, 1e18])
+def test_a_forged_age_moves_no_slot_that_the_clock_does_not(age: float) -> None:
+    """One message that waits, said to be from long ago, of a group whose queue was empty a moment before."""
+    honest, forged = Story(THUMBS), Story(THUMBS)
+    for story in (honest, forged):
+        story.look(200)
+
+    for number in range(1, 10):
+        said = honest.look(thumbs=1, age=2.0 * number), forged.look(thumbs=1, age=age)
+        assert said[0].slots == said[1].slots, f"look {number}"
+    assert forged.look(10).slots == honest.look(10).slots
+
+
+def test_an_age_is_bounded_by_when_nothing_waited_also_after_the_memory_was_kept() -> None:
+    story = Story(THUMBS)
+    story.look(3)
+    kept = story.memory.groups["thumbs"]
+    assert kept.empty_at == story.now
+    assert decoded(GroupMemory, json.loads(json.dumps(kept.to_json()))).empty_at == story.now
+    story.look(2, thumbs=1, age=1e9)
+    lateness = story.memory.groups["thumbs"].lateness
+    assert lateness.age_seconds == 4.0
 
 
 def test_an_age_that_was_worked_out_is_not_trusted_that_far() -> None:

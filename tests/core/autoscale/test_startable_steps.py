@@ -15,7 +15,7 @@ from fleet.core.desired import Desired
 from fleet.core.observed import Observed, State
 from fleet.core.plan import Action, Plan
 from fleet.core.planning.planner import plan
-from fleet.core.spec import PoolSpec, WorkerSpec
+from fleet.core.spec import Kind, PoolSpec, WorkerSpec
 from fleet.operate.apply.events import WalkOptions
 from fleet.operate.apply.walk import apply
 from tests.properties.strategies import fleets, worlds
@@ -79,13 +79,16 @@ def test_one_that_never_got_to_work_goes_at_once() -> None:
     assert steps(*fewer(state=State.STARTING)) == ["drain a.1"]
 
 
-@pytest.mark.parametrize("kind", ["command", "celery"])
-def test_other_programs_get_their_grace_at_once(kind: str) -> None:
-    """They do not know how to take nothing new and go on."""
-    spec = WorkerSpec(kind, "shop", "a", pool=PoolSpec("prefork", 1), command=("rq", "worker"))  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("kind", "counts", "expected"),
+    [("command", False, "drain a.1"), ("celery", False, "drain a.1"), ("celery", True, "hold a.1")],
+)
+def test_what_keeps_no_record_gets_its_grace_at_once(kind: Kind, counts: bool, expected: str) -> None:
+    """It does not know how to take nothing new and go on."""
+    spec = WorkerSpec(kind, "shop", "a", pool=PoolSpec("prefork", 1), command=("rq", "worker"))
     one, two = group("a", 1, spec=spec), group("a", 1, 1, spec=spec)
 
-    assert steps(fleet(one), running(two)) == ["drain a.1"]
+    assert steps(fleet(one), but(running(two), "a.1", counts=counts)) == [expected]
 
 
 def test_what_nobody_knows_the_document_of_is_drained() -> None:

@@ -86,6 +86,19 @@ def test_who_takes_no_tasks_is_restarted_only_where_the_broker_answers_others() 
     assert steps(fleet(THREE), everybody) == []
 
 
+@pytest.mark.parametrize(("counts", "expected"), [(True, ["restart thumbs.1"]), (False, [])])
+def test_celerys_worker_that_takes_no_tasks_is_restarted_where_others_say_that_they_do(
+    counts: bool, expected: list[str]
+) -> None:
+    celery = group("thumbs", 1, 1, 1, spec=replace(THREE.spec, kind="celery"))
+    seen = running(celery)
+    for name in ("thumbs.0", "thumbs.2"):
+        seen = but(seen, name, counts=counts)
+    seen = but(seen, "thumbs.1", counts=True, state=State.UNKNOWN, trouble=Trouble.NOT_CONSUMING)
+
+    assert steps(fleet(celery), seen) == expected
+
+
 def test_one_that_crashes_is_left_to_its_launcher() -> None:
     assert steps(fleet(THREE), but(running(THREE), "thumbs.1", state=State.STARTING, trouble=Trouble.CRASHING)) == []
 

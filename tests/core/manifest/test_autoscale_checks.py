@@ -29,19 +29,23 @@ def test_groups_with_queues_on_a_broker_that_tells_are_seen() -> None:
     assert read(GOOD).warnings == ()
 
 
-@pytest.mark.parametrize(
-    ("group", "who"),
-    [
-        ("a: {worker: celery, autoscale: {}, queues: [a]}", "celery's worker"),
-        ("a: {command: [rq, worker], capacity: {slots: 2}, autoscale: {}}", "a command"),
-    ],
-)
-def test_who_keeps_no_count_of_its_tasks_cannot_be_seen(group: str, who: str) -> None:
-    text = one(group)
+def test_a_command_keeps_no_count_of_its_tasks_and_cannot_be_seen() -> None:
+    text = one("a: {command: [rq, worker], capacity: {slots: 2}, autoscale: {}}")
 
-    assert f"spec.groups.a.autoscale: the controller cannot see how busy {who} is" in text
+    assert "spec.groups.a.autoscale: the controller cannot see how busy a command is" in text
     assert "stays at its static share" in text
-    assert "hint: use fleet's own worker, or write share instead of autoscale" in text
+    assert "hint: use a worker, or write share instead of autoscale" in text
+
+
+def test_celerys_worker_is_seen_and_moves_by_whole_replicas() -> None:
+    def celery(more: str, pool: str) -> str:
+        return f"a: {{worker: celery, pool: {pool}, autoscale: {{{more}}}, queues: [a]}}"
+
+    text = one(celery("min: 4", "{type: prefork, concurrency: 4}"))
+
+    assert "a.autoscale.unit: a prefork pool of celery's worker cannot change its 4 slots while it runs" in text
+    assert warned(celery("unit: 4", "{type: prefork, concurrency: 4}")) == []
+    assert warned(celery("", "solo")) == []
 
 
 def test_a_warning_has_its_place_in_the_file() -> None:

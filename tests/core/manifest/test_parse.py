@@ -183,6 +183,42 @@ def test_environment_is_put_into_values() -> None:
     assert groups(parsed)["a"]["env"] == {"X": "a-1-none", "Y": "filled"}
 
 
+@pytest.mark.parametrize("text", ["'${env:N}'", "'${env:NONE:-3}'", '"${env:N}"'])
+def test_a_number_may_come_from_the_environment(text: str) -> None:
+    groups_text = f"a: {{replicas: {text}, pool: {{type: threads, concurrency: {text}}}, env: {{N: {text}}}}}"
+    parsed = read(fleet(groups_text), environ={"N": "3"})
+    group = parsed.manifest.spec.groups["a"]
+    assert (group.replicas, group.pool and group.pool.concurrency, group.env) == (3, 3, {"N": "3"})
+    assert parsed.document["spec"]["groups"]["a"]["replicas"] == 3
+
+
+@pytest.mark.parametrize("value", ["", "three", "012", "1e", "3 ", "true", "0x3"])
+def test_text_that_is_no_number_is_refused_where_a_number_is_meant(value: str) -> None:
+    assert problems(fleet("a: {replicas: '${env:N}'}"), environ={"N": value})
+
+
+def test_a_reference_inside_a_reference_is_refused() -> None:
+    assert "a reference inside a reference" in said(fleet("a: {replicas: 1, env: {X: '${env:A:-${env:B:-z}}'}}"))
+
+
+@pytest.mark.parametrize(
+    ("body", "hint"),
+    [
+        ("a: {replicas: ${env:N}}", 'inside braces a reference needs quotes: "${env:N}"'),
+        ("a: {command: [serve, ${env:N}], replicas: 1}", "inside braces a reference needs quotes"),
+        ("a:\n\t  replicas: 1", "the line is indented with a tab: write spaces"),
+    ],
+)
+def test_what_the_yaml_parser_does_not_name_is_named(body: str, hint: str) -> None:
+    assert hint in said(fleet(body))
+
+
+def test_only_a_reference_may_stand_for_a_number() -> None:
+    assert problems(fleet("a: {replicas: '3'}"))
+    assert problems(fleet("a: {replicas: '1${env:N}'}"), environ={"N": "3"})
+    assert problems(fleet("a: {replicas: '${env:N}'}"), environ={"N": "-1"})
+
+
 @pytest.mark.parametrize("value", ["yes", "12", "{a: b}", "a: b # c", "- x", "${env:B}", '"', "\n", "%(x)s", "$HOME"])
 def test_what_is_put_in_is_never_read_as_yaml_or_as_a_reference(value: str) -> None:
     parsed = read(fleet("a: {replicas: 1, env: {X: '${env:A}'}}"), environ={"A": value})
@@ -299,6 +335,10 @@ spec:
         ("a: {replicas: 1, maxMemoryPerChild: 1Gi}", "it belongs under pool: pool.maxMemoryPerChild"),
         ("a: {replicas: 1, pool: {type: solo, queues: [x]}}", "it belongs further out: spec.groups.a.queues"),
         ("a: {numprocs: 4}", "fleet says replicas"),
+        ("a: {scale: 4}", "fleet says replicas, or autoscale"),
+        ("a: {beat: true}", "beat is a group of its own"),
+        ("a: {autostart: false}", "`paused: true` holds a group"),
+        ("a: {env_file: .env}", "fleet says envFrom"),
         ("a: {replicas: '4'}", "write 4 without quotes"),
         ("a: {replicas: 1, task: {rateLimits: {t: 0/s}}}", "write it like 10/s, 100/m or 5/h"),
         ("a: {replicas: 1, task: {rateLimits: {'a b': 1/s}}}", "use no spaces, at most 200 characters"),

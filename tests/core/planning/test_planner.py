@@ -13,6 +13,7 @@ from fleet.core.observed import Observed, ObservedReplica, State, Stray
 from fleet.core.plan import Action, Plan
 from fleet.core.planning import plan_text
 from fleet.core.planning.planner import plan
+from fleet.core.planning.steering import steered
 from fleet.core.spec import BrokerSpec, QueueSpec, RestartPolicy, TaskPolicy, WorkerSpec, live_digest
 from tests.worlds import FLEET, but, fleet, group, planned, running, without
 
@@ -104,16 +105,16 @@ def test_ten_solos_roll_with_one_spare_and_a_quarter_missing() -> None:
         planned(fleet(group("thumbs", *[1] * 10, env={"POOL_SIZE": "20"})), running(TEN)),
         """
         + thumbs.10  start    spare while thumbs rolls
-        ± thumbs.0   replace  env.POOL_SIZE none -> "20"  (after thumbs.10)
-        ± thumbs.1   replace  env.POOL_SIZE none -> "20"  (after thumbs.10)
-        ± thumbs.2   replace  env.POOL_SIZE none -> "20"  (after thumbs.10)
-        ± thumbs.3   replace  env.POOL_SIZE none -> "20"  (after thumbs.0 … thumbs.2)
-        ± thumbs.4   replace  env.POOL_SIZE none -> "20"  (after thumbs.0 … thumbs.2)
-        ± thumbs.5   replace  env.POOL_SIZE none -> "20"  (after thumbs.0 … thumbs.2)
-        ± thumbs.6   replace  env.POOL_SIZE none -> "20"  (after thumbs.3 … thumbs.5)
-        ± thumbs.7   replace  env.POOL_SIZE none -> "20"  (after thumbs.3 … thumbs.5)
-        ± thumbs.8   replace  env.POOL_SIZE none -> "20"  (after thumbs.3 … thumbs.5)
-        ± thumbs.9   replace  env.POOL_SIZE none -> "20"  (after thumbs.6 … thumbs.8)
+        ± thumbs.0   replace  env.POOL_SIZE set  (after thumbs.10)
+        ± thumbs.1   replace  env.POOL_SIZE set  (after thumbs.10)
+        ± thumbs.2   replace  env.POOL_SIZE set  (after thumbs.10)
+        ± thumbs.3   replace  env.POOL_SIZE set  (after thumbs.0 … thumbs.2)
+        ± thumbs.4   replace  env.POOL_SIZE set  (after thumbs.0 … thumbs.2)
+        ± thumbs.5   replace  env.POOL_SIZE set  (after thumbs.0 … thumbs.2)
+        ± thumbs.6   replace  env.POOL_SIZE set  (after thumbs.3 … thumbs.5)
+        ± thumbs.7   replace  env.POOL_SIZE set  (after thumbs.3 … thumbs.5)
+        ± thumbs.8   replace  env.POOL_SIZE set  (after thumbs.3 … thumbs.5)
+        ± thumbs.9   replace  env.POOL_SIZE set  (after thumbs.6 … thumbs.8)
         - thumbs.10  drain    the spare is not needed any more  (after thumbs.9)
 
         Plan: 10 to replace.
@@ -129,7 +130,7 @@ def test_one_big_worker_rolls_behind_its_spare() -> None:
         planned(fleet(new), running(old)),
         """
         + reports.1  start    spare while reports rolls
-        ± reports.0  replace  env.POOL_SIZE "10" -> "20"  (after reports.1)
+        ± reports.0  replace  env.POOL_SIZE changed  (after reports.1)
         - reports.1  drain    the spare is not needed any more  (after reports.0)
 
         Plan: 1 to replace.
@@ -162,10 +163,10 @@ def test_recreate_stops_all_before_it_starts_any() -> None:
     is_text(
         planned(fleet(new), running(old)),
         """
-        - beat.0  drain  env.A "1" -> "2"
-        - beat.1  drain  env.A "1" -> "2"
-        + beat.0  start  env.A "1" -> "2"  (after beat.0, beat.1)
-        + beat.1  start  env.A "1" -> "2"  (after beat.0, beat.1)
+        - beat.0  drain  env.A changed
+        - beat.1  drain  env.A changed
+        + beat.0  start  env.A changed  (after beat.0, beat.1)
+        + beat.1  start  env.A changed  (after beat.0, beat.1)
 
         Plan: 2 to replace.
         """,
@@ -179,7 +180,7 @@ def test_recreate_of_one_replica_is_a_replacement() -> None:
     is_text(
         planned(fleet(new), running(old)),
         """
-        ± beat.0  replace  env.A "1" -> "2"
+        ± beat.0  replace  env.A changed
 
         Plan: 1 to replace.
         """,
@@ -481,13 +482,22 @@ def test_a_lost_launch_document_is_written_again_without_a_restart() -> None:
     assert (step.id, step.reason) == ("resize mail.0", "its launch document is lost")
 
 
+def test_a_restart_by_hand_writes_a_lost_launch_document_again() -> None:
+    one = group("mail", 2, pool="prefork")
+
+    steps = steered(fleet(one), but(running(one), "mail.0", spec=None), only=["mail"], restart=["mail"]).changes
+
+    targets = [step.target for step in steps if step.id == "restart mail.0"]
+    assert [target.spec for target in targets if target] == [one.spec]
+
+
 def test_what_is_replaced_anyway_is_not_resized_too() -> None:
     old, new = group("mail", 2, pool="prefork"), group("mail", 5, pool="prefork", env={"A": "1"})
 
     todo = planned(fleet(new), running(old))
 
     assert [step.id for step in todo.changes] == ["start mail.1", "replace mail.0", "drain mail.1"]
-    assert todo.changes[1].reason == 'env.A none -> "1", pool.concurrency 2 -> 5'
+    assert todo.changes[1].reason == "env.A set, pool.concurrency 2 -> 5"
 
 
 def test_a_stopped_or_parked_replica_is_run_with_its_new_size() -> None:
@@ -543,10 +553,10 @@ SPEC = group("g", 1).spec
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ({"env": (("A", "1"),)}, {"env": (("A", "2"),)}, 'env.A "1" -> "2"'),
-        ({"env": (("A", "1"),)}, {}, 'env.A "1" -> none'),
-        ({}, {"env": (("A", 'a;b "c" %(x)s\n\x1b[31m'),)}, 'env.A none -> "a;b \\"c\\" %(x)s\\n\\u001b[31m"'),
-        ({}, {"env": (("A", "x" * 100),)}, f'env.A none -> "{"x" * 47}…"'),
+        ({"env": (("A", "1"),)}, {"env": (("A", "2"),)}, "env.A changed"),
+        ({"env": (("A", "1"),)}, {}, "env.A removed"),
+        ({}, {"env": (("A", 'a;b "c" %(x)s\n\x1b[31m'),)}, "env.A set"),
+        ({}, {"env": (("A", "x" * 100),)}, "env.A set"),
         (
             {"task": TaskPolicy(time_limit_seconds=1800)},
             {"task": TaskPolicy(time_limit_seconds=3600)},
@@ -579,7 +589,7 @@ SPEC = group("g", 1).spec
         (
             {},
             {"env": tuple((name, "1") for name in "ABCDEF")},
-            'env.A none -> "1", env.B none -> "1", env.C none -> "1", env.D none -> "1" and 2 more',
+            "env.A set, env.B set, env.C set, env.D set and 2 more",
         ),
     ],
 )

@@ -17,6 +17,7 @@ from fleet.core.plan import Plan
 from fleet.errors import FleetError, Interrupted, NotReady, Unreachable
 from fleet.operate.apply.events import Event, StepsFailed, WalkOptions
 from fleet.operate.apply.walk import apply
+from fleet.state.rollout_orders import RolloutOrders
 from tests.worlds import FLEET, fleet, group, planned
 
 
@@ -480,6 +481,7 @@ def test_what_was_replaced_is_looked_at_until_the_end(how: str) -> None:
     with pytest.raises(StepsFailed) as caught:
         walk(judged(1, 1, 1, env={"A": "2"}, **policy), world, clock=clock)
     assert [step.id for step, _ in caught.value.failures] == ["replace a.0"]
+    assert "8 s after it was ready" in caught.value.failures[0][1], "minReady is part of it"
     digests = {name: one.digest for name, one in world.observe().replicas.items()}
     assert digests["a.2"] != digests["a.1"], "the third one was not touched"
 
@@ -588,3 +590,83 @@ def test_scaling_and_restarts_are_not_judged() -> None:
     story = walk(canary(1, 1, 1), world)
     story += walk(canary(1, 1, 1), world, restart=frozenset({"a"}))
     assert not [line for line in story if "judged" in line]
+
+
+# --- orders of people
+
+
+def rolling(world: MemoryBackend, **more: Any) -> Desired:
+    """Two replicas run; the next version replaces them one after the other."""
+    rollout = RolloutPolicy("rolling", 0, 1, **more)
+    walk(fleet(group("a", 1, 1, rollout=rollout)), world)
+    return fleet(group("a", 1, 1, env={"NEW": "1"}, rollout=rollout))
+
+
+def test_a_paused_walk_finishes_what_is_under_way_and_begins_nothing_until_it_is_resumed() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    desired = rolling(world, deadline_seconds=30.0)
+    clock, asked = Clock(world), []
+
+    def orders() -> RolloutOrders:
+        asked.append(ready(world))
+        paused = any(step.startswith("started") for step in story) and clock.seconds < 1000
+        return RolloutOrders(paused=paused)
+
+    story: list[str] = []
+    apply(
+        planned(desired, world.observe()),
+        world,
+        desired=desired,
+        secrets={},
+        on_event=lambda events: story.extend(f"{one.phase} {one.step.id} {clock.seconds > 999}" for one in events),
+        options=clock.options(orders=orders, timeout_seconds=60.0),
+    )
+
+    changes = [line for line in story if not line.startswith("planned")]
+    assert changes == [
+        "started replace a.0 False",
+        "done replace a.0 False",
+        "started replace a.1 True",
+        "done replace a.1 True",
+    ], "neither the deadline nor the timeout counts a pause"
+
+
+def test_what_crashes_while_a_walk_is_paused_fails_it() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    desired = rolling(world)
+    clock = Clock(world)
+    clock.each = lambda: world.crash("a.0") if 100 < clock.seconds < 101 else None
+    with pytest.raises(StepsFailed, match=r"replace a\.0: crashed"):
+        walk(desired, world, clock=clock, orders=lambda: RolloutOrders(paused=clock.seconds > 0))
+    assert world.observe().replicas["a.1"].digest != world.observe().replicas["a.0"].digest
+
+
+def test_a_canary_that_is_promoted_is_not_waited_for() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    desired = rolling(world, canary=CanaryPolicy(seconds=10_000.0))
+    clock, story = Clock(world), []
+
+    def tell(events: Sequence[Event]) -> None:
+        story.extend(f"{one.phase}: {one.reason}" for one in events if one.phase in ("compared", "judged"))
+
+    def orders() -> RolloutOrders:
+        return RolloutOrders(promoted=bool(story), by="ann", reason="seen enough")
+
+    options = clock.options(orders=orders)
+    apply(planned(desired, world.observe()), world, desired=desired, secrets={}, on_event=tell, options=options)
+
+    assert clock.seconds < 10_000
+    assert story == [
+        "compared: canary: compared with the old for 2h46m40s",
+        "judged: canary, not judged: promoted by ann: seen enough",
+    ]
+
+
+def test_an_aborted_walk_ends_and_says_by_whom() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    desired = rolling(world)
+    with pytest.raises(StepsFailed) as caught:
+        walk(desired, world, orders=lambda: RolloutOrders(aborted=True, by="ann", reason="too slow"))
+    assert caught.value.aborted == "by ann: too slow"
+    assert caught.value.failures == ()
+    assert caught.value.exit_code == 6

@@ -15,14 +15,17 @@ from fleet.backends.memory import MemoryBackend
 from fleet.core.desired import CONTROLLER_GROUP
 from fleet.core.manifest.tree import Source as Text
 from fleet.core.observed import State, Trouble
+from fleet.core.spec import digest
 from fleet.errors import FleetError
 from fleet.inputs.manifest import from_sources
 from fleet.operate.apply.events import WalkOptions
 from fleet.operate.change import carry_out
 from fleet.operate.controller.loop import Controller
 from fleet.operate.local_fleet import LocalFleet
+from fleet.operate.notify.notifier import read_spool
 from fleet.state import controller_heartbeat
 from fleet.state.overrides import Kind, Override
+from tests.conftest import PATIENCE
 
 MANIFEST = """\
 apiVersion: workerfleet.dev/v1alpha1
@@ -32,6 +35,7 @@ spec:
   app: shop:app
   broker: {{url: "redis://localhost/0"}}
   heal: {heal}
+  notify: {notify}
   groups:
     thumbs: {{pool: solo, replicas: {thumbs}, queues: [thumbs], env: {{A: "{env}"}}}}
     clock: {{command: [sleep, '1000'], replicas: 1}}
@@ -56,12 +60,17 @@ class Stage:
     def killed(self) -> None:
         self.controller = Controller(self.fleet)
 
-    def apply(self, *, heal: str = "{}", thumbs: int = 3, env: str = "a") -> None:
-        text = MANIFEST.format(heal=heal, thumbs=thumbs, env=env)
+    def apply(self, *, heal: str = "{}", thumbs: int = 3, env: str = "a", notify: str = "[]") -> None:
+        text = MANIFEST.format(heal=heal, thumbs=thumbs, env=env, notify=notify)
         found = from_sources([Text("fleet.yaml", text.encode())], environ={})
         change = self.fleet.planned(*self.fleet.desired_of(found), manifest=found)
         carry_out(self.fleet, change, verb="apply")
         self.world.settle()
+
+    def digest(self, *, env: str) -> str:
+        text = MANIFEST.format(heal="{}", thumbs=3, env=env, notify="[]")
+        desired, _ = self.fleet.desired_of(from_sources([Text("fleet.yaml", text.encode())], environ={}))
+        return digest(desired.groups["thumbs"].spec)
 
     def override(self, kind: Kind, target: str, *, seconds: float, replicas: int | None = None) -> None:
         now = self.clock[0]
@@ -192,7 +201,9 @@ def test_nothing_is_done_while_somebody_changes_the_fleet(stage: Stage) -> None:
 
 
 def test_a_failed_rollout_is_left_as_it_is_and_what_runs_is_healed(stage: Stage) -> None:
-    loaded = from_sources([Text("f.yaml", MANIFEST.format(heal="{}", thumbs=3, env="b").encode())], environ={})
+    loaded = from_sources(
+        [Text("f.yaml", MANIFEST.format(heal="{}", thumbs=3, env="b", notify="[]").encode())], environ={}
+    )
     desired, _ = stage.fleet.desired_of(loaded)
     fresh = stage.fleet.planned(desired, manifest=loaded)
     target = next(step.target for step in fresh.plan.changes if step.replica.startswith("thumbs") and step.target)
@@ -243,3 +254,53 @@ def test_the_controller_leaves_a_heartbeat_at_every_look_failed_ones_too(stage: 
     assert all(before.next_at <= after.at + 0.001 for before, after in pairwise(beats))
     assert not beats[-1].problem(1000.0, now=stage.clock[0])
     assert "looked last" in beats[-1].problem(1000.0, now=stage.clock[0] + 120.0)
+
+
+def waits_for_notifications(stage: Stage) -> list[tuple[str, str]]:
+    return [(one.news.kind, one.news.replica) for one in read_spool(stage.fleet.places).messages]
+
+
+def test_what_the_controller_heals_is_told(stage: Stage) -> None:
+    row = "{webhook: {url: 'http://127.0.0.1:1/'}, on: [heal, rollout.done]}"
+    stage.world.stepwise = False
+    stage.apply(notify=f"[{row}]")
+    stage.world.stepwise = True
+    stage.controller.tick()
+    stage.world.stop_by_hand("thumbs.1")
+    stage.clock[0] += 5
+    over = iter([False, True])
+    stage.controller.run(is_over=lambda: next(over), wait=lambda _: None, on_look=lambda _: None)
+
+    stage.controller.notifications.wait(PATIENCE)
+    assert ("heal", "thumbs.1") in waits_for_notifications(stage)
+    assert "cannot be reached" in read_spool(stage.fleet.places).error
+
+
+def test_a_rollout_that_fails_is_told_by_whoever_made_it(stage: Stage) -> None:
+    stage.world.stepwise = False
+    stage.world.break_starts(stage.digest(env="b"))
+    with pytest.raises(FleetError):
+        stage.apply(env="b", notify="[{webhook: {url: 'http://127.0.0.1:1/'}}]")
+
+    assert ("rollout.failed", "") in waits_for_notifications(stage)
+
+
+def test_a_controller_that_stood_still_says_so(stage: Stage) -> None:
+    over = iter([False, False, True])
+
+    def wait(_seconds: float) -> None:
+        stage.clock[0] += 300
+
+    stage.controller.run(is_over=lambda: next(over), wait=wait, on_look=lambda _: None)
+
+    (entry,) = stage.events("controller.stuck")
+    assert entry["replica"] == f"{CONTROLLER_GROUP}.0"
+    assert "did not look for 4m55s" in entry["reason"]
+
+
+def test_a_change_that_finds_the_controller_stuck_says_so(stage: Stage) -> None:
+    stage.world.trouble(f"{CONTROLLER_GROUP}.0")
+    stage.world.stepwise = False
+    stage.apply(env="b")
+
+    assert [entry["replica"] for entry in stage.events("controller.stuck")] == [f"{CONTROLLER_GROUP}.0"]

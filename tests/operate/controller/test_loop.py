@@ -156,6 +156,20 @@ def test_a_backlog_brings_slots_and_the_others_give_them(stage: Stage) -> None:
     assert "backlog" in look.decision.verdicts["many"].reason
 
 
+@pytest.mark.parametrize("text", ["", "{half", "[]", '{"format": 1, "slots": 7}'])
+def test_damaged_decisions_are_decided_again_and_nobody_is_needed(stage: Stage, text: str) -> None:
+    stage.queues.waiting["many"] = 400
+    stage.ticks(3)
+    pids = stage.pids("many")
+    stage.fleet.places.decisions.write_text(text)
+    stage.ticks(3)
+
+    assert decisions.read(stage.fleet.places.decisions).slots["many"] == 11
+    assert (stage.slots("many"), stage.pids("many")) == (11, pids)
+    [told] = [entry for entry in stage.fleet.audit.read() if entry["event"] == "state.forgotten"]
+    assert "decisions.json is damaged" in told["reason"]
+
+
 def test_slots_come_by_a_live_resize_and_no_thread_worker_is_restarted(stage: Stage) -> None:
     (pid,) = stage.pids("many")
     stage.queues.waiting["many"] = 400

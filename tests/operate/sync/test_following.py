@@ -83,6 +83,18 @@ def test_a_broken_commit_does_not_stop_the_healing_of_the_last_good_one(place: P
     assert place.running() == ["clock.0", "clock.1"]
 
 
+def test_what_is_refused_is_in_the_fleets_audit_once(place: Place, upstream: Upstream) -> None:
+    upstream.publish(manifest(2))
+    place.look()
+    broken = upstream.publish("nonsense: [")
+    place.look()
+    place.look()
+
+    (entry,) = [one for one in place.local().audit.read() if one["event"] == "sync.failed"]
+    assert entry["commit"] == broken
+    assert entry["reason"].startswith("Valid: ")
+
+
 def test_a_repair_that_somebody_undoes_is_parked(place: Place, upstream: Upstream) -> None:
     upstream.publish(manifest(2))
     place.look()

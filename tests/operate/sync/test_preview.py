@@ -103,7 +103,7 @@ def test_every_way_to_differ_in_a_line() -> None:
     world = without(running(THUMBS, replace(MAIL, spec=replace(MAIL.spec, env=(("A", "1"),))), other), "thumbs.1")
     world = but(world, "thumbs.2", state=State.STOPPED, pid=None, note="by hand")
     assert text("shop", differences(fleet(THUMBS, MAIL), world)) == (
-        '~ mail    env.A "1" -> none  (mail.0)\n'
+        "~ mail    env.A removed  (mail.0)\n"
         "- old     the manifest has no such group: 1 replica  (old.0)\n"
         "+ thumbs  2 of 3 replicas there  (thumbs.1)\n"
         "! thumbs  stopped (by hand)  (thumbs.2)\n"

@@ -135,7 +135,7 @@ class Place:
     def look(self, **fields: Any) -> tuple[Fetched, Reconciled]:
         """One look of both loops, as a process that was just started makes it."""
         loops = self.following(**fields)
-        return loops.fetching.look(), loops.look()
+        return loops.fetch(), loops.look()
 
     def running(self) -> list[str]:
         return sorted(name for name, one in self.world.observe().replicas.items() if one.running)

@@ -195,6 +195,17 @@ def test_an_error_of_a_pool_says_its_message_beside_celery_too(
     assert str(kind(str(kind("the task was late")))) == "the task was late"
 
 
+@pytest.mark.parametrize(("backend", "module"), [("redis://nowhere", "celery.backends.redis"), ("nosuch://", None)])
+def test_the_result_backend_is_imported_before_the_first_task(tmp_path: Path, backend: str, module: str | None) -> None:
+    """What the first task had to import would be a part of its time limit; what does not exist is no reason to stop."""
+    (tmp_path / "mine.py").write_text(f"import celery\napp = celery.Celery('mine', backend={backend!r})\n")
+    script = (
+        "import sys, mine\nfrom fleet.worker.apps.celery import CeleryApplication\n"
+        f"CeleryApplication(mine.app).import_tasks()\nassert {module!r} in (None, *sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
 def test_wrap_refuses_what_is_no_app() -> None:
     with pytest.raises(FleetError, match="not an app"):
         wrap(import_object("json:dumps"), "json:dumps")

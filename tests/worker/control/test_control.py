@@ -113,7 +113,6 @@ def test_queues_come_and_go(make: Make) -> None:
     assert steered.ask("add_consumer", queue="more", exchange_type="direct") == {"ok": "add consumer more"}
     assert world.parts.settings.queue_names() == ["q", "more"]
     assert "already" in steered.ask("add_consumer", queue="more")["ok"]
-    assert "task_queues" in steered.ask("add_consumer", queue="x", exchange="other")["error"]
     assert steered.ask("cancel_consumer", queue="q") == {"ok": "no longer consuming from q"}
     assert world.parts.settings.queue_names() == ["more"]
 
@@ -210,3 +209,89 @@ def test_an_error_of_handed_over_work_comes_back() -> None:
     thread.join(PATIENCE)
     assert found
     loop.close()
+
+
+def test_tasks_are_revoked_by_their_stamps(make: Make) -> None:
+    world = make("threads", 1, prefetch=3)
+    steered = Steered(world)
+    world.channel.put("waits", 1)
+    stamped = world.channel.put("waits", 2)
+    told = world.channel.queue[-1]
+    told.headers = {**told.headers, "stamped_headers": ["owner"], "stamps": {"owner": ["ann", "bob"]}}
+    world.until(lambda: len(world.channel.held) == 2)
+    assert "no stamp" in steered.ask("revoke_by_stamped_headers", headers=["owner"])["error"]
+    reply = steered.ask("revoke_by_stamped_headers", headers=["owner=bob"])
+    assert reply == {"ok": "headers {'owner': ['bob']} flagged as revoked, but not terminated"}
+    assert steered.ask("revoked") == []
+    gate.set()
+    world.until(lambda: not world.channel.held)
+    assert ran == [1]
+    assert stamped not in steered.tasks("active")
+
+
+def test_workers_that_meet_learn_what_the_other_knows_as_revoked(make: Make) -> None:
+    steered = Steered(make("threads", 1))
+    steered.ask("revoke", task_id=["ours"])
+    for told in (["theirs"], {"theirs": 12.5}):
+        reply = steered.ask("hello", from_node="celery@there", revoked=told)
+        assert set(reply["revoked"]) == {"ours", "theirs"}
+        assert reply["clock"] == steered.remote.clock.value
+    assert steered.ask("hello", from_node=NODE) is None
+    assert steered.ask("election", id="1", topic="x") is None
+
+
+def test_a_command_of_the_app_is_answered(make: Make) -> None:
+    assert Steered(make("threads", 1)).ask("where") == NODE
+
+
+def test_memory_is_told_as_celery_tells_it(make: Make) -> None:
+    told = Steered(make("threads", 1)).ask("memsample")
+    assert 1 < float(told.removesuffix("MB")) < 100_000
+
+
+def test_a_queue_is_added_with_an_exchange_of_its_own(make: Make) -> None:
+    steered = Steered(make("threads", 1))
+    assert "ok" in steered.ask("add_consumer", queue="news", exchange="press", exchange_type="topic", routing_key="n.#")
+    assert steered.remote.defined == {"news": {"exchange": "press", "exchange_type": "topic", "routing_key": "n.#"}}
+    assert "ok" in steered.ask("add_consumer", queue="plain")
+    assert list(steered.remote.defined) == ["news"]
+
+
+HOSTILE: dict[str, tuple[str, dict[str, object]]] = {
+    "a pool of a billion": ("pool_grow", {"n": 1e9}),
+    "a pool of a fraction": ("pool_grow", {"n": 1.5}),
+    "a pool of infinity": ("pool_grow", {"n": float("inf")}),
+    "a pool of a list": ("pool_grow", {"n": [1]}),
+    "an autoscale of a billion": ("autoscale", {"max": 10**12, "min": 1}),
+    "a queue that is a list": ("add_consumer", {"queue": ["a"]}),
+    "a queue that is a map": ("add_consumer", {"queue": {"a": 1}}),
+    "a queue without a name": ("add_consumer", {"queue": ""}),
+    "a queue of a megabyte": ("add_consumer", {"queue": "x" * (1 << 20)}),
+    "a queue with an escape": ("add_consumer", {"queue": "a\x1b[2Jb"}),
+    "60,000 ids": ("revoke", {"task_id": [str(number) for number in range(60_000)]}),
+    "ids that are maps": ("revoke", {"task_id": [{"a": 1}]}),
+    "an id of a megabyte": ("revoke", {"task_id": "x" * (1 << 20)}),
+    "a limit that never ends": ("time_limit", {"task_name": "waits", "hard": 1e308}),
+    "a limit that is no number": ("time_limit", {"task_name": "waits", "hard": float("nan")}),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_command_without_bounds_is_refused_and_changes_nothing(make: Make, name: str) -> None:
+    command, arguments = HOSTILE[name]
+    world = make("prefork", 1)
+    steered = Steered(world)
+    before = (world.pool.limit, steered.ask("active_queues"), steered.ask("revoked"))
+    error = steered.ask(command, **arguments)["error"]
+    assert len(error) < 500
+    assert (world.pool.limit, steered.ask("active_queues"), steered.ask("revoked")) == before
+    assert steered.ask("ping") == {"ok": "pong"}
+
+
+def test_many_ids_are_answered_and_logged_in_short(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    steered = Steered(make("threads", 1))
+    caplog.set_level("INFO", logger="fleet.worker")
+    answer = steered.ask("revoke", task_id=[f"task-{number}" for number in range(9000)])
+    assert answer["ok"].endswith("and 8990 more flagged as revoked")
+    assert len(steered.ask("revoked")) == 9000
+    assert max(len(record.getMessage()) for record in caplog.records) < 500

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -49,6 +50,17 @@ def early(number: int) -> None:
 def broken() -> None:
     ran.append("broken")
     raise ValueError("as asked")
+
+
+acked: list[str] = []
+behind: list[int] = []
+"""How many tasks were over and not settled when each of them was."""
+
+
+@tasks.task(name="counts")
+def counts(number: int) -> None:
+    ran.append(number)
+    behind.append(len(ran) - len(acked))
 
 
 @tasks.task(name="waits", max_retries=1, jitter=False, backoff_seconds=0)
@@ -125,10 +137,10 @@ class MemoryChannel:
         self._speak()
         return len(self.queue)
 
-    def fetch(self, count: int) -> list[Delivery]:
+    def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:
         self._speak()
         self.asked.append(count)
-        taken = [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
+        taken = [self.queue.popleft() for _ in range(min(count + ahead, len(self.queue)))]
         self.held.update({delivery.tag: delivery for delivery in taken})
         return taken
 
@@ -144,7 +156,7 @@ class MemoryChannel:
             if self.held.pop(delivery.tag, None):
                 self.acked.append(delivery.tag)
 
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
         self._speak()
         for delivery in reversed(deliveries):
             if self.held.pop(delivery.tag, None):
@@ -283,6 +295,20 @@ def test_prefetch_is_opt_in_and_never_below_the_slots(make: Make) -> None:
     narrow.until(lambda: len(narrow.channel.held) == 2)
 
 
+@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+def test_what_a_killed_worker_would_repeat_is_never_more_than_its_slots(
+    make: Make, monkeypatch: pytest.MonkeyPatch, pool: str
+) -> None:
+    """A slot takes the next task when its last one is settled, not when it is over."""
+    behind.clear()
+    world = make(pool, 2, prefetch=300)
+    monkeypatch.setattr(sys.modules[__name__], "acked", world.channel.acked)
+    for number in range(300):
+        world.channel.put("counts", number)
+    world.until(lambda: len(world.channel.acked) == 300)
+    assert max(behind) <= 2
+
+
 def test_a_late_task_is_acknowledged_after_and_an_early_one_before(make: Make) -> None:
     world = make("threads", 2)
     world.channel.put("waits", 1)
@@ -360,6 +386,24 @@ def test_a_solo_worker_with_work_ahead_publishes_each_end(make: Make, monkeypatc
         world.channel.put("note", number)
     world.until(lambda: len(world.channel.acked) == 4)
     assert seen == [0, 1, 2, 3]
+
+
+def test_with_messages_to_hold_each_end_is_settled_before_the_next_begins(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = make(prefetch=4)
+    seen = []
+
+    def look(number: int) -> None:
+        world.record.beat()
+        view = world.view()
+        seen.append((view.processed, len(world.channel.acked), [task.task_name for task in view.tasks]))
+
+    monkeypatch.setattr(note, "function", look)
+    for number in range(4):
+        world.channel.put("note", number)
+    world.until(lambda: len(world.channel.acked) == 4)
+    assert seen == [(0, 0, ["note"]), (1, 1, ["note"]), (2, 2, ["note"]), (3, 3, ["note"])]
 
 
 def test_revoked_and_expired_tasks_do_not_run(make: Make) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fleet.worker import logging_setup
 from fleet.worker.loop.postmortem import last_lines, story
 from pools.errors import HardTimeLimit, MemoryLimit, SlotLost, Terminated
 
@@ -40,6 +43,17 @@ Traceback (most recent call last):
         "Traceback (most recent call last):",
         "  ValueError: as asked",
     ]
+
+
+@pytest.mark.parametrize("make", [logging_setup.TextLines, logging_setup.JsonLines])
+def test_lines_are_known_as_a_worker_writes_them(tmp_path: Path, make: Callable[[str], logging.Formatter]) -> None:
+    written = []
+    for pid in (7, 8, 7):
+        made = logging.LogRecord("app", logging.INFO, __file__, 1, f"of {pid}", None, None)
+        made.process = pid
+        written.append(make("shop.0").format(made))
+
+    assert told(tmp_path / "log", "\n".join(written), 7) == [written[0], written[2]]
 
 
 def test_json_lines_are_read_too(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ class Worker:
     def fetch(self, count: int) -> list[str]:
         return ["message"] * count if self.brings else []
 
-    def give_back(self, deliveries: list[Any]) -> None:
+    def give_back(self, deliveries: list[Any], *, unmarked: bool = False) -> None:
         self.given_back += deliveries
 
     def rebuild(self, why: str) -> None:

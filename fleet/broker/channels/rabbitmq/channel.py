@@ -24,13 +24,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from kombu.compression import decompress
-
 from fleet.broker.channels.base import ChannelLost
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.channels.rabbitmq.frames import Inlet, Pushed
 from fleet.broker.channels.rabbitmq.prefetch import Prefetch
 from fleet.broker.channels.rabbitmq.publisher import Outlet
+from fleet.broker.decompression import decompress
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import attempts_in
 from fleet.broker.queues import has_dead_letter_exchange, real_name
@@ -86,7 +85,7 @@ class RabbitChannel(Connected):
         self._prefetch.change_queues([wanted.name for wanted in queues], self._declare_all)
 
     @speaks
-    def fetch(self, count: int) -> list[Delivery]:
+    def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:  # noqa: ARG002
         """Up to ``count`` messages that are there now. 0: the worker has no room."""
         self._require_open()
         self._waits = count > 0
@@ -128,7 +127,7 @@ class RabbitChannel(Connected):
                 self._prefetch.unsettled.done.add(tag)
 
     @speaks
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:  # noqa: ARG002
         """Put these back where they were, and stop the pushing, so that they do not come back at once."""
         self._require_open()
         self._prefetch.park([tag for delivery in deliveries if (tag := self._held.pop(delivery.tag, None)) is not None])

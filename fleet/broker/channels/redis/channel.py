@@ -4,18 +4,20 @@ Producers are stock Celery or kombu, and Celery's workers may share a queue. Wha
 ``unacked``) is theirs and never touched. Redis Cluster is not supported: one turn spans several keys.
 
 What is promised: a message is in its list, in the inbox or the held set of a replica, or in a delayed set, at every
-moment until it is acknowledged. Acknowledgements may be buffered until the next turn, for a second at most; a replica
-killed in that second runs the task again. After a lost connection the replica keeps what it has in memory: the lease
-covers it.
+moment until it is acknowledged. Acknowledgements may be buffered until the next turn, for a second at most; where they
+are kept in a file, the next process of a killed replica sends them, else those tasks run again. After a lost
+connection the replica keeps what it has in memory: the lease covers it.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import redis
@@ -27,6 +29,7 @@ from fleet.broker.channels.redis.leases import Registry, holder_name
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.take_plan import TakePlan
 from fleet.broker.channels.redis.turns import POLL_SECONDS, Turns
+from fleet.broker.channels.redis.unsent_acks import UnsentAcks, read_left
 from fleet.broker.connection import RedisAccess, connect_now, kombu_connection, redis_access
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import sealed
@@ -36,6 +39,8 @@ from fleet.core.spec import QueueSpec
 from fleet.errors import Unreachable
 
 LEASE_SECONDS = 15.0
+
+log = logging.getLogger("fleet.worker")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -71,7 +76,11 @@ class RedisChannel:
         options: Mapping[str, Any] | None = None,
         entities: Mapping[str, Any] | None = None,
         lease_seconds: float = LEASE_SECONDS,
+        unsent_path: Path | None = None,
+        ran: Container[str] | None = None,
     ) -> None:
+        """unsent_path: where acknowledgements are kept until the server has them.  ran: ids of tasks that ran when the
+        process before died; what else it held comes back as not started. None: not known, all of it may have run."""
         self.lock = threading.RLock()
         self.poll_seconds: float | None = POLL_SECONDS
         self._url = url
@@ -87,6 +96,8 @@ class RedisChannel:
         self._held = Held()
         self._turns = Turns(self._held)
         self._inboxes = Inboxes(name=f"fleet-wait:{fleet}/{replica}")
+        self._unsent_path = unsent_path
+        self._ran = ran
         self._renew_at = self._look_at = 0.0
 
     @_speaks
@@ -107,10 +118,12 @@ class RedisChannel:
         given_away = self._renew(link, look=False)
         self._look_at = time.monotonic() + (self._lease_seconds if again else _patience(link, self._lease_seconds))
         self._held.send_acks(link)
+        if not again:
+            self._send_acks_of_earlier_process(link)
         if again:
             self._held.resume(link, given_away=given_away)
             self._inboxes.may_hold = True
-        registry.restore_siblings(link, self._fleet, self._replica)
+        registry.restore_siblings(link, self._fleet, self._replica, ran=self._ran)
 
     @_speaks
     def consume(self, queues: Sequence[QueueSpec]) -> None:
@@ -141,15 +154,16 @@ class RedisChannel:
         return sum(int(count) for count in link.call_many(commands))
 
     @_speaks
-    def fetch(self, count: int) -> list[Delivery]:
-        """Up to ``count`` messages that are there now; sends buffered acknowledgements too. 0 stops the waiting.
+    def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:
+        """Up to ``count`` messages that are there now, and ``ahead`` more; sends buffered acknowledgements too. 0 stops
+        the waiting.
 
         The channel waits on the queues only after a fetch that brought less than was asked for.
         """
         link, inboxes = self._own(self._link), self._inboxes
         if count > 0:
             inboxes.collect()
-            deliveries = self._turn(link, count)
+            deliveries = self._turn(link, count + ahead)
             if len(deliveries) < count:
                 inboxes.arm()
                 return deliveries
@@ -183,9 +197,9 @@ class RedisChannel:
             self._held.ack(deliveries)
 
     @_speaks
-    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
         """Put these back to the head of their queues, in order, now."""
-        self._held.give_back(self._own(self._link), deliveries)
+        self._held.give_back(self._own(self._link), deliveries, unmarked=unmarked)
 
     def reject(self, deliveries: Sequence[Delivery]) -> None:
         """Drop these: Redis has no dead letters of its own."""
@@ -261,6 +275,18 @@ class RedisChannel:
         self._inboxes.may_hold = False
         self.poll_seconds = self._turns.poll_seconds
         return found
+
+    def _send_acks_of_earlier_process(self, link: Link) -> None:
+        """What the process before had finished must not run again."""
+        path = self._unsent_path
+        if path is None:
+            return
+        if (left := read_left(path)) is not None:
+            link.call("HDEL", Keys(self._keys.prefix, left.holder).held, *left.tags)
+        try:
+            self._held.unsent = UnsentAcks(path, holder=self._keys.holder)
+        except OSError as error:
+            log.warning("finished tasks are run again if this process is killed: %s", error)
 
     def _lay_out(self, access: RedisAccess) -> None:
         """Prepare one turn over the queues. The holder's name stays: the next process finds what this one held."""

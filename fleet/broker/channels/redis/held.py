@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fleet.broker.channels.redis.scripts import Link
+from fleet.broker.channels.redis.unsent_acks import UnsentAcks
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import given_back
 from fleet.broker.redis_keys import Keys
@@ -14,6 +15,7 @@ _ACKS_AT_ONCE = 500
 
 class Held:
     """Tag -> what the server keeps for it. ``acks``: done with here, and not yet told to the server.
+    ``unsent``: the same in a file, where there is one.
 
     ``keys`` are the holder's; they are known, and set, with the first connection.
     """
@@ -21,6 +23,7 @@ class Held:
     def __init__(self) -> None:
         self.keys: Keys
         self.acks: list[str] = []
+        self.unsent: UnsentAcks | None = None
         self._messages: dict[str, bytes] = {}
         self._unsure: set[str] = set()
 
@@ -36,7 +39,17 @@ class Held:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Done with these."""
-        self.acks += [each.tag for each in deliveries if self._messages.pop(each.tag, None) is not None]
+        for each in deliveries:
+            if self._messages.pop(each.tag, None) is not None:
+                self.acks.append(each.tag)
+                if self.unsent is not None:
+                    self.unsent.add(each.tag)
+
+    def told(self, count: int) -> None:
+        """The server knows the first ``count`` acknowledgements now."""
+        del self.acks[:count]
+        if self.unsent is not None and count:
+            self.unsent.replace(self.acks)
 
     def let_go(self, tags: Collection[str], send: Callable[[], object]) -> None:
         """``send`` takes these out of the server's record. When it is interrupted, that may have happened or not."""
@@ -54,11 +67,16 @@ class Held:
             return
         while batch := self.acks[:_ACKS_AT_ONCE]:
             link.call("HDEL", self.keys.held, *batch)
-            del self.acks[: len(batch)]
+            self.told(len(batch))
 
-    def give_back(self, link: Link, deliveries: Sequence[Delivery]) -> None:
-        """Put these back, as far as they are ours, marked as delivered before; the first is the next to be taken."""
-        self._restore(link, {each.tag: self._marked(each.tag) for each in deliveries if each.tag in self._messages})
+    def give_back(self, link: Link, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
+        """Put these back, as far as they are ours, marked as delivered before; the first is the next to be taken.
+
+        unmarked: they go back as they were.
+        """
+        ours = [each.tag for each in deliveries if each.tag in self._messages]
+        marked = {tag: self._marked(tag) for tag in ours}
+        self._restore(link, dict.fromkeys(ours, b"") if unmarked else marked)
 
     def give_all_back(self, link: Link) -> None:
         """Put all of them back."""

@@ -14,12 +14,12 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.waiting import BLOCK_SECONDS
 from fleet.broker.connection import RedisAccess
-from fleet.broker.envelope import after_crash
+from fleet.broker.envelope import after_crash, given_back, headers_of
 from fleet.broker.redis_keys import Keys, member_name
 
 LOOKS_PER_LEASE = 6
@@ -73,13 +73,16 @@ class Registry:
                 self._look_after(link, holder, end, inboxes, old=reply[1] - float(end) > GRAVE_MS)
         return bool(reply[0])
 
-    def restore_siblings(self, link: Link, fleet: str, replica: str) -> int:
-        """Restore at once what dead processes of the same replica on this host held. Returns how many messages."""
+    def restore_siblings(self, link: Link, fleet: str, replica: str, *, ran: Container[str] | None = None) -> int:
+        """Restore at once what dead processes of the same replica on this host held. Returns how many messages.
+
+        ran: ids of the tasks that ran then; the other messages come back as not started. None: all may have run.
+        """
         names = [_text(name) for name in link.call("ZRANGE", self.keys.leases, 0, -1)]
         dead = [(name, "") for name in names if name != self.keys.holder and is_dead_sibling(name, fleet, replica)]
         restored = 0
         for (holder, _), inboxes in zip(dead, self._inboxes(link, dead), strict=True):
-            restored += self._restore(link, holder, inboxes, mark=False)
+            restored += self._restore(link, holder, inboxes, mark=False, ran=ran)
             # Not forgotten yet: a child that outlived it may keep a waiting connection open for a while.
             link.call("ZADD", self.keys.leases, "XX", int(link.call("TIME")[0]) * 1000, holder)
         return restored
@@ -105,7 +108,9 @@ class Registry:
         if left:
             self._restore(link, holder, inboxes, mark=True)
 
-    def _restore(self, link: Link, holder: str, inboxes: Mapping[str, str], *, mark: bool) -> int:
+    def _restore(
+        self, link: Link, holder: str, inboxes: Mapping[str, str], *, mark: bool, ran: Container[str] | None = None
+    ) -> int:
         theirs = Keys(self.keys.prefix, holder)
         if inboxes:
             link.run("empty_inbox", [key for pair in inboxes.items() for key in pair], ())
@@ -114,9 +119,13 @@ class Registry:
         moved = 0
         for start in range(0, len(entries), _CHUNK):
             chunk = entries[start : start + _CHUNK]
-            pairs = [part for tag, entry in chunk for part in (tag, after_crash(entry.partition(b"\n")[2]))]
+            pairs = [part for tag, entry in chunk for part in (tag, _restored(entry.partition(b"\n")[2], ran))]
             moved += int(link.run("restore", (theirs.held, theirs.mark), (int(mark), *pairs)))
         return moved
+
+
+def _restored(raw: bytes, ran: Container[str] | None) -> bytes:
+    return after_crash(raw) if ran is None or headers_of(raw).get("id") in ran else given_back(raw)
 
 
 def _text(value: bytes | str) -> str:

@@ -33,7 +33,7 @@ class Turns:
         self.next_tag += count
         arguments = (count, first, int(empty_inboxes), told, *acks, *(plan.order if count else ()))
         reply = link.run_prepared(plan.script, arguments)
-        del acks[:told]
+        self._held.told(told)
         if reply[0] == _NO_LEASE:
             return None
         if count:

@@ -43,14 +43,13 @@ def _nothing_moves(context: CheckContext, names: Iterable[str]) -> None:
 def _is_seen(context: CheckContext, name: str, group: Group) -> bool:
     """Whether its workers keep count of their tasks, and there are queues to look at."""
     path = ("spec", "groups", name, "autoscale")
-    foreign = "a command" if group.command is not None else "celery's worker" if group.worker == "celery" else ""
-    if foreign:
-        message = f"the controller cannot see how busy {foreign} is: the group stays at its static share"
-        context.warn(path, message, f"use fleet's own worker, or {_SHARE_INSTEAD}")
+    if group.command is not None:
+        message = "the controller cannot see how busy a command is: the group stays at its static share"
+        context.warn(path, message, f"use a worker, or {_SHARE_INSTEAD}")
     elif not group.queues:
         message = "the controller looks at queues, and the group names none: it stays at its static share"
         context.warn(path, message, "name the queues that it takes tasks from, the app's default queue too")
-    return not foreign and bool(group.queues)
+    return group.command is None and bool(group.queues)
 
 
 def _broker_reports(context: CheckContext, names: list[str]) -> None:
@@ -81,7 +80,9 @@ def _whole_replicas(context: CheckContext, moving: Mapping[str, Group]) -> None:
     for name, group in moving.items():
         pool, unit = group.pool or Pool(), group.autoscale.unit if group.autoscale else 1
         size = pool.concurrency or 1
-        if pool.type is not None and not TRAITS[pool.type].resize and unit % size:
-            message = f"a {pool.type} pool cannot change its {size} slots while it runs: whole replicas move"
+        of_celery = group.worker == "celery"
+        if pool.type is not None and (of_celery or not TRAITS[pool.type].resize) and unit % size:
+            whose = f"a {pool.type} pool of celery's worker" if of_celery else f"a {pool.type} pool"
+            message = f"{whose} cannot change its {size} slots while it runs: whole replicas move"
             hint = f"write `unit: {size}` to say so, or a lower pool.concurrency for finer steps"
             context.warn(("spec", "groups", name, "autoscale", "unit"), message, hint)

@@ -34,7 +34,7 @@ class CheckContext:
         node = self.tree.get(*path)
         return sorted(node.fields()) if node else []
 
-    def is_broken(self, *path: str) -> bool:
+    def is_broken(self, *path: str | int) -> bool:
         """Is something wrong at this path, below it or around it?"""
         return path in self.touched or any(path[:length] in self.broken for length in range(1, len(path)))
 

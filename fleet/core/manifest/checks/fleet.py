@@ -12,10 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from fleet.core.manifest.checks.autoscale import autoscaling
 from fleet.core.manifest.checks.context import CheckContext
 from fleet.core.manifest.checks.groups import GROUP_CHECKS
+from fleet.core.manifest.checks.kubernetes import kubernetes
+from fleet.core.manifest.checks.notify import notify
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.models import Broker, Group, Manifest, Pool, SecretRef
 from fleet.core.manifest.tree import Findings, Node, Path
 from fleet.core.text.format import shown
+from fleet.core.text.mask import masked
 from fleet.core.text.suggest import did_you_mean
 from pools.traits import TRAITS
 
@@ -81,6 +84,9 @@ def _unused_secrets(context: CheckContext) -> None:
     used = {secret for _, group in context.groups() for secret in (group.secret_env or {}).values()}
     if isinstance(context.manifest.spec.broker, Broker) and isinstance(context.manifest.spec.broker.url, SecretRef):
         used.add(context.manifest.spec.broker.url.secret)
+    if (cluster := context.manifest.spec.kubernetes) is not None:
+        used |= {secret for secret in (cluster.keda.password, cluster.keda.host) if secret}
+    used |= {secret for one in context.manifest.spec.notify for _, secret in one.secrets()}
     for name in sorted(set(context.manifest.spec.secrets) - used):
         context.warn(("spec", "secrets", name), "nothing uses this secret", "remove it, or name it in secretEnv")
 
@@ -101,7 +107,7 @@ def _broker_url(context: CheckContext, url: str) -> None:
         context.problem(path, "not the URL of a broker: it has no scheme", hint)
     elif re.match(r"(memory|filesystem)", url):
         context.warn(path, "tasks sent to this kind of broker do not reach workers reliably", "it is for tests only")
-    if re.search(r"://[^/@\s:]*:(?!guest@)[^/@\s]+@", url):
+    if masked(url) != url and not re.match(r"[a-z+]+://[^:/@]*:(guest)?@", url):
         hint = "declare it under spec.secrets and write `url: {secret: name}`"
         context.warn(path, "the URL holds a password, which is then kept with every revision", hint)
 
@@ -169,6 +175,29 @@ def _back_edges(graph: Mapping[str, list[str]], start: str, done: set[str]) -> I
             todo.append(iter(graph.get(following, ())))
 
 
+def _queues_at_rest(context: CheckContext) -> None:
+    """Queues that nothing takes from, because all their groups are held at zero."""
+    takers: dict[str, list[tuple[str, Group]]] = {}
+    for name, group in context.groups():
+        if context.is_broken("spec", "groups", name):
+            return
+        if not group.queues and group.command is None and not _is_at_rest(group):
+            return  # it takes what its app says, which is not known here
+        for queue in group.queues or {}:
+            takers.setdefault(queue, []).append((name, group))
+    for queue, groups in sorted(takers.items()):
+        if all(_is_at_rest(group) for _, group in groups):
+            names = [name for name, _ in groups]
+            why = f"{_listed(names)} {'is' if len(names) == 1 else 'are'} held at zero replicas"
+            message = f"nothing takes from queue {shown(queue)}: {why}"
+            hint = "tasks that are sent to it wait; `fleet plan` says where some wait already"
+            context.warn(("spec", "groups", names[0], "queues", queue), message, hint)
+
+
+def _is_at_rest(group: Group) -> bool:
+    return bool(group.paused) or group.replicas == 0
+
+
 def _budget(context: CheckContext) -> None:
     total = context.manifest.spec.concurrency
     if total is None:
@@ -184,6 +213,23 @@ def _budget(context: CheckContext) -> None:
         )
         hint = f"raise spec.concurrency to {slots}, or lower replicas, pool.concurrency or min"
         context.problem(("spec", "concurrency"), message, hint)
+
+
+def _two_sets(context: CheckContext) -> None:
+    """A whole second set of slots, beside the others, in a budget that has no room for it."""
+    total = context.manifest.spec.concurrency
+    sound = [(name, group) for name, group in context.groups() if not context.is_broken("spec", "groups", name)]
+    needs = {name: need[0] for name, group in sound if (need := _floor(group))}
+    used = sum(needs.values())
+    for name, group in sound if total is not None and used <= total else ():
+        rollout = group.rollout
+        if rollout is None or not rollout.blue_green or rollout.peak != "budget":
+            continue
+        more = needs.get(name, 0)
+        if total is not None and used + more > total:
+            message = f"blueGreen needs {more} slots for a second set, and {total - used} of {total} are free"
+            hint = f"raise spec.concurrency to {used + more}, write `peak: surge`, or use a canary"
+            context.problem(("spec", "groups", name, "rollout", "blueGreen"), message, hint)
 
 
 def _floor(group: Group) -> tuple[int, str] | None:
@@ -217,6 +263,10 @@ _FLEET_CHECKS: tuple[Callable[[CheckContext], None], ...] = (
     _broker,
     _broker_there,
     _dependencies,
+    _queues_at_rest,
     _budget,
+    _two_sets,
     autoscaling,
+    kubernetes,
+    notify,
 )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from itertools import pairwise
 
+from fleet.core.desired import CanaryPolicy
 from fleet.core.manifest.checks.context import CheckContext
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.merge import OF_WORKERS_ONLY
-from fleet.core.manifest.models import Broker, Group, Pool, Share, Task
+from fleet.core.manifest.models import BlueGreen, Broker, Canary, CanaryStep, Group, Pool, Rollout, Share, Task
 from fleet.core.manifest.tree import Path
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
 from fleet.core.text.format import duration, shown
+from fleet.core.text.mask import holds_secret
 
 RESERVED_ENV_PREFIX = "FLEET_"
 LONGEST_VARIABLE_BYTES = 131_072
@@ -59,6 +63,9 @@ def _idle(context: CheckContext, path: Path, group: Group) -> None:
 
 def _command_alone(context: CheckContext, path: Path, group: Group) -> None:
     if group.command is None:
+        if group.stop is not None:
+            hint = "remove it; a worker finishes its tasks within drain.timeout"
+            context.problem((*path, "stop"), "stop is for a command, and the group has none", hint)
         if group.capacity is not None:
             hint = "remove it; fleet knows what its workers bring"
             context.problem((*path, "capacity"), "capacity is for a command, and the group has none", hint)
@@ -97,13 +104,22 @@ def _celery(context: CheckContext, path: Path, group: Group) -> None:
         ("pool", "maxAgePerChild"): None if pool.max_age_per_child is None else duration(pool.max_age_per_child),
         ("pool", "startMethod"): pool.start_method,
         ("task", "maxAttempts"): task.max_attempts,
+        ("task", "lookAhead"): _look_ahead(task),
         ("task", "rateLimits"): ", ".join(task.rate_limits) if task.rate_limits else None,
         ("logging", "format"): logs.format if logs and logs.format == "json" else None,
+        ("logging", "to"): logs.to if logs and logs.to != "file" else None,
     }
     for below, value in unable.items():
         if value is not None:
             hint = "remove it, or use fleet's own worker (`worker: fleet`)"
             context.problem((*path, *below), f"celery's worker cannot honour {below[-1]} {shown(value)}", hint)
+
+
+def _look_ahead(task: Task) -> str | None:
+    ahead = task.look_ahead
+    if ahead is None or isinstance(ahead, str):
+        return None if ahead == "off" else ahead
+    return ", ".join(sorted(ahead.model_fields_set))
 
 
 def _limits(context: CheckContext, path: Path, group: Group) -> None:
@@ -141,9 +157,36 @@ def _environment(context: CheckContext, path: Path, group: Group) -> None:
     for name, secret in sorted((group.secret_env or {}).items()):
         context.declared((*path, "secretEnv", name), secret)
     for name, value in sorted((group.env or {}).items()):
+        if holds_secret(name, value):
+            hint = f"declare it under spec.secrets and write `secretEnv: {{{name}: …}}`"
+            context.warn((*path, "env", name), f"{name} looks like a secret, and env is kept with every revision", hint)
         if len(name.encode()) + len(value.encode()) + 2 > LONGEST_VARIABLE_BYTES:
             message = f"{name} is longer than the {LONGEST_VARIABLE_BYTES:,} bytes a variable may have"
             context.problem_once((*path, "env", name), message, "put it in a file and give its path")
+
+
+def _env_from(context: CheckContext, path: Path, group: Group) -> None:
+    for index, source in enumerate(group.env_from or []):
+        where: Path = (*path, "envFrom", index)
+        if (source.file is None) == (source.inherit is None):
+            message = "file and inherit exclude each other" if source.file else "neither file nor inherit is given"
+            context.problem_once(where, message, "write `- {file: .env}` or `- {inherit: [PORT]}`, one each")
+        for name in source.inherit or []:
+            if name.startswith(RESERVED_ENV_PREFIX):
+                message = f"names beginning with {RESERVED_ENV_PREFIX} are reserved"
+                context.problem_once((*where, "inherit"), message, "leave it out; fleet sets these for its workers")
+
+
+def _shell_references(context: CheckContext, path: Path, group: Group) -> None:
+    """``$X`` in a value stays as it is: nothing but a shell replaces it."""
+    for name, value in sorted((group.env or {}).items()):
+        if match := _SHELL_REFERENCE.search(value):
+            hint = f"write ${{env:{match[1] or match[2]}}} for the variable of the fleet command"
+            message = f"{match[0]} stays as it is: no shell reads this value"
+            context.warn((*path, "env", name), message, hint)
+
+
+_SHELL_REFERENCE = re.compile(r"\$(?:([A-Z_][A-Z0-9_]*)\b|\{([A-Za-z_][A-Za-z0-9_]*)(?::?[-+?][^}]*)?\})")
 
 
 def _policies(context: CheckContext, path: Path, group: Group) -> None:
@@ -169,6 +212,103 @@ def _policies(context: CheckContext, path: Path, group: Group) -> None:
         context.problem((*path, "health", "readyAfter"), message, "lower readyAfter or raise readyTimeout")
 
 
+def _judged(context: CheckContext, path: Path, group: Group) -> None:
+    """Canary and blue-green: what excludes what, shares that grow, and time enough."""
+    rollout = group.rollout
+    if rollout is None:
+        return
+    where = (*path, "rollout")
+    if rollout.blue_green:
+        for name, given in (("canary", rollout.canary is not None), ("strategy", rollout.strategy == "recreate")):
+            if given:
+                message = f"blueGreen and {name if name == 'canary' else 'strategy: recreate'} exclude each other"
+                context.problem((*where, name), message, "keep one of them; an overlay removes the other with null")
+    if rollout.canary is not None:
+        _canary(context, (*where, "canary"), rollout.canary, recreate=rollout.strategy == "recreate")
+    seconds = _compared_seconds(rollout)
+    if rollout.deadline is not None and seconds >= rollout.deadline:
+        message = (
+            f"new and old ones are compared for {duration(seconds)}, and the deadline is {duration(rollout.deadline)}"
+        )
+        context.problem((*where, "deadline"), message, "raise deadline, or compare for less time")
+
+
+def _canary(context: CheckContext, path: Path, canary: Canary, *, recreate: bool) -> None:
+    if recreate:
+        message = "with strategy recreate no old replica is left to compare with"
+        context.problem(path, message, "write `strategy: rolling`, or remove the canary")
+    shares: list[tuple[Canary | CanaryStep, Path]] = [(canary, path)]
+    shares += [(step, (*path, "steps", index)) for index, step in enumerate(canary.steps or ())]
+    for one, where in shares:
+        if one.replicas is not None and one.percent is not None:
+            context.problem((*where, "percent"), "replicas and percent exclude each other", "keep one of them")
+    if not canary.steps:
+        return
+    if canary.replicas is not None or canary.percent is not None:
+        name = "replicas" if canary.replicas is not None else "percent"
+        context.problem((*path, name), f"{name} and steps exclude each other", "each step has its own share")
+    for index, (before, after) in enumerate(pairwise(canary.steps), 1):
+        for name in ("replicas", "percent"):
+            low, high = getattr(before, name), getattr(after, name)
+            if low is not None and high is not None and high <= low:
+                message = f"{name} {high} is not more than the {low} of the step before"
+                context.problem((*path, "steps", index, name), message, "shares grow from step to step")
+    for index, step in enumerate(canary.steps):
+        if step.replicas is None and step.percent is None:
+            context.problem((*path, "steps", index), "the step has no share", "write `percent: 25`, or `replicas: 2`")
+
+
+def _compared_seconds(rollout: Rollout) -> float:
+    """How long new and old replicas are compared, all comparisons together."""
+    canary, default = rollout.canary, CanaryPolicy().seconds
+    if canary is not None:
+        each = default if canary.for_ is None else canary.for_
+        return sum(each if step.for_ is None else step.for_ for step in canary.steps) if canary.steps else each
+    if not rollout.blue_green:
+        return 0.0
+    limit = rollout.blue_green.for_ if isinstance(rollout.blue_green, BlueGreen) else None
+    return default if limit is None else limit
+
+
+def _job(context: CheckContext, path: Path, group: Group) -> None:
+    policy = group.restart.policy if group.restart else None
+    if group.command is None:
+        if policy is not None:
+            hint = "remove it; a worker that ends is started again"
+            context.problem((*path, "restart", "policy"), "policy is for a command, and the group has none", hint)
+        if group.job:
+            context.problem((*path, "job"), "a job is a command, and the group has none", "write what it runs: command")
+    if not group.job or group.command is None:
+        return
+    if group.replicas is None or group.replicas > 1:
+        field = next((name for name in ("autoscale", "share", "replicas") if getattr(group, name) is not None), "job")
+        context.problem((*path, field), "a job runs once", "remove this field; a job needs none")
+    if policy == "always":
+        hint = "write onFailure, to try again what fails, or never"
+        context.problem((*path, "restart", "policy"), "a job that ends well is not started again", hint)
+
+
+def _conditions(context: CheckContext, path: Path, group: Group) -> None:
+    for name, requirement in (group.depends_on or {}).items():
+        other = context.manifest.spec.groups.get(name)
+        if requirement.condition == "completed" and other is not None and not other.job:
+            hint = f"write `job: true` in {name}, or leave the condition out: [{name}]"
+            message = f"{name} is no job, so it never completes"
+            context.problem((*path, "dependsOn", name, "condition"), message, hint)
+
+
+def _addresses(context: CheckContext, path: Path, group: Group) -> None:
+    """A name or a path that several replicas would have."""
+    several = group.replicas is None or group.replicas > 1
+    for field, text in (("name", group.name), ("logFile", group.log_file)):
+        if text is not None and several and not re.search(r"\{(index|replica)\}", text):
+            context.problem((*path, field), f"all replicas would have the {field} {shown(text)}", "put {index} into it")
+    if group.name is not None and "/" in group.name:
+        context.problem((*path, "name"), "a worker's name has no /", "write it like celery@{group}-{index}")
+    if group.log_file is not None and group.log_file.endswith("/"):
+        context.problem((*path, "logFile"), f"{shown(group.log_file)} is a folder", "write the path of a file")
+
+
 # Each check with the fields it draws conclusions from; it is skipped when one of them is broken.
 GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str, ...]], ...] = (
     (_scaling, ("replicas", "share", "autoscale")),
@@ -180,5 +320,11 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_celery, ("worker", "pool")),
     (_limits, ("task", "drain")),
     (_environment, ()),
+    (_env_from, ()),
+    (_shell_references, ()),
+    (_job, ("job", "command", "replicas", "restart")),
+    (_conditions, ("dependsOn",)),
+    (_addresses, ("replicas",)),
     (_policies, ("rollout", "restart", "health")),
+    (_judged, ("rollout",)),
 )

@@ -1,0 +1,157 @@
+"""What metrics cost: counting one task in a worker, and one scrape of two hundred replicas with busy records."""
+
+from __future__ import annotations
+
+import os
+import struct
+import subprocess
+import tempfile
+import time
+import timeit
+from pathlib import Path
+from typing import Any
+
+import figures
+
+from fleet.operate.local_fleet import LocalFleet
+from fleet.operate.metrics.collecting import FleetCollector
+from fleet.operate.metrics.exposition import negotiated, text
+from fleet.operate.metrics.samples import samples
+from fleet.replica.record import Record
+from fleet.replica.task_counters import TaskCounters, counters_path
+from fleet.settings import Settings
+
+TASKS = [f"shop.tasks.task_{number}" for number in range(10)]
+CALLS = 200_000
+GROUPS = 10
+_PID = struct.Struct("<I")
+_PID_OFFSET = 16
+
+MANIFEST = """\
+apiVersion: workerfleet.dev/v1alpha1
+kind: Fleet
+metadata: {name: bench}
+spec:
+  heal: {mode: "off"}
+  defaults: {health: {readyTimeout: 20m}}
+  groups:
+"""
+
+
+def counting(folder: Path) -> float:
+    """Processor microseconds to count one task: its wait, its end and its run time."""
+    counters = TaskCounters(folder / "bench.tasks")
+
+    def one() -> None:
+        counters.waited("shop.thumb", 0.37)
+        counters.ended("shop.thumb", "done", 0.012)
+
+    def nothing() -> None:
+        pass
+
+    spent, empty = (timeit.timeit(call, number=CALLS, timer=time.process_time) for call in (one, nothing))
+    counters.close()
+    return (spent - empty) / CALLS * 1e6
+
+
+def publishing(folder: Path) -> float:
+    """Processor microseconds to publish ten tasks, which a worker does once a second."""
+    counters = TaskCounters(folder / "published.tasks")
+    for name in TASKS:
+        counters.ended(name, "done", 0.01)
+    spent = timeit.timeit(counters.publish, number=2_000, timer=time.process_time)
+    counters.close()
+    return spent / 2_000 * 1e6
+
+
+class Fleet:
+    """Replicas that sleep under a real supervisord, with records and counters as busy workers have them."""
+
+    def __init__(self, home: Path, replicas: int) -> None:
+        self.home = home
+        manifest = home / "bench.yaml"
+        each = replicas // GROUPS
+        groups = (f"    g{number}: {{command: [sleep, infinity], replicas: {each}}}\n" for number in range(GROUPS))
+        manifest.write_text(MANIFEST + "".join(groups))
+        self.local = LocalFleet("bench", settings=Settings(home=home))
+
+    def start(self) -> None:
+        """Apply it, and put records and counters of busy workers into the place of those that the launchers wrote."""
+        self._run("apply", str(self.home / "bench.yaml"), "--yes")
+        for name, one in self.local.backend.observe().replicas.items():
+            _make_busy(self.local.places.record_file(name), one.pid or 0, one.digest)
+
+    def down(self) -> None:
+        """End it."""
+        self._run("down", str(self.home / "bench.yaml"), "--yes")
+
+    def _run(self, *words: str) -> None:
+        env = {**os.environ, "FLEET_HOME": str(self.home)}
+        subprocess.run([str(figures.BIN / "fleet"), *words], env=env, check=True, capture_output=True)
+
+
+def _make_busy(path: Path, pid: int, digest: str) -> None:
+    record = Record(path, digest=digest, slots=4)
+    record.processed = 1_000
+    record.become("ready")
+    for slot in range(4):
+        record.begin(slot, task_id=f"id-{slot}", task_name=TASKS[slot])
+    with path.open("r+b") as file:
+        os.pwrite(file.fileno(), _PID.pack(pid), _PID_OFFSET)
+    counters = TaskCounters(counters_path(path))
+    for name in TASKS:
+        counters.waited(name, 0.2)
+        counters.ended(name, "done", 0.1)
+    counters.close()
+    record.close()
+
+
+def scraping(replicas: int, runs: int) -> dict[str, Any]:
+    """Milliseconds of one scrape, read and written out, by the clock and by the processor."""
+    with tempfile.TemporaryDirectory(prefix="fb-") as folder:
+        fleet = Fleet(Path(folder), replicas)
+        try:
+            fleet.start()
+            collector = FleetCollector(fleet.local)
+            collector.read()  # launch documents and the audit are read once
+            rows: dict[str, list[float]] = {"clock": [], "processor": [], "read": [], "openMetrics": []}
+            for _ in range(max(3, runs)):
+                clock, processor = time.perf_counter(), time.process_time()
+                reading = collector.read()
+                rows["read"].append((time.perf_counter() - clock) * 1e3)
+                found = list(samples([reading]))
+                body = text(found)
+                rows["clock"].append((time.perf_counter() - clock) * 1e3)
+                rows["processor"].append((time.process_time() - processor) * 1e3)
+                began = time.perf_counter()
+                negotiated(found, "application/openmetrics-text")
+                rows["openMetrics"].append((time.perf_counter() - began) * 1e3)
+            busy = sum(one.busy for one in reading.observed.replicas.values()) if reading.observed else 0
+            if busy != 4 * replicas:
+                raise SystemExit(f"bench: {busy} busy slots were seen, not {4 * replicas}")
+        finally:
+            fleet.down()
+    sizes = {"samples": len(found), "bytes": len(body)}
+    return {**{name: figures.spread(values, digits=1) for name, values in rows.items()}, **sizes}
+
+
+def main() -> None:
+    """All three."""
+    given = figures.arguments(__doc__, runs=20)
+    replicas = 20 if given.quick else 200
+    with tempfile.TemporaryDirectory(prefix="fb-") as folder:
+        count = [counting(Path(folder)) for _ in range(max(3, given.runs // 4))]
+        publish = [publishing(Path(folder)) for _ in range(3)]
+    scrape = scraping(replicas, given.runs)
+    print(f"counting a task: {figures.spread(count)['median']:.2f} us; publishing: {min(publish):.0f} us a second")
+    print(f"scrape of {replicas} replicas: {scrape['clock']['median']:.0f} ms, {scrape['samples']} samples")
+    document = {
+        "countingMicroseconds": figures.spread(count),
+        "publishingMicroseconds": figures.spread(publish),
+        "scrape": {"unit": "milliseconds", "replicas": replicas, **scrape},
+    }
+    print(figures.write("metrics", document))
+
+
+if __name__ == "__main__":
+    main()

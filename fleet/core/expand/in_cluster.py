@@ -1,0 +1,115 @@
+"""Manifest to the fleet as it must be in a cluster: nothing of this machine is in it, and no value of a secret."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from urllib.parse import urlsplit
+
+from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.expand.expand import expand, moves_slots
+from fleet.core.expand.facts import Facts
+from fleet.core.expand.specs import kind_of
+from fleet.core.manifest.kubernetes_models import Kubernetes
+from fleet.core.manifest.models import Broker, Group, Manifest, Pool, Release
+from fleet.core.text.format import listed
+from fleet.errors import Refused
+from pools.traits import TRAITS
+
+
+def desired_in_cluster(manifest: Manifest) -> Desired:
+    """The groups of the manifest with the specs of their pods. Raises Refused for what a cluster cannot have.
+
+    The image brings interpreter, code and working folder; secrets have names and no fingerprints.
+    """
+    cluster = cluster_of(manifest)
+    _check(manifest)
+    release = Release(revision=manifest.spec.release.revision)
+    groups = {name: group.model_copy(update={"release": None}) for name, group in manifest.spec.groups.items()}
+    spec = manifest.spec.model_copy(update={"release": release, "groups": groups})
+    there = manifest.model_copy(update={"spec": spec})
+    desired = expand(there, facts=Facts(python="", own_python="", workdir=cluster.workdir))
+    own = {name: group for name, group in desired.groups.items() if not group.system}
+    return Desired(fleet=desired.fleet, groups=own, budgets=desired.budgets, notes=desired.notes)
+
+
+def cluster_of(manifest: Manifest) -> Kubernetes:
+    """What the manifest says about the cluster. Raises Refused where it says nothing."""
+    if manifest.spec.kubernetes is None:
+        hint = "add an overlay with `spec: {kubernetes: {image: registry/app:tag}}`"
+        raise Refused("the manifest has no spec.kubernetes", hint=hint)
+    return manifest.spec.kubernetes
+
+
+def untranslated(manifest: Manifest, desired: Desired) -> Iterator[str]:
+    """What the manifest says and a cluster does not do, one sentence each."""
+    groups = desired.groups.values()
+    said = manifest.spec.groups
+
+    def those(names: Iterable[str]) -> str:
+        return listed(sorted(names))
+
+    if waiting := [group.name for group in groups if group.depends_on]:
+        yield f"dependsOn of {those(waiting)} is not kept: Kubernetes starts everything at once"
+    if compared := [group.name for group in groups if group.rollout.canary is not None]:
+        yield f"rollout.canary of {those(compared)} is not kept: a Deployment compares nothing"
+    if two := [group.name for group in groups if group.rollout.blue_green is not None]:
+        yield f"rollout.blueGreen of {those(two)} is not kept: a Deployment replaces a few pods at a time"
+    if bound := [group.name for group in groups if group.rollout.keeps_budget]:
+        yield f"rollout.peak: budget of {those(bound)} is not kept: a Deployment knows no slots"
+    if back := [name for name, group in said.items() if group.rollout and group.rollout.on_failure == "rollback"]:
+        yield f"rollout.onFailure: rollback of {those(back)} is not kept: a Deployment that fails stops and waits"
+    spec = manifest.spec
+    if owned := [name for name, group in said.items() if group.user or group.group or spec.user or spec.group]:
+        yield f"user and group of {those(owned)} are not kept: the image says who runs in its pods"
+    if spec.metrics.listen is not None:
+        yield "metrics.listen is not kept: no program of a host reads what pods count"
+    for group in groups:
+        if len(set(group.shape)) > 1 and not is_scaled(manifest, group):
+            pods = f"{group.replicas} pods of {slots_per_pod(group)}"
+            yield f"the {group.slots} slots of {group.name} become {pods}: pods of one group are alike"
+
+
+def is_scaled(manifest: Manifest, group: DesiredGroup) -> bool:
+    """Whether the number of its pods is not fleet's to say."""
+    return group.scaling == "autoscale" and moves_slots(manifest)
+
+
+def slots_per_pod(group: DesiredGroup) -> int:
+    """Slots of each pod: pods are alike, and together never have more than the group's part."""
+    if not group.shape:
+        return group.spec.pool.concurrency
+    return max(1, sum(group.shape) // len(group.shape))
+
+
+def _check(manifest: Manifest) -> None:
+    broker = manifest.spec.broker
+    if broker == "embedded":
+        hint = "add `broker: {url: {secret: broker-url}}`, or a plain URL, to the overlay for the cluster"
+        raise Refused("broker: embedded is a server on one host; pods need one that all of them reach", hint=hint)
+    if isinstance(broker, Broker) and isinstance(broker.url, str) and _has_password(broker.url):
+        hint = "declare it under spec.secrets and write `url: {secret: name}`"
+        raise Refused("the broker's URL holds a password, which would be in a ConfigMap", hint=hint)
+    for name, group in sorted(manifest.spec.groups.items()):
+        _check_group(manifest.name, name, group)
+
+
+def _has_password(url: str) -> bool:
+    return urlsplit(url).password is not None
+
+
+def _check_group(fleet: str, name: str, group: Group) -> None:
+    if name.endswith("-") or fleet.endswith("-"):
+        which = f"group {name!r}" if name.endswith("-") else f"fleet {fleet!r}"
+        raise Refused(f"{which}: a name in Kubernetes ends with a letter or a digit", hint="rename it")
+    if group.job:
+        hint = "remove the group in the overlay for the cluster (null), and run it as a Job or a hook of your release"
+        raise Refused(f"group {name!r} is a job, and the pods of a Deployment never end", hint=hint)
+    if kind_of(group) == "command":
+        return
+    pool = group.pool or Pool()
+    if pool.type is None:
+        hint = "write the pool: a cluster's objects do not depend on what this machine finds in the app"
+        raise Refused(f"group {name!r} leaves its pool to the app", hint=hint)
+    if pool.concurrency is None and not TRAITS[pool.type].fixed_slots:
+        hint = "write pool: {concurrency: N}: the default is the number of this machine's cores, and pods run elsewhere"
+        raise Refused(f"group {name!r} leaves its slots to this machine", hint=hint)

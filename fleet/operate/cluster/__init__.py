@@ -1,0 +1,1 @@
+"""Changing a fleet that runs in a cluster."""

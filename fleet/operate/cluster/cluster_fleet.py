@@ -1,0 +1,159 @@
+"""One fleet in a cluster as a verb works on it: what is there, what is wanted, and the plan between."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from fleet.backends.kubernetes import object_plan
+from fleet.backends.kubernetes.client import Cluster, Place
+from fleet.backends.kubernetes.kinds import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    LEASE,
+    OWNED,
+    POD,
+    REPLICA_SET,
+    label_of,
+    name_of,
+    place_in_order,
+    reference,
+)
+from fleet.backends.kubernetes.names import KEEPS, selector_of
+from fleet.backends.kubernetes.object_plan import Deed, ObjectChange, ObjectPlan, change_of
+from fleet.backends.kubernetes.objects import KUSTOMIZATION, objects_of
+from fleet.core.desired import Desired
+from fleet.core.expand.in_cluster import cluster_of, desired_in_cluster, untranslated
+from fleet.inputs.manifest import LoadedManifest
+from fleet.operate.cluster.compare import Object, compared, config_maps, explained
+from fleet.operate.cluster.history import ClusterHistory
+from fleet.operate.cluster.lock import ClusterLock
+
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is there and what is wanted. ``forced``: references of objects whose conflicts are fleet's own business.
+
+    keeps_count: references of Deployments whose number of pods goes over to a scaler and must not drop meanwhile.
+    """
+
+    plan: ObjectPlan
+    wanted: Mapping[str, Object]
+    live: Mapping[str, Object]
+    manifest: LoadedManifest | None = None
+    desired: Desired | None = None
+    forced: frozenset[str] = frozenset()
+    keeps_count: frozenset[str] = frozenset()
+
+
+class ClusterFleet:
+    """One fleet. Connects with the first look."""
+
+    def __init__(self, name: str, place: Place, *, timeout_seconds: float = 30.0, now: Callable[[], float] = time.time):
+        self.name = name
+        self.place = place
+        self.now = now
+        self.cluster = Cluster(place, timeout_seconds=timeout_seconds)
+        self.history = ClusterHistory(name, self.cluster, now=now)
+
+    def lock(self, command: str) -> ClusterLock:
+        """The lock of a command that changes the fleet."""
+        return ClusterLock(self.name, self.cluster, command, now=self.now)
+
+    # --- what is there
+
+    def owned(self) -> dict[str, Object]:
+        """Everything in the cluster that carries the fleet's labels, by reference."""
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            labels = {**selector_of(self.name), "app.kubernetes.io/managed-by": "fleet"}
+            found = list(threads.map(lambda kind: self.cluster.objects(kind, labels), OWNED))
+        return {reference(one): one for objects in found for one in objects if not label_of(one, KEEPS)}
+
+    def deployments(self) -> dict[str, Object]:
+        """Group -> its Deployment."""
+        found = self.cluster.objects(DEPLOYMENT, self._labels())
+        return {label_of(one, "app.kubernetes.io/name"): one for one in found}
+
+    def pods(self, group: str = "") -> list[Object]:
+        """The pods of the fleet, or of one group, by name."""
+        return sorted(self.cluster.objects(POD, selector_of(self.name, group)), key=name_of)
+
+    def _labels(self) -> dict[str, str]:
+        return {**selector_of(self.name), "app.kubernetes.io/managed-by": "fleet"}
+
+    # --- what is wanted
+
+    def planned(self, loaded: LoadedManifest, *, prune: bool = False) -> Look:
+        """Compare the manifest with the cluster, by a dry run on the server. Changes nothing."""
+        placed = self._placed(loaded)
+        desired = desired_in_cluster(placed.manifest)
+        made = objects_of(placed.manifest, desired)
+        objects = [one for name, documents in made.items() if name != KUSTOMIZATION for one in documents]
+        wanted = {reference(one): one for one in sorted(objects, key=lambda one: place_in_order(one["kind"]))}
+        live = self.owned()
+        leaving = [*self._leaving(live, wanted, desired, prune=prune)]
+        goes = {one.reference for one in leaving if one.deed is Deed.REMOVE}
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            found = list(threads.map(lambda one: compared(self.cluster, one, live, goes), wanted.values()))
+        changes = tuple(explained(one.change, live, wanted) for one in found)
+        notes = tuple(untranslated(placed.manifest, desired))
+        return Look(
+            plan=ObjectPlan(self.name, str(self.place), (*changes, *leaving), notes),
+            wanted=wanted,
+            live=live,
+            manifest=placed,
+            desired=desired,
+            forced=frozenset(one.change.reference for one in found if one.is_forced),
+            keeps_count=frozenset(one.change.reference for one in found if one.keeps_count),
+        )
+
+    def _placed(self, loaded: LoadedManifest) -> LoadedManifest:
+        """The manifest with this namespace, whatever it says itself."""
+        spec = loaded.manifest.spec
+        cluster = cluster_of(loaded.manifest).model_copy(update={"namespace": self.place.namespace})
+        spec = spec.model_copy(update={"kubernetes": cluster})
+        return replace(loaded, manifest=loaded.manifest.model_copy(update={"spec": spec}))
+
+    def removed(self) -> Look:
+        """A plan that removes everything the fleet owns."""
+        live = self.owned()
+        order = sorted(live.values(), key=lambda one: -place_in_order(one["kind"]))
+        plan = ObjectPlan(self.name, str(self.place), tuple(self._removal(one, "the fleet goes down") for one in order))
+        return Look(plan=plan, wanted={}, live=live)
+
+    def _removal(self, one: Object, reason: str) -> ObjectChange:
+        owner = object_plan.gitops_owner(one)
+        return change_of(Deed.REMOVE, one, reason=reason, conflicts=(f"{owner} keeps it",) if owner else ())
+
+    # --- objects that are no longer wanted
+
+    def _leaving(
+        self, live: Mapping[str, Object], wanted: Mapping[str, Object], desired: Desired, *, prune: bool
+    ) -> Iterator[ObjectChange]:
+        surplus = [one for name, one in live.items() if name not in wanted]
+        read = self._read_by_pods() if any(one["kind"] == CONFIG_MAP.name for one in surplus) else frozenset()
+        for one in sorted(surplus, key=lambda one: -place_in_order(one["kind"])):
+            group = label_of(one, "app.kubernetes.io/name")
+            if group and group not in desired.groups:
+                reason = f"group {group} is not in the manifest"
+                yield self._removal(one, reason) if prune else change_of(Deed.LEAVE, one, reason=f"{reason}; --prune")
+            elif one["kind"] == CONFIG_MAP.name and name_of(one) in read:
+                yield change_of(Deed.KEEP, one, reason="pods of before, or a ReplicaSet to go back to, read it")
+            else:
+                yield self._removal(one, "no longer needed")
+
+    def _read_by_pods(self) -> frozenset[str]:
+        """The ConfigMaps that the pods of any ReplicaSet read."""
+        sets = self.cluster.objects(REPLICA_SET, selector_of(self.name))
+        return frozenset(name for one in sets for name in config_maps(one))
+
+    def remove_kept(self) -> None:
+        """Forget revisions and the lock: nothing of the fleet is left in the cluster then."""
+        for kind in (CONFIG_MAP, LEASE):
+            for one in self.cluster.objects(kind, self._labels()):
+                if label_of(one, KEEPS):
+                    self.cluster.delete(kind, name_of(one))

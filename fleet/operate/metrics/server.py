@@ -1,0 +1,144 @@
+"""Serves metrics over HTTP, on a loopback address or a unix socket. Reading only: no request changes anything."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import stat
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from fleet.core.text.listen import ListenAddress
+from fleet.errors import FleetError
+from fleet.operate.metrics.collecting import Collect
+from fleet.operate.metrics.exposition import negotiated
+
+PATIENCE_SECONDS = 10.0
+MOST_AT_ONCE = 8
+_INDEX = b'<!doctype html><title>fleet metrics</title><p><a href="/metrics">metrics</a></p>\n'
+
+
+class MetricsServer:
+    """Listens from ``with`` to its end, in threads of its own. Raises FleetError where it cannot listen."""
+
+    def __init__(self, address: ListenAddress, collect: Collect) -> None:
+        self._path = address.path
+        kind = _UnixServer if address.path else _ServerOfSix if ":" in address.host else _Server
+        try:
+            self._server = kind(address.path or (address.host, address.port), collect)
+        except OSError as error:
+            hint = "another program has that address, or it is not this machine's; see --listen"
+            raise FleetError(f"cannot listen on {address}: {error.strerror or error}", hint=hint) from error
+        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+
+    @property
+    def address(self) -> ListenAddress:
+        """Where it listens; the port, chosen by the system where 0 was asked for."""
+        if self._path:
+            return ListenAddress(path=self._path)
+        host, port, *_ = self._server.server_address
+        return ListenAddress(str(host), int(port))
+
+    def __enter__(self) -> MetricsServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: Any, collect: Collect) -> None:
+        self.collect = collect
+        self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
+        super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """At most a few at once; the others are let go at once."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that hangs up or dawdles is no news."""
+
+
+class _ServerOfSix(_Server):
+    address_family = socket.AF_INET6
+
+
+class _UnixServer(_Server):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        """For this account alone. A socket that nobody listens on is left over, and replaced."""
+        path = str(self.server_address)
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.lstat(path).st_mode) and not _answers(path):
+                os.unlink(path)
+        before = os.umask(0o177)
+        try:
+            self.socket.bind(path)
+        finally:
+            os.umask(before)
+        self.server_name, self.server_port = path, 0
+
+    def get_request(self) -> tuple[Any, Any]:
+        """A caller over a unix socket has no address."""
+        request, _ = self.socket.accept()
+        return request, ("", 0)
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    timeout = PATIENCE_SECONDS
+    server: _Server
+    server_version = "fleet"
+    sys_version = ""
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """``/metrics``, and a page that points there."""
+        path = self.path.partition("?")[0]
+        if path == "/metrics":
+            body, content_type = negotiated(self.server.collect(), self.headers.get("Accept", ""))
+            self._answer(200, body, content_type)
+        elif path == "/":
+            self._answer(200, _INDEX, "text/html; charset=utf-8")
+        else:
+            self._answer(404, b"there is /metrics\n", "text/plain; charset=utf-8")
+
+    def do_HEAD(self) -> None:
+        """The same without the body."""
+        self.do_GET()
+
+    def _answer(self, code: int, body: bytes, content_type: str) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Scrapes are no news."""

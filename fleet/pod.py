@@ -1,0 +1,158 @@
+"""First process of a pod's container: makes a launch document of the mounted spec, and runs one replica from it.
+
+``python -m fleet.pod SPEC.json``. Values of secrets come from variables ``FLEET_SECRET_…``, which the program itself
+does not see. This process stays: it passes signals on, reaps orphans, and writes the document again when the mounted
+spec changes, so that a worker applies what it can without a restart. It ends with the program's exit code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+from fleet import launch
+from fleet.core.desired import replica_name
+from fleet.core.expand.specs import secret_variable
+from fleet.core.spec import WorkerSpec, digest
+from fleet.errors import FleetError
+from fleet.replica.command import LaunchError, command, environment
+from fleet.replica.crash_history import write_history
+from fleet.replica.launch_document import LaunchDocument
+from fleet.state.files import write_whole
+
+LOOK_SECONDS = 5.0
+"""Between two looks at the mounted spec; the kubelet itself takes up to a minute to bring a change."""
+_PASSED_ON = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2})
+_SECRETS = "FLEET_SECRET_"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the pod's replica; the exit code of its program."""
+    if len(arguments) != 1:
+        print("usage: python -m fleet.pod SPEC.json", file=sys.stderr)
+        return 64
+    source = Path(arguments[0])
+    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON | {signal.SIGCHLD})  # waited for below, from the first moment
+    try:
+        document = document_of(source, os.environ)
+        _write(document)
+    except FleetError as error:
+        print(f"{error.message}\n  hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
+    child = os.fork()
+    if child == 0:
+        _become(document)
+    return _look_after(child, source, document)
+
+
+def document_of(source: Path, around: Mapping[str, str]) -> LaunchDocument:
+    """The launch document of this pod's replica. Raises FleetError where the spec or a secret is missing."""
+    spec = _spec(source)
+    missing = [name for name in sorted(spec.secret_marks()) if secret_variable(name) not in around]
+    if missing:
+        hint = f"the pod needs the variable {secret_variable(missing[0])}, from a Secret"
+        raise FleetError(f"the value of secret {missing[0]!r} is missing", hint=hint)
+    home = Path(around.get("FLEET_HOME") or "/run/fleet")
+    run = home / spec.fleet / "run"
+    name = replica_name(spec.group, pod_index(around.get("FLEET_POD") or around.get("HOSTNAME") or ""))
+    return LaunchDocument(
+        path=run / "specs" / f"{spec.group}.json",
+        fleet=spec.fleet,
+        replica=name,
+        digest=digest(spec),
+        spec=spec,
+        secrets={secret: around[secret_variable(secret)] for secret in spec.secret_marks()},
+        record=Path(around.get("FLEET_RECORD") or run / f"{spec.group}.rec"),
+        starts=run / f"{spec.group}.starts",
+    )
+
+
+def pod_index(pod: str) -> int:
+    """A number for the name of a replica: the same for one pod, others for others. Brokers tell holders by it."""
+    return int(hashlib.sha256(pod.encode()).hexdigest()[:10], 16)
+
+
+def _spec(source: Path) -> WorkerSpec:
+    try:
+        return WorkerSpec.from_json(json.loads(source.read_bytes()))
+    except OSError as error:
+        hint = "mount the ConfigMap that `fleet render --target kubernetes` makes"
+        raise FleetError(f"cannot read {source}: {error.strerror}", hint=hint) from error
+    except (ValueError, TypeError, KeyError) as error:
+        hint = "render it with the version of fleet that is in the image"
+        raise FleetError(f"{source} is not the spec of a worker: {error}", hint=hint) from error
+
+
+def _write(document: LaunchDocument) -> None:
+    for folder in (document.path.parent, document.record.parent):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_whole(document.path, document.to_bytes().decode(), mode=0o600, lasting=False)
+
+
+def _become(document: LaunchDocument) -> NoReturn:
+    """The program, in a process group of its own. The kubelet is who pauses between restarts, so nothing waits here."""
+    try:
+        os.setpgid(0, 0)
+        history = launch.history_before(document, time.time())
+        write_history(document.starts, replace(history, began=time.time()))
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
+        launch.run_program(document, command(document), {**inherited, **environment(document, inherited)})
+    except (LaunchError, OSError) as error:
+        launch.say(f"{document.replica}: {error}")
+        sys.stderr.flush()
+        os._exit(error.exit_code if isinstance(error, LaunchError) else 1)
+
+
+# --- the process that stays
+
+
+def _look_after(child: int, source: Path, document: LaunchDocument) -> int:
+    while True:
+        caught = signal.sigtimedwait(_PASSED_ON | {signal.SIGCHLD}, LOOK_SECONDS)
+        if caught is not None and caught.si_signo != signal.SIGCHLD:
+            os.kill(child, caught.si_signo)  # not reaped yet, so the pid is still its own
+        code = _reaped(child)
+        if code is not None:
+            return code
+        document = renewed(source, document)
+
+
+def _reaped(child: int) -> int | None:
+    """The exit code of the program once it has ended; orphans are reaped on the way."""
+    while True:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == child:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+        if pid == 0:
+            return None
+
+
+def renewed(source: Path, document: LaunchDocument) -> LaunchDocument:
+    """The document after a look at the mounted spec; written again where a running worker can apply what changed."""
+    try:
+        spec = _spec(source)
+    except FleetError as error:
+        launch.say(f"{document.replica}: the new spec is not applied: {error.message}")
+        return document
+    if spec == document.spec or digest(spec) != document.digest:
+        return document
+    renewed = replace(document, spec=spec)
+    try:
+        _write(renewed)
+    except OSError as error:
+        launch.say(f"{document.replica}: the new spec is not applied: {error.strerror}")
+        return document
+    return renewed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""What runs inside Celery's own worker, so that it is a full member of its fleet."""

@@ -1,0 +1,278 @@
+"""``python -m fleet.worker.image <launch document> <digest>``: imports an app, and forks workers from what it has then.
+
+The plug-in in supervisord starts it and asks it for workers (``fleet/backends/supervisor/image_plugin.py``). It runs no
+task, has one thread and no connection but its own socket, and reads every file again that has changed since: by
+ending, so that a new image takes its place.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+from fleet import forking, launch
+from fleet.core.spec import WorkerSpec
+from fleet.errors import FleetError
+from fleet.replica import image as images
+from fleet.replica import launch_document
+from fleet.replica.command import LaunchError, environment, read_document
+from fleet.replica.image import GO, OWN_VARIABLES, REQUEST_BYTES, STALE, ImageFiles, ImageState
+from fleet.replica.launch_document import LaunchDocument
+from fleet.worker.fork_safety import Watched, problems, read_files
+from fleet.worker.forked_worker import Mark, become_worker, give_seeds, set_title
+
+LOOK_SECONDS = 10.0
+"""How often it looks whether anybody may still want a worker from it."""
+
+
+def main(arguments: list[str]) -> int:
+    """Import the app and answer until nobody wants a worker of this kind, or a file has changed."""
+    path, digest = Path(arguments[0]), arguments[1]
+    try:
+        launch.die_with_parent(path)
+        document = read_document(path, digest=digest)
+        key = images.key_of(document)
+        files = images.files_of(document, key)
+        launch.open_log(files.log)
+    except (LaunchError, OSError) as error:
+        print(f"no image: {error}", file=sys.stderr)
+        return 1
+    set_title(f"fleet: image {key} ({document.fleet}) {document.spec.app}")
+    image = Image(document, files)
+    return image.serve() if image.load() else 0
+
+
+class Image:
+    """One app, imported, and the socket that workers are asked for at."""
+
+    def __init__(self, document: LaunchDocument, files: ImageFiles) -> None:
+        self.files = files
+        self.spec = document.spec
+        self._specs = document.path.parent
+        self._seen: dict[str, images.Stamp | None] = {}
+        self._mark = Mark()
+        self._listener: socket.socket | None = None
+        self._inode = 0
+        self._looked: images.Stamp | None = None
+
+    # --- loading
+
+    def load(self) -> bool:
+        """Import everything; whether workers may be forked from this process."""
+        self._say("loading")
+        began = time.time_ns()
+        launch.settle_folder(self.spec.workdir or str(self._specs.parent.parent))
+        with Watched(OWN_VARIABLES) as watched:
+            try:
+                import_all(self.spec)
+                forking.run_before_fork()
+            except Exception as error:
+                traceback.print_exc()
+                cause = error.__cause__ or error
+                self._seen = images.stamps(read_files(watched))
+                self._say("failed", f"{type(cause).__name__}: {cause}")
+                return False
+        self._seen = images.stamps(read_files(watched))
+        if found := [*watched.problems, *problems(after_a_fork=True)]:
+            self._say("refused", "; ".join(found))
+            return False
+        if any(one is not None and one[0] > began for one in self._seen.values()):
+            self._say("failed", "a file has changed while the app was imported")
+            return False
+        self._listen()
+        gc.collect()
+        gc.freeze()  # the collector of a forked worker does not touch what it shares
+        self._say("ready")
+        return True
+
+    def _listen(self) -> None:
+        """Bind beside its place and move it there: an earlier image of this key loses its address, and ends."""
+        fresh = self.files.folder / f".{os.getpid()}"
+        fresh.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(fresh))
+        finally:
+            os.umask(mask)
+        listener.listen(128)
+        self._inode = fresh.stat().st_ino
+        os.replace(fresh, self.files.socket)
+        self._listener = listener
+
+    def _say(self, phase: str, reason: str = "") -> None:
+        state = ImageState(
+            self.files.key,
+            os.getpid(),
+            phase,
+            self.spec.app,
+            reason,
+            revision=self.spec.revision,
+            files=self._seen,
+        )
+        images.write_state(self.files, state)
+        launch.say(f"image {self.files.key}: {phase}{f': {reason}' if reason else ''}")
+
+    # --- answering
+
+    def serve(self) -> int:
+        """Answer one request after the other until it is of no use any more."""
+        listener = self._listener
+        assert listener is not None
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        while True:
+            if not poll.poll(LOOK_SECONDS * 1000):
+                if self._is_unwanted():
+                    return self._end("nobody needs it any more")
+                continue
+            connection, _ = listener.accept()
+            with connection, suppress(OSError, ValueError):
+                if why := self._answer(connection):
+                    return self._end(why)
+
+    def _answer(self, connection: socket.socket) -> str:
+        """Fork one worker; why this image must end, or ''."""
+        connection.settimeout(1.0)
+        request = json.loads(connection.recv(REQUEST_BYTES))
+        changed = next((path for path, seen in self._seen.items() if images.stamp(path) != seen), "")
+        if changed:
+            connection.send(STALE)
+            return f"{changed} has changed"
+        if found := problems(but=(self._fileno(), connection.fileno())):
+            connection.send(images.REFUSED)
+            self._say("refused", "; ".join(found))
+            return found[0]
+        pid = self._fork_twice(connection, request)
+        connection.send(b"%d" % pid)
+        return ""
+
+    def _fileno(self) -> int:
+        return -1 if self._listener is None else self._listener.fileno()
+
+    def _fork_twice(self, connection: socket.socket, request: dict[str, str]) -> int:
+        """The pid of a worker whose parent has ended, so that supervisord is its parent now."""
+        reading, writing = os.pipe()
+        between = os.fork()
+        if between == 0:
+            _leave_after(lambda: self._middle(connection, request, reading, writing))
+        os.close(writing)
+        try:
+            answer = os.read(reading, 64)
+            os.waitpid(between, 0)
+        finally:
+            os.close(reading)
+        return int(answer)
+
+    def _middle(self, connection: socket.socket, request: dict[str, str], reading: int, writing: int) -> None:
+        os.close(reading)
+        worker = os.fork()
+        if worker:
+            os.write(writing, b"%d" % worker)
+            return
+        os.close(writing)
+        self._worker(connection, request)
+
+    def _worker(self, connection: socket.socket, request: dict[str, str]) -> NoReturn:
+        """In the new process: wait until supervisord knows it, then be what `launch` makes of a process."""
+        os.setpgrp()
+        for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(signum, signal.SIG_DFL)
+        if self._listener is not None:
+            self._listener.close()
+        if not _may_go(connection):
+            os._exit(0)
+        path, digest = request["document"], request["digest"]
+        own = environment(read_document(Path(path), digest=digest), {})
+        os.environ.update({name: own[name] for name in OWN_VARIABLES})
+        self._mark.write(path)
+        give_seeds()
+        os.environ["SUPERVISOR_ENABLED"] = "1"  # the launcher then checks that its parent is the fleet's supervisord
+        os.umask(0o077)
+        launch.launch([path, digest], become=become_worker, keeps_files=True)
+
+    # --- ending
+
+    def _is_unwanted(self) -> bool:
+        """Whether no launch document is of this kind any more, or another image has its place."""
+        try:
+            if self.files.socket.stat().st_ino != self._inode:
+                return True
+        except OSError:
+            return True
+        looked = images.stamp(str(self._specs))
+        if looked == self._looked:
+            return False
+        self._looked = looked
+        return not any(self._is_of_this_kind(path) for path in self._specs.glob("*.json"))
+
+    def _is_of_this_kind(self, path: Path) -> bool:
+        with suppress(launch_document.DocumentError):
+            return images.key_of(launch_document.read(path)) == self.files.key
+        return False
+
+    def _end(self, why: str) -> int:
+        launch.say(f"image {self.files.key}: ends: {why}")
+        with suppress(OSError):
+            if self.files.socket.stat().st_ino == self._inode:
+                self.files.socket.unlink()
+                if images.read_state(self.files) and "refused" not in self.files.state.read_text():
+                    self.files.state.unlink()
+        return 0
+
+
+def import_all(spec: WorkerSpec) -> None:
+    """Everything that a worker of this spec imports, now or later: what is imported after the fork is not shared.
+
+    Raises FleetError for an app that cannot be imported.
+    """
+    from fleet.worker import process  # noqa: F401
+    from fleet.worker.apps.load import load
+    from fleet.worker.preload import import_for
+
+    application = load(spec.app)
+    application.complete()
+    import_for(spec, application)
+
+
+def _may_go(connection: socket.socket) -> bool:
+    """Whether supervisord has this process in its books; else nobody would ever reap or stop it."""
+    connection.settimeout(5.0)
+    try:
+        return connection.recv(len(GO)) == GO
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def _leave_after(work: Callable[[], object]) -> NoReturn:
+    """In a child: nothing may return into the image's own code."""
+    from fleet.worker.forked_worker import leave
+
+    code = 1
+    try:
+        work()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 1
+    except FleetError as error:
+        launch.say(error.message)
+    except BaseException:
+        traceback.print_exc()
+    leave(code)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

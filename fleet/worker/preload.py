@@ -1,0 +1,36 @@
+"""Imports what workers of a spec import only when they need it, so that they share it."""
+
+from __future__ import annotations
+
+import importlib
+from contextlib import suppress
+
+from fleet.broker.connection import is_rabbitmq, is_redis
+from fleet.core.spec import WorkerSpec
+from fleet.worker.apps.base import Application
+from pools import pool_class
+
+ALWAYS = (
+    "fleet.worker.__main__",
+    "setproctitle",
+    "encodings.idna",
+    "stringprep",
+    "multiprocessing.util",
+    "concurrent.futures.thread",
+)
+OF_REDIS = ("fleet.broker.channels.redis.channel", "redis", "kombu.transport.redis")
+OF_CONTROL = ("fleet.worker.control.mailbox", "kombu.matcher", "secrets")
+OF_RABBITMQ = ("fleet.broker.channels.rabbitmq.channel", "amqp", "kombu.transport.pyamqp")
+
+
+def import_for(spec: WorkerSpec, application: Application) -> None:
+    """Import the pool, the channel of the broker, and what a worker loads late."""
+    pool_class(spec.pool.class_path or spec.pool.type)
+    url = spec.broker.url or application.default_broker_url()
+    of_broker = OF_RABBITMQ if is_rabbitmq(url) else OF_REDIS if is_redis(url) else ()
+    of_control = OF_CONTROL if application.remote() is not None else ()
+    for name in (*ALWAYS, *of_broker, *of_control):
+        with suppress(ImportError):
+            importlib.import_module(name)
+    application.transport_options(None)
+    application.default_queues()

@@ -1,0 +1,172 @@
+"""Workers forked from an image, under a real supervisord: they are as others are, and nothing depends on the image."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fleet.replica.image import ImageState, request, states
+from fleet.state.paths import Places
+from tests.conftest import eventually
+from tests.system.worlds import World
+
+pytestmark = pytest.mark.system
+
+GROUPS = """\
+    small: {pool: solo, replicas: 2, queues: [small]}
+    wide: {pool: {type: threads, concurrency: 2}, replicas: 1, queues: [wide]}
+"""
+
+
+def images(world: World) -> tuple[ImageState, ...]:
+    return states(Places.of(world.home, "world").images)
+
+
+def image(world: World) -> ImageState:
+    (found,) = images(world)
+    return found
+
+
+def is_forked(pid: int) -> bool:
+    """The kernel tells no relation to the image; but the environment begins with the mark that a fork writes."""
+    return (Path("/proc") / str(pid) / "environ").read_bytes().startswith(b"FLEET_SPEC=")
+
+
+def supervisord(world: World) -> int:
+    return int((world.home / "world/run/supervisord.pid").read_text())
+
+
+def other(world: World, name: str, pid: int) -> int:
+    """The pid of the process that has taken the place of this one."""
+
+    def look() -> int:
+        found = world.pids().get(name)
+        ready = world.workers()[name]["state"] == "ready"
+        return found if found is not None and found != pid and ready else 0
+
+    return eventually(look, every=0.5)
+
+
+def ignored(pid: int) -> set[int]:
+    """The signals that a process ignores."""
+    (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn:")]
+    mask = int(line.split()[1], 16)
+    return {number + 1 for number in range(64) if mask >> number & 1}
+
+
+def test_forked_workers_are_supervisords_children_and_run_tasks(world: World) -> None:
+    world.write(GROUPS)
+    world.apply()
+    pids = world.pids()
+    assert len(pids) == 3
+    assert image(world).phase == "ready"
+    for name, pid in pids.items():
+        process = psutil.Process(pid)
+        assert is_forked(pid)
+        assert process.ppid() == supervisord(world)
+        assert os.getpgid(pid) == pid
+        assert name in process.cmdline()[0]
+        assert [Path(f"/proc/{pid}/fd/{number}").resolve().name for number in (0, 1, 2)] == [
+            "null",
+            f"{name}.log",
+            f"{name}.log",
+        ]
+        assert not {signal.SIGPIPE, signal.SIGXFSZ} - ignored(pid), "a peer that goes away would end it"
+        assert f"FLEET_PID={pid}".encode() in Path(f"/proc/{pid}/environ").read_bytes()
+    world.send("work", "small", *[[str(world.done_file), number, 0.0] for number in range(20)])
+    world.send("work", "wide", *[[str(world.done_file), number, 0.0] for number in range(20, 30)])
+    eventually(lambda: len(world.done()) == 30)
+    assert f"image {image(world).key} of world_tasks:tasks: ready" in world.fleet("status", "--fleet", "world").stdout
+    keeper = image(world).pid
+    world.fleet("down", "--fleet", "world", "-y")
+    assert not any(psutil.pid_exists(pid) for pid in pids.values())
+    assert images(world) == ()
+    eventually(lambda: not psutil.pid_exists(keeper))
+
+
+def test_a_dead_or_silent_image_holds_nothing_up_and_is_replaced(world: World) -> None:
+    world.write(GROUPS)
+    world.apply()
+    first, victim = image(world).pid, world.pids()["small.0"]
+    psutil.Process(first).suspend()
+    os.kill(victim, signal.SIGKILL)
+    cold = other(world, "small.0", victim)
+    assert not is_forked(cold)
+    os.kill(first, signal.SIGKILL)
+    victim = world.pids()["small.1"]
+    world.fleet("restart", "small", "--fleet", "world", "-y")
+    assert image(world).pid != first
+    assert is_forked(other(world, "small.1", victim))
+
+
+def test_changed_code_is_run_after_a_restart_as_without_an_image(world: World) -> None:
+    world.write(GROUPS)
+    world.apply()
+    first = image(world).pid
+    code = world.root / "world_tasks.py"
+    code.write_text(code.read_text().replace('note(path, f"{number}")', 'note(path, f"{number + 100}")'))
+    world.fleet("restart", "small", "--fleet", "world", "-y")
+    assert image(world).pid != first
+    world.send("work", "small", [str(world.done_file), 1, 0.0])
+    eventually(lambda: set(world.done()) == {101})
+
+
+def test_an_app_that_must_not_be_forked_starts_cold_and_doctor_says_why(world: World) -> None:
+    code = world.root / "world_tasks.py"
+    code.write_text(
+        code.read_text() + "\nimport threading\nthreading.Thread(target=time.sleep, args=(600,), name='ticker', "
+        "daemon=True).start()\n"
+    )
+    world.write(GROUPS)
+    world.apply()
+    assert not any(is_forked(pid) for pid in world.pids().values())
+    assert "starts thread 'ticker'" in image(world).reason
+    said = world.fleet("doctor", str(world.manifest), code=None).stdout
+    assert "workers start without an image" in said
+    assert "'ticker'" in said
+
+
+def test_off_means_off_and_changes_no_running_worker(world: World) -> None:
+    world.write(GROUPS)
+    world.apply()
+    pids = world.pids()
+    text = world.manifest.read_text()
+    world.manifest.write_text(text.replace("release: {", 'release: {image: "off", '))
+    assert "release.image auto -> off" in world.fleet("plan", str(world.manifest), code=None).stdout
+    world.apply()
+    assert world.pids() == pids
+    world.fleet("restart", "small", "--fleet", "world", "-y")
+    assert not any(is_forked(pid) for name, pid in world.pids().items() if name.startswith("small"))
+
+
+def test_a_worker_that_supervisord_does_not_wait_for_ends_at_once(world: World) -> None:
+    world.write(GROUPS)
+    world.apply()
+    places = Places.of(world.home, "world")
+    digest = world.workers()["small.0"]["digest"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(str(places.images / image(world).key))
+        connection.send(request(str(places.spec_file("small.0")), digest))
+        pid = int(connection.recv(64))
+        assert psutil.Process(pid).ppid() == supervisord(world)
+    eventually(lambda: not psutil.pid_exists(pid))
+    assert len(world.pids()) == 3
+
+
+def test_hooks_of_the_app_run_in_the_image_and_in_each_worker(world: World) -> None:
+    code = world.root / "world_tasks.py"
+    code.write_text(
+        "import socket\nfrom fleet.forking import after_fork, before_fork\nkept = socket.socketpair()\n"
+        "@before_fork\ndef hang_up():\n    for end in kept: end.close()\n    print('before', flush=True)\n"
+        "@after_fork\ndef connect():\n    print('after', flush=True)\n" + code.read_text()
+    )
+    world.write(GROUPS)
+    world.apply()
+    logs = world.home / "world/log"
+    assert "before\n" in (logs / f"image-{image(world).key}.log").read_text()
+    assert all("after\n" in (logs / f"{name}.log").read_text() for name in world.pids())

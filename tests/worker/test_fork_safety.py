@@ -1,0 +1,76 @@
+"""What stands against a fork of a process that has imported an app, in processes of their own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FRAME = """
+import os, sys
+from fleet.worker.fork_safety import Watched, problems, read_files
+with Watched(("FLEET_REPLICA", "FLEET_INDEX")) as watched:
+    import app
+print(*watched.problems, *problems(after_a_fork=True), sep="\\n")
+print(*("file " + os.path.basename(path) for path in read_files(watched)), sep="\\n")
+"""
+
+
+def importing(folder: Path, code: str) -> list[str]:
+    (folder / "app.py").write_text(code)
+    done = subprocess.run(
+        [sys.executable, "-c", FRAME], cwd=folder, env={"PYTHONPATH": str(folder)}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if line]
+
+
+def objections(lines: list[str]) -> list[str]:
+    return [line for line in lines if not line.startswith("file ")]
+
+
+THREAD = "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), name='ticker', daemon=True).start()"
+LISTENS = "import socket\nkept = socket.create_server(('127.0.0.1', 0))\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (THREAD, "starts thread 'ticker'"),
+        (f"{LISTENS}mine = socket.create_connection(kept.getsockname())", "opens a connection to ('127.0.0.1'"),
+        (LISTENS, "opens a socket"),
+        ("import os\nkept = os.pipe()", "workers cannot share (pipe)"),
+        ("import select\nkept = select.epoll()", "workers cannot share (anon_inode)"),
+        ("import os\nos.environ['FLEET_REPLICA'] if 0 else os.environ.get('FLEET_REPLICA')", "app reads FLEET_REPLICA"),
+        ("import os\nos.getenv('FLEET_INDEX')", "app reads FLEET_INDEX"),
+        ("import os\n'FLEET_INDEX' in os.environ", "app reads FLEET_INDEX"),
+    ],
+)
+def test_an_app_that_must_not_be_forked_is_named_with_the_cause(tmp_path: Path, code: str, said: str) -> None:
+    assert any(said in line for line in objections(importing(tmp_path, code)))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import os\nos.environ.get('HOME')",
+        "import socket\nsocket.create_server(('127.0.0.1', 0)).close()",
+        "import threading\none = threading.Thread(target=int)\none.start()\none.join()",
+        "kept = open('app.log', 'a')",
+    ],
+)
+def test_what_is_over_or_a_file_is_no_objection(tmp_path: Path, code: str) -> None:
+    assert objections(importing(tmp_path, code)) == []
+
+
+def test_files_read_at_import_are_known_and_those_written_are_not(tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_text("a: 1")
+    lines = importing(
+        tmp_path,
+        "from pathlib import Path\nPath('settings.yaml').read_text()\nlog = open('app.log', 'a')\n"
+        "import os\ntry: open('.env')\nexcept OSError: pass",
+    )
+    assert {"file settings.yaml", "file .env", "file app.py"} <= set(lines)
+    assert "file app.log" not in lines
