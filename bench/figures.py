@@ -111,11 +111,13 @@ def write(name: str, document: dict[str, Any]) -> Path:
     return path
 
 
-def arguments(description: str | None, *, runs: int) -> argparse.Namespace:
-    """The two flags every measurement has."""
+def arguments(description: str | None, *, runs: int, choosable: bool = False) -> argparse.Namespace:
+    """The two flags every measurement has; ``--only`` where its contenders can be chosen."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--runs", type=int, default=runs, help=f"how often each thing is measured (default {runs})")
     parser.add_argument("--quick", action="store_true", help="small and once: to see that it works, not for figures")
+    if choosable:
+        parser.add_argument("--only", metavar="TEXT", default="", help="contenders with this in their names")
     given = parser.parse_args()
     if given.quick:
         given.runs = 1

@@ -25,6 +25,7 @@ import servers
 
 LOAD = Path(__file__).resolve().parent / "load"
 QUEUE = "bench"
+RESULTS = 2  # the database of Redis that they are stored in
 SLOTS = {"solo": 1, "prefork": 10, "threads": 10, "gevent": 100, "eventlet": 100, "asyncio": 100}
 OF_CELERY = ("solo", "prefork", "threads", "gevent", "eventlet")
 LATENCIES = 50
@@ -36,11 +37,12 @@ sys.path.insert(0, str(LOAD))
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One worker to be measured: whose it is, how it runs tasks, what it is handed."""
+    """One worker to be measured: whose it is, how it runs tasks, what it is handed, whether it stores their results."""
 
     name: str
     pool: str
     command: Callable[[str, str], list[str]]
+    results: bool = False
 
     def argv(self, broker: str) -> list[str]:
         """Its command line for a broker."""
@@ -73,6 +75,12 @@ CONTENDERS = [
     )
     if whose != "celery" or pool in OF_CELERY
 ]
+STORING = [
+    Contender(f"{whose} {pool}, results", pool, command, results=True)
+    for pool in OF_CELERY
+    for whose, command in (("celery", celery_worker), ("fleet, Celery app", fleet_worker("bench_load:app")))
+]
+"""On Redis only, which keeps tasks and results."""
 
 
 class Broker:
@@ -94,11 +102,17 @@ class Broker:
         if self._template:
             redis = self._redis()
             redis.flushdb()
+            self._redis(RESULTS).flushdb()
             self._redis(1).copy("template", QUEUE, destination_db=0)
             return
         with self.app.connection_for_write(self.url) as connection:
             connection.default_channel.queue_delete(QUEUE)
         self._publish()
+
+    @property
+    def results_url(self) -> str:
+        """Where results go that are stored."""
+        return f"{self.url.removesuffix('/0')}/{RESULTS}"
 
     def send_stamps(self) -> None:
         """Single tasks, each with the moment of its sending."""
@@ -144,6 +158,8 @@ def measure(contender: Contender, broker: Broker) -> dict[str, float]:
         stamps = Path(folder) / "stamps"
         own = {"PYTHONPATH": str(LOAD), "BENCH_COUNTS": str(counts), "BENCH_LATENCIES": str(stamps)}
         env = {**os.environ, **own, "FLEET_HOME": folder}
+        if contender.results:
+            env["BENCH_RESULTS"] = broker.results_url
         began = time.perf_counter()
         worker = subprocess.Popen(contender.argv(broker.url), env=env, cwd=folder, stdout=log, stderr=log)
         try:
@@ -198,18 +214,22 @@ def stop(worker: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     """All workers on both brokers, in turns."""
-    given = figures.arguments(__doc__, runs=3)
+    given = figures.arguments(__doc__, runs=3, choosable=True)
     tasks = 1000 if given.quick else 2500
     rows: list[dict[str, Any]] = []
     for kind, server in (("redis", servers.redis), ("rabbitmq", servers.rabbitmq)):
         with server() as url:
             broker = Broker(url, tasks)
-            runs: dict[str, list[dict[str, float]]] = {contender.name: [] for contender in CONTENDERS}
+            contenders = [one for one in CONTENDERS + STORING if kind == "redis" or not one.results]
+            contenders = [one for one in contenders if given.only in one.name]
+            if not contenders:
+                continue
+            runs: dict[str, list[dict[str, float]]] = {contender.name: [] for contender in contenders}
             for run in range(given.runs):
-                turn = CONTENDERS[run % len(CONTENDERS) :] + CONTENDERS[: run % len(CONTENDERS)]
+                turn = contenders[run % len(contenders) :] + contenders[: run % len(contenders)]
                 for contender in turn:
                     runs[contender.name].append(measure(contender, broker))
-        for contender in CONTENDERS:
+        for contender in contenders:
             measured = runs[contender.name]
             row = {key: figures.spread([one[key] for one in measured], digits=3) for key in measured[0]}
             rows.append({"broker": kind, "worker": contender.name, "pool": contender.pool, **row})

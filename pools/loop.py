@@ -12,6 +12,7 @@ descriptor that was closed while it was watched is forgotten, where a cooperativ
 from __future__ import annotations
 
 import contextlib
+import errno
 import heapq
 import itertools
 import logging
@@ -219,12 +220,21 @@ class EventLoop:
     def _ready(self, wait_seconds: float | None) -> list[tuple[selectors.SelectorKey, int]]:
         if not self._yields:
             return self._selector.select(wait_seconds)
+        try:
+            self._yield(wait_seconds)
+        except OSError as error:
+            # After a select that failed for a closed descriptor, eventlet's hub goes on listening for that number, and
+            # throws this into the greenlet that had called it when another socket gets the number (hubs/hub.py).
+            if error.errno != errno.ENOTCONN:
+                raise
+        return self._selector.select(0)
+
+    def _yield(self, wait_seconds: float | None) -> None:
         if wait_seconds is not None and wait_seconds <= 0:
             time.sleep(0)
-        else:
-            epoll: Any = self._selector
-            select.select([epoll.fileno()], [], [], wait_seconds)
-        return self._selector.select(0)
+            return
+        epoll: Any = self._selector
+        select.select([epoll.fileno()], [], [], wait_seconds)
 
     def _wait_seconds(self, timeout_seconds: float | None) -> float | None:
         if self._soon:

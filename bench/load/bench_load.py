@@ -19,7 +19,8 @@ from fleet import Tasks
 app = Celery("bench_load", broker=os.environ.get("BENCH_BROKER"))
 app.conf.update(
     task_acks_late=True,
-    task_ignore_result=True,
+    task_ignore_result="BENCH_RESULTS" not in os.environ,
+    result_backend=os.environ.get("BENCH_RESULTS"),
     worker_prefetch_multiplier=int(os.environ.get("BENCH_PREFETCH", "4")),
     worker_hijack_root_logger=False,
     broker_connection_retry_on_startup=True,

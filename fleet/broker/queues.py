@@ -40,7 +40,7 @@ def has_dead_letter_exchange(name: str, entities: Mapping[str, Any]) -> bool:
 
 
 def refuse_fanout(names: Iterable[str], entities: Mapping[str, Any]) -> None:
-    """For transports that publish to a fanout exchange and keep nothing: no list ever holds such a message.
+    """For transports where fleet reads queues and nothing else: no queue ever holds such a message.
 
     Raises FleetError.
     """
@@ -48,7 +48,7 @@ def refuse_fanout(names: Iterable[str], entities: Mapping[str, Any]) -> None:
         own = entities.get(name)
         if own is not None and own.exchange is not None and own.exchange.type == "fanout":
             raise FleetError(
-                f"queue {name!r} is bound to a fanout exchange (a Broadcast), which fleet reads from RabbitMQ only",
+                f"queue {name!r} is bound to a fanout exchange (a Broadcast), read on RabbitMQ and Redis only",
                 hint="run a Celery worker for it (`worker: celery`), or name the group's other queues",
             )
 

@@ -73,6 +73,10 @@ class Link:
         """Wait for the answer to what was sent."""
         return self._connection.read_response()
 
+    def has_answer(self) -> bool:
+        """Whether an answer is there, or a part of it."""
+        return bool(self._connection.can_read(timeout=0))
+
     def fileno(self) -> int:
         """The socket, for select."""
         return int(self._connection._sock.fileno())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -352,6 +354,21 @@ def test_a_signal_ends_the_wait_of_the_loop_while_tasks_sleep(make: Make) -> Non
         for signum, handler in before.items():
             signal.signal(signum, handler)
         loop.close()
+
+
+def test_a_wait_that_failed_for_a_closed_descriptor_does_not_end_the_loop_later() -> None:
+    loop = EventLoop()
+    closed = socket.socket()
+    number = closed.fileno()
+    os.close(closed.detach())
+    with contextlib.suppress(OSError, ValueError, RuntimeError):
+        select.select([number], [], [], 0)
+    for _ in range(2):
+        with socket.socket() as later:  # it may get that number
+            assert later.fileno() >= 0
+            loop.run_once(0.01)
+            loop.run_once(0)
+    loop.close()
 
 
 def test_a_green_pool_is_refused_for_the_other_library() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import kombu
 import pytest
+import redis
 from celery.exceptions import TaskRevokedError
 
 from fleet.broker.publisher import depths
@@ -244,15 +245,52 @@ def test_dead_letters_go_where_the_queue_says(queues_shop: CeleryShop, where: An
     assert worker.term() == 0
 
 
-def test_a_broadcast_on_redis_is_refused_by_name(redis_url: str, short_tmp: Path) -> None:
-    shop = CeleryShop(short_tmp, redis_url, redis_url)
+@pytest.fixture
+def redis_queues_shop(redis_url: str, short_tmp: Path) -> Iterator[CeleryShop]:
+    made = CeleryShop(short_tmp, redis_url, redis_url)
     (short_tmp / "capp.py").write_text(APP + QUEUES)
-    try:
-        worker = worker_of(shop, "shop.0", f"{shop.queue}.news", ready=False)
-        assert worker.wait() == 1
-        assert f"queue '{shop.queue}.news' is bound to a fanout exchange" in worker.log()
-    finally:
-        shop.close()
+    yield made
+    made.close()
+
+
+def broadcast(shop: CeleryShop, news: str) -> None:
+    """On Redis a producer publishes to what it has declared as a fanout exchange; of another kind it finds no queue."""
+    exchange = kombu.Exchange(news, type="fanout")
+    shop.app.send_task("capp.heard", exchange=exchange, routing_key=shop.queue, declare=[exchange])
+
+
+def heard(shop: CeleryShop) -> int:
+    return sum(line.startswith("heard") for line in shop.lines())
+
+
+def test_every_worker_on_redis_gets_a_broadcast_in_every_pool(redis_queues_shop: CeleryShop) -> None:
+    shop = redis_queues_shop
+    news = f"{shop.queue}.news"
+    pools = ["solo", "prefork", "threads", "gevent", "eventlet", "asyncio"]
+    workers = [worker_of(shop, f"shop.{number}", news, shop.queue, pool=pool) for number, pool in enumerate(pools)]
+    broadcast(shop, news)
+    eventually(lambda: heard(shop) == len(pools))
+    assert shop.send("add", 1, 1).get(**WAIT) == 2
+    for worker in workers:
+        assert worker.term() == 0
+    assert heard(shop) == len(pools)
+
+
+def test_a_broadcast_on_redis_waits_for_a_busy_worker_and_survives_its_death(redis_queues_shop: CeleryShop) -> None:
+    shop = redis_queues_shop
+    news, gate = f"{shop.queue}.news", shop.folder / "gate"
+    worker = worker_of(shop, "shop.0", news, shop.queue, pool="solo")
+    shop.send("holds", str(gate))
+    eventually(lambda: "holds" in shop.lines())
+    broadcast(shop, news)
+    server = redis.Redis.from_url(shop.url)
+    eventually(lambda: any(server.llen(key) for key in server.scan_iter("*inbox*")))
+    worker.kill()
+    gate.touch()
+    again = worker_of(shop, "shop.0", news, shop.queue, pool="solo")
+    eventually(lambda: heard(shop) == 1)
+    assert again.term() == 0
+    server.close()
 
 
 @pytest.mark.parametrize("pool", ["solo", "prefork", "threads"])

@@ -192,6 +192,7 @@ class CeleryApplication:
         setup_worker_optimizations(app, node)
         set_default_app(app)
         _make_soft_limits_catchable()
+        _store_results_at_once(app)
         for name, task in app.tasks.items():
             let_body_finish(task, green=self._green)
             task.__trace__ = build_tracer(name, task, app.loader, node, Info=_TraceInfo, app=app)
@@ -303,6 +304,14 @@ class _TraceInfo(TraceInfo):  # type: ignore[misc]
             translated = SoftTimeLimitExceeded(*retval.args)
             retval = translated.with_traceback(retval.__traceback__)
         super().__init__(state, retval)
+
+
+def _store_results_at_once(app: Any) -> None:
+    """On Redis, where most apps keep them. The module is not imported by an app that keeps its results elsewhere."""
+    if str(app.conf.result_backend).startswith(("redis://", "rediss://", "redis+socket://")):
+        from fleet.worker.apps.celery_results import store_at_once
+
+        store_at_once(app.backend)
 
 
 def _make_soft_limits_catchable() -> None:

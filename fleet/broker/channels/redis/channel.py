@@ -33,7 +33,7 @@ from fleet.broker.channels.redis.unsent_acks import UnsentAcks, read_left
 from fleet.broker.connection import RedisAccess, connect_now, kombu_connection, redis_access
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import sealed
-from fleet.broker.queues import entity, refuse_fanout
+from fleet.broker.queues import entity
 from fleet.broker.redis_keys import Keys
 from fleet.core.spec import QueueSpec
 from fleet.errors import Unreachable
@@ -89,7 +89,6 @@ class RedisChannel:
         self._replica = replica
         self._fleet = fleet
         self._entities = entities if entities is not None else {}
-        refuse_fanout((spec.name for spec in queues), self._entities)
         self._lease_seconds = lease_seconds
         self._link: Link | None = None
         self._registry: Registry | None = None
@@ -114,8 +113,9 @@ class RedisChannel:
         self._lay_out(access)
         registry = self._own(self._registry)
         self._inboxes.wait_anew(access)
-        _declare(self._url, self._options, self._queues, self._entities)
+        topics = _declare(self._url, self._options, self._queues, self._entities)
         given_away = self._renew(link, look=False)
+        self._inboxes.listen(access, topics)
         self._look_at = time.monotonic() + (self._lease_seconds if again else _patience(link, self._lease_seconds))
         self._held.send_acks(link)
         if not again:
@@ -128,7 +128,6 @@ class RedisChannel:
     @_speaks
     def consume(self, queues: Sequence[QueueSpec]) -> None:
         """From now on fetch from these queues and no others. What arrived from others goes back."""
-        refuse_fanout((spec.name for spec in queues), self._entities)
         before, self._queues = self._queues, tuple(queues)
         self._inboxes.leave(before, queues)
         if self._link is None:
@@ -136,11 +135,12 @@ class RedisChannel:
         link, inboxes = self._link, self._inboxes
         inboxes.disarm(link)
         inboxes.stop()
-        _declare(self._url, self._options, self._queues, self._entities)
+        topics = _declare(self._url, self._options, self._queues, self._entities)
         self._lay_out(self._access)
         inboxes.wait_anew(self._access)
         if self._renew(link, look=False):  # other replicas know the new inboxes before anything can be in them
             self._held.forget_given_away(link)
+        inboxes.listen(self._access, topics)
 
     @_speaks
     def backlog(self) -> int | None:
@@ -162,7 +162,7 @@ class RedisChannel:
         """
         link, inboxes = self._own(self._link), self._inboxes
         if count > 0:
-            inboxes.collect()
+            inboxes.collect(link)
             deliveries = self._turn(link, count + ahead)
             if len(deliveries) < count:
                 inboxes.arm()
@@ -256,6 +256,7 @@ class RedisChannel:
         """Send what is buffered; when it is time, renew the lease and restore what vanished replicas held."""
         link = self._own(self._link)
         self._held.send_acks(link)
+        self._inboxes.collect_broadcasts(link)
         now = time.monotonic()
         if now >= self._renew_at and self._renew(link, look=now >= self._look_at):
             self._held.forget_given_away(link)
@@ -304,6 +305,7 @@ class RedisChannel:
 
     def _give_up(self) -> None:
         link, registry = self._own(self._link), self._own(self._registry)
+        self._inboxes.collect_broadcasts(link)
         self._held.send_acks(link)
         self._inboxes.disarm(link)
         self._held.give_all_back(link)
@@ -340,17 +342,29 @@ def _patience(link: Link, lease_seconds: float) -> float:
         return lease_seconds
 
 
-def _declare(url: str, options: Mapping[str, Any], queues: Sequence[QueueSpec], entities: Mapping[str, Any]) -> None:
-    """Bind the queues as kombu's consumers do: a producer that publishes to the exchange finds them."""
+def _declare(
+    url: str, options: Mapping[str, Any], queues: Sequence[QueueSpec], entities: Mapping[str, Any]
+) -> dict[str, str]:
+    """Bind the queues as kombu's consumers do: a producer that publishes to the exchange finds them.
+
+    Topic -> queue, of those that are bound to a fanout exchange.
+    """
     connection = kombu_connection(url, options=options)
+    topics: dict[str, str] = {}
     try:
         connect_now(connection)
         channel = connection.default_channel
         for spec in queues:
-            entity(spec.name, entities)(channel).declare()
+            bound = entity(spec.name, entities)(channel)
+            bound.declare()
+            if bound.exchange is not None and bound.exchange.type == "fanout":
+                found = getattr(channel, "_get_subscribe_topics", None)  # since kombu 5.7; before, each has one
+                names = found(bound.name) if found is not None else [channel._get_subscribe_topic(bound.name)]
+                topics.update({f"{channel.global_keyprefix}{name}": spec.name for name in names})
     except Unreachable:
         raise
     except Exception as error:
         raise ChannelLost(f"cannot declare the queues: {error}") from error
     finally:
         connection.release()
+    return topics

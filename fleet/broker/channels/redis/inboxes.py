@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fleet.broker.channels.base import ChannelLost
+from fleet.broker.channels.redis.broadcasts import Broadcasts
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.waiting import BLOCK_SECONDS, Waiting
 from fleet.broker.connection import RedisAccess
@@ -28,6 +29,8 @@ class Inboxes:
         self._left_pairs: list[tuple[str, str]] = []
         self._late_until = 0.0
         self._waiting: Waiting | None = None
+        self._broadcasts = Broadcasts(name=name)
+        self._keys: Keys | None = None
 
     def leave(self, before: Sequence[QueueSpec], after: Sequence[QueueSpec]) -> None:
         """``before`` were consumed, ``after`` are from now on."""
@@ -38,6 +41,7 @@ class Inboxes:
 
     def lay_out(self, access: RedisAccess, keys: Keys, queues: Sequence[QueueSpec]) -> None:
         """Set the keys of the inboxes of these queues."""
+        self._keys = keys
         self._pairs = [(access.list_of(spec.name, 0), keys.inbox(spec.name)) for spec in queues]
         self._left_pairs = [(access.list_of(name, 0), keys.inbox(name)) for name in self._left]
 
@@ -51,8 +55,14 @@ class Inboxes:
         """Replace the waiting connections; new ones are made when they are first needed."""
         self._waiting = Waiting(access, self._pairs, name=self._name)
 
+    def listen(self, access: RedisAccess, topics: Mapping[str, str]) -> None:
+        """Hear these topics of fanout exchanges, each for its queue, and no others."""
+        assert self._keys is not None
+        self._broadcasts.listen(access, {topic: self._keys.inbox(queue) for topic, queue in topics.items()})
+
     def stop(self) -> None:
         """Close them. The server may not know yet, and still move a message."""
+        self._broadcasts.close()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.close()
@@ -63,9 +73,14 @@ class Inboxes:
         """Wait on every queue."""
         self._own().arm()
 
-    def collect(self) -> None:
-        """Read the answers of the waiting connections. Never blocks."""
+    def collect(self, link: Link) -> None:
+        """Read the answers of the waiting connections, and what was published. Never blocks."""
         self.may_hold |= self._own().collect()
+        self.collect_broadcasts(link)
+
+    def collect_broadcasts(self, link: Link) -> None:
+        """Put what was published into the inboxes."""
+        self.may_hold |= self._broadcasts.collect(link)
 
     def disarm(self, link: Link) -> None:
         """Stop waiting."""
@@ -73,11 +88,12 @@ class Inboxes:
 
     def fds(self) -> list[int]:
         """Sockets that become readable when a message may have arrived."""
-        return self._waiting.fds() if self._waiting is not None else []
+        waiting = self._waiting.fds() if self._waiting is not None else []
+        return [*waiting, *self._broadcasts.fds()] if waiting else []
 
     def sockets(self) -> list[int]:
         """All sockets, waiting or not."""
-        return self._waiting.sockets() if self._waiting is not None else []
+        return [*(self._waiting.sockets() if self._waiting is not None else []), *self._broadcasts.fds()]
 
     # -- emptying
 
