@@ -107,7 +107,8 @@ def rollouts(draw: st.DrawFn) -> dict[str, Any]:
     if draw(st.booleans()):
         return {"strategy": "recreate"}
     surge = draw(st.integers(0, 3))
-    times = {"minReady": f"{draw(st.integers(0, 900))}s", "deadline": f"{draw(st.integers(1, 900))}s"}
+    least = draw(st.integers(0, 900))
+    times = {"minReady": f"{least}s", "deadline": f"{least + draw(st.integers(1, 900))}s"}
     return {"maxSurge": surge, "maxUnavailable": draw(st.integers(0 if surge else 1, 3)), **times}
 
 
