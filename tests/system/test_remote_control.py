@@ -138,12 +138,12 @@ def test_commands_reach_the_nodes_that_are_named_or_match(redis_shop: RemoteShop
 
 
 def test_a_worker_whose_manifest_switches_remote_control_off_listens_to_nobody(redis_shop: RemoteShop) -> None:
-    off = redis_shop.worker("threads", 1, replica="shop.1", remote_control=RemoteControlSpec(enabled=False))
+    off = redis_shop.worker("threads", 1, replica="quiet.0", remote_control=RemoteControlSpec(enabled=False))
     redis_shop.worker("threads", 1)
     with redis.Redis.from_url(redis_shop.url) as client:
         bound = b" ".join(client.smembers("_kombu.binding.celery.pidbox"))
     assert NODE.encode() in bound
-    assert NODE.replace("shop.0", "shop.1").encode() not in bound
+    assert b"quiet.0" not in bound  # a name of its own: bindings of other tests' workers may be left on that server
     assert redis_shop.send("add", 1, 1).get(**WAIT) == 2
     assert off.term() == 0
 
