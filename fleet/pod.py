@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -25,7 +26,7 @@ from fleet.errors import FleetError, Unreachable
 from fleet.replica.command import LaunchError, command, environment
 from fleet.replica.crash_history import write_history
 from fleet.replica.launch_document import LaunchDocument
-from fleet.replica.pod_report import pod_index
+from fleet.replica.pod_report import POD_VARIABLE, SECRET_PREFIX, pod_index
 from fleet.state.files import write_whole
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ ANSWER_SECONDS = 4.0
 END_SECONDS = 3.0
 LOOK_SECONDS = 5.0
 """Between two looks at the mounted spec; the kubelet itself takes up to a minute to bring a change."""
-_PASSED_ON = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2})
-_SECRETS = "FLEET_SECRET_"
+PASSED_ON = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2})
 
 
 def main(arguments: list[str]) -> int:
@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m fleet.pod SPEC.json", file=sys.stderr)
         return 64
     source = Path(arguments[0])
-    signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON | {signal.SIGCHLD})  # waited for below, from the first moment
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON | {signal.SIGCHLD})  # waited for below, from the first moment
     try:
         document = document_of(source, os.environ)
         _write(document)
@@ -67,8 +67,8 @@ def main(arguments: list[str]) -> int:
     child = os.fork()
     if child == 0:
         _become(document)
-    _tell(document)
-    return look_after(child, source, document, guard)
+    with served(document.fleet, lambda: {document.replica: document.record}):
+        return look_after(child, source, document, guard)
 
 
 def document_of(source: Path, around: Mapping[str, str]) -> LaunchDocument:
@@ -80,7 +80,7 @@ def document_of(source: Path, around: Mapping[str, str]) -> LaunchDocument:
         raise FleetError(f"the value of secret {missing[0]!r} is missing", hint=hint)
     home = Path(around.get("FLEET_HOME") or "/run/fleet")
     run = home / spec.fleet / "run"
-    name = replica_name(spec.group, pod_index(around.get("FLEET_POD") or around.get("HOSTNAME") or ""))
+    name = replica_name(spec.group, pod_index(around.get(POD_VARIABLE) or around.get("HOSTNAME") or ""))
     return LaunchDocument(
         path=run / "specs" / f"{spec.group}.json",
         fleet=spec.fleet,
@@ -118,7 +118,7 @@ def _become(document: LaunchDocument) -> NoReturn:
         write_history(document.starts, replace(history, began=time.time()))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
         launch.await_outside(document)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(SECRET_PREFIX)}
         launch.run_program(document, command(document), {**inherited, **environment(document, inherited)})
     except (LaunchError, OSError) as error:
         launch.say(f"{document.replica}: {error}")
@@ -129,24 +129,32 @@ def _become(document: LaunchDocument) -> NoReturn:
 # --- the process that stays
 
 
-def _tell(document: LaunchDocument) -> None:
-    """Serve what the worker does, for a scaler, where the pod is asked to."""
-    if port := os.environ.get(REPORT_VARIABLE):
-        from fleet.replica.report_server import ReportServer
+def served(
+    fleet: str, find: Callable[[], Mapping[str, Path]], *, several: bool = False
+) -> AbstractContextManager[object]:
+    """Tell a scaler and Prometheus what the replicas do, where the pod is asked to, until the ``with`` ends.
 
-        try:
-            ReportServer(document.record, port=int(port))
-        except (OSError, ValueError) as error:
-            launch.say(f"{document.replica}: nobody can ask what it does, on port {port}: {error}")
+    find: their records by name, see :class:`fleet.operate.pod_server.PodReader`.
+    """
+    port = os.environ.get(REPORT_VARIABLE)
+    if not port:
+        return nullcontext()
+    from fleet.operate.pod_server import PodReader, PodServer
+
+    try:
+        return PodServer(PodReader(fleet, find, several=several), port=int(port))
+    except (OSError, ValueError) as error:
+        launch.say(f"nobody can ask this pod what it does, on port {port}: {error}")
+        return nullcontext()
 
 
 def look_after(child: int, source: Path, document: LaunchDocument, guard: Leadership | None = None) -> int:
     """Until the program has ended; its exit code. ``guard``: without its Lease the program is ended."""
     while True:
-        caught = signal.sigtimedwait(_PASSED_ON | {signal.SIGCHLD}, LOOK_SECONDS)
+        caught = signal.sigtimedwait(PASSED_ON | {signal.SIGCHLD}, LOOK_SECONDS)
         if caught is not None and caught.si_signo != signal.SIGCHLD:
             os.kill(child, caught.si_signo)  # not reaped yet, so the pid is still its own
-        code = _reaped(child)
+        code = reaped(child)
         if code is None and guard is not None and not _still_leads(guard):
             launch.say(f"{document.replica}: another pod may hold the Lease {guard.name} soon: this one ends")
             code = _ended(child)
@@ -168,7 +176,7 @@ def _ended(child: int) -> int:
     """End the program, politely for a moment; its exit code."""
     os.kill(child, signal.SIGTERM)
     signal.sigtimedwait({signal.SIGCHLD}, END_SECONDS)
-    if (code := _reaped(child)) is None:
+    if (code := reaped(child)) is None:
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         code = 128 - os.waitstatus_to_exitcode(status)
@@ -189,7 +197,7 @@ def _guard(document: LaunchDocument) -> Leadership | None:
     except OSError as error:
         raise FleetError(f"the pod has no token for the Lease {name}: {error}", hint="render it again") from error
     cluster = Cluster(Place(IN_CLUSTER, namespace), timeout_seconds=ANSWER_SECONDS)
-    holder = os.environ.get("FLEET_POD") or document.replica
+    holder = os.environ.get(POD_VARIABLE) or document.replica
     return Leadership(cluster, name=name, fleet=document.fleet, holder=holder, seconds=LEASE_SECONDS)
 
 
@@ -206,12 +214,12 @@ def wait_for_lead(guard: Leadership, document: LaunchDocument) -> int:
         if now != said:
             said = now
             launch.say(f"{document.replica}: {now}")
-        caught = signal.sigtimedwait(_PASSED_ON, LEASE_LOOK_SECONDS)
+        caught = signal.sigtimedwait(PASSED_ON, LEASE_LOOK_SECONDS)
         if caught is not None and caught.si_signo in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             return int(caught.si_signo)
 
 
-def _reaped(child: int) -> int | None:
+def reaped(child: int) -> int | None:
     """The exit code of the program once it has ended; orphans are reaped on the way."""
     while True:
         pid, status = os.waitpid(-1, os.WNOHANG)

@@ -17,7 +17,8 @@ from fleet.cli.live_view import every_second, height, redraw
 from fleet.cli.output import Output, cut
 from fleet.cli.view import status_document, status_text
 from fleet.core.desired import Desired
-from fleet.core.expand.in_cluster import desired_in_cluster
+from fleet.core.expand.in_cluster import desired_in_cluster, pod_slots
+from fleet.core.manifest.models import Manifest
 from fleet.core.status import Status
 from fleet.errors import FleetError, NotReady
 from fleet.inputs.manifest import from_revision
@@ -33,7 +34,9 @@ class Looker:
 
     def __init__(self, there: ClusterTarget) -> None:
         self._fleet = there.fleet
-        self._desired, self._revision = _last(there)
+        manifest, self._revision = _last(there)
+        self._desired = None if manifest is None else desired_in_cluster(manifest)
+        self._slots = _pod_slots(manifest, self._desired)
         self._may_ask = True
         self.source = ""
 
@@ -47,7 +50,7 @@ class Looker:
         self.source = self._said(names, inside)
         now = fleet.now()
         uptimes = {pod: max(0.0, now - datetime.fromisoformat(moment).timestamp()) for pod, moment in began.items()}
-        seen = pod_status.Seen(deployments, pods, inside, uptimes, jobs)
+        seen = pod_status.Seen(deployments, pods, inside, uptimes, jobs, self._slots)
         return pod_status.status_of(self._desired, seen, fleet=fleet.name, revision=self._revision)
 
     def _asked(self, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:
@@ -77,7 +80,8 @@ class Looker:
 
 
 def _inside(fleet: ClusterFleet, pod: str) -> Mapping[str, Any]:
-    """The one replica of a pod, as its record says; empty where it gives no answer. Raises ApiRefused if forbidden."""
+    """The replicas of a pod as one, as their records say; empty where it gives no answer. Raises ApiRefused if
+    forbidden."""
     try:
         said = fleet.cluster.run(pod, _ASK)
     except ApiRefused as error:
@@ -90,15 +94,23 @@ def _inside(fleet: ClusterFleet, pod: str) -> Mapping[str, Any]:
         replicas = json.loads(said)["replicas"]
     except (ValueError, KeyError, TypeError):
         return {}
-    return dict(replicas[0]) if replicas else {}
+    return pod_status.as_one(replicas)
 
 
-def _last(there: ClusterTarget) -> tuple[Desired | None, int]:
+def _pod_slots(manifest: Manifest | None, desired: Desired | None) -> dict[str, int]:
+    """Group -> slots of each of its pods."""
+    if manifest is None or desired is None:
+        return {}
+    workers = [group for group in desired.groups.values() if group.spec.kind != "command"]
+    return {group.name: pod_slots(manifest, group) for group in workers}
+
+
+def _last(there: ClusterTarget) -> tuple[Manifest | None, int]:
     """What was applied last, else what the manifest says; nothing of a fleet whose revisions may not be read."""
     latest = there.fleet.history.latest()
     if latest is not None:
-        return desired_in_cluster(from_revision(latest).manifest), latest.number
-    return (desired_in_cluster(there.loaded.manifest) if there.loaded is not None else None), 0
+        return from_revision(latest).manifest, latest.number
+    return (there.loaded.manifest if there.loaded is not None else None), 0
 
 
 def status(there: ClusterTarget, args: argparse.Namespace, out: Output) -> int:

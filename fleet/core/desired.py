@@ -94,7 +94,7 @@ class DesiredGroup:
     processes_per_replica: operating system processes of a full replica, for the budget.
     capacity_slots: slots of a replica of a command (``capacity.slots``); None for workers.
     depends_on: groups whose replicas must be ready first.  system: fleet's own program (broker, controller).
-    reason: why the group has this many slots, for ``explain``.
+    reason: why the group has this many slots, for ``explain``.  first_index: the lowest that a replica gets.
     """
 
     name: str
@@ -110,6 +110,7 @@ class DesiredGroup:
     paused: bool = False
     system: bool = False
     reason: str = ""
+    first_index: int = 0
 
     @property
     def replicas(self) -> int:

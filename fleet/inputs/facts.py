@@ -84,6 +84,7 @@ def gather(loaded: LoadedManifest, places: Places, values: Mapping[str, str], *,
         secrets=secrets.fingerprints(values, key=secrets.fleet_key(places.key)) if values else {},
         commit=commit_of(folder).get("sha", ""),
         code=code_of(folder, loaded.manifest.spec.release.watch or "off"),
+        first_index=machine.first_index(os.environ),
     )
 
 

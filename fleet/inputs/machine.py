@@ -11,6 +11,16 @@ CGROUP = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
 
 
+FIRST_INDEX = "FLEET_FIRST_INDEX"
+"""Variable of a pod with several replicas: their lowest index, which is another one in each pod."""
+
+
+def first_index(environ: Mapping[str, str]) -> int:
+    """Where the replicas of this machine's groups begin to be counted."""
+    said = environ.get(FIRST_INDEX, "")
+    return int(said) if said.isascii() and said.isdigit() else 0
+
+
 def cpus(cgroup: Path = CGROUP, own: Path = OWN_CGROUP) -> int:
     """Cores this process may use: its affinity, bounded by the quotas of the control groups around it, at least 1."""
     allowed = len(os.sched_getaffinity(0))

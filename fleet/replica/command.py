@@ -13,6 +13,7 @@ from fleet.core.spec import WorkerSpec
 from fleet.replica import launch_document
 from fleet.replica.account import variables
 from fleet.replica.launch_document import DocumentError, LaunchDocument
+from fleet.replica.pod_report import POD_VARIABLE, SECRET_PREFIX
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _OF_AN_ACCOUNT = ("HOME", "USER", "LOGNAME", "TMPDIR")
@@ -51,7 +52,7 @@ def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str
     spec = document.spec
     group, index = split_name(document.replica)
     own = spec.account.user != ""
-    inherited = {name: around[name] for name in _INHERITED if name in around and not (own and name in _OF_AN_ACCOUNT)}
+    inherited = {name: around[name] for name in _inherited(around) if not (own and name in _OF_AN_ACCOUNT)}
     try:
         secret = {name: document.secret(source) for name, source, _ in spec.secret_env}
         url = document.broker_url
@@ -82,6 +83,14 @@ def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str
         "FLEET_PID": str(os.getpid()),
         **({} if spec.task_counters else {"FLEET_TASK_COUNTERS": "off"}),
     }
+
+
+def _inherited(around: Mapping[str, str]) -> list[str]:
+    """Names of what a program gets from around it. In a pod that is what its container was given, but for the values of
+    secrets, and what supervisord adds."""
+    if POD_VARIABLE not in around:
+        return [name for name in _INHERITED if name in around]
+    return [name for name in around if not name.startswith((SECRET_PREFIX, "SUPERVISOR_"))]
 
 
 def command(document: LaunchDocument) -> tuple[str, ...]:

@@ -1,24 +1,24 @@
-"""Tells the worker in this pod to take no tasks, or to take them again: ``python -m fleet.replica.hold on|off``."""
+"""Tells the workers in this pod to take no tasks, or to take them again: ``python -m fleet.replica.hold on|off``."""
 
 from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
+from collections.abc import Mapping
 
+from fleet.replica.pod_records import RECORD_VARIABLE, is_pod, records_of_pod
 from fleet.replica.record import set_hold
 
-RECORD_VARIABLE = "FLEET_RECORD"
 
-
-def main(arguments: list[str]) -> int:
-    """Set the byte in the record that the worker looks at between two fetches; prints ``done``, or why not."""
-    path = os.environ.get(RECORD_VARIABLE)
-    if arguments not in (["on"], ["off"]) or not path:
+def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
+    """Set the byte in each record that the worker looks at between two fetches; prints ``done``, or why not."""
+    if arguments not in (["on"], ["off"]) or not is_pod(environ):
         print(f"usage: python -m fleet.replica.hold on|off, with {RECORD_VARIABLE} set", file=sys.stderr)
         return 64
-    if not set_hold(Path(path), on=arguments == ["on"]):
-        print(f"{path}: no record of a worker")
+    paths = records_of_pod(environ)
+    failed = [path for path in paths.values() if not set_hold(path, on=arguments == ["on"])]
+    if failed or not paths:
+        print(f"{failed[0] if failed else 'this pod'}: no record of a worker")
         return 1
     print("done")
     return 0

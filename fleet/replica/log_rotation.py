@@ -14,7 +14,8 @@ from pathlib import Path
 
 from fleet.file_access import KEPT_BYTES, read_file
 
-LIMIT_BYTES = 10 << 20
+LIMIT_BYTES = int(os.environ.get("FLEET_LOG_BYTES") or 10 << 20)
+"""Of one log; a pod, which keeps them in memory, says less."""
 KEPT = 3
 
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from fleet.replica.record import RecordView
 
+POD_VARIABLE = "FLEET_POD"
+"""Variable of every container that fleet renders: the name of its pod."""
+SECRET_PREFIX = "FLEET_SECRET_"
+"""Of variables that hold values of secrets for the first process; the program does not see them."""
 PORT = 9465
 PATH = "/report"
+METRICS_PATH = "/metrics"
 
 
 @dataclass(frozen=True, slots=True)
 class PodReport:
-    """The worker of one pod at one moment.
+    """The worker of one pod at one moment, or its workers together.
 
     ended, busy_seconds: counted since the process began, runs that ended in a retry included.  reserved: messages it
     holds, those that run and those that wait in it for a slot.  counts: it counts its own work.
@@ -47,6 +52,24 @@ def reported(record: RecordView, *, now: float) -> PodReport:
         busy_seconds=round(record.busy_seconds + running, 3),
         reserved=record.reserved,
         counts=not record.foreign,
+    )
+
+
+def together(living: Sequence[PodReport], *, every: Sequence[PodReport], pid: int) -> PodReport:
+    """The workers of one pod as one.  living: at least one.  every: these, and the last words of those that ended.
+
+    It is ready when one of them is: what the others will do comes on top.
+    """
+    states = [one.state for one in living]
+    return PodReport(
+        pid=pid,
+        state="ready" if "ready" in states else states[0],
+        slots=sum(one.slots for one in living),
+        busy=sum(one.busy for one in living),
+        ended=sum(one.ended for one in every),
+        busy_seconds=round(sum(one.busy_seconds for one in every), 3),
+        reserved=sum(one.reserved for one in living),
+        counts=all(one.counts for one in living),
     )
 
 

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from fleet.file_access import Fault, fault_of_own, faults_above, faults_within, refuse
+from fleet.replica.pod_report import POD_VARIABLE
 from fleet.state.paths import Places
 
 
 def check(places: Places) -> None:
     """Raise Refused for a folder that another account owns, can write to, or can replace."""
-    refuse([*faults_above(places.root.parent), *faults_within(places.root, _folders(places))])
+    refuse([*_faults_above(places), *faults_within(places.root, _folders(places))])
 
 
 def faults(places: Places) -> list[Fault]:
     """Everything that makes a fleet's folder unfit, its files included."""
     return [
-        *faults_above(places.root.parent),
+        *_faults_above(places),
         *faults_within(places.root, _folders(places)),
         *_faults_of_files(places),
     ]
+
+
+def _faults_above(places: Places) -> list[Fault]:
+    """A pod's volumes may be written to by everybody, and nobody else is in it."""
+    return [] if POD_VARIABLE in os.environ else faults_above(places.root.parent)
 
 
 def _folders(places: Places) -> tuple[Path, ...]:

@@ -6,7 +6,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "fleet": (
         "__main__",
         "cli",
-        "operate pod wait_for_jobs",
+        "packed_pod",
+        "pod",
+        "operate wait_for_jobs",
         "inputs backends worker",
         "tasks",
         "broker launch settings tracing",
@@ -46,7 +48,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "journal",
     ),
     "fleet.operate": (
-        "dashboard",
+        "dashboard pod_server",
         "foreground doctor metrics scaler",
         "cluster controller service sync rollout",
         "change lost_queues",

@@ -50,7 +50,7 @@ def manifests(draw: st.DrawFn) -> dict[str, Any]:
             "broker": broker,
             "secrets": {"broker-url": {"file": "/nowhere"}, "key": {"env": "NOWHERE"}, "password": {"exec": ["no"]}},
             "concurrency": 10_000,
-            "kubernetes": draw(clusters(names)),
+            "kubernetes": draw(clusters(names, {name: draw(packs(groups[name])) for name in names})),
             "groups": groups,
         },
     }
@@ -84,6 +84,15 @@ def workers(draw: st.DrawFn) -> dict[str, Any]:
     return {**worker, **draw(st.sampled_from([{"replicas": 3}, {"share": bounds}, {"autoscale": scale}]))}
 
 
+def packs(group: dict[str, Any]) -> st.SearchStrategy[int]:
+    """Replicas in a pod: as many as the group's bounds allow."""
+    if "command" in group:
+        return st.just(1)
+    bounds = group.get("autoscale") or group.get("share")
+    most = 9 if bounds is None else max(1, bounds["max"] // group["pool"]["concurrency"])
+    return st.integers(1, min(9, most))
+
+
 @st.composite
 def commands(draw: st.DrawFn) -> dict[str, Any]:
     words = draw(st.lists(TEXTS.filter(bool), min_size=1, max_size=4).filter(lambda words: words[0].strip()))
@@ -113,8 +122,10 @@ def rollouts(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def clusters(draw: st.DrawFn, groups: list[str]) -> dict[str, Any]:
+def clusters(draw: st.DrawFn, groups: list[str], packs: dict[str, int]) -> dict[str, Any]:
     own = {name: draw(pods()) for name in groups if draw(st.booleans())}
+    for name, pack in packs.items():
+        own.setdefault(name, {})["pack"] = pack
     keda = {
         "broker": draw(st.sampled_from(["redis", "rabbitmq"])),
         "address": "redis.example:6379",
@@ -124,6 +135,7 @@ def clusters(draw: st.DrawFn, groups: list[str]) -> dict[str, Any]:
         "image": "registry.example:5000/shop@sha256:" + "0" * 64,
         "namespace": "workers",
         "scaler": draw(st.sampled_from(["native", "fleet"])),
+        "metrics": draw(st.sampled_from(["none", "port", "annotations"])),
         "networkPolicy": draw(st.sampled_from(["none", "deny-ingress"])),
         "serviceAccount": draw(st.sampled_from(["robot", "shop.robot"])),
         "pullSecrets": ["registry"],

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from fleet.backends.kubernetes import objects
 from fleet.backends.kubernetes.jobs import is_selected, selectors_in
 from fleet.backends.kubernetes.yaml_text import document_text, stream_text
-from fleet.core.manifest.parse import from_document
+from fleet.core.expand.expand import expand
+from fleet.core.expand.facts import Facts
+from fleet.core.manifest.parse import Source, from_document, parse
 from fleet.core.spec import WorkerSpec, digest
 from tests.properties.manifests import TEXTS, manifests
 
@@ -92,19 +94,32 @@ def test_kinds_and_names_are_unique_and_one_text_comes_from_one_manifest(documen
 @given(manifests())
 def test_a_pod_reads_the_spec_that_its_digest_is_of(document: dict[str, Any]) -> None:
     given = rendered(document)
-    specs = {one["metadata"]["name"]: one["data"]["spec.json"] for one in of_kind("ConfigMap", given)}
+    maps = {one["metadata"]["name"]: one["data"] for one in of_kind("ConfigMap", given)}
     sets = [*of_kind("Deployment", given), *of_kind("Job", given)]
     assert len(sets) == len(document["spec"]["groups"])
     for one in sets:
         template = one["spec"]["template"]
         mounted = template["spec"]["volumes"][0]["configMap"]["name"]
-        spec = WorkerSpec.from_json(json.loads(specs[mounted]))
-        assert mounted == f"{one['metadata']['labels']['app.kubernetes.io/instance']}-{digest(spec)}"
+        marked = template["metadata"]["annotations"]["workerfleet.dev/digest"]
+        assert mounted == f"{one['metadata']['labels']['app.kubernetes.io/instance']}-{marked}"
+        spec = spec_in(maps[mounted], template)
+        assert marked.partition("-x")[0] == digest(spec)
         assert spec.job == (one["kind"] == "Job")
-        assert template["metadata"]["annotations"]["workerfleet.dev/digest"] == digest(spec)
         assert template["spec"]["terminationGracePeriodSeconds"] > spec.drain_timeout_seconds
         if not spec.job:
             assert one["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+def spec_in(data: dict[str, str], template: dict[str, Any]) -> WorkerSpec:
+    """What a replica in a pod is, from what is mounted: its spec, or the manifest that `fleet run` keeps."""
+    if "spec.json" in data:
+        return WorkerSpec.from_json(json.loads(data["spec.json"]))
+    (source,) = [Source("fleet.json", data["fleet.json"].encode())]
+    inner = parse([source], environ={}).manifest
+    (group,) = expand(inner, facts=Facts(python="", own_python="", workdir="/app")).groups.values()
+    names = {one["name"] for one in template["spec"]["containers"][0]["env"]}
+    assert {secret.env for secret in inner.spec.secrets.values()} <= names
+    return group.spec
 
 
 @settings(max_examples=20)
@@ -150,8 +165,7 @@ def test_what_keda_scales_has_no_replicas_and_everything_else_has(document: dict
 @given(manifests())
 def test_slots_of_all_pods_stay_within_what_their_group_may_have(document: dict[str, Any]) -> None:
     given = rendered(document)
-    specs = [json.loads(one["data"]["spec.json"]) for one in of_kind("ConfigMap", given)]
-    slots_of = {spec["group"]: spec["pool"].get("concurrency", 1) for spec in specs}
+    slots_of = dict(slots_in(one["data"]) for one in of_kind("ConfigMap", given))
     most = {one["metadata"]["name"]: one["spec"].get("replicas") for one in of_kind("Deployment", given)}
     most |= {one["metadata"]["name"]: one["spec"]["maxReplicaCount"] for one in of_kind("ScaledObject", given)}
     for name, group in document["spec"]["groups"].items():
@@ -161,6 +175,15 @@ def test_slots_of_all_pods_stay_within_what_their_group_may_have(document: dict[
                 slots = slots_of[name]
                 least = -(-group[field]["min"] // slots)
                 assert most[whole] * slots <= max(group[field]["max"], least * slots)
+
+
+def slots_in(data: dict[str, str]) -> tuple[str, int]:
+    """Group and slots of each of its pods."""
+    if "spec.json" in data:
+        spec = json.loads(data["spec.json"])
+        return spec["group"], spec["pool"].get("concurrency", 1)
+    ((name, group),) = json.loads(data["fleet.json"])["spec"]["groups"].items()
+    return name, group["replicas"] * group["pool"]["concurrency"]
 
 
 @settings(max_examples=20)

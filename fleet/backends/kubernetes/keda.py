@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from fleet.backends.kubernetes.names import secret_reference
 from fleet.core.desired import Desired
-from fleet.core.expand.in_cluster import slots_per_pod
+from fleet.core.expand.in_cluster import pod_count, pod_slots
 from fleet.core.manifest.kubernetes_models import Keda, Kubernetes
 from fleet.core.manifest.models import Autoscale, Manifest
 from fleet.core.spec import WorkerSpec
@@ -27,9 +27,9 @@ _PORT = 6379
 
 @dataclass(frozen=True, slots=True)
 class Scaling:
-    """One group that autoscales; ``spec`` is that of each of its pods.
+    """One group that autoscales; ``spec`` is that of each of its replicas.
 
-    least: slots that each group of the fleet always has.
+    least: slots that each group of the fleet always has.  slots: of one pod.
     """
 
     manifest: Manifest
@@ -38,15 +38,11 @@ class Scaling:
     spec: WorkerSpec
     cluster: Kubernetes
     least_together: int
+    slots: int
 
     @property
     def said(self) -> Autoscale:
         return self.manifest.spec.groups[self.group].autoscale or Autoscale()
-
-    @property
-    def slots(self) -> int:
-        """Of one pod."""
-        return self.spec.pool.concurrency
 
     @property
     def keda(self) -> Keda:
@@ -114,7 +110,7 @@ def least_slots(manifest: Manifest, desired: Desired) -> dict[str, int]:
     found = {}
     for name, group in desired.groups.items():
         said = manifest.spec.groups[name].autoscale
-        fixed = slots_per_pod(group) * group.replicas if group.slots else 0
+        fixed = pod_slots(manifest, group) * pod_count(manifest, group) if group.slots else 0
         found[name] = fixed if said is None else said.min
     return found
 

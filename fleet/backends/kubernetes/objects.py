@@ -15,18 +15,28 @@ from fleet.backends.kubernetes.names import (
     labels_of,
     object_name,
     selector_of,
-    spec_name,
 )
+from fleet.backends.kubernetes.packed import MANIFEST_FILE, manifest_of_pod, packed_name
 from fleet.backends.kubernetes.pod_template import SPEC_FILE, Pods, template_of
-from fleet.backends.kubernetes.scaler_objects import controller_objects, scaled_object
+from fleet.backends.kubernetes.scaler_objects import controller_objects, let_in, scaled_object
 from fleet.core.autoscale.in_cluster import scaled_in_cluster, static_slots
 from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.expand.expand import moves_slots
-from fleet.core.expand.in_cluster import cluster_of, desired_in_cluster, is_scaled, pod_slots
+from fleet.core.expand.in_cluster import (
+    cluster_of,
+    desired_in_cluster,
+    is_scaled,
+    pack_of,
+    pod_count,
+    pod_slots,
+    replica_slots,
+)
+from fleet.core.expand.specs import rollout
 from fleet.core.manifest.kubernetes_models import Kubernetes, KubernetesGroup
 from fleet.core.manifest.models import Manifest
 from fleet.core.spec import JOB_TIMEOUT_SECONDS, given_fields
 from fleet.errors import Refused
+from fleet.replica.pod_report import PORT as REPORT_PORT
 
 Object = dict[str, Any]
 
@@ -59,7 +69,7 @@ def objects_of(
         if pods.spec.job:
             made[f"group-{name}.yaml"] = tuple(_job(_waiting(pods, every, marks), _marks_after(name, every, marks)))
         else:
-            found = _group(manifest, _waiting(pods, every, marks), least, together)
+            found = _group(manifest, _waiting(pods, every, marks), least, together, document)
             made[f"group-{name}.yaml"] = tuple(found)
     if has_scaler(manifest):
         if document is None:
@@ -78,8 +88,10 @@ def _pods(manifest: Manifest, cluster: Kubernetes, group: DesiredGroup, static: 
     moves = is_scaled(manifest, group)
     spec = group.spec
     if spec.kind != "command":
-        spec = replace(spec, pool=replace(spec.pool, concurrency=pod_slots(manifest, group)))
-    own = _own(cluster, group.name)
+        spec = replace(spec, pool=replace(spec.pool, concurrency=replica_slots(manifest, group)))
+    own, pack, count = _own(cluster, group.name), pack_of(manifest, group.name), pod_count(manifest, group)
+    if pack > 1:  # its bounds are of pods, and so of fewer
+        group = replace(group, rollout=rollout(manifest.spec.groups[group.name], count))
     asks = static.get(group.name, 0) if moves and has_scaler(manifest) else None
     return Pods(
         manifest.name,
@@ -91,6 +103,8 @@ def _pods(manifest: Manifest, cluster: Kubernetes, group: DesiredGroup, static: 
         slots=pod_slots(manifest, group),
         asks_fleet=asks,
         lease=_lease(manifest, group, own),
+        count=count,
+        pack=pack,
     )
 
 
@@ -155,6 +169,9 @@ def _shared(manifest: Manifest, desired: Desired, cluster: Kubernetes) -> Iterat
     if cluster.network_policy == "deny-ingress":
         policy = _head("networking.k8s.io/v1", "NetworkPolicy", fleet, fleet, cluster=cluster)
         yield {**policy, "spec": {"podSelector": {"matchLabels": selector_of(fleet)}, "policyTypes": ["Ingress"]}}
+    if cluster.network_policy == "deny-ingress" and cluster.metrics != "none":
+        policy = _head("networking.k8s.io/v1", "NetworkPolicy", f"{fleet}-metrics", fleet, cluster=cluster)
+        yield {**policy, "spec": let_in({"app.kubernetes.io/component": "worker", **selector_of(fleet)}, REPORT_PORT)}
     rights = []
     if any(waits_for_jobs(group, desired) for group in desired.groups.values()):
         rights.append(("sees-jobs", JOB, ["list"]))
@@ -178,23 +195,25 @@ def _own(cluster: Kubernetes, group: str) -> KubernetesGroup:
 # --- one group
 
 
-def _group(manifest: Manifest, pods: Pods, least: Mapping[str, int], together: int) -> Iterator[Object]:
+def _group(
+    manifest: Manifest, pods: Pods, least: Mapping[str, int], together: int, document: Mapping[str, Any] | None
+) -> Iterator[Object]:
     group, fleet = pods.group, pods.fleet
 
     def head(api: str, kind: str, name: str) -> Object:
         return _head(api, kind, name, fleet, cluster=pods.cluster, group=group.name)
 
-    yield _config_map(pods)
+    yield _config_map(pods, document)
     deployment = {**head("apps/v1", "Deployment", pods.name), "spec": _deployment(pods)}
     yield _patched(deployment, pods)
-    if (pods.moves or group.replicas > 1) and group.rollout.strategy == "rolling":
+    if (pods.moves or pods.count > 1) and group.rollout.strategy == "rolling":
         spec = {
             "maxUnavailable": max(1, group.rollout.max_unavailable),
             "selector": {"matchLabels": selector_of(fleet, group.name)},
         }
         yield {**head("policy/v1", "PodDisruptionBudget", pods.name), "spec": spec}
     if pods.moves:
-        scaling = keda.Scaling(manifest, least, group.name, pods.spec, pods.cluster, together)
+        scaling = keda.Scaling(manifest, least, group.name, pods.spec, pods.cluster, together, pods.slots)
         if pods.asks_fleet is not None:
             spec = scaled_object(scaling, target=pods.name, slots=pods.slots, static=pods.asks_fleet)
             yield _paused({**head("keda.sh/v1alpha1", "ScaledObject", pods.name), "spec": spec}, pods)
@@ -212,11 +231,16 @@ def _paused(scaled: Object, pods: Pods) -> Object:
     return scaled
 
 
-def _config_map(pods: Pods) -> Object:
-    """What the worker in each pod must be."""
-    document = json.dumps(given_fields(pods.spec), indent=1, sort_keys=True) + "\n"
-    head = _head("v1", "ConfigMap", spec_name(pods.spec), pods.fleet, cluster=pods.cluster, group=pods.group.name)
-    return {**head, "data": {SPEC_FILE: document}}
+def _config_map(pods: Pods, document: Mapping[str, Any] | None = None) -> Object:
+    """What the worker in each pod must be, or the manifest of the workers in it."""
+    name = packed_name(pods.spec, pods.pack)
+    head = _head("v1", "ConfigMap", name, pods.fleet, cluster=pods.cluster, group=pods.group.name)
+    if pods.pack == 1:
+        return {**head, "data": {SPEC_FILE: json.dumps(given_fields(pods.spec), indent=1, sort_keys=True) + "\n"}}
+    if document is None:
+        raise ValueError("pods with several replicas need the manifest as it was read")
+    text = manifest_of_pod(document, pods.spec, pods.pack, workdir=pods.cluster.workdir)
+    return {**head, "data": {MANIFEST_FILE: text}}
 
 
 def _job(pods: Pods, after: Mapping[str, str]) -> Iterator[Object]:
@@ -231,7 +255,7 @@ def _job(pods: Pods, after: Mapping[str, str]) -> Iterator[Object]:
 
 def _deployment(pods: Pods) -> Object:
     group, rollout = pods.group, pods.group.rollout
-    spec: Object = {} if pods.moves else {"replicas": group.replicas}
+    spec: Object = {} if pods.moves else {"replicas": pods.count}
     spec["selector"] = {"matchLabels": selector_of(pods.fleet, group.name)}
     if rollout.strategy == "recreate":
         spec["strategy"] = {"type": "Recreate"}

@@ -31,7 +31,7 @@ class Seen:
     """What was seen of a fleet at one moment.
 
     inside: pod -> what its worker's record says, where it was asked.  uptimes: pod -> seconds since its container
-    began.  jobs: group that runs once -> its newest Job.
+    began.  jobs: group that runs once -> its newest Job.  slots: group -> those of each of its pods.
     """
 
     deployments: Mapping[str, Object]
@@ -39,6 +39,7 @@ class Seen:
     inside: Mapping[str, Mapping[str, Any]]
     uptimes: Mapping[str, float]
     jobs: Mapping[str, Object] = field(default_factory=dict)
+    slots: Mapping[str, int] = field(default_factory=dict)
 
 
 def status_of(desired: Desired | None, seen: Seen, *, fleet: str, revision: int) -> Status:
@@ -106,7 +107,7 @@ def _group(name: str, wanted: DesiredGroup | None, seen: Seen, *, known: bool) -
     deployment = seen.deployments.get(name)
     template = None if deployment is None else deployment["spec"]["template"]
     own = [one for one in seen.pods if label_of(one, "app.kubernetes.io/name") == name]
-    slots = wanted.spec.pool.concurrency if wanted is not None and wanted.spec.kind != "command" else 0
+    slots = seen.slots.get(name, 0)
     system = name.startswith(RESERVED_PREFIX)
     drift = ORPHANED if known and wanted is None and not system else ""
     workers = tuple(_worker(one, seen, template=template, slots=slots, drift=drift) for one in own)
@@ -189,6 +190,30 @@ def _state(pod: Object, condition: str, *, ready: bool, trouble: str) -> State:
 
 def _has(status: Mapping[str, Any], condition: str) -> bool:
     return any(one["type"] == condition and one["status"] == "True" for one in status.get("conditions") or ())
+
+
+_SPEAKS_FIRST = ("stuck", "not consuming", "unhealthy", "ready", "busy", "held", "draining", "starting")
+"""Conditions of replicas: trouble is said for all, else the pod is as good as its best one."""
+_ADDED = ("slots", "busy", "processed", "failed")
+
+
+def as_one(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The replicas of a pod, as `fleet health` told of each, as one: counts are added. The memory is the container's."""
+    if len(replicas) < 2:
+        return dict(replicas[0]) if replicas else {}
+    speaker = min(replicas, key=lambda one: _rank(str(one.get("condition") or "")))
+    reason = str(speaker.get("reason") or "")
+    return {
+        **speaker,
+        **{name: sum(int(one.get(name) or 0) for one in replicas) for name in _ADDED},
+        "pid": None,
+        "reason": f"{speaker.get('name')}: {reason}" if reason else "",
+        "tasks": [task for one in replicas for task in one.get("tasks", ())],
+    }
+
+
+def _rank(condition: str) -> int:
+    return _SPEAKS_FIRST.index(condition) if condition in _SPEAKS_FIRST else len(_SPEAKS_FIRST)
 
 
 def began_at(pod: Object) -> str:

@@ -100,8 +100,8 @@ def controller_objects(
     }
     yield {**head("v1", "Service", name), "spec": service}
     if cluster.network_policy == "deny-ingress":
-        yield {**head("networking.k8s.io/v1", "NetworkPolicy", name), "spec": _let_in(own, SCALER_PORT)}
-        reports = _let_in({"app.kubernetes.io/component": "worker", **selector_of(fleet)}, REPORT_PORT, own)
+        yield {**head("networking.k8s.io/v1", "NetworkPolicy", name), "spec": let_in(own, SCALER_PORT)}
+        reports = let_in({"app.kubernetes.io/component": "worker", **selector_of(fleet)}, REPORT_PORT, own)
         yield {**head("networking.k8s.io/v1", "NetworkPolicy", f"{name}-asks"), "spec": reports}
     yield {**head("apps/v1", "Deployment", name), "spec": _deployment(cluster, fleet, config, secrets)}
     budget = {"maxUnavailable": 1, "selector": {"matchLabels": own}}
@@ -116,7 +116,8 @@ def _rules() -> list[dict[str, Any]]:
     ]
 
 
-def _let_in(pods: Mapping[str, str], port: int, who: Mapping[str, str] | None = None) -> dict[str, Any]:
+def let_in(pods: Mapping[str, str], port: int, who: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """The spec of a NetworkPolicy: pods with the labels ``who``, or anybody, may open connections to one port."""
     rule: dict[str, Any] = {"ports": [{"port": port, "protocol": "TCP"}]}
     if who is not None:
         rule["from"] = [{"podSelector": {"matchLabels": dict(who)}}]

@@ -18,12 +18,12 @@ from fleet.core.text.format import duration as in_words
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
 from fleet.replica.health_result import Wellness, read_result, result_file
+from fleet.replica.pod_records import RECORD_VARIABLE, is_pod, records_of_pod
 from fleet.replica.process_identity import lives
 from fleet.replica.record import RecordView, read
 from fleet.state import controller_heartbeat, trust
 from fleet.state.paths import Places, home_of
 
-RECORD_VARIABLE = "FLEET_RECORD"
 _HEAD = ("NAME", "PID", "CONDITION", "BUSY", "HEARTBEAT", "WHY")
 _STYLES = {
     **dict.fromkeys((Condition.ALIVE, Condition.READY, Condition.BUSY), "good"),
@@ -52,6 +52,9 @@ def health_flags(parser: argparse.ArgumentParser) -> None:
     probes = [probe.value for probe in Probe]
     parser.add_argument("--probe", choices=probes, default="live", help="what decides the exit code (default: live)")
     parser.add_argument(
+        "--least", type=_number, metavar="N", help="so many replicas must pass the probe; default: all that are asked"
+    )
+    parser.add_argument(
         "--patience",
         type=duration,
         metavar="TIME",
@@ -61,11 +64,12 @@ def health_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def health(args: argparse.Namespace, out: Output) -> int:
-    """Exit 0 when every replica that was asked about passes the probe, 1 when one does not."""
+    """Exit 0 when every replica that was asked about passes the probe, or as many as --least says; else 1."""
     now, probe = time.time(), Probe(args.probe)
     patience = PATIENCE if args.patience is None else Patience(args.patience, args.patience, args.patience)
     found = [_examined(name, path, now, patience) for name, path in sorted(records_of(args).items())]
-    healthy = bool(found) and all(one.health.passes(probe) for one in found)
+    passing = sum(one.health.passes(probe) for one in found)
+    healthy = bool(found) and passing >= (len(found) if args.least is None else args.least)
     document = {
         "probe": probe.value,
         "healthy": healthy,
@@ -74,6 +78,12 @@ def health(args: argparse.Namespace, out: Output) -> int:
     rows = [_row(one, now) for one in found]
     out.either(document, table(_HEAD, rows, colour=out.colour) if rows else "nothing runs")
     return 0 if healthy else 1
+
+
+def _number(text: str) -> int:
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return int(text)
+    raise argparse.ArgumentTypeError(f"not a number of replicas: {text!r}")
 
 
 def _examined(name: str, path: Path, now: float, patience: Patience) -> _Examined:
@@ -111,18 +121,13 @@ def records_of(args: argparse.Namespace) -> Mapping[str, Path]:
     if args.record:
         if args.words or args.fleet:
             raise UsageError("--record and a fleet at once", hint="a record names its replica already")
-        return _one(Path(args.record))
-    own = os.environ.get(RECORD_VARIABLE)
-    if own and not args.words and not args.fleet:
-        return _one(Path(own))
+        return {Path(args.record).stem: Path(args.record)}
+    if is_pod(os.environ) and not args.words and not args.fleet:
+        return records_of_pod(os.environ)
     target = target_of(args)
     places = _places(target)
     running = sorted(path.stem for path in places.conf_d.glob("*.conf"))
     return {name: places.record_file(name) for name in _chosen(target, running)}
-
-
-def _one(path: Path) -> Mapping[str, Path]:
-    return {path.stem: path}
 
 
 def _places(target: Target) -> Places:

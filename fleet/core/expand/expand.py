@@ -33,7 +33,8 @@ def expand(manifest: Manifest, *, facts: Facts, overrides: Overrides = NO_OVERRI
 
     Groups are taken as they are: :mod:`fleet.core.manifest.parse` has merged ``spec.defaults`` into them.
     """
-    return _expanded(manifest, full_specs(manifest, facts), _own_programs(manifest, facts), overrides)
+    made = _expanded(manifest, full_specs(manifest, facts), _own_programs(manifest, facts), overrides)
+    return _numbered(made, facts.first_index)
 
 
 def divided_again(manifest: Manifest, applied: Desired, *, overrides: Overrides) -> Desired:
@@ -42,7 +43,19 @@ def divided_again(manifest: Manifest, applied: Desired, *, overrides: Overrides)
     Only shapes, reasons and what follows from them are new; what replicas must be is not.
     """
     own = {name: group for name, group in applied.groups.items() if group.system}
-    return _expanded(manifest, applied_specs(manifest, applied), own, overrides)
+    made = _expanded(manifest, applied_specs(manifest, applied), own, overrides)
+    return _numbered(made, max((group.first_index for group in applied.groups.values()), default=0))
+
+
+def _numbered(desired: Desired, first_index: int) -> Desired:
+    """The same with replicas that are counted from there; fleet's own programs are not."""
+    if not first_index:
+        return desired
+    groups = {
+        name: group if group.system else replace(group, first_index=first_index)
+        for name, group in desired.groups.items()
+    }
+    return replace(desired, groups=groups)
 
 
 def applied_specs(manifest: Manifest, applied: Desired) -> dict[str, WorkerSpec]:

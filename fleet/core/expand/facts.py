@@ -34,6 +34,7 @@ class Facts:
     embedded_url: the broker URL of ``broker: embedded`` for this fleet.
     accounts: group -> the account of its replicas, where it is not fleet's own.  broker_account: likewise, of the
     embedded broker.
+    first_index: lowest index of a replica; of those in a pod a number that no other pod has.
     """
 
     cpus: int = 1
@@ -51,6 +52,7 @@ class Facts:
     code: str = ""
     accounts: Mapping[str, AccountSpec] = field(default_factory=dict)
     broker_account: AccountSpec = FLEETS_ACCOUNT
+    first_index: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,9 +64,13 @@ def untranslated(manifest: Manifest, desired: Desired) -> Iterator[str]:
     if spec.metrics.otlp is not None:
         yield "metrics.otlp is not kept: no program of a host reads what pods count"
     for group in groups:
-        if len(set(group.shape)) > 1 and not is_scaled(manifest, group):
-            pods = f"{group.replicas} pods of {slots_per_pod(group)}"
-            yield f"the {group.slots} slots of {group.name} become {pods}: pods of one group are alike"
+        if is_scaled(manifest, group) or not group.replicas:
+            continue
+        pods, size = pod_count(manifest, group), pod_slots(manifest, group)
+        if pack_of(manifest, group.name) > 1:
+            yield from _surplus(manifest, group)
+        elif len(set(group.shape)) > 1:
+            yield f"the {group.slots} slots of {group.name} become {pods} pods of {size}: pods of one group are alike"
 
 
 def _own(group: DesiredGroup) -> Iterator[str]:
@@ -79,18 +83,50 @@ def is_scaled(manifest: Manifest, group: DesiredGroup) -> bool:
     return group.scaling == "autoscale" and moves_slots(manifest)
 
 
-def slots_per_pod(group: DesiredGroup) -> int:
-    """Slots of each pod: pods are alike, and together never have more than the group's part."""
+def _surplus(manifest: Manifest, group: DesiredGroup) -> Iterator[str]:
+    """What whole pods make of a number of replicas that they do not divide."""
+    pack, pods = pack_of(manifest, group.name), pod_count(manifest, group)
+    count = pods * pack
+    if count != group.replicas:
+        more = count - group.replicas
+        word = f"{more} more" if more > 0 else f"{-more} fewer"
+        plural = "pod" if pods == 1 else "pods"
+        yield f"the {group.replicas} replicas of {group.name} become {pods} {plural} of {pack}: {word} than written"
+
+
+def pack_of(manifest: Manifest, group: str) -> int:
+    """Replicas in each pod of a group."""
+    said = manifest.spec.kubernetes
+    own = said.groups.get(group) if said is not None else None
+    return own.pack or 1 if own is not None else 1
+
+
+def pod_count(manifest: Manifest, group: DesiredGroup) -> int:
+    """Pods of a group that nobody scales. Replicas that are written are all there, in pods that may hold a few more; a
+    static share is a part of a budget, and never more than it, unless that is less than one pod."""
+    pack, replicas = pack_of(manifest, group.name), group.replicas
+    if group.scaling == "replicas":
+        return -(-replicas // pack)
+    return max(1, replicas // pack) if replicas else 0
+
+
+def pod_slots(manifest: Manifest, group: DesiredGroup) -> int:
+    """Slots of each pod: those of the replicas in it."""
+    return replica_slots(manifest, group) * pack_of(manifest, group.name)
+
+
+def _shared_slots(group: DesiredGroup) -> int:
+    """Slots of each replica: pods are alike, and together never have more than the group's part."""
     if not group.shape:
         return group.spec.pool.concurrency
     return max(1, sum(group.shape) // len(group.shape))
 
 
-def pod_slots(manifest: Manifest, group: DesiredGroup) -> int:
-    """Slots of each pod, of a group that is scaled never more than it may have at all."""
+def replica_slots(manifest: Manifest, group: DesiredGroup) -> int:
+    """Slots of each replica in pods, of a group that is scaled never more than it may have at all."""
     if group.capacity_slots is not None:
         return max(1, group.capacity_slots)
-    slots = group.spec.pool.concurrency if is_scaled(manifest, group) else slots_per_pod(group)
+    slots = group.spec.pool.concurrency if is_scaled(manifest, group) else _shared_slots(group)
     scale = manifest.spec.groups[group.name].autoscale
     if is_scaled(manifest, group) and scale is not None and scale.max is not None:
         return min(slots, max(1, scale.max))

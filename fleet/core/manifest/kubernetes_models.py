@@ -52,6 +52,11 @@ class PodFields(Model):
 class KubernetesGroup(PodFields):
     """What one group has of its own; a field given here replaces that of `spec.kubernetes`."""
 
+    pack: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        default=None,
+        description="so many replicas in each pod, kept by `fleet run` in it and forked from one image of the app where"
+        " that is possible; default: 1",
+    )
     lease: bool | None = Field(
         default=None,
         description="the program runs only while its pod holds a Lease, so that it never runs twice; default: yes for a"
@@ -119,6 +124,11 @@ class Kubernetes(PodFields):
     )
     network_policy: Literal["none", "deny-ingress"] = Field(
         default="none", description="`deny-ingress`: nobody may open a connection to a worker"
+    )
+    metrics: Literal["none", "port", "annotations"] = Field(
+        default="none",
+        description="`port`: the pods of all groups but jobs serve their metrics on port 9465, `/metrics`;"
+        " `annotations`: they carry `prometheus.io/scrape`, `port` and `path` as well",
     )
     scaler: Literal["native", "fleet"] = Field(
         default="native",

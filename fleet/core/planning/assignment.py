@@ -30,7 +30,7 @@ def assign(group: DesiredGroup, seen: Sequence[ObservedReplica]) -> Assignment:
     sizes = _kept(staying, left, variants)
     sizes |= _resized([replica for replica in staying if replica.index not in sizes], left, variants)
     indices = [replica.index for replica in staying if replica.index not in sizes]
-    free = free_indices(replica.index for replica in seen)
+    free = free_indices((replica.index for replica in seen), first=group.first_index)
     for slots in sorted(left.elements(), reverse=True):
         sizes[indices.pop(0) if indices else next(free)] = slots
     wanted = {index: variants.replica(index, slots) for index, slots in sorted(sizes.items())}
@@ -70,10 +70,10 @@ def sized(group: DesiredGroup, slots: int) -> WorkerSpec:
     return replace(spec, pool=replace(spec.pool, concurrency=slots))
 
 
-def free_indices(taken: Iterable[int]) -> Iterator[int]:
-    """Indices that are not ``taken``, lowest first, without end."""
+def free_indices(taken: Iterable[int], *, first: int = 0) -> Iterator[int]:
+    """Indices from ``first`` on that are not ``taken``, lowest first, without end."""
     used = set(taken)
-    index = 0
+    index = first
     while True:
         if index not in used:
             yield index

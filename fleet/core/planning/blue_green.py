@@ -36,7 +36,7 @@ def beside_the_old(group: DesiredGroup, steps: Sequence[Step], desired: Desired,
     taken = {split_name(step.replica)[1] for step in steps}
     taken |= {replica.index for replica in observed.replicas.values() if replica.group == group.name}
     taken |= {split_name(name)[1] for name in desired.drained if is_replica(name) and group_of(name) == group.name}
-    indices, names, found = free_indices(taken), {}, []
+    indices, names, found = free_indices(taken, first=group.first_index), {}, []
     for step in steps:
         if step.action is Action.REPLACE and runs(step, observed) and step.target is not None:
             target = replace(step.target, index=next(indices))

@@ -198,7 +198,7 @@ def _spares(group: DesiredGroup, steps: Sequence[Step], observed: Observed, *, c
         return []
     taken = {split_name(step.replica)[1] for step in steps}
     taken |= {replica.index for replica in observed.replicas.values() if replica.group == group.name}
-    indices, variants = free_indices(taken), Variants(group)
+    indices, variants = free_indices(taken, first=group.first_index), Variants(group)
     return [_spare(group, variants.replica(next(indices), max(group.shape))) for _ in range(count)]
 
 

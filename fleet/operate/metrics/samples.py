@@ -72,7 +72,7 @@ def _of_fleet(reading: FleetReading) -> Iterator[Sample]:
     yield from _whole(reading, status)
     for group in status.groups.values():
         yield from _of_group(reading.fleet, group, observed)
-    yield from _of_tasks(reading.fleet, reading.tasks)
+    yield from of_tasks(reading.fleet, reading.tasks)
     yield from _of_controller(reading)
     yield from _of_queues(reading)
     for replica in observed.replicas.values():
@@ -111,7 +111,7 @@ def _of_group(fleet: str, group: GroupStatus, observed: Observed) -> Iterator[Sa
     yield from _each(values, (fleet, group.name))
 
 
-def _of_tasks(fleet: str, groups: Mapping[str, Mapping[str, TaskCounts]]) -> Iterator[Sample]:
+def of_tasks(fleet: str, groups: Mapping[str, Mapping[str, TaskCounts]]) -> Iterator[Sample]:
     for group, tasks in groups.items():
         for task, counts in tasks.items():
             labels = (fleet, group, task)
