@@ -31,6 +31,13 @@ class Signals:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self._number and not isinstance(value, Interrupted):
+            self._hand_on(self._before.get(self._number))
+
+    def _hand_on(self, handler: object) -> None:
+        """What came too late to stop anything here is for whoever listened before; nobody does in a plain command."""
+        if callable(handler) and handler is not signal.default_int_handler:
+            handler(self._number, None)
 
     def number(self) -> int:
         """The first signal that came, or 0."""

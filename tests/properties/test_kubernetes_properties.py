@@ -114,12 +114,12 @@ def spec_in(data: dict[str, str], template: dict[str, Any]) -> WorkerSpec:
     """What a replica in a pod is, from what is mounted: its spec, or the manifest that `fleet run` keeps."""
     if "spec.json" in data:
         return WorkerSpec.from_json(json.loads(data["spec.json"]))
-    (source,) = [Source("fleet.json", data["fleet.json"].encode())]
-    inner = parse([source], environ={}).manifest
-    (group,) = expand(inner, facts=Facts(python="", own_python="", workdir="/app")).groups.values()
+    inner = parse([Source("fleet.json", data["fleet.json"].encode())], environ={}).manifest
+    (name,) = inner.spec.groups
+    made = expand(inner, facts=Facts(python="", own_python="", workdir="/app"))
     names = {one["name"] for one in template["spec"]["containers"][0]["env"]}
     assert {secret.env for secret in inner.spec.secrets.values()} <= names
-    return group.spec
+    return made.groups[name].spec
 
 
 @settings(max_examples=20)
