@@ -51,7 +51,8 @@ tasks = Tasks("packed")
 @tasks.task
 def note(folder, number, gate=""):
     folder = pathlib.Path(folder)
-    (folder / f"{number}.began").write_text(f"{os.getpid()} {os.environ.get('OF_IMAGE')} {os.environ.get('FLEET_SECRET_BROKER_URL')}")
+    seen = [os.environ.get(name) for name in ("OF_IMAGE", "FLEET_SECRET_BROKER_URL")]
+    (folder / f"{number}.began").write_text(f"{os.getpid()} {seen[0]} {seen[1]}")
     while gate and not os.path.exists(gate):
         time.sleep(0.02)
     with open(folder / f"{number}.done", "a") as done:
@@ -74,9 +75,7 @@ class Pod:
         return self.folder / "state" / "home"
 
     def send(self, number: int, gate: str = "") -> None:
-        Tasks("packed", broker=self.url).send(
-            "packed_app.note", [str(self.folder), number, gate], queue=self.queue
-        )
+        Tasks("packed", broker=self.url).send("packed_app.note", [str(self.folder), number, gate], queue=self.queue)
 
     def asked(self, path: str) -> bytes | None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
@@ -148,9 +147,10 @@ def running(folder: Path, url: str, queue: str) -> Iterator[Pod]:
     port = free_port()
     command = [sys.executable, "-P", "-m", "fleet.packed_pod", str(folder / "fleet.json")]
     around = environ(folder, url, FLEET_REPORT_PORT=str(port))
-    with (folder / "log").open("w") as log, subprocess.Popen(
-        command, env=around, stdout=log, stderr=subprocess.STDOUT, text=True
-    ) as process:
+    with (
+        (folder / "log").open("w") as log,
+        subprocess.Popen(command, env=around, stdout=log, stderr=subprocess.STDOUT, text=True) as process,
+    ):
         try:
             yield Pod(folder, url, queue, port, process)
         finally:

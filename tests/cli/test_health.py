@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from fleet.cli.verbs.health import RECORD_VARIABLE
 from fleet.core.spec import HealthCheckSpec
 from fleet.replica import process_identity
 from fleet.replica.health_result import HealthResult, result_file, result_text
+from fleet.replica.hold import main as hold
+from fleet.replica.pod_records import RECORD_VARIABLE, RECORDS_VARIABLE
 from fleet.replica.record import Record, read, set_hold
 from fleet.state.files import write_whole
 from fleet.state.paths import Places
@@ -48,6 +49,30 @@ def test_inside_a_replica_its_own_record_is_meant(desk: Desk, record: Record, mo
     assert (replica["name"], replica["condition"], replica["healthy"]) == ("thumbs.0", "busy", True)
     assert (replica["tasks"][0]["name"], replica["busyUntil"]) == ("shop.thumb", replica["tasks"][0]["until"])
     assert "busy until " in desk.fleet("health").out
+
+
+def test_in_a_pod_all_its_replicas_are_meant_and_some_may_be_enough(
+    desk: Desk, record: Record, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pod = {RECORDS_VARIABLE: str(record.path.parent / "thumbs")}
+    monkeypatch.setenv(RECORDS_VARIABLE, pod[RECORDS_VARIABLE])
+    ready = ("health", "--probe", "ready")
+    assert [one["name"] for one in desk.fleet(*ready, "-o", "json").json["replicas"]] == ["thumbs.0"]
+    assert desk.fleet(*ready, "--least", "1").code == 0
+    assert desk.fleet(*ready, "--least", "2", code=1).code == 1, "the other one has no record yet"
+    (record.path.parent / "thumbs.1.rec").write_bytes(b"of another layout")
+    assert desk.fleet(*ready, code=1).code == 1
+    assert desk.fleet(*ready, "--least", "1").code == 0
+    assert "not a number of replicas: '0'" in desk.fleet(*ready, "--least", "0", code=64).err
+
+    (record.path.parent / "thumbs.1.rec").unlink()
+    assert hold(["on"], pod) == 0
+    assert record.hold
+    assert hold(["off"], pod) == 0
+    assert not record.hold
+    assert hold(["on"], {RECORDS_VARIABLE: str(record.path.parent / "none")}) == 1
+    assert hold(["on"], {}) == 64
+    assert "no record of a worker" in capsys.readouterr().out
 
 
 def test_the_probe_decides_the_exit_code(desk: Desk, record: Record) -> None:

@@ -28,9 +28,13 @@ def said() -> Output:
 
 
 def test_one_that_stops_the_change_goes_no_further(heard: list[int]) -> None:
-    with pytest.raises(Interrupted), Signals(said()) as signals:
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise Interrupted("stopped between two steps", signum=signals.number())
+    def change() -> None:
+        with Signals(said()) as signals:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise Interrupted("stopped between two steps", signum=signals.number())
+
+    with pytest.raises(Interrupted):
+        change()
     assert heard == []
 
 

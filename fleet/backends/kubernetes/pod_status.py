@@ -198,7 +198,7 @@ _ADDED = ("slots", "busy", "processed", "failed")
 
 
 def as_one(replicas: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The replicas of a pod, as `fleet health` told of each, as one: counts are added. The memory is the container's."""
+    """The replicas of a pod, as `fleet health` told of each, as one: counts are added, memory is the container's."""
     if len(replicas) < 2:
         return dict(replicas[0]) if replicas else {}
     speaker = min(replicas, key=lambda one: _rank(str(one.get("condition") or "")))

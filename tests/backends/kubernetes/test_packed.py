@@ -140,10 +140,8 @@ def test_the_manifest_of_a_pod_has_the_group_and_none_of_what_the_cluster_does()
     assert inner["metadata"] == {"name": "shop"}
     assert spec["release"] == {"workdir": "/app", "revision": "7", "image": "off"}
     assert spec["secrets"] == {"key": {"env": "FLEET_SECRET_KEY"}}
-    assert spec["heal"] == {
-        **{"mode": "off", "stuck": "warn"},
-        **{"stopped": "enabled", "missing": "enabled", "parked": "enabled"},
-    }
+    heals = dict.fromkeys(("stopped", "missing", "parked"), "enabled")
+    assert spec["heal"] == {"mode": "off", "stuck": "warn", **heals}
     assert spec["groups"]["a"] == {
         "pool": {"type": "solo", "concurrency": 1},
         "replicas": 4,
@@ -201,7 +199,9 @@ def test_pods_can_be_scraped_where_that_is_said(metrics: str, pack: int) -> None
     template = rendered(given)["Deployment"]["spec"]["template"]
     (container,) = template["spec"]["containers"]
     parsed = from_document(given, name="given")
-    policies = [one for one in objects.files(parsed.manifest, parsed.document)["fleet.yaml"] if one["kind"] == "NetworkPolicy"]
+    policies = [
+        one for one in objects.files(parsed.manifest, parsed.document)["fleet.yaml"] if one["kind"] == "NetworkPolicy"
+    ]
     served = metrics != "none"
     assert container.get("ports", []) == [{"name": "metrics", "containerPort": 9465, "protocol": "TCP"}] * served
     assert ("FLEET_REPORT_PORT" in {one["name"] for one in container["env"]}) == served
