@@ -124,8 +124,13 @@ def exec_program(document: LaunchDocument) -> NoReturn:
     run_program(document, argv, environ)
 
 
-def run_program(document: LaunchDocument, argv: tuple[str, ...], environ: Mapping[str, str]) -> NoReturn:
-    """Become the program. Raises LaunchError where it cannot be run."""
+def run_program(
+    document: LaunchDocument, argv: tuple[str, ...], environ: Mapping[str, str], *, own_exit_code: bool = False
+) -> NoReturn:
+    """Become the program. Raises LaunchError where it cannot be run.
+
+    own_exit_code: what has run to its end exits with its own code, and not with the one that supervisord understands.
+    """
     program = _find(argv[0], environ, document.spec)
     settle(document)
     announce(document)
@@ -134,7 +139,7 @@ def run_program(document: LaunchDocument, argv: tuple[str, ...], environ: Mappin
     if document.spec.kind == "command" and (shell.is_shell(argv) or stop.group or ends):
         grace = document.spec.drain_timeout_seconds
         argv = shell.kept_argv(program, argv, grace_seconds=grace, stop=stop.signal, group=stop.group)
-        argv = once.kept_argv(document, argv) if ends else argv
+        argv = once.kept_argv(document, argv) if ends and not own_exit_code else argv
         program = argv[0]
     _exec(program, argv, environ)
 

@@ -119,7 +119,8 @@ def _become(document: LaunchDocument) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
         launch.await_outside(document)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(SECRET_PREFIX)}
-        launch.run_program(document, command(document), {**inherited, **environment(document, inherited)})
+        environ = {**inherited, **environment(document, inherited)}
+        launch.run_program(document, command(document), environ, own_exit_code=True)
     except (LaunchError, OSError) as error:
         launch.say(f"{document.replica}: {error}")
         sys.stderr.flush()

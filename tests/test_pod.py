@@ -13,11 +13,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
 from fleet import pod
-from fleet.core.spec import BrokerSpec, HealthCheckSpec, PoolSpec, WaitSpec, WorkerSpec, digest, given_fields
+from fleet.core.spec import (
+    BrokerSpec,
+    HealthCheckSpec,
+    PoolSpec,
+    RestartPolicy,
+    WaitSpec,
+    WorkerSpec,
+    digest,
+    given_fields,
+)
 from fleet.errors import FleetError
 from fleet.replica import launch_document
 from fleet.replica.pod_report import PATH, PodReport, report_of
@@ -135,8 +145,13 @@ def told(port: int) -> PodReport | None:
 @pytest.mark.parametrize(
     ("command", "code"), [(("true",), 0), (("false",), 1), (("bash", "-c", "kill -9 $$"), 137), (("no-such",), 127)]
 )
-def test_the_end_of_the_program_is_the_end_of_the_pod(command: tuple[str, ...], code: int, tmp_path: Path) -> None:
-    with running(tmp_path, replace(COMMAND, command=command)) as process:
+@pytest.mark.parametrize("policy", ["always", "onFailure", "never"])
+def test_the_end_of_the_program_is_the_end_of_the_pod(
+    command: tuple[str, ...], code: int, policy: Literal["always", "onFailure", "never"], tmp_path: Path
+) -> None:
+    """A Job is complete when its pod exits with 0, whatever supervisord would be told."""
+    job = replace(COMMAND, command=command, restart=RestartPolicy(policy=policy), job=policy != "always")
+    with running(tmp_path, job) as process:
         assert process.wait() == code
 
 

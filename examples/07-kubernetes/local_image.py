@@ -24,6 +24,7 @@ SITE = "/opt/site"
 _LEFT_OUT = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip"}
 )
+_SCRIPT = "#!/usr/local/bin/python3 -P\nimport sys\n\nfrom {0} import {1}\n\nsys.exit({1}())\n"
 _TOOLS = ("sh", "sleep", "cat", "ls", "env", "id")
 
 
@@ -58,10 +59,10 @@ class _Tar:
         entry.type, entry.mode = tarfile.DIRTYPE, mode
         self._tar.addfile(entry)
 
-    def text(self, name: str, text: str) -> None:
+    def text(self, name: str, text: str, mode: int = 0o644) -> None:
         self.folder(os.path.dirname(name))
         entry = tarfile.TarInfo(name.strip("/"))
-        entry.size, entry.mode = len(text), 0o644
+        entry.size, entry.mode = len(text), mode
         self._tar.addfile(entry, io.BytesIO(text.encode()))
 
     def link(self, name: str, target: str) -> None:
@@ -102,6 +103,7 @@ def _fill(tar: _Tar, app: Path, extras: Iterable[str]) -> None:
     libraries = {*_python(tar), *_tools(tar), *_packages(tar, extras)}
     for library in sorted(libraries):
         tar.file(Path(library), library)
+    tar.tree(Path("/usr/share/zoneinfo"), "usr/share/zoneinfo")
     tar.tree(Path(fleet.__file__).parent, f"{SITE}/fleet")
     tar.tree(Path(pools.__file__).parent, f"{SITE}/pools")
     tar.tree(app, "app")
@@ -132,8 +134,12 @@ def _tools(tar: _Tar) -> Iterator[str]:
 
 def _packages(tar: _Tar, extras: Iterable[str]) -> Iterator[str]:
     """What fleet needs, as it is installed here."""
-    native = []
-    for distribution in _needed("workerfleet", frozenset(extras)):
+    native: list[Path] = []
+    needed = _needed("workerfleet", frozenset(extras))
+    for distribution in (metadata.distribution("workerfleet"), *needed):
+        for script in distribution.entry_points.select(group="console_scripts"):
+            tar.text(f"usr/local/bin/{script.name}", _SCRIPT.format(script.module, script.attr), mode=0o755)
+    for distribution in needed:
         for file in distribution.files or ():
             source = Path(str(distribution.locate_file(file)))
             if ".." not in file.parts and source.is_file():

@@ -7,13 +7,15 @@ its grace. What it leaves out, it says: containers that ask an API server, limit
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import socket
 import subprocess
+import tarfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ import yaml
 Object = dict[str, Any]
 
 REPORT_PORT = "FLEET_REPORT_PORT"
+_LEASE = "FLEET_LEASE"
 _LIMITS = ("--ulimit", "nofile=1024:4096", "--ulimit", "nproc=4096:8192")
 """Below those of this machine: podman asks for more than a container may have in another one."""
 
@@ -49,44 +52,26 @@ def engine() -> list[str]:
 
 def _tried(command: list[str]) -> str:
     """Why a container of a program of this machine cannot be run; empty where it can."""
-    folders = [word for one in ("usr", "lib", "lib64", "bin") if Path(f"/{one}").exists() for word in _mount(f"/{one}")]
-    with _bare_image(command) as image:
-        if not image:
-            return "it cannot import an image"
-        words = ["run", "--rm", *_LIMITS, "--network", "host", "--uts", "private", *folders, image, "/usr/bin/env"]
-        done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name in ("proc", "sys", "dev", "etc", "tmp"):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode = tarfile.DIRTYPE, 0o755
+            tar.addfile(entry)
+    made = subprocess.run([*command, "import", "--quiet", "-"], input=data.getvalue(), capture_output=True, check=False)
+    if made.returncode:
+        return _last_line(made.stderr.decode())
+    image = made.stdout.decode().strip()
+    here = [one for one in ("/usr", "/lib", "/lib64", "/bin") if Path(one).exists()]
+    folders = [word for one in here for word in ("--volume", f"{os.path.realpath(one)}:{one}:ro")]
+    words = ["run", "--rm", *_LIMITS, "--network", "host", "--uts", "private", *folders, image, "/usr/bin/env"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
+    subprocess.run([*command, "rmi", "--force", image], capture_output=True, check=False)
+    return "" if done.returncode == 0 else _last_line(done.stderr)
 
 
-def _mount(path: str) -> tuple[str, str]:
-    return ("--volume", f"{os.path.realpath(path)}:{path}:ro")
-
-
-class _bare_image:  # noqa: N801
-    """An image of a few empty folders, removed afterwards."""
-
-    def __init__(self, command: list[str]) -> None:
-        self._command = command
-        self._image = ""
-
-    def __enter__(self) -> str:
-        import io
-        import tarfile
-
-        data = io.BytesIO()
-        with tarfile.open(fileobj=data, mode="w") as tar:
-            for name in ("proc", "sys", "dev", "etc", "tmp"):
-                entry = tarfile.TarInfo(name)
-                entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-                tar.addfile(entry)
-        words = [*self._command, "import", "--quiet", "-"]
-        done = subprocess.run(words, input=data.getvalue(), capture_output=True, check=False)
-        self._image = done.stdout.decode().strip() if done.returncode == 0 else ""
-        return self._image
-
-    def __exit__(self, *_: object) -> None:
-        if self._image:
-            subprocess.run([*self._command, "rmi", "--force", self._image], capture_output=True, check=False)
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["no reason given"])[-1]
 
 
 def objects_in(folder: Path) -> list[Object]:
@@ -108,10 +93,6 @@ class PlayedPod:
     @property
     def container(self) -> Object:
         return self.spec["containers"][0]
-
-    @property
-    def group(self) -> str:
-        return self.name.rpartition("-")[0]
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """A command in it, as ``kubectl exec`` does."""
@@ -168,13 +149,14 @@ class Player:
     """Pods of rendered objects, until the ``with`` ends.
 
     command: of podman, see :func:`engine`.  folder: for what is mounted.  secrets: Secret -> key -> value.
+    shared: a folder of this machine that all pods may write to, at the same path.
     """
 
     command: list[str]
     folder: Path
     objects: list[Object]
     secrets: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    mark: str = "fleet-play"
+    shared: Path | None = None
     pods: list[PlayedPod] = field(default_factory=list)
 
     def __enter__(self) -> Player:
@@ -203,11 +185,12 @@ class Player:
             pod.port = _free_port()
             values[REPORT_PORT] = str(pod.port)
         words = [
-            *("run", "--detach", "--name", name, "--label", self.mark, *_LIMITS),
+            *("run", "--detach", "--name", name, *_LIMITS),
             *("--network", "host", "--uts", "private", "--hostname", name),
             *("--restart", "always" if pod.restarts else "no"),
             *(word for one in values for word in ("--env", one)),
             *self._volumes(pod),
+            *(("--volume", f"{self.shared}:{self.shared}") if self.shared else ()),
             *(pod.container["image"], *pod.container["command"]),
         ]
         done = self.podman(*words, **values)
@@ -216,14 +199,11 @@ class Player:
             raise RuntimeError(f"podman does not start {name}: {done.stderr.strip()}")
         return pod
 
-    def change(self, config_map: Object) -> None:
-        """Bring a changed ConfigMap into the pods that mount it, as the kubelet does."""
-        self.objects = [one for one in self.objects if not _is_same(one, config_map)] + [config_map]
-        self._written(config_map["metadata"]["name"])
-
     def _variables(self, pod: PlayedPod) -> Iterator[tuple[str, str]]:
         for one in pod.container.get("env", ()):
             source = one.get("valueFrom", {})
+            if one["name"] == _LEASE:
+                continue
             if "secretKeyRef" in source:
                 reference = source["secretKeyRef"]
                 yield one["name"], self.secrets[reference["name"]][reference["key"]]
@@ -261,27 +241,15 @@ def _write(folder: Path, files: Mapping[str, str]) -> Path:
     return folder
 
 
-def _is_same(one: Object, other: Object) -> bool:
-    return all(one[part] == other[part] for part in ("kind",)) and one["metadata"]["name"] == other["metadata"]["name"]
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-def asks_api_server(pod: Object) -> list[str]:
-    """What in a pod needs a cluster, and is left out here."""
-    found = [one["name"] for one in pod.get("initContainers", ())]
-    leases = [one["name"] for one in pod["containers"][0].get("env", ()) if one["name"] == "FLEET_LEASE"]
-    return [*found, *leases]
-
-
-def without(pod: Object, variables: Iterable[str]) -> Object:
-    """The pod without some variables of its container."""
-    gone = set(variables)
-    (container,) = pod["containers"]
-    env = [one for one in container.get("env", ()) if one["name"] not in gone]
-    mounts = [one for one in container["volumeMounts"] if one["name"] != "api-token"]
-    return {**pod, "containers": [{**container, "env": env, "volumeMounts": mounts}]}
+def needs_cluster(workload: Object) -> list[str]:
+    """What asks an API server in the pods of a workload, and is left out here."""
+    pod = workload["spec"]["template"]["spec"]
+    waits = ["the wait for Jobs"] if pod.get("initContainers") else []
+    env = pod["containers"][0].get("env", ())
+    return [*waits, *(["the Lease"] if any(one["name"] == _LEASE for one in env) else [])]

@@ -45,7 +45,11 @@ spec:
   defaults: {{drain: {{timeout: 100s}}, health: {{readyTimeout: 100s}}}}
   groups:
     solo: {{pool: solo, replicas: 3, queues: [pod-solo]}}
-    mail: {{pool: {{type: threads, concurrency: 2}}, replicas: 1, queues: [pod-mail], secretEnv: {{STRIPE_KEY: stripe}}}}
+    mail:
+      pool: {{type: threads, concurrency: 2}}
+      replicas: 1
+      queues: [pod-mail]
+      secretEnv: {{STRIPE_KEY: stripe}}
 """
 APP = """\
 import json
