@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 4
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: help install servers demo test test-kubernetes check fuzz format bench clean wheel sbom audit hashes docs man
+.PHONY: help install servers demo demo-kubernetes test test-kubernetes check fuzz format bench clean wheel sbom audit hashes docs man
 
 help: ## this list
 	@printf 'fleet: YAML manifests in, supervised task workers out\n\n'
@@ -83,6 +83,9 @@ servers: ## Redis, RabbitMQ, Prometheus and Chromium for the tests (Debian packa
 demo: install ## two fleets in about a minute: apply, real tasks, scale, heal; then a shop on every kind of pool
 	@$(BIN)/python examples/quickstart/demo.py
 
+demo-kubernetes: install ## the shop's pods as for Kubernetes, played with podman on this machine; needs no cluster
+	@$(BIN)/python examples/07-kubernetes/demo.py
+
 test: install servers ## every test, with real supervisord, Redis and RabbitMQ
 	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
 
@@ -137,7 +140,7 @@ format: install ## put the code into its one format
 	$(BIN)/ruff format .
 
 bench: install servers ## measure against Celery and supervisor, half an hour; results in bench/results
-	@for part in cli_start fleet_scale worker_throughput channel balance balance_live metrics dashboard; do
+	@for part in cli_start render fleet_scale worker_throughput channel balance balance_live metrics dashboard; do
 	  $(BIN)/python bench/$$part.py $(BENCH_ARGS)
 	done
 	$(BIN)/python bench/picture.py
