@@ -26,7 +26,7 @@ Object = dict[str, Any]
 
 REPORT_PORT = "FLEET_REPORT_PORT"
 _LEASE = "FLEET_LEASE"
-_LIMITS = ("--ulimit", "nofile=1024:4096", "--ulimit", "nproc=4096:8192")
+LIMITS = ("--ulimit", "nofile=1024:4096", "--ulimit", "nproc=4096:8192")
 """Below those of this machine: podman asks for more than a container may have in another one."""
 
 
@@ -64,7 +64,7 @@ def _tried(command: list[str]) -> str:
     image = made.stdout.decode().strip()
     here = [one for one in ("/usr", "/lib", "/lib64", "/bin") if Path(one).exists()]
     folders = [word for one in here for word in ("--volume", f"{os.path.realpath(one)}:{one}:ro")]
-    words = ["run", "--rm", *_LIMITS, "--network", "host", "--uts", "private", *folders, image, "/usr/bin/env"]
+    words = ["run", "--rm", *LIMITS, "--network", "host", "--uts", "private", *folders, image, "/usr/bin/env"]
     done = subprocess.run([*command, *words], capture_output=True, text=True, check=False)
     subprocess.run([*command, "rmi", "--force", image], capture_output=True, check=False)
     return "" if done.returncode == 0 else _last_line(done.stderr)
@@ -185,7 +185,7 @@ class Player:
             pod.port = _free_port()
             values[REPORT_PORT] = str(pod.port)
         words = [
-            *("run", "--detach", "--name", name, *_LIMITS),
+            *("run", "--detach", "--name", name, *LIMITS),
             *("--network", "host", "--uts", "private", "--hostname", name),
             *("--restart", "always" if pod.restarts else "no"),
             *(word for one in values for word in ("--env", one)),

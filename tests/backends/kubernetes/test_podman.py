@@ -6,14 +6,12 @@ The image is made of this machine's Python and this tree. Skipped, with the reas
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
-import sys
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,8 +23,8 @@ from fleet.backends.kubernetes import objects
 from fleet.core.manifest.parse import from_document
 from fleet.tasks import Tasks
 from tests.conftest import eventually
+from tests.podman import engine_or_skip, local_image, play
 
-EXAMPLE = Path(__file__).parents[3] / "examples" / "07-kubernetes"
 IMAGE = "localhost/fleet-test:1"
 SECRET = "sk-s3cr3t-never-shown"
 MANIFEST = """\
@@ -85,25 +83,9 @@ print(found, kinds)
 """
 
 
-def module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLE / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    made = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(made)
-    return made
-
-
-play, local_image = module("play"), module("local_image")
-
-
 @pytest.fixture(scope="module")
 def podman() -> list[str]:
-    try:
-        command: list[str] = play.engine()
-    except play.CannotPlay as error:
-        pytest.skip(str(error))
-    return command
+    return engine_or_skip()
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +94,7 @@ def image(podman: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterat
     (app / "pod_app.py").write_text(APP)
     local_image.make(podman, IMAGE, app)
     yield IMAGE
-    play.subprocess.run([*podman, "rmi", "--force", IMAGE], capture_output=True, check=False)
+    subprocess.run([*podman, "rmi", "--force", IMAGE], capture_output=True, check=False)
 
 
 class Shop:
