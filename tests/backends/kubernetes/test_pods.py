@@ -138,3 +138,25 @@ def test_forbidden_exec_is_named(desk: Desk, world: StandIn) -> None:
     desk.fleet("apply", "--yes")
     world.forbidden.add(("create", "pods/exec"))
     assert "may not create pods/exec in namespace shop" in desk.fleet("drain", "mail", "--yes", code=1).err
+
+
+def test_a_pod_with_several_replicas_is_one_line_with_all_they_do(desk: Desk, world: StandIn) -> None:
+    def write(pack: int) -> None:
+        desk.write()
+        text = desk.manifest.read_text()
+        assert '"shop:1"' in text
+        desk.manifest.write_text(text.replace('"shop:1"', f'"shop:1", groups: {{mail: {{pack: {pack}}}}}'))
+
+    inside = {"condition": "ready", "pid": 7, "slots": 4, "busy": 1, "processed": 30, "failed": 2, "memory": 50 << 20}
+    world.run = lambda pod, command: json.dumps({"replicas": [inside, {**inside, "pid": 8}]})
+    write(2)
+    desk.fleet("apply", "--yes")
+    mail = desk.fleet("status", "--exit-code", "-o", "json").json["groups"]["mail"]
+    assert (mail["replicas"], mail["slots"]) == ({"desired": 1, "ready": 1}, {"desired": 8, "busy": 2})
+    assert (mail["processed"], mail["failed"]) == (60, 4)
+
+    write(3)
+    planned = desk.fleet("plan")
+    assert "the 2 replicas of mail become 1 pod of 3: 1 more than written" in planned.out + planned.err
+    assert "manifest.spec.groups.mail.replicas" in planned.out, "what differs is said by its field"
+    assert "other workers: the pods are replaced" in planned.out
