@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -12,9 +13,14 @@ from fleet.backends.kubernetes import objects
 from fleet.backends.kubernetes.packed import manifest_of_pod
 from fleet.backends.kubernetes.pod_status import as_one
 from fleet.core.autoscale.in_cluster import scaled_in_cluster
+from fleet.core.expand.expand import divided_again, expand
+from fleet.core.expand.facts import NO_OVERRIDES, Facts
 from fleet.core.expand.in_cluster import desired_in_cluster, untranslated
 from fleet.core.manifest.parse import from_document, parse
 from fleet.core.manifest.tree import Source
+from fleet.core.observed import Observed
+from fleet.core.planning.assignment import free_indices
+from fleet.core.planning.planner import plan
 from fleet.core.spec import WorkerSpec
 from tests.core.texts import fleet, said
 
@@ -221,3 +227,14 @@ def test_replicas_of_a_pod_are_one_row() -> None:
     assert as_one([third, first])["condition"] == "ready", "what works, works"
     assert as_one([first]) == first
     assert as_one([]) == {}
+
+
+def test_replicas_in_a_pod_are_counted_from_a_number_of_its_own() -> None:
+    made = rendered(document("pool: solo, replicas: 8, queues: [q]"))["ConfigMap"]["data"]["fleet.json"]
+    inner = parse([Source("fleet.json", made.encode())], environ={}).manifest
+    desired = expand(inner, facts=Facts(first_index=500))
+    steps = plan(desired, Observed("shop", up=False)).steps
+    assert {step.replica for step in steps} == {"fleet-controller.0", *(f"a.{500 + number}" for number in range(4))}
+    again = divided_again(inner, desired, overrides=NO_OVERRIDES)
+    assert {name: group.first_index for name, group in again.groups.items()} == {"a": 500, "fleet-controller": 0}
+    assert list(islice(free_indices([501, 3], first=500), 3)) == [500, 502, 503]
