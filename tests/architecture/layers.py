@@ -49,7 +49,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "cluster controller service sync rollout",
         "change lost_queues",
         "local_fleet",
-        "apply notify",
+        "apply notify http_server",
     ),
     "fleet.cli": (
         "verbs",

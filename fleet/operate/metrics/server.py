@@ -6,21 +6,20 @@ import contextlib
 import os
 import socket
 import stat
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from fleet.core.text.listen import ListenAddress
 from fleet.errors import FleetError
+from fleet.operate.http_server import BoundedServer, Listening
 from fleet.operate.metrics.collecting import Collect
 from fleet.operate.metrics.exposition import negotiated
 
 PATIENCE_SECONDS = 10.0
-MOST_AT_ONCE = 8
 _INDEX = b'<!doctype html><title>fleet metrics</title><p><a href="/metrics">metrics</a></p>\n'
 
 
-class MetricsServer:
+class MetricsServer(Listening):
     """Listens from ``with`` to its end, in threads of its own. Raises FleetError where it cannot listen."""
 
     def __init__(self, address: ListenAddress, collect: Collect) -> None:
@@ -31,52 +30,26 @@ class MetricsServer:
         except OSError as error:
             hint = "another program has that address, or it is not this machine's; see --listen"
             raise FleetError(f"cannot listen on {address}: {error.strerror or error}", hint=hint) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        super().__init__(self._server, name="metrics")
 
     @property
     def address(self) -> ListenAddress:
         """Where it listens; the port, chosen by the system where 0 was asked for."""
         if self._path:
             return ListenAddress(path=self._path)
-        host, port, *_ = self._server.server_address
-        return ListenAddress(str(host), int(port))
+        return ListenAddress(str(self._server.server_address[0]), self.port)
 
-    def __enter__(self) -> MetricsServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+    def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         if self._path:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
+class _Server(BoundedServer):
     def __init__(self, address: Any, collect: Collect) -> None:
         self.collect = collect
-        self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
         super().__init__(address, _Handler)
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        """At most a few at once; the others are let go at once."""
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that hangs up or dawdles is no news."""
 
 
 class _ServerOfSix(_Server):

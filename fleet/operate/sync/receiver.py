@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import threading
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import socket
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from fleet.errors import FleetError
+from fleet.operate.http_server import BoundedServer, Listening
 
 MOST_BYTES = 5 << 20
 PATIENCE_SECONDS = 5.0
-MOST_AT_ONCE = 8
 SIGNATURES = ("X-Hub-Signature-256", "X-Gitea-Signature", "X-Fleet-Signature")
 TOKEN = "X-Gitlab-Token"
 
@@ -33,57 +31,24 @@ def is_signed(headers: Mapping[str, str], body: bytes, secret: bytes) -> bool:
     return bool(token) and hmac.compare_digest(token.encode("utf-8", "replace"), secret)
 
 
-class Receiver:
+class Receiver(Listening):
     """Listens from ``with`` to its end, in threads of its own. ``look_now`` is called for every signed request."""
 
     def __init__(self, listen: str, secret: str, look_now: Callable[[], None]) -> None:
         host, _, port = listen.rpartition(":")
         try:
-            self._server = _Server((host.strip("[]"), int(port)), secret.encode(), look_now)
+            server = _Server((host.strip("[]"), int(port)), secret.encode(), look_now)
         except OSError as error:
             hint = "another program has the port; see spec.receiver.listen"
             raise FleetError(f"cannot listen on {listen}: {error.strerror}", hint=hint) from error
-        self._thread = threading.Thread(target=self._server.serve_forever, name="receiver", daemon=True)
-
-    @property
-    def port(self) -> int:
-        """The port, chosen by the system where 0 was asked for."""
-        return int(self._server.server_address[1])
-
-    def __enter__(self) -> Receiver:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        super().__init__(server, name="receiver")
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
+class _Server(BoundedServer):
     def __init__(self, address: tuple[str, int], secret: bytes, look_now: Callable[[], None]) -> None:
         self.secret = secret
         self.look_now = look_now
-        self._room = threading.BoundedSemaphore(MOST_AT_ONCE)
         super().__init__(address, _Handler)
-
-    def process_request(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:
-        """At most a few at once; the others are let go at once."""
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
-            self.shutdown_request(request)
-
-    def process_request_thread(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._room.release()
-
-    def handle_error(self, request: socket | tuple[bytes, socket], client_address: Any) -> None:
-        """A caller that hangs up or dawdles is no news."""
 
 
 class _Handler(BaseHTTPRequestHandler):
