@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -16,6 +15,7 @@ import pytest
 from fleet import settings
 from fleet.cli import main
 from tests.backends.kubernetes.stand_in import StandIn
+from tests.cli.conftest import Said
 
 if TYPE_CHECKING:
     from tests.backends.kubernetes.real_server import RealServer
@@ -55,19 +55,6 @@ class World(Protocol):
     def names(self, plural: str) -> list[str]: ...
     def update(self, plural: str, name: str, patch: dict[str, Any], *, manager: str) -> None: ...
     def break_watches(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Said:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @dataclass
