@@ -31,6 +31,12 @@ def script(package: str, name: str) -> Script:
     return Script(text, hashlib.sha1(text.encode()).hexdigest())
 
 
+def packed(words: Sequence[Any]) -> bytes:
+    """These words of a command as Redis reads them; before them a command says how many words it has."""
+    encoded = [word if isinstance(word, bytes) else str(word).encode() for word in words]
+    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded])
+
+
 class Link:
     """A connection that is up. Raises what redis-py raises."""
 

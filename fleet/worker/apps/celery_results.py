@@ -7,7 +7,6 @@ does not decide, and whatever fails, is left to Celery's own way with its own re
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from queue import LifoQueue
 from typing import Any
@@ -16,8 +15,9 @@ from celery import states
 from celery.backends.base import KeyValueStoreBackend
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError
+
+from fleet.broker.redis_link import packed, script
 
 log = logging.getLogger("fleet.worker")
 
@@ -25,17 +25,7 @@ _MOST_CONNECTIONS = 8
 """Storing takes a fraction of a millisecond: hundreds of tasks share these, where the app's own pool would open one
 each or, at its limit, fail."""
 
-_STORE = """\
-local known = redis.call('GET', KEYS[1])
-if known and (ARGV[3] == '' or string.find(known, ARGV[3], 1, true)) then return 0 end
-if ARGV[2] == '0' then redis.call('SET', KEYS[1], ARGV[1])
-else redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1]) end
-redis.call('PUBLISH', KEYS[1], ARGV[1])
-return 1
-"""
-"""KEYS: the result's key.  ARGV: the result; seconds until it expires, 0: never; how a success looks, '' where one
-cannot tell.  1 when it was stored; 0 when the one that is there may not be replaced, or nobody here can tell."""
-_SHA = hashlib.sha1(_STORE.encode()).hexdigest()
+_STORE = script(__package__, "store_result")
 
 _OWN = ("_store_result", "_set_with_state", "set", "_set", "_get_task_meta_for", "get_key_for_task")
 """Methods whose work is done here: a backend that has changed one of them keeps its own way."""
@@ -73,11 +63,11 @@ class _Store:
             try:
                 if self._stored(task_id, result, state, traceback, request):
                     return result
-            except RedisConnectionError:
-                pass  # the usual way connects again, as often as the app's settings say
-            except RedisError as error:
+            except NoPermissionError as error:
                 self._refused = True
                 log.warning("results are stored in two steps: the result backend refuses to run a script: %s", error)
+            except RedisError:
+                pass  # of this moment: the usual way tries again, as often as the app's settings say
         return self._usual(task_id, result, state, traceback, request=request, **more)
 
     def _stored(self, task_id: Any, result: Any, state: str, traceback: Any, request: Any) -> bool:
@@ -106,12 +96,15 @@ class _Store:
 
 
 def _evaluate(connection: Any, *arguments: Any) -> int:
-    connection.send_packed_command([_packed(b"EVALSHA", _SHA, *arguments)], check_health=False)
     try:
-        return int(connection.read_response())
+        return _ask(connection, b"EVALSHA", _STORE.sha, *arguments)
     except NoScriptError:
-        connection.send_packed_command([_packed(b"EVAL", _STORE, *arguments)], check_health=False)
-        return int(connection.read_response())
+        return _ask(connection, b"EVAL", _STORE.text, *arguments)
+
+
+def _ask(connection: Any, *words: Any) -> int:
+    connection.send_packed_command([b"*%d\r\n%b" % (len(words), packed(words))], check_health=False)
+    return int(connection.read_response())
 
 
 def _look_of_success(backend: Any) -> str:
@@ -122,10 +115,3 @@ def _look_of_success(backend: Any) -> str:
     except Exception:
         return ""
     return look if isinstance(encoded, str) and look in encoded else ""
-
-
-def _packed(*words: Any) -> bytes:
-    """One command as Redis reads it."""
-    encoded = [word if isinstance(word, bytes) else str(word).encode() for word in words]
-    parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded]
-    return b"*%d\r\n%b" % (len(parts), b"".join(parts))

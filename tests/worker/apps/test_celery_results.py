@@ -166,3 +166,21 @@ def test_a_backend_with_a_way_of_its_own_keeps_it(url: str) -> None:
     backend = Own(app=Celery("own", set_as_current=False), url=url)
     store_at_once(backend)
     assert "_store_result" not in vars(backend)
+
+
+@pytest.mark.parametrize("error", [redis.TimeoutError("late"), redis.ResponseError("OOM command not allowed")])
+def test_a_passing_fault_is_no_reason_to_give_up_scripts(
+    url: str, server: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    backend = backend_of(url)
+    store_at_once(backend)
+
+    def fails(*_: Any) -> int:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fleet.worker.apps.celery_results._evaluate", fails)
+        backend.store_result("one", 1, states.SUCCESS)
+    assert stored(server, backend, "one")["result"] == 1
+    assert not backend._store_result._refused
+    assert "two steps" not in caplog.text

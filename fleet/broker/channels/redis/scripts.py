@@ -9,7 +9,7 @@ from typing import Any
 from redis.exceptions import NoScriptError
 
 from fleet.broker import redis_link
-from fleet.broker.redis_link import Script
+from fleet.broker.redis_link import Script, packed
 
 script = partial(redis_link.script, __package__)
 """The script ``<name>.lua``."""
@@ -24,16 +24,11 @@ class Prepared:
         self.arguments = tuple(arguments)
         words = ("EVALSHA", self.script.sha, len(keys), *keys, *arguments)
         self._count = len(words)
-        self._packed = _packed(words)
+        self._packed = packed(words)
 
     def with_more(self, arguments: Sequence[Any]) -> bytes:
         """The packed command, ready to be sent."""
-        return b"*%d\r\n%b%b" % (self._count + len(arguments), self._packed, _packed(arguments))
-
-
-def _packed(words: Sequence[Any]) -> bytes:
-    encoded = [str(word).encode() for word in words]
-    return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded])
+        return b"*%d\r\n%b%b" % (self._count + len(arguments), self._packed, packed(arguments))
 
 
 class Link(redis_link.Link):
