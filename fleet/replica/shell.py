@@ -53,7 +53,7 @@ def run(argv: list[str]) -> tuple[int, bool]:
         signal.signal(signum, lambda number, _frame: _send(shell, number))
     code = None
     while code is None and signal.sigwaitinfo(waited_for).si_signo == signal.SIGCHLD:
-        code = _reaped(shell)
+        code, _ = _reaped(shell)
     asked = code is None
     return _ended(shell, code, stop=stop, group=reach == "group", grace_seconds=grace), asked
 
@@ -75,18 +75,21 @@ def _started(program: str, words: list[str]) -> int:
         os._exit(127)
 
 
-def _reaped(shell: int) -> int | None:
-    """Collect children that have ended; the exit code of the shell, where it is among them."""
+def _reaped(shell: int) -> tuple[int | None, bool]:
+    """Collect children that have ended: the exit code of the shell, where it is among them, and whether any is left.
+
+    What is left, waitpid knows: /proc may leave out living children while others end (proc(5)).
+    """
     code = None
     with contextlib.suppress(ChildProcessError):
         while True:
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid == 0:
-                return code
+                return code, True
             if pid == shell:
                 ended = os.waitstatus_to_exitcode(status)
                 code = ended if ended >= 0 else 128 - ended
-    return code
+    return code, False
 
 
 def _ended(shell: int, code: int | None, *, stop: int, group: bool, grace_seconds: float) -> int:
@@ -106,9 +109,9 @@ def _ended(shell: int, code: int | None, *, stop: int, group: bool, grace_second
                 asked.add(pid)
                 _send(pid, stop)
         to_ask = []
-        ended = _reaped(shell)
+        ended, left = _reaped(shell)
         code = ended if ended is not None else code
-        if code is not None and not _children(os.getpid()):
+        if code is not None and not left:
             return code
         if time.monotonic() >= end:
             return _killed(shell, code)
@@ -119,13 +122,14 @@ def _killed(shell: int, code: int | None) -> int:
     """Kill the whole tree below this process, name it in the log, and collect it."""
     end = time.monotonic() + _KILL_WAIT_SECONDS
     named: set[int] = set()
-    while (left := _descendants(os.getpid())) and time.monotonic() < end:
-        for pid in left:
+    left = True
+    while left and time.monotonic() < end:
+        for pid in _descendants(os.getpid()):
             if pid not in named:
                 named.add(pid)
                 os.write(2, f"fleet: killed what did not stop: {pid} {_command_line(pid)}\n".encode())
             _send(pid, signal.SIGKILL)
-        ended = _reaped(shell)
+        ended, left = _reaped(shell)
         code = ended if ended is not None else code
         time.sleep(_POLL_SECONDS)
     return 128 + signal.SIGKILL if code is None else code
