@@ -507,6 +507,7 @@ def test_init_takes_over_what_a_folder_holds_and_says_what_it_left(desk: Desk) -
 
 def test_init_strict_refuses_what_cannot_be_carried_over(desk: Desk) -> None:
     (desk.folder / "shop.conf").write_text("[program:mail]\ncommand=mail\nserverurl=http://x\n")
+    assert "--from auto shop.conf" in desk.fleet("init", "taken", "--from", "shop.conf", code=64).err
     failed = desk.fleet("init", "taken", "--from", "supervisor", "*.conf", "--strict", code=3)
     assert "shop.conf:3" in failed.err
     assert "serverurl" in failed.err
