@@ -26,6 +26,16 @@ def test_validate_sums_up_or_lists_every_problem(desk: Desk) -> None:
     assert len(desk.fleet("validate", "-o", "json", code=3).json["problems"]) == 2
 
 
+def test_validate_finds_what_a_cluster_could_not_have(desk: Desk) -> None:
+    cluster = "{image: 'r.example/shop:1', namespace: shop, scaler: fleet}"
+    group = "{pool: {type: prefork, concurrency: 2}, queues: [q], autoscale: {min: 17, max: 17, targetWait: 1s}}"
+    spec = f"app: 'shop:app', broker: {{url: 'redis://r.example/0'}}, concurrency: 100, groups: {{a: {group}}}"
+    head = "apiVersion: workerfleet.dev/v1alpha1\nkind: Fleet\nmetadata: {name: shop}\n"
+    (desk.folder / "odd.yaml").write_text(f"{head}spec: {{{spec}, target: kubernetes, kubernetes: {cluster}}}\n")
+
+    assert "no multiple of its unit 2" in desk.fleet("validate", "odd.yaml", code=3).err
+
+
 def test_validate_says_what_the_installed_celery_cannot_do(desk: Desk) -> None:
     venv = desk.manifest.parent / "venv"
     (venv / "lib" / "python3.11" / "site-packages" / "celery-5.4.0.dist-info").mkdir(parents=True)
