@@ -8,7 +8,7 @@ WORKDIR /src
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY fleet ./fleet
 COPY pools ./pools
-RUN uv venv /opt/fleet && uv pip install --python /opt/fleet/bin/python --constraint constraints.txt '.[celery]'
+RUN uv venv /opt/fleet && uv pip install --python /opt/fleet/bin/python --constraint constraints.txt '.[celery,kubernetes]'
 
 FROM python:3.13-slim
 COPY --from=build /opt/fleet /opt/fleet

@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 4
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: help install servers demo test test-kubernetes check fuzz format bench clean sbom audit hashes
+.PHONY: help install servers demo test test-kubernetes check fuzz format bench clean wheel sbom audit hashes docs man
 
 help: ## this list
 	@printf 'fleet: YAML manifests in, supervised task workers out\n\n'
@@ -52,18 +52,21 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-servers: ## Redis, RabbitMQ and Prometheus for the tests (Debian packages; not started as services)
+servers: ## Redis, RabbitMQ, Prometheus and Chromium for the tests (Debian packages; not started as services)
 	@missing=()
 	command -v redis-server >/dev/null || command -v valkey-server >/dev/null || missing+=(redis-server)
 	[[ -x /usr/lib/rabbitmq/bin/rabbitmq-server ]] || missing+=(rabbitmq-server)
 	command -v prometheus >/dev/null && command -v promtool >/dev/null || missing+=(prometheus)
-	if (($${#missing[@]} == 0)); then exit 0; fi
+	browser=()
+	command -v chromium >/dev/null || command -v chromium-browser >/dev/null || browser=(chromium)
+	if (($${#missing[@]} + $${#browser[@]} == 0)); then exit 0; fi
 	if [[ $$EUID != 0 ]] || ! command -v apt-get >/dev/null; then
+	  if (($${#missing[@]} == 0)); then exit 0; fi  # without a browser its tests are skipped
 	  echo "servers: missing on this machine: $${missing[*]}" >&2
 	  echo "  as root: apt-get install --no-install-recommends $${missing[*]}" >&2
 	  exit 1
 	fi
-	echo "servers: installing $${missing[*]}"
+	echo "servers: installing $${missing[*]} $${browser[*]}"
 	# The tests start servers of their own: keep the packages from starting theirs, and leave the policy as it was.
 	policy=/usr/sbin/policy-rc.d
 	saved=$$(mktemp)
@@ -72,7 +75,10 @@ servers: ## Redis, RabbitMQ and Prometheus for the tests (Debian packages; not s
 	printf '#!/bin/sh\nexit 101\n' >"$$policy"
 	chmod 755 "$$policy"
 	apt-get update -qq
-	$(APT_INSTALL) "$${missing[@]}" >/dev/null
+	if (($${#missing[@]})); then $(APT_INSTALL) "$${missing[@]}" >/dev/null; fi
+	if (($${#browser[@]})); then
+	  $(APT_INSTALL) "$${browser[@]}" >/dev/null || echo 'servers: no Chromium here; the tests in a browser are skipped' >&2
+	fi
 
 demo: install ## two fleets in about a minute: apply, real tasks, scale, heal; then a shop on every kind of pool
 	@$(BIN)/python examples/quickstart/demo.py
@@ -101,6 +107,16 @@ fuzz: install ## hostile files, messages and manifests until a traceback or the 
 	  EXPLORE=1 $(BIN)/python -m pytest -q -x tests/properties/test_hostile_input_properties.py tests/core/text
 	done
 
+# The same commit gives the same bytes: the backend is pinned, and times are those of the commit.
+wheel: install ## the wheel of this commit in dist: the same bytes each time
+	@umask 022
+	folder=$$(mktemp -d)
+	trap 'rm -rf "$$folder"' EXIT
+	git -c tar.umask=0022 archive HEAD | tar -x --preserve-permissions --no-same-owner -C "$$folder"
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m pip wheel --quiet --disable-pip-version-check \
+	  --no-deps --wheel-dir dist "$$folder"
+	sha256sum dist/workerfleet-*.whl
+
 sbom: install ## the bill of materials of what is installed, CycloneDX, in sbom.json
 	@$(BIN)/python .ci/sbom.py > sbom.json
 
@@ -110,12 +126,18 @@ audit: install ## the pins against recorded vulnerabilities
 hashes: install ## constraints.hashes.txt: the pins with the hashes of their files
 	@$(BIN)/python .ci/hashes.py
 
+docs: install ## the documentation as a site that needs no network: build/docs/site/index.html
+	@$(BIN)/python -m docs.build_site
+
+man: install ## a man page for fleet and for each verb: build/man
+	@$(BIN)/python -m fleet.cli.man_pages build/man
+
 format: install ## put the code into its one format
 	@$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 
 bench: install servers ## measure against Celery and supervisor, half an hour; results in bench/results
-	@for part in cli_start fleet_scale worker_throughput channel balance balance_live metrics; do
+	@for part in cli_start fleet_scale worker_throughput channel balance balance_live metrics dashboard; do
 	  $(BIN)/python bench/$$part.py $(BENCH_ARGS)
 	done
 	$(BIN)/python bench/picture.py

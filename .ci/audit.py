@@ -1,7 +1,7 @@
 """Compares the pins with recorded vulnerabilities: `make audit`. Exit 1 where one is neither fixed nor accepted.
 
 The list beside this file is kept by hand; nothing is asked outside. fixed: the first sound version, null where there is
-none.  accepted: why it stays.
+none.  checked: the day on which it was compared with what is published.  accepted: why it stays.
 """
 
 from __future__ import annotations

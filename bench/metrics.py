@@ -24,8 +24,8 @@ from fleet.settings import Settings
 TASKS = [f"shop.tasks.task_{number}" for number in range(10)]
 CALLS = 200_000
 GROUPS = 10
-_PID = struct.Struct("<I")
-_PID_OFFSET = 16
+PID = struct.Struct("<I")
+PID_OFFSET = 16
 
 MANIFEST = """\
 apiVersion: workerfleet.dev/v1alpha1
@@ -97,7 +97,7 @@ def _make_busy(path: Path, pid: int, digest: str) -> None:
     for slot in range(4):
         record.begin(slot, task_id=f"id-{slot}", task_name=TASKS[slot])
     with path.open("r+b") as file:
-        os.pwrite(file.fileno(), _PID.pack(pid), _PID_OFFSET)
+        os.pwrite(file.fileno(), PID.pack(pid), PID_OFFSET)
     counters = TaskCounters(counters_path(path))
     for name in TASKS:
         counters.waited(name, 0.2)

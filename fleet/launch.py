@@ -2,7 +2,8 @@
 
 ``python -m fleet.launch SPEC DIGEST`` runs under supervisord. It is stdlib-only and quick, because a hundred of them
 start at once. In order: end with supervisord; open the replica's own log; wait until no earlier process of the replica
-lives; become the replica's account; wait out the back-off of a crash loop or park; set limits; exec. The pid stays the
+lives; become the replica's account; wait out the back-off of a crash loop or park; wait for what ``waitFor`` names;
+exec. The pid stays the
 same throughout.
 
 Exit codes: 78 parked (supervisord does not restart it), 127 the program cannot be run, 1 anything else.
@@ -27,6 +28,7 @@ from typing import NoReturn
 
 from fleet.core.desired import BROKER_GROUP
 from fleet.core.spec import FLEETS_ACCOUNT, PARKED_EXIT, AccountSpec, LimitsSpec, WorkerSpec
+from fleet.core.text.mask import masked
 from fleet.errors import FleetError
 from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
 from fleet.replica import log_rotation, once, shell
@@ -45,6 +47,7 @@ from fleet.replica.counters import counters_file, read_counters, write_counters
 from fleet.replica.crash_history import History, Life, pause_seconds, read_history, write_history
 from fleet.replica.ending import crash_text, ending_file, read_ending
 from fleet.replica.launch_document import LaunchDocument
+from fleet.replica.process_identity import lives
 from fleet.replica.resource_limits import CannotLimit, limit
 from fleet.state.paths import Places
 
@@ -52,6 +55,9 @@ MISSING_EXIT = 127
 MOST_DESCRIPTORS = 65_536
 _REFUSAL_PAUSE_SECONDS = 5.0
 _AUDIT_PATIENCE_SECONDS = 1.0
+_ATTEMPT_SECONDS = 5.0
+_LEAST_SECONDS = 0.2
+_BETWEEN_ATTEMPTS_SECONDS = 1.0
 _PR_SET_PDEATHSIG = 1
 
 
@@ -77,6 +83,7 @@ def launch(argv: list[str], *, become: Callable[[LaunchDocument], NoReturn], kee
         document = read_document(path, digest=argv[1])
         open_log(document.log, account=document.spec.account, keeps_files=keeps_files)
     except (LaunchError, OSError) as error:
+        _note_refusal(path, digest=argv[1], message=str(error))
         _refuse(path, str(error))
     try:
         _prepare(document)
@@ -151,6 +158,24 @@ def _refuse(path: Path, message: str) -> NoReturn:
     say(f"{path.stem}: {message}")
     time.sleep(_REFUSAL_PAUSE_SECONDS)
     raise SystemExit(1)
+
+
+def _note_refusal(path: Path, *, digest: str, message: str) -> None:
+    """In the replica's record, so that it is seen at once why it does not run.
+
+    Not where a process of it lives, whose record it is, nor in the folder of another account, which holds what that
+    account likes.
+    """
+    places = Places(path.parent.parent.parent)
+    file, counted = places.record_file(path.stem), counters_file(places.counters, path.stem)
+    earlier = records.read(file)
+    if file.parent != places.records or (earlier is not None and lives(earlier.pid, earlier.started_ticks)):
+        return
+    with contextlib.suppress(OSError):
+        write_counters(counted, read_counters(counted).with_record(earlier))
+        with contextlib.closing(records.Record(file, digest=digest, slots=0)) as record:
+            record.cannot_start = True
+            record.become("starting", message)
 
 
 def say(message: str) -> None:
@@ -378,7 +403,42 @@ def wait_out(document: LaunchDocument, *, now: float) -> None:
             record.cannot_start = bool(reason)
             record.become("starting", reason or note)
         time.sleep(pause)
+    began = time.time()
+    try:
+        await_outside(document)
+    except LaunchError:
+        write_history(document.starts, replace(history, began=began))
+        raise
     write_history(document.starts, replace(history, began=time.time()))
+
+
+def await_outside(document: LaunchDocument) -> None:
+    """Wait until everything answers that the program needs; the record says what does not. Raises LaunchError."""
+    wait = document.spec.wait_for
+    if not wait.urls:
+        return
+    from fleet.replica.outside import why_silent_soon  # takes a while to import, and few need it
+
+    began, missing, told = time.monotonic(), list(wait.urls), ""
+    is_repeated = bool(_lasting_reason(document))
+    while missing:
+        left = began + wait.timeout_seconds - time.monotonic()
+        why = why_silent_soon(missing[0], timeout_seconds=min(_ATTEMPT_SECONDS, max(_LEAST_SECONDS, left)))
+        if not why:
+            missing.pop(0)
+            continue
+        note = f"{masked(missing[0])}: {why}"
+        if left <= 0:
+            raise LaunchError(f"waited {wait.timeout_seconds:g} s for {note}", lasts=True)
+        if note != told:
+            told = note
+            say(f"{document.replica}: waits for {note}")
+            with _record(document) as record:
+                record.cannot_start = is_repeated
+                record.become("starting", f"waits for {note}")
+        time.sleep(min(_BETWEEN_ATTEMPTS_SECONDS, max(0.0, left)))
+    if told:
+        say(f"{document.replica}: all it waited for answers, after {time.monotonic() - began:.0f} s")
 
 
 def count_start(document: LaunchDocument, *, now: float) -> None:

@@ -7,7 +7,6 @@ spec changes, so that a worker applies what it can without a restart. It ends wi
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -16,18 +15,29 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from fleet import launch
 from fleet.core.desired import replica_name
 from fleet.core.expand.specs import secret_variable
 from fleet.core.spec import WorkerSpec, digest
-from fleet.errors import FleetError
+from fleet.errors import FleetError, Unreachable
 from fleet.replica.command import LaunchError, command, environment
 from fleet.replica.crash_history import write_history
 from fleet.replica.launch_document import LaunchDocument
+from fleet.replica.pod_report import pod_index
 from fleet.state.files import write_whole
 
+if TYPE_CHECKING:
+    from fleet.backends.kubernetes.leader import Leadership
+
+REPORT_VARIABLE = "FLEET_REPORT_PORT"
+LEASE_VARIABLE = "FLEET_LEASE"
+LEASE_SECONDS = 30
+"""Longer than a holder takes to notice that it cannot renew, and to end its program."""
+LEASE_LOOK_SECONDS = 2.0
+ANSWER_SECONDS = 4.0
+END_SECONDS = 3.0
 LOOK_SECONDS = 5.0
 """Between two looks at the mounted spec; the kubelet itself takes up to a minute to bring a change."""
 _PASSED_ON = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2})
@@ -47,10 +57,18 @@ def main(arguments: list[str]) -> int:
     except FleetError as error:
         print(f"{error.message}\n  hint: {error.hint}", file=sys.stderr)
         return error.exit_code
+    try:
+        guard = _guard(document)
+        if guard is not None and (caught := wait_for_lead(guard, document)):
+            return 128 + caught
+    except FleetError as error:
+        print(f"{error.message}\n  hint: {error.hint}", file=sys.stderr)
+        return error.exit_code
     child = os.fork()
     if child == 0:
         _become(document)
-    return _look_after(child, source, document)
+    _tell(document)
+    return look_after(child, source, document, guard)
 
 
 def document_of(source: Path, around: Mapping[str, str]) -> LaunchDocument:
@@ -73,11 +91,6 @@ def document_of(source: Path, around: Mapping[str, str]) -> LaunchDocument:
         record=Path(around.get("FLEET_RECORD") or run / f"{spec.group}.rec"),
         starts=run / f"{spec.group}.starts",
     )
-
-
-def pod_index(pod: str) -> int:
-    """A number for the name of a replica: the same for one pod, others for others. Brokers tell holders by it."""
-    return int(hashlib.sha256(pod.encode()).hexdigest()[:10], 16)
 
 
 def _spec(source: Path) -> WorkerSpec:
@@ -103,6 +116,8 @@ def _become(document: LaunchDocument) -> NoReturn:
         os.setpgid(0, 0)
         history = launch.history_before(document, time.time())
         write_history(document.starts, replace(history, began=time.time()))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+        launch.await_outside(document)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_SECRETS)}
         launch.run_program(document, command(document), {**inherited, **environment(document, inherited)})
     except (LaunchError, OSError) as error:
@@ -114,15 +129,86 @@ def _become(document: LaunchDocument) -> NoReturn:
 # --- the process that stays
 
 
-def _look_after(child: int, source: Path, document: LaunchDocument) -> int:
+def _tell(document: LaunchDocument) -> None:
+    """Serve what the worker does, for a scaler, where the pod is asked to."""
+    if port := os.environ.get(REPORT_VARIABLE):
+        from fleet.replica.report_server import ReportServer
+
+        try:
+            ReportServer(document.record, port=int(port))
+        except (OSError, ValueError) as error:
+            launch.say(f"{document.replica}: nobody can ask what it does, on port {port}: {error}")
+
+
+def look_after(child: int, source: Path, document: LaunchDocument, guard: Leadership | None = None) -> int:
+    """Until the program has ended; its exit code. ``guard``: without its Lease the program is ended."""
     while True:
         caught = signal.sigtimedwait(_PASSED_ON | {signal.SIGCHLD}, LOOK_SECONDS)
         if caught is not None and caught.si_signo != signal.SIGCHLD:
             os.kill(child, caught.si_signo)  # not reaped yet, so the pid is still its own
         code = _reaped(child)
+        if code is None and guard is not None and not _still_leads(guard):
+            launch.say(f"{document.replica}: another pod may hold the Lease {guard.name} soon: this one ends")
+            code = _ended(child)
         if code is not None:
+            if guard is not None:
+                guard.give_up()
             return code
         document = renewed(source, document)
+
+
+def _still_leads(guard: Leadership) -> bool:
+    try:
+        return guard.look()
+    except FleetError:
+        return False
+
+
+def _ended(child: int) -> int:
+    """End the program, politely for a moment; its exit code."""
+    os.kill(child, signal.SIGTERM)
+    signal.sigtimedwait({signal.SIGCHLD}, END_SECONDS)
+    if (code := _reaped(child)) is None:
+        os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        code = 128 - os.waitstatus_to_exitcode(status)
+    return code
+
+
+def _guard(document: LaunchDocument) -> Leadership | None:
+    """The Lease without which the program must not run; None for one that needs none."""
+    name = os.environ.get(LEASE_VARIABLE)
+    if not name:
+        return None
+    from fleet.backends.kubernetes.client import IN_CLUSTER, Cluster, Place
+    from fleet.backends.kubernetes.jobs import TOKEN_FOLDER
+    from fleet.backends.kubernetes.leader import Leadership
+
+    try:
+        namespace = (Path(TOKEN_FOLDER) / "namespace").read_text().strip()
+    except OSError as error:
+        raise FleetError(f"the pod has no token for the Lease {name}: {error}", hint="render it again") from error
+    cluster = Cluster(Place(IN_CLUSTER, namespace), timeout_seconds=ANSWER_SECONDS)
+    holder = os.environ.get("FLEET_POD") or document.replica
+    return Leadership(cluster, name=name, fleet=document.fleet, holder=holder, seconds=LEASE_SECONDS)
+
+
+def wait_for_lead(guard: Leadership, document: LaunchDocument) -> int:
+    """Until this pod holds the Lease; 0, or the number of the signal that came instead."""
+    said = ""
+    while True:
+        try:
+            if guard.look():
+                return 0
+            now = f"waits for the Lease {guard.name}, which {guard.held_by or 'nobody'} holds"
+        except Unreachable as error:
+            now = f"waits for the Lease {guard.name}: {error.message}"
+        if now != said:
+            said = now
+            launch.say(f"{document.replica}: {now}")
+        caught = signal.sigtimedwait(_PASSED_ON, LEASE_LOOK_SECONDS)
+        if caught is not None and caught.si_signo in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            return int(caught.si_signo)
 
 
 def _reaped(child: int) -> int | None:

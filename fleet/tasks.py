@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from fleet.broker.backoff import Backoff
 from fleet.broker.message import Built, build
 from fleet.errors import FleetError
+from fleet.tracing.sending import Mark, sending
 
 if TYPE_CHECKING:
     from fleet.broker.publisher import Outgoing, Publisher
@@ -275,16 +276,19 @@ class Tasks:
         built = build(
             name, args, kwargs, countdown=how.countdown, eta=how.eta, expires=how.expires, priority=how.priority
         )
-        self._open_publisher().send(outgoing(queue, built))
+        publisher = self._open_publisher()
+        with sending(name, queue, url=publisher.url) as mark:
+            mark(built.headers)
+            publisher.send(outgoing(queue, built))
         return str(built.headers["id"])
 
     def send_many(
         self, name: str, calls: Iterable[Sequence[Any]], *, queue: str | None = None, batch: int = 500
     ) -> int:
         """Send a task many times, once per list of arguments, in batches; how many were sent."""
-        target = queue or self._queue_of(name)
-        messages = (outgoing(target, build(name, args)) for args in calls)
-        return self._open_publisher().send_many(messages, batch=batch)
+        target, publisher = queue or self._queue_of(name), self._open_publisher()
+        with sending(name, target, url=publisher.url) as mark:
+            return publisher.send_many((_marked(target, build(name, args), mark) for args in calls), batch=batch)
 
     def _queue_of(self, name: str) -> str:
         task = self._tasks.get(name)
@@ -326,6 +330,11 @@ class Tasks:
 
     def __repr__(self) -> str:
         return f"<Tasks {self.name!r}: {len(self._tasks)} tasks>"
+
+
+def _marked(queue: str, built: Built, mark: Mark) -> Outgoing:
+    mark(built.headers)
+    return outgoing(queue, built)
 
 
 def outgoing(queue: str, built: Built) -> Outgoing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
@@ -9,16 +10,20 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fleet import pod
-from fleet.core.spec import BrokerSpec, PoolSpec, WorkerSpec, digest, given_fields
+from fleet.core.spec import BrokerSpec, HealthCheckSpec, PoolSpec, WaitSpec, WorkerSpec, digest, given_fields
 from fleet.errors import FleetError
 from fleet.replica import launch_document
+from fleet.replica.pod_report import PATH, PodReport, report_of
+from fleet.replica.record import read as read_record
+from tests.conftest import eventually
+from tests.servers import free_port
 
 COMMAND = WorkerSpec("command", "shop", "other", workdir="/")
 SECRETS = {"FLEET_SECRET_STRIPE_KEY": "hush", "FLEET_SECRET_BROKER_URL": "redis://:pw@redis/0"}
@@ -104,6 +109,29 @@ def test_term_reaches_the_program_and_its_exit_code_is_the_pods(tmp_path: Path) 
         assert not healthy(environ, "live")
 
 
+def test_a_pod_tells_of_its_worker_while_that_lives(tmp_path: Path) -> None:
+    port = free_port()
+    spec = replace(COMMAND, command=("bash", "-c", "echo $$; exec sleep 1000"))
+    with running(tmp_path, spec, FLEET_REPORT_PORT=str(port)) as process:
+        program = int(first_line(process))
+        eventually(lambda: told(port) is not None)
+        report = told(port)
+        assert report is not None
+        assert not report.counts, "a program that says nothing of itself"
+        os.kill(program, signal.SIGKILL)
+        process.wait()
+    with pytest.raises(OSError, match="refused"):
+        told(port)
+
+
+def told(port: int) -> PodReport | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    with closing(connection):
+        connection.request("GET", PATH)
+        answer = connection.getresponse()
+        return report_of(json.loads(answer.read())) if answer.status == 200 else None
+
+
 @pytest.mark.parametrize(
     ("command", "code"), [(("true",), 0), (("false",), 1), (("bash", "-c", "kill -9 $$"), 137), (("no-such",), 127)]
 )
@@ -126,3 +154,36 @@ def test_what_a_worker_can_apply_is_handed_to_it_and_nothing_else(tmp_path: Path
     written(tmp_path, live)
     assert pod.renewed(source, document).spec == live
     assert launch_document.read(document.path).spec == live
+
+
+def test_a_health_check_is_made_with_what_the_program_has(tmp_path: Path) -> None:
+    check = HealthCheckSpec(("sh", "-c", 'test "$A" = b && test ! -e sick'))
+    spec = replace(COMMAND, command=("sh", "-c", "echo up; exec sleep 1000"), env=(("A", "b"),), health_check=check)
+    spec = replace(spec, workdir=str(tmp_path))
+    document = tmp_path / "state" / "shop" / "run" / "specs" / "other.json"
+
+    def checked(probe: str) -> tuple[int, str]:
+        words = [sys.executable, "-P", "-m", "fleet.replica.health_check", str(document), probe]
+        done = subprocess.run(words, env=around(tmp_path), capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout.strip()
+
+    with running(tmp_path, spec) as process:
+        assert first_line(process) == "up"
+        assert checked("live") == (0, "")
+        (tmp_path / "sick").touch()
+        assert checked("ready") == (1, "exit code 1")
+        process.terminate()
+        assert process.wait() == 128 + signal.SIGTERM
+
+
+def test_a_pod_waits_for_what_is_outside(tmp_path: Path) -> None:
+    spec = replace(COMMAND, command=("true",), wait_for=WaitSpec((f"unix://{tmp_path}/none",), 0.1))
+    with running(tmp_path, spec) as process:
+        assert process.wait() == 1
+    spec = replace(spec, wait_for=WaitSpec(spec.wait_for.urls, 1000.0))
+    record = tmp_path / "state" / "other.rec"
+    record.unlink()
+    with running(tmp_path, spec) as process:
+        assert eventually(lambda: (view := read_record(record)) is not None and view.note.startswith("waits for unix:"))
+        process.terminate()
+        assert process.wait() == 128 + signal.SIGTERM

@@ -21,6 +21,10 @@ class Backend(Protocol):
         """One snapshot, one moment. A daemon that does not run is ``Observed(up=False)``, strays included."""
         ...
 
+    def renew_records(self) -> None:
+        """Put right what it keeps of the state of programs that say nothing of themselves, where that was damaged."""
+        ...
+
     def prepare(self, desired: Desired) -> None:
         """Make the daemon run, owning nothing new, with room (descriptors) for ``desired``."""
         ...

@@ -193,6 +193,9 @@ class MemoryBackend:
         self._cells.clear()
         self.up = False
 
+    def renew_records(self) -> None:
+        """There are no records."""
+
     def close(self) -> None:
         """Nothing to close."""
 

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-MOST_BODY_BYTES = 128 << 20
+USUAL_BODY_BYTES = 128 << 20
+VARIABLE = "FLEET_MAX_MESSAGE_BYTES"
+
+
+def most_body_bytes(environ: Mapping[str, str]) -> int:
+    """What the variable says, where it is a number above 0."""
+    text = environ.get(VARIABLE, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 and int(text) else USUAL_BODY_BYTES
+
+
+MOST_BODY_BYTES = most_body_bytes(os.environ)
 """The longest body of a message, as it is sent and decompressed; a longer one is no task."""
 
 
@@ -15,7 +26,8 @@ class Delivery:
     """A message as it came from the broker, body still encoded.
 
     tag: its id in the channel.  body: bytes or text, after the transport's own decoding (base64 undone).
-    received_at: ``time.monotonic()`` of arrival.  attempts: earlier deliveries known to have ended in a crash.
+    received_at: ``time.monotonic()`` of arrival; asked_at: of the fetch that brought it, where tasks are traced.
+    attempts: earlier deliveries known to have ended in a crash.
     original: what the channel needs to give it back unchanged.
     """
 
@@ -29,4 +41,5 @@ class Delivery:
     redelivered: bool = False
     attempts: int = 0
     received_at: float = 0.0
+    asked_at: float = 0.0
     original: Any = None

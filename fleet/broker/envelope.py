@@ -82,7 +82,7 @@ def waits_since(sent_at: Any, eta: Any = None) -> float | None:
     was due then if it has a date. None where the message does not say."""
     try:
         sent = float(sent_at)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return max(sent, _moment(eta)) if isfinite(sent) else None
 

@@ -1,7 +1,8 @@
 """The version of the embedded broker's server, and what is known to be wrong with it.
 
-The known holes are a list beside this module, looked at when it was last edited: a version without one is not proven
-to be sound, and a distribution may have mended one without changing the version.
+The known holes are a list beside this module; ``checked`` is the day on which its versions were compared with what is
+published. A version without one is not proven to be sound, and a distribution may have mended one without changing the
+version.
 """
 
 from __future__ import annotations

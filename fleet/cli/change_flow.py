@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
+import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from fleet.core.desired import RESERVED_PREFIX
 from fleet.core.plan import Action, Plan
 from fleet.core.planning import budget, plan_text
 from fleet.core.planning.selection import leaving
-from fleet.errors import CannotWrite, Refused
+from fleet.errors import CannotWrite, Refused, StalePlan
 from fleet.inputs import machine
 from fleet.inputs.foreseen import foreseen
 from fleet.operate.apply.events import STARTS_PER_CORE, Report, StepsFailed, WalkOptions
@@ -46,6 +48,7 @@ class ChangeFlags:
     reason: str = ""
     adopt: bool = False
     suspend_seconds: float = 0.0
+    if_plan: str = ""
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> ChangeFlags:
@@ -60,6 +63,7 @@ class ChangeFlags:
             reason=given.get("reason") or "",
             adopt=given.get("adopt", False),
             suspend_seconds=given.get("suspend") or 0.0,
+            if_plan=given.get("if_plan") or "",
         )
 
 
@@ -72,6 +76,9 @@ def change_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--no-wait", action="store_true", help="do not wait until started replicas are ready")
     parser.add_argument("--reason", metavar="TEXT", help="why, for the audit log")
+    parser.add_argument(
+        "--if-plan", metavar="DIGEST", help="refuse (exit 7) where the plan is not the one of that `planDigest`"
+    )
 
 
 def destroy_flag(parser: argparse.ArgumentParser) -> None:
@@ -102,7 +109,8 @@ def run_change(
     """Do what a verb plans; its exit code. ``look`` is called again whenever the fleet may have changed."""
     if flags.dry_run:
         change = warned(look())
-        out.either(plan_text.document(change.plan), _shown(change.plan, out))
+        shown = {**plan_text.document(change.plan), "planDigest": plan_digest(change.plan)}
+        out.either(shown, _shown(change.plan, out))
         say_foreseen(change, out)
         return 0
     asked: Plan | None = None
@@ -113,6 +121,7 @@ def run_change(
             return DECLINED
     with fleet.lock():
         change = look()
+        _check_digest(change.plan, flags.if_plan)
         if asked is None:
             change = warned(change)
             _show(change, out)
@@ -242,6 +251,17 @@ def say_foreseen(change: PlannedChange, out: Output) -> None:
 
 def _shown(plan: Plan, out: Output) -> str:
     return plan_text.text(plan, colour=out.colour)
+
+
+def plan_digest(plan: Plan) -> str:
+    """Sixteen hex digits over what a plan would do: its steps, and what each replica is to be after them."""
+    return hashlib.sha256(json.dumps(_steps(plan)).encode()).hexdigest()[:16]
+
+
+def _check_digest(plan: Plan, wanted: str) -> None:
+    if wanted and plan_digest(plan) != wanted:
+        hint = "look again with --dry-run -o json, and give the `planDigest` that it says"
+        raise StalePlan(f"the plan for fleet {plan.fleet!r} is not the one that was asked for", hint=hint)
 
 
 def _steps(plan: Plan) -> list[tuple[str, ...]]:

@@ -16,6 +16,7 @@ from fleet.backends.kubernetes.rollout_state import rollout_state
 from fleet.cli.cluster_target import ClusterTarget
 from fleet.cli.output import Output
 from fleet.cli.signals import Signals
+from fleet.core.desired import RESERVED_PREFIX
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import Refused, UsageError
 from fleet.inputs.manifest import from_revision
@@ -74,6 +75,8 @@ def change(
     before: Callable[[], None] = lambda: None,
 ) -> int:
     """Show what a look plans, ask, and carry it out; ``before``: called once nothing more can refuse it."""
+    if getattr(args, "if_plan", None):
+        raise UsageError("--if-plan is for fleets on a host", hint="in a cluster look with --dry-run, and without it")
     if args.dry_run:
         made = look().plan
         out.either(object_plan.document(made), object_plan.text(made, colour=out.colour))
@@ -95,7 +98,7 @@ def change(
         before()
         flags = flags_of(args, out, signals)
         carry_out.refuse_conflicts(found, force=flags.force_ownership)
-        revision = carry_out.apply_look(fleet, found, flags, lock=lock)
+        revision = carry_out.apply_or_go_back(fleet, found, flags, lock=lock)
     _finished(fleet, found, revision, out)
     return 0
 
@@ -274,15 +277,23 @@ def there_names(args: argparse.Namespace) -> tuple[str, ...]:
     return target_of(args).names
 
 
-def chosen(fleet: ClusterFleet, names: Sequence[str], *, out_all: bool = True) -> tuple[list[str], list[str]]:
-    """Groups and pods that are named; every group where nothing is and ``out_all``. Raises UsageError with a guess."""
-    deployments = fleet.deployments()
+def chosen(
+    fleet: ClusterFleet, names: Sequence[str], *, out_all: bool = True, with_jobs: bool = False
+) -> tuple[list[str], list[str]]:
+    """Groups and pods that are named; every group where nothing is and ``out_all``. Raises UsageError with a guess.
+
+    with_jobs: groups that run once as well, and fleet's own controller.
+    """
+    jobs = fleet.jobs()
+    deployments = {**fleet.deployments(), **(jobs if with_jobs else {})}
     if not names:
         if not out_all:
             raise UsageError("name groups or pods, or say --all", hint="for example `fleet restart thumbs`")
-        return sorted(deployments), []
+        return sorted(group for group in deployments if with_jobs or not group.startswith(RESERVED_PREFIX)), []
     pods = {name_of(one) for one in fleet.pods()}
     for name in names:
+        if name in jobs and name not in deployments:
+            raise UsageError(f"group {name} is a job", hint="it runs again with the next apply that changes it")
         if name not in deployments and name not in pods:
             hint = did_you_mean(name, [*deployments, *pods]) or "there are none"
             raise UsageError(f"there is no group or pod {name!r} of fleet {fleet.name!r} in {fleet.place}", hint=hint)

@@ -54,7 +54,7 @@ def logs(there: ClusterTarget, args: argparse.Namespace, out: Output) -> int:
 
 
 def _pods(fleet: ClusterFleet, args: argparse.Namespace) -> list[str]:
-    groups, named = chosen(fleet, there_names(args))
+    groups, named = chosen(fleet, there_names(args), with_jobs=True)
     return [*named, *(name_of(one) for one in fleet.pods() if label_of(one, "app.kubernetes.io/name") in groups)]
 
 

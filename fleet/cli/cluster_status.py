@@ -40,14 +40,14 @@ class Looker:
     def look(self) -> Status:
         """The status now: pods and Deployments, and inside each pod what `fleet health` says."""
         fleet = self._fleet
-        pods, deployments = fleet.pods(), fleet.deployments()
+        pods, deployments, jobs = fleet.pods(), fleet.deployments(), fleet.jobs()
         began = {name_of(pod): moment for pod in pods if (moment := pod_status.began_at(pod))}
         names = list(began)
         inside = self._asked(names)
         self.source = self._said(names, inside)
         now = fleet.now()
         uptimes = {pod: max(0.0, now - datetime.fromisoformat(moment).timestamp()) for pod, moment in began.items()}
-        seen = pod_status.Seen(deployments, pods, inside, uptimes)
+        seen = pod_status.Seen(deployments, pods, inside, uptimes, jobs)
         return pod_status.status_of(self._desired, seen, fleet=fleet.name, revision=self._revision)
 
     def _asked(self, names: Sequence[str]) -> dict[str, Mapping[str, Any]]:

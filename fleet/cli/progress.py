@@ -1,14 +1,15 @@
-"""Progress of an apply: a bar on a terminal, a line per step elsewhere."""
+"""Progress of an apply: bars on a terminal, of all steps and of the wave that goes on; a line per step elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from fleet.cli.output import Output, painted, wants_colour
-from fleet.core.plan import GLYPHS, Plan
+from fleet.core.plan import GLYPHS, Plan, Step
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -18,6 +19,31 @@ if TYPE_CHECKING:
 _NAMED = 3
 
 
+class Waves:
+    """Which wave of a plan goes on, and how far it is."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self._steps = Counter(step.wave for step in steps)
+        self._ended: Counter[int] = Counter()
+
+    def end(self, step: Step) -> None:
+        """A step is done, or failed."""
+        self._ended[step.wave] += 1
+
+    @property
+    def total(self) -> int:
+        """How many waves there are."""
+        return len(self._steps)
+
+    @property
+    def current(self) -> tuple[int, int, int]:
+        """(its number from 1 on, steps of it that ended, all steps of it); the last wave where all are over."""
+        waves = sorted(self._steps)
+        open_ones = [wave for wave in waves if self._ended[wave] < self._steps[wave]]
+        wave = open_ones[0] if open_ones else waves[-1] if waves else 0
+        return (waves.index(wave) + 1 if waves else 0), self._ended[wave], self._steps[wave]
+
+
 class Progress:
     """Shows the events of one apply."""
 
@@ -25,13 +51,17 @@ class Progress:
         self._out = out
         self._total = len(plan.changes)
         self._done = 0
+        self._waves = Waves(plan.changes)
+        self._shown_wave = 0
         self._going: dict[str, str] = {}
         self._bar: Bar | None = None
 
     def __enter__(self) -> Self:
         if self._out.is_live and self._total:
             self._bar = _bar(self._out)
-            self._bar.add_task("", total=self._total, going="")
+            self._bar.add_task("all steps", total=self._total, going="")
+            self._bar.add_task("", total=self._total, going="", visible=False)
+            self._draw(self._bar)
             self._bar.start()
         return self
 
@@ -45,13 +75,25 @@ class Progress:
         """Show one event. What is planned comes first, and again where a failed rollout goes back."""
         if events and all(event.phase == "planned" for event in events):
             self._total, self._done = len(events), 0
+            self._waves = Waves(event.step for event in events)
         for event in events:
             self._count(event)
         if self._bar is not None:
-            names = list(self._going.values())
-            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-            going = f"{', '.join(names[:_NAMED])}{more}" if names else ""
-            self._bar.update(self._bar.task_ids[0], completed=self._done, total=self._total, going=going)
+            self._draw(self._bar)
+
+    def _draw(self, bar: Bar) -> None:
+        names = list(self._going.values())
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        going = f"{', '.join(names[:_NAMED])}{more}" if names else ""
+        whole, part = bar.task_ids
+        number, ended, steps = self._waves.current
+        several = self._waves.total > 1
+        title = f"wave {number} of {self._waves.total}"
+        if number != self._shown_wave:
+            bar.reset(part, total=steps)  # each wave has a clock of its own
+            self._shown_wave = number
+        bar.update(whole, completed=self._done, total=self._total, going="" if several else going)
+        bar.update(part, completed=ended, total=steps, going=going, description=title, visible=several)
 
     def _count(self, event: Event) -> None:
         match event.phase:
@@ -60,9 +102,11 @@ class Progress:
             case "done":
                 self._going.pop(event.step.id, None)
                 self._done += 1
+                self._waves.end(event.step)
                 self._print(event, "✓", "good")
             case "failed":
                 self._going.pop(event.step.id, None)
+                self._waves.end(event.step)
                 self._print(event, "✗", "bad")
 
     def _print(self, event: Event, mark: str, style: str) -> None:
@@ -99,13 +143,24 @@ def portion(out: Output, title: str, total: float) -> Iterator[Callable[[float],
 
 def _bar(out: Output) -> Bar:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     return Progress(
         SpinnerColumn(),
-        BarColumn(bar_width=30),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[going]}", markup=False),
         console=Console(file=out.stderr),
     )

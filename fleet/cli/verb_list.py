@@ -50,6 +50,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("health", "whether replicas are alive, ready and making progress; reads their records only"),
             Verb("top", "a live view of the same"),
             Verb("metrics", "numbers for Prometheus: printed, served, or left for node_exporter"),
+            Verb("dashboard", "web pages: what runs, waits and happened; acts only where that is allowed"),
             Verb("logs", "the logs of all replicas as one"),
             Verb("stacks", "the stack of every thread, greenlet, coroutine and child of a worker"),
             Verb("history", "the revisions that were applied"),
@@ -78,6 +79,12 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
     ),
 )
 
+EXIT_CODES = (
+    *("0 done", "1 error", "2 changes (plan --detailed-exitcode)", "3 manifest invalid", "4 not ready"),
+    *("5 rolled back", "6 paused", "7 stale plan", "8 locked", "9 refused by a guard", "10 unreachable", "64 usage"),
+)
+"""The first word is the code."""
+
 VERBS = MappingProxyType({verb.name: verb for _, verbs in CHAPTERS for verb in verbs})
 
 
@@ -88,6 +95,5 @@ def overview() -> str:
     lines += ["A running fleet may be named with --fleet NAME instead of a manifest.", ""]
     for title, verbs in CHAPTERS:
         lines += [f"{title}:", *(f"  {verb.name:<{width}}{verb.help}" for verb in verbs), ""]
-    lines += ["exit codes: 0 done, 1 error, 2 changes (plan --detailed-exitcode), 3 manifest invalid, 4 not ready,"]
-    lines += ["  5 rolled back, 6 paused, 7 stale plan, 8 locked, 9 refused by a guard, 10 unreachable, 64 usage"]
+    lines += [f"exit codes: {', '.join(EXIT_CODES[:5])},", f"  {', '.join(EXIT_CODES[5:])}"]
     return "\n".join(lines)

@@ -11,8 +11,9 @@ from fleet.core.spec import READY_TIMEOUT_SECONDS, BrokerSpec, WorkerSpec, live_
 BROKER_GROUP = "fleet-broker"
 CONTROLLER_GROUP = "fleet-controller"
 METRICS_GROUP = "fleet-metrics"
+HEALTH_GROUP = "fleet-health"
 RESERVED_PREFIX = "fleet-"
-PROGRAMS_BESIDE = frozenset({CONTROLLER_GROUP, METRICS_GROUP})
+PROGRAMS_BESIDE = frozenset({CONTROLLER_GROUP, METRICS_GROUP, HEALTH_GROUP})
 """Programs of fleet's own that are there while something in the manifest needs them. They go without being asked."""
 
 

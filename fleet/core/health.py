@@ -22,6 +22,7 @@ class Condition(StrEnum):
     alive: a program that keeps no record; its process is there, and no more is known.  busy: no free slot.
     stuck: its loop does not turn, or a task is past its time limit and was not ended.  not consuming: ready, with free
     slots, and the broker has answered no fetch for a while.  dead: the process is gone and did not say good-bye.
+    unhealthy: it is there, and its health check fails.
     """
 
     ALIVE = "alive"
@@ -29,6 +30,7 @@ class Condition(StrEnum):
     READY = "ready"
     BUSY = "busy"
     STUCK = "stuck"
+    UNHEALTHY = "unhealthy"
     NOT_CONSUMING = "not consuming"
     DRAINING = "draining"
     HELD = "held"
@@ -138,7 +140,7 @@ def judge(record: Facts | None, *, lives: bool, now: float, patience: Patience =
         return _gone(record, now)
     if record.foreign and record.awaited:
         return Health(Condition.STARTING, f"for {_span(now - record.started_at)}")
-    if record.foreign:
+    if record.foreign and record.state == "ready":
         return Health(Condition.ALIVE, f"for {_span(now - record.started_at)}; it keeps no record")
     if record.state == "failed":  # the launcher is about to leave
         return Health(Condition.FAILED, record.note)

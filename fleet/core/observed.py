@@ -27,12 +27,14 @@ class Trouble(StrEnum):
 
     stuck: no heartbeat, or a task far past its time limit.  not consuming: free slots, and the broker has answered no
     fetch for a while.  crashing: it has not lived as long yet as it did before it crashed last.
+    unhealthy: its health check fails.
     """
 
     NONE = ""
     STUCK = "stuck"
     NOT_CONSUMING = "not consuming"
     CRASHING = "crashing"
+    UNHEALTHY = "unhealthy"
 
 
 GONE = frozenset({State.STOPPED, State.FAILED})

@@ -18,7 +18,9 @@ PARKED_EXIT = 78
 DRAIN_TIMEOUT_SECONDS = 60.0
 READY_TIMEOUT_SECONDS = 60.0
 JOB_TIMEOUT_SECONDS = 3600.0
-"""What the manifest's ``drain.timeout`` and ``health.readyTimeout`` (of a job: the last) are where it gives none."""
+WAIT_TIMEOUT_SECONDS = 60.0
+"""What the manifest's ``drain.timeout`` and ``health.readyTimeout`` (of a job: the third) and
+``waitFor.timeout`` are where it gives none."""
 
 Kind = Literal["worker", "celery", "command"]
 
@@ -28,7 +30,10 @@ IMAGE_POOLS = frozenset({"solo", "threads"})
 
 @dataclass(frozen=True, slots=True)
 class PoolSpec:
-    """The pool of one replica. ``concurrency`` is the number of slots of this replica."""
+    """The pool of one replica. ``concurrency`` is the number of slots of this replica.
+
+    min_concurrency: of Celery's worker, what it shrinks to by itself while it has little to do; None: it keeps all.
+    """
 
     type: str
     concurrency: int = 1
@@ -37,6 +42,7 @@ class PoolSpec:
     max_memory_per_child_bytes: int | None = None
     max_age_per_child_seconds: float | None = None
     start_method: str = "fork"
+    min_concurrency: int | None = None
 
     @property
     def processes_beside_slots(self) -> int:
@@ -118,6 +124,15 @@ class LimitsSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class RemoteControlSpec:
+    """What those who can write to the broker may ask of a worker by remote control. ``allow`` None: every command."""
+
+    enabled: bool = True
+    max_slots: int = 10_000
+    allow: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class AccountSpec:
     """The account of a replica's process, for a fleet that runs as root. ``user`` is empty where it is fleet's own.
 
@@ -129,8 +144,50 @@ class AccountSpec:
     gid: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class HealthCheckSpec:
+    """How fleet finds out whether a replica is healthy: by a command, or by a request to a port of this machine.
+
+    host: the Host header of the request.  failures: so many one after another, and it is unhealthy.  within_seconds: by
+    then one must have passed.
+    """
+
+    command: tuple[str, ...] = ()
+    port: int = 0
+    path: str = "/"
+    host: str = "localhost"
+    interval_seconds: float = 10.0
+    timeout_seconds: float = 5.0
+    failures: int = 3
+    within_seconds: float = READY_TIMEOUT_SECONDS
+
+    @property
+    def is_given(self) -> bool:
+        return bool(self.command or self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitSpec:
+    """What must answer before a replica's program starts, and how long that is waited for."""
+
+    urls: tuple[str, ...] = ()
+    timeout_seconds: float = WAIT_TIMEOUT_SECONDS
+
+
 FLEETS_ACCOUNT = AccountSpec()
 """The replica runs as whoever runs fleet."""
+
+
+@dataclass(frozen=True, slots=True)
+class TracingSpec:
+    """Whether tasks are traced, and where spans go. otlp: base URL of OTLP over HTTP, empty: as OTEL_ variables say.
+
+    sample: the part of the traces begun here that is kept, 0 to 1; None: as OTEL_ variables say, else all.
+    """
+
+    on: bool = False
+    otlp: str = ""
+    sample: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +236,10 @@ class WorkerSpec:
     account: AccountSpec = FLEETS_ACCOUNT
     no_new_privileges: bool = False
     task_counters: bool = True
+    health_check: HealthCheckSpec = HealthCheckSpec()
+    wait_for: WaitSpec = WaitSpec()
+    remote_control: RemoteControlSpec = RemoteControlSpec()
+    tracing: TracingSpec = TracingSpec()
 
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""
@@ -225,13 +286,20 @@ def forks_from_image(spec: WorkerSpec) -> bool:
 def lasting(spec: WorkerSpec) -> WorkerSpec:
     """The spec with everything that can change in place as in a bare one: what is left forces a restart.
 
-    ``restart``, ``ready_after_seconds`` and ``image`` are read when it is started and by the backend, never by what
-    runs. A
-    worker of fleet's own applies queues, delivery, limits and log level while it runs, and slots if its pool can.
-    The drain timeout lasts: supervisord kills by the one that it read when the replica was started.
+    ``restart``, ``ready_after_seconds``, ``image``, ``health_check`` and ``wait_for`` are read when it is started and
+    by the backend, never by what runs. A worker of fleet's own applies queues, delivery, limits and log level while it
+    runs, and slots if its pool can. The drain timeout lasts: supervisord kills by the one that it read when the replica
+    was started.
     """
     bare = WorkerSpec(spec.kind, spec.fleet, spec.group)
-    fixed = replace(spec, restart=bare.restart, ready_after_seconds=bare.ready_after_seconds, image=bare.image)
+    fixed = replace(
+        spec,
+        restart=bare.restart,
+        ready_after_seconds=bare.ready_after_seconds,
+        image=bare.image,
+        health_check=bare.health_check,
+        wait_for=bare.wait_for,
+    )
     if spec.kind != "worker":
         return fixed
     pool = replace(spec.pool, concurrency=1) if resizes(spec) else spec.pool

@@ -73,31 +73,38 @@ def variables_in(text: str, *, source: str) -> dict[str, str]:
     nothing is. ``${NAME}`` is text.
     """
     found: dict[str, str] = {}
-    lines = text.replace("\r\n", "\n").split("\n")
-    number = 0
-    while number < len(lines):
-        start, line = number + 1, lines[number]
-        number += 1
+    text = text.replace("\r\n", "\n")
+    position, number = 0, 0
+    while position < len(text):
+        start, number, began = number + 1, number + 1, position
+        line = text[began : _line_end(text, began)]
+        position += len(line) + 1
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         match = _LINE.fullmatch(line)
         if match is None or re.fullmatch(ENV_PATTERN[1:-1], match["name"]) is None:
             raise SecretError(f"{source}:{start}: not a variable", hint="write NAME=value, or # before a comment")
         rest = match["rest"]
-        while rest[:1] in {'"', "'"} and _closing(rest) < 0 and number < len(lines):
-            rest += f"\n{lines[number]}"
-            number += 1
+        if rest[:1] in {'"', "'"} and (end := _closing(text, began + match.start("rest"))) >= position:
+            rest = text[began + match.start("rest") : _line_end(text, end)]
+            position = began + match.start("rest") + len(rest) + 1
+            number += rest.count("\n")
         found[match["name"]] = _value(rest, source=source, line=start)
     return found
 
 
-def _closing(text: str) -> int:
-    """Where the quote that the text begins with ends, or -1."""
-    position = 1
+def _line_end(text: str, position: int) -> int:
+    end = text.find("\n", position)
+    return len(text) if end < 0 else end
+
+
+def _closing(text: str, opening: int = 0) -> int:
+    """Where the quote that opens at this position ends, or -1."""
+    position = opening + 1
     while position < len(text):
-        if text[position] == "\\" and text[0] == '"':
+        if text[position] == "\\" and text[opening] == '"':
             position += 1
-        elif text[position] == text[0]:
+        elif text[position] == text[opening]:
             return position
         position += 1
     return -1

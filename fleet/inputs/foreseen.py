@@ -8,13 +8,13 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 
 from fleet.core.desired import Desired, DesiredGroup, broker_of
 from fleet.core.spec import BrokerSpec, WorkerSpec
 from fleet.core.text.mask import masked
+from fleet.core.text.outside_url import url_problem
 from fleet.replica.command import DEFAULT_PATH, with_folder_of
-from fleet.replica.outside import url_problem, why_silent
+from fleet.replica.outside import why_silent_soon
 
 BROKER_SECONDS = 2.0
 _SHEBANG_BYTES = 256
@@ -55,21 +55,23 @@ def _of_group(group: DesiredGroup) -> Iterator[Foreseen]:
         hint = "make it, or write another release.workdir"
         yield Foreseen(group.name, "spec.release.workdir", f"there is no folder {spec.workdir}", hint)
         return
+    if spec.health_check.command and (why := _missing_program(spec, spec.health_check.command[0])):
+        where = f"spec.groups.{group.name}.health.command"
+        yield Foreseen(group.name, where, f"health check {spec.health_check.command[0]!r}: {why}", _HINT)
     if spec.kind != "command":
         if spec.python and (why := _unable(spec.python)):
             hint = "write the path of a Python interpreter as release.python"
             yield Foreseen(group.name, "spec.release.python", f"interpreter {spec.python}: {why}", hint)
         return
-    if why := _missing_program(spec):
+    if why := _missing_program(spec, spec.command[0]):
         yield Foreseen(group.name, f"spec.groups.{group.name}.command", f"program {spec.command[0]!r}: {why}", _HINT)
 
 
 _HINT = "install it, or write its whole path; a program of a virtual environment is found by release.python"
 
 
-def _missing_program(spec: WorkerSpec) -> str:
-    """Why the program of a command cannot be run; found as the launcher finds it."""
-    program = spec.command[0]
+def _missing_program(spec: WorkerSpec, program: str) -> str:
+    """Why a program cannot be run; found as the launcher finds it."""
     if "/" in program:
         return _unable(os.path.join(spec.workdir, program))
     around = os.environ.get("PATH", DEFAULT_PATH)
@@ -109,20 +111,11 @@ def _of_broker(url: str, broker: BrokerSpec) -> Iterator[Foreseen]:
     urls = [one for one in url.split(";") if one]
     if not urls or any(url_problem(one) for one in urls) or _is_own(urls[0]):
         return
-    problems = [_asked(one) for one in urls]
+    problems = [why_silent_soon(one, timeout_seconds=BROKER_SECONDS) for one in urls]
     if all(problems):
         name = f"the secret {broker.secret}" if broker.secret else masked(urls[0])
         message = f"the broker does not answer ({name}): {problems[0]}"
         yield Foreseen("", "spec.broker.url", message, "workers wait for it until it does")
-
-
-def _asked(url: str) -> str:
-    """As ``why_silent``, but a name that is looked up for long is not waited for."""
-    answers: list[str] = []
-    thread = Thread(target=lambda: answers.append(why_silent(url, timeout_seconds=BROKER_SECONDS)), daemon=True)
-    thread.start()
-    thread.join(2 * BROKER_SECONDS)
-    return answers[0] if answers else f"no answer within {2 * BROKER_SECONDS:g} s"
 
 
 def _is_own(url: str) -> bool:

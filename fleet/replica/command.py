@@ -65,6 +65,8 @@ def environment(document: LaunchDocument, around: Mapping[str, str]) -> dict[str
         environ |= {"FLEET_BROKER_URL": url} | ({"CELERY_BROKER_URL": url} if spec.kind == "celery" else {})
     if spec.kind == "celery" and spec.pool.class_path:
         environ["CELERY_CUSTOM_WORKER_POOL"] = spec.pool.class_path
+    if spec.kind == "celery":
+        environ |= _without_option(spec)
     environ |= {**dict(spec.env), **secret}
     if spec.kind == "celery":
         environ["PYTHONPATH"] = os.pathsep.join((str(_MEMBER_FOLDER), *filter(None, [environ.get("PYTHONPATH")])))
@@ -94,6 +96,13 @@ def command(document: LaunchDocument) -> tuple[str, ...]:
     return spec.command
 
 
+def _without_option(spec: WorkerSpec) -> dict[str, str]:
+    """What ``celery worker`` has no option for; the module that it imports applies it."""
+    seconds = spec.broker.visibility_timeout_seconds
+    found = {"FLEET_TASK_ACKS": spec.task.acks, "FLEET_VISIBILITY_TIMEOUT": None if seconds is None else f"{seconds:g}"}
+    return {name: value for name, value in found.items() if value is not None}
+
+
 def filled_in(template: str, document: LaunchDocument) -> str:
     """``celery@{group}-{index}`` of a replica."""
     return with_names(template, fleet=document.fleet, replica=document.replica)
@@ -116,10 +125,12 @@ def celery_arguments(spec: WorkerSpec, replica: str, *, node: str = "") -> tuple
         "--max-memory-per-child": pool.max_memory_per_child_bytes and max(1, pool.max_memory_per_child_bytes >> 10),
         "--prefetch-multiplier": task.prefetch and max(1, task.prefetch // pool.concurrency),
     }
+    least = pool.min_concurrency and min(pool.min_concurrency, pool.concurrency)
     queues = ",".join(queue.name for queue in spec.queues)
     return (
         *("-A", spec.app, "worker", "-n", node or f"{replica}@%h"),
         *("-P", pool.type, "-c", str(pool.concurrency)),
+        *((f"--autoscale={pool.concurrency},{least}",) if least else ()),
         *(("-Q", queues) if queues else ()),
         *("-l", spec.log_level, "--without-gossip", "--without-mingle", "-O", "fair", "-I", _MEMBER),
         *(

@@ -86,7 +86,10 @@ class ImageState:
         """One line for people."""
         if self.phase in ("ready", "loading") and not self.lives:
             return f"image {self.key} of {self.app}: ended; the next start of a worker makes a new one"
-        reason = f" ({self.reason}); workers start without it" if self.reason else ""
+        after = (
+            "workers start without it" if self.is_current else "since then a file changed; the next start tries again"
+        )
+        reason = f" ({self.reason}); {after}" if self.reason else ""
         return f"image {self.key} of {self.app}: {self.phase}{f', pid {self.pid}' if self.lives else ''}{reason}"
 
     @property
@@ -120,7 +123,7 @@ def read_state(files: ImageFiles) -> ImageState | None:
         values = json.loads(files.state.read_bytes())
         seen = {path: tuple(one) if one else None for path, one in values.pop("files").items()}
         return ImageState(**values, files=seen)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

@@ -7,28 +7,12 @@ import http.client
 import socket
 import ssl
 from collections.abc import Iterator
+from threading import Thread
 from urllib.parse import SplitResult, urlsplit
 
-PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "pyamqp": 5672, "amqps": 5671, "http": 80, "https": 443}
-"""Schemes that can be asked, and their ports where the URL gives none; ``tcp`` needs one, ``unix`` has a path."""
-SCHEMES = (*PORTS, "tcp", "unix", "redis+socket")
+from fleet.core.text.outside_url import PORTS, url_problem
+
 _OPEN = (b"+PONG", b"-NOAUTH", b"-NOPERM", b"-DENIED")
-
-
-def url_problem(url: str) -> str:
-    """What is wrong with the URL itself; '' where it can be asked."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError as error:
-        return str(error)
-    if parts.scheme not in SCHEMES:
-        return f"its scheme is none of {', '.join(SCHEMES)}"
-    if parts.scheme in {"unix", "redis+socket"}:
-        return "" if parts.path else "it names no socket"
-    if not parts.hostname:
-        return "it names no host"
-    return "it names no port" if port is None and parts.scheme == "tcp" else ""
 
 
 def why_silent(url: str, *, timeout_seconds: float) -> str:
@@ -45,6 +29,15 @@ def why_silent(url: str, *, timeout_seconds: float) -> str:
         return f"no answer within {timeout_seconds:g} s"
     except (OSError, http.client.HTTPException) as error:
         return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def why_silent_soon(url: str, *, timeout_seconds: float) -> str:
+    """As :func:`why_silent`, but a name that is looked up for longer than that is not waited for."""
+    answers: list[str] = []
+    thread = Thread(target=lambda: answers.append(why_silent(url, timeout_seconds=timeout_seconds)), daemon=True)
+    thread.start()
+    thread.join(2 * timeout_seconds)
+    return answers[0] if answers else f"no answer within {2 * timeout_seconds:g} s"
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -131,12 +132,22 @@ class Record:
     """The writer's side. Cheap enough for the hot path: one ``pack_into`` per change."""
 
     def __init__(
-        self, path: Path | None, *, digest: str, slots: int, foreign: bool = False, awaited: bool = False
+        self,
+        path: Path | None,
+        *,
+        digest: str,
+        slots: int,
+        foreign: bool = False,
+        awaited: bool = False,
+        pid: int | None = None,
+        started_at: float | None = None,
     ) -> None:
         """Make the record of this process, under a temporary name first; an earlier ``hold`` is carried over.
 
         path: None for a record that nobody else reads, kept in memory alone.
+        pid, started_at: of another process than this one.
         """
+        self._pid = pid
         self.path = path
         self.slots = slots
         self._held = path is not None and _is_held(path)
@@ -156,8 +167,8 @@ class Record:
         self.sated = False
         self.resting = self.cannot_start = False
         self._foreign = foreign
-        self._started_ticks = started_ticks(os.getpid()) or 0
-        self._started_at = self._heartbeat_at = self._state_at = time.time()
+        self._started_ticks = started_ticks(pid or os.getpid()) or 0
+        self._started_at = self._heartbeat_at = self._state_at = started_at or time.time()
         self._file: tuple[int, int] | None = None
         if path is None:
             self._map = mmap.mmap(-1, _PART * (1 + slots))
@@ -305,7 +316,7 @@ class Record:
         _HEADER.pack_into(
             self._map,
             _HEADER_FACTS,
-            os.getpid(),
+            self._pid or os.getpid(),
             self.slots,
             _STATES.index(self._state),
             self._flags(),
@@ -473,6 +484,7 @@ def _is_same(before: bytes, after: bytes, index: int) -> bool:
     return version[0] % 2 == 0 and version == after[at : at + _VERSION.size]
 
 
+@lru_cache(maxsize=4096)  # the same names and ids are read again and again, as long as tasks run
 def _text(raw: object) -> str:
     assert isinstance(raw, bytes)
     return one_line(raw.rstrip(b"\0").decode(errors="replace"))

@@ -29,9 +29,12 @@ _LONGEST_BYTES = 1 << 20
 """The longest line that is read as one entry."""
 
 
+BEHALF_VARIABLE = "FLEET_ON_BEHALF_OF"
+
+
 def who() -> str:
-    """The person behind this process: the one who called sudo, else the user it runs as."""
-    return os.environ.get("SUDO_USER") or _user_name(os.getuid())
+    """The person behind this process: whom it was started for, the one who called sudo, or the user it runs as."""
+    return os.environ.get(BEHALF_VARIABLE) or os.environ.get("SUDO_USER") or _user_name(os.getuid())
 
 
 def _user_name(uid: int) -> str:

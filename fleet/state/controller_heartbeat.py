@@ -39,7 +39,7 @@ def read(path: Path) -> Heartbeat:
     """The last one; an empty one where there is none that makes sense."""
     try:
         return decoded(Heartbeat, json.loads(read_file(path, limit_bytes=SMALL_BYTES)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Heartbeat()
 
 

@@ -74,6 +74,11 @@ class Places:
         return self.run / "records"
 
     @property
+    def health(self) -> Path:
+        """What the health checks of each replica have told, one small file per replica."""
+        return self.run / "health"
+
+    @property
     def socket(self) -> Path:
         """supervisord's socket."""
         return self.run / "s.sock"

@@ -47,6 +47,8 @@ from fleet.worker.options import WorkerOptions, with_queues
 from fleet.worker.os_signals import SignalBox
 from fleet.worker.process_state import ProcessState
 from fleet.worker.task.call import ChildLimits
+from fleet.worker.tracing import slot as traced
+from fleet.worker.tracing.choice import tracing_of
 from pools import BasePool, EventLoop, pool_class
 from pools.errors import PoolError, PoolUnavailable
 from pools.patching import GREEN
@@ -143,6 +145,7 @@ class Worker:
         self.options = options
         self.application = application
         self.node = node_name(options)
+        self._tracing = tracing_of(options, app_kind=application.kind)
         self.loop = EventLoop()
         self.pool = self._make_pool()
         self._ran_before = _ran_before(options)
@@ -156,6 +159,8 @@ class Worker:
         self.housekeeping: HousekeepingThread | None = None
         self._counting = self._make_counting()
         self._add_to_the_loop()
+        if self._tracing is not None:
+            self.parts.trace(self._tracing)
         self.control = self._make_control()
         self._control_fds: list[int] = []
 
@@ -257,6 +262,8 @@ class Worker:
             "max_age_per_child_seconds": spec.max_age_per_child_seconds,
             "start_method": spec.start_method,
         }
+        if self._tracing is not None:
+            options |= traced.pool_options(self.options.spec.app, self.node, self._tracing)
         if spec.type == "solo":
             options |= {"on_hard_timeout": self._on_hard_limit, "on_terminate_job": self._on_terminate_job}
         elif spec.type == "prefork":
@@ -317,7 +324,7 @@ class Worker:
     def _make_control(self) -> Control | None:
         """For Celery apps, whose tools expect it. A registry has none, which saves two connections per replica."""
         remote = self.application.remote()
-        if remote is None:
+        if remote is None or not self.options.spec.remote_control.enabled:
             return None
         control = make_control(
             self.parts,
@@ -424,6 +431,7 @@ def make_control(
         inflight=parts.inflight,
         settings=parts.settings,
         revoked=parts.revoked,
+        most_slots=parts.options.spec.remote_control.max_slots,
     )
     return Control(
         url,
@@ -434,6 +442,7 @@ def make_control(
         commands=commands,
         connection=parts.connection,
         options=options,
+        allow=parts.options.spec.remote_control.allow,
     )
 
 

@@ -30,7 +30,10 @@ DOORS = {
     "matplotlib": ("fleet.cli.plot",),
     "pydantic": ("fleet.core.manifest", "fleet.settings", "fleet.operate.sync"),
     "pydantic_settings": ("fleet.settings",),
+    "opentelemetry": ("fleet.tracing", "fleet.worker.tracing", "fleet.operate.metrics.otlp"),
     "smtplib": ("fleet.operate.notify.smtp",),
+    "starlette": ("fleet.operate.dashboard.app",),
+    "uvicorn": ("fleet.operate.dashboard.serving",),
     "psutil": ("pools.prefork", "fleet.replica", "fleet.backends.supervisor", "fleet.worker"),
 }
 

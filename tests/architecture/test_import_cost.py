@@ -11,7 +11,7 @@ from tests.architecture.imports import ROOT, modules
 
 HEAVY = {
     *("gevent", "eventlet", "kombu", "billiard", "celery", "redis", "pydantic", "yaml", "ruamel", "rich"),
-    *("supervisor", "matplotlib"),
+    *("supervisor", "matplotlib", "opentelemetry"),
 }
 
 

@@ -11,8 +11,9 @@ from fleet.backends.supervisor.observe import Sight, observed
 from fleet.backends.supervisor.processes import Proc, Table
 from fleet.backends.supervisor.rpc import Process, ProcessState
 from fleet.core.observed import RunningTask, State, Trouble
-from fleet.core.spec import PoolSpec, WorkerSpec
+from fleet.core.spec import HealthCheckSpec, Kind, PoolSpec, WorkerSpec
 from fleet.replica.crash_history import Life
+from fleet.replica.health_result import HealthResult
 from fleet.replica.launch_document import LaunchDocument
 from fleet.replica.record import RecordView, SlotView
 from fleet.state.controller_heartbeat import Heartbeat
@@ -47,9 +48,10 @@ def sight(
     digest: str = DIGEST,
     answers: bool | None = None,
     launching: bool = False,
+    health: HealthResult | None = None,
 ) -> Sight:
     launch = LaunchDocument(Path("thumbs.0.json"), "shop", "thumbs.0", digest, spec, secrets={})
-    return Sight("thumbs.0", DIGEST, process, launch, record, 1 << 20, NOW, answers, launching=launching)
+    return Sight("thumbs.0", DIGEST, process, launch, record, 1 << 20, NOW, answers, launching=launching, health=health)
 
 
 def test_a_ready_worker_is_told_whole() -> None:
@@ -195,6 +197,14 @@ def test_a_program_that_can_be_asked_is_ready_when_it_answers() -> None:
     assert (mute.state, mute.note) == (State.STARTING, "does not answer yet")
 
 
+def test_a_program_that_answers_is_ready_though_its_record_is_damaged() -> None:
+    command = replace(SPEC, kind="command")
+
+    assert observed(sight(spec=command, record=None, answers=True)).state is State.READY
+    assert observed(sight(spec=command, record=None, answers=False)).state is State.STARTING
+    assert observed(sight(spec=command, record=None, answers=True, launching=True)).state is State.STARTING
+
+
 def test_a_silent_worker_is_noted() -> None:
     assert (
         observed(sight(record=replace(RECORD, heartbeat_at=NOW - 45))).note
@@ -318,3 +328,43 @@ def test_a_job_is_not_ready_while_it_runs() -> None:
     spec = replace(SPEC, kind="command", ready_after_seconds=1.0)
     assert observed(sight(spec=spec, record=record)).state is State.READY
     assert observed(sight(spec=replace(spec, job=True), record=record)).state is State.STARTING
+
+
+CHECKED = replace(SPEC, health_check=HealthCheckSpec(port=8000))
+WELL = HealthResult(42, at=NOW, well_since=NOW - 7.0)
+SICK = replace(WELL, failures=3, reason="status 503")
+
+
+@pytest.mark.parametrize("kind", ["worker", "celery", "command"])
+@pytest.mark.parametrize(
+    ("health", "state", "trouble", "note"),
+    [
+        (WELL, State.READY, Trouble.NONE, ""),
+        (replace(SICK, failures=2), State.READY, Trouble.NONE, ""),
+        (SICK, State.UNKNOWN, Trouble.UNHEALTHY, "unhealthy: 3 health checks failed: status 503"),
+        (None, State.STARTING, Trouble.NONE, "no health check has passed yet"),
+        (replace(SICK, pid=41), State.STARTING, Trouble.NONE, "no health check has passed yet"),
+        (replace(SICK, well_since=0.0), State.STARTING, Trouble.NONE, "no health check has passed yet: status 503"),
+    ],
+)
+def test_a_health_check_decides_whether_what_runs_is_ready(
+    kind: Kind, health: HealthResult | None, state: State, trouble: Trouble, note: str
+) -> None:
+    record = replace(RECORD, foreign=kind != "worker")
+    seen = observed(sight(spec=replace(CHECKED, kind=kind), record=record, health=health))
+    assert (seen.state, seen.trouble, seen.note) == (state, trouble, note)
+    assert seen.is_ready == (state is State.READY)
+    assert seen.ready_seconds == (7.0 if seen.is_ready else 0.0)
+
+
+def test_what_checks_have_told_says_nothing_where_none_is_made_or_nothing_runs() -> None:
+    assert observed(sight(health=SICK)).is_ready
+    assert observed(sight(spec=CHECKED, record=replace(RECORD, state="draining"), health=SICK)).state is State.DRAINING
+    gone = replace(RUNNING, state=ProcessState.STOPPED, pid=0)
+    assert observed(sight(spec=CHECKED, process=gone, health=SICK)).state is State.STOPPED
+
+
+def test_one_that_never_passes_a_check_is_unhealthy_after_its_time() -> None:
+    never = HealthResult(42, at=NOW, failures=50, reason="status 503", within_seconds=49.0)
+    seen = observed(sight(spec=CHECKED, health=never))
+    assert (seen.trouble, seen.note) == (Trouble.UNHEALTHY, "unhealthy: no health check has passed in 50s: status 503")

@@ -13,7 +13,7 @@ import pytest
 
 from fleet.broker import decompression, message_body
 from fleet.broker.decompression import TooLong, decompress
-from fleet.broker.delivery import Delivery
+from fleet.broker.delivery import Delivery, most_body_bytes
 from fleet.broker.message_body import BadMessage, decoded
 
 KINDS: dict[str, Callable[[bytes], bytes]] = {"gzip": zlib.compress, "bzip2": bz2.compress, "lzma": lzma.compress}
@@ -78,3 +78,18 @@ def test_a_body_that_is_too_long_buries_that_message(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(message_body, "MOST_BODY_BYTES", 100)
     with pytest.raises(BadMessage, match="longer than 100 bytes"):
         decoded(delivery(b"[" + b" " * 100 + b"]"))
+
+
+@pytest.mark.parametrize(
+    ("said", "limit"),
+    [
+        ("", 128 << 20),
+        ("1048576", 1 << 20),
+        ("0", 128 << 20),
+        ("-5", 128 << 20),
+        ("a lot", 128 << 20),
+        ("9" * 30, 128 << 20),
+    ],
+)
+def test_the_limit_is_what_the_workers_environment_says(said: str, limit: int) -> None:
+    assert most_body_bytes({"FLEET_MAX_MESSAGE_BYTES": said}) == limit

@@ -12,8 +12,12 @@ from pathlib import Path
 import pytest
 
 from fleet.cli.verbs.health import RECORD_VARIABLE
+from fleet.core.spec import HealthCheckSpec
 from fleet.replica import process_identity
+from fleet.replica.health_result import HealthResult, result_file, result_text
 from fleet.replica.record import Record, read, set_hold
+from fleet.state.files import write_whole
+from fleet.state.paths import Places
 from tests.cli.conftest import Desk
 
 Words = tuple[str, ...]
@@ -159,3 +163,30 @@ print(*sorted(sys.modules.keys() & {{"pydantic", "yaml", "kombu", "celery", "red
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize(
+    ("checks", "condition", "ready"),
+    [("+", "ready", True), ("", "ready", True), ("-", "starting", False), ("+---", "unhealthy", False)],
+)
+def test_a_health_check_counts_besides_what_the_record_says(
+    shop: Desk, checks: str, condition: str, ready: bool
+) -> None:
+    places = Places(shop.folder / "home" / "shop")
+    result = HealthResult(os.getpid())
+    for one in checks:
+        result = result.after("" if one == "+" else "status 503", HealthCheckSpec(port=1), now=time.time())
+    write_whole(result_file(places.health, "thumbs.0"), result_text(result))
+    said = shop.fleet("health", "thumbs.0", "--fleet", "shop", "--probe", "ready", "-o", "json", code=0 if ready else 1)
+    (replica,) = said.json["replicas"]
+    assert (replica["condition"], replica["healthy"]) == (condition, ready)
+    assert ready or "status 503" in replica["reason"]
+
+
+def test_a_program_that_waits_to_start_is_starting(desk: Desk, tmp_path: Path) -> None:
+    made = Record(tmp_path / "web.0.rec", digest="9f31c2ab", slots=0, foreign=True)
+    made.become("starting", "waits for tcp://db:5432: Connection refused")
+    said = desk.fleet("health", "--record", str(made.path), "--probe", "ready", "-o", "json", code=1)
+    made.close()
+    (replica,) = said.json["replicas"]
+    assert (replica["condition"], replica["reason"]) == ("starting", "waits for tcp://db:5432: Connection refused")

@@ -193,3 +193,14 @@ def test_a_kept_file_made_to_break_its_reader_is_damaged(desk: Desk, name: str, 
     for line in ("status", "history", "explain --live", "doctor"):
         said = desk.fleet(*line.split(), code=None)
         assert "Traceback" not in said.err
+
+
+def test_a_reason_forges_no_line_and_no_escape(desk: Desk) -> None:
+    desk.fleet("apply", "--yes")
+    forged = "x\x1b[2J\n2026-01-01 all is well\u202e\r"
+    desk.fleet("scale", "reports=2", "--live", "--yes", "--reason", forged)
+    for line in ("events", "status", "explain", "history", "doctor"):
+        said = desk.fleet(line, code=None)
+        assert not set("\x1b\u202e\r") & set(said.out + said.err), line
+        assert not any(text.startswith("2026-01-01 all") for text in said.out.splitlines()), line
+    assert "\\x1b[2J" in desk.fleet("events").out

@@ -106,6 +106,78 @@ def test_doctor_finds_a_home_that_others_can_change(applied: Desk, plant: Callab
     assert "hint: " in said.out
 
 
+def linked_lock(desk: Desk) -> None:
+    _linked(desk, desk.state.parent / "run" / "lock")
+
+
+def linked_audit(desk: Desk) -> None:
+    _linked(desk, desk.state / "audit.ndjson")
+
+
+def _linked(desk: Desk, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    (desk.folder / "victim").write_text("root:x:0:0")
+    path.symlink_to(desk.folder / "victim")
+
+
+def planted_program(desk: Desk) -> None:
+    folder = desk.state.parent / "run" / "conf.d"
+    make_folders(folder)
+    (folder / "evil.conf").write_text("[program:evil]\ncommand=/bin/sh\n")
+
+
+def open_document(desk: Desk) -> None:
+    folder = desk.state.parent / "run" / "specs"
+    make_folders(folder)
+    (folder / "thumbs.0.json").write_text("{}")
+    (folder / "thumbs.0.json").chmod(0o644)
+
+
+def readable_folder(desk: Desk) -> None:
+    desk.state.chmod(0o755)
+
+
+def foreign_document(desk: Desk) -> None:
+    open_document(desk)
+    give(desk.state.parent / "run" / "specs" / "thumbs.0.json")
+
+
+def foreign_key(desk: Desk) -> None:
+    (desk.state / "key").write_bytes(b"k" * 32)
+    give(desk.state / "key")
+
+
+def writable_secret(desk: Desk) -> None:
+    secret = desk.folder / "secret"
+    secret.write_text("value")
+    secret.chmod(0o640)
+    text = desk.manifest.read_text().replace("  groups:\n", f"  secrets: {{word: {{file: {secret}}}}}\n  groups:\n", 1)
+    desk.manifest.write_text(text.replace("queues: [thumbs]", "queues: [thumbs], secretEnv: {KEY: word}"))
+
+
+FOUND: tuple[tuple[Callable[[Desk], None], str], ...] = (
+    (linked_lock, "run/lock"),
+    (linked_audit, "state/audit.ndjson"),
+    (planted_program, "conf.d/evil.conf is not fleet's"),
+    (open_document, "specs/thumbs.0.json has mode 0644, not 0600"),
+    (readable_folder, "state has mode 0755, not 0700"),
+    (writable_secret, "secret"),
+)
+FOUND_OF_OTHERS = ((foreign_document, "specs/thumbs.0.json"), (foreign_key, "state/key"))
+
+
+@pytest.mark.parametrize(
+    ("plant", "named"), [*FOUND, *(pytest.param(*one, marks=needs_second_account) for one in FOUND_OF_OTHERS)]
+)
+def test_doctor_finds_and_names_what_lets_others_in(applied: Desk, plant: Callable[[Desk], None], named: str) -> None:
+    assert named not in applied.fleet("doctor", code=None).out
+    plant(applied)
+    said = applied.fleet("doctor", code=None)
+    assert said.code != 0
+    assert named in said.out + said.err
+    assert "hint: " in said.out + said.err or "fleet doctor --fix" in said.out + said.err
+
+
 def test_a_folder_like_tmp_above_a_home_is_fine(applied: Desk) -> None:
     applied.folder.chmod(0o1777)
     applied.fleet("status")

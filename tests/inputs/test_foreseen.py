@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fleet.core.desired import Desired, DesiredGroup
-from fleet.core.spec import BrokerSpec, WorkerSpec
+from fleet.core.spec import BrokerSpec, HealthCheckSpec, Kind, WorkerSpec
 from fleet.inputs.foreseen import foreseen
 
 
@@ -49,6 +50,15 @@ def test_why_a_program_cannot_be_run(tmp_path: Path, make: Callable[[Path], obje
     make(tmp_path / "serve")
     (message,) = [message for _, message in told(command("./serve", workdir=str(tmp_path)))]
     assert why in message
+
+
+@pytest.mark.parametrize("kind", ["worker", "celery", "command"])
+def test_the_program_of_a_health_check_is_looked_for_too(kind: Kind) -> None:
+    spec = replace(command("true"), kind=kind, health_check=HealthCheckSpec(("no-such-program-at-all",)))
+    ((path, message),) = told(spec)
+    assert (path, "not found in PATH" in message) == ("spec.groups.web.health.command", True)
+    assert told(replace(spec, health_check=HealthCheckSpec(("true",)))) == []
+    assert told(replace(spec, health_check=HealthCheckSpec(port=1))) == []
 
 
 def test_folder_and_interpreter_of_a_worker(tmp_path: Path) -> None:

@@ -21,10 +21,25 @@ BROKERS = (
 POOLS = tuple(name for name in TRAITS if name != "custom")
 
 
+CHECKS: list[dict[str, Any]] = [
+    {},
+    {"command": ["check", "--all"], "timeout": "1500ms", "interval": "100ms"},
+    {"http": {"port": 8000, "path": "/ok", "host": "shop.example"}, "failures": 1},
+]
+WAITS: list[dict[str, Any]] = [
+    {},
+    {"waitFor": ["tcp://db:5432"]},
+    {"waitFor": {"urls": ["http://a/b"], "timeout": "2h"}},
+]
+
+
 @st.composite
 def manifests(draw: st.DrawFn) -> dict[str, Any]:
     names = draw(st.lists(NAMES, min_size=1, max_size=4, unique=True))
-    groups = {name: draw(st.one_of(workers(), commands())) for name in names}
+    groups = {name: draw(st.one_of(workers(), commands(), jobs())) for name in names}
+    for number, name in enumerate(names[1:], start=1):
+        if draw(st.booleans()):
+            groups[name]["dependsOn"] = draw(st.lists(st.sampled_from(names[:number]), max_size=2, unique=True))
     broker = draw(st.sampled_from(BROKERS))
     return {
         "apiVersion": API_VERSION,
@@ -55,7 +70,8 @@ def workers(draw: st.DrawFn) -> dict[str, Any]:
         "secretEnv": draw(st.sampled_from([{}, {"KEY": "key"}])),
         "env": draw(st.dictionaries(st.from_regex(r"[A-Z]{1,8}", fullmatch=True), TEXTS, max_size=3)),
         "drain": {"timeout": f"{draw(st.integers(0, 600))}s"},
-        "health": {"readyTimeout": f"{draw(st.integers(1, 3000))}s"},
+        "health": {"readyTimeout": f"{draw(st.integers(1, 3000))}s", **draw(st.sampled_from(CHECKS))},
+        **draw(st.sampled_from(WAITS)),
         "perReplica": {"memory": f"{draw(st.integers(0, 5000))}Ki"},
         "rollout": draw(rollouts()),
         "paused": draw(st.booleans()),
@@ -63,7 +79,8 @@ def workers(draw: st.DrawFn) -> dict[str, Any]:
     if celery:
         return {**worker, "worker": "celery", "replicas": draw(st.integers(0, 5))}
     least = draw(st.integers(0, 20))
-    bounds = {"min": least, "max": draw(st.integers(max(1, least), 60))}
+    # A pod of a cluster is indivisible: a whole number of them lies between the bounds.
+    bounds = {"min": least, "max": draw(st.integers(max(1, least + slots - 1), 60))}
     scale = {**bounds, "targetWait": f"{draw(st.integers(1, 90))}s"}
     return {**worker, **draw(st.sampled_from([{"replicas": 3}, {"share": bounds}, {"autoscale": scale}]))}
 
@@ -74,9 +91,16 @@ def commands(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "command": words,
         "replicas": draw(st.integers(0, 3)),
-        "health": {"readyAfter": f"{draw(st.integers(0, 5))}s"},
+        "health": {"readyAfter": f"{draw(st.integers(0, 5))}s", **draw(st.sampled_from(CHECKS))},
+        **draw(st.sampled_from(WAITS)),
         "rollout": draw(rollouts()),
     }
+
+
+@st.composite
+def jobs(draw: st.DrawFn) -> dict[str, Any]:
+    again = st.sampled_from([{}, {"restart": {"policy": "onFailure"}}, {"paused": True}])
+    return {"command": ["python", draw(TEXTS)], "job": True, **draw(again)}
 
 
 @st.composite
@@ -100,6 +124,7 @@ def clusters(draw: st.DrawFn, groups: list[str]) -> dict[str, Any]:
     return {
         "image": "registry.example:5000/shop@sha256:" + "0" * 64,
         "namespace": "workers",
+        "scaler": draw(st.sampled_from(["native", "fleet"])),
         "networkPolicy": draw(st.sampled_from(["none", "deny-ingress"])),
         "serviceAccount": draw(st.sampled_from(["robot", "shop.robot"])),
         "pullSecrets": ["registry"],

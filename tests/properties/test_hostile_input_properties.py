@@ -4,26 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import json
+import xmlrpc.client
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from fleet.authoring.convert import AUTO, KINDS, Input, import_files
+from fleet.backends.supervisor.rpc import SupervisorRpc
+from fleet.broker.channels.redis.unsent_acks import read_left
 from fleet.broker.delivery import Delivery
+from fleet.broker.message import TaskMessage
 from fleet.broker.message_body import BadMessage, decoded, payload_in
 from fleet.cli.saved_plan import FORMAT, KIND, check_seal, manifest_in, read_saved
 from fleet.core.manifest.parse import Source, parse
 from fleet.errors import FleetError
+from fleet.inputs.env_from import variables_in
 from fleet.inputs.git import commit_of
-from fleet.replica import launch_document, record
+from fleet.operate.controller import healing, memory_file
+from fleet.replica import counters, ending, launch_document, record, task_counters
+from fleet.replica import image as images
 from fleet.replica.crash_history import read_history
 from fleet.replica.launch_document import DocumentError
-from fleet.state import applied, controller_heartbeat, decisions, overrides
+from fleet.state import applied, controller_heartbeat, decisions, overrides, rollout_orders
 from fleet.state.audit import Audit
+from fleet.state.paths import Places
 from fleet.state.revisions import History
+from tests.worker.hostile import HEADERS, LIMITS
 
 KEYS = (
     *(
@@ -74,6 +85,36 @@ VALUES = st.recursive(
 )
 DOCUMENTS = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=12).map(lambda value: json.dumps(value).encode())
 DATA = st.one_of(DOCUMENTS, VALUES.map(lambda value: json.dumps(value).encode()), st.binary(max_size=600))
+LINES_OF_INI = st.sampled_from(
+    [
+        "[program:web]",
+        "[program:%(x)s]",
+        "[group:g]",
+        "programs=web,web",
+        "[include]",
+        "files=*",
+        "command=celery -A shop worker -c 4 -Q a,b",
+        "command=sh -c '",
+        "numprocs=%(ENV_N)s",
+        "numprocs=999999999999",
+        "process_name=%(program_name)s_%(process_num)02d",
+        "environment=A='1,B",
+        "stopwaitsecs=nan",
+        "web: celery -A shop worker --concurrency ${N:-2",
+        "CELERYD_NODES='a b'",
+        "CELERYD_OPTS='-c:a 5 -Q'",
+        "[Service]",
+        "ExecStart=/bin/celery multi start 10000000 -A shop",
+        "services: {web: {command: [celery, -A, a, worker], deploy: {replicas: 1e9}}}",
+        "services: &a [*a]",
+        "\\",
+    ]
+) | st.text(max_size=20)
+LINES_OF_DOTENV = st.sampled_from(
+    ["A=1", "export B='x", 'C="y\\', "=", "D='", "'", '"', "E=#", "\ufeffF=1", "G\x00=1"]
+) | st.text(max_size=12)
+ROW_KEYS = ("group", "name", "state", "pid", "start", "exitstatus", "spawnerr")
+WHAT_A_MESSAGE_SAYS = tuple(name for name, found in vars(TaskMessage).items() if isinstance(found, property))
 
 
 def read_plan(path: Path) -> None:
@@ -82,7 +123,7 @@ def read_plan(path: Path) -> None:
 
 
 def read_manifest_of_plan(path: Path) -> None:
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(path.read_bytes())
         if isinstance(found, dict):
             manifest_in({**found, "kind": KIND}, str(path))
@@ -119,11 +160,56 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize("name", READERS)
 @given(data=DATA)
+@example(data=b"[" * 100_000)
+@example(data=b'{"a":' * 100_000)
 def test_a_file_of_others_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes) -> None:
     path = tmp_path_factory.getbasetemp() / "hostile.json"
     path.write_bytes(data)
     with contextlib.suppress(FleetError, DocumentError):
         READERS[name](path)
+
+
+def read_image(path: Path) -> None:
+    folder = path.parent / "images"
+    folder.mkdir(exist_ok=True)
+    path.rename(folder / "abc.json")
+    for state in images.states(folder):
+        assert state.shown
+
+
+def read_healing(path: Path) -> None:
+    root = path.parent / "fleet"
+    places = Places(root)
+    places.healing.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(places.healing)
+    healing._read(SimpleNamespace(places=places))  # type: ignore[arg-type]
+
+
+OWN: dict[str, Callable[[Path], Any]] = {
+    "counters": counters.read_counters,
+    "task counters": task_counters.read_counters,
+    "ending": ending.read_ending,
+    "image": read_image,
+    "healing": read_healing,
+    "controller's memory": memory_file.read,
+    "rollout's orders": lambda path: rollout_orders.read(path, pid=1),
+    "unsent acknowledgements": read_left,
+}
+"""Files that only fleet's own processes write, and that a full disk or a crash may leave in any state."""
+
+
+@pytest.mark.parametrize("name", OWN)
+@settings(max_examples=40)
+@given(data=DATA)
+@example(data=b"[" * 100_000)
+@example(data=b'{"a":' * 100_000)
+def test_a_file_of_fleets_own_in_any_state_is_read_or_ignored(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "own.json"
+    path.write_bytes(data)
+    with contextlib.suppress(FleetError):
+        OWN[name](path)
 
 
 @given(
@@ -134,3 +220,60 @@ def test_a_body_of_others_is_read_or_refused(data: bytes, compression: str, kind
     delivery = Delivery("1", "q", data, headers, content_type=f"application/{kind}")
     with contextlib.suppress(BadMessage):
         payload_in(decoded(delivery, {"json"}))
+
+
+HEADER_NAMES = st.sampled_from(HEADERS) | st.text(max_size=8)
+ABSURD_VALUES = st.sampled_from(LIMITS) | VALUES
+
+
+@given(headers=st.dictionaries(HEADER_NAMES, ABSURD_VALUES, max_size=10) | VALUES, body=DATA, named=st.booleans())
+def test_headers_of_others_are_read_or_refused(headers: Any, body: bytes, named: bool) -> None:
+    if named and isinstance(headers, dict):
+        headers = {"task": "t", "id": "i", **headers}
+    with contextlib.suppress(BadMessage):
+        message = TaskMessage.from_delivery(Delivery("1", "q", body, headers, properties=headers), accept={"json"})
+        for name in WHAT_A_MESSAGE_SAYS:
+            getattr(message, name)
+        message.request(hostname="h")
+
+
+@given(
+    text=st.text(max_size=200) | st.lists(LINES_OF_INI, max_size=12).map("\n".join),
+    kind=st.sampled_from((AUTO, *KINDS)),
+)
+def test_a_file_to_take_over_is_read_or_refused(text: str, kind: str) -> None:
+    with contextlib.suppress(FleetError):
+        import_files(kind, [Input("theirs", text, ".")], name="shop")
+
+
+@given(text=st.text(max_size=200) | st.lists(LINES_OF_DOTENV, max_size=12).map("\n".join))
+def test_a_file_of_variables_is_read_or_refused(text: str) -> None:
+    with contextlib.suppress(FleetError):
+        for name, value in variables_in(text, source=".env").items():
+            assert name.isidentifier()
+            assert "\r\n" not in value
+
+
+def marshalled(value: Any) -> bytes:
+    with contextlib.suppress(TypeError, OverflowError, UnicodeError):
+        return xmlrpc.client.dumps((value,), methodresponse=True, allow_none=True).encode()
+    return b""
+
+
+ROWS = st.lists(st.dictionaries(st.sampled_from(ROW_KEYS), VALUES, max_size=7) | VALUES, max_size=3)
+
+
+@given(answer=st.one_of(st.binary(max_size=300), VALUES.map(marshalled), ROWS.map(marshalled)))
+def test_an_answer_of_supervisord_is_read_or_refused(answer: bytes) -> None:
+    def ask(*_: Any) -> Any:
+        return xmlrpc.client.loads(answer)[0][0]
+
+    rpc = SupervisorRpc(Path("/nowhere"), timeout_seconds=1.0)
+    names = ("getState", "getPID", "getAllProcessInfo", "reloadConfig")
+    server = SimpleNamespace(**dict.fromkeys(names, ask))
+    rpc._proxy = lambda _: lambda: None  # type: ignore[assignment]
+    rpc._proxy.supervisor = server
+    rpc._proxy.system = SimpleNamespace(multicall=ask)
+    for call in (rpc.processes, rpc.pid, rpc.reload, lambda: rpc.stop(["a:a"]), rpc.ping):
+        with contextlib.suppress(FleetError):
+            call()

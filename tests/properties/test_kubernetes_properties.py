@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.backends.kubernetes import objects
+from fleet.backends.kubernetes.jobs import is_selected, selectors_in
 from fleet.backends.kubernetes.yaml_text import document_text, stream_text
 from fleet.core.manifest.parse import from_document
 from fleet.core.spec import WorkerSpec, digest
@@ -32,12 +33,18 @@ SCALED_OBJECT = {
 
 
 def rendered(document: dict[str, Any]) -> list[dict[str, Any]]:
-    made = objects.files(from_document(document, name="given").manifest)
+    made = objects.files(from_document(document, name="given").manifest, document)
     return [one for documents in made.values() for one in documents]
 
 
 def of_kind(kind: str, given: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [one for one in given if one["kind"] == kind]
+    """Without what is the controller's own."""
+    return [one for one in given if one["kind"] == kind and not is_controllers(one)]
+
+
+def is_controllers(one: dict[str, Any]) -> bool:
+    labels = one.get("metadata", {}).get("labels", {})
+    return labels.get("app.kubernetes.io/component") == "controller"
 
 
 def values(part: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -86,16 +93,31 @@ def test_kinds_and_names_are_unique_and_one_text_comes_from_one_manifest(documen
 def test_a_pod_reads_the_spec_that_its_digest_is_of(document: dict[str, Any]) -> None:
     given = rendered(document)
     specs = {one["metadata"]["name"]: one["data"]["spec.json"] for one in of_kind("ConfigMap", given)}
-    deployments = of_kind("Deployment", given)
-    assert len(deployments) == len(document["spec"]["groups"])
-    for one in deployments:
+    sets = [*of_kind("Deployment", given), *of_kind("Job", given)]
+    assert len(sets) == len(document["spec"]["groups"])
+    for one in sets:
         template = one["spec"]["template"]
         mounted = template["spec"]["volumes"][0]["configMap"]["name"]
         spec = WorkerSpec.from_json(json.loads(specs[mounted]))
-        assert mounted == f"{one['metadata']['name']}-{digest(spec)}"
+        assert mounted == f"{one['metadata']['labels']['app.kubernetes.io/instance']}-{digest(spec)}"
+        assert spec.job == (one["kind"] == "Job")
         assert template["metadata"]["annotations"]["workerfleet.dev/digest"] == digest(spec)
         assert template["spec"]["terminationGracePeriodSeconds"] > spec.drain_timeout_seconds
-        assert one["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+        if not spec.job:
+            assert one["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+
+
+@settings(max_examples=20)
+@given(manifests())
+def test_every_pod_waits_for_exactly_the_jobs_that_its_group_depends_on(document: dict[str, Any]) -> None:
+    given, groups = rendered(document), document["spec"]["groups"]
+    every = of_kind("Job", given)
+    for one in [*of_kind("Deployment", given), *every]:
+        group = one["metadata"]["labels"]["app.kubernetes.io/name"]
+        found = [[job for job in every if is_selected(job, selector)] for selector in selectors_in(one)]
+        assert all(len(jobs) == 1 for jobs in found)
+        names = {jobs[0]["metadata"]["labels"]["app.kubernetes.io/name"] for jobs in found}
+        assert names == {name for name in groups[group].get("dependsOn", ()) if groups[name].get("job")}
 
 
 @settings(max_examples=20)
@@ -108,8 +130,14 @@ def test_what_keda_scales_has_no_replicas_and_everything_else_has(document: dict
         assert ("replicas" in one["spec"]) != (one["metadata"]["name"] in scaled)
     for one in scaled.values():
         spec = one["spec"]
-        assert set(spec) == SCALED_OBJECT
+        assert set(spec) - {"fallback"} == SCALED_OBJECT
         assert 0 <= spec["minReplicaCount"] <= spec["maxReplicaCount"] >= 1
+        if document["spec"]["kubernetes"]["scaler"] == "fleet":
+            (trigger,) = spec["triggers"]
+            assert trigger["type"] == "metrics-api"
+            assert all(isinstance(value, str) for value in trigger["metadata"].values())
+            assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
+            continue
         names = [trigger["name"] for trigger in spec["triggers"]]
         assert spec["advanced"]["scalingModifiers"]["formula"] == " + ".join(names)
         for trigger in spec["triggers"]:
@@ -133,6 +161,19 @@ def test_slots_of_all_pods_stay_within_what_their_group_may_have(document: dict[
                 slots = slots_of[name]
                 least = -(-group[field]["min"] // slots)
                 assert most[whole] * slots <= max(group[field]["max"], least * slots)
+
+
+@settings(max_examples=20)
+@given(manifests())
+def test_what_groups_fall_back_to_fits_the_budget(document: dict[str, Any]) -> None:
+    document["spec"]["kubernetes"]["scaler"] = "fleet"
+    given, slots = rendered(document), 0
+    for one in of_kind("ScaledObject", given):
+        spec = one["spec"]
+        slots += spec["fallback"]["replicas"] * int(spec["triggers"][0]["metadata"]["targetValue"])
+    assert slots <= document["spec"]["concurrency"]
+    moves = bool(of_kind("ScaledObject", given))
+    assert sum(one["kind"] == "Deployment" and is_controllers(one) for one in given) == moves
 
 
 LEAVES = TEXTS | st.integers() | st.booleans()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec
+from fleet.core.spec import BrokerSpec, Kind, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec
 from fleet.replica.command import LaunchError, command, environment
 from fleet.replica.launch_document import LaunchDocument
 from tests.backends.worlds import spec_of
@@ -78,8 +78,8 @@ def test_celery_accepts_every_flag_it_is_given() -> None:
     spec = replace(
         WORKER,
         kind="celery",
-        pool=PoolSpec("threads", 4, max_tasks_per_child=5, max_memory_per_child_bytes=1 << 30),
-        task=TaskPolicy(time_limit_seconds=600.0, soft_time_limit_seconds=0.5, prefetch=1),
+        pool=PoolSpec("prefork", 4, max_tasks_per_child=5, max_memory_per_child_bytes=1 << 30, min_concurrency=2),
+        task=TaskPolicy(time_limit_seconds=600.0, soft_time_limit_seconds=0.5, prefetch=4),
         queues=(QueueSpec("reports"),),
     )
     arguments = list(command(document(spec)))
@@ -91,6 +91,7 @@ def test_celery_accepts_every_flag_it_is_given() -> None:
     assert parsed.params["soft_time_limit"] == 0.5
     assert parsed.params["max_memory_per_child"] == 1 << 20
     assert parsed.params["prefetch_multiplier"] == 1
+    assert parsed.params["autoscale"] == (4, 2)
 
 
 def test_the_environment_is_the_specs_over_a_handful_of_inherited_ones() -> None:
@@ -114,6 +115,20 @@ def test_the_environment_is_the_specs_over_a_handful_of_inherited_ones() -> None
         "FLEET_PID": str(os.getpid()),
         "FLEET_BROKER_URL": "redis://broker/0",
     }
+
+
+@pytest.mark.parametrize("kind", ["worker", "celery"])
+def test_what_celery_worker_has_no_option_for_is_in_its_environment(kind: Kind) -> None:
+    broker = BrokerSpec(url="redis://broker/0", visibility_timeout_seconds=5400.5)
+    spec = replace(WORKER, kind=kind, broker=broker, task=TaskPolicy(acks="late"))
+    found = [environment(document(spec), {}).get(name) for name in ("FLEET_TASK_ACKS", "FLEET_VISIBILITY_TIMEOUT")]
+    assert found == (["late", "5400.5"] if kind == "celery" else [None, None])
+
+
+@pytest.mark.parametrize(("slots", "flag"), [(10, "--autoscale=10,3"), (2, "--autoscale=2,2")])
+def test_a_part_of_a_celery_worker_shrinks_no_further_than_it_has_slots(slots: int, flag: str) -> None:
+    pool = PoolSpec("prefork", slots, min_concurrency=3)
+    assert flag in command(document(replace(WORKER, kind="celery", pool=pool)))
 
 
 def test_a_path_of_the_specs_own_is_left_as_written() -> None:

@@ -111,3 +111,12 @@ def test_a_file_that_was_looked_for_in_vain_makes_it_stale(tmp_path: Path) -> No
 def test_a_broken_state_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "k.json").write_text(text)
     assert read_state(ImageFiles(tmp_path, "k")) is None
+
+
+def test_a_failed_image_says_whether_its_app_has_changed_since(tmp_path: Path) -> None:
+    app = tmp_path / "shop.py"
+    app.write_text("import nothing\n")
+    state = ImageState("k", 1, "failed", "shop:app", "ModuleNotFoundError: nothing", files=stamps([str(app)]))
+    assert state.shown.endswith("(ModuleNotFoundError: nothing); workers start without it")
+    app.write_text("import os, sys, json\n")
+    assert state.shown.endswith("(ModuleNotFoundError: nothing); since then a file changed; the next start tries again")

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -19,7 +20,7 @@ import pytest
 
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.core.desired import Replica
-from fleet.core.spec import RestartPolicy, WorkerSpec, digest
+from fleet.core.spec import PARKED_EXIT, RestartPolicy, WaitSpec, WorkerSpec, digest
 from fleet.core.totals import Totals
 from fleet.replica import record as records
 from fleet.replica.ending import Ending, ending_file, write_ending
@@ -289,7 +290,35 @@ def test_a_broken_document_is_named_in_the_replicas_log(pad: Launchpad, text: st
         path.write_text(text)
     with pad.popen(replica) as process:
         eventually(lambda: pad.places.log_file(replica.name).exists() and line in pad.log)
+        assert (pad.record.cannot_start, pad.record.pid) == (True, process.pid)
+        assert line in pad.record.note
         process.kill()
+
+
+def test_a_refused_document_leaves_the_record_of_a_process_that_lives(pad: Launchpad) -> None:
+    replica = pad.write(spec_of())
+    with pad.popen(replica) as first:
+        eventually(lambda: pad.record.state == "ready")
+        pad.places.spec_file(replica.name).write_text("{")
+        with pad.popen(replica) as second:
+            eventually(lambda: "is not a launch document" in pad.log)
+            assert (pad.record.pid, pad.record.state) == (first.pid, "ready")
+            second.kill()
+        first.kill()
+
+
+def test_what_a_replica_has_done_stays_counted_when_its_document_is_refused(pad: Launchpad) -> None:
+    replica = pad.write(spec_of())
+    ended = "import sys; from pathlib import Path; from fleet.replica.record import Record\n"
+    ended += "record = Record(Path(sys.argv[1]), digest='d', slots=1)\nrecord.processed, record.failed = 5, 2\n"
+    ended += "record.become('stopped'); record.close()"
+    subprocess.run([sys.executable, "-c", ended, str(pad.places.record_file(replica.name))], check=True)
+    pad.places.spec_file(replica.name).write_text("{")
+    with pad.popen(replica) as process:
+        eventually(lambda: pad.places.log_file(replica.name).exists() and "is not a launch document" in pad.log)
+        process.kill()
+    totals = read_totals(pad.places)[replica.name]
+    assert (totals.done, totals.failed) == (5, 2)
 
 
 def test_a_document_for_another_digest_is_refused(pad: Launchpad) -> None:
@@ -414,3 +443,62 @@ def test_a_full_disk_for_counters_stops_no_start(pad: Launchpad) -> None:
     pad.places.counters.write_text("no folder")
 
     assert pad.run(spec_of(("/bin/true",))) == 0
+
+
+def waits_for(*urls: str, seconds: float) -> WorkerSpec:
+    restart = RestartPolicy(backoff_initial_seconds=0.1, backoff_max_seconds=0.1)
+    return replace(spec_of(("true",), restart=restart), wait_for=WaitSpec(urls, seconds))
+
+
+def test_the_program_starts_when_all_it_waits_for_answers(pad: Launchpad, short_tmp: Path) -> None:
+    late = short_tmp / "late.sock"
+    spec = replace(
+        waits_for(f"unix://{late}", f"unix://{late}", seconds=PATIENCE), command=("touch", str(late) + ".on")
+    )
+    replica = pad.write(spec)
+    with pad.popen(replica) as process:
+        note = f"waits for unix://{late}: No such file or directory"
+        assert eventually(lambda: pad.log_so_far.count(note))
+        assert (pad.record.state, pad.record.note) == ("starting", note[:96])
+        assert not Path(f"{late}.on").exists()
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(late))
+            server.listen()
+            assert process.wait(PATIENCE) == 0
+    assert Path(f"{late}.on").exists()
+    assert "all it waited for answers" in pad.log
+    assert pad.log.count("waits for") == 1, "once for each reason, not for each attempt"
+
+
+def test_what_does_not_answer_in_time_is_a_crash_with_a_reason_and_a_back_off(pad: Launchpad, short_tmp: Path) -> None:
+    spec = waits_for(f"unix://{short_tmp}/none", seconds=0.1)
+    reason = f"waited 0.1 s for unix://{short_tmp}/none: No such file or directory"
+    for crashes in (0, 1):
+        assert pad.run(spec) == 1
+        assert pad.record.note == reason[:96]
+        assert (pad.record.state, pad.record.cannot_start, pad.record.crashes) == ("starting", True, crashes)
+    assert pad.log.count(reason) == 2
+    assert "crashed 1 time; starts again in 0.1 s" in pad.log
+
+
+def test_a_job_that_never_began_is_tried_again(pad: Launchpad, short_tmp: Path) -> None:
+    spec = waits_for(f"unix://{short_tmp}/late", seconds=0.1)
+    spec = replace(spec, job=True, restart=replace(spec.restart, policy="never"))
+    assert pad.run(spec) == 1
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{short_tmp}/late")
+        server.listen()
+        assert pad.run(spec) == PARKED_EXIT
+    assert pad.record.state == "stopped"
+    assert pad.record.note.startswith("exit code 0 after")
+
+
+def test_one_that_is_stopped_while_it_waits_has_not_crashed(pad: Launchpad, short_tmp: Path) -> None:
+    spec = waits_for(f"unix://{short_tmp}/none", seconds=PATIENCE)
+    for waits in (1, 2):
+        with pad.popen(pad.write(spec)) as process:
+            assert eventually(lambda waits=waits: pad.log_so_far.count("waits for") == waits)
+            process.terminate()
+            assert process.wait(PATIENCE) == -signal.SIGTERM
+    assert pad.record.crashes == 0
+    assert "crashed" not in pad.log

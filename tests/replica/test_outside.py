@@ -9,7 +9,8 @@ from threading import Thread
 
 import pytest
 
-from fleet.replica.outside import url_problem, why_silent
+from fleet.core.text.outside_url import url_problem
+from fleet.replica.outside import why_silent
 
 
 @contextmanager

@@ -179,6 +179,8 @@ def test_an_app_with_a_module_named_fleet_keeps_it_and_its_worker_keeps_no_recor
     (world.root / "lib" / "fleet.py").write_text("CARS = 3\n")
     (world.root / "contract.py").write_text(APP + CARS)
     shop.write(f"replicas: 1, env: {{PYTHONPATH: {world.root / 'lib'}}}")
+    text = world.manifest.read_text()  # without the module nobody can follow `task.acks`
+    world.manifest.write_text(text.replace("task: {acks: late}, ", ""))
     world.apply()
 
     assert shop.health() == {"shop.0": "alive"}

@@ -58,6 +58,25 @@ def test_a_worker_by_hand_takes_tasks_and_drains_on_ctrl_c(world: World, redis_u
     assert process.returncode == 0, said
 
 
+def test_a_worker_by_hand_that_is_killed_leaves_nothing_in_the_temporary_folder(world: World, redis_url: str) -> None:
+    temporary = world.root / "temporary"
+    temporary.mkdir()
+    process = subprocess.Popen(
+        world.command("worker", "--app", "world_tasks:tasks", "--queues", "killed", "--broker", redis_url),
+        env={**world.env(), "TMPDIR": str(temporary)},
+        cwd=world.root,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    world.write(SOLO, broker=redis_url)
+    words = ["--queue", "killed", "--args", json.dumps([str(world.done_file), 1, 0.01])]
+    world.fleet("send", "fleet.yaml", "world_tasks.work", *words)
+    eventually(lambda: world.done() == {1: 1})
+    process.kill()
+    process.wait(timeout=PATIENCE)
+    assert list(temporary.iterdir()) == []
+
+
 def test_a_silent_manifest_takes_pool_and_concurrency_from_the_celery_app(world: World, redis_url: str) -> None:
     (world.root / "shop.py").write_text(
         "from celery import Celery\n"

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from celery.exceptions import TaskRevokedError
 
+from fleet.core.spec import RemoteControlSpec
 from tests.conftest import PATIENCE, eventually
 from tests.servers import RedisServer
 from tests.system.remote import NODE, RemoteShop, ids
@@ -133,6 +135,17 @@ def test_commands_reach_the_nodes_that_are_named_or_match(redis_shop: RemoteShop
     )
     assert reply == {NODE: {"ok": "pong"}}
     assert first.term() == 0
+
+
+def test_a_worker_whose_manifest_switches_remote_control_off_listens_to_nobody(redis_shop: RemoteShop) -> None:
+    off = redis_shop.worker("threads", 1, replica="quiet.0", remote_control=RemoteControlSpec(enabled=False))
+    redis_shop.worker("threads", 1)
+    with redis.Redis.from_url(redis_shop.url) as client:
+        bound = b" ".join(client.smembers("_kombu.binding.celery.pidbox"))
+    assert NODE.encode() in bound
+    assert b"quiet.0" not in bound  # a name of its own: bindings of other tests' workers may be left on that server
+    assert redis_shop.send("add", 1, 1).get(**WAIT) == 2
+    assert off.term() == 0
 
 
 def test_slots_are_added_and_given_up(shop: RemoteShop) -> None:

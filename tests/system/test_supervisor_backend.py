@@ -27,6 +27,8 @@ from fleet.core.desired import BROKER_GROUP
 from fleet.core.observed import ObservedReplica, State
 from fleet.core.spec import RestartPolicy, WorkerSpec
 from fleet.errors import FleetError, Refused, Unreachable
+from fleet.replica import process_identity
+from fleet.replica import record as records
 from tests.backends.worlds import IDLE, PYTHON, World, desired_of, drains_for, replicas_of, spec_of
 from tests.conftest import eventually
 
@@ -518,6 +520,30 @@ def test_the_embedded_broker_is_ready_when_it_answers(world: World) -> None:
     assert embedded.ping(embedded.url(world.places))
     world.remove(["fleet-broker.0"])
     assert list(world.places.broker_data.iterdir()), "its data stays"
+
+
+@pytest.mark.parametrize("data", [None, b"", b"\xff" * 300], ids=["lost", "empty", "garbage"])
+def test_a_programs_damaged_record_is_written_again(world: World, data: bytes | None) -> None:
+    """A worker does that itself; of another program it is the controller."""
+    world.run(replicas_of(spec_of(), 1))
+    record, pid = world.places.record_file("thumbs.0"), world.pids()["thumbs.0"]
+    record.unlink()
+    if data is not None:
+        record.write_bytes(data)
+    eventually(lambda: world.backend.observe().replicas["thumbs.0"].state is State.READY)
+    world.backend.renew_records()
+    found = records.read(record)
+    assert found is not None
+    assert (found.pid, found.state, found.foreign, process_identity.lives(found.pid, found.started_ticks)) == (
+        pid,
+        "ready",
+        True,
+        True,
+    )
+    assert found.started_at in {float(row.started_at) for row in world.backend._rpc.processes()}, "its uptime goes on"
+    before = record.stat()
+    world.backend.renew_records()
+    assert record.stat() == before, "what can be read is left alone"
 
 
 def test_a_broker_that_does_not_answer_is_not_ready(world: World) -> None:

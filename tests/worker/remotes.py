@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kombu.clocks import LamportClock
 
+from fleet.core.spec import RemoteControlSpec
 from fleet.worker.process import make_control
 from tests.worker.loop.test_consumer import World
 
@@ -52,9 +54,13 @@ class PlainRemote:
 class Steered:
     """A world and its control, without a wire."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, **bounds: Any) -> None:
+        """bounds: fields of the worker's RemoteControlSpec."""
         self.world = world
         self.remote = PlainRemote()
+        options = world.parts.options
+        spec = replace(options.spec, remote_control=RemoteControlSpec(**bounds))
+        world.parts.options = replace(options, spec=spec)
         self.control = make_control(world.parts, "memory://", NODE, remote=self.remote, loop=world.loop)
 
     def ask(self, method: str, **arguments: Any) -> Any:

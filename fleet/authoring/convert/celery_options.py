@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from fleet.authoring.yaml_writer import span
-from fleet.core.manifest.field_types import IMPORT_PATTERN, QUEUE_PATTERN
+from fleet.core.manifest.field_types import IMPORT_PATTERN, QUEUE_PATTERN, TEMPLATE_PATTERN
 
 REFERENCE = re.compile(r"\$\{env:[A-Za-z_][A-Za-z0-9_]*(?::-[0-9]+)?\}")
 """A reference that may stand where the manifest has a number."""
@@ -78,7 +78,7 @@ _TEXTS = {
 }
 _CARRIED = frozenset(
     {"app", "concurrency", "pool", "queues", "level", "broker", "time_limit", "soft_time_limit", "workdir"}
-    | {"max_tasks", "max_memory", "uid", "gid"}
+    | {"max_tasks", "max_memory", "uid", "gid", "hostname"}
 )
 
 
@@ -129,6 +129,12 @@ def celery_command(words: Sequence[str]) -> CeleryCommand | None:
     return CeleryCommand(launcher, rest[position], (*rest[:position], *rest[position + 1 :]))
 
 
+def celery_worker(words: Sequence[str]) -> bool:
+    """Whether a Celery worker is run by these words, by themselves or behind something else."""
+    commands = (celery_command(words[position:]) for position in range(len(words)))
+    return any(command is not None and command.verb == "worker" for command in commands)
+
+
 def _verb_position(words: Sequence[str]) -> int | None:
     """Where the verb stands: the first word that is neither an option nor an option's value."""
     position = 0
@@ -163,11 +169,12 @@ class CeleryWorker:
     def queues(self) -> list[str]:
         return [queue for queue in self.said.get("queues", "").split(",") if queue]
 
-    def fields(self) -> dict[str, object]:
-        """The fields of the group."""
+    def fields(self, *, replicas: object = 1) -> dict[str, object]:
+        """The fields of the group. replicas: how many it has, as far as that is known."""
         found: dict[str, object] = {"app": self.said.get("app"), "worker": "celery", "pool": self._pool()}
         found["queues"] = self.queues() or None
         found["task"] = self._task()
+        found["name"] = self._name(replicas)
         found["logging"] = {"level": level} if (level := _LEVELS.get(self.said.get("level", "").upper())) else None
         return {name: value for name, value in found.items() if value is not None}
 
@@ -179,6 +186,23 @@ class CeleryWorker:
         named = {"schedule": "--schedule", "scheduler": "--scheduler", "level": "--loglevel"}
         options = [word for key, flag in named.items() if key in self.said for word in (flag, self.said[key])]
         return [*app, "beat", *options]
+
+    def _name(self, replicas: object) -> str | None:
+        """As ``name`` says it; one that several replicas would share, or that holds more of Celery's own, is noted."""
+        said = self.said.get("hostname")
+        if said is None:
+            return None
+        name = re.sub(r"\$\{?(env:)?FLEET_INDEX\}?", "{index}", said).replace("%h", "{host}").replace("%%", "%")
+        is_known = re.fullmatch(TEMPLATE_PATTERN[1:-1], name) and "/" not in name and not re.search("%[a-zA-Z]", name)
+        if is_known and (replicas == 1 or "{index}" in name):
+            return name if "@" in name else f"celery@{name}"
+        self.notes.append(_TEXTS["hostname"].format(value=said))
+        return None
+
+    def _min_slots(self, pool: object) -> int | None:
+        """The lower bound of --autoscale, where the pool can shrink."""
+        least = _number(self.said.get("autoscale", "").partition(",")[2])
+        return least if pool in {None, "prefork", "gevent", "eventlet"} else None
 
     def _slots(self) -> int | None:
         most = self.said.get("autoscale", "").partition(",")[0]
@@ -195,6 +219,8 @@ class CeleryWorker:
             "type"
         ) != "solo":
             pool["concurrency"] = slots
+            if least := self._min_slots(pool.get("type")):
+                pool["minConcurrency"] = least
         forks = pool.get("type", "prefork") == "prefork"
         for name, key, unit in (("max_tasks", "maxTasksPerChild", ""), ("max_memory", "maxMemoryPerChild", "Ki")):
             number = _number(self.said.get(name), most=10**12)
@@ -254,8 +280,11 @@ def _remarks(said: dict[str, str]) -> list[str]:
         handled.add("optimization")
     if "beat" in said:
         handled |= {"schedule", "scheduler"}
+    most, _, least = said.get("autoscale", "").partition(",")
+    can_shrink = _POOLS.get(said.get("pool", "prefork"), said.get("pool")) in {"prefork", "gevent", "eventlet"}
+    if _number(most) and _number(least) and can_shrink:
+        handled.add("autoscale")
     if _number(said.get("concurrency")) or _number(said.get("autoscale", "").partition(",")[0]):
         handled.add("prefetch")
     texts = {name: _TEXTS.get(name, "{name} {value}: left out") for name in said if name not in handled}
-    most = said.get("autoscale", "").partition(",")[0]
     return [text.format(name=name, value=said[name], most=most) for name, text in texts.items()]

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 
 from fleet.authoring.yaml_writer import free_name
 
+STOP_SIGNALS = frozenset({"TERM", "INT", "QUIT", "HUP", "USR1", "USR2", "WINCH"})
+"""Those that ``stop.signal`` may name."""
+
 
 def _no_file(_path: str) -> str | None:
     return None
@@ -28,13 +31,37 @@ class Files:
     matches: Callable[[str], Sequence[str]] = _no_matches
 
 
+@dataclass(frozen=True, slots=True)
+class OfCommand:
+    """A part of a group that only a command has, such as ``stop: {signal: INT}``; ``left_out`` is the note where the
+    program turns out to be a Celery worker."""
+
+    field: str
+    value: object
+    left_out: str
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """Something that is to run before: a group of that name, or what the note says where there is none.
+
+    completed: it must have ended well.
+    """
+
+    name: str
+    left_out: str = ""
+    line: int = 0
+    completed: bool = False
+
+
 @dataclass(slots=True)
 class Program:
     """One program as a format describes it, before it becomes a group.
 
     ``words`` run as they are, or ``shell`` is a line for a shell. ``inherit`` names variables of the surroundings,
     ``env_files`` files with variables (``-`` before a path: it may be missing). ``fields`` are further fields of the
-    group, in the manifest's words.
+    group, in the manifest's words; ``of_command`` those of a command alone.
     """
 
     name: str
@@ -51,6 +78,8 @@ class Program:
     group: str = ""
     umask: str = ""
     fields: dict[str, object] = field(default_factory=dict)
+    of_command: list[OfCommand] = field(default_factory=list)
+    after: list[After] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -75,6 +104,7 @@ class DraftGroup:
     package: str = ""
     wants_beat: list[str] = field(default_factory=list)
     order: int | None = None
+    after: list[After] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from fleet.authoring.convert.draft import Draft, DraftGroup, Program
+from fleet.authoring.convert.celery_options import celery_worker
+from fleet.authoring.convert.draft import After, Draft, DraftGroup, Program
+from fleet.authoring.convert.limits import memory, processors
+from fleet.authoring.convert.probes import PROBE_READ, probe_check, probe_times, startup_seconds
 from fleet.authoring.convert.programs import drafted
 from fleet.authoring.convert.yaml_lines import Document, documents, shown, text_of
 from fleet.authoring.yaml_writer import span
@@ -15,15 +19,15 @@ from fleet.errors import UsageError
 
 KIND = "kubernetes"
 EXPECTED = "give manifests with apiVersion and kind, among them a Deployment or a StatefulSet"
-_SETS = frozenset({"Deployment", "StatefulSet", "ReplicaSet"})
+_SETS = frozenset({"Deployment", "StatefulSet", "ReplicaSet", "Job"})
 _SCALERS = frozenset({"HorizontalPodAutoscaler", "ScaledObject"})
-_CONTAINER_READ = frozenset({"name", "command", "args", "env", "envFrom", "image", "workingDir", "securityContext"})
+_CONTAINER_READ = frozenset(
+    {"name", "command", "args", "env", "envFrom", "image", "workingDir", "securityContext", "resources"}
+    | {"livenessProbe", "readinessProbe", "startupProbe"}
+)
 _POD_READ = frozenset({"containers", "initContainers", "terminationGracePeriodSeconds", "securityContext"})
 _SPEC_READ = frozenset({"replicas", "template", "selector"})
 _LEFT_OUT = {
-    "livenessProbe": "fleet sees stuck workers by their heartbeat",
-    "readinessProbe": "a worker says itself when it is ready; a command after health.readyAfter",
-    "startupProbe": "see health.readyTimeout",
     "ports": "a program on this machine listens where it is told to",
     "volumeMounts": "a program on this machine sees this machine's files",
     "volumes": "a program on this machine sees this machine's files",
@@ -63,7 +67,7 @@ def read(text: str, draft: Draft) -> None:
             if kind in _SETS:
                 _Set(draft, objects, document, path, each).read()
             elif kind not in {"ConfigMap", *_SCALERS}:
-                why = "runs once or by the clock" if kind in {"Job", "CronJob"} else "it has no counterpart"
+                why = "runs by the clock" if kind == "CronJob" else "it has no counterpart"
                 draft.note(f"{kind} {_name(each)}: left out; {why}", document.line(*path))
     _scale(draft, objects)
 
@@ -96,6 +100,7 @@ class _Set:
     ) -> None:
         self._draft, self._objects, self._document, self._path = draft, objects, document, path
         self._name, self._spec = _name(said), _map(said.get("spec"))
+        self._is_job = said.get("kind") == "Job"
         self._pod = _map(_map(self._spec.get("template")).get("spec"))
         for key in sorted(set(_map(said.get("metadata"))) - {"name"}):
             self._note(f"metadata.{key} {shown(said['metadata'][key])}: left out", "metadata", key)
@@ -106,17 +111,31 @@ class _Set:
             self._note(self._left(key, self._spec[key]), "spec", key)
         for key in sorted(set(self._pod) - _POD_READ):
             self._note(self._left(key, self._pod[key]), "spec", "template", "spec", key)
+        first: list[str] = []
         for index, container in enumerate(self._pod.get("initContainers") or []):
-            words = [*_words(container, "command"), *_words(container, "args")]
-            text = f"initContainer {_map(container).get('name')}: runs once: left out; run it before fleet apply: "
-            self._note(text + " ".join(words), "spec", "template", "spec", "initContainers", index)
+            if isinstance(container, dict):
+                first += self._init_container(index, container, first)
         for index, container in enumerate(self._pod.get("containers") or []):
             if isinstance(container, dict):
-                self._container(index, container)
+                name = self._name if index == 0 else f"{self._name}-{text_of(container.get('name'))}"
+                where = ("spec", "template", "spec", "containers", index)
+                self._container(name, container, where, after=first, is_job=self._is_job)
 
-    def _container(self, index: int, container: dict[str, Any]) -> None:
-        where: tuple[str | int, ...] = ("spec", "template", "spec", "containers", index)
-        name = self._name if index == 0 else f"{self._name}-{text_of(container.get('name'))}"
+    def _init_container(self, index: int, container: dict[str, Any], after: list[str]) -> list[str]:
+        """A job; its name, or nothing where it has no command."""
+        where = ("spec", "template", "spec", "initContainers", index)
+        name = f"{self._name}-{text_of(container.get('name'))}"
+        if not (_words(container, "command") or _words(container, "args")):
+            self._note(f"initContainer {container.get('name')}: left out: it has no command", *where)
+            return []
+        text = f"initContainer {container.get('name')}: a job: it runs once for each version, not before each replica"
+        self._note(text, *where)
+        self._container(name, container, where, after=after, is_job=True)
+        return [name]
+
+    def _container(
+        self, name: str, container: dict[str, Any], where: tuple[str | int, ...], *, after: list[str], is_job: bool
+    ) -> None:
         program = Program(name, self._at(*where))
         self._environment(program, container, where)
         words = [*_words(container, "command"), *_words(container, "args")]
@@ -133,10 +152,51 @@ class _Set:
         self._note(f"image {shown(container.get('image'))}: left out; the program runs on this machine", *where)
         for key in sorted(set(container) - _CONTAINER_READ):
             self._note(self._left(key, container[key]), *where, key)
-        program.fields = {"replicas": self._replicas(), **self._grace()}
+        count = 1 if is_job else self._replicas()
+        program.fields = {"replicas": count, **({"job": True} if is_job else {}), **self._grace()}
+        if limits := self._limits(container, where):
+            program.fields["limits"] = limits
+        if health := self._health(container, where, is_worker=celery_worker(program.words)):
+            program.fields["health"] = health
+        program.after = [After(other, completed=True) for other in after]
         if group := drafted(self._draft, program):
             group.name = name
             self._draft.add(group)
+
+    def _limits(self, container: Mapping[str, Any], where: tuple[str | int, ...]) -> dict[str, object]:
+        resources = _map(container.get("resources"))
+        for key in sorted(set(resources) - {"limits"}):
+            self._note(f"resources.{key} {shown(resources[key])}: left out; see perReplica.memory", *where, "resources")
+        found: dict[str, object] = {}
+        for key, value in _map(resources.get("limits")).items():
+            amount = _AMOUNTS[key][1](text_of(value)) if key in _AMOUNTS else None
+            if amount is None:
+                self._note(f"resources.limits.{key} {shown(value)}: left out; see limits", *where, "resources")
+            else:
+                found[_AMOUNTS[key][0]] = amount
+        return found
+
+    def _health(
+        self, container: Mapping[str, Any], where: tuple[str | int, ...], *, is_worker: bool
+    ) -> dict[str, object] | None:
+        """The check of the liveness probe, else of the readiness probe; the startup probe says how long it may take."""
+        said = {name: _map(container[name]) for name in ("livenessProbe", "readinessProbe") if name in container}
+        found: dict[str, object] | None = None
+        for name, probe in said.items():
+            check = probe_check(probe, container)
+            if isinstance(check, str) or (is_worker and "inspect" in str(check)):
+                why = check if isinstance(check, str) else "a worker tells by itself how it is"
+                self._note(f"{name} {shown(probe)}: left out; {why}", *where, name)
+            elif found is None:
+                found = {**check, **probe_times(probe)}
+                for key in sorted(set(probe) - PROBE_READ):
+                    self._note(f"{name}.{key} {shown(probe[key])}: left out; it has no counterpart", *where, name)
+            elif check != {key: found[key] for key in check if key in found}:
+                self._note(f"{name} {shown(probe)}: left out; a group has one check", *where, name)
+        if "startupProbe" in container:
+            seconds = startup_seconds(_map(container["startupProbe"]))
+            found = {**(found or {}), "readyTimeout": span(seconds)}
+        return found
 
     def _left(self, key: str, value: Any) -> str:
         return f"{key} {shown(value)}: left out; {_LEFT_OUT.get(key, 'it has no counterpart')}"
@@ -204,6 +264,12 @@ class _Set:
     def _note(self, text: str, *path: str | int) -> None:
         text = text if text.startswith(f"{self._name}:") else f"{self._name}: {text}"
         self._draft.note(text, self._at(*path))
+
+
+_AMOUNTS: Mapping[str, tuple[str, Callable[[str], object]]] = {
+    "memory": ("memory", partial(memory, decimal=True)),
+    "cpu": ("cpus", processors),
+}
 
 
 def _words(container: Any, key: str) -> list[str]:

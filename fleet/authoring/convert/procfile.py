@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from fleet.authoring.convert.draft import Draft, Program
+from fleet.authoring.convert.draft import After, Draft, Program
 from fleet.authoring.convert.programs import add_program
 from fleet.errors import UsageError
 
@@ -21,6 +21,7 @@ def is_kind(text: str) -> bool:
 def read(text: str, draft: Draft) -> None:
     """Add a group for each line; a line that is none is refused, because its process would be lost."""
     first = 0
+    has_release = re.search(r"(?m)^\s*release:\s*\S", text) is not None
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
         if not line or line.startswith("#"):
@@ -29,13 +30,13 @@ def read(text: str, draft: Draft) -> None:
         if match is None:
             raise UsageError(f"{draft.source}:{number}: not a line of a Procfile: {line[:60]}", hint=EXPECTED)
         first = first or number
+        program = Program(match[1], number, shell=match[2], env_files=_env_files(draft), workdir=_folder(draft))
         if match[1] == "release":
-            draft.note(f"release: {match[2]}: runs once before the others; left out, run it before fleet apply", number)
-            continue
+            program.fields["job"] = True
+        elif has_release:
+            program.after.append(After("release", completed=True))
         try:
-            add_program(
-                draft, Program(match[1], number, shell=match[2], env_files=_env_files(draft), workdir=_folder(draft))
-            )
+            add_program(draft, program)
         except ValueError as error:
             raise UsageError(f"{draft.source}:{number}: {match[1]}: {error}", hint="check the quotes") from error
     if first:

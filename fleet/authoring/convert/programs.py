@@ -17,7 +17,9 @@ from fleet.authoring.convert.shell import (
     variables_of,
     with_exec,
 )
+from fleet.authoring.convert.waiting import without_waiting
 from fleet.authoring.convert.wrappers import hidden_worker, unwrap
+from fleet.authoring.yaml_writer import span
 
 _SHELLS = re.compile(r"(?:^|/)(sh|bash|dash|ash|zsh)$")
 
@@ -42,14 +44,40 @@ def drafted(draft: Draft, program: Program, *, stem: str = "") -> DraftGroup | N
     if not program.words and not program.shell:
         draft.note(f"{program.name}: nothing to run", program.line)
         return None
-    group = DraftGroup({}, program.name, line=program.line, umask=program.umask, stem=stem)
+    group = DraftGroup({}, program.name, line=program.line, umask=program.umask, stem=stem, after=program.after)
+    waits_for = _waits_for(program)
     runs = _worker(draft, program, group) if program.words else None
     if runs is None:
         runs = {"command": _command(program)}
         _say_hidden(draft, program)
+    _take_of_command(draft, program, is_command="command" in runs)
+    if waits_for:
+        program.fields["waitFor"] = waits_for
     group.workdir = program.workdir
     group.fields = {**runs, **_surroundings(draft, program), **program.fields}
     return group
+
+
+def _take_of_command(draft: Draft, program: Program, *, is_command: bool) -> None:
+    """Fields of commands; of a Celery worker they are notes."""
+    for one in program.of_command:
+        if not is_command:
+            if one.left_out:
+                draft.note(f"{program.name}: {one.left_out}", one.line or program.line)
+        elif isinstance(one.value, dict):
+            before = program.fields.get(one.field)
+            program.fields[one.field] = {**(before if isinstance(before, dict) else {}), **one.value}
+        else:
+            program.fields[one.field] = one.value
+
+
+def _waits_for(program: Program) -> object:
+    """What a script in front of the program waits for; the script is left out."""
+    found = without_waiting(program.words)
+    if found is None:
+        return None
+    program.words = found.words
+    return {"urls": list(found.urls), "timeout": span(found.seconds)} if found.seconds else list(found.urls)
 
 
 def _open_shell(program: Program) -> None:
@@ -148,7 +176,9 @@ def _worker(draft: Draft, program: Program, group: DraftGroup) -> dict[str, obje
     if why := worker.unable():
         draft.note(f"{program.name}: a Celery worker, kept as a command: {why}", program.line)
         return None
-    fields = worker.fields()
+    fields = worker.fields(replicas=program.fields.get("replicas", 1))
+    if seen.nice is not None:
+        program.fields.setdefault("nice", seen.nice)
     for text in (*seen.notes, *worker.notes):
         draft.note(f"{program.name}: {text}", program.line)
     program.env = {**program.env, **seen.env}

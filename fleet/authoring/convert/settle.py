@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
+from urllib.parse import urlsplit
 
 from fleet.authoring.convert.draft import Draft, DraftGroup
 
@@ -30,6 +31,7 @@ def settle(draft: Draft) -> Settled:
     _release(draft, found)
     _broker(draft, found)
     _order(draft)
+    _after(draft)
     _budget(draft, found)
     found.groups = {name: group.fields for name, group in draft.groups.items()}
     return found
@@ -68,15 +70,18 @@ def _release(draft: Draft, found: Settled) -> None:
     if pythons:
         found.release["python"] = pythons.most_common(1)[0][0]
     for name, group in draft.groups.items():
+        own: dict[str, str] = {}
         if group.python and group.python != found.release["python"]:
-            _note(draft, group, f"{name}: python {group.python}: a fleet has one, {found.release['python']}")
+            own["python"] = group.python
         other = _from(found.release.get("workdir", ""), group.workdir)
+        if other and ("command" not in group.fields or other.startswith("/")):
+            own["workdir"] = group.workdir
+            other = ""
+        if own:
+            group.fields["release"] = own
         if "command" in group.fields:
             group.fields["command"] = _moved(group.fields["command"], other, group.umask)
             continue
-        if other:
-            text = f"{name}: folder {other}: a fleet has one, {found.release['workdir']}; make another manifest for it"
-            _note(draft, group, text)
         if group.umask:
             _note(draft, group, f"{name}: umask {group.umask}: left out; the worker keeps the umask of fleet")
 
@@ -125,6 +130,45 @@ def _order(draft: Draft) -> None:
         for group in draft.groups.values():
             if group.order == later and before:
                 group.fields.setdefault("dependsOn", before)
+
+
+def _after(draft: Draft) -> None:
+    """What is to run before becomes ``dependsOn``, where it is a group."""
+    for name, group in draft.groups.items():
+        needed: dict[str, bool] = {}
+        said = group.fields.get("dependsOn")
+        for key in said if isinstance(said, list) else ():
+            needed[str(key)] = False
+        for one in group.after:
+            keys = [key for key in draft.named.get(one.name, ()) if key != name]
+            if not keys and one.left_out:
+                draft.source = group.source
+                draft.note(one.left_out, one.line or group.line)
+            for key in keys:
+                is_job = draft.groups[key].fields.get("job") is True
+                needed[key] = needed.get(key, False) or is_job
+        for key in _waited_for(draft, group, name):
+            needed.setdefault(key, draft.groups[key].fields.get("job") is True)
+        if any(needed.values()):
+            ready: dict[str, object] = {key: {} for key, completed in needed.items() if not completed}
+            group.fields["dependsOn"] = {**ready, **{key: "completed" for key, done in needed.items() if done}}
+        elif needed:
+            group.fields["dependsOn"] = list(needed)
+
+
+def _waited_for(draft: Draft, group: DraftGroup, name: str) -> list[str]:
+    """Groups that ``waitFor`` names as hosts, as services of one compose file do; they leave it."""
+    said = group.fields.get("waitFor")
+    urls = [str(url) for url in (said["urls"] if isinstance(said, dict) else said if isinstance(said, list) else ())]
+    inside = {url: draft.named.get(urlsplit(url).hostname or "", []) for url in urls}
+    left = [url for url in urls if not [key for key in inside[url] if key != name]]
+    if len(left) == len(urls):
+        return []
+    if not left:
+        del group.fields["waitFor"]
+    else:
+        group.fields["waitFor"] = {**said, "urls": left} if isinstance(said, dict) else left
+    return [key for url in urls for key in inside[url] if key != name]
 
 
 def _budget(draft: Draft, found: Settled) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import configparser
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from fleet.authoring.convert.celery_options import REFERENCE, celery_command
-from fleet.authoring.convert.draft import Draft, Program
+from fleet.authoring.convert.draft import STOP_SIGNALS, Draft, OfCommand, Program
 from fleet.authoring.convert.programs import drafted
 from fleet.authoring.convert.wrappers import unwrap
 from fleet.authoring.yaml_writer import span
@@ -23,13 +23,12 @@ _LEFT_OUT = {
     "redirect_stderr": "fleet keeps both in one log",
     "process_name": "replicas are GROUP.INDEX",
     "killasgroup": "fleet kills the whole process group",
-    "exitcodes": "fleet starts a replica again whatever its exit code is",
     "serverurl": "a program that speaks to supervisor is not carried over",
 }
 _FALSE = frozenset({"false", "0", "no", "off"})
 _READ = frozenset(
     {"command", "numprocs", "numprocs_start", "directory", "environment", "autostart", "autorestart", "stopwaitsecs"}
-    | {"startsecs", "startretries", "priority", "umask", "user", "stopsignal", "stopasgroup"}
+    | {"startsecs", "startretries", "priority", "umask", "user", "stopsignal", "stopasgroup", "exitcodes"}
 )
 _SUPERVISORD_READ = frozenset({"environment", "directory", "umask", "user"})
 _TOOLS = frozenset({"unix_http_server", "inet_http_server", "supervisorctl", "rpcinterface"})
@@ -113,11 +112,12 @@ def _program(
         return
     env = {**_environment(_unescaped(whole.get("environment", ""), name, str(count)))}
     env |= _environment(values.get("environment", ""))
+    folder = values.get("directory") or whole.get("directory", "")
     program = Program(
         name,
         lines["command"],
         env=env,
-        workdir=values.get("directory") or whole.get("directory", ""),
+        workdir=draft.beside(folder) if folder else "",
         user=values.get("user") or whole.get("user", ""),
         umask=values.get("umask") or whole.get("umask", ""),
         fields={
@@ -126,6 +126,7 @@ def _program(
         },
     )
     _take_words(draft, program, shlex.split(values["command"]), lines, start)
+    program.of_command = list(_of_command(draft, name, values, lines))
     group = drafted(draft, program)
     if group is None:
         return
@@ -145,7 +146,8 @@ def _take_words(draft: Draft, program: Program, words: list[str], lines: Mapping
         for key, value in numbered.items():
             text = f"environment {key}={_INDEX.sub('N', value)}: left out; the number of the process is FLEET_INDEX"
             draft.note(f"{program.name}: {text}", lines["environment"])
-        program.words = [_INDEX.sub("N", word) for word in words]
+        exact = not start and not any(width for word in words for width in _INDEX.findall(word))
+        program.words = [_INDEX.sub("{index}" if exact else "%N", word) for word in words]
     elif not numbered and not any(_INDEX.search(word) for word in words):
         program.words = words
     else:
@@ -196,15 +198,29 @@ def _fields(draft: Draft, name: str, values: Mapping[str, str], lines: Mapping[s
     return fields
 
 
-def _note_rest(draft: Draft, name: str, values: Mapping[str, str], lines: Mapping[str, int]) -> None:
-    if (signal := values.get("stopsignal", "TERM").upper()) not in {"TERM", "SIGTERM", "15"}:
-        draft.note(f"{name}: stopsignal={signal}: left out; fleet stops with TERM", lines["stopsignal"])
-    if (again := values.get("autorestart", "true").lower()) not in {"true", "1", "yes", "on"}:
-        text = f"autorestart={again}: left out; fleet starts a replica again whenever it ends"
-        draft.note(f"{name}: {text}", lines["autorestart"])
+def _of_command(draft: Draft, name: str, values: Mapping[str, str], lines: Mapping[str, int]) -> Iterator[OfCommand]:
+    signal = values.get("stopsignal", "TERM").upper().removeprefix("SIG")
+    if signal not in {"TERM", "15"}:
+        text = f"stopsignal={signal}: left out; fleet stops a worker with TERM"
+        if signal in STOP_SIGNALS:
+            yield OfCommand("stop", {"signal": signal}, text, lines["stopsignal"])
+        else:
+            draft.note(f"{name}: stopsignal={signal}: left out; see stop.signal", lines["stopsignal"])
     if values.get("stopasgroup", "false").lower() not in _FALSE:
-        text = "stopasgroup=true: left out; fleet sends TERM to the program and kills the whole group after the grace"
-        draft.note(f"{name}: {text}", lines["stopasgroup"])
+        text = "stopasgroup=true: left out; a worker ends its children itself"
+        yield OfCommand("stop", {"group": True}, text, lines["stopasgroup"])
+    again = values.get("autorestart", "unexpected").lower()
+    if again not in {"true", "1", "yes", "on"}:
+        policy = "never" if again in _FALSE else "onFailure"
+        text = f"autorestart={again}: left out; fleet starts a worker again whenever it ends"
+        said = "autorestart" in values  # without it a worker that ends well would stay down: nobody means that
+        yield OfCommand("restart", {"policy": policy}, text if said else "", lines.get("autorestart", 0))
+    if "exitcodes" in values and (again != "unexpected" or values["exitcodes"].replace(" ", "") != "0"):
+        why = "only exit code 0 is no crash with restart.policy: onFailure"
+        draft.note(f"{name}: exitcodes={values['exitcodes']}: left out; {why}", lines["exitcodes"])
+
+
+def _note_rest(draft: Draft, name: str, values: Mapping[str, str], lines: Mapping[str, int]) -> None:
     for key in sorted(set(values) - _READ):
         why = _LEFT_OUT.get(key) or next((_LEFT_OUT[known] for known in _LEFT_OUT if key.startswith(known)), "")
         shown = _INDEX.sub("N", values[key])

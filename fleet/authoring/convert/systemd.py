@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from fleet.authoring.convert import celeryd_file
 from fleet.authoring.convert.celery_multi import expanded
-from fleet.authoring.convert.draft import Draft, Program
+from fleet.authoring.convert.draft import STOP_SIGNALS, After, Draft, OfCommand, Program
+from fleet.authoring.convert.limits import memory, open_files, processors
 from fleet.authoring.convert.programs import add_program
 from fleet.authoring.yaml_writer import span
 from fleet.errors import UsageError
@@ -20,7 +22,11 @@ _UNITS |= {"hr": 3600, "hours": 3600, "d": 86400, "day": 86400, "days": 86400}
 _READ = frozenset(
     {"ExecStart", "Environment", "EnvironmentFile", "User", "Group", "WorkingDirectory", "TimeoutStopSec", "RestartSec"}
     | {"Type", "Restart", "KillSignal", "UMask", "PassEnvironment", "TimeoutSec", "KillMode", "StartLimitBurst"}
-    | {"StartLimitIntervalSec", "StartLimitInterval"}
+    | {"StartLimitIntervalSec", "StartLimitInterval", "LimitNOFILE", "MemoryMax", "CPUQuota", "Nice"}
+    | {"NoNewPrivileges"}
+)
+_UNIT_READ = frozenset(
+    {"StartLimitBurst", "StartLimitIntervalSec", "StartLimitInterval", "After", "Requires", "Wants", "BindsTo"}
 )
 _LEFT_OUT = {
     "ExecStartPre": "run it before fleet apply, or make it a part of the program",
@@ -29,10 +35,7 @@ _LEFT_OUT = {
     "ExecReload": "fleet replaces replicas",
     "PIDFile": "`fleet status` knows the process",
     "RuntimeDirectory": "make the folder yourself",
-    "LimitNOFILE": "replicas have the limits of fleet",
     "LimitNPROC": "replicas have the limits of fleet",
-    "MemoryMax": "pool.maxMemoryPerChild limits children of prefork",
-    "Nice": "replicas have the priority of fleet",
     "StandardOutput": "read the log with `fleet logs`",
     "StandardError": "read the log with `fleet logs`",
     "SyslogIdentifier": "read the log with `fleet logs`",
@@ -73,10 +76,6 @@ def read(text: str, draft: Draft) -> None:
     for section, key in sorted(unit.values):
         _note_field(draft, unit, section, key)
     kind = unit.last("Type")
-    if kind == "oneshot":
-        for command, line in unit.all("ExecStart"):
-            draft.note(f"{name}: Type=oneshot: runs once: left out; run it before fleet apply: {command}", line)
-        return
     program = _program(draft, unit, name)
     known = _file_variables(draft, unit, program)
     command = re.sub(r"^[-@:+!]+", "", unit.all("ExecStart")[-1][0])
@@ -86,10 +85,21 @@ def read(text: str, draft: Draft) -> None:
     if kind in {"forking", "notify", "dbus"}:
         text_of_note = f"Type={kind}: left out; the program must stay in the foreground"
         draft.note(f"{name}: {text_of_note}", unit.line("Type"))
+    if kind == "oneshot":
+        _make_job(draft, unit, program)
     _take_command(program, command, {**known, **program.env})
     if _NODE_TEMPLATE.match(draft.source.rpartition("/")[2]) and not instance:
         draft.note(f"{name}: a template: one replica; give it as many as there are instances", program.line)
     add_program(draft, program)
+
+
+def _make_job(draft: Draft, unit: _Unit, program: Program) -> None:
+    """Type=oneshot: it runs to its end, once for each version."""
+    program.fields["job"] = True
+    text = "Type=oneshot: a job: it runs once for each version; what a timer starts belongs to the timer"
+    draft.note(f"{program.name}: {text}", unit.line("Type"))
+    for command, line in unit.all("ExecStart")[:-1]:
+        draft.note(f"{program.name}: ExecStart={command}: left out; a job has one command", line)
 
 
 def _parsed(text: str, draft: Draft) -> _Unit:
@@ -143,7 +153,7 @@ def _specifiers(unit: _Unit, name: str, instance: str) -> None:
 def _note_field(draft: Draft, unit: _Unit, section: str, key: str) -> None:
     if section == "Service" and key in _READ:
         return
-    if section == "Unit" and key in {"StartLimitBurst", "StartLimitIntervalSec", "StartLimitInterval"}:
+    if section == "Unit" and key in _UNIT_READ:
         return
     why = _LEFT_OUT.get(key) or {
         "Install": "`fleet service` starts the fleet with the machine",
@@ -168,7 +178,21 @@ def _program(draft: Draft, unit: _Unit, name: str) -> Program:
     for value, _ in unit.all("PassEnvironment"):
         program.inherit |= dict.fromkeys(value.split(), "optional")
     program.fields = _fields(draft, unit, name)
+    program.of_command = list(_of_command(draft, unit, name))
+    program.after = list(_after(unit))
     return program
+
+
+def _after(unit: _Unit) -> Iterator[After]:
+    """Units that are to run before; those that are no group of this manifest are noted."""
+    seen: set[str] = set()
+    for key in ("After", "Requires", "Wants", "BindsTo"):
+        for value, line in unit.all(key, "Unit"):
+            for other in value.split():
+                text = f"{key}={other}: left out; start the fleet after it, with `fleet service`"
+                if other not in seen:
+                    yield After(_names(other)[0], text, line)
+                seen.add(other)
 
 
 def _fields(draft: Draft, unit: _Unit, name: str) -> dict[str, object]:
@@ -188,15 +212,63 @@ def _fields(draft: Draft, unit: _Unit, name: str) -> dict[str, object]:
                 restart["window"] = span(seconds)
     if restart:
         fields["restart"] = restart
-    if (again := unit.last("Restart") or "no") != "always":
-        text = f"Restart={again}: left out; fleet starts a replica again whenever it ends"
-        draft.note(f"{name}: {text}", unit.line("Restart") or unit.line("ExecStart"))
-    if (signal := unit.last("KillSignal").upper().removeprefix("SIG")) not in {"", "TERM"}:
-        draft.note(f"{name}: KillSignal={signal}: left out; fleet stops with TERM", unit.line("KillSignal"))
-    if (mode := unit.last("KillMode")) not in {"", "mixed"}:
+    if nice := unit.last("Nice"):
+        if re.fullmatch("-?1?[0-9]|-20", nice):
+            fields["nice"] = int(nice)
+        else:
+            draft.note(f"{name}: Nice={nice}: left out; it is from -20 to 19", unit.line("Nice"))
+    if unit.last("NoNewPrivileges").lower() in {"yes", "true", "on", "1"}:
+        fields["noNewPrivileges"] = True
+    if limits := _limits(draft, unit, name):
+        fields["limits"] = limits
+    return fields
+
+
+_LIMITS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "LimitNOFILE": ("openFiles", open_files),
+    "MemoryMax": ("memory", memory),
+    "CPUQuota": ("cpus", processors),
+}
+
+
+def _limits(draft: Draft, unit: _Unit, name: str) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for key, (field_name, read_as) in _LIMITS.items():
+        if text := unit.last(key):
+            value = read_as(text)
+            if value is None:
+                draft.note(f"{name}: {key}={text}: left out; write limits.{field_name} by hand", unit.line(key))
+            else:
+                found[field_name] = value
+    return found
+
+
+_POLICIES = {"no": "never", "on-failure": "onFailure"}
+
+
+def _of_command(draft: Draft, unit: _Unit, name: str) -> Iterator[OfCommand]:
+    is_job = unit.last("Type") == "oneshot"
+    again = unit.last("Restart") or "no"
+    line = unit.line("Restart") or unit.line("ExecStart")
+    if again in _POLICIES:
+        text = f"Restart={again}: left out; fleet starts a worker again whenever it ends"
+        if not (is_job and again == "no"):
+            yield OfCommand("restart", {"policy": _POLICIES[again]}, text, line)
+    elif again != "always" or is_job:
+        draft.note(f"{name}: Restart={again}: left out; see restart.policy", line)
+    signal = unit.last("KillSignal").upper().removeprefix("SIG")
+    if signal in STOP_SIGNALS - {"TERM"}:
+        text = f"KillSignal={signal}: left out; fleet stops a worker with TERM"
+        yield OfCommand("stop", {"signal": signal}, text, unit.line("KillSignal"))
+    elif signal not in {"", "TERM"}:
+        draft.note(f"{name}: KillSignal={signal}: left out; see stop.signal", unit.line("KillSignal"))
+    mode = unit.last("KillMode")
+    if mode == "control-group":
+        text = f"KillMode={mode}: left out; a worker ends its children itself"
+        yield OfCommand("stop", {"group": True}, text, unit.line("KillMode"))
+    elif mode not in {"", "mixed"}:
         text = f"KillMode={mode}: left out; fleet sends TERM to the program and kills the whole group after the grace"
         draft.note(f"{name}: {text}", unit.line("KillMode"))
-    return fields
 
 
 def _seconds(draft: Draft, unit: _Unit, name: str, key: str, section: str = "Service") -> float:

@@ -29,6 +29,7 @@ class Unwrapped:
     env: dict[str, str] = field(default_factory=dict)
     user: str = ""
     group: str = ""
+    nice: int | None = None
     notes: list[str] = field(default_factory=list)
 
 
@@ -56,7 +57,11 @@ def _step(found: Unwrapped) -> bool:
         found.words = _after_options(words[1:], flags_only=True)
         found.notes.append(f"{program}: left out; fleet's launcher and supervisord do this")
         return True
-    if program in {"nice", "ionice"}:
+    if program == "nice":
+        said = re.match(r"(?:-n ?|--adjustment[= ]|-)(-?[0-9]{1,2})(?: |$)", " ".join(words[1:3]))
+        found.nice, found.words = int(said[1]) if said else 10, _after_options(words[1:])
+        return True
+    if program == "ionice":
         found.words = _after_options(words[1:])
         found.notes.append(f"{' '.join(words[: len(words) - len(found.words)])}: left out")
         return True

@@ -35,14 +35,19 @@ POD = Kind("v1", "Pod", "pods")
 DEPLOYMENT = Kind("apps/v1", "Deployment", "deployments")
 REPLICA_SET = Kind("apps/v1", "ReplicaSet", "replicasets")
 LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
+JOB = Kind("batch/v1", "Job", "jobs")
 DISRUPTION_BUDGET = Kind("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets")
 SCALED_OBJECT = Kind("keda.sh/v1alpha1", "ScaledObject", "scaledobjects")
 
 OWNED: tuple[Kind, ...] = (
     SERVICE_ACCOUNT,
+    Kind("rbac.authorization.k8s.io/v1", "Role", "roles"),
+    Kind("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings"),
     Kind("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
     CONFIG_MAP,
+    Kind("v1", "Service", "services"),
     Kind("keda.sh/v1alpha1", "TriggerAuthentication", "triggerauthentications"),
+    JOB,
     DEPLOYMENT,
     DISRUPTION_BUDGET,
     SCALED_OBJECT,

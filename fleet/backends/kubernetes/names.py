@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
-from fleet.core.manifest.kubernetes_models import Kubernetes
 from fleet.core.spec import WorkerSpec, digest
+
+if TYPE_CHECKING:
+    from fleet.core.manifest.kubernetes_models import Kubernetes
 
 MOST_CHARACTERS = 63
 DIGEST = "workerfleet.dev/digest"
 """Annotation of a pod: the digest of what its worker must be; another one replaces the pod."""
 KEEPS = "workerfleet.dev/keeps"
 """Label of what fleet keeps for itself in a cluster (revisions, its lock) and no manifest asks for."""
+DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+"""Annotation of a pod, known to Kubernetes: when a ReplicaSet shrinks, the pods that cost least go first."""
+LEADS = "workerfleet.dev/leads"
+"""Label of the one pod of the controller that KEDA asks."""
+CONTROLLER = "fleet-controller"
+"""In place of a group's name: the controller of a fleet in a cluster."""
 RESTARTED = "workerfleet.dev/restarted-at"
 """Annotation of a pod: when somebody asked for new pods of the same spec."""
 

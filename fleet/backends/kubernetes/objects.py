@@ -5,67 +5,66 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from fleet.backends.kubernetes import keda
-from fleet.backends.kubernetes.names import DIGEST, labels_of, object_name, secret_reference, selector_of, spec_name
+from fleet.backends.kubernetes import jobs, keda
+from fleet.backends.kubernetes.kinds import JOB, LEASE
+from fleet.backends.kubernetes.names import (
+    CONTROLLER,
+    labels_of,
+    object_name,
+    selector_of,
+    spec_name,
+)
+from fleet.backends.kubernetes.pod_template import SPEC_FILE, Pods, template_of
+from fleet.backends.kubernetes.scaler_objects import controller_objects, scaled_object
+from fleet.core.autoscale.in_cluster import scaled_in_cluster, static_slots
 from fleet.core.desired import Desired, DesiredGroup
-from fleet.core.expand.in_cluster import cluster_of, desired_in_cluster, is_scaled, slots_per_pod
-from fleet.core.expand.specs import secret_variable
+from fleet.core.expand.expand import moves_slots
+from fleet.core.expand.in_cluster import cluster_of, desired_in_cluster, is_scaled, pod_slots
 from fleet.core.manifest.kubernetes_models import Kubernetes, KubernetesGroup
 from fleet.core.manifest.models import Manifest
-from fleet.core.spec import WorkerSpec, digest, given_fields
+from fleet.core.spec import JOB_TIMEOUT_SECONDS, given_fields
 from fleet.errors import Refused
 
 Object = dict[str, Any]
 
-CONTAINER = "worker"
 KUSTOMIZATION = "kustomization.yaml"
-SPEC_FOLDER = "/etc/fleet"
-SPEC_FILE = "spec.json"
-STATE_FOLDER = "/run/fleet"
-GRACE_BEYOND_DRAIN_SECONDS = 30
-"""Beyond the drain: the worker ends itself when its drain is over, and hands back what it holds."""
-_PROBE_SECONDS = 15
-_PROBE_TIMEOUT_SECONDS = 10
-_STARTUP_PERIOD_SECONDS = 2
 _LEAST_PROGRESS_SECONDS = 600
+_JOBS_SECONDS = math.ceil(JOB_TIMEOUT_SECONDS)
+"""Of a rollout whose pods wait for Jobs: so much longer may it take."""
+_RBAC = "rbac.authorization.k8s.io/v1"
 
 
-@dataclass(frozen=True, slots=True)
-class _Pods:
-    """A group with what the cluster is told about it. ``spec`` is that of each of its pods."""
+def files(manifest: Manifest, document: Mapping[str, Any] | None = None) -> Mapping[str, tuple[Object, ...]]:
+    """File name -> its objects: one file per group, one for what they share, and Kustomize's. Raises Refused.
 
-    fleet: str
-    group: DesiredGroup
-    spec: WorkerSpec
-    cluster: Kubernetes
-    own: KubernetesGroup
-    moves: bool
-
-    @property
-    def name(self) -> str:
-        return object_name(self.fleet, self.group.name)
-
-    def given(self, field: str) -> Any:
-        """What the group says itself, else what the cluster's part says for all."""
-        value = getattr(self.own, field)
-        return getattr(self.cluster, field) if value is None else value
+    document: the manifest as it was read, for a controller in the cluster.
+    """
+    return objects_of(manifest, desired_in_cluster(manifest), document)
 
 
-def files(manifest: Manifest) -> Mapping[str, tuple[Object, ...]]:
-    """File name -> its objects: one file per group, one for what they share, and Kustomize's. Raises Refused."""
-    return objects_of(manifest, desired_in_cluster(manifest))
-
-
-def objects_of(manifest: Manifest, desired: Desired) -> Mapping[str, tuple[Object, ...]]:
+def objects_of(
+    manifest: Manifest, desired: Desired, document: Mapping[str, Any] | None = None
+) -> Mapping[str, tuple[Object, ...]]:
     """As :func:`files`, of a fleet that was expanded before."""
     cluster, least = cluster_of(manifest), keda.least_slots(manifest, desired)
     together = sum(least.values())
-    made: dict[str, tuple[Object, ...]] = {"fleet.yaml": tuple(_shared(manifest, cluster))}
-    for name, group in desired.groups.items():
-        made[f"group-{name}.yaml"] = tuple(_group(manifest, _pods(manifest, cluster, group), least, together))
+    made: dict[str, tuple[Object, ...]] = {"fleet.yaml": tuple(_shared(manifest, desired, cluster))}
+    static = static_slots(scaled_in_cluster(manifest, desired)) if has_scaler(manifest) else {}
+    every = {name: _pods(manifest, cluster, group, static) for name, group in desired.groups.items()}
+    marks = {name: jobs.version_mark(pods.spec, pods.given("image") or "") for name, pods in every.items()}
+    for name, pods in every.items():
+        if pods.spec.job:
+            made[f"group-{name}.yaml"] = tuple(_job(_waiting(pods, every, marks), _marks_after(name, every, marks)))
+        else:
+            found = _group(manifest, _waiting(pods, every, marks), least, together)
+            made[f"group-{name}.yaml"] = tuple(found)
+    if has_scaler(manifest):
+        if document is None:
+            raise ValueError("a controller in the cluster needs the manifest as it was read")
+        made["controller.yaml"] = tuple(_controller(manifest, desired, document, cluster))
     made = {name: objects for name, objects in made.items() if objects}
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
@@ -75,17 +74,66 @@ def objects_of(manifest: Manifest, desired: Desired) -> Mapping[str, tuple[Objec
     return {**made, KUSTOMIZATION: (kustomization,)}
 
 
-def _pods(manifest: Manifest, cluster: Kubernetes, group: DesiredGroup) -> _Pods:
+def _pods(manifest: Manifest, cluster: Kubernetes, group: DesiredGroup, static: Mapping[str, int]) -> Pods:
     moves = is_scaled(manifest, group)
-    slots = group.spec.pool.concurrency if moves else slots_per_pod(group)
-    scale = manifest.spec.groups[group.name].autoscale
-    if moves and scale is not None and scale.max is not None:
-        slots = min(slots, max(1, scale.max))
     spec = group.spec
     if spec.kind != "command":
-        spec = replace(spec, pool=replace(spec.pool, concurrency=slots))
-    own = cluster.groups.get(group.name, KubernetesGroup())
-    return _Pods(manifest.name, group, spec, cluster, own, moves)
+        spec = replace(spec, pool=replace(spec.pool, concurrency=pod_slots(manifest, group)))
+    own = _own(cluster, group.name)
+    asks = static.get(group.name, 0) if moves and has_scaler(manifest) else None
+    return Pods(
+        manifest.name,
+        group,
+        spec,
+        cluster,
+        own,
+        moves,
+        slots=pod_slots(manifest, group),
+        asks_fleet=asks,
+        lease=_lease(manifest, group, own),
+    )
+
+
+def has_scaler(manifest: Manifest) -> bool:
+    """Whether fleet's own controller in the cluster says how many slots groups have."""
+    said = manifest.spec.kubernetes
+    return said is not None and said.scaler == "fleet" and moves_slots(manifest)
+
+
+def _controller(
+    manifest: Manifest, desired: Desired, document: Mapping[str, Any], cluster: Kubernetes
+) -> Iterator[Object]:
+    def head(api: str, kind: str, name: str) -> Object:
+        made = _head(api, kind, name, manifest.name, cluster=cluster, group=CONTROLLER)
+        made["metadata"]["labels"]["app.kubernetes.io/component"] = "controller"
+        return made
+
+    secrets = {secret for group in desired.groups.values() for secret in group.spec.secret_marks()}
+    yield from controller_objects(document, cluster, fleet=manifest.name, secrets=secrets, head=head)
+
+
+def waits_for_jobs(group: DesiredGroup, desired: Desired) -> tuple[str, ...]:
+    """The groups that are Jobs and must be complete before the pods of this one begin."""
+    return tuple(name for name in group.depends_on if name in desired.groups and desired.groups[name].spec.job)
+
+
+def _waiting(pods: Pods, every: Mapping[str, Pods], marks: Mapping[str, str]) -> Pods:
+    own = pods.group.name
+    after = [name for name in pods.group.depends_on if name in every and every[name].spec.job]
+    selectors = tuple(jobs.job_selector(pods.fleet, name, group=own, mark=marks[own]) for name in after)
+    return replace(pods, waits_for=selectors)
+
+
+def _marks_after(job: str, every: Mapping[str, Pods], marks: Mapping[str, str]) -> dict[str, str]:
+    """The groups that wait for a job, with the marks of their versions."""
+    return {name: marks[name] for name, pods in every.items() if job in pods.group.depends_on}
+
+
+def _lease(manifest: Manifest, group: DesiredGroup, own: KubernetesGroup) -> str:
+    """Of a program that must never run twice: a node that the cluster has lost may still run the pod of before."""
+    is_one = group.spec.kind == "command" and not group.spec.job and group.replicas <= 1
+    usual = is_one and group.rollout.strategy == "recreate" and not is_scaled(manifest, group)
+    return object_name(manifest.name, f"{group.name}-one") if (usual if own.lease is None else own.lease) else ""
 
 
 def _head(api: str, kind: str, name: str, fleet: str, *, cluster: Kubernetes, group: str = "") -> Object:
@@ -98,27 +146,45 @@ def _head(api: str, kind: str, name: str, fleet: str, *, cluster: Kubernetes, gr
 # --- what all groups share
 
 
-def _shared(manifest: Manifest, cluster: Kubernetes) -> Iterator[Object]:
+def _shared(manifest: Manifest, desired: Desired, cluster: Kubernetes) -> Iterator[Object]:
     fleet = manifest.name
+    account_name = cluster.service_account or fleet
     if cluster.service_account is None:
         account = _head("v1", "ServiceAccount", fleet, fleet, cluster=cluster)
         yield {**account, "automountServiceAccountToken": False}
     if cluster.network_policy == "deny-ingress":
         policy = _head("networking.k8s.io/v1", "NetworkPolicy", fleet, fleet, cluster=cluster)
         yield {**policy, "spec": {"podSelector": {"matchLabels": selector_of(fleet)}, "policyTypes": ["Ingress"]}}
+    rights = []
+    if any(waits_for_jobs(group, desired) for group in desired.groups.values()):
+        rights.append(("sees-jobs", JOB, ["list"]))
+    if any(_lease(manifest, group, _own(cluster, name)) for name, group in desired.groups.items()):
+        rights.append(("keeps-leases", LEASE, ["get", "create", "update"]))
+    for word, kind, verbs in rights:
+        name = object_name(fleet, word)
+        rules = [{"apiGroups": [kind.group], "resources": [kind.plural], "verbs": verbs}]
+        yield {**_head(_RBAC, "Role", name, fleet, cluster=cluster), "rules": rules}
+        yield {
+            **_head(_RBAC, "RoleBinding", name, fleet, cluster=cluster),
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": account_name}],
+        }
+
+
+def _own(cluster: Kubernetes, group: str) -> KubernetesGroup:
+    return cluster.groups.get(group, KubernetesGroup())
 
 
 # --- one group
 
 
-def _group(manifest: Manifest, pods: _Pods, least: Mapping[str, int], together: int) -> Iterator[Object]:
+def _group(manifest: Manifest, pods: Pods, least: Mapping[str, int], together: int) -> Iterator[Object]:
     group, fleet = pods.group, pods.fleet
 
     def head(api: str, kind: str, name: str) -> Object:
         return _head(api, kind, name, fleet, cluster=pods.cluster, group=group.name)
 
-    document = json.dumps(given_fields(pods.spec), indent=1, sort_keys=True) + "\n"
-    yield {**head("v1", "ConfigMap", spec_name(pods.spec)), "data": {SPEC_FILE: document}}
+    yield _config_map(pods)
     deployment = {**head("apps/v1", "Deployment", pods.name), "spec": _deployment(pods)}
     yield _patched(deployment, pods)
     if (pods.moves or group.replicas > 1) and group.rollout.strategy == "rolling":
@@ -129,15 +195,41 @@ def _group(manifest: Manifest, pods: _Pods, least: Mapping[str, int], together: 
         yield {**head("policy/v1", "PodDisruptionBudget", pods.name), "spec": spec}
     if pods.moves:
         scaling = keda.Scaling(manifest, least, group.name, pods.spec, pods.cluster, together)
+        if pods.asks_fleet is not None:
+            spec = scaled_object(scaling, target=pods.name, slots=pods.slots, static=pods.asks_fleet)
+            yield _paused({**head("keda.sh/v1alpha1", "ScaledObject", pods.name), "spec": spec}, pods)
+            return
         if (authentication := keda.authentication(scaling)) is not None:
             yield {**head("keda.sh/v1alpha1", "TriggerAuthentication", pods.name), "spec": authentication}
         scaled = head("keda.sh/v1alpha1", "ScaledObject", pods.name)
-        if group.paused:
-            scaled["metadata"]["annotations"] = {"autoscaling.keda.sh/paused-replicas": "0"}
-        yield {**scaled, "spec": keda.scaled_object(scaling, target=pods.name)}
+        yield _paused({**scaled, "spec": keda.scaled_object(scaling, target=pods.name)}, pods)
 
 
-def _deployment(pods: _Pods) -> Object:
+def _paused(scaled: Object, pods: Pods) -> Object:
+    """KEDA keeps a paused group at no pods."""
+    if pods.group.paused:
+        scaled["metadata"]["annotations"] = {"autoscaling.keda.sh/paused-replicas": "0"}
+    return scaled
+
+
+def _config_map(pods: Pods) -> Object:
+    """What the worker in each pod must be."""
+    document = json.dumps(given_fields(pods.spec), indent=1, sort_keys=True) + "\n"
+    head = _head("v1", "ConfigMap", spec_name(pods.spec), pods.fleet, cluster=pods.cluster, group=pods.group.name)
+    return {**head, "data": {SPEC_FILE: document}}
+
+
+def _job(pods: Pods, after: Mapping[str, str]) -> Iterator[Object]:
+    """A group that runs to its end. ``after``: group that waits for it -> mark of that group's version."""
+    yield _config_map(pods)
+    labels, template = jobs.before_labels(after), template_of(pods)
+    name = jobs.job_name(pods.fleet, pods.group.name, {"template": template, "patch": pods.own.patch}, labels)
+    job = _head(JOB.api, JOB.name, name, pods.fleet, cluster=pods.cluster, group=pods.group.name)
+    job["metadata"]["labels"] |= labels
+    yield _patched({**job, "spec": jobs.job_spec(template, pods.spec.restart, paused=pods.group.paused)}, pods)
+
+
+def _deployment(pods: Pods) -> Object:
     group, rollout = pods.group, pods.group.rollout
     spec: Object = {} if pods.moves else {"replicas": group.replicas}
     spec["selector"] = {"matchLabels": selector_of(pods.fleet, group.name)}
@@ -151,116 +243,18 @@ def _deployment(pods: _Pods) -> Object:
         spec["minReadySeconds"] = ready
     least = max(_LEAST_PROGRESS_SECONDS, math.ceil(group.ready_timeout_seconds) + 60)
     deadline = least if rollout.deadline_seconds is None else math.ceil(rollout.deadline_seconds)
-    spec["progressDeadlineSeconds"] = max(deadline, ready + 1)
-    spec["template"] = _template(pods)
+    spec["progressDeadlineSeconds"] = max(deadline, ready + 1) + (_JOBS_SECONDS if pods.waits_for else 0)
+    spec["template"] = template_of(pods)
     return spec
-
-
-def _template(pods: _Pods) -> Object:
-    fleet, group = pods.fleet, pods.group.name
-    own_labels = {**(pods.cluster.labels or {}), **(pods.own.labels or {})}
-    annotations = {**(pods.cluster.annotations or {}), **(pods.own.annotations or {}), DIGEST: digest(pods.spec)}
-    metadata = {"labels": {**own_labels, **labels_of(fleet, group)}, "annotations": annotations}
-    return {"metadata": metadata, "spec": _pod(pods)}
-
-
-def _pod(pods: _Pods) -> Object:
-    cluster = pods.cluster
-    spread = [
-        {"labelSelector": {"matchLabels": selector_of(pods.fleet, pods.group.name)}, **one}
-        for one in pods.given("topology_spread") or ()
-    ]
-    pod = {
-        "serviceAccountName": cluster.service_account or pods.fleet,
-        "automountServiceAccountToken": False,
-        "imagePullSecrets": [{"name": name} for name in cluster.pull_secrets],
-        "priorityClassName": pods.given("priority_class"),
-        "nodeSelector": pods.given("node_selector"),
-        "tolerations": pods.given("tolerations"),
-        "topologySpreadConstraints": spread,
-        "terminationGracePeriodSeconds": math.ceil(pods.spec.drain_timeout_seconds) + GRACE_BEYOND_DRAIN_SECONDS,
-        "containers": [_container(pods)],
-        "volumes": [
-            {"name": "spec", "configMap": {"name": spec_name(pods.spec)}},
-            {"name": "state", "emptyDir": {"medium": "Memory", "sizeLimit": "64Mi"}},
-        ],
-    }
-    return {key: value for key, value in pod.items() if value not in (None, [], {})}
-
-
-def _container(pods: _Pods) -> Object:
-    image = pods.given("image")
-    if not image:
-        hint = "write spec.kubernetes.image: registry/app:tag"
-        raise Refused(f"group {pods.group.name!r} has no image", hint=hint)
-    container = {
-        "name": CONTAINER,
-        "image": image,
-        "imagePullPolicy": pods.cluster.pull_policy,
-        "command": ["python3", "-P", "-m", "fleet.pod", f"{SPEC_FOLDER}/{SPEC_FILE}"],
-        "env": [
-            {"name": "FLEET_HOME", "value": STATE_FOLDER},
-            {"name": "FLEET_RECORD", "value": record_path(pods.group.name)},
-            {"name": "FLEET_POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-            *_secrets(pods),
-        ],
-        "resources": _resources(pods),
-        **_probes(pods),
-        "securityContext": {"allowPrivilegeEscalation": False},
-        "volumeMounts": [
-            {"name": "spec", "mountPath": SPEC_FOLDER, "readOnly": True},
-            {"name": "state", "mountPath": STATE_FOLDER},
-        ],
-    }
-    return {key: value for key, value in container.items() if value not in (None, [], {})}
-
-
-def record_path(group: str) -> str:
-    """Where a worker in a pod keeps its record: ``kubectl exec POD -- fleet health`` reads it."""
-    return f"{STATE_FOLDER}/{group}.rec"
-
-
-def _secrets(pods: _Pods) -> Iterator[Object]:
-    for secret in sorted(pods.spec.secret_marks()):
-        reference = secret_reference(pods.fleet, pods.cluster, secret)
-        yield {"name": secret_variable(secret), "valueFrom": {"secretKeyRef": reference}}
-
-
-def _resources(pods: _Pods) -> Object:
-    """As written; the memory that the budgets count is requested unless something else is."""
-    said: Any = pods.given("resources")
-    requests, limits = (dict(said.requests), dict(said.limits)) if said is not None else ({}, {})
-    price, slots = pods.group.price, pods.spec.pool.concurrency if pods.spec.kind != "command" else 0
-    memory = price.memory_per_replica_bytes + price.memory_per_slot_bytes * slots
-    if memory and "memory" not in requests and "memory" not in limits:
-        requests["memory"] = f"{math.ceil(memory / (1 << 20))}Mi"
-    found = {"requests": dict(sorted(requests.items())), "limits": dict(sorted(limits.items()))}
-    return {name: values for name, values in found.items() if values}
-
-
-def _probes(pods: _Pods) -> Object:
-    def probe(kind: str, **times: int) -> Object:
-        command = ["python3", "-P", "-m", "fleet", "health", "--probe", kind]
-        return {"exec": {"command": command}, "timeoutSeconds": _PROBE_TIMEOUT_SECONDS, **times}
-
-    tries = max(1, math.ceil(pods.group.ready_timeout_seconds / _STARTUP_PERIOD_SECONDS))
-    startup = probe("ready", periodSeconds=_STARTUP_PERIOD_SECONDS, failureThreshold=tries)
-    if pods.spec.kind != "worker" and (wait := math.ceil(pods.spec.ready_after_seconds)):
-        startup["initialDelaySeconds"] = wait
-    return {
-        "startupProbe": startup,
-        "livenessProbe": probe("live", periodSeconds=_PROBE_SECONDS, failureThreshold=4),
-        "readinessProbe": probe("ready", periodSeconds=_PROBE_SECONDS, failureThreshold=2),
-    }
 
 
 # --- what is not modelled
 
 
-def _patched(deployment: Object, pods: _Pods) -> Object:
-    patched: Object = _merged(deployment, pods.own.patch)
+def _patched(made: Object, pods: Pods) -> Object:
+    patched: Object = _merged(made, pods.own.patch)
     for path in (("apiVersion",), ("kind",), ("metadata", "name"), ("spec", "selector")):
-        if _at(patched, path) != _at(deployment, path):
+        if _at(patched, path) != _at(made, path):
             hint = "leave it out of the patch: fleet finds its objects and pods by it"
             where = f"spec.kubernetes.groups.{pods.group.name}.patch.{'.'.join(path)}"
             raise Refused(f"{where} cannot be changed", hint=hint)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fleet.backends.kubernetes.jobs import is_complete
 from fleet.backends.kubernetes.kinds import Object, label_of, name_of
 from fleet.backends.kubernetes.names import DIGEST
 from fleet.backends.kubernetes.rollout_state import trouble_of
-from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.desired import RESERVED_PREFIX, Desired, DesiredGroup
 from fleet.core.observed import RunningTask, State, Trouble
 from fleet.core.status import ORPHANED, OUTDATED, GroupStatus, Status, WorkerStatus
 
@@ -30,23 +31,75 @@ class Seen:
     """What was seen of a fleet at one moment.
 
     inside: pod -> what its worker's record says, where it was asked.  uptimes: pod -> seconds since its container
-    began.
+    began.  jobs: group that runs once -> its newest Job.
     """
 
     deployments: Mapping[str, Object]
     pods: Sequence[Object]
     inside: Mapping[str, Mapping[str, Any]]
     uptimes: Mapping[str, float]
+    jobs: Mapping[str, Object] = field(default_factory=dict)
 
 
 def status_of(desired: Desired | None, seen: Seen, *, fleet: str, revision: int) -> Status:
     """The same table as of a host, a pod in place of a replica."""
     wanted = desired.groups if desired is not None else {}
-    names = sorted(wanted.keys() | seen.deployments.keys())
-    groups = {name: _group(name, wanted.get(name), seen, known=desired is not None) for name in names}
-    up = bool(seen.deployments) or bool(seen.pods)
+    names = sorted(wanted.keys() | seen.deployments.keys() | seen.jobs.keys())
+    groups = {
+        name: _job_group(name, wanted.get(name), seen, known=desired is not None)
+        if _is_job(name, wanted, seen)
+        else _group(name, wanted.get(name), seen, known=desired is not None)
+        for name in names
+    }
+    up = bool(seen.deployments) or bool(seen.pods) or bool(seen.jobs)
     ready = bool(groups) and all(group.ready for group in groups.values())
     return Status(fleet=fleet, revision=revision, ready=ready, up=up, groups=groups)
+
+
+def _is_job(name: str, wanted: Mapping[str, DesiredGroup], seen: Seen) -> bool:
+    return wanted[name].spec.job if name in wanted else name not in seen.deployments
+
+
+def _job_group(name: str, wanted: DesiredGroup | None, seen: Seen, *, known: bool) -> GroupStatus:
+    """A group that runs once: ready when its newest Job is complete, whether the pod of it is still there or not."""
+    job = seen.jobs.get(name)
+    own = [one for one in seen.pods if label_of(one, "app.kubernetes.io/name") == name]
+    drift = ORPHANED if known and wanted is None else ""
+    template = None if job is None else job["spec"]["template"]
+    is_done = job is not None and is_complete(job)
+    paused = wanted is not None and wanted.paused
+    return GroupStatus(
+        name=name,
+        pool="command",
+        desired_replicas=0 if paused else 1,
+        ready_replicas=int(is_done),
+        desired_slots=0,
+        workers=tuple(_job_worker(one, seen, template=template, drift=drift) for one in own),
+        missing=() if job is not None else (name,),
+        paused=paused,
+        up_to_date_replicas=int(job is not None),
+        available_replicas=int(is_done),
+    )
+
+
+_PHASES: Mapping[str, State] = {"Succeeded": State.COMPLETED, "Failed": State.FAILED}
+
+
+def _job_worker(pod: Object, seen: Seen, *, template: Object | None, drift: str) -> WorkerStatus:
+    shown = _worker(pod, seen, template=template, slots=0, drift=drift)
+    state = _PHASES.get(str((pod.get("status") or {}).get("phase") or ""))
+    if state is None:
+        return replace(shown, ready=False, note=shown.note or "the job runs") if shown.state is State.READY else shown
+    return replace(shown, state=state, ready=state is State.COMPLETED, note=shown.note or _exit_of(pod))
+
+
+def _exit_of(pod: Object) -> str:
+    """With which code it ended, where that was not 0."""
+    for one in (pod.get("status") or {}).get("containerStatuses") or ():
+        code = ((one.get("state") or {}).get("terminated") or {}).get("exitCode")
+        if code:
+            return f"exit code {code}"
+    return ""
 
 
 def _group(name: str, wanted: DesiredGroup | None, seen: Seen, *, known: bool) -> GroupStatus:
@@ -54,7 +107,8 @@ def _group(name: str, wanted: DesiredGroup | None, seen: Seen, *, known: bool) -
     template = None if deployment is None else deployment["spec"]["template"]
     own = [one for one in seen.pods if label_of(one, "app.kubernetes.io/name") == name]
     slots = wanted.spec.pool.concurrency if wanted is not None and wanted.spec.kind != "command" else 0
-    drift = ORPHANED if known and wanted is None else ""
+    system = name.startswith(RESERVED_PREFIX)
+    drift = ORPHANED if known and wanted is None and not system else ""
     workers = tuple(_worker(one, seen, template=template, slots=slots, drift=drift) for one in own)
     count = _count(deployment, wanted)
     ready = sum(one.ready and not one.drift for one in workers)
@@ -66,6 +120,7 @@ def _group(name: str, wanted: DesiredGroup | None, seen: Seen, *, known: bool) -
         desired_slots=count * slots,
         workers=workers,
         missing=() if deployment is not None else (name,),
+        system=system,
         paused=wanted.paused if wanted is not None else False,
         up_to_date_replicas=sum(not one.drift for one in workers),
         available_replicas=sum(one.ready for one in workers),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fleet.backends.kubernetes.kinds import Object, name_of
+from fleet.backends.kubernetes.kinds import Object, label_of, name_of
 
 _HOPELESS = frozenset({"InvalidImageName", "CreateContainerConfigError", "CreateContainerError"})
 
@@ -27,6 +27,7 @@ class RolloutState:
     seen: bool
     failed: str = ""
     verdict: str = ""
+    group: str = ""
 
     @property
     def is_done(self) -> bool:
@@ -47,6 +48,7 @@ def rollout_state(deployment: Object) -> RolloutState:
     given_up = _given_up(status.get("conditions") or ())
     return RolloutState(
         name=name_of(deployment),
+        group=label_of(deployment, "app.kubernetes.io/name"),
         wanted=1 if wanted is None else int(wanted),
         updated=int(status.get("updatedReplicas") or 0),
         available=int(status.get("availableReplicas") or 0),

@@ -15,6 +15,7 @@ from dataclasses import replace
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import Daemon
 from fleet.backends.supervisor.images import Images
+from fleet.backends.supervisor.lost_records import renew
 from fleet.backends.supervisor.observe import Sight, observed
 from fleet.backends.supervisor.processes import Table, is_launcher, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
@@ -35,6 +36,7 @@ from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.replica import record as records
 from fleet.replica.crash_history import read_history
+from fleet.replica.health_result import read_result, result_file
 from fleet.state import controller_heartbeat
 from fleet.state.paths import Places
 
@@ -71,7 +73,7 @@ class SupervisorBackend:
         supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
         unstarted = self._folder.programs() - owned.keys()
         replicas = [self._seen(name, row, digest, table) for name, (row, digest) in owned.items()]
-        replicas += [found for name in unstarted if (found := self._unstarted(name)) is not None]
+        replicas += [found for name in unstarted if (found := _unstarted(self._folder, name)) is not None]
         return Observed(
             fleet=self.places.fleet,
             up=True,
@@ -94,16 +96,13 @@ class SupervisorBackend:
             answers=_answers(self.places, name, row),
             lives=read_history(self.places.starts_file(name)).lives,
             heartbeat=_heartbeat(self.places, name),
+            health=read_result(result_file(self.places.health, name), pid=row.pid) if row.pid else None,
         )
         return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
 
-    def _unstarted(self, name: str) -> ObservedReplica | None:
-        """Files without a process: an apply was killed between writing and starting."""
-        launch = self._folder.launch(name)
-        if launch is None:
-            return None
-        record = records.read(self.places.record_file(name))
-        return observed(Sight(name, launch.digest, None, launch, record, memory_bytes=0, now=time.time()))
+    def renew_records(self) -> None:
+        """Write again what was lost of the records of programs that keep none themselves."""
+        renew(self._folder, (row for row, _ in _owned(self._rpc.processes()).values()))
 
     # --- the daemon
 
@@ -304,6 +303,15 @@ class SupervisorBackend:
             return {row.pid for row in self._rpc.processes() if row.pid}
         except DaemonDown:
             return set()
+
+
+def _unstarted(folder: Folder, name: str) -> ObservedReplica | None:
+    """Files without a process: an apply was killed between writing and starting."""
+    launch = folder.launch(name)
+    if launch is None:
+        return None
+    record = records.read(folder.places.record_file(name))
+    return observed(Sight(name, launch.digest, None, launch, record, memory_bytes=0, now=time.time()))
 
 
 def _identity(row: Process) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ from fleet.core.health import Condition, judge
 from fleet.core.observed import ObservedReplica, RunningTask, State, Trouble
 from fleet.core.spec import PARKED_EXIT, WorkerSpec
 from fleet.replica.crash_history import Life, crash_loop
+from fleet.replica.health_result import HealthResult, Wellness
 from fleet.replica.launch_document import LaunchDocument
 from fleet.replica.record import RecordView
 from fleet.state.controller_heartbeat import Heartbeat
@@ -28,6 +29,7 @@ class Sight:
 
     answers: whether the embedded broker answers; None for other programs.  lives: its earlier processes.
     heartbeat: the controller's own; None for other programs.  launching: its process is still the launcher.
+    health: what its health checks have told.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Sight:
     lives: tuple[Life, ...] = ()
     heartbeat: Heartbeat | None = None
     launching: bool = False
+    health: HealthResult | None = None
     cpu_seconds: float = 0.0
 
     @property
@@ -111,6 +114,8 @@ def _state(sight: Sight) -> tuple[State, str, Trouble]:
         return State.STOPPED, UNSTARTED, Trouble.NONE
     if process.state in LIVE_STATES and process.pid:
         state, note = _living_state(sight)
+        if state is State.READY and (young := _unchecked(sight)):
+            return State.STARTING, young, Trouble.NONE
         return _troubled(sight, state, note)
     if process.state is ProcessState.EXITED and process.exit_status == PARKED_EXIT:
         if _is_completed(sight):
@@ -156,7 +161,7 @@ def _foreign_state(sight: Sight, spec: WorkerSpec) -> tuple[State, str]:
     enough. Where its record was deleted, supervisord knows how long it has lived; before the first record it is young.
     Celery's worker writes one of its own: without any it has not started, however long its launcher takes.
     """
-    has_begun = sight.record is None and sight.answers is None and not sight.launching and spec.kind != "celery"
+    has_begun = sight.record is None and not sight.launching and spec.kind != "celery"
     if sight.living_record is None and not has_begun:
         return State.STARTING, ""
     if sight.answers is not None:
@@ -178,6 +183,21 @@ def _troubled(sight: Sight, state: State, note: str) -> tuple[State, str, Troubl
     return (State.UNKNOWN if state is State.READY else state), f"{trouble}: {reason}", trouble
 
 
+def _unchecked(sight: Sight) -> str:
+    """Why no health check has passed yet, '' where one has or none is made."""
+    wellness, reason = _wellness(sight)
+    return reason if wellness is Wellness.YOUNG else ""
+
+
+def _wellness(sight: Sight) -> tuple[Wellness, str]:
+    """By its health checks; a replica without one is well."""
+    spec, process = sight.spec, sight.process
+    if spec is None or not spec.health_check.is_given or process is None:
+        return Wellness.WELL, ""
+    known = sight.health if sight.health is not None and sight.health.pid == process.pid else HealthResult(process.pid)
+    return known.wellness(lived_seconds=_uptime_seconds(sight))
+
+
 _CONDITIONS = {Condition.STUCK: Trouble.STUCK, Condition.NOT_CONSUMING: Trouble.NOT_CONSUMING}
 
 
@@ -190,6 +210,9 @@ def _trouble(sight: Sight, state: State) -> tuple[Trouble, str]:
         if health.condition in _CONDITIONS:
             return _CONDITIONS[health.condition], health.reason
     if state is State.READY and sight.spec is not None:
+        wellness, reason = _wellness(sight)
+        if wellness is Wellness.UNHEALTHY:
+            return Trouble.UNHEALTHY, reason
         loop = crash_loop(sight.lives, sight.spec.restart, began=now - _uptime_seconds(sight), now=now)
         return (Trouble.CRASHING, loop) if loop else (Trouble.NONE, "")
     return Trouble.NONE, ""
@@ -211,6 +234,8 @@ def _uptime_seconds(sight: Sight) -> float:
 def _ready_seconds(sight: Sight) -> float:
     """A worker says since when; of another program its uptime says the same, but for what readiness took."""
     record, spec = sight.living_record, sight.spec
+    if spec is not None and spec.health_check.is_given:
+        return max(0.0, sight.now - sight.health.well_since) if sight.health is not None else 0.0
     if record is None or spec is None or record.foreign:
         needed = max(spec.ready_after_seconds, 1.0) if spec is not None else 0.0
         return max(0.0, _uptime_seconds(sight) - needed)

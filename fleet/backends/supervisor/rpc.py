@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from xml.parsers.expat import ExpatError
 
+from fleet.core.text.format import shown
 from fleet.errors import FleetError, Unreachable
 
 T = TypeVar("T")
@@ -111,13 +112,15 @@ class SupervisorRpc:
         so it is called twice.
         """
         self.ping()
-        rows: list[dict[str, Any]] = self._call(lambda proxy: proxy.supervisor.getAllProcessInfo())
-        return tuple(_process(row) for row in rows)
+        found: tuple[Process, ...] = self._call(
+            lambda proxy: tuple(_process(row) for row in proxy.supervisor.getAllProcessInfo())
+        )
+        return found
 
     def reload(self) -> Changes:
         """Read the files again. Changes no process, and changes nothing at all when a file is broken."""
-        ((added, changed, removed),) = self._call(lambda proxy: proxy.supervisor.reloadConfig())
-        return Changes(frozenset(added), frozenset(changed), frozenset(removed))
+        found: Changes = self._call(lambda proxy: _changes(proxy.supervisor.reloadConfig()))
+        return found
 
     def add(self, names: Sequence[str]) -> None:
         """Add programs that were read; supervisord starts them by itself."""
@@ -145,7 +148,8 @@ class SupervisorRpc:
 
     def pid(self) -> int:
         """The daemon's pid."""
-        return int(self._call(lambda proxy: proxy.supervisor.getPID()))
+        found: int = self._call(lambda proxy: int(proxy.supervisor.getPID()))
+        return found
 
     def ping(self) -> None:
         """Return if the daemon takes calls, else raise the error that says why not."""
@@ -174,13 +178,15 @@ class SupervisorRpc:
         batch = [{"methodName": f"supervisor.{method}", "params": list(params)} for params in calls]
         if not batch:
             return
-        results: list[Any] = self._call(lambda proxy: proxy.system.multicall(batch))
-        for call, result in zip(batch, results, strict=True):
-            if isinstance(result, dict) and result.get("faultCode") not in forgiven:
-                name = str(call["params"][0])
-                raise _refusal(int(result["faultCode"]), f"{method} {name}: {result['faultString']}", self._path)
+        results: list[tuple[int, str] | None] = self._call(
+            lambda proxy: [_fault(one) for one in proxy.system.multicall(batch)]
+        )
+        for call, fault in zip(batch, results, strict=False):
+            if fault is not None and fault[0] not in forgiven:
+                raise _refusal(fault[0], f"{method} {call['params'][0]}: {fault[1]}", self._path)
 
     def _call(self, ask: Callable[[Any], Any]) -> Any:
+        """What ``ask`` makes of the answer. Raises FleetError for one of another shape, too."""
         try:
             return ask(self._connected())
         except xmlrpc.client.Fault as fault:
@@ -202,6 +208,10 @@ class SupervisorRpc:
             )
             hint = "its log says why: log/supervisord.log in the fleet's folder"
             raise FleetError(f"supervisord on {self._path} failed inside: {said}", hint=hint) from error
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+            self.close()
+            message = f"supervisord on {self._path} gave an answer that makes no sense: {shown(error)}"
+            raise FleetError(message, hint="`fleet doctor` looks for what is wrong") from error
 
     def _connected(self) -> xmlrpc.client.ServerProxy:
         if self._proxy is None:
@@ -224,6 +234,16 @@ def _refusal(code: int, text: str, path: Path) -> FleetError:
         return DaemonLeaves(f"supervisord on {path} is shutting down", hint=_HINTS[Fault.SHUTDOWN_STATE])
     hint = next((hint for fault, hint in _HINTS.items() if fault == code), "")
     return Refusal(f"supervisord refused: {text}", code=code, hint=hint)
+
+
+def _changes(answer: Any) -> Changes:
+    ((added, changed, removed),) = answer
+    return Changes(frozenset(added), frozenset(changed), frozenset(removed))
+
+
+def _fault(result: Any) -> tuple[int, str] | None:
+    """The code and text of a call in a batch that failed."""
+    return (int(result["faultCode"]), str(result["faultString"])) if isinstance(result, dict) else None
 
 
 def _process(row: dict[str, Any]) -> Process:

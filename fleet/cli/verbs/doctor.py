@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleet import settings
 from fleet.cli.output import Output, painted
 from fleet.cli.target import (
-    Target,
     applied_or_told,
     fleet_of,
     manifest_of,
@@ -19,12 +18,12 @@ from fleet.cli.target import (
     target_flags,
     target_of,
 )
-from fleet.core.desired import BROKER_GROUP, Desired
+from fleet.core.desired import BROKER_GROUP
 from fleet.state import trust
 
 if TYPE_CHECKING:
+    from fleet.core.desired import Desired
     from fleet.operate.doctor.finding import Finding
-    from fleet.operate.local_fleet import LocalFleet
 
 _MARKS = {"error": ("✗", "bad"), "warning": ("!", "wait"), "info": ("·", "dim")}
 
@@ -43,8 +42,10 @@ def doctor(args: argparse.Namespace, out: Output) -> int:
     no_names(target)
     fleet = fleet_of(target, trusted=True)
     applied = applied_or_told(fleet, out)
-    embedded = applied is not None and BROKER_GROUP in applied.desired.groups
-    foreseen = _foreseen(target, fleet, None if applied is None or applied.down else applied.desired)
+    wanted = fleet.desired_of(manifest_of(target)) if target.sources() else None
+    known = [*([wanted[0]] if wanted else []), *([applied.desired] if applied is not None else [])]
+    embedded = any(BROKER_GROUP in desired.groups for desired in known)
+    foreseen = _foreseen(wanted, None if applied is None or applied.down else applied.desired)
     found = [*foreseen, *examine(fleet.places, fleet.settings, embedded_wanted=embedded)]
     mended: list[str] = []
     if args.fix and any(finding.fixable for finding in found):
@@ -57,13 +58,13 @@ def doctor(args: argparse.Namespace, out: Output) -> int:
     return 1 if any(finding.severity == "error" for finding in found) else 0
 
 
-def _foreseen(target: Target, fleet: LocalFleet, applied: Desired | None) -> list[Finding]:
-    """What will fail when it starts: of the manifest that is named, else of what was applied."""
+def _foreseen(wanted: tuple[Desired, Mapping[str, str]] | None, applied: Desired | None) -> list[Finding]:
+    """What will fail when it starts: of the manifest that is named (and its secrets), else of what was applied."""
     from fleet.inputs.foreseen import foreseen, of_group
     from fleet.operate.doctor.finding import Finding
 
-    if target.sources():
-        found = foreseen(*fleet.desired_of(manifest_of(target)))
+    if wanted is not None:
+        found = foreseen(*wanted)
     else:
         groups = applied.groups.values() if applied is not None else ()
         found = [one for group in groups for one in of_group(group)]

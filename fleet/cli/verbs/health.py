@@ -17,6 +17,7 @@ from fleet.core.health import PATIENCE, Condition, Health, Patience, Probe, judg
 from fleet.core.text.format import duration as in_words
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
+from fleet.replica.health_result import Wellness, read_result, result_file
 from fleet.replica.process_identity import lives
 from fleet.replica.record import RecordView, read
 from fleet.state import controller_heartbeat, trust
@@ -83,7 +84,23 @@ def _examined(name: str, path: Path, now: float, patience: Patience) -> _Examine
         heartbeat = controller_heartbeat.read(Places(path.parent.parent.parent).controller_heartbeat)
         if problem := heartbeat.problem(now - record.started_at, now=now):
             health = Health(Condition.STUCK, problem)
+    if record is not None and health.passes(Probe.READY):
+        health = _by_checks(path, record, now) or health
     return _Examined(name, record, health)
+
+
+def _by_checks(path: Path, record: RecordView, now: float) -> Health | None:
+    """What its health checks say against it; None where they say nothing."""
+    folder = path.parent.parent.parent  # of an account of its own: in ROOT/accounts/UID/records
+    places = Places(folder.parent if folder.name == "accounts" else folder)
+    kept = result_file(places.health, path.stem)
+    result = read_result(kept, pid=record.pid)
+    if not result.at:
+        return None
+    wellness, reason = result.wellness(lived_seconds=now - record.started_at)
+    if wellness is Wellness.WELL:
+        return None
+    return Health(Condition.STARTING if wellness is Wellness.YOUNG else Condition.UNHEALTHY, reason)
 
 
 # --- which records

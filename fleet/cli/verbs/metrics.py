@@ -1,10 +1,12 @@
-"""metrics: numbers of one fleet, or of all fleets of this host, for Prometheus."""
+"""metrics: numbers of one fleet, or of all fleets of this host, for Prometheus and OpenTelemetry."""
 
 from __future__ import annotations
 
 import argparse
 import signal
 import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -12,10 +14,14 @@ from typing import TYPE_CHECKING
 from fleet.cli.output import Output, clock
 from fleet.cli.target import duration, fleet_of, no_names, target_flags, target_of
 from fleet.core.text.listen import ListenAddress, listen_address
+from fleet.core.text.otlp_url import otlp_url
 from fleet.errors import FleetError, UsageError
 
 if TYPE_CHECKING:
     from fleet.operate.metrics.collecting import Collector
+    from fleet.operate.metrics.samples import Sample
+
+    Push = Callable[[Sequence[Sample]], object]
 
 
 def metrics_flags(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +34,10 @@ def metrics_flags(parser: argparse.ArgumentParser) -> None:
         "--textfile", type=Path, metavar="DIR", help="write them into a folder of node_exporter's textfile collector"
     )
     parser.add_argument(
-        "--every", type=duration, metavar="TIME", help="with --textfile: again and again (by default once)"
+        "--otlp", type=_url, metavar="URL", help="send them to an OpenTelemetry collector, like http://127.0.0.1:4318"
+    )
+    parser.add_argument(
+        "--every", type=duration, metavar="TIME", help="with --textfile or --otlp: again and again (by default once)"
     )
 
 
@@ -39,29 +48,63 @@ def _address(text: str) -> ListenAddress:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
+def _url(text: str) -> str:
+    try:
+        return otlp_url(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def metrics(args: argparse.Namespace, out: Output) -> int:
-    """Print them once; or serve them, or leave them in a file, until INT or TERM."""
+    """Print them once; or serve them, leave them in a file or send them, until INT or TERM."""
     from fleet import settings
     from fleet.operate.metrics.collecting import Collector
 
     target = target_of(args)
     no_names(target)
-    if args.every is not None and args.textfile is None:
-        raise UsageError("--every needs --textfile", hint="--listen answers whenever it is asked")
-    if args.listen is not None and args.textfile is not None:
-        raise UsageError("--listen and --textfile at once", hint="run it twice, or scrape what listens")
+    _check(args)
     fleet = fleet_of(target) if target.manifests or target.fleet else None
-    collector = Collector(settings.load(), fleet=fleet, watch_queues=args.listen is not None or args.every is not None)
+    goes_on = args.listen is not None or args.every is not None
+    push = _push(args, fleet.name if fleet is not None else "")
+    collector = Collector(settings.load(), fleet=fleet, watch_queues=goes_on)
     try:
         if args.listen is not None:
-            _serve(collector, args.listen, out)
-        elif args.textfile is not None:
-            _write(collector, args.textfile, fleet.name if fleet is not None else "", every=args.every, out=out)
+            _serve(collector, args.listen, push, every=args.every, out=out)
+        elif push is not None:
+            _keep_pushing(collector, push, every=args.every, out=out)
         else:
             _print(collector, out)
     finally:
         collector.close()
     return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Which ways out go together."""
+    if args.every is not None and args.textfile is None and args.otlp is None:
+        raise UsageError("--every needs --textfile or --otlp", hint="--listen answers whenever it is asked")
+    if args.textfile is not None and (args.listen is not None or args.otlp is not None):
+        other = "--listen" if args.listen is not None else "--otlp"
+        raise UsageError(f"{other} and --textfile at once", hint="run it twice, or scrape what listens")
+    if args.listen is not None and args.otlp is not None and args.every is None:
+        raise UsageError("--listen and --otlp without --every", hint="say how often to send: --every 60s")
+
+
+def _push(args: argparse.Namespace, fleet: str) -> Push | None:
+    """Writes to the file, or sends to the collector; None where neither is asked for."""
+    if args.textfile is not None:
+        from fleet.operate.metrics.textfile import textfile_of, write_textfile
+
+        return partial(write_textfile, textfile_of(args.textfile, fleet))
+    if args.otlp is None:
+        return None
+    from fleet.tracing.exporting import MISSING, is_installed
+
+    if not is_installed():
+        raise UsageError(f"--otlp cannot work: {MISSING}", hint="pip install 'workerfleet[otel]'")
+    from fleet.operate.metrics.otlp import MetricsSender
+
+    return MetricsSender(args.otlp).send
 
 
 def _print(collector: Collector, out: Output) -> None:
@@ -70,28 +113,33 @@ def _print(collector: Collector, out: Output) -> None:
     out.facts(text(collector.collect()).decode())
 
 
-def _serve(collector: Collector, address: ListenAddress, out: Output) -> None:
+def _serve(
+    collector: Collector, address: ListenAddress, push: Push | None, *, every: float | None, out: Output
+) -> None:
     from fleet.operate.metrics.server import MetricsServer
 
     over = _until_told()
     with MetricsServer(address, collector.collect) as server:
         out.say(f"{clock()} metrics at {server.address}, path /metrics")
+        if push is not None and every is not None:
+            _push_until(over, collector, push, every=every, out=out)
         over.wait()
 
 
-def _write(collector: Collector, folder: Path, fleet: str, *, every: float | None, out: Output) -> None:
-    from fleet.operate.metrics.textfile import textfile_of, write_textfile
-
-    path = textfile_of(folder, fleet)
+def _keep_pushing(collector: Collector, push: Push, *, every: float | None, out: Output) -> None:
     if every is None:
-        write_textfile(path, collector.collect())
-        return
-    over, problem = _until_told(), ""
+        push(collector.collect())
+    else:
+        _push_until(_until_told(), collector, push, every=every, out=out)
+
+
+def _push_until(over: threading.Event, collector: Collector, push: Push, *, every: float, out: Output) -> None:
+    problem = ""
     while not over.is_set():
         try:
-            write_textfile(path, collector.collect())
+            push(collector.collect())
             problem = ""
-        except FleetError as error:  # a full disk: the next try may succeed
+        except FleetError as error:  # a full disk, a collector that is away: the next try may succeed
             if error.message != problem:
                 out.say(f"{clock()} error: {error.message}")
             problem = error.message

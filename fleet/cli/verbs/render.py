@@ -61,7 +61,7 @@ def _render_objects(loaded: LoadedManifest, folder: str | None, out: Output) -> 
     from fleet.core.expand.in_cluster import desired_in_cluster, untranslated
 
     desired = desired_in_cluster(loaded.manifest)
-    made = objects.objects_of(loaded.manifest, desired)
+    made = objects.objects_of(loaded.manifest, desired, loaded.document)
     for note in untranslated(loaded.manifest, desired):
         out.say(f"note: {note}")
     if folder:

@@ -14,8 +14,11 @@ from fleet.broker.publisher import Outgoing, Publisher, depths
 from fleet.cli.output import Output
 from fleet.cli.target import duration, fleet_for, fleet_of, manifest_of, output_flag, target_flags, target_of
 from fleet.core.desired import Desired, broker_of
+from fleet.core.spec import TracingSpec
 from fleet.errors import NotReady, UsageError
 from fleet.operate.local_fleet import LocalFleet
+from fleet.tracing.exporting import own_spans
+from fleet.tracing.sending import Mark, sending
 
 WAIT_TIMEOUT_SECONDS = 3600.0
 _POLL_SECONDS = 0.3
@@ -50,8 +53,13 @@ def send(args: argparse.Namespace, out: Output) -> int:
     call = (target.names[0], _json(args.args, list, "--args"), _json(args.kwargs, dict, "--kwargs"))
     before = _counted(fleet, queue) if args.wait else (0, 0)
     began = time.monotonic()
-    with _bar(out, "sending", args.count) as progress, Publisher(url) as publisher:
-        publisher.send_many((_message(queue, *call) for _ in range(args.count)), progress=progress)
+    with (
+        _bar(out, "sending", args.count) as progress,
+        Publisher(url) as publisher,
+        own_spans(_tracing(desired), fleet=desired.fleet),
+        sending(call[0], queue, url=url) as mark,
+    ):
+        publisher.send_many((_message(queue, *call, mark=mark) for _ in range(args.count)), progress=progress)
     sent = time.monotonic() - began
     document: dict[str, Any] = {"task": target.names[0], "queue": queue, "sent": args.count, "seconds": round(sent, 3)}
     text = f"sent {args.count} x {target.names[0]} to {queue} in {sent:.1f} s"
@@ -65,8 +73,15 @@ def send(args: argparse.Namespace, out: Output) -> int:
     return 1 if document.get("failed") else 0
 
 
-def _message(queue: str, name: str, arguments: list[Any], keywords: Mapping[str, Any]) -> Outgoing:
+def _tracing(desired: Desired) -> TracingSpec:
+    """As the workers are traced."""
+    groups = desired.groups.values()
+    return next((group.spec.tracing for group in groups if group.spec.tracing.on), TracingSpec())
+
+
+def _message(queue: str, name: str, arguments: list[Any], keywords: Mapping[str, Any], *, mark: Mark) -> Outgoing:
     built = build(name, arguments, keywords)
+    mark(built.headers)
     return Outgoing(queue, built.body, built.headers, built.properties, built.content_type, built.content_encoding)
 
 
@@ -135,9 +150,17 @@ def _bar(out: Output, title: str, total: int) -> Iterator[Callable[[int], None]]
         yield _unseen
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    done = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (*done, TextColumn("left"), TimeRemainingColumn(compact=True))
     with Progress(*columns, console=Console(file=out.stderr)) as bar:
         task = bar.add_task(title, total=total)
         yield lambda done: bar.update(task, completed=done)

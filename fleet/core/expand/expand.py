@@ -10,6 +10,7 @@ from fleet.core.balance.costs import MEMORY, PROCESSES, Prices
 from fleet.core.desired import (
     BROKER_GROUP,
     CONTROLLER_GROUP,
+    HEALTH_GROUP,
     METRICS_GROUP,
     Budgets,
     Desired,
@@ -55,6 +56,11 @@ def has_controller(manifest: Manifest) -> bool:
     return moves_slots(manifest) or heals or bool(manifest.spec.notify)
 
 
+def has_health_check(group: Group) -> bool:
+    """Whether a command or a request tells how its replicas are."""
+    return group.health is not None and (group.health.command is not None or group.health.http is not None)
+
+
 def moves_slots(manifest: Manifest) -> bool:
     """Whether a controller moves slots of this fleet."""
     autoscales = any(group.autoscale is not None for group in manifest.spec.groups.values())
@@ -68,8 +74,10 @@ def _own_programs(manifest: Manifest, facts: Facts) -> dict[str, DesiredGroup]:
         own[BROKER_GROUP] = specs.embedded_broker(manifest.name, facts)
     if has_controller(manifest):
         own[CONTROLLER_GROUP] = specs.controller(manifest, facts)
-    if manifest.spec.metrics.listen is not None:
+    if manifest.spec.metrics.has_program:
         own[METRICS_GROUP] = specs.metrics(manifest, facts)
+    if any(has_health_check(group) for group in manifest.spec.groups.values()):
+        own[HEALTH_GROUP] = specs.health_checker(manifest, facts)
     return own
 
 
@@ -153,7 +161,8 @@ def _rules(manifest: Manifest) -> Rules:
     balance, limits = manifest.spec.balance, manifest.spec.budgets
     capacity = _links((limits.connections or {}).items())
     if limits.processes is not None:
-        own = (manifest.spec.broker == "embedded", moves_slots(manifest), manifest.spec.metrics.listen is not None)
+        checks = any(has_health_check(group) for group in manifest.spec.groups.values())
+        own = (manifest.spec.broker == "embedded", moves_slots(manifest), manifest.spec.metrics.has_program, checks)
         capacity[PROCESSES] = limits.processes - sum(own)
     if limits.memory is not None:
         capacity[MEMORY] = limits.memory
@@ -165,6 +174,7 @@ def _group(manifest: Manifest, name: str, spec: WorkerSpec, sized: Sized) -> Des
     health = group.health or Health()
     usual = JOB_TIMEOUT_SECONDS if spec.job else READY_TIMEOUT_SECONDS
     ready_timeout = usual if health.ready_timeout is None else health.ready_timeout
+    ready_timeout += spec.wait_for.timeout_seconds if spec.wait_for.urls else 0.0
     return DesiredGroup(
         name=name,
         spec=spec,
@@ -189,7 +199,7 @@ def _rollout(name: str, group: Group, replicas: int) -> RolloutPolicy:
 
 
 def _depends_on(manifest: Manifest, group: Group) -> tuple[str, ...]:
-    """What must be ready first: as written, and the fleet's own broker before everything."""
+    """What must be ready first: as written, the fleet's own broker before everything."""
     own = (BROKER_GROUP,) if manifest.spec.broker == "embedded" else ()
     return (*own, *sorted(group.depends_on or ()))
 

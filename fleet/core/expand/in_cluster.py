@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from urllib.parse import urlsplit
 
-from fleet.core.desired import Desired, DesiredGroup
+from fleet.core.desired import RESERVED_PREFIX, Desired, DesiredGroup
 from fleet.core.expand.expand import expand, moves_slots
 from fleet.core.expand.facts import Facts
 from fleet.core.expand.specs import kind_of
@@ -48,25 +48,30 @@ def untranslated(manifest: Manifest, desired: Desired) -> Iterator[str]:
     def those(names: Iterable[str]) -> str:
         return listed(sorted(names))
 
-    if waiting := [group.name for group in groups if group.depends_on]:
-        yield f"dependsOn of {those(waiting)} is not kept: Kubernetes starts everything at once"
+    if waiting := [group.name for group in groups if any(not desired.groups[name].spec.job for name in _own(group))]:
+        yield f"dependsOn of {those(waiting)} is kept for jobs only: Kubernetes starts everything else at once"
     if compared := [group.name for group in groups if group.rollout.canary is not None]:
         yield f"rollout.canary of {those(compared)} is not kept: a Deployment compares nothing"
     if two := [group.name for group in groups if group.rollout.blue_green is not None]:
         yield f"rollout.blueGreen of {those(two)} is not kept: a Deployment replaces a few pods at a time"
     if bound := [group.name for group in groups if group.rollout.keeps_budget]:
         yield f"rollout.peak: budget of {those(bound)} is not kept: a Deployment knows no slots"
-    if back := [name for name, group in said.items() if group.rollout and group.rollout.on_failure == "rollback"]:
-        yield f"rollout.onFailure: rollback of {those(back)} is not kept: a Deployment that fails stops and waits"
     spec = manifest.spec
     if owned := [name for name, group in said.items() if group.user or group.group or spec.user or spec.group]:
         yield f"user and group of {those(owned)} are not kept: the image says who runs in its pods"
     if spec.metrics.listen is not None:
         yield "metrics.listen is not kept: no program of a host reads what pods count"
+    if spec.metrics.otlp is not None:
+        yield "metrics.otlp is not kept: no program of a host reads what pods count"
     for group in groups:
         if len(set(group.shape)) > 1 and not is_scaled(manifest, group):
             pods = f"{group.replicas} pods of {slots_per_pod(group)}"
             yield f"the {group.slots} slots of {group.name} become {pods}: pods of one group are alike"
+
+
+def _own(group: DesiredGroup) -> Iterator[str]:
+    """What it depends on, of the manifest's own groups."""
+    return (name for name in group.depends_on if not name.startswith(RESERVED_PREFIX))
 
 
 def is_scaled(manifest: Manifest, group: DesiredGroup) -> bool:
@@ -79,6 +84,17 @@ def slots_per_pod(group: DesiredGroup) -> int:
     if not group.shape:
         return group.spec.pool.concurrency
     return max(1, sum(group.shape) // len(group.shape))
+
+
+def pod_slots(manifest: Manifest, group: DesiredGroup) -> int:
+    """Slots of each pod, of a group that is scaled never more than it may have at all."""
+    if group.capacity_slots is not None:
+        return max(1, group.capacity_slots)
+    slots = group.spec.pool.concurrency if is_scaled(manifest, group) else slots_per_pod(group)
+    scale = manifest.spec.groups[group.name].autoscale
+    if is_scaled(manifest, group) and scale is not None and scale.max is not None:
+        return min(slots, max(1, scale.max))
+    return slots
 
 
 def _check(manifest: Manifest) -> None:
@@ -101,9 +117,6 @@ def _check_group(fleet: str, name: str, group: Group) -> None:
     if name.endswith("-") or fleet.endswith("-"):
         which = f"group {name!r}" if name.endswith("-") else f"fleet {fleet!r}"
         raise Refused(f"{which}: a name in Kubernetes ends with a letter or a digit", hint="rename it")
-    if group.job:
-        hint = "remove the group in the overlay for the cluster (null), and run it as a Job or a hook of your release"
-        raise Refused(f"group {name!r} is a job, and the pods of a Deployment never end", hint=hint)
     if kind_of(group) == "command":
         return
     pool = group.pool or Pool()

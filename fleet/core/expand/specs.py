@@ -8,6 +8,7 @@ from dataclasses import replace
 from fleet.core.desired import (
     BROKER_GROUP,
     CONTROLLER_GROUP,
+    HEALTH_GROUP,
     METRICS_GROUP,
     CanaryPolicy,
     DesiredGroup,
@@ -17,18 +18,24 @@ from fleet.core.desired import (
 from fleet.core.expand import env_from
 from fleet.core.expand.facts import AppFacts, Facts
 from fleet.core.manifest import models as text
+from fleet.core.manifest.checks.celery import uneven_prefetch
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.spec import (
     BrokerSpec,
+    HealthCheckSpec,
     Kind,
     LimitsSpec,
     PoolSpec,
     QueueSpec,
+    RemoteControlSpec,
     RestartPolicy,
     StopSpec,
     TaskPolicy,
+    TracingSpec,
+    WaitSpec,
     WorkerSpec,
 )
+from fleet.core.text.outside_url import without_account
 from fleet.errors import Refused
 from pools.traits import TRAITS
 
@@ -84,7 +91,11 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         log_link=_real(group.log_file or "", facts),
         account=facts.accounts.get(name, base.account),
         no_new_privileges=bool(group.no_new_privileges),
+        health_check=_health_check(health),
+        wait_for=_wait_for(group.wait_for),
         task_counters=spec.metrics.tasks if kind != "command" else base.task_counters,
+        remote_control=_remote_control(group.remote_control or text.RemoteControl()),
+        tracing=_tracing(spec.tracing) if kind == "worker" else base.tracing,
     )
 
 
@@ -225,22 +236,39 @@ def controller(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
 
 
 def metrics(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
-    """The group of the program that serves metrics. It asks the broker what waits, and so gets secrets as the
+    """The group of the program that serves or sends metrics. It asks the broker what waits, and so gets secrets as the
     controller does."""
-    fleet = manifest.name
+    fleet, said = manifest.name, manifest.spec.metrics
     command = (facts.own_python, "-P", "-m", "fleet", "metrics", "--fleet", fleet)
+    listen = ("--listen", said.listen) if said.listen is not None else ()
+    otlp = ("--otlp", said.otlp, "--every", f"{said.every:g}s") if said.otlp is not None else ()
     spec = WorkerSpec(
         kind="command",
         fleet=fleet,
         group=METRICS_GROUP,
-        command=(*command, "--listen", manifest.spec.metrics.listen or ""),
+        command=(*command, *listen, *otlp),
         secret_env=tuple((secret_variable(name), name, facts.secrets.get(name, "")) for name in secrets_of(manifest)),
         revision=facts.own_version,
         restart=_CONTROLLER_RESTART,
         drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
         workdir="/",
     )
-    return _own_program(spec, "serves metrics")
+    return _own_program(spec, "serves metrics" if listen else "sends metrics")
+
+
+def health_checker(manifest: text.Manifest, facts: Facts) -> DesiredGroup:
+    """The group of the program that makes the health checks; which, launch documents tell it."""
+    spec = WorkerSpec(
+        kind="command",
+        fleet=manifest.name,
+        group=HEALTH_GROUP,
+        command=(facts.own_python, "-P", "-m", "fleet.backends.supervisor.health_checker", manifest.name),
+        revision=facts.own_version,
+        restart=_CONTROLLER_RESTART,
+        drain_timeout_seconds=_CONTROLLER_GRACE_SECONDS,
+        workdir="/",
+    )
+    return _own_program(spec, "makes the health checks")
 
 
 def _own_program(spec: WorkerSpec, reason: str) -> DesiredGroup:
@@ -279,14 +307,18 @@ def _pool(name: str, group: text.Group, app: str, facts: Facts) -> PoolSpec:
         _check_able(name, group, kind)
     traits = TRAITS[kind]
     default = GREEN_SLOTS if traits.is_green or traits.async_tasks else max(1, facts.cpus)
+    slots = traits.fixed_slots or said.concurrency or of_app.concurrency or default
+    if group.worker == "celery" and (uneven := uneven_prefetch((group.task or text.Task()).prefetch, slots)):
+        raise Refused(f"group {name!r}: task.prefetch: {uneven[0]}", hint=uneven[1])
     return PoolSpec(
         type=kind,
-        concurrency=traits.fixed_slots or said.concurrency or of_app.concurrency or default,
+        concurrency=slots,
         class_path=class_path,
         max_tasks_per_child=said.max_tasks_per_child,
         max_memory_per_child_bytes=said.max_memory_per_child,
         max_age_per_child_seconds=said.max_age_per_child,
         start_method=said.start_method or "fork",
+        min_concurrency=said.min_concurrency,
     )
 
 
@@ -332,6 +364,10 @@ def _secret_env(group: text.Group, facts: Facts) -> tuple[tuple[str, str, str], 
     return tuple((variable, secret, facts.secrets.get(secret, "")) for variable, secret in named)
 
 
+def _tracing(said: text.Tracing | None) -> TracingSpec:
+    return TracingSpec() if said is None else TracingSpec(True, said.otlp or "", said.sample)
+
+
 def _task(said: text.Task) -> TaskPolicy:
     base = TaskPolicy()
     ahead = said.look_ahead if isinstance(said.look_ahead, text.LookAhead) else text.LookAhead()
@@ -348,6 +384,15 @@ def _task(said: text.Task) -> TaskPolicy:
     )
 
 
+def _remote_control(said: text.RemoteControl) -> RemoteControlSpec:
+    base = RemoteControlSpec()
+    return RemoteControlSpec(
+        enabled=base.enabled if said.enabled is None else said.enabled,
+        max_slots=_count(said.max_slots, base.max_slots),
+        allow=None if said.allow is None else tuple(sorted(set(said.allow))),
+    )
+
+
 def _restart(said: text.Restart, *, job: bool) -> RestartPolicy:
     base, backoff = RestartPolicy(), said.backoff or text.Backoff()
     return RestartPolicy(
@@ -357,6 +402,30 @@ def _restart(said: text.Restart, *, job: bool) -> RestartPolicy:
         window_seconds=_or(said.window, base.window_seconds),
         policy=said.policy or ("never" if job else base.policy),
     )
+
+
+def _health_check(said: text.Health) -> HealthCheckSpec:
+    base, request = HealthCheckSpec(), said.http
+    if said.command is None and request is None:
+        return base
+    return HealthCheckSpec(
+        command=tuple(said.command or ()),
+        port=request.port if request is not None else base.port,
+        path=request.path if request is not None else base.path,
+        host=request.host if request is not None else base.host,
+        interval_seconds=_or(said.interval, base.interval_seconds),
+        timeout_seconds=_or(said.timeout, base.timeout_seconds),
+        failures=_count(said.failures, base.failures),
+        within_seconds=_or(said.ready_timeout, base.within_seconds),
+    )
+
+
+def _wait_for(said: text.WaitFor | None) -> WaitSpec:
+    """No attempt logs in anywhere, so that no password gets into the spec."""
+    if said is None:
+        return WaitSpec()
+    urls = tuple(without_account(url) for url in said.urls)
+    return WaitSpec(urls, _or(said.timeout, WaitSpec().timeout_seconds))
 
 
 def _real(path: str, facts: Facts) -> str:

@@ -84,6 +84,8 @@ def kind_of(step: Step, observed: Observed) -> Kind | None:
     if step.action is Action.RESTART and seen is not None:
         if seen.spec is not None and seen.spec.restart.policy == "never":
             return None
+        if seen.cannot_start and seen.spec is None:  # its launcher refuses a launch document that makes no sense
+            return Kind.DRIFT
         return Kind.PARKED if seen.state is State.FAILED else Kind.STUCK if seen.trouble else None
     return Kind.DRIFT
 

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from fleet.core.text.format import DURATION_PATTERN, seconds_in, shown
 from fleet.core.text.listen import listen_address
+from fleet.core.text.otlp_url import otlp_url
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,30}$"
 GROUP_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
@@ -19,6 +20,8 @@ RATE_PATTERN = r"^([1-9][0-9]*(\.[0-9]+)?|0\.[0-9]*[1-9][0-9]*)/[smh]$"
 IMPORT_PATTERN = r"^[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?$"
 TEMPLATE_PATTERN = r"^([A-Za-z0-9_.:@%/+-]|\{(fleet|group|index|replica|host)\}){1,400}$"
 ACCOUNT_PATTERN = r"^[^\s/:]{1,64}$"
+URL_PATH_PATTERN = r"^/[!-~]*$"
+HOST_PATTERN = r"^[A-Za-z0-9.:\[\]_-]{1,255}$"
 SIZE_PATTERN = r"^[0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?$"
 
 LONGEST_SECONDS = 366 * 86_400.0
@@ -103,6 +106,7 @@ EnvName = Annotated[str, StringConstraints(pattern=ENV_PATTERN, max_length=255)]
 EnvValue = Annotated[str, StringConstraints(max_length=131_072)]
 Argument = Annotated[str, StringConstraints(max_length=131_071)]
 Command = Annotated[list[Argument], Field(min_length=1, max_length=1000)]
+ControlCommand = Annotated[str, StringConstraints(pattern=ENV_PATTERN, max_length=100)]
 Account = Annotated[str, StringConstraints(pattern=ACCOUNT_PATTERN)]
 FilePath = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 QueueName = Annotated[str, StringConstraints(pattern=QUEUE_PATTERN)]
@@ -112,6 +116,9 @@ ListenText = Annotated[
     BeforeValidator(listen_text),
     StringConstraints(max_length=200),
     Field(examples=["127.0.0.1:9808", "unix:/run/fleet-metrics.sock"]),
+]
+OtlpUrl = Annotated[
+    str, BeforeValidator(otlp_url), StringConstraints(max_length=2000), Field(examples=["http://127.0.0.1:4318"])
 ]
 Count = Annotated[int, Field(ge=0, le=10_000)]
 Slots = Annotated[int, Field(ge=0, le=1_000_000)]

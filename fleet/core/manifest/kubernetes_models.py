@@ -52,6 +52,12 @@ class PodFields(Model):
 class KubernetesGroup(PodFields):
     """What one group has of its own; a field given here replaces that of `spec.kubernetes`."""
 
+    lease: bool | None = Field(
+        default=None,
+        description="the program runs only while its pod holds a Lease, so that it never runs twice; default: yes for a"
+        " command of one replica with `rollout: {strategy: recreate}`, as beat is",
+    )
+
     patch: dict[str, Any] = Field(
         default={}, description="merged into the Deployment at the end: maps merge, anything else replaces"
     )
@@ -113,6 +119,11 @@ class Kubernetes(PodFields):
     )
     network_policy: Literal["none", "deny-ingress"] = Field(
         default="none", description="`deny-ingress`: nobody may open a connection to a worker"
+    )
+    scaler: Literal["native", "fleet"] = Field(
+        default="native",
+        description="who says how many pods a group that autoscales has: KEDA by the length of its queues, or fleet's"
+        " controller in the cluster, which divides one budget",
     )
     keda: Keda = Field(default=Keda(), description="how KEDA reaches the broker")
     groups: dict[GroupName, KubernetesGroup] = Field(default={}, description="what single groups have of their own")

@@ -16,7 +16,7 @@ NAMED_MAPS = frozenset(
     {"groups", "secrets", "env", "secretEnv", "queues", "dependsOn", "connections", "labels", "annotations"}
 )
 SCALING = frozenset({"replicas", "share", "autoscale"})
-OF_WORKERS_ONLY = frozenset({"app", "worker", "pool", "queues", "task", "logging", "name"})
+OF_WORKERS_ONLY = frozenset({"app", "worker", "pool", "queues", "task", "logging", "name", "remoteControl"})
 OF_COMMANDS_ONLY = frozenset({"command", "capacity", "stop", "job"})
 OF_ROLLING_ONLY = frozenset({"maxSurge", "maxUnavailable"})
 
@@ -70,7 +70,7 @@ def _inheritable(defaults: Node, group: Node) -> Node:
         barred |= SCALING
     if "command" in own:
         barred |= OF_WORKERS_ONLY
-    elif own & (OF_WORKERS_ONLY - {"logging", "name"}):
+    elif own & (OF_WORKERS_ONLY - {"logging", "name", "remoteControl"}):
         barred |= OF_COMMANDS_ONLY
     inherited = {name: child for name, child in defaults.fields().items() if name not in barred}
     strategy = group.get("rollout", "strategy")
@@ -116,7 +116,7 @@ def _check_null(path: Path, key: str, node: Node, findings: Findings) -> None:
 
 
 def expand_shorthands(tree: Node, findings: Findings) -> Node:
-    """Words and lists that stand for maps, written out: ``pool: solo``, ``queues: [a]``, ``dependsOn: [b]``."""
+    """Words and lists that stand for maps, written out: ``pool: solo``, ``queues: [a]``, ``waitFor: [URL]``."""
     spec = tree.get("spec")
     if spec is None or not spec.fields():
         return tree
@@ -181,8 +181,15 @@ def _expand_list(node: Node, path: Path, findings: Findings) -> Node:
     return replace(node, value=named, whole=True, broken=broken)
 
 
+def _expand_urls(node: Node, _path: Path, _findings: Findings) -> Node:
+    if not isinstance(node.value, list):
+        return node
+    return replace(node, value={"urls": replace(node, implied=True)}, whole=True)
+
+
 _SHORTHANDS: dict[str, Callable[[Node, Path, Findings], Node]] = {
     "pool": _expand_word,
     "queues": _expand_list,
     "dependsOn": _expand_conditions,
+    "waitFor": _expand_urls,
 }

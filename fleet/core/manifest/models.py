@@ -19,9 +19,12 @@ from pydantic import (
 
 from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.field_types import (
+    HOST_PATTERN,
+    URL_PATH_PATTERN,
     Account,
     Bytes,
     Command,
+    ControlCommand,
     Count,
     EnvName,
     EnvValue,
@@ -31,6 +34,7 @@ from fleet.core.manifest.field_types import (
     Limit,
     ListenText,
     Name,
+    OtlpUrl,
     Positive,
     QueueName,
     Rate,
@@ -58,6 +62,11 @@ class Pool(Model):
     )
     concurrency: Positive | None = Field(
         default=None, description="slots in one replica; when shared or autoscaled, the most slots in one replica"
+    )
+    min_concurrency: Positive | None = Field(
+        default=None,
+        description="of `worker: celery`: slots that it shrinks to while it has little to do, as with"
+        " `--autoscale=CONCURRENCY,MIN`; default: it keeps all",
     )
     class_: Import | None = Field(default=None, alias="class", description="`module:Class` of a custom pool")
     max_tasks_per_child: Positive | None = Field(
@@ -318,14 +327,52 @@ class Rollout(Model):
     )
 
 
+class HttpCheck(Model):
+    """A request to a port of this machine; a status from 200 to 399 passes."""
+
+    port: Annotated[int, Field(ge=1, le=65_535)] = Field(description="the port that the replica listens on")
+    path: Annotated[str, StringConstraints(pattern=URL_PATH_PATTERN, max_length=2000)] = Field(
+        default="/", description="path of the request, such as `/healthz`"
+    )
+    host: Annotated[str, StringConstraints(pattern=HOST_PATTERN)] = Field(
+        default="localhost", description="the request's Host header, for an app that answers to its own names only"
+    )
+
+
+class WaitFor(Model):
+    """What must answer before the program of a replica starts. Written as a list of URLs or as a map."""
+
+    urls: Annotated[list[Annotated[str, StringConstraints(min_length=1, max_length=4096)]], Field(min_length=1)] = (
+        Field(
+            description="such as `tcp://db:5432`, `redis://cache/0`, `amqp://mq`, `http://api/ready`, `unix:///x.sock`"
+        )
+    )
+    timeout: Limit | None = Field(
+        default=None, description="a start that has waited this long fails, and is tried again; default: 1m"
+    )
+
+
 class Health(Model):
-    """When a replica counts as ready."""
+    """When a replica counts as ready and, where a check is given, as healthy."""
 
     ready_after: Seconds | None = Field(
         default=None, description="a command is ready when it has lived this long; default: 1s"
     )
     ready_timeout: Limit | None = Field(
         default=None, description="a replica that is not ready by then has failed; default: 1m"
+    )
+    command: Command | None = Field(
+        default=None,
+        description="the check: a program that ends with exit code 0, in the replica's folder, with its environment and"
+        " account",
+    )
+    http: HttpCheck | None = Field(default=None, description="instead of `command`: a request that is answered")
+    interval: Limit | None = Field(default=None, description="time between two checks; default: 10s")
+    timeout: Limit | None = Field(default=None, description="a check that takes longer has failed; default: 5s")
+    failures: Positive | None = Field(
+        default=None,
+        description="so many failed checks one after another, and it is unhealthy: not ready, and restarted;"
+        " default: 3",
     )
 
 
@@ -337,6 +384,20 @@ class Logging(Model):
     to: Literal["file", "journald", "both"] | None = Field(
         default=None,
         description="where the worker's own lines go; what a task prints goes to the file always; default: file",
+    )
+
+
+class RemoteControl(Model):
+    """What `celery inspect`, `celery control` and all who can write to the broker may ask of fleet's own worker."""
+
+    enabled: bool | None = Field(
+        default=None, description="false: it listens to no commands and sends no events; default: as the app says"
+    )
+    max_slots: Positive | None = Field(
+        default=None, description="slots that `pool_grow` and `autoscale` may reach; default: 10,000"
+    )
+    allow: list[ControlCommand] | None = Field(
+        default=None, description="commands that are answered, such as `[ping, active, revoke]`; default: all"
     )
 
 
@@ -413,11 +474,17 @@ class GroupFields(Model):
         default=None, description="environment variables from declared secrets"
     )
     task: Task | None = Field(default=None, description="how tasks are delivered and limited")
+    remote_control: RemoteControl | None = Field(
+        default=None, description="what may be asked of a worker over the broker"
+    )
     drain: Drain | None = Field(default=None, description="how a replica leaves")
     restart: Restart | None = Field(default=None, description="when a crashing replica is started again")
     stop: Stop | None = Field(default=None, description="how a command is asked to end")
     rollout: Rollout | None = Field(default=None, description="how replicas are replaced")
-    health: Health | None = Field(default=None, description="when a replica counts as ready")
+    health: Health | None = Field(default=None, description="when a replica counts as ready, and as healthy")
+    wait_for: WaitFor | None = Field(
+        default=None, description="what must answer before the program starts, such as `[tcp://db:5432]`"
+    )
     logging: Logging | None = Field(default=None, description="what a worker writes to its log")
     log_file: Template | None = Field(
         default=None, description="path of a link to the log of a replica, such as `/var/log/shop/{replica}.log`"
@@ -572,12 +639,34 @@ class Heal(Model):
 
 
 class Metrics(Model):
-    """Numbers for Prometheus."""
+    """Numbers for Prometheus and OpenTelemetry."""
 
     listen: ListenText | None = Field(
         default=None, description="run `fleet metrics` as a program of the fleet, on a loopback address or `unix:PATH`"
     )
     tasks: bool = Field(default=True, description="whether workers count tasks by name, with histograms of their times")
+    otlp: OtlpUrl | None = Field(
+        default=None, description="send them to an OpenTelemetry collector: base URL of OTLP over HTTP (extra `otel`)"
+    )
+    every: Annotated[Seconds, Field(ge=1)] = Field(default=60.0, description="how often to send them there")
+
+    @property
+    def has_program(self) -> bool:
+        """Whether a program of the fleet serves or sends them."""
+        return self.listen is not None or self.otlp is not None
+
+
+class Tracing(Model):
+    """Traces of tasks by OpenTelemetry; an empty map switches them on."""
+
+    otlp: OtlpUrl | None = Field(
+        default=None,
+        description="where spans go: base URL of OTLP over HTTP; default: the `OTEL_EXPORTER_OTLP_` variables in `env`",
+    )
+    sample: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = Field(
+        default=None,
+        description="the part kept of traces that begin here; default: `OTEL_TRACES_SAMPLER`, else all",
+    )
 
 
 class Spec(Model):
@@ -604,7 +693,10 @@ class Spec(Model):
     budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
     heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
     notify: list[Notification] = Field(default=[], description="who is told of what happens")
-    metrics: Metrics = Field(default=Metrics(), description="numbers for Prometheus")
+    metrics: Metrics = Field(default=Metrics(), description="numbers for Prometheus and OpenTelemetry")
+    tracing: Tracing | None = Field(
+        default=None, description="traces of tasks, from the send to the run (extra `otel`); off without it"
+    )
     target: Literal["supervisor", "kubernetes"] | None = Field(
         default=None, description="where the fleet lives: on this host (the default) or in a cluster; `--target` wins"
     )

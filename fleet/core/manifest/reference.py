@@ -32,10 +32,10 @@ and hint:
   can be changed from another file.
 - **Defaults.** `spec.defaults` lies beneath every group by the same rule; a `null` in a group removes a default.
   What excludes each other is not mixed: a group that says `replicas`, `share` or `autoscale` takes no other of
-  these from the defaults; a command takes no `app`, `worker`, `pool`, `queues`, `task`, `logging`; what is
-  recreated takes no `maxSurge`.
+  these from the defaults; a command takes no `app`, `worker`, `pool`, `queues`, `task`, `logging`,
+  `remoteControl`; what is recreated takes no `maxSurge`.
 - **Shorthands.** `pool: solo` is `pool: {{type: solo}}`; `queues: [a, b]` and `dependsOn: [a]` are maps without
-  options. A shorthand replaces what it overlays as a whole.
+  options, `waitFor: [URL]` is `waitFor: {{urls: [URL]}}`. A shorthand replaces what it overlays as a whole.
 - **Environment.** `${{env:NAME}}` and `${{env:NAME:-default}}` in any text value, of the environment of the
   `fleet` command. What is put in stays text. `$${{env:NAME}}` stands for the characters themselves. There is no
   other templating.
@@ -44,7 +44,8 @@ and hint:
   more than 1 MiB, control characters, and plain words that YAML tools read differently (`yes`, `no`, `on`, `off`,
   `012`, `0x1F`, `1_000`, `12:30`, `2024-01-01`): put text in quotes.
 - **Names** of fleets and secrets: lower-case letters, digits and hyphens, a letter first, at most 31; of groups at most
-  63. Groups called `fleet-…` and variables called `FLEET_…` are fleet's own.
+  63. Groups called `fleet-…` and variables called `FLEET_…` are fleet's own, but for
+  `FLEET_MINGLE_SECONDS` and `FLEET_MAX_MESSAGE_BYTES`, which a group's `env` may set for its workers.
 - **Durations** have units (`500ms`, `30s`, `5m`, `1h30m`, `2d`), **sizes** too (`512Mi`, `2Gi`). Both are text.
 """
 

@@ -21,6 +21,7 @@ def json_schema() -> dict[str, Any]:
         _also(fields["pool"], {"type": "string", "enum": pool_words()})
         _also(fields["queues"], _names(QUEUE_PATTERN))
         _also(fields["dependsOn"], _names(GROUP_PATTERN))
+        _also(fields["waitFor"], {"type": "array", "items": {"type": "string"}, "minItems": 1})
         for part in fields["dependsOn"]["anyOf"]:
             for pattern, value in part.get("patternProperties", {}).items():
                 part["patternProperties"][pattern] = {"anyOf": [{"enum": ["ready", "completed"]}, value]}

@@ -24,6 +24,8 @@ PATTERN_HINTS = {
     field_types.TASK_PATTERN: "use no spaces, at most 200 characters",
     field_types.RATE_PATTERN: "write it like 10/s, 100/m or 5/h",
     field_types.IMPORT_PATTERN: "write it like package.module:attribute",
+    field_types.URL_PATH_PATTERN: "write it like /healthz, with no spaces",
+    field_types.HOST_PATTERN: "write it like shop.example.org",
 }
 
 

@@ -81,7 +81,7 @@ class Pair:
 
     def is_stuck(self) -> bool:
         """Its process lives, and by itself it will not work again."""
-        return self.seen is not None and self.seen.trouble is Trouble.STUCK
+        return self.seen is not None and self.seen.trouble in (Trouble.STUCK, Trouble.UNHEALTHY)
 
     def is_leaving(self) -> bool:
         """An earlier drain was cut short after the replica had begun to leave."""

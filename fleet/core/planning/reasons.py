@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fleet.core.desired import CONTROLLER_GROUP, METRICS_GROUP
+from fleet.core.desired import CONTROLLER_GROUP, HEALTH_GROUP, METRICS_GROUP
 from fleet.core.observed import Stray
 from fleet.core.planning.pair import Pair
 from fleet.core.planning.spec_diff import changes
@@ -25,7 +25,11 @@ def _no_group(pair: Pair) -> str:
     return _NO_MORE.get(pair.group_name, "not in the manifest (prune)")
 
 
-_NO_MORE = {CONTROLLER_GROUP: "nothing is left to heal or move", METRICS_GROUP: "spec.metrics.listen is gone"}
+_NO_MORE = {
+    CONTROLLER_GROUP: "nothing is left to heal or move",
+    METRICS_GROUP: "spec.metrics has neither listen nor otlp",
+    HEALTH_GROUP: "no group has a health check",
+}
 
 
 def new(pair: Pair) -> str:

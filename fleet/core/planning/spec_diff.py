@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.core.expand import env_from
-from fleet.core.spec import WorkerSpec
+from fleet.core.spec import HealthCheckSpec, WorkerSpec
 from fleet.core.text.format import duration, listed, quoted, size
 from fleet.core.text.mask import masked_text
 
@@ -32,6 +32,7 @@ _FIELDS = (
     _Field("pool", lambda spec: spec.pool.type),
     _Field("pool.class", lambda spec: spec.pool.class_path),
     _Field("pool.concurrency", lambda spec: spec.pool.concurrency),
+    _Field("pool.minConcurrency", lambda spec: spec.pool.min_concurrency),
     _Field("pool.maxTasksPerChild", lambda spec: spec.pool.max_tasks_per_child),
     _Field("pool.maxMemoryPerChild", lambda spec: spec.pool.max_memory_per_child_bytes, size),
     _Field("pool.maxAgePerChild", lambda spec: spec.pool.max_age_per_child_seconds, duration),
@@ -51,6 +52,14 @@ _FIELDS = (
     _Field("restart.maxCrashes", lambda spec: spec.restart.max_crashes),
     _Field("restart.window", lambda spec: spec.restart.window_seconds, duration),
     _Field("health.readyAfter", lambda spec: spec.ready_after_seconds, duration),
+    _Field("health.command", lambda spec: masked_text(" ".join(spec.health_check.command)), quoted),
+    _Field("health.http", lambda spec: _request(spec.health_check)),
+    _Field("health.interval", lambda spec: spec.health_check.interval_seconds, duration),
+    _Field("health.timeout", lambda spec: spec.health_check.timeout_seconds, duration),
+    _Field("health.failures", lambda spec: spec.health_check.failures),
+    _Field("health.readyTimeout", lambda spec: spec.health_check.within_seconds, duration),
+    _Field("waitFor", lambda spec: listed(spec.wait_for.urls)),
+    _Field("waitFor.timeout", lambda spec: spec.wait_for.timeout_seconds, duration),
     _Field("logging.level", lambda spec: spec.log_level),
     _Field("logging.format", lambda spec: spec.log_format),
     _Field("logging.to", lambda spec: spec.log_to),
@@ -72,7 +81,13 @@ _FIELDS = (
     _Field("user's uid", lambda spec: spec.account.uid),
     _Field("group's gid", lambda spec: spec.account.gid),
     _Field("noNewPrivileges", lambda spec: spec.no_new_privileges),
+    _Field("remoteControl.enabled", lambda spec: spec.remote_control.enabled),
+    _Field("remoteControl.maxSlots", lambda spec: spec.remote_control.max_slots),
+    _Field("remoteControl.allow", lambda spec: _allowed(spec.remote_control.allow)),
     _Field("metrics.tasks", lambda spec: "on" if spec.task_counters else "off"),
+    _Field("tracing", lambda spec: "on" if spec.tracing.on else "off"),
+    _Field("tracing.otlp", lambda spec: spec.tracing.otlp, quoted),
+    _Field("tracing.sample", lambda spec: spec.tracing.sample, "{:g}".format),
     _Field("broker.visibilityTimeout", lambda spec: spec.broker.visibility_timeout_seconds, duration),
 )
 
@@ -103,8 +118,17 @@ def _plain(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:
             yield f"{field.path} {_shown(field, before)} -> {_shown(field, after)}"
 
 
+def _allowed(names: tuple[str, ...] | None) -> str:
+    return "every command" if names is None else ", ".join(names)
+
+
 def _shown(field: _Field, value: Any) -> str:
     return NONE if value is None or value == "" else field.show(value)
+
+
+def _request(check: HealthCheckSpec) -> str:
+    host = "" if check.host == HealthCheckSpec().host else f" as {check.host}"
+    return f"{check.path} at port {check.port}{host}" if check.port else ""
 
 
 def _env(old: WorkerSpec, new: WorkerSpec) -> Iterator[str]:

@@ -22,10 +22,10 @@ class ListenAddress:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def listen_address(text: str) -> ListenAddress:
+def listen_address(text: str, *, anywhere: bool = False) -> ListenAddress:
     """``127.0.0.1:9808``, ``[::1]:9808``, ``localhost:9808`` or ``unix:/run/fleet.sock``.
 
-    Raises ValueError with a sentence for people, its hint after ``; ``.
+    anywhere: other addresses of this machine too.  Raises ValueError with a sentence for people, its hint after ``; ``.
     """
     if text.startswith(UNIX):
         path = text.removeprefix(UNIX)
@@ -36,14 +36,25 @@ def listen_address(text: str) -> ListenAddress:
     host = host.removeprefix("[").removesuffix("]")
     if not host or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
         raise ValueError(f"not an address: {text!r}; write it like 127.0.0.1:9808 or unix:/run/fleet-metrics.sock")
-    if not _is_loopback(host):
+    if anywhere and not is_loopback(host) and not _is_address(host):
+        raise ValueError(f"not an address: {host!r}; write it like 10.0.0.5:9810, [::]:9810 or 0.0.0.0:9810")
+    if not anywhere and not is_loopback(host):
         hint = "listen on 127.0.0.1, and let a proxy that knows who asks serve others"
         raise ValueError(f"not an address of this machine alone: {host!r}; {hint}")
     return ListenAddress(host, int(port))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
     try:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return False
+    return True

@@ -86,10 +86,10 @@ def steps_failed(plan: Plan, failures: Sequence[tuple[Step, str]], *, done: int)
     lines = "\n".join(f"  {step.id}: {reason}" for step, reason in failures[:_LISTED])
     more = f"\n  and {len(failures) - _LISTED} more" if len(failures) > _LISTED else ""
     left = len(plan.changes) - done - len(failures)
-    rest = f"{counted(left, 'step')} {'was' if left == 1 else 'were'}"
+    rest = f", {counted(left, 'step')} {'was' if left == 1 else 'were'} not begun" if left > 0 else ""
     logs = f"fleet logs {failures[0][0].replica} -n 50 --fleet {plan.fleet}"
     return StepsFailed(
-        f"the rollout failed and is paused, {rest} not begun:\n{lines}{more}",
+        f"the rollout failed and is paused{rest}:\n{lines}{more}",
         hint=f"see `{logs}`; fix the cause and run the same command again",
         failures=failures,
     )

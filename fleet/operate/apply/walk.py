@@ -319,10 +319,10 @@ class _Walk:
 
     def _start_again(self, steps: Sequence[Step]) -> None:
         """They were starting when the plan was made, and failed for a cause that may be gone since."""
-        self.running = [RunningStep(step, list(START_AGAIN)) for step in steps]
+        again = [replace(step, action=Action.RESTART, reason="it could not start before") for step in steps]
+        self.running = [RunningStep(step, list(START_AGAIN)) for step in again]
         self._walk_wave([])
-        if self.failures:
-            raise self._not_ready([step for step, _ in self.failures])
+        self._raise_failures()
 
     # --- how it ends early, and what it tells
 

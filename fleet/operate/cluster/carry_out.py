@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from fleet.backends.kubernetes import jobs
 from fleet.backends.kubernetes.client import ApiRefused
-from fleet.backends.kubernetes.kinds import DEPLOYMENT, OWNED, SCALED_OBJECT, name_of
+from fleet.backends.kubernetes.kinds import DEPLOYMENT, JOB, OWNED, SCALED_OBJECT, label_of, name_of, place_in_order
 from fleet.backends.kubernetes.names import selector_of
 from fleet.backends.kubernetes.object_plan import Deed, ObjectChange
 from fleet.backends.kubernetes.rollout_state import RolloutState, rollout_state, troubles
 from fleet.core.expand.facts import Facts
 from fleet.core.expand.in_cluster import cluster_of
 from fleet.core.text.format import counted, duration, listed
-from fleet.errors import Interrupted, NotReady, Refused, RolloutFailed
+from fleet.errors import FleetError, Interrupted, NotReady, Refused, RolloutFailed
+from fleet.inputs.manifest import from_revision
 from fleet.operate.cluster.cluster_fleet import ClusterFleet, Look
 from fleet.operate.cluster.compare import HANDOVER_MANAGER
 from fleet.operate.cluster.lock import ClusterLock
 from fleet.state.audit import who
 
 _KINDS = {kind.name: kind for kind in OWNED}
+_GROUP = "app.kubernetes.io/name"
 _GONE_POLL_SECONDS = 0.5
 _MARGIN_SECONDS = 60.0
 
@@ -40,6 +43,15 @@ class Flags:
     reason: str = ""
     interrupted: Callable[[], int] = lambda: 0
     now: Callable[[], float] = field(default=time.monotonic)
+
+
+class GroupsFailed(RolloutFailed):
+    """Which groups failed: ``groups``. revision: the one that was being applied."""
+
+    def __init__(self, message: str, *, hint: str, groups: Collection[str]) -> None:
+        super().__init__(message, hint=hint)
+        self.groups = frozenset(groups)
+        self.revision = 0
 
 
 def refuse_conflicts(look: Look, *, force: bool) -> None:
@@ -68,17 +80,49 @@ def apply_look(fleet: ClusterFleet, look: Look, flags: Flags, *, lock: ClusterLo
     message = loaded.message or flags.reason
     origin = replace(loaded.origin, base="")  # of another machine next time, and a pod has no use for it
     revision = fleet.history.record(loaded.document, origin=origin, by=who(), message=message, facts=facts).number
-    _change_objects(fleet, look, flags, lock)
-    if not flags.wait:
-        return revision
     names = [name_of(one) for one in look.wanted.values() if one["kind"] == DEPLOYMENT.name]
     try:
+        _change_objects(fleet, look, flags, lock)
+        if not flags.wait:
+            return revision
         wait_for(fleet, names, flags, lock=lock, verdicts=_verdicts_before(look))
-    except RolloutFailed as error:
+    except GroupsFailed as error:
         fleet.history.conclude(revision, "failed", failure=error.message.partition("\n")[0])
+        error.revision = revision
         raise
     fleet.history.conclude(revision, "good")
     return revision
+
+
+def apply_or_go_back(fleet: ClusterFleet, look: Look, flags: Flags, *, lock: ClusterLock) -> int:
+    """As :func:`apply_look`; where a group fails that says ``onFailure: rollback``, back to the last revision that
+    worked. Raises RolloutFailed, which says so, all the same."""
+    try:
+        return apply_look(fleet, look, flags, lock=lock)
+    except GroupsFailed as failure:
+        good = fleet.history.last_good(before=failure.revision)
+        if good is None or not _wants_back(look, failure):
+            raise
+        raise _went_back(fleet, good.number, failure, flags, lock) from failure
+
+
+def _wants_back(look: Look, failure: GroupsFailed) -> bool:
+    groups = look.desired.groups if look.desired is not None else {}
+    return any(name in groups and groups[name].rollout.on_failure == "rollback" for name in failure.groups)
+
+
+def _went_back(fleet: ClusterFleet, good: int, failure: GroupsFailed, flags: Flags, lock: ClusterLock) -> RolloutFailed:
+    flags.say(f"{failure.message}\nback to revision {good}")
+    loaded = from_revision(fleet.history.get(good), message=f"back to revision {good} after a failed rollout")
+    try:
+        apply_look(fleet, fleet.planned(loaded, prune=True), flags, lock=lock)
+    except Interrupted:
+        raise
+    except FleetError as second:
+        text = f"{failure.message}\nand the way back to revision {good} failed too:\n{second.message}"
+        return RolloutFailed(text, hint=second.hint)
+    hint = "`fleet history` shows both; mend the cause and apply again"
+    return RolloutFailed(f"{failure.message}\nrolled back to revision {good}", hint=hint, rolled_back=True)
 
 
 def _verdicts_before(look: Look) -> dict[str, str]:
@@ -88,10 +132,37 @@ def _verdicts_before(look: Look) -> dict[str, str]:
 
 
 def _change_objects(fleet: ClusterFleet, look: Look, flags: Flags, lock: ClusterLock) -> None:
-    changes = look.plan.changes
-    scalers = [one for one in changes if one.deed is Deed.REMOVE and one.kind == SCALED_OBJECT.name]
-    rest = [one for one in changes if one not in scalers]
-    for one in (*scalers, *rest):  # a scaler that stayed would count against what is applied next
+    """First what goes before anything else, then what waits for no Job; what does, once its Jobs are complete."""
+    first, free, waiting, last = _in_order(look)
+    _change_each((*first, *free), fleet, look, flags, lock)
+    if flags.wait:
+        wait_for_jobs(fleet, look, flags, lock=lock)
+    _change_each((*waiting, *last), fleet, look, flags, lock)
+
+
+def _in_order(look: Look) -> tuple[list[ObjectChange], ...]:
+    """The changes in four parts: a scaler that stayed would count against what is applied next, and a Job of before
+    may still run; what waits for no Job; what does; and what goes at the end."""
+    parts: tuple[list[ObjectChange], ...] = ([], [], [], [])
+    groups = _groups_that_wait(look)
+    for one in look.plan.changes:
+        if one.deed is Deed.REMOVE:
+            parts[0 if one.kind in (SCALED_OBJECT.name, JOB.name) else 3].append(one)
+        else:
+            parts[2 if one.group in groups and place_in_order(one.kind) > place_in_order(JOB.name) else 1].append(one)
+    return parts
+
+
+def _groups_that_wait(look: Look) -> set[str]:
+    """Groups with a Deployment whose pods wait for Jobs."""
+    made = (one for one in look.wanted.values() if one["kind"] == DEPLOYMENT.name)
+    return {label_of(one, "app.kubernetes.io/name") for one in made if any(jobs.selectors_in(one))}
+
+
+def _change_each(
+    changes: Iterable[ObjectChange], fleet: ClusterFleet, look: Look, flags: Flags, lock: ClusterLock
+) -> None:
+    for one in changes:
         _stop_if_interrupted(flags, "between two objects")
         lock.renew()
         if one.deed is Deed.REMOVE:
@@ -106,6 +177,8 @@ _PAST = {Deed.CREATE: "created", Deed.CHANGE: "changed", Deed.REMOVE: "removed"}
 
 def _apply(fleet: ClusterFleet, look: Look, change: ObjectChange, flags: Flags) -> None:
     kind, wanted = _KINDS[change.kind], look.wanted[change.reference]
+    if change.deed is Deed.CHANGE and kind == JOB and jobs.failure(look.live.get(change.reference) or {}):
+        _remove_and_wait(fleet, change, flags)
     if change.reference in look.keeps_count:
         # A field that nobody owns falls back to one pod: another manager keeps the number until the scaler sets one.
         count = look.live[change.reference]["spec"]["replicas"]
@@ -120,7 +193,66 @@ def _apply(fleet: ClusterFleet, look: Look, change: ObjectChange, flags: Flags) 
         raise Refused(f"{change.reference} was changed meanwhile: {error.message}", hint="plan again") from error
 
 
+def _remove_and_wait(fleet: ClusterFleet, change: ObjectChange, flags: Flags) -> None:
+    """A Job is not changed once it has ended: it goes, and comes again."""
+    kind = _KINDS[change.kind]
+    fleet.cluster.delete(kind, change.name)
+    while fleet.cluster.get(kind, change.name) is not None:
+        _stop_if_interrupted(flags, f"while {change.reference} went")
+        time.sleep(_GONE_POLL_SECONDS)
+
+
 # --- waiting
+
+
+def wait_for_jobs(fleet: ClusterFleet, look: Look, flags: Flags, *, lock: ClusterLock) -> None:
+    """Until all Jobs of the manifest are complete; says when each is, and what keeps a pod from running.
+
+    Raises RolloutFailed where one fails, NotReady after the ``health.readyTimeout`` of the slowest, Interrupted.
+    """
+    made = (one for one in look.wanted.values() if one["kind"] == JOB.name and not one["spec"].get("suspend"))
+    groups = {name_of(one): label_of(one, _GROUP) for one in made}
+    if not groups:
+        return
+    began, told = flags.now(), set[str]()
+
+    def say(line: str) -> None:
+        if line not in told:
+            told.add(line)
+            flags.say(line)
+
+    limit = flags.timeout_seconds if flags.timeout_seconds is not None else _job_seconds(look, groups)
+    for found in fleet.cluster.changes(JOB, selector_of(fleet.name)):
+        there = {name_of(one): one for one in found if name_of(one) in groups}
+        late = sorted(name for name in groups if not jobs.is_complete(there.get(name) or {}))
+        for name in sorted(groups.keys() - set(late)):
+            say(f"{name}: complete")
+        if not late:
+            return
+        if failed := {name: why for name in late if (why := jobs.failure(there.get(name) or {}))}:
+            raise _job_failed(failed, groups, look)
+        for trouble in troubles(fleet.pods()):
+            say(trouble)
+        _stop_if_interrupted(flags, "while a job ran")
+        if flags.now() - began > limit:
+            hint = "`fleet logs` shows what they do"
+            raise NotReady(f"after {duration(limit)} these jobs still run: {listed(late)}", hint=hint)
+        lock.renew()
+
+
+def _job_seconds(look: Look, groups: Mapping[str, str]) -> float:
+    """How long the slowest of these jobs may take. ``groups``: Job -> its group."""
+    wanted = look.desired.groups if look.desired is not None else {}
+    return max(wanted[group].ready_timeout_seconds for group in groups.values())
+
+
+def _job_failed(failed: Mapping[str, str], groups: Mapping[str, str], look: Look) -> GroupsFailed:
+    """``failed``: Job -> why."""
+    lines = "; ".join(f"{name}: {why}" for name, why in sorted(failed.items()))
+    waiting = sorted(_groups_that_wait(look))
+    rest = f"; what waits for jobs was not changed: {listed(waiting)}" if waiting else ""
+    hint = f"`fleet logs {groups[min(failed)]}` shows why; the next apply runs it again"
+    return GroupsFailed(f"a job failed: {lines}{rest}", hint=hint, groups={groups[name] for name in failed})
 
 
 def wait_for(
@@ -194,10 +326,11 @@ class _Waiting:
                 self._troubles.add(trouble)
                 self._flags.say(trouble)
 
-    def _failed(self, failed: list[RolloutState]) -> RolloutFailed:
+    def _failed(self, failed: list[RolloutState]) -> GroupsFailed:
         lines = [f"{state.name}: {state.failed}" for state in failed]
         names = listed(state.name for state in failed)
-        return RolloutFailed(f"the rollout of {names} failed: " + "; ".join(lines) + self._why(), hint=_HINT)
+        message = f"the rollout of {names} failed: " + "; ".join(lines) + self._why()
+        return GroupsFailed(message, hint=_HINT, groups=[state.group for state in failed])
 
     def _why(self) -> str:
         found = list(troubles(self._fleet.pods()))[:5]

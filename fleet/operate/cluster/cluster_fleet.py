@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from fleet.backends.kubernetes import object_plan
+from fleet.backends.kubernetes import jobs, object_plan
 from fleet.backends.kubernetes.client import Cluster, Place
 from fleet.backends.kubernetes.kinds import (
     CONFIG_MAP,
     DEPLOYMENT,
+    JOB,
     LEASE,
     OWNED,
     POD,
@@ -24,7 +25,7 @@ from fleet.backends.kubernetes.kinds import (
 from fleet.backends.kubernetes.names import KEEPS, selector_of
 from fleet.backends.kubernetes.object_plan import Deed, ObjectChange, ObjectPlan, change_of
 from fleet.backends.kubernetes.objects import KUSTOMIZATION, objects_of
-from fleet.core.desired import Desired
+from fleet.core.desired import RESERVED_PREFIX, Desired
 from fleet.core.expand.in_cluster import cluster_of, desired_in_cluster, untranslated
 from fleet.inputs.manifest import LoadedManifest
 from fleet.operate.cluster.compare import Object, compared, config_maps, explained
@@ -78,6 +79,13 @@ class ClusterFleet:
         found = self.cluster.objects(DEPLOYMENT, self._labels())
         return {label_of(one, "app.kubernetes.io/name"): one for one in found}
 
+    def jobs(self) -> dict[str, Object]:
+        """Group that runs once -> the Job that was made for it last."""
+        found: dict[str, list[Object]] = {}
+        for one in self.cluster.objects(JOB, self._labels()):
+            found.setdefault(label_of(one, "app.kubernetes.io/name"), []).append(one)
+        return {group: max(every, key=jobs.age_key) for group, every in found.items()}
+
     def pods(self, group: str = "") -> list[Object]:
         """The pods of the fleet, or of one group, by name."""
         return sorted(self.cluster.objects(POD, selector_of(self.name, group)), key=name_of)
@@ -91,7 +99,7 @@ class ClusterFleet:
         """Compare the manifest with the cluster, by a dry run on the server. Changes nothing."""
         placed = self._placed(loaded)
         desired = desired_in_cluster(placed.manifest)
-        made = objects_of(placed.manifest, desired)
+        made = objects_of(placed.manifest, desired, placed.document)
         objects = [one for name, documents in made.items() if name != KUSTOMIZATION for one in documents]
         wanted = {reference(one): one for one in sorted(objects, key=lambda one: place_in_order(one["kind"]))}
         live = self.owned()
@@ -135,12 +143,15 @@ class ClusterFleet:
         self, live: Mapping[str, Object], wanted: Mapping[str, Object], desired: Desired, *, prune: bool
     ) -> Iterator[ObjectChange]:
         surplus = [one for name, one in live.items() if name not in wanted]
+        needed = self._waited_for(wanted, live) if any(one["kind"] == JOB.name for one in surplus) else frozenset()
         read = self._read_by_pods() if any(one["kind"] == CONFIG_MAP.name for one in surplus) else frozenset()
         for one in sorted(surplus, key=lambda one: -place_in_order(one["kind"])):
             group = label_of(one, "app.kubernetes.io/name")
-            if group and group not in desired.groups:
+            if group and group not in desired.groups and not group.startswith(RESERVED_PREFIX):
                 reason = f"group {group} is not in the manifest"
                 yield self._removal(one, reason) if prune else change_of(Deed.LEAVE, one, reason=f"{reason}; --prune")
+            elif one["kind"] == JOB.name and jobs.is_complete(one) and any(jobs.is_selected(one, it) for it in needed):
+                yield change_of(Deed.KEEP, one, reason="pods wait for it, or would if they were gone back to")
             elif one["kind"] == CONFIG_MAP.name and name_of(one) in read:
                 yield change_of(Deed.KEEP, one, reason="pods of before, or a ReplicaSet to go back to, read it")
             else:
@@ -150,6 +161,16 @@ class ClusterFleet:
         """The ConfigMaps that the pods of any ReplicaSet read."""
         sets = self.cluster.objects(REPLICA_SET, selector_of(self.name))
         return frozenset(name for one in sets for name in config_maps(one))
+
+    def _waited_for(self, wanted: Mapping[str, Object], live: Mapping[str, Object]) -> frozenset[str]:
+        """Selectors that pods of any ReplicaSet, and those that are wanted, have, and that no wanted Job meets yet."""
+        sets = self.cluster.objects(REPLICA_SET, selector_of(self.name))
+        makers = [*sets, *(one for one in wanted.values() if one["kind"] in (DEPLOYMENT.name, JOB.name))]
+        every = {selector for one in makers for selector in jobs.selectors_in(one)}
+        done = [
+            one for name, one in live.items() if name in wanted and one["kind"] == JOB.name and jobs.is_complete(one)
+        ]
+        return frozenset(selector for selector in every if not any(jobs.is_selected(one, selector) for one in done))
 
     def remove_kept(self) -> None:
         """Forget revisions and the lock: nothing of the fleet is left in the cluster then."""

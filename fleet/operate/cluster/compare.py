@@ -9,10 +9,11 @@ from typing import Any
 
 from fleet.backends.kubernetes import object_plan
 from fleet.backends.kubernetes.client import FIELD_MANAGER, ApiRefused, Cluster
-from fleet.backends.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, SCALED_OBJECT, kind_of, name_of, reference
+from fleet.backends.kubernetes.jobs import failure
+from fleet.backends.kubernetes.kinds import CONFIG_MAP, DEPLOYMENT, JOB, SCALED_OBJECT, kind_of, name_of, reference
 from fleet.backends.kubernetes.names import DIGEST
 from fleet.backends.kubernetes.object_plan import Deed, Difference, ObjectChange, change_of
-from fleet.backends.kubernetes.objects import SPEC_FILE
+from fleet.backends.kubernetes.pod_template import SPEC_FILE
 from fleet.errors import FleetError, Refused
 
 Object = dict[str, Any]
@@ -38,6 +39,8 @@ def compared(cluster: Cluster, wanted: Object, owned: Mapping[str, Object], goes
     if live is None:
         _tried(cluster, wanted, force=False)
         return Compared(change_of(Deed.CREATE, wanted, reason="not there yet"))
+    if wanted["kind"] == JOB.name and reference(wanted) in owned and (why := failure(live)):
+        return Compared(change_of(Deed.CHANGE, wanted, reason=f"it failed and runs again: {why}"))
     moves = _moves_to_scaler(wanted, live)
     asked = _with_count(wanted, live["spec"]["replicas"]) if moves else wanted
     foreign = () if reference(wanted) in owned else (f"it is not fleet's, but {_managers(live)}'s",)
@@ -80,6 +83,9 @@ def _tried(cluster: Cluster, one: Object, *, force: bool) -> Object:
 
 def _told(cluster: Cluster, error: ApiRefused, one: Object) -> FleetError | None:
     """The refusal in words that say what to do; None where the server's own words do."""
+    if error.status == 404 and one["kind"] == "RoleBinding":
+        hint = "the verb `bind` on roles lets an apply bind a role that it makes: docs/kubernetes.md has all rights"
+        return Refused(f"{reference(one)} cannot be tried before its Role is there", hint=hint)
     if error.status == 404:
         hint = "install KEDA, or write `replicas` instead of `autoscale`" if "keda" in one["apiVersion"] else ""
         return Refused(
@@ -100,10 +106,15 @@ def explained(change: ObjectChange, live: Mapping[str, Object], wanted: Mapping[
     old, new = (source.get(f"{CONFIG_MAP.name}/{name}") for source, name in zip((live, wanted), names, strict=True))
     if names[0] == names[1] or old is None or new is None:
         return change
-    specs = [{"metadata": {}, "worker": json.loads(one["data"][SPEC_FILE])} for one in (old, new)]
+    specs = [{"metadata": {}, **_read(one["data"])} for one in (old, new)]
     fields = object_plan.differences(*specs)
     rest = [one for one in change.fields if not _follows_spec(one)]
     return replace(change, fields=(*fields, *rest))
+
+
+def _read(data: Mapping[str, str]) -> dict[str, Any]:
+    """What is in a ConfigMap of fleet's: the spec of a worker, or the manifest of the controller."""
+    return {"worker" if name == SPEC_FILE else "manifest": json.loads(text) for name, text in data.items()}
 
 
 def _of_others(conflicts: Sequence[str], *, freed: bool) -> list[str]:

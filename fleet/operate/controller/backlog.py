@@ -9,7 +9,6 @@ from fleet.core.autoscale.sample import Backlog
 from fleet.core.desired import Desired, broker_of
 from fleet.errors import FleetError, UsageError
 from fleet.inputs import facts
-from fleet.operate.controller.revision_in_force import RevisionInForce
 
 
 class Source(Protocol):
@@ -23,10 +22,18 @@ Connect = Callable[[str, Mapping[str, Any]], Source]
 """From a broker's URL and an app's transport options to a source."""
 
 
+class HasSecrets(Protocol):
+    """What knows the values of the manifest's secrets."""
+
+    def secrets(self) -> Mapping[str, str]:
+        """Name -> value."""
+        ...
+
+
 class BacklogReader:
     """Asks for one revision; its connections stay open until ``close``."""
 
-    def __init__(self, revision: RevisionInForce, connect: Connect) -> None:
+    def __init__(self, revision: HasSecrets, connect: Connect) -> None:
         self._revision = revision
         self._connect = connect
         self._sources: dict[str, Source] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from fleet.core.healing.steps import healing_steps
 from fleet.core.observed import Observed
 from fleet.core.plan import Action, Plan, Step
 from fleet.core.planning.selection import sharing
-from fleet.errors import FleetError
+from fleet.errors import FleetError, Unreachable
 from fleet.file_access import KEPT_BYTES, read_file
 from fleet.inputs import machine, secrets
 from fleet.operate.apply.events import STARTS_PER_CORE, WalkOptions
@@ -53,6 +54,9 @@ class Healer:
         modes = {Kind(name): Mode(mode) for name, mode in revision.manifest.spec.heal.modes().items()}
         if all(mode is Mode.OFF for mode in modes.values()):
             return Heals()
+        if not dry and modes[Kind.DRIFT] is Mode.ENABLED:
+            with contextlib.suppress(Unreachable):
+                self._fleet.backend.renew_records()
         if not dry and modes[Kind.STUCK] is Mode.ENABLED:
             self._wake_daemon()
         found = self._look(applied, revision, modes, moving)
@@ -160,7 +164,7 @@ def _read(fleet: LocalFleet) -> HealMemory:
     """What was remembered. It may be lost: then everything is healed as if for the first time."""
     try:
         return decoded(HealMemory, json.loads(read_file(fleet.places.healing, limit_bytes=KEPT_BYTES, own=True)))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return NOTHING_HEALED
 
 

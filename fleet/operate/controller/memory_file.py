@@ -31,7 +31,7 @@ def read(path: Path) -> tuple[Memory, dict[str, Meter]]:
             return EMPTY, {}
         meters = {name: decoded(Meter, one) for name, one in document["meters"].items()}
         return decoded(Memory, document["memory"]), meters
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return EMPTY, {}
 
 

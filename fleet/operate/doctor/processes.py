@@ -67,6 +67,8 @@ def replica_findings(examined: Examined) -> Iterator[Finding]:
 
 
 def _trouble_hint(name: str, replica: ObservedReplica) -> str:
+    if replica.trouble is Trouble.UNHEALTHY:
+        return f"`fleet logs {name}` may say why; `fleet apply` or `fleet restart {name}` restarts it"
     if replica.trouble is not Trouble.STUCK:
         return f"`fleet logs {name}` may say why"
     if group_of(name) == CONTROLLER_GROUP:

@@ -59,7 +59,7 @@ class Api:
             raise ForgeError(f"{method} {url}: the answer is longer than {MOST_BYTES:,} bytes")
         try:
             return json.loads(text) if text.strip() else None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ForgeError(f"{method} {url}: the answer is no JSON") from error
 
 

@@ -62,7 +62,7 @@ class Telling:
         """What was told last of each commit. Where that is lost it is told once more."""
         try:
             document = json.loads(read_file(self.places.reported, limit_bytes=KEPT_BYTES, own=True))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return {}
         return {str(key): str(value) for key, value in document.items()} if isinstance(document, dict) else {}
 

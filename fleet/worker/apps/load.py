@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 
 from fleet.errors import AppUnusable, FleetError
 from fleet.worker.apps.base import Application
@@ -106,4 +107,12 @@ def _is_app(value: object) -> bool:
 def _import_hint(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"is {error.name!r} installed for {sys.executable}, and is the working directory right? ({os.getcwd()})"
-    return "the traceback above is the app's own"
+    return f"the error is the app's own: {_place(error)}"
+
+
+def _place(error: Exception) -> str:
+    """Where it was raised, or where the text is that is no Python."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}, line {last.lineno}"

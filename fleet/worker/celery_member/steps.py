@@ -40,6 +40,17 @@ def hold_no_more_than_slots(worker: Any) -> None:
         worker.prefetch_multiplier = 1
 
 
+def apply_settings(app: Any) -> None:
+    """What the manifest says and ``celery worker`` has no option for. Before the worker has a connection or a child."""
+    if seconds := os.environ.get("FLEET_VISIBILITY_TIMEOUT"):
+        options = {**(app.conf.broker_transport_options or {}), "visibility_timeout": float(seconds)}
+        app.conf.broker_transport_options = options
+    if acks := os.environ.get("FLEET_TASK_ACKS"):
+        app.conf.task_acks_late = acks == "late"
+        for task in app.tasks.values():
+            task.acks_late = acks == "late"
+
+
 def on_worker_init(sender: Any, **_: Any) -> None:
     """The worker has its options, and nothing has started."""
     global _member, _worker
@@ -49,6 +60,7 @@ def on_worker_init(sender: Any, **_: Any) -> None:
         _member = Member(record, _counters(path))
         _worker = sender
         hold_no_more_than_slots(sender)
+        apply_settings(sender.app)
         sender.app.steps["worker"].add(PoolStep)
         sender.app.steps["consumer"].add(ConsumerStep)
         _connect(_member)

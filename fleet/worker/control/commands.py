@@ -38,9 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("fleet.worker")
 
-MOST_SLOTS = 10_000
-"""What a command may ask for, which anybody can send who may write to the broker; a manifest may say more."""
 MOST_QUEUES = 1000
+"""Bounds of what commands may ask for, which anybody can send who may write to the broker."""
 MOST_IDS = 10_000
 LONGEST_NAME = 255
 _SHOWN_IDS = 10
@@ -68,6 +67,7 @@ class Commands:
         inflight: InFlight,
         settings: LiveSettings,
         revoked: Revoked,
+        most_slots: int,
     ) -> None:
         self._remote = remote
         self._node = node
@@ -77,6 +77,7 @@ class Commands:
         self._inflight = inflight
         self._settings = settings
         self._revoked = revoked
+        self._most_slots = most_slots
         self._do = calls.do
         self.afterwards: list[Callable[[], object]] = []
 
@@ -194,8 +195,8 @@ class Commands:
         if self._settings.autoscaler is not None:
             raise CommandRefused("the slots follow autoscale: change its bounds instead")
         slots = self._pool.limit + by
-        if by > 0 and slots > MOST_SLOTS:
-            raise CommandRefused(f"{slots} slots are more than the {MOST_SLOTS} that a command may ask for")
+        if by > 0 and slots > self._most_slots:
+            raise CommandRefused(f"{slots} slots are more than the {self._most_slots} that a command may ask for")
         if slots < 1:
             raise CommandRefused(f"at least one of the {self._pool.limit} slots must stay")
         self._do(lambda: self._settings.set_slots(slots))
@@ -211,8 +212,9 @@ class Commands:
         scaler = self._settings.autoscaler
         known = scaler.bounds if scaler is not None else Bounds(1, self._pool.limit)
         bounds = Bounds(known.least if min is None else _count(min), known.most if max is None else _count(max))
-        if bounds.most > MOST_SLOTS:
-            raise CommandRefused(f"max={bounds.most} is more than the {MOST_SLOTS} slots that a command may ask for")
+        if bounds.most > self._most_slots:
+            message = f"max={bounds.most} is more than the {self._most_slots} slots that a command may ask for"
+            raise CommandRefused(message)
         if bounds.least > bounds.most:
             raise CommandRefused(f"min={bounds.least} is more than max={bounds.most}")
         self._do(lambda: self._settings.autoscale(bounds))
@@ -347,6 +349,12 @@ OLD_NAMES = {
     "dump_tasks": "registered",
     "dump_revoked": "revoked",
 }
+
+
+def with_old_names(names: Iterable[str]) -> set[str]:
+    """These commands, and the other names of each."""
+    found = {OLD_NAMES.get(name, name) for name in names}
+    return found | {old for old, name in OLD_NAMES.items() if name in found}
 
 
 def answered(answer: Answer, arguments: Mapping[str, Any]) -> Reply:

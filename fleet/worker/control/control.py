@@ -10,13 +10,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fleet.broker.backoff import Backoff
+from fleet.core.text.format import listed, shown
 from fleet.core.text.mask import masked
 from fleet.worker.control import greeting
-from fleet.worker.control.commands import Commands, answered, table
+from fleet.worker.control.commands import Commands, answered, table, with_old_names
 from fleet.worker.control.events import FLUSH_SECONDS, Events
 from fleet.worker.control.inspection import Inspection
 
@@ -48,8 +49,10 @@ class Control:
         commands: Commands,
         connection: Connection,
         options: Mapping[str, Any] | None = None,
+        allow: Collection[str] | None = None,
     ) -> None:
-        """connection: the one for tasks, which finds out when a broker that was away is back."""
+        """connection: the one for tasks, which finds out when a broker that was away is back.
+        allow: the commands that are answered; None: all."""
         self._connection = connection
         self._url = url
         self._node = node
@@ -58,7 +61,10 @@ class Control:
         self.events = events
         self.inspection = inspection
         self.commands = commands
-        self._table = {**table(self.inspection, self.commands), **remote.own_commands(node)}
+        every = {**table(self.inspection, self.commands), **remote.own_commands(node)}
+        self._table = every if allow is None else {name: every[name] for name in with_old_names(allow) & every.keys()}
+        if unknown := set(allow or ()) - every.keys():
+            log.warning("remoteControl.allow names commands that there are not: %s", listed(sorted(unknown)))
         self._mailbox: Mailbox | None = None
         self._mutex = threading.RLock()
         self.before_hanging_up: Callable[[], object] | None = None
@@ -132,7 +138,7 @@ class Control:
         found = self._table.get(method)
         if found is not None:
             return answered(found, arguments)
-        return {"error": f"no command {method!r}; there are {', '.join(sorted(self._table))}"}
+        return {"error": f"no command {shown(method)}; there are {', '.join(sorted(self._table))}"}
 
     def _attend(self) -> None:
         mailbox = self._mailbox

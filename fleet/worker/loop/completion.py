@@ -30,7 +30,8 @@ class Completion:
 
     counted: an end was counted since this was last set to False.  keep(job, until): do not put this one back before
     that time (Unix seconds).  on_end: called for every end, before anybody else is told.
-    before_settling: called when tasks have ended, before any of them is settled.
+    traced: a slot also makes spans of the ends that it records, and so gets all of them.  on_end_here: called when one
+    is recorded in this process instead.  before_settling: called when tasks have ended, before any of them is settled.
     """
 
     def __init__(
@@ -58,6 +59,8 @@ class Completion:
         self._requeues = Requeues()
         self.counted = False
         self.on_end: Callable[[Job, Outcome], object] = _nothing
+        self.on_end_here: Callable[[Job], object] = _no_span
+        self.traced = False
         self.before_settling: Callable[[], object] = _no_listener
 
     def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
@@ -100,7 +103,7 @@ class Completion:
 
     def end_unreported(self, job: Job) -> None:
         """End a task that cannot report its end itself (``job.ending``); a slot records it where results are stored."""
-        if self._application.records_ends:
+        if self.records_ends or self.traced:
             self._unreported.appendleft(job)
         else:
             self._conclude_by_ending(job)
@@ -119,6 +122,11 @@ class Completion:
             if not job.settled:
                 self.conclude(job, Outcome("dead", error=f"its end cannot be settled: {type(error).__name__}: {error}"))
 
+    @property
+    def records_ends(self) -> bool:
+        """Whether the app stores results, so that a slot must record the ends that tasks could not tell."""
+        return self._application.records_ends
+
     def end_here(self, job: Job) -> None:
         """The same, recorded here at once: the process is about to exit."""
         self.record_end(job)
@@ -127,6 +135,7 @@ class Completion:
     def record_end(self, job: Job) -> None:
         """Store ``job.ending`` as the result, here and now. Errors are logged."""
         assert job.ending is not None
+        self.on_end_here(job)
         try:
             self._application.record_end(job.call, job.ending, job.detail, limit_seconds=job.limit_seconds)
         except Exception:
@@ -228,4 +237,8 @@ def _nothing(_job: Job, _outcome: Outcome) -> None:
 
 
 def _no_listener() -> None:
+    pass
+
+
+def _no_span(_job: Job) -> None:
     pass

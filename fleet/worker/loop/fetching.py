@@ -32,6 +32,7 @@ class _Asked(NamedTuple):
 
 class Fetching:
     """Asks for what free slots can take. ``got_at``: when a fetch last brought something (monotonic).
+    ``traced``: deliveries are to say when they were asked for.
 
     ``_asked`` is None while the next turn is to fetch in any case: at first, after a fetch that brought all it wanted
     (there may be more), and after ``ask_again``.
@@ -64,6 +65,7 @@ class Fetching:
         self._took_ahead = False
         self.prefetch = prefetch
         self.got_at = time.monotonic()
+        self.traced = False
 
     def fetch_due(self, now: float) -> list[Delivery]:
         """Fetch if it is due; what it brings. Raises ChannelLost."""
@@ -71,7 +73,11 @@ class Fetching:
         if not self._is_due(now, wanted):
             return []
         ahead = self._look_ahead.count if wanted else 0
+        began = time.monotonic() if self.traced else 0.0
         found = self._channel.fetch(wanted, ahead)
+        if self.traced:
+            for delivery in found:
+                delivery.asked_at = began
         if wanted:
             self._took_ahead = len(found) > wanted
         self._note(now, wanted, len(found))

@@ -78,6 +78,8 @@ class HandingBack:
         """Ends that no slot had room to record: the replica that gets the message records them; where the message is
         acknowledged already, they are recorded here."""
         jobs = self._inflight.unreported
+        while jobs and not self._completion.records_ends:  # they waited for a slot only to be traced
+            self._completion.end_here(jobs.popleft())
         for job in jobs:
             if job.acked and job.ending is not None:
                 self._completion.record_end(job)

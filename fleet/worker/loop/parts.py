@@ -28,7 +28,10 @@ from fleet.worker.loop.settlement import Settlement
 from fleet.worker.loop.starting import Starting
 from fleet.worker.loop.submission import Submission
 from fleet.worker.options import WorkerOptions
+from fleet.worker.task.job import Job
 from fleet.worker.task.listeners import TaskListener
+from fleet.worker.tracing import slot as traced
+from fleet.worker.tracing.slot import SlotTracing
 from pools.base import BasePool
 from pools.loop import EventLoop
 
@@ -65,6 +68,13 @@ class LoopParts:
         self.look_ahead = LookAhead(options.spec.task)
         self.submission = Submission(pool, self.inflight, look_ahead=self.look_ahead, lock=channel.lock)
         self._on_stuck = on_stuck
+
+    def trace(self, how: SlotTracing) -> None:
+        """Let slots make spans. The loop only notes when it asks for messages."""
+        self.fetching.traced = self.starting.traced = self.completion.traced = True
+        if not how.own_processes:
+            self.completion.on_end_here = _span_of_end
+            self.forced_exit.on_exit.append(traced.flush)
 
     @cached_property
     def fetching(self) -> Fetching:
@@ -186,6 +196,11 @@ class LoopParts:
             completion=self.completion,
             handing_back=self.handing_back,
         )
+
+
+def _span_of_end(job: Job) -> None:
+    assert job.ending is not None
+    traced.span_of_end(job.call, job.ending, job.detail, job.fetched, job.started_at)
 
 
 def _deaths(options: WorkerOptions) -> Mapping[str, int]:

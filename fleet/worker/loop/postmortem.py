@@ -71,7 +71,7 @@ def _owner(line: str) -> int | None:
     if line.startswith('{"time": '):
         try:
             return int(json.loads(line)["pid"])
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
     return None
 

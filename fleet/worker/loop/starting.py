@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from math import inf
+from typing import Any
 
 from fleet.worker import execution
 from fleet.worker.apps.base import Application
@@ -21,6 +22,7 @@ from fleet.worker.loop.settlement import Settlement
 from fleet.worker.loop.submission import Submission
 from fleet.worker.task.job import Job
 from fleet.worker.task.listeners import RateGate, TaskEvent, TaskListener, tell
+from fleet.worker.tracing import slot as traced
 from pools.base import BasePool
 
 log = logging.getLogger("fleet.worker")
@@ -35,6 +37,7 @@ class Starting:
     """Fills free slots. ``totals``: starts so far, by task.
 
     after_inline: called after each task in the main thread.  on_start: called for each job that starts.
+    traced: slots make spans of what they run.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Starting:
         self.totals: Counter[str] = Counter()
         self.after_inline: Callable[[], object] = _nothing
         self.on_start: Callable[[Job], object] = _ignore
+        self.traced = False
 
     def start(self) -> bool:
         """Start what can start; whether anything did. Ends that wait to be recorded come first."""
@@ -94,8 +98,11 @@ class Starting:
         return min(self._pool.free_slots, self._pool.limit - len(self._inflight.running))
 
     def _record_end(self, job: Job) -> None:
-        arguments = (job.call, job.ending, job.detail, job.limit_seconds)
-        self._submission.submit(job, execution.record_end, arguments, soft=None, hard=REPORT_LIMIT_SECONDS)
+        target: Any = execution.record_end
+        arguments: tuple[Any, ...] = (job.call, job.ending, job.detail, job.limit_seconds)
+        if self.traced:
+            target, arguments = traced.record_end, (*arguments, job.fetched, job.started_at)
+        self._submission.submit(job, target, arguments, soft=None, hard=REPORT_LIMIT_SECONDS)
 
     def _start_batch(self) -> bool:
         """Start as many as there are free slots. Early acknowledgements reach the broker before: what starts after
@@ -152,6 +159,10 @@ class Starting:
         if self._listeners:
             tell(self._listeners, TaskEvent.STARTED, job)
         awaited = self._pool.traits.async_tasks and self._application.is_async(name)
+        if self.traced:
+            around: Any = traced.perform_async if awaited else traced.perform
+            self._submission.submit(job, around, (job.call, job.fetched), soft=soft, hard=hard)
+            return
         perform = execution.perform_async if awaited else execution.perform
         self._submission.submit(job, perform, (job.call,), soft=soft, hard=hard)
 

@@ -49,6 +49,11 @@ class Job:
     signum: int | None = None
     delayed: bool = False
 
+    @property
+    def fetched(self) -> tuple[float, float]:
+        """When it was asked for and when it came (monotonic)."""
+        return (self.delivery.asked_at, self.delivery.received_at)
+
     def describe(self) -> dict[str, Any]:
         """As ``celery inspect`` shows a task."""
         headers, handle = self.call.headers, self.handle

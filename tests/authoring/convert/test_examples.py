@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from fleet.authoring.convert import AUTO, Imported, Input, import_files
+from fleet.backends.memory import MemoryBackend
+from fleet.core.desired import Desired
 from fleet.core.expand.expand import expand
 from fleet.core.expand.facts import AppFacts, Facts
-from fleet.core.manifest.models import Group
+from fleet.core.manifest.models import Group, Manifest
 from fleet.core.manifest.parse import parse
 from fleet.core.manifest.tree import Source
-from fleet.core.spec import WorkerSpec, digest
+from fleet.core.spec import LimitsSpec, WorkerSpec, digest
 from fleet.inputs.env_from import values_of
 from fleet.inputs.origin import files_of, lookup
 from fleet.replica.command import command, environment
 from fleet.replica.launch_document import LaunchDocument
+from tests.operate.apply.test_walk import walk
 
 EXAMPLES = Path(__file__).parents[3] / "examples/05-take-over"
 DEPLOYMENTS = sorted(path.name for path in EXAMPLES.iterdir() if path.is_dir())
@@ -52,30 +56,54 @@ class Runs:
     stop_seconds: float = 60.0
     user: str | None = None
     paused: bool = False
+    more: dict[str, object] = field(default_factory=dict)
 
 
-def started_by(deployment: str, tmp_path: Path) -> dict[str, Runs]:
-    """Group -> what the launcher would exec, as a shell would write it; the surroundings are left out."""
+@dataclass(frozen=True)
+class Taken:
+    """A manifest that was made, and the fleet that it describes on a machine of these tests."""
+
+    manifest: Manifest
+    desired: Desired
+    secrets: dict[str, str]
+
+
+def taken_over(deployment: str, folder: Path) -> Taken:
     text = (EXAMPLES / deployment / "fleet.yaml").read_text()
     env_file = EXAMPLES / deployment / "env"
     text = text.replace("/etc/orders/env", str(env_file))  # where the example keeps it
     manifest = parse([Source("fleet.yaml", text)], environ=AROUND).manifest
-    values = values_of(manifest, folder=tmp_path, environ=AROUND)
+    values = values_of(manifest, folder=folder, environ=AROUND)
     secrets = dict.fromkeys(manifest.spec.secrets, "from-secret") | values
     apps = {app: AppFacts() for app in ("shop", "storefront.tasks:app", "office.celery", "app", "ingest.app")}
     facts = Facts(cpus=2, python="/usr/bin/python3", workdir="/here", apps=apps, secrets=dict.fromkeys(secrets, "mark"))
-    desired = expand(manifest, facts=facts)
+    return Taken(manifest, expand(manifest, facts=facts), secrets)
+
+
+def started_by(deployment: str, tmp_path: Path) -> dict[str, Runs]:
+    """Group -> what the launcher would exec, as a shell would write it; the surroundings are left out."""
+    taken = taken_over(deployment, tmp_path)
     found = {}
-    for name, group in manifest.spec.groups.items():
-        spec = desired.groups[name].spec
+    for name, group in taken.manifest.spec.groups.items():
+        spec = taken.desired.groups[name].spec
         path = tmp_path / "run/specs/x.json"
-        found[name] = _runs(group, LaunchDocument(path, manifest.name, f"{name}.0", digest(spec), spec, secrets))
+        document = LaunchDocument(path, taken.manifest.name, f"{name}.0", digest(spec), spec, taken.secrets)
+        found[name] = _runs(group, document)
     return found
 
 
 def _runs(group: Group, document: LaunchDocument) -> Runs:
     spec, around = document.spec, {"HOME": "/root", "PATH": os.defpath}
     bare = WorkerSpec(spec.kind, spec.fleet, spec.group, python=spec.python)
+    after = {name: one.condition for name, one in (group.depends_on or {}).items()}
+    said: dict[str, object] = {
+        "policy": spec.restart.policy,
+        "job": spec.job,
+        "limits": spec.limits,
+        "stop": spec.stop,
+        "after": after,
+    }
+    usual = {"policy": bare.restart.policy, "job": bare.job, "limits": bare.limits, "stop": bare.stop, "after": {}}
     always = environment(replace(document, spec=bare), around)
     env = {name: value for name, value in environment(document, around).items() if name not in always}
     return Runs(
@@ -86,6 +114,8 @@ def _runs(group: Group, document: LaunchDocument) -> Runs:
         stop_seconds=spec.drain_timeout_seconds,
         user=group.user,
         paused=bool(group.paused),
+        more={name: value for name, value in said.items() if value != usual[name]}
+        | ({"after": after} if after else {}),
     )
 
 
@@ -96,8 +126,13 @@ ORDERS = {"LOG_LEVEL": "warning", "DATABASE_URL": "postgres://orders@db/orders"}
 ALWAYS = "--without-gossip --without-mingle -O fair -I fleet_celery_member"
 
 
-def celery(python: str, app: str, group: str, options: str) -> str:
-    return f"{python} -m celery -A {app} worker -n {group}.0@%h {options}"
+def celery(python: str, app: str, group: str, options: str, *, name: str = "") -> str:
+    return f"{python} -m celery -A {app} worker -n {name or f'{group}.0@%h'} {options}"
+
+
+HOST = os.uname().nodename
+JOB: dict[str, object] = {"policy": "never", "job": True}
+AFTER_RELEASE: dict[str, object] = {"after": {"release": "completed"}}
 
 
 SHOP_PYTHON, OFFICE_PYTHON = "/srv/shop/venv/bin/python", "/opt/office/venv/bin/python"
@@ -107,34 +142,38 @@ EXPECTED = {
             celery(SHOP_PYTHON, "shop", "shop-worker", f"-P prefork -c 4 -Q default,mail -l INFO {ALWAYS}")
             + " --max-tasks-per-child=500",
             {**SHOP, "DATABASE_URL": "postgres://db"}, "/srv/shop/current", 2, 600.0, "shop",
+            more={"after": {"shop-beat": "ready"}},
         ),
         "shop-thumbs": Runs(
             celery(SHOP_PYTHON, "shop", "shop-thumbs", f"-P threads -c 16 -Q thumbs -l WARNING {ALWAYS}"),
-            SHOP, "/srv/shop/current", 1, 60.0, "shop",
+            SHOP, "/srv/shop/current", 1, 60.0, "shop", more={"after": {"shop-beat": "ready"}},
         ),
         "shop-beat": Runs(
             "/srv/shop/venv/bin/celery -A shop beat -l info -S django_celery_beat.schedulers:DatabaseScheduler",
-            SHOP, "/srv/shop/current", 1, 60.0, "shop",
+            SHOP, "/srv/shop/current", 1, 60.0, "shop", more={"policy": "onFailure"},
         ),
         "shop-flower": Runs(
             'sh -c exec /srv/shop/venv/bin/celery -A shop flower --port=55"$(printf %02d $((FLEET_INDEX + 55)))"',
             {}, "/srv/shop/current", 1, 60.0, "shop", paused=True,
+            more={"after": {"shop-worker": "ready", "shop-thumbs": "ready"}, "policy": "onFailure"},
         ),
     },
     "heroku-app": {
+        "release": Runs("python manage.py migrate --noinput", {}, "/here", more=JOB),
         "web": Runs(
             'sh -c exec gunicorn "storefront:create_app()" --bind 0.0.0.0:$PORT --workers ${WEB_CONCURRENCY:-2}',
-            {"PORT": "8000"}, "/here",
+            {"PORT": "8000"}, "/here", more=AFTER_RELEASE,
         ),
         "worker": Runs(
             "sh -c exec celery -A storefront.tasks:app worker -l $LOG_LEVEL -c 8 -B", {"LOG_LEVEL": "info"}, "/here",
+            more=AFTER_RELEASE,
         ),
         "urgent": Runs(
             celery("/usr/bin/python3", "storefront.tasks:app", "urgent",
                    f"-P gevent -c 100 -Q urgent -l INFO {ALWAYS}"),
-            {"REMAP_SIGTERM": "SIGQUIT"}, "/here",
+            {"REMAP_SIGTERM": "SIGQUIT"}, "/here", more=AFTER_RELEASE,
         ),
-        "clock": Runs("sh -c cd clock && exec python clock.py --every 30", {}, "/here"),
+        "clock": Runs("sh -c cd clock && exec python clock.py --every 30", {}, "/here", more=AFTER_RELEASE),
     },
     "celery-multi-host": {
         "mail": Runs(
@@ -154,10 +193,15 @@ EXPECTED = {
         ),
     },
     "compose-stack": {
-        "web": Runs("gunicorn app.wsgi --bind 0.0.0.0:8000", STACK, "/here", 1, 60.0, "1000"),
+        "migrate": Runs("python manage.py migrate", STACK, "/here", 1, 60.0, "1000", more=JOB),
+        "web": Runs(
+            "gunicorn app.wsgi --bind 0.0.0.0:8000", STACK, "/here", 1, 60.0, "1000",
+            more={"after": {"migrate": "completed"}},
+        ),
         "worker": Runs(
             celery("/usr/bin/python3", "app", "worker", f"-P prefork -c 4 -Q default,mail -l INFO {ALWAYS}"),
             {**STACK, "C_FORCE_ROOT": "true"}, "/here", 3, 300.0, "1000",
+            more={"limits": LimitsSpec(memory_bytes=1 << 30), "after": {"web": "ready"}},
         ),
         "beat": Runs(
             "sh -c rm -f celerybeat.pid && exec celery -A app beat -l info", STACK, "/here", 1, 60.0, "1000"
@@ -166,18 +210,20 @@ EXPECTED = {
     "systemd-pair": {
         "orders-beat": Runs(
             "/srv/orders/venv/bin/celery -A orders.app beat --loglevel=warning --schedule=/var/lib/orders/beat",
-            ORDERS, "/srv/orders", 1, 60.0, "orders",
+            ORDERS, "/srv/orders", 1, 60.0, "orders", more={"policy": "onFailure"},
         ),
         "orders-worker": Runs(
             celery("/srv/orders/venv/bin/python", "orders.app", "orders-worker",
-                   f"-P prefork -c 3 -Q orders -l WARNING {ALWAYS}"),
+                   f"-P prefork -c 3 -Q orders -l WARNING {ALWAYS}", name=f"orders0@{HOST}"),
             {**ORDERS, "PYTHONUNBUFFERED": "1", "ORDERS_MODE": "live"}, "/srv/orders", 1, 300.0, "orders",
+            more={"limits": LimitsSpec(open_files=65536)},
         ),
     },
     "kubernetes-keda": {
         "ingest-worker": Runs(
             celery("/usr/bin/python3", "ingest.app", "ingest-worker", f"-P prefork -c 4 -Q ingest -l INFO {ALWAYS}"),
             {"LOG_LEVEL": "info", "BATCH": "500", "DATABASE_URL": "from-secret"}, "/here", 0, 300.0, "1000",
+            more={"limits": LimitsSpec(memory_bytes=1 << 30)},
         ),
         "ingest-api": Runs("uvicorn ingest.api:app --host 0.0.0.0", {"MODE": "read-only"}, "/here", 1, 30.0),
     },
@@ -187,3 +233,21 @@ EXPECTED = {
 @pytest.mark.parametrize("deployment", DEPLOYMENTS)
 def test_what_would_be_run_is_what_ran(deployment: str, tmp_path: Path) -> None:
     assert started_by(deployment, tmp_path) == EXPECTED[deployment]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS)
+def test_an_apply_starts_all_of_it_and_first_what_others_wait_for(deployment: str, tmp_path: Path) -> None:
+    """The programs themselves are not on this machine: the backend is the one of tests."""
+    taken = taken_over(deployment, tmp_path)
+    world = MemoryBackend(taken.manifest.name)
+    walk(taken.desired, world)
+    seen = world.observe().replicas.values()
+    own = {name for name, group in taken.desired.groups.items() if group.system}
+    counts = Counter(replica.group for replica in seen if replica.group not in own)
+    expected = {name: runs.count for name, runs in EXPECTED[deployment].items() if not runs.paused and runs.count}
+    assert {name: counts[name] for name in expected} == expected
+    assert all(replica.is_ready and replica.spec == taken.desired.groups[replica.group].spec for replica in seen)
+    started = [name.partition(".")[0] for call, names in world.calls if call == "start" for name in names]
+    for name, group in taken.manifest.spec.groups.items():
+        for before in group.depends_on or () if name in started else ():
+            assert started.index(before) < started.index(name)

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fleet.authoring.convert import KINDS, Imported, import_from, kind_of
+from fleet.authoring.convert import KINDS, Imported, Input, import_files, import_from, kind_of
+from fleet.authoring.convert.limits import memory, processors
 from fleet.core.manifest.parse import Parsed, parse
 from fleet.core.manifest.tree import Source
 from fleet.errors import UsageError
@@ -88,9 +89,11 @@ def test_what_has_no_counterpart_is_told() -> None:
     line = "celery multi start w -A proj --autoscale=10,3 -E -X slow -B --bogus=1 -n x@%h -O fair --without-gossip"
     groups, result, _ = imported("celery-multi", line)
     told = "\n".join(result.notes)
-    for word in ("--autoscale=10,3", "-E", "-X slow", "--bogus=1"):
+    for word in ("-E", "-X slow", "--bogus=1"):
         assert word in told
     assert "fair" not in told
+    assert groups["w"]["pool"] == {"concurrency": 10, "minConcurrency": 3}
+    assert groups["w"]["name"] == "x@{host}"
     assert groups["beat"]["command"] == ["celery", "-A", "proj", "beat"]
 
 
@@ -117,17 +120,20 @@ pipe: generate | consume
         "logging": {"level": "WARNING"},
         "env": {"DEBUG": "1"},
         "replicas": 1,
+        "dependsOn": {"release": {"condition": "completed"}},
     }
+    assert groups["release"] == {"command": ["python", "manage.py", "migrate"], "job": True, "replicas": 1}
     assert groups["solo"]["pool"] == {"type": "solo"}
     assert groups["clock"]["command"] == ["python", "clock.py", "--every", "5"]
     assert groups["beat"] == {
         "command": ["celery", "-A", "shop", "beat"],
         "rollout": {"strategy": "recreate"},
         "replicas": 1,
+        "dependsOn": {"release": {"condition": "completed"}},
     }
     assert groups["pipe"]["command"] == ["sh", "-c", "generate | consume"]
     assert parsed.manifest.spec.app == "shop"
-    assert "migrate" in result.notes[0]
+    assert result.notes[0].endswith("add what the programs read, {inherit: [DATABASE_URL, …]}")
 
 
 # supervisor
@@ -175,6 +181,17 @@ programs=http
     told = "\n".join(result.notes)
     assert "FLEET_X" in told
     assert "[group:all]" in told
+
+
+@pytest.mark.parametrize(
+    ("directory", "folder"),
+    [("%(here)s", ".."), ("%(here)s/app", "../app"), ("app", "../app"), ("/srv/shop", "/srv/shop")],
+)
+def test_a_folder_of_supervisor_is_seen_from_the_manifest(directory: str, folder: str) -> None:
+    text = f"[program:x]\ncommand=celery -A shop worker\ndirectory={directory}\n"
+    made = import_files("supervisor", [Input("shop.conf", text, "..")], name="shop")
+    parsed = parse([Source("deploy/fleet.yaml", made.manifest)], environ={})
+    assert parsed.document["spec"]["release"] == {"workdir": folder}
 
 
 def test_supervisor_words_are_not_read_by_a_shell() -> None:
@@ -327,7 +344,7 @@ def test_a_folder_and_variables_before_a_program_become_fields() -> None:
     [
         ("poetry run", "poetry run"),
         ("uv run --frozen", "uv run"),
-        ("nice -n 5", "nice -n 5"),
+        ("nice -n 5", ""),
         ("tini --", "tini"),
         ("watchmedo auto-restart -d . --", "watchmedo"),
         ("env A=1", ""),
@@ -395,7 +412,8 @@ def test_the_folder_is_that_of_the_celery_programs() -> None:
     assert parsed.manifest.spec.release.workdir == "/srv/shop"
     assert parsed.manifest.spec.release.python is None
     assert any("/usr/local/bin/celery: its interpreter is unknown" in note for note in result.notes)
-    assert groups["redis"]["command"] == ["sh", "-c", "cd / && exec redis-server"]
+    assert groups["redis"]["command"] == ["redis-server"]
+    assert groups["redis"]["release"] == {"workdir": "/"}
 
 
 def test_the_broker_of_one_worker_stays_its_own() -> None:
@@ -415,3 +433,192 @@ def test_options_for_some_nodes_reach_each_of_them() -> None:
         ("b", 5, None),
         ("c", 5, {"slow": {}}),
     ]
+
+
+# What only some programs have
+
+
+def test_niceness_is_a_field() -> None:
+    groups, _, _ = imported("procfile", "w: nice -n 5 celery -A shop worker\nv: nice celery -A shop worker -c 2\n")
+    assert (groups["w"]["nice"], groups["v"]["nice"]) == (5, 10)
+
+
+@pytest.mark.parametrize(
+    ("line", "words", "waits"),
+    [
+        ("wait-for-it.sh db:5432 -- serve", ["serve"], {"urls": ["tcp://db:5432"]}),
+        ("./wait-for-it.sh -t 30 db:5432 --strict -- serve -x", ["serve", "-x"],
+         {"urls": ["tcp://db:5432"], "timeout": "30s"}),
+        ("dockerize -wait tcp://db:5432 -wait http://api/ok -timeout 60s serve", ["serve"],
+         {"urls": ["tcp://db:5432", "http://api/ok"], "timeout": "1m"}),
+        ("wait-for-it.sh --unknown db:5432 -- serve", ["wait-for-it.sh", "--unknown", "db:5432", "--", "serve"], None),
+    ],
+)  # fmt: skip
+def test_a_script_that_waits_becomes_a_field(line: str, words: list[str], waits: object) -> None:
+    groups, _, _ = imported("procfile", f"w: {line}\n")
+    assert (groups["w"]["command"], groups["w"].get("waitFor")) == (words, waits)
+    groups, _, _ = imported("procfile", "w: wait-for-it.sh mq:5672 -- celery -A shop worker\n")
+    assert (groups["w"]["worker"], groups["w"]["waitFor"]) == ("celery", {"urls": ["tcp://mq:5672"]})
+
+
+def test_a_script_that_waits_for_another_service_depends_on_it() -> None:
+    text = (
+        "services:\n  api: {build: ., command: serve}\n"
+        "  web: {build: ., command: wait-for-it.sh api:80 mq:5672 -- serve}\n"
+        "  job: {build: ., command: wait-for-it.sh -t 9 api:80 -- serve}\n"
+    )
+    groups, _, _ = imported("compose", text)
+    assert (groups["web"]["dependsOn"], groups["web"]["waitFor"]) == ({"api": {}}, {"urls": ["tcp://mq:5672"]})
+    assert groups["job"]["dependsOn"] == {"api": {}}
+    assert "waitFor" not in groups["job"]
+
+
+OF_COMMANDS = {
+    "supervisor": "[program:w]\ncommand={}\nautorestart=false\nstopsignal=INT\nstopasgroup=true\n",
+    "systemd": "[Service]\nExecStart={}\nRestart=no\nKillSignal=SIGINT\nKillMode=control-group\n",
+    "compose": "services:\n  w: {{build: ., command: {}, restart: 'no', stop_signal: SIGINT}}\n",
+}
+
+
+@pytest.mark.parametrize("kind", OF_COMMANDS)
+def test_what_only_a_command_has_is_a_note_of_a_worker(kind: str) -> None:
+    groups, result, _ = imported(kind, OF_COMMANDS[kind].format("serve"))
+    (group,) = groups.values()
+    assert (group["restart"], group["stop"]["signal"]) == ({"policy": "never"}, "INT")
+    assert group["stop"].get("group", False) == (kind != "compose")
+    groups, result, _ = imported(kind, OF_COMMANDS[kind].format("celery -A shop worker"))
+    (group,) = groups.values()
+    assert not {"restart", "stop"} & set(group)
+    for word in ("estart", "INT", *(() if kind == "compose" else ("roup",))):
+        assert any(word in note for note in result.notes), result.notes
+
+
+def test_the_number_of_a_process_stays_in_the_name_of_a_worker() -> None:
+    text = "[program:w]\ncommand=celery -A shop worker -n w%(process_num)d@%%h\nnumprocs=2\nprocess_name=x\n"
+    groups, result, _ = imported("supervisor", text)
+    assert groups["w"]["name"] == "w{index}@{host}"
+    for change in (("num)d", "num)02d"), ("numprocs=2", "numprocs=2\nnumprocs_start=1")):
+        groups, result, _ = imported("supervisor", text.replace(*change))
+        assert "name" not in groups["w"]
+        assert any("-n w%N@%h: left out" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("hostname", "name"), [("w@%h", "w@{host}"), ("w", "celery@w"), ("w@%d", None), ("%n@x", None)]
+)
+def test_the_name_of_a_worker(hostname: str, name: str | None) -> None:
+    groups, result, _ = imported("procfile", f"w: celery -A shop worker -n {hostname}\n")
+    assert groups["w"].get("name") == name
+    assert any(f"-n {hostname}: left out" in note for note in result.notes) == (name is None)
+
+
+def test_groups_of_another_folder_and_interpreter_have_their_own() -> None:
+    text = "".join(
+        f"[program:{name}]\ndirectory=/srv/{name}\ncommand=/srv/{name}/venv/bin/celery -A shop worker -c {slots}\n"
+        for name, slots in (("a", 1), ("b", 2))
+    )
+    groups, result, parsed = imported("supervisor", text)
+    assert parsed.manifest.spec.release.workdir == "/srv/a"
+    assert "release" not in groups["a"]
+    assert groups["b"]["release"] == {"python": "/srv/b/venv/bin/python", "workdir": "/srv/b"}
+    assert result.notes == ()
+
+
+def test_a_job_of_compose_is_what_others_wait_for() -> None:
+    text = (
+        "services:\n  migrate: {build: ., command: migrate}\n  cache: {build: ., command: cache}\n"
+        "  web:\n    build: .\n"
+        "    command: serve\n    depends_on: {migrate: {condition: service_completed_successfully},"
+        " cache: {condition: service_started}, db: {condition: service_healthy}}\n"
+    )
+    groups, result, _ = imported("compose", text)
+    assert groups["migrate"]["job"] is True
+    assert groups["web"]["dependsOn"] == {"cache": {}, "migrate": {"condition": "completed"}}
+    assert any("depends_on db (service_healthy)" in note for note in result.notes)
+
+
+@pytest.mark.parametrize("test", ["celery -A shop inspect ping -d celery@$$HOSTNAME", "other"])
+def test_a_worker_tells_by_itself_how_it_is(test: str) -> None:
+    text = f"services:\n  w: {{build: ., command: celery -A shop worker, healthcheck: {{test: '{test}'}}}}\n"
+    groups, result, _ = imported("compose", text)
+    assert groups["w"].get("health") == (None if "inspect" in test else {"command": ["sh", "-c", "other"]})
+    assert any("tells by itself" in note for note in result.notes) == ("inspect" in test)
+
+
+def test_a_unit_that_runs_once_is_a_job_of_what_comes_after_it() -> None:
+    job = Input("migrate.service", "[Service]\nType=oneshot\nExecStart=/bin/migrate\n")
+    web = Input(
+        "web.service", "[Unit]\nAfter=migrate.service net.target\n[Service]\nExecStart=/bin/web\nRestart=always\n"
+    )
+    made = import_files("systemd", [job, web], name="shop")
+    groups = parse([Source("fleet.yaml", made.manifest)], environ={}).document["spec"]["groups"]
+    assert groups["migrate"] == {"command": ["/bin/migrate"], "job": True, "replicas": 1}
+    assert groups["web"]["dependsOn"] == {"migrate": {"condition": "completed"}}
+    assert any("Type=oneshot: a job" in note for note in made.notes)
+    assert any("After=net.target: left out" in note for note in made.notes)
+    assert not any("migrate.service: left out" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("probe", "told"),
+    [
+        ("tcpSocket: {port: 80}", "only exec and httpGet"),
+        ("httpGet: {port: 80, scheme: HTTPS}", "no TLS"),
+        ("httpGet: {port: unknown}", "its port or path"),
+        ("exec: {command: [celery, inspect, ping]}", "a worker tells by itself"),
+    ],
+)
+def test_a_probe_without_a_counterpart_is_told(probe: str, told: str) -> None:
+    text = (
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: w}\nspec: {template: {spec: {containers: [{name: c,"
+        f" command: [celery, -A, shop, worker], livenessProbe: {{{probe}}}}}]}}}}}}\n"
+    )
+    groups, result, _ = imported("kubernetes", text)
+    assert "health" not in groups["w"]
+    assert any(told in note for note in result.notes), result.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("512m", "512Mi"),
+        ("1GB", "1Gi"),
+        ("1.5g", "1.5Gi"),
+        ("1048576", "1048576"),
+        ("10k", None),
+        ("x", None),
+        ("", None),
+    ],
+)
+def test_sizes(text: str, said: str | None) -> None:
+    assert memory(text) == said
+
+
+@pytest.mark.parametrize(("text", "said"), [("512Mi", "512Mi"), ("1G", "1000000000"), ("1Gi", "1Gi"), ("1K", None)])
+def test_sizes_of_kubernetes(text: str, said: str | None) -> None:
+    assert memory(text, decimal=True) == said
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("2", 2), ("0.5", 0.5), ("250m", 0.25), ("150%", 1.5), ("0", None), ("max", None)]
+)
+def test_processors(text: str, said: float | None) -> None:
+    assert processors(text) == said
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "policy"),
+    [
+        ("supervisor", "[program:w]\ncommand=serve\n", "onFailure"),
+        ("supervisor", "[program:w]\ncommand=serve\nautorestart=true\n", None),
+        ("compose", "services:\n  w: {image: x, command: serve}\n", "never"),
+        ("compose", "services:\n  w: {image: x, command: serve, restart: always}\n", None),
+        ("systemd", "[Service]\nExecStart=/bin/serve\n", "never"),
+    ],
+)
+def test_a_program_is_started_again_as_its_format_does_where_it_says_nothing(
+    kind: str, text: str, policy: str | None
+) -> None:
+    made = import_from(kind, text, name="shop")
+    assert f"policy: {policy}" in made.manifest if policy else "policy:" not in made.manifest
+    assert not [note for note in made.notes if "restart" in note]

@@ -40,14 +40,23 @@ spec:
       env: {{LEVEL: "{level}"}}
       rollout: {{strategy: recreate{deadline}}}
 {more}"""
+JOBS = """\
+    migrate: {{command: [python, migrate.py{job}], job: true}}
+    web: {{pool: solo, replicas: 1, queues: [web], dependsOn: {{migrate: completed}}, env: {{WEB: "{web}"}},
+      rollout: {{strategy: recreate}}}}
+"""
 CLOCK = "    clock: {pool: solo, replicas: 1, queues: [ticks], rollout: {strategy: recreate}}\n"
 
 
 class World(Protocol):
-    """A cluster as tests steer it. ``broken_images``: pods with them never run."""
+    """A cluster as tests steer it. ``broken_images``: pods with them never run.
+
+    failing_images: pods of Jobs with them end with exit code 1.
+    """
 
     has_custom_resources: bool
     broken_images: set[str]
+    failing_images: set[str]
     forbidden: set[tuple[str, str]]
 
     def write_kubeconfig(self, path: Path) -> Path: ...

@@ -30,7 +30,7 @@ ADMIN, USER = "admin-token", "user-token"
 NAMESPACE = "shop"
 _MISSING = ("policy/v1", "keda.sh/v1alpha1")
 _KINDS: dict[str, Kind] = {kind.plural: kind for kind in (*OWNED, POD, REPLICA_SET, LEASE)}
-_VERBS = ["get", "list", "watch", "create", "update", "patch", "delete"]
+_VERBS = ["get", "list", "watch", "create", "update", "patch", "delete", "bind"]
 _BEGAN = "2026-11-21T05:00:00Z"
 
 
@@ -44,6 +44,7 @@ class RealServer:
     def __init__(self, programs: Path) -> None:
         self.programs = programs
         self.broken_images: set[str] = set()
+        self.failing_images: set[str] = set()
         self.forbidden: set[tuple[str, str]] = _Forbidden(self)
         self._folder = tempfile.TemporaryDirectory(prefix="fleet-kubernetes-")
         self._port = free_port()
@@ -202,7 +203,7 @@ class RealServer:
         self._run(
             *(self.programs / "kube-controller-manager", "--kubeconfig", path, "--leader-elect=false", "--port=0"),
             *("--secure-port", str(free_port()), "--bind-address", "127.0.0.1", "--cert-dir", folder / "controllers"),
-            "--controllers=deployment,replicaset,garbagecollector",
+            "--controllers=deployment,replicaset,job,garbagecollector",
         )
 
     def _prepare(self) -> None:
@@ -216,11 +217,14 @@ class RealServer:
     def reset(self) -> None:
         """As new: nothing in the namespace, and every right given."""
         self.broken_images.clear()
+        self.failing_images.clear()
         self.forbidden.clear()
         self.grant()
         kinds = [kind for kind in _KINDS.values() if kind.api not in _MISSING]
         for kind in kinds:
-            self.must("DELETE", kind.path(NAMESPACE), {"propagationPolicy": "Background"})
+            alone = self.names(kind.plural) if kind.plural == "services" else [""]  # which go one by one
+            for name in alone:
+                self.must("DELETE", kind.path(NAMESPACE, name), {"propagationPolicy": "Background"})
         eventually(lambda: not any(self.names(kind.plural) for kind in kinds), within=300)
 
     def grant(self) -> None:
@@ -244,7 +248,7 @@ class RealServer:
         while not self._ends.wait(0.1):
             with suppress(OSError, http.client.HTTPException, KeyError):
                 for pod in self.ask("GET", POD.path(NAMESPACE))[1]["items"]:
-                    status = _pod_status(pod, self.broken_images)
+                    status = _pod_status(pod, self.broken_images, self.failing_images)
                     if (pod["status"].get("containerStatuses") or []) == []:
                         path = POD.path(NAMESPACE, pod["metadata"]["name"]) + "/status"
                         self.ask("PATCH", path, {"status": status}, content="application/merge-patch+json")
@@ -254,6 +258,13 @@ class RealServer:
 
     def watch_ended(self, connection: Any) -> None:
         self._watches.discard(connection)
+
+
+def _ended(image: str, code: int) -> dict[str, Any]:
+    """Of a Job's pod, which runs to its end at once."""
+    state = {"terminated": {"exitCode": code, "reason": "Error" if code else "Completed"}}
+    container = {"name": "worker", "image": image, "imageID": "", "ready": False, "restartCount": 0, "state": state}
+    return {"phase": "Failed" if code else "Succeeded", "conditions": [], "containerStatuses": [container]}
 
 
 class _Forbidden(set[tuple[str, str]]):
@@ -268,9 +279,11 @@ class _Forbidden(set[tuple[str, str]]):
         self._server.grant()
 
 
-def _pod_status(pod: dict[str, Any], broken: set[str]) -> dict[str, Any]:
+def _pod_status(pod: dict[str, Any], broken: set[str], failing: set[str]) -> dict[str, Any]:
     image = pod["spec"]["containers"][0]["image"]
     works = image not in broken
+    if works and "job-name" in pod["metadata"]["labels"]:
+        return _ended(image, 1 if image in failing else 0)
     state = (
         {"running": {"startedAt": _BEGAN}} if works else {"waiting": {"reason": "ImagePullBackOff", "message": image}}
     )

@@ -24,7 +24,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
-from fleet.backends.kubernetes.kinds import DEPLOYMENT, LEASE, OWNED, POD, REPLICA_SET, Kind
+from fleet.backends.kubernetes.kinds import DEPLOYMENT, JOB, LEASE, OWNED, POD, REPLICA_SET, Kind
+from fleet.backends.kubernetes.names import DELETION_COST
 from tests.backends.kubernetes.fields import Conflict, Owners, applied, managed_fields, updated
 
 Object = dict[str, Any]
@@ -71,6 +72,8 @@ class StandIn:
         self.kinds: dict[str, Kind] = {kind.plural: kind for kind in (*OWNED, POD, REPLICA_SET, LEASE)}
         self.namespaces = {"shop"}
         self.broken_images: set[str] = set()
+        self.failing_images: set[str] = set()
+        """The pods of a Job with one of them end with exit code 1."""
         self.forbidden: set[tuple[str, str]] = set()
         self.logs: dict[str, list[str]] = {}
         self.run: Callable[[str, list[str]], str] = _healthy
@@ -343,6 +346,9 @@ class StandIn:
         for key, stored in sorted(deployments, key=lambda pair: pair[0]):
             yield from self._reconciled(key, stored.value)
         owners = {key[2] for key, _ in deployments}
+        for key, stored in [(key, one) for key, one in sorted(self._stored.items()) if key[0] == JOB.plural]:
+            owners.add(key[2])
+            yield from self._job_run(key, stored.value)
         orphans = [
             key
             for key, one in self._stored.items()
@@ -351,6 +357,27 @@ class StandIn:
         ]
         for key in orphans:
             self._deleted(key)
+            yield True
+
+    def _job_run(self, key: Key, job: Object) -> Iterator[bool]:
+        """Its pod ends at once, in an order: the pod first, then what the Job says of it."""
+        pod = (POD.plural, key[1], f"{key[2]}-00000")
+        template = job["spec"]["template"]
+        image = template["spec"]["containers"][0]["image"]
+        if image in self.broken_images or job["spec"].get("suspend"):
+            return
+        works = image not in self.failing_images
+        if pod not in self._stored:
+            code = 0 if works else 1
+            container = {"name": "worker", "state": {"terminated": {"exitCode": code}}, "restartCount": 0}
+            status = {"phase": "Succeeded" if works else "Failed", "conditions": [], "containerStatuses": [container]}
+            self._write(pod, key[2], template["metadata"], {"spec": template["spec"], "status": status})
+            yield True
+        if "status" not in job:
+            verdict = {"type": "Complete" if works else "Failed", "status": "True"}
+            said = verdict if works else {**verdict, "message": "Job has reached the specified backoff limit"}
+            status = {"conditions": [said]}
+            self._stored_as(key, {**copy.deepcopy(job), "status": status}, self._stored[key].owners)
             yield True
 
     def _reconciled(self, key: Key, deployment: Object) -> Iterator[bool]:
@@ -374,14 +401,14 @@ class StandIn:
         own = sorted(one for one in self._stored if one[0] == POD.plural and self._owner(one) == key[2])
         new = [one for one in own if one[2].startswith(name)]
         old = [one for one in own if one not in new]
-        for number in range(wanted):
+        free = [number for number in range(wanted) if (POD.plural, key[1], f"{name}-{number:05x}") not in self._stored]
+        for number in free[: max(0, wanted - len(new))]:
             pod = (POD.plural, key[1], f"{name}-{number:05x}")
-            if pod not in self._stored:
-                self._write(
-                    pod, key[2], template["metadata"], {"spec": template["spec"], "status": _pod_status(works, image)}
-                )
-                yield True
-        for pod in [one for one in new if int(one[2].rpartition("-")[2], 16) >= wanted] + (old if works else []):
+            status = _pod_status(works, image)
+            self._write(pod, key[2], template["metadata"], {"spec": template["spec"], "status": status})
+            yield True
+        cheapest = sorted(new, key=self._deletion_cost)
+        for pod in cheapest[: max(0, len(new) - wanted)] + (old if works else []):
             self._deleted(pod)
             yield True
         status = {
@@ -394,6 +421,9 @@ class StandIn:
         if deployment.get("status") != status:
             self._stored_as(key, {**copy.deepcopy(deployment), "status": status}, self._stored[key].owners)
             yield True
+
+    def _deletion_cost(self, pod: Key) -> int:
+        return int(self._stored[pod].value["metadata"]["annotations"].get(DELETION_COST) or 0)
 
     def _owner(self, key: Key) -> str:
         return str(self._stored[key].value["metadata"]["annotations"]["owner"])

@@ -9,9 +9,10 @@ import pytest
 
 from fleet.backends.kubernetes.client import Cluster, Place
 from fleet.backends.kubernetes.kinds import DEPLOYMENT
+from fleet.backends.kubernetes.leader import SECONDS, Leadership
 from fleet.backends.kubernetes.names import DIGEST, RESTARTED
 from fleet.operate.cluster.compare import HANDOVER_MANAGER
-from tests.backends.kubernetes.conftest import CLOCK, Desk, World
+from tests.backends.kubernetes.conftest import CLOCK, JOBS, Desk, World
 from tests.conftest import eventually
 
 
@@ -168,6 +169,29 @@ def test_a_rollout_that_the_cluster_gives_up_fails_with_the_reason(desk: Desk, w
     assert desk.deployment()["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:1"
 
 
+def test_a_group_that_says_so_goes_back_to_what_worked_when_its_rollout_fails(desk: Desk, world: World) -> None:
+    desk.write(deadline=", deadline: 5s, onFailure: rollback")
+    desk.fleet("apply", "--yes")
+    world.broken_images.add("shop:2")
+    desk.write(image="shop:2", deadline=", deadline: 5s, onFailure: rollback", more=CLOCK)
+    said = desk.fleet("apply", "--yes", "--timeout", "60", code=5)
+    assert "the rollout of shop-" in said.err
+    assert "rolled back to revision 1" in said.err
+    assert desk.deployment()["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:1"
+    assert world.names("deployments") == ["shop-mail"], "what came with it is gone"
+    revisions = desk.fleet("history", "-o", "json").json["revisions"]
+    assert [one["outcome"] for one in revisions] == ["good", "failed", "good"]
+    assert "back to revision 1 after a failed rollout" in revisions[2]["message"]
+
+
+def test_without_a_revision_that_worked_a_failed_rollout_stays(desk: Desk, world: World) -> None:
+    world.broken_images.add("shop:1")
+    desk.write(deadline=", deadline: 5s, onFailure: rollback")
+    said = desk.fleet("apply", "--yes", "--timeout", "60", code=6)
+    assert "rolled back" not in said.err
+    assert desk.deployment()["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:1"
+
+
 def test_a_restart_replaces_pods_and_survives_the_next_apply(desk: Desk, world: World) -> None:
     desk.fleet("apply", "--yes")
     before = set(world.names("pods"))
@@ -231,10 +255,91 @@ def test_one_command_changes_a_fleet_at_a_time(desk: Desk, world: World) -> None
     desk.fleet("apply", "--yes")
 
 
+def test_one_of_two_leads(desk: Desk) -> None:
+    moment = [0.0]
+    one, two = (
+        Leadership(
+            Cluster(Place("here", "shop")), name="shop-lead", fleet="shop", holder=name, monotonic=lambda: moment[0]
+        )
+        for name in ("one", "two")
+    )
+    assert (one.look(), two.look()) == (True, False)
+    moment[0] += 6
+    assert (one.look(), two.look()) == (True, False)
+    moment[0] += SECONDS + 1
+    assert two.look()
+    assert (one.look(), one.leads) == (False, False)
+    two.give_up()
+    assert one.look()
+
+
 def test_a_namespace_that_is_not_there_is_said(desk: Desk) -> None:
     said = desk.fleet("apply", "--yes", "--namespace", "none", code=9)
     assert "has no namespace 'none'" in said.err
     assert "create namespace none" in said.err
+
+
+def test_a_job_runs_once_for_each_version_of_what_waits_for_it(desk: Desk, world: World) -> None:
+    desk.write(more=JOBS.format(web="1", job=""))
+    desk.fleet("apply", "--yes")
+    first = world.names("jobs")
+    assert [name.startswith("shop-migrate-") for name in first] == [True]
+    assert "complete" in str(desk.fleet("status", "-o", "json").json["groups"]["migrate"])
+
+    desk.write(more=JOBS.format(web="1", job=""), level="debug")
+    desk.fleet("apply", "--yes")
+    assert world.names("jobs") == first, "mail waits for no job"
+
+    desk.write(more=JOBS.format(web="2", job=""))
+    said = desk.fleet("apply", "--yes")
+    second = [name for name in world.names("jobs") if name not in first]
+    assert said.err.index(f"{second[0]}: complete") < said.err.index("changed Deployment/shop-web")
+    assert set(first) < set(world.names("jobs")), "an old ReplicaSet waits for it, should somebody go back"
+
+
+def test_a_job_that_fails_leaves_what_waits_for_it_as_it_was(desk: Desk, world: World) -> None:
+    desk.write(more=JOBS.format(web="1", job=""))
+    desk.fleet("apply", "--yes")
+    pods = [name for name in world.names("pods") if name.startswith("shop-web")]
+    world.failing_images.add("shop:2")
+    desk.write(more=JOBS.format(web="1", job=""), image="shop:2")
+
+    said = desk.fleet("apply", "--yes", code=6)
+    assert "a job failed: shop-migrate-" in said.err
+    assert "what waits for jobs was not changed: web" in said.err
+    assert [name for name in world.names("pods") if name.startswith("shop-web")] == pods
+    assert desk.deployment()["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:2", "mail waits for none"
+    assert desk.fleet("history", "-o", "json").json["revisions"][-1]["outcome"] == "failed"
+    assert desk.fleet("status", "-o", "json").json["groups"]["migrate"]["replicas"] == {"desired": 1, "ready": 0}
+
+    world.failing_images.clear()
+    again = next(one for name, one in desk.planned().items() if name.startswith("Job/"))
+    assert again["reason"].startswith("it failed and runs again")
+    desk.fleet("apply", "--yes")
+    assert desk.deployment("web")["spec"]["template"]["spec"]["containers"][0]["image"] == "shop:2"
+    assert desk.planned() == {}
+
+
+def test_another_job_replaces_no_worker_and_the_one_before_goes_once_it_is_complete(desk: Desk, world: World) -> None:
+    desk.write(more=JOBS.format(web="1", job=""))
+    desk.fleet("apply", "--yes")
+    first, pods = world.names("jobs"), [name for name in world.names("pods") if name.startswith("shop-web")]
+    desk.write(more=JOBS.format(web="1", job=", again"))
+    desk.fleet("apply", "--yes")
+    assert [name for name in world.names("pods") if name.startswith("shop-web")] == pods
+    assert set(first) < set(world.names("jobs")), "until the new one is complete a pod may need it"
+    assert desk.planned()[f"Job/{first[0]}"]["action"] == "remove"
+    desk.fleet("apply", "--yes")
+    assert len(world.names("jobs")) == 1
+    assert not set(first) & set(world.names("jobs"))
+
+
+def test_a_job_is_logged_and_not_restarted(desk: Desk) -> None:
+    desk.write(more=JOBS.format(web="1", job=""))
+    desk.fleet("apply", "--yes")
+    assert "group migrate is a job" in desk.fleet("restart", "migrate", "--yes", code=64).err
+    desk.fleet("down", "--yes")
+    assert not desk.world.names("jobs")
 
 
 WEB = "    web: {{pool: solo, {scaling}, queues: [web], rollout: {{strategy: recreate}}}}\n"

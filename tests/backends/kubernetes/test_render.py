@@ -93,6 +93,16 @@ REFUSED = {
         "a: {pool: solo, autoscale: {max: 2}, queues: [q]}",
         "nothing tells KEDA how to reach the broker",
     ),
+    "namespace": (
+        "  kubernetes: {image: shop:1, scaler: fleet}\n" + BROKER + "  concurrency: 9\n",
+        "a: {pool: solo, autoscale: {max: 2}, queues: [q]}",
+        "needs to know the namespace",
+    ),
+    "image of the controller": (
+        "  kubernetes: {namespace: x, scaler: fleet, groups: {a: {image: shop:1}}}\n" + BROKER + "  concurrency: 9\n",
+        "a: {pool: solo, autoscale: {max: 2}, queues: [q]}",
+        "needs an image for the controller",
+    ),
     "image": ("  kubernetes: {namespace: x}\n" + BROKER, "a: {pool: solo, replicas: 1, queues: [q]}", "has no image"),
     "selector": (
         "  kubernetes: {image: x, groups: {a: {patch: {spec: {selector: {x: y}}}}}}\n" + BROKER,
@@ -107,7 +117,7 @@ def test_what_a_cluster_cannot_have_is_refused_with_a_hint(case: str) -> None:
     more, group, message = REFUSED[case]
     document = yaml.safe_load(fleet(group).replace("  broker: embedded\n", more))
     with pytest.raises(Refused, match=message) as refused:
-        objects.files(from_document(document, name="given").manifest)
+        objects.files(from_document(document, name="given").manifest, document)
     assert refused.value.hint
 
 
@@ -143,3 +153,34 @@ def test_a_live_change_keeps_the_pods_and_a_lasting_one_replaces_them() -> None:
     assert base[0] == live[0]
     assert base[1] != live[1]
     assert base[0] != lasting[0]
+
+
+CHECK = "health: {%s, interval: 3s, timeout: 1500ms, failures: 2, readyTimeout: 20s}"
+EXEC = ["python3", "-P", "-m", "fleet.replica.health_check", "/run/fleet/shop/run/specs/a.json"]
+REQUEST = {"path": "/ready", "port": 8000, "httpHeaders": [{"name": "Host", "value": "shop.org"}]}
+OF_COMMAND, OF_WORKER = "command: [serve], replicas: 1", "pool: solo, queues: [q], replicas: 1"
+
+
+@pytest.mark.parametrize(
+    ("group", "check", "asked", "seconds"),
+    [
+        (OF_COMMAND, "http: {port: 8000, path: /ready, host: shop.org}", REQUEST, 2),
+        (OF_COMMAND, "command: [check]", None, 12),
+        (OF_WORKER, "http: {port: 8000}", None, 12),
+        (OF_WORKER, "command: [check]", None, 12),
+    ],
+)
+def test_a_health_check_becomes_the_probes(group: str, check: str, asked: object, seconds: int) -> None:
+    text = fleet(f"a: {{{group}, {CHECK % check}, waitFor: {{urls: ['tcp://db:1'], timeout: 40s}}}}", more=CLUSTER)
+    text = text.replace("broker: embedded", "broker: {url: redis://redis/0}")
+    made = objects.files(from_document(yaml.safe_load(text), name="given").manifest)
+    (deployment,) = [one for one in made["group-a.yaml"] if one["kind"] == "Deployment"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for name, kind, times in (
+        ("startupProbe", "ready", {"periodSeconds": 2, "failureThreshold": 30}),
+        ("livenessProbe", "live", {"periodSeconds": 3, "failureThreshold": 2}),
+        ("readinessProbe", "ready", {"periodSeconds": 3, "failureThreshold": 2}),
+    ):
+        how = {"httpGet": asked} if asked else {"exec": {"command": [*EXEC, kind]}}
+        probe = {key: value for key, value in container[name].items() if key != "initialDelaySeconds"}
+        assert probe == {**how, "timeoutSeconds": seconds, **times}

@@ -44,7 +44,7 @@ def test_it_goes_with_its_line_without_being_asked_to_prune() -> None:
     seen = ObservedReplica(METRICS_GROUP, 0, digest(old.spec), State.READY, pid=7, spec=old.spec)
     steps = plan(desired(GROUPS), Observed("shop", up=True, replicas={seen.name: seen})).steps
     (step,) = [one for one in steps if one.replica == seen.name]
-    assert (step.action, step.reason) == (Action.DRAIN, "spec.metrics.listen is gone")
+    assert (step.action, step.reason) == (Action.DRAIN, "spec.metrics has neither listen nor otlp")
 
 
 @pytest.mark.parametrize("listen", ["0.0.0.0:9808", "9808", "unix:relative"])

@@ -72,6 +72,22 @@ def test_each_class_is_known_by_what_is_seen(kind: Kind) -> None:
     assert judged[0].verdict is (Verdict.WAIT if kind is Kind.PARKED else Verdict.HEAL)
 
 
+@pytest.mark.parametrize("trouble", [Trouble.STUCK, Trouble.UNHEALTHY])
+def test_what_lives_and_does_not_work_is_restarted(trouble: Trouble) -> None:
+    seen = but(running(THREE), "thumbs.1", state=State.UNKNOWN, trouble=trouble)
+    (judged,), _ = look(fleet(THREE), seen)
+    assert (judged.ailment.kind, judged.ailment.step.action) == (Kind.STUCK, Action.RESTART)
+
+
+def test_one_whose_launcher_refuses_its_document_gets_it_again() -> None:
+    """One whose app cannot be imported has its document, and a heal would not help it."""
+    unable = but(running(THREE), "thumbs.1", state=State.STARTING, cannot_start=True)
+    assert look(fleet(THREE), unable)[0] == ()
+    judged, _ = look(fleet(THREE), but(unable, "thumbs.1", spec=None))
+    assert [(one.ailment.kind, one.ailment.step.id) for one in judged] == [(Kind.DRIFT, "restart thumbs.1")]
+    assert judged[0].verdict is Verdict.HEAL
+
+
 def test_a_fleet_as_applied_needs_nothing() -> None:
     assert steps(fleet(THREE), running(THREE)) == []
 

@@ -12,7 +12,7 @@ from fleet.core.expand.facts import Facts
 from fleet.core.manifest.parse import parse
 from fleet.core.manifest.tree import Source
 from fleet.core.planning import spec_diff
-from fleet.core.spec import LimitsSpec, StopSpec, WorkerSpec, digest
+from fleet.core.spec import LimitsSpec, RemoteControlSpec, StopSpec, WorkerSpec, digest
 from fleet.errors import ManifestError
 
 HEAD = (
@@ -44,6 +44,24 @@ FIELDS: list[tuple[str, str, dict[str, Any], str]] = [
     (WORKER, "limits: {memory: 1Gi}", {"limits": LimitsSpec(memory_bytes=1 << 30)}, "limits.memory none -> 1Gi"),
     (WORKER, "limits: {cpus: 0.5}", {"limits": LimitsSpec(cpus=0.5)}, "limits.cpus none -> 0.5"),
     (COMMAND, "logFile: '/l/{replica}'", {"log_link": "/l/{replica}"}, "logFile"),
+    (
+        WORKER,
+        "remoteControl: {enabled: false}",
+        {"remote_control": RemoteControlSpec(enabled=False)},
+        "remoteControl.enabled",
+    ),
+    (
+        WORKER,
+        "remoteControl: {maxSlots: 8}",
+        {"remote_control": RemoteControlSpec(max_slots=8)},
+        "remoteControl.maxSlots 10000 -> 8",
+    ),
+    (
+        WORKER,
+        "remoteControl: {allow: [revoke, ping, revoke]}",
+        {"remote_control": RemoteControlSpec(allow=("ping", "revoke"))},
+        "remoteControl.allow every command -> ping, revoke",
+    ),
     (WORKER, "name: 'celery@{group}-{index}'", {"node": "celery@{group}-{index}"}, "name none -> celery@"),
 ]
 
@@ -64,6 +82,13 @@ def test_a_field_reaches_the_replica_changes_its_digest_and_is_named_by_the_plan
     ("fields", "path"),
     [
         (f"{COMMAND}, name: x", "spec.groups.a.name"),
+        (f"{COMMAND}, remoteControl: {{enabled: false}}", "spec.groups.a.remoteControl"),
+        (f"{WORKER}, worker: celery, remoteControl: {{enabled: false}}", "spec.groups.a.remoteControl"),
+        (f"{WORKER}, env: {{FLEET_MAX_MESSAGE_BYTES: '1 MiB'}}", "spec.groups.a.env.FLEET_MAX_MESSAGE_BYTES"),
+        (f"{WORKER}, env: {{FLEET_MINGLE_SECONDS: soon}}", "spec.groups.a.env.FLEET_MINGLE_SECONDS"),
+        (f"{WORKER}, env: {{FLEET_RECORD: x}}", "spec.groups.a.env.FLEET_RECORD"),
+        (f"{WORKER}, remoteControl: {{maxSlots: 0}}", "spec.groups.a.remoteControl.maxSlots"),
+        (f"{WORKER}, remoteControl: {{allow: [a b]}}", "spec.groups.a.remoteControl.allow[0]"),
         (f"{WORKER}, stop: {{signal: INT}}", "spec.groups.a.stop"),
         (f"{COMMAND}, stop: {{signal: KILL}}", "spec.groups.a.stop.signal"),
         (f"{COMMAND}, nice: 20", "spec.groups.a.nice"),
@@ -80,3 +105,8 @@ def test_a_field_reaches_the_replica_changes_its_digest_and_is_named_by_the_plan
 )
 def test_a_mistake_is_told_with_its_place(fields: str, path: str) -> None:
     assert [(line, where) for line, where, _ in problems(fields)] == [(8, path)]
+
+
+@pytest.mark.parametrize(("name", "value"), [("FLEET_MINGLE_SECONDS", "0"), ("FLEET_MAX_MESSAGE_BYTES", "1048576")])
+def test_settings_of_workers_may_be_in_a_groups_environment(name: str, value: str) -> None:
+    assert spec_of(f"{WORKER}, env: {{{name}: '{value}'}}").env == ((name, value),)

@@ -113,6 +113,10 @@ def test_schema_refuses_what_the_parser_refuses(place: str, value: Any) -> None:
         ("drain", None),
         ("queues", {"a": {"priority": 1}}),
         ("dependsOn", ["mail"]),
+        ("waitFor", ["tcp://db:5432"]),
+        ("waitFor", {"urls": ["tcp://db:5432"], "timeout": "5m"}),
+        ("health", {"http": {"port": 8000, "path": "/ok"}, "interval": "5s"}),
+        ("health", {"command": ["check"]}),
     ],
 )
 def test_schema_takes_what_the_parser_takes(place: str, value: Any) -> None:

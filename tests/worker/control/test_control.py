@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 
 import pytest
 
+from docs.pages import ROOT
 from fleet.worker.control.commands import OLD_NAMES, ORDERS, QUESTIONS
 from fleet.worker.control.run_in_loop import LoopCalls
 from pools import EventLoop
@@ -165,6 +167,21 @@ def test_every_command_that_people_type_is_there() -> None:
     assert {"revoke", "terminate", "shutdown", "rate_limit", "enable_events"} <= set(ORDERS)
 
 
+def test_the_page_about_celerys_tools_names_every_command_of_celerys_worker(make: Make) -> None:
+    from celery.worker.control import Panel
+
+    page = (ROOT / "docs" / "celery-tools.md").read_text().partition("| command | fleet's worker answers |")[2]
+    rows = re.findall(r"^\| (`.+?) \| (.+) \|$", page, flags=re.MULTILINE)
+    answers = {name: answer for names, answer in rows for name in re.findall(r"`(\w+)`", names)}
+    own = {name for name, meta in Panel.meta.items() if Panel.data[name].__module__ == "celery.worker.control"}
+    assert set(answers) == own
+    missing = {name for name, answer in answers.items() if answer.startswith("an error: not there")}
+    assert own - missing <= set(QUESTIONS) | set(ORDERS) | set(OLD_NAMES)
+    steered = Steered(make("solo", 1))
+    for name in missing:
+        assert "no command" in steered.ask(name)["error"]
+
+
 def test_work_is_done_by_whoever_has_the_lock_first() -> None:
     loop, lock = EventLoop(), threading.RLock()
     calls = LoopCalls(lock, loop)
@@ -286,6 +303,31 @@ def test_a_command_without_bounds_is_refused_and_changes_nothing(make: Make, nam
     assert len(error) < 500
     assert (world.pool.limit, steered.ask("active_queues"), steered.ask("revoked")) == before
     assert steered.ask("ping") == {"ok": "pong"}
+
+
+def test_what_the_manifest_allows_is_answered_and_nothing_else(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    steered = Steered(make("threads", 1), allow=("active", "ping", "where", "typo"))
+    assert "commands that there are not: typo" in caplog.text
+    assert steered.ask("ping") == {"ok": "pong"}
+    assert steered.ask("where") == NODE, "a command of the app"
+    assert steered.ask("active") == steered.ask("dump_active") == []
+    for command in {*QUESTIONS, *ORDERS, *OLD_NAMES} - {"active", "dump_active", "ping"}:
+        assert steered.ask(command) == {"error": f"no command {command!r}; there are active, dump_active, ping, where"}
+
+
+def test_an_old_name_allows_the_command(make: Make) -> None:
+    steered = Steered(make("threads", 1), allow=("dump_active",))
+    assert steered.ask("active") == steered.ask("dump_active") == []
+    assert "error" in steered.ask("ping")
+
+
+def test_slots_grow_to_what_the_manifest_allows(make: Make) -> None:
+    world = make("threads", 1)
+    steered = Steered(world, max_slots=3)
+    assert "ok" in steered.ask("pool_grow", n=2)
+    assert "more than the 3 that" in steered.ask("pool_grow", n=1)["error"]
+    assert "more than the 3 slots" in steered.ask("autoscale", max=4, min=1)["error"]
+    assert world.pool.limit == 3
 
 
 def test_many_ids_are_answered_and_logged_in_short(make: Make, caplog: pytest.LogCaptureFixture) -> None:

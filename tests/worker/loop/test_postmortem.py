@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fleet.worker import logging_setup
-from fleet.worker.loop.postmortem import last_lines, story
+from fleet.worker.loop.postmortem import _owner, last_lines, story
 from pools.errors import HardTimeLimit, MemoryLimit, SlotLost, Terminated
 
 STAMP = "2026-11-21 05:00:00,123"
@@ -115,3 +115,8 @@ def test_the_exit_is_told_by_name(error: Exception, exit_name: str | None) -> No
 def test_other_ends_and_tasks_in_this_very_process_have_no_story() -> None:
     assert story(Terminated(), 1) == {}
     assert story(HardTimeLimit(), os.getpid()) == {}
+
+
+@pytest.mark.parametrize("pid", ["[" * 100_000, "1e400", "Infinity", "null", '"x"', "9" * 5000])
+def test_what_a_task_printed_stops_no_story(pid: str) -> None:
+    assert _owner(f'{{"time": "x", "pid": {pid}}}') is None

@@ -7,16 +7,23 @@ from collections.abc import Callable
 from itertools import pairwise
 
 from fleet.core.desired import CanaryPolicy
+from fleet.core.manifest.checks.celery import celery
 from fleet.core.manifest.checks.context import CheckContext
+from fleet.core.manifest.checks.health import health, wait_for
 from fleet.core.manifest.checks.pools import pool_refusals
 from fleet.core.manifest.merge import OF_WORKERS_ONLY
 from fleet.core.manifest.models import BlueGreen, Broker, Canary, CanaryStep, Group, Pool, Rollout, Share, Task
 from fleet.core.manifest.tree import Path
-from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
+from fleet.core.spec import DRAIN_TIMEOUT_SECONDS
 from fleet.core.text.format import duration, shown
 from fleet.core.text.mask import holds_secret
 
 RESERVED_ENV_PREFIX = "FLEET_"
+WORKER_SETTINGS = {
+    "FLEET_MINGLE_SECONDS": (r"[0-9]{1,4}(\.[0-9]{1,3})?", "a number of seconds"),
+    "FLEET_MAX_MESSAGE_BYTES": (r"[1-9][0-9]{0,17}", "a whole number of bytes"),
+}
+"""Variables with the prefix that a group may set for its workers, and what they hold."""
 LONGEST_VARIABLE_BYTES = 131_072
 
 
@@ -70,7 +77,8 @@ def _command_alone(context: CheckContext, path: Path, group: Group) -> None:
             hint = "remove it; fleet knows what its workers bring"
             context.problem((*path, "capacity"), "capacity is for a command, and the group has none", hint)
         return
-    fields = sorted(name for name in OF_WORKERS_ONLY if getattr(group, name) is not None)
+    given = group.model_dump(by_alias=True, exclude_none=True, include=group.model_fields_set)
+    fields = sorted(OF_WORKERS_ONLY & given.keys())
     for name in fields:
         hint = f"remove {name}, or remove command and give an app"
         context.problem((*path, name), f"a command has no {name}: it is a program of its own", hint)
@@ -93,33 +101,6 @@ def _pool(context: CheckContext, path: Path, group: Group) -> None:
     if pool.type is not None:
         for below, message, hint in pool_refusals(pool, task, pool.type):
             context.problem((*path, *below), message, hint)
-
-
-def _celery(context: CheckContext, path: Path, group: Group) -> None:
-    if group.worker != "celery" or group.command is not None:
-        return
-    pool, task, logs = group.pool or Pool(), group.task or Task(), group.logging
-    unable: dict[Path, object] = {
-        ("pool", "type"): pool.type if pool.type == "asyncio" else None,
-        ("pool", "maxAgePerChild"): None if pool.max_age_per_child is None else duration(pool.max_age_per_child),
-        ("pool", "startMethod"): pool.start_method,
-        ("task", "maxAttempts"): task.max_attempts,
-        ("task", "lookAhead"): _look_ahead(task),
-        ("task", "rateLimits"): ", ".join(task.rate_limits) if task.rate_limits else None,
-        ("logging", "format"): logs.format if logs and logs.format == "json" else None,
-        ("logging", "to"): logs.to if logs and logs.to != "file" else None,
-    }
-    for below, value in unable.items():
-        if value is not None:
-            hint = "remove it, or use fleet's own worker (`worker: fleet`)"
-            context.problem((*path, *below), f"celery's worker cannot honour {below[-1]} {shown(value)}", hint)
-
-
-def _look_ahead(task: Task) -> str | None:
-    ahead = task.look_ahead
-    if ahead is None or isinstance(ahead, str):
-        return None if ahead == "off" else ahead
-    return ", ".join(sorted(ahead.model_fields_set))
 
 
 def _limits(context: CheckContext, path: Path, group: Group) -> None:
@@ -147,7 +128,11 @@ def _limits(context: CheckContext, path: Path, group: Group) -> None:
 def _environment(context: CheckContext, path: Path, group: Group) -> None:
     for field, variables in (("env", group.env), ("secretEnv", group.secret_env)):
         for name in sorted(variables or {}):
-            if name.startswith(RESERVED_ENV_PREFIX):
+            if name in WORKER_SETTINGS and field == "env":
+                pattern, what = WORKER_SETTINGS[name]
+                if re.fullmatch(pattern, (group.env or {})[name]) is None:
+                    context.problem_once((*path, field, name), f"{name} is {what}", "correct the value")
+            elif name.startswith(RESERVED_ENV_PREFIX):
                 hint = "choose another name; fleet sets these for its workers"
                 message = f"names beginning with {RESERVED_ENV_PREFIX} are reserved"
                 context.problem_once((*path, field, name), message, hint)
@@ -205,11 +190,6 @@ def _policies(context: CheckContext, path: Path, group: Group) -> None:
     if initial is not None and longest is not None and initial > longest:
         message = f"initial {duration(initial)} is more than max {duration(longest)}"
         context.problem((*path, "restart", "backoff", "initial"), message, "lower initial or raise max")
-    ready_after = group.health.ready_after if group.health else None
-    ready_timeout = (group.health.ready_timeout if group.health else None) or READY_TIMEOUT_SECONDS
-    if ready_after is not None and ready_after >= ready_timeout:
-        message = f"readyAfter {duration(ready_after)} is not below readyTimeout {duration(ready_timeout)}"
-        context.problem((*path, "health", "readyAfter"), message, "lower readyAfter or raise readyTimeout")
 
 
 def _judged(context: CheckContext, path: Path, group: Group) -> None:
@@ -317,7 +297,7 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_command_alone, ("command",)),
     (_has_app, ("app", "command")),
     (_pool, ("pool",)),
-    (_celery, ("worker", "pool")),
+    (celery, ("worker", "pool", "task", "queues")),
     (_limits, ("task", "drain")),
     (_environment, ()),
     (_env_from, ()),
@@ -325,6 +305,8 @@ GROUP_CHECKS: tuple[tuple[Callable[[CheckContext, Path, Group], None], tuple[str
     (_job, ("job", "command", "replicas", "restart")),
     (_conditions, ("dependsOn",)),
     (_addresses, ("replicas",)),
-    (_policies, ("rollout", "restart", "health")),
+    (_policies, ("rollout", "restart")),
+    (health, ("health", "job")),
+    (wait_for, ("waitFor",)),
     (_judged, ("rollout",)),
 )

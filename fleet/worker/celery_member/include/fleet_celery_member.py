@@ -19,7 +19,8 @@ _MEMBER = "fleet.worker.celery_member.steps"
 
 
 def join() -> None:
-    """Join this process to its fleet. Whatever fails is a line in the log, and the worker runs as without fleet."""
+    """Join this process to its fleet. Whatever fails is a line in the log, and the worker runs as without fleet; or it
+    ends, where the manifest says what only this module can apply."""
     if os.environ.get("FLEET_PID") != str(os.getpid()):
         return  # a child of the worker, which has a record already
     loaded = set(sys.modules)
@@ -31,6 +32,17 @@ def join() -> None:
             if name.partition(".")[0] == "fleet":
                 del sys.modules[name]
         _give_up(error)
+        _refuse(error)
+
+
+def _refuse(error: Exception) -> None:
+    """Without its fleet the worker would not do what the manifest says of messages, and nobody would see it."""
+    fields = {"FLEET_TASK_ACKS": "task.acks", "FLEET_VISIBILITY_TIMEOUT": "spec.broker.visibilityTimeout"}
+    given = [field for name, field in fields.items() if name in os.environ]
+    if given:
+        what = " and ".join(given)
+        sys.stderr.write(f"fleet: this worker cannot follow {what} of its manifest: set it in the app ({error})\n")
+        raise SystemExit(1)
 
 
 def _find_fleet() -> None:

@@ -1,0 +1,78 @@
+"""Lines of logs as they are written, for one page: a thread follows the files and hands over what came together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+
+from fleet.errors import FleetError
+from fleet.operate.dashboard.facts import line_document
+from fleet.operate.dashboard.live import Follower, Shown
+from fleet.operate.local_fleet import LocalFleet
+from fleet.state import logs
+
+MOST_STREAMS = 20
+MOST_LINES = 500
+"""In one piece: of a flood a page gets the end of each piece, and is told how many lines were left out."""
+
+
+class _Over(Exception):
+    """The page is gone."""
+
+
+class LogStreams:
+    """All pages that follow logs. For one event loop."""
+
+    def __init__(self, *, shown: Shown) -> None:
+        self._shown = shown
+        self._open: dict[Follower, threading.Event] = {}
+
+    def begin(self, fleet: LocalFleet, names: tuple[str, ...]) -> Follower:
+        """Follow these groups or replicas, all where none is named. Raises FleetError where too many do."""
+        if len(self._open) >= MOST_STREAMS:
+            raise FleetError(f"{MOST_STREAMS} pages follow logs already", hint="close some of them")
+        follower, over = Follower(fleet.name), threading.Event()
+        self._open[follower] = over
+        sizes = logs.sizes(logs.files(fleet.places.log))
+        loop = asyncio.get_running_loop()
+
+        def give(text: str | None) -> None:
+            if not follower.give(text):
+                over.set()
+                follower.give(None)
+
+        def run() -> None:
+            lines: list[logs.Line] = []
+
+            def rest(seconds: float) -> None:
+                if lines:
+                    found = [line_document(line) for line in lines[-MOST_LINES:]]
+                    document = {"lines": self._shown(found), "leftOut": max(0, len(lines) - MOST_LINES)}
+                    loop.call_soon_threadsafe(give, json.dumps(document))
+                    lines.clear()
+                if over.wait(seconds):
+                    raise _Over
+
+            try:
+                for line in logs.follow(fleet.places.log, names, from_sizes=sizes, sleep=rest):
+                    lines.append(line)
+                    if len(lines) >= 10 * MOST_LINES:
+                        rest(0.0)
+            except (_Over, RuntimeError):  # the loop is closed
+                return
+
+        threading.Thread(target=run, name=f"logs-{fleet.name}", daemon=True).start()
+        return follower
+
+    def end(self, follower: Follower) -> None:
+        """It is gone."""
+        if (over := self._open.pop(follower, None)) is not None:
+            over.set()
+
+    def close(self) -> None:
+        """Tell every page that it is over."""
+        for follower, over in self._open.items():
+            over.set()
+            follower.give(None)
+        self._open.clear()
