@@ -20,7 +20,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "simulation",
         "autoscale healing",
         "status",
-        "planning",
+        "planning migration",
         "expand",
         "manifest balance",
         "health",
@@ -47,7 +47,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "fleet.operate": (
         "dashboard",
-        "foreground doctor metrics scaler",
+        "foreground doctor metrics migrate scaler",
         "cluster controller service sync rollout",
         "change lost_queues",
         "local_fleet",

@@ -1,0 +1,120 @@
+"""The effects of a migration, one method each: what is kept, what changes in the cluster, what changes on this host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.backends.kubernetes.kinds import DEPLOYMENT, name_of
+from fleet.backends.kubernetes.names import object_name
+from fleet.core.migration.state import Migration
+from fleet.core.planning import budget
+from fleet.core.planning.selection import sharing
+from fleet.core.text.format import counted, duration, listed
+from fleet.errors import Interrupted, NotReady
+from fleet.operate.cluster import carry_out
+from fleet.operate.cluster.lock import ClusterLock
+from fleet.operate.cluster.migration import forget_migration, write_migration
+from fleet.operate.local_fleet import PlannedChange
+from fleet.operate.migrate.sides import Sides
+from fleet.state import migration as kept
+
+_POLL_SECONDS = 0.2
+_GONE_SECONDS = 600.0
+_MARGIN_SECONDS = 60.0
+_ENDED = ("Succeeded", "Failed")
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What a step may do. The caller holds both locks.
+
+    walk: carries out a change of this host and waits.  flags: of changes in the cluster.
+    """
+
+    sides: Sides
+    lock: ClusterLock
+    flags: carry_out.Flags
+    walk: Callable[[PlannedChange], None]
+
+    def keep(self, migration: Migration) -> None:
+        """Write on this host how far it is: before what the host or the cluster may then do."""
+        kept.write(self.sides.local.places.migration, migration)
+
+    def forget(self) -> None:
+        """Every group is on this host."""
+        kept.forget(self.sides.local.places.migration)
+
+    def tell(self, migration: Migration) -> None:
+        """Write it in the cluster, where every apply and the scaler follow it."""
+        self.lock.renew()
+        write_migration(self.sides.cluster.cluster, migration)
+
+    def forget_there(self) -> None:
+        """The cluster has everything, or nothing."""
+        self.lock.renew()
+        forget_migration(self.sides.local.name, self.sides.cluster.cluster)
+
+    def audit(self, **entry: Any) -> None:
+        """One line in the audit of this host."""
+        self.sides.local.audit.write(entry)
+
+    def live_pods(self, group: str) -> int | None:
+        """How many pods the cluster is to have of a group now; None where there is no Deployment."""
+        cluster = self.sides.cluster
+        found = cluster.cluster.get(DEPLOYMENT, object_name(cluster.name, group))
+        return None if found is None else int(found["spec"].get("replicas") or 0)
+
+    def there(self, migration: Migration | None, group: str = "") -> None:
+        """Bring the cluster to what it has now, and wait: pods that come are ready, pods that go are gone.
+
+        Raises what :func:`carry_out.apply_look` raises, and NotReady for pods that stay.
+        """
+        cluster = self.sides.cluster
+        look = cluster.planned_as(self.sides.loaded, migration)
+        if look.desired is not None and look.desired.groups:
+            carry_out.apply_look(cluster, look, self.flags, lock=self.lock)
+        elif not look.plan.is_empty:
+            carry_out.take_down(cluster, look, self.flags, lock=self.lock)
+        if group and migration is not None:
+            state = migration.groups.get(group)
+            self._wait_until_gone(group, most=state.pods if state is not None else 0)
+
+    def _wait_until_gone(self, group: str, *, most: int) -> None:
+        state, began, told = self.sides.cluster, self.flags.now(), -1
+        limit = self.flags.timeout_seconds
+        while True:
+            pods = [one for one in state.pods(group) if (one.get("status") or {}).get("phase") not in _ENDED]
+            if len(pods) <= most:
+                return
+            if len(pods) != told:
+                told = len(pods)
+                names = listed(map(name_of, pods))
+                self.flags.say(f"{counted(len(pods), 'pod')} of {group}, {most} to stay: {names}")
+            if number := self.flags.interrupted():
+                hint = "run the same command again to go on"
+                raise Interrupted("interrupted while pods drained", hint=hint, signum=number)
+            grace = max(float(one["spec"].get("terminationGracePeriodSeconds") or 0) for one in pods)
+            patience = max(_GONE_SECONDS, grace + _MARGIN_SECONDS) if limit is None else limit
+            if self.flags.now() - began > patience:
+                raise NotReady(f"after {duration(patience)} there are still {len(pods)} pods of {group}, not {most}")
+            self.lock.renew()
+            time.sleep(_POLL_SECONDS)
+
+    def here(self, group: str = "") -> None:
+        """Bring a group of this host to what it has now, and wait; the slots of others follow.
+
+        Raises Refused where the budget does not allow it, and what a change of this host raises.
+        """
+        local = self.sides.local
+        desired = local.desired_as_applied()
+        change = local.steered(desired, only={group} | sharing(desired))
+        budget.check(change.desired, change.plan, change.observed)
+        if not change.plan.is_empty or desired != self._applied():
+            self.walk(change)
+
+    def _applied(self) -> object:
+        applied = self.sides.local.applied()
+        return applied.desired if applied is not None else None

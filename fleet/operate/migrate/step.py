@@ -1,0 +1,209 @@
+"""Moves one group: one effect after the other, each written down before it, so that it may end anywhere.
+
+What is kept always allows the cluster at least as much as it has, and this host at most what is left of the budget:
+the host notes that pods come before they do, and that they went after they did. Run again, a step first makes true
+what was noted, and then goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fleet.core.migration.order import Move, arrived, at, begun, change_text, planned, turned
+from fleet.core.migration.positions import Position, next_position
+from fleet.core.migration.state import CLUSTER, HOST, Migration, Side
+from fleet.errors import FleetError, Interrupted, NotReady, Refused, RolloutFailed
+from fleet.operate.migrate.effects import Effects
+from fleet.operate.migrate.sides import Sides
+
+
+def chosen(sides: Sides, *, to: Side, group: str = "") -> Move | None:
+    """The move that a step makes: of the group that is named, else the next one; None where none is left.
+
+    Raises Refused where it cannot be made.
+    """
+    migration = sides.migration()
+    facts = sides.facts(migration)
+    plan = planned(facts, migration, to=to, budget=sides.budget, named={group} if group else ())
+    if not plan.moves:
+        return None
+    move = plan.moves[0]
+    if move.refused:
+        hint = "`fleet migrate plan` shows all groups; a group may be named: `fleet migrate step GROUP`"
+        raise Refused(f"{move.group} is not moved: {move.refused}", hint=hint)
+    return move
+
+
+def carry_out_move(move: Move, effects: Effects) -> None:
+    """Move a group to its end. Raises RolloutFailed, NotReady, Refused or Interrupted, which say what serves then."""
+    sides = effects.sides
+    effects.audit(event="migrate.started", group=move.group, to=move.to)
+    try:
+        (_to_cluster if move.to == CLUSTER else _to_host)(move, effects)
+    except Interrupted as error:
+        _failed(move, effects, error)
+        error.hint = "run the same command again to go on"
+        raise
+    except (RolloutFailed, NotReady) as error:
+        if move.size.stops_first and move.to == CLUSTER:
+            raise _taken_back(move, effects, error) from error
+        raise _told(error, _failed(move, effects, error)) from error
+    except FleetError as error:
+        raise _told(error, _failed(move, effects, error)) from error
+    effects.audit(event="migrate.ended", group=move.group, to=move.to, outcome="done")
+    if move.to == CLUSTER and not _left(sides):
+        finish(effects)
+
+
+def finish(effects: Effects) -> None:
+    """End the migration, where every group is on one side. Does nothing twice."""
+    sides = effects.sides
+    migration = sides.migration()
+    if not migration.groups:
+        if sides.cluster.migration() is not None:
+            effects.there(migration)
+        effects.forget_there()
+        effects.forget()
+        return
+    if _left(sides):
+        return
+    if not migration.is_complete:
+        migration = replace(migration, is_complete=True)
+        effects.keep(migration)
+    if sides.cluster.migration() is not None:
+        effects.there(None)
+        effects.forget_there()
+
+
+def _left(sides: Sides) -> bool:
+    """Whether a group is on this host, or on its way."""
+    migration = sides.migration()
+    arrived_there = {name for name, state in migration.groups.items() if not state.to}
+    return bool(sides.host_manifest.spec.groups.keys() - arrived_there or migration.on_the_way())
+
+
+# --- to the cluster
+
+
+def _to_cluster(move: Move, effects: Effects) -> None:
+    name, size = move.group, move.size
+    migration = effects.sides.migration()
+    kept = migration.groups.get(name)
+    state = begun(size) if kept is None else turned(kept, size, to=CLUSTER)
+    migration = migration.with_group(name, state)
+    effects.keep(migration)
+    effects.tell(migration)
+    if state.pods:
+        effects.there(migration, name)
+    effects.here(name)
+    now = Position(state.pods, state.here)
+    while (following := next_position(now, size, to=CLUSTER, room=move.room)) is not None:
+        _say(effects, move, now, following)
+        migration = migration.with_group(name, at(migration.groups[name], following))
+        effects.keep(migration)
+        if following.pods != now.pods:
+            effects.tell(migration)
+            effects.there(migration, name)
+        else:
+            effects.here(name)
+        now = following
+    migration = migration.with_group(name, arrived(size))
+    effects.keep(migration)
+    effects.here(name)
+    effects.tell(migration)
+    effects.there(migration)
+
+
+# --- back to this host
+
+
+def _to_host(move: Move, effects: Effects) -> None:
+    name, size = move.group, move.size
+    migration = _opened(effects.sides.migration(), move, effects)
+    now = Position(migration.groups[name].pods, migration.groups[name].here)
+    effects.here(name)
+    while (following := next_position(now, size, to=HOST, room=move.room)) is not None:
+        _say(effects, move, now, following)
+        after = migration.with_group(name, at(migration.groups[name], following))
+        if following.pods != now.pods:
+            effects.tell(after)
+            effects.there(after, name)
+            effects.keep(after)
+        else:
+            effects.keep(after)
+            effects.here(name)
+        migration, now = after, following
+    migration = migration.with_group(name, None)
+    effects.tell(migration)
+    effects.there(migration)
+    effects.keep(migration)
+    effects.here(name)
+    if not migration.groups:
+        finish(effects)
+
+
+def _opened(migration: Migration, move: Move, effects: Effects) -> Migration:
+    """With the group on its way back; a group that a scaler moves has a fixed number of pods from here on."""
+    name = move.group
+    state = migration.groups[name]
+    if not state.to:
+        live = effects.live_pods(name)
+        state = replace(state, pods=state.pods if live is None else min(state.pods, live))
+    state = turned(state, move.size, to=HOST)
+    # Until pods beyond that number have gone, they are the cluster's.
+    before = replace(state, pods=max(state.pods, migration.groups[name].pods))
+    migration = replace(migration, is_complete=False)
+    effects.keep(migration.with_group(name, before))
+    migration = migration.with_group(name, state)
+    effects.tell(migration)
+    effects.there(migration, name)
+    effects.keep(migration)
+    return migration
+
+
+# --- what is said
+
+
+def _say(effects: Effects, move: Move, now: Position, following: Position) -> None:
+    text = change_text(now, following, move.size)
+    effects.flags.say(f"{move.group}: {text}")
+    effects.audit(
+        event="migrate.step", group=move.group, to=move.to, step=text, pods=following.pods, slots=following.here
+    )
+
+
+def _failed(move: Move, effects: Effects, error: FleetError) -> str:
+    """What serves now, in words; also for the audit."""
+    state = effects.sides.migration().groups.get(move.group)
+    pods, here = (state.pods, state.here) if state is not None else (0, move.size.here)
+    said = f"{move.group} stays on both sides"
+    if not pods or not here:
+        said = f"{move.group} is {'on this host' if here else 'in the cluster'} alone" if pods or here else ""
+        said = said or f"{move.group} runs on neither side"
+    effects.audit(
+        event="migrate.ended", group=move.group, to=move.to, outcome="failed", reason=error.message, serves=said
+    )
+    return said
+
+
+def _told(error: FleetError, said: str) -> FleetError:
+    """The error with what serves now."""
+    error.args = (f"{error.message}\n{said}",)
+    more = "then run the same command again, or `fleet migrate step --back` with the group's name undoes it"
+    error.hint = f"{error.hint}; {more}" if error.hint else more
+    return error
+
+
+def _taken_back(move: Move, effects: Effects, error: FleetError) -> RolloutFailed:
+    """A group that runs on one side at a time would run nowhere: it goes back to where it was."""
+    _failed(move, effects, error)
+    effects.flags.say(f"{error.message}\n{move.group} goes back to this host")
+    hint = f"{error.hint}; mend the cause and run the same command again" if error.hint else "mend the cause"
+    try:
+        _to_host(replace(move, to=HOST), effects)
+    except Interrupted:
+        raise
+    except FleetError as second:
+        text = f"{error.message}\nand the way back failed too: {second.message}\n{move.group} runs on neither side"
+        return RolloutFailed(text, hint=second.hint)
+    return RolloutFailed(f"{error.message}\n{move.group} runs on this host again", hint=hint, rolled_back=True)
