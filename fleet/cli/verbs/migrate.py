@@ -328,7 +328,7 @@ def _text(seen: Seen, out: Output) -> str:
         ]
         for one in seen.groups
     ]
-    shown = table(("GROUP", "LIVES", "REPLICAS", "PODS", "SLOTS HERE", "THERE"), rows, colour=out.colour)
+    shown = table(("GROUP", "LIVES", "REPLICAS", "PODS", "SLOTS HERE", "SLOTS THERE"), rows, colour=out.colour)
     here, there = sum(one.slots_here for one in seen.groups), sum(one.slots_there for one in seen.groups)
     limit = f" of {seen.budget}" if seen.budget is not None else ""
     lines = [head, "", shown, f"slots: {here} here + {there} in the cluster = {here + there}{limit}"]

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fleet.core.balance.divide import shape
 from fleet.core.migration.positions import Position, Size, least_room, path, slots
 from fleet.core.migration.state import CLUSTER, HOST, GroupState, Migration, Side
 from fleet.core.text.format import counted
@@ -218,10 +219,8 @@ def change_text(before: Position, after: Position, size: Size) -> str:
         verb = "start" if after.pods > before.pods else "drain"
         return f"{verb} {counted(count, 'pod')} in the cluster"
     verb = "start" if after.here > before.here else "drain"
-    if after.here == 0 or before.here == 0:
-        return f"{verb} {'all that is left' if after.here == 0 else 'it'} on the host"
-    unit = "slot" if size.counts else "replica"
-    return f"{verb} {counted(abs(after.here - before.here), unit)} on the host"
+    count = abs(len(shape(after.here, size.full)) - len(shape(before.here, size.full)))
+    return f"{verb} {counted(count, 'replica')} on the host"
 
 
 def used_text(position: Position, move: Move) -> str:

@@ -83,7 +83,7 @@ def _to_cluster(now: Position, size: Size, room: int | None) -> Position | None:
     while replicas:
         replicas = replicas[:-1]
         fits = _pods_that_fit(sum(replicas), size, room)
-        if fits >= wanted or (fits > now.pods and len(replicas) == 1):
+        if fits >= wanted or (fits > now.pods and not now.pods and len(replicas) == 1):
             return replace(now, here=sum(replicas))
     if fits > now.pods:
         return replace(now, here=0)
@@ -103,7 +103,7 @@ def _to_host(now: Position, size: Size, room: int | None) -> Position | None:
     while pods:
         pods -= 1
         fits = _slots_that_fit(pods, size, room)
-        if fits >= wanted or (fits > now.here and pods == 1):
+        if fits >= wanted or (fits > now.here and not now.here and pods == 1):
             return replace(now, pods=pods)
     if fits > now.here:
         return replace(now, pods=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.backends.kubernetes.kinds import DEPLOYMENT, name_of
@@ -67,20 +67,32 @@ class Effects:
         found = cluster.cluster.get(DEPLOYMENT, object_name(cluster.name, group))
         return None if found is None else int(found["spec"].get("replicas") or 0)
 
-    def there(self, migration: Migration | None, group: str = "") -> None:
+    def there(self, migration: Migration | None, group: str = "", *, most: int | None = None) -> None:
         """Bring the cluster to what it has now, and wait: pods that come are ready, pods that go are gone.
 
-        Raises what :func:`carry_out.apply_look` raises, and NotReady for pods that stay.
+        most: pods of the group that may be left (None: a scaler says).  Raises what :func:`carry_out.apply_look`
+        raises, and NotReady for pods that stay.
         """
         cluster = self.sides.cluster
         look = cluster.planned_as(self.sides.loaded, migration)
         if look.desired is not None and look.desired.groups:
-            carry_out.apply_look(cluster, look, self.flags, lock=self.lock)
+            flags = replace(self.flags, say=self._about(group)) if group else self.flags
+            carry_out.apply_look(cluster, look, flags, lock=self.lock)
         elif not look.plan.is_empty:
             carry_out.take_down(cluster, look, self.flags, lock=self.lock)
-        if group and migration is not None:
-            state = migration.groups.get(group)
-            self._wait_until_gone(group, most=state.pods if state is not None else 0)
+        if most is not None:
+            self._wait_until_gone(group, most=most)
+
+    def _about(self, group: str) -> Callable[[str], None]:
+        """Says nothing of pods of other groups, which a step leaves alone."""
+        name = self.sides.cluster.name
+        others = tuple(f"{object_name(name, one)}: " for one in self.sides.loaded.manifest.spec.groups if one != group)
+
+        def say(line: str) -> None:
+            if not line.startswith(others):
+                self.flags.say(line)
+
+        return say
 
     def _wait_until_gone(self, group: str, *, most: int) -> None:
         state, began, told = self.sides.cluster, self.flags.now(), -1

@@ -94,7 +94,7 @@ def _to_cluster(move: Move, effects: Effects) -> None:
     effects.keep(migration)
     effects.tell(migration)
     if state.pods:
-        effects.there(migration, name)
+        effects.there(migration, name, most=state.pods)
     effects.here(name)
     now = Position(state.pods, state.here)
     while (following := next_position(now, size, to=CLUSTER, room=move.room)) is not None:
@@ -103,7 +103,7 @@ def _to_cluster(move: Move, effects: Effects) -> None:
         effects.keep(migration)
         if following.pods != now.pods:
             effects.tell(migration)
-            effects.there(migration, name)
+            effects.there(migration, name, most=following.pods)
         else:
             effects.here(name)
         now = following
@@ -111,7 +111,7 @@ def _to_cluster(move: Move, effects: Effects) -> None:
     effects.keep(migration)
     effects.here(name)
     effects.tell(migration)
-    effects.there(migration)
+    effects.there(migration, name)
 
 
 # --- back to this host
@@ -127,7 +127,7 @@ def _to_host(move: Move, effects: Effects) -> None:
         after = migration.with_group(name, at(migration.groups[name], following))
         if following.pods != now.pods:
             effects.tell(after)
-            effects.there(after, name)
+            effects.there(after, name, most=following.pods)
             effects.keep(after)
         else:
             effects.keep(after)
@@ -135,7 +135,7 @@ def _to_host(move: Move, effects: Effects) -> None:
         migration, now = after, following
     migration = migration.with_group(name, None)
     effects.tell(migration)
-    effects.there(migration)
+    effects.there(migration, name, most=0)
     effects.keep(migration)
     effects.here(name)
     if not migration.groups:
@@ -156,7 +156,7 @@ def _opened(migration: Migration, move: Move, effects: Effects) -> Migration:
     effects.keep(migration.with_group(name, before))
     migration = migration.with_group(name, state)
     effects.tell(migration)
-    effects.there(migration, name)
+    effects.there(migration, name, most=state.pods)
     effects.keep(migration)
     return migration
 
