@@ -39,6 +39,22 @@ class Effects:
     flags: carry_out.Flags
     walk: Callable[[PlannedChange], None]
 
+    # --- what was written down
+
+    def kept(self) -> Migration:
+        """How far it is, as this host knows."""
+        return self.sides.migration()
+
+    def told(self) -> Migration | None:
+        """How far it is, as the cluster knows; None: nothing moves."""
+        return self.sides.cluster.migration()
+
+    def groups(self) -> frozenset[str]:
+        """All groups that this host has, or had."""
+        return frozenset(self.sides.host_manifest.spec.groups)
+
+    # --- effects
+
     def keep(self, migration: Migration) -> None:
         """Write on this host how far it is: before what the host or the cluster may then do."""
         kept.write(self.sides.local.places.migration, migration)
@@ -62,21 +78,26 @@ class Effects:
         self.sides.local.audit.write(entry)
 
     def live_pods(self, group: str) -> int | None:
-        """How many pods the cluster is to have of a group now; None where there is no Deployment."""
-        cluster = self.sides.cluster
+        """How many pods the cluster is to have of a group now; None for one that runs once."""
+        cluster, said = self.sides.cluster, self.sides.loaded.manifest.spec.groups.get(group)
+        if said is not None and said.job:
+            return None
         found = cluster.cluster.get(DEPLOYMENT, object_name(cluster.name, group))
-        return None if found is None else int(found["spec"].get("replicas") or 0)
+        return 0 if found is None else int(found["spec"].get("replicas") or 0)
 
-    def there(self, migration: Migration | None, group: str = "", *, most: int | None = None) -> None:
+    def there(
+        self, migration: Migration | None, group: str = "", *, most: int | None = None, ready: bool = True
+    ) -> None:
         """Bring the cluster to what it has now, and wait: pods that come are ready, pods that go are gone.
 
-        most: pods of the group that may be left (None: a scaler says).  Raises what :func:`carry_out.apply_look`
+        most: pods of the group that may be left (None: a scaler says).  ready: wait for those that stay, too; whoever
+        leaves does not depend on them.  Raises what :func:`carry_out.apply_look`
         raises, and NotReady for pods that stay.
         """
         cluster = self.sides.cluster
         look = cluster.planned_as(self.sides.loaded, migration)
         if look.desired is not None and look.desired.groups:
-            flags = replace(self.flags, say=self._about(group)) if group else self.flags
+            flags = replace(self.flags, say=self._about(group) if group else self.flags.say, wait=ready)
             carry_out.apply_look(cluster, look, flags, lock=self.lock)
         elif not look.plan.is_empty:
             carry_out.take_down(cluster, look, self.flags, lock=self.lock)

@@ -14,7 +14,7 @@ from fleet.core.expand.expand import divided_again, moves_slots
 from fleet.core.expand.facts import NO_OVERRIDES, MovedPart, Overrides
 from fleet.core.expand.in_cluster import desired_in_cluster, is_scaled, pod_slots
 from fleet.core.manifest.models import Broker, Manifest
-from fleet.core.migration.order import GroupFacts
+from fleet.core.migration.order import GroupFacts, arrived
 from fleet.core.migration.positions import Size
 from fleet.core.migration.state import Migration
 from fleet.core.text.format import listed
@@ -44,7 +44,14 @@ class Sides:
         if (kept.context, kept.namespace) != (place.context, place.namespace):
             hint = "bring its groups back first: `fleet migrate step --back`"
             raise Refused(f"fleet {self.local.name!r} moves to {kept.place} already, not to {place}", hint=hint)
-        return kept
+        return self._as_it_is_now(kept) if kept.is_complete else kept
+
+    def _as_it_is_now(self, migration: Migration) -> Migration:
+        """A fleet that lives in the cluster as a whole may have other sizes and more groups by now."""
+        desired, static = self._there
+        manifest = self.loaded.manifest
+        sizes = {name: _size(one, one, manifest, static.get(name)) for name, one in desired.groups.items()}
+        return replace(migration, groups={**migration.groups, **{name: arrived(one) for name, one in sizes.items()}})
 
     def refuse_second_home(self) -> None:
         """Raise Refused where nothing was moved, and the cluster runs the fleet all the same."""

@@ -36,7 +36,6 @@ def chosen(sides: Sides, *, to: Side, group: str = "") -> Move | None:
 
 def carry_out_move(move: Move, effects: Effects) -> None:
     """Move a group to its end. Raises RolloutFailed, NotReady, Refused or Interrupted, which say what serves then."""
-    sides = effects.sides
     effects.audit(event="migrate.started", group=move.group, to=move.to)
     try:
         (_to_cluster if move.to == CLUSTER else _to_host)(move, effects)
@@ -51,35 +50,31 @@ def carry_out_move(move: Move, effects: Effects) -> None:
     except FleetError as error:
         raise _told(error, _failed(move, effects, error)) from error
     effects.audit(event="migrate.ended", group=move.group, to=move.to, outcome="done")
-    if move.to == CLUSTER and not _left(sides):
-        finish(effects)
+    finish(effects)
 
 
 def finish(effects: Effects) -> None:
     """End the migration, where every group is on one side. Does nothing twice."""
-    sides = effects.sides
-    migration = sides.migration()
+    migration = effects.kept()
     if not migration.groups:
-        if sides.cluster.migration() is not None:
+        if effects.told() is not None:
             effects.there(migration)
-        effects.forget_there()
+            effects.forget_there()
         effects.forget()
         return
-    if _left(sides):
+    arrived_there = {name for name, state in migration.groups.items() if not state.to}
+    if effects.groups() - arrived_there or migration.on_the_way():
+        told = effects.told()
+        if told is None or any(told.groups.get(name) != migration.groups[name] for name in arrived_there):
+            effects.tell(migration)
+            effects.there(migration)
         return
     if not migration.is_complete:
         migration = replace(migration, is_complete=True)
         effects.keep(migration)
-    if sides.cluster.migration() is not None:
+    if effects.told() is not None:
         effects.there(None)
         effects.forget_there()
-
-
-def _left(sides: Sides) -> bool:
-    """Whether a group is on this host, or on its way."""
-    migration = sides.migration()
-    arrived_there = {name for name, state in migration.groups.items() if not state.to}
-    return bool(sides.host_manifest.spec.groups.keys() - arrived_there or migration.on_the_way())
 
 
 # --- to the cluster
@@ -87,7 +82,7 @@ def _left(sides: Sides) -> bool:
 
 def _to_cluster(move: Move, effects: Effects) -> None:
     name, size = move.group, move.size
-    migration = effects.sides.migration()
+    migration = effects.kept()
     kept = migration.groups.get(name)
     state = begun(size) if kept is None else turned(kept, size, to=CLUSTER)
     migration = migration.with_group(name, state)
@@ -119,7 +114,7 @@ def _to_cluster(move: Move, effects: Effects) -> None:
 
 def _to_host(move: Move, effects: Effects) -> None:
     name, size = move.group, move.size
-    migration = _opened(effects.sides.migration(), move, effects)
+    migration = _opened(effects.kept(), move, effects)
     now = Position(migration.groups[name].pods, migration.groups[name].here)
     effects.here(name)
     while (following := next_position(now, size, to=HOST, room=move.room)) is not None:
@@ -127,7 +122,7 @@ def _to_host(move: Move, effects: Effects) -> None:
         after = migration.with_group(name, at(migration.groups[name], following))
         if following.pods != now.pods:
             effects.tell(after)
-            effects.there(after, name, most=following.pods)
+            effects.there(after, name, most=following.pods, ready=False)
             effects.keep(after)
         else:
             effects.keep(after)
@@ -135,28 +130,25 @@ def _to_host(move: Move, effects: Effects) -> None:
         migration, now = after, following
     migration = migration.with_group(name, None)
     effects.tell(migration)
-    effects.there(migration, name, most=0)
+    effects.there(migration, name, most=0, ready=False)
     effects.keep(migration)
     effects.here(name)
-    if not migration.groups:
-        finish(effects)
 
 
 def _opened(migration: Migration, move: Move, effects: Effects) -> Migration:
     """With the group on its way back; a group that a scaler moves has a fixed number of pods from here on."""
-    name = move.group
+    name, size = move.group, move.size
     state = migration.groups[name]
-    if not state.to:
-        live = effects.live_pods(name)
-        state = replace(state, pods=state.pods if live is None else min(state.pods, live))
-    state = turned(state, move.size, to=HOST)
-    # Until pods beyond that number have gone, they are the cluster's.
-    before = replace(state, pods=max(state.pods, migration.groups[name].pods))
+    leaving = turned(state, size, to=HOST)
     migration = replace(migration, is_complete=False)
-    effects.keep(migration.with_group(name, before))
-    migration = migration.with_group(name, state)
+    # The host notes fewer pods and a smaller part only once the cluster has no more than that.
+    most = replace(leaving, part=max(leaving.part, state.part if not state.to else 0))
+    effects.keep(migration.with_group(name, most))
+    live = effects.live_pods(name)
+    fewer = state.pods if live is None else min(state.pods, live)
+    migration = migration.with_group(name, replace(leaving, pods=fewer))
     effects.tell(migration)
-    effects.there(migration, name, most=state.pods)
+    effects.there(migration, name, most=fewer, ready=False)
     effects.keep(migration)
     return migration
 
@@ -174,7 +166,7 @@ def _say(effects: Effects, move: Move, now: Position, following: Position) -> No
 
 def _failed(move: Move, effects: Effects, error: FleetError) -> str:
     """What serves now, in words; also for the audit."""
-    state = effects.sides.migration().groups.get(move.group)
+    state = effects.kept().groups.get(move.group)
     pods, here = (state.pods, state.here) if state is not None else (0, move.size.here)
     said = f"{move.group} stays on both sides"
     if not pods or not here:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from fleet import settings
+from fleet.backends.kubernetes.client import Place
+from fleet.operate.cluster.cluster_fleet import ClusterFleet
+from fleet.operate.local_fleet import LocalFleet
 from fleet.operate.migrate.effects import Effects
 from tests.operate.migrate.conftest import CLUSTER, Desk
 
@@ -104,34 +109,181 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     around(monkeypatch, count)
 
 
-@pytest.mark.parametrize("back", [False, True], ids=["there", "back"])
-def test_a_crash_between_any_two_effects_breaks_nothing_and_the_next_step_goes_on(desk: Desk, back: bool) -> None:
+@pytest.mark.parametrize("number", [4, 11, 18])
+def test_an_apply_on_either_side_after_a_crash_undoes_nothing_and_the_next_step_goes_on(
+    desk: Desk, number: int
+) -> None:
     desk.write(budget=10, thumbs=2)
     desk.fleet("apply prod.yaml --yes")
-    desk.step("thumbs")
-    flag, other = ("--back", "") if back else ("", "--back")
-    if not back:
-        desk.step("--back thumbs")
-    number = 0
-    while True:
-        number += 1
-        with pytest.MonkeyPatch.context() as patch:
+    for flag, here, there in (("", 0, 2), ("--back", 2, 0)):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Crash):
             crash_at(patch, number)
-            try:
-                desk.step(f"{flag} thumbs")
-            except Crash:
-                pass
-            else:
-                break
-        assert desk.slots_here() + desk.slots_there() <= 10, number
-        both = desk.here().get("thumbs", 0) + desk.there().get("thumbs", 0)
-        assert both > 0, f"it serves, whatever ended: {number}"
+            desk.step(f"{flag} thumbs")
+        before = {**desk.there(), **{f"{name} here": count for name, count in desk.here().items()}}
+        assert before.get("thumbs", 0) + before.get("thumbs here", 0) > 0, "it serves"
         desk.fleet("apply prod.yaml --yes")
-        if desk.kept_there() is not None:
-            desk.fleet("apply prod.yaml cluster.yaml --yes")
-        assert desk.slots_here() + desk.slots_there() <= 10, f"an apply on either side undoes nothing: {number}"
-        desk.step(f"{flag} thumbs")
-        assert desk.here().get("thumbs", 0) == (2 if back else 0)
-        assert desk.there().get("thumbs", 0) == (0 if back else 2)
-        desk.step(f"{other} thumbs")
-    assert number > 15
+        assert desk.kept_there() is not None
+        desk.fleet("apply prod.yaml cluster.yaml --yes")
+        assert desk.slots_here() + desk.slots_there() <= 10
+        assert desk.here().get("thumbs", 0) + desk.there().get("thumbs", 0) > 0, "and goes on serving"
+        assert "->" in desk.fleet("migrate status -o json").json["groups"]["thumbs"]["lives"]
+        desk.step(flag)
+        assert (desk.here().get("thumbs", 0), desk.there().get("thumbs", 0)) == (here, there)
+
+
+# --- whose group it is
+
+
+def test_an_apply_on_the_host_says_which_groups_the_cluster_has_and_starts_none_of_them(desk: Desk) -> None:
+    desk.step("mail")
+    said = desk.fleet("plan prod.yaml")
+    assert "mail: lives in namespace shop of context here; `fleet migrate` moves it" in said.out
+    desk.write(more="    news: {pool: solo, replicas: 1, queues: [news]}\n")
+    refused = desk.fleet("apply prod.yaml --yes", code=3)
+    assert "spec.concurrency" in refused.err
+    desk.write(thumbs=4, more="    news: {pool: solo, replicas: 1, queues: [news]}\n")
+    desk.fleet("apply prod.yaml --yes")
+    assert desk.here() == {"clock": 1, "thumbs": 4, "news": 1}
+    for line in (
+        "scale --live mail=3 --fleet shop --yes",
+        "pause mail --fleet shop --yes",
+        "rollback --fleet shop --yes",
+    ):
+        desk.fleet(line)
+        assert "mail" not in desk.here(), line
+    assert desk.there() == {"mail": 2}
+
+
+def test_an_apply_in_the_cluster_has_its_groups_and_its_part_of_the_budget_alone(desk: Desk) -> None:
+    desk.step("mail")
+    plan = desk.fleet("plan prod.yaml cluster.yaml")
+    assert "clock, thumbs: on host" in plan.out
+    assert desk.fleet("status prod.yaml cluster.yaml -o json").json["groups"].keys() == {"mail"}
+    desk.write(budget=21, cluster=CLUSTER + "  groups: {mail: {replicas: 4}}\n")
+    refused = desk.fleet("apply prod.yaml cluster.yaml --yes", code=9)
+    assert "the part of fleet shop that is in the cluster has 8 slots" in refused.err
+    assert "until all groups have moved" in refused.err
+    desk.write(cluster=CLUSTER + "  groups: {mail: {replicas: 1}}\n")
+    desk.fleet("apply prod.yaml cluster.yaml --yes --prune")
+    assert desk.there() == {"mail": 1}
+    desk.fleet("rollback prod.yaml cluster.yaml --yes")
+    assert desk.there() == {"mail": 2}
+    assert desk.here() == {"clock": 1, "thumbs": 5}
+
+
+def test_a_fleet_that_moved_as_a_whole_starts_nothing_more_on_the_host(desk: Desk) -> None:
+    for _ in range(3):
+        desk.step()
+    desk.write(budget=14, more="    news: {pool: solo, replicas: 1, queues: [news]}\n")
+    refused = desk.fleet("apply prod.yaml --yes", code=9)
+    assert "lives in namespace shop of context here, so news cannot start here" in refused.err
+    desk.fleet("apply prod.yaml cluster.yaml --yes")
+    assert desk.there() == {"clock": 1, "thumbs": 5, "mail": 2, "news": 1}
+    assert desk.here() == {}
+
+    desk.write(budget=13, thumbs=4, more="    news: {pool: solo, replicas: 1, queues: [news]}\n")
+    desk.fleet("apply prod.yaml cluster.yaml --yes")
+    said = desk.step("--back mail")
+    assert "mail lives on this host" in said.err
+    assert (desk.here(), desk.there()) == ({"mail": 2}, {"clock": 1, "thumbs": 4, "news": 1}), "none is lost"
+
+
+# --- what fails, and what is refused
+
+
+def test_pods_that_never_run_leave_the_group_where_it_was_and_the_next_step_goes_on(desk: Desk) -> None:
+    desk.api.broken_images.add("shop:1")
+    failed = desk.step("mail", code=6)
+    assert "ImagePullBackOff" in failed.err
+    assert "mail stays on both sides" in failed.err
+    assert desk.here()["mail"] == 1
+    assert desk.fleet("migrate status -o json").json["groups"]["mail"]["lives"] == "host -> cluster"
+    document = desk.step("-o json mail", code=6).json
+    assert "mail stays on both sides" in document["error"]["message"]
+    assert document["error"]["hint"].endswith("undoes it")
+
+    desk.step("--back mail")
+    assert (desk.here()["mail"], desk.there(), desk.kept()) == (2, {}, None)
+    desk.api.broken_images.clear()
+    desk.step("mail")
+    assert (desk.here().get("mail", 0), desk.there()) == (0, {"mail": 2})
+    events = [json.loads(line)["event"] for line in desk.fleet("events --fleet shop -o json").out.splitlines()]
+    assert {"migrate.started", "migrate.step", "migrate.ended"} <= set(events)
+
+
+def test_what_must_never_run_twice_runs_here_again_where_its_pod_does_not_start(desk: Desk) -> None:
+    desk.api.broken_images.add("shop:1")
+    failed = desk.step("clock", code=5)
+    assert "clock runs on this host again" in failed.err
+    assert (desk.here()["clock"], desk.there()) == (1, {})
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "words"),
+    [
+        (
+            {"cluster": CLUSTER + '  broker: {url: "redis://localhost/0"}\n'},
+            9,
+            "pods do not reach a broker of this host",
+        ),
+        ({"cluster": CLUSTER + "  groups: {mail: {queues: [post]}}\n"}, 9, "it takes from mail here and from post"),
+        ({"cluster": CLUSTER + "  concurrency: 40\n"}, 9, "spec.concurrency is 13 on this host and 40"),
+        ({"cluster": CLUSTER + "  groups: {mail: {replicas: 3}}\n  concurrency: 17\n"}, 9, "spec.concurrency is 13"),
+        ({"cluster": "spec: {}\n"}, 64, "which context of the cluster?"),
+    ],
+)
+def test_what_cannot_move_is_refused_before_anything_happens(
+    desk: Desk, change: dict[str, str], code: int, words: str
+) -> None:
+    desk.write(**change)  # type: ignore[arg-type]
+    assert words in desk.step("mail", code=code).err
+    assert (desk.kept(), desk.there()) == (None, {})
+
+
+def test_an_embedded_broker_cannot_be_shared(desk: Desk) -> None:
+    path = desk.folder / "prod.yaml"
+    path.write_text(path.read_text().replace('broker: {url: "redis://redis.internal/0"}', "broker: embedded"))
+    cluster = CLUSTER + '  broker: {url: "redis://redis.internal/0"}\n'
+    (desk.folder / "cluster.yaml").write_text(cluster)
+    desk.fleet("apply prod.yaml --yes")
+    assert "broker: embedded is a server of this host" in desk.step("mail", code=9).err
+
+
+def test_a_fleet_that_runs_on_both_sides_already_is_refused(desk: Desk) -> None:
+    desk.fleet("apply prod.yaml cluster.yaml --yes")
+    assert "runs in namespace shop of context here already" in desk.step("mail", code=9).err
+
+
+def test_a_group_goes_after_the_job_that_its_pods_wait_for(desk: Desk) -> None:
+    more = (
+        "    setup: {command: [python, setup.py], job: true}\n"
+        "    web: {pool: solo, replicas: 1, queues: [web], dependsOn: [setup]}\n"
+    )
+    desk.write(budget=14, more=more)
+    desk.fleet("apply prod.yaml --yes")
+    assert "its pods wait for setup, which is on the host: move that one first" in desk.step("web", code=9).err
+    moves = [one["group"] for one in desk.migrate("plan -o json").json["moves"]]
+    assert moves.index("setup") < moves.index("web")
+    desk.step("setup")
+    desk.step("web")
+    assert desk.there()["web"] == 1
+    assert "pods of web wait for it: move that one first" in desk.step("--back setup", code=9).err
+    back = [one["group"] for one in desk.migrate("plan --back -o json").json["moves"]]
+    assert back == ["web", "setup"]
+
+
+def test_another_host_leaves_a_migration_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.step("mail")
+    monkeypatch.setenv("FLEET_HOME", str(desk.folder / "other"))
+    settings.load.cache_clear()
+    assert "moves groups to namespace shop of context here already" in desk.step("thumbs", code=9).err
+    assert desk.there() == {"mail": 2}
+
+
+def test_one_command_at_a_time_on_either_side(desk: Desk) -> None:
+    local = LocalFleet("shop", settings=settings.load())
+    with local.lock("fleet apply"):
+        assert "is being changed" in desk.step("mail", code=8).err
+    with ClusterFleet("shop", Place("here", "shop")).lock("fleet apply"):
+        assert "is being changed by" in desk.step("mail", code=8).err
+    assert (desk.kept(), desk.there()) == (None, {})
