@@ -17,10 +17,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "errors forking signals _version",
     ),
     "fleet.core": (
-        "simulation",
+        "simulation migration",
         "autoscale healing",
         "status",
-        "planning migration",
+        "planning",
         "expand",
         "manifest balance",
         "health",

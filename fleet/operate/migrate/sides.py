@@ -6,16 +6,13 @@ import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from urllib.parse import urlsplit
 
-from fleet.core.autoscale.in_cluster import scaled_in_cluster, static_slots
 from fleet.core.desired import Desired, DesiredGroup
-from fleet.core.expand.expand import divided_again, moves_slots
+from fleet.core.expand.expand import divided_again
 from fleet.core.expand.facts import NO_OVERRIDES, MovedPart, Overrides
-from fleet.core.expand.in_cluster import desired_in_cluster, is_scaled, pod_slots
 from fleet.core.manifest.models import Broker, Manifest
 from fleet.core.migration.order import GroupFacts, arrived
-from fleet.core.migration.positions import Size
+from fleet.core.migration.sizes import apart, awake, only_here, size_of, there
 from fleet.core.migration.state import Migration
 from fleet.core.text.format import listed
 from fleet.errors import Refused
@@ -23,8 +20,6 @@ from fleet.inputs.manifest import LoadedManifest
 from fleet.operate.cluster.cluster_fleet import ClusterFleet
 from fleet.operate.local_fleet import LocalFleet
 from fleet.state.audit import who
-
-_LOOPBACK = ("localhost", "127.", "::1", "0.0.0.0", "host.docker.internal")
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Sides:
         """A fleet that lives in the cluster as a whole may have other sizes and more groups by now."""
         desired, static = self._there
         manifest = self.loaded.manifest
-        sizes = {name: _size(one, one, manifest, static.get(name)) for name, one in desired.groups.items()}
+        sizes = {name: size_of(one, one, manifest, static.get(name)) for name, one in desired.groups.items()}
         return replace(migration, groups={**migration.groups, **{name: arrived(one) for name, one in sizes.items()}})
 
     def refuse_second_home(self) -> None:
@@ -80,9 +75,7 @@ class Sides:
     @cached_property
     def _there(self) -> tuple[Desired, Mapping[str, int]]:
         """The groups as they are in the cluster, paused ones too, and the static parts of those that autoscale."""
-        awake = _awake(self.loaded.manifest)
-        desired = desired_in_cluster(awake)
-        return desired, static_slots(scaled_in_cluster(awake, desired)) if moves_slots(awake) else {}
+        return there(self.loaded.manifest)
 
     @property
     def budget(self) -> int | None:
@@ -114,89 +107,28 @@ class Sides:
 
     def _facts(self, name: str, applied: Desired, migration: Migration) -> GroupFacts:
         desired, static = self._there
-        there = desired.groups.get(name)
+        pods = desired.groups.get(name)
         others = {key: part for key, part in migration.moved().items() if key != name}
         here, problem = self._here(name, applied, others)
-        if there is None:
-            return GroupFacts(name, _only_here(here), refused="the cluster's manifest does not have it")
-        size = _size(here, there, self.loaded.manifest, static.get(name))
+        if pods is None:
+            return GroupFacts(name, only_here(here), refused="the cluster's manifest does not have it")
+        size = size_of(here, pods, self.loaded.manifest, static.get(name))
         if (manifest := self.loaded.manifest.spec.groups[name]).paused:
             size = replace(size, pods=0)
         overrides = self.local.overrides_in_force()
         if name in overrides.paused and not manifest.paused:
             problem = f"it is paused on this host by hand: `fleet resume {name}` first"
-        after = tuple(one for one in there.depends_on if one in desired.groups and desired.groups[one].spec.job)
+        after = tuple(one for one in pods.depends_on if one in desired.groups and desired.groups[one].spec.job)
         if name not in migration.groups:
             now = applied.groups[name]
             size = replace(size, here=sum(now.shape))
-        return GroupFacts(name, size, after, problem or _apart(here, there))
+        return GroupFacts(name, size, after, problem or apart(here, pods))
 
     def _here(self, name: str, applied: Desired, others: Mapping[str, MovedPart]) -> tuple[DesiredGroup, str]:
         """The group as it is on this host at rest, while the others are where they are; or why it cannot be."""
-        awake = _awake(self.host_manifest)
+        manifest = awake(self.host_manifest)
         try:
-            return divided_again(awake, applied, overrides=Overrides(moved=others)).groups[name], ""
+            return divided_again(manifest, applied, overrides=Overrides(moved=others)).groups[name], ""
         except Refused as error:
-            whole = divided_again(awake, applied, overrides=NO_OVERRIDES).groups[name]
+            whole = divided_again(manifest, applied, overrides=NO_OVERRIDES).groups[name]
             return whole, f"this host has no room for it: {error.message}"
-
-
-def _awake(manifest: Manifest) -> Manifest:
-    """The manifest without pauses: a paused group keeps its part of the budget."""
-    groups = {name: group.model_copy(update={"paused": None}) for name, group in manifest.spec.groups.items()}
-    return manifest.model_copy(update={"spec": manifest.spec.model_copy(update={"groups": groups})})
-
-
-def _only_here(here: DesiredGroup) -> Size:
-    return Size(0, 0, 0, sum(here.shape), 1, part_here=here.slots)
-
-
-def _size(here: DesiredGroup, there: DesiredGroup, manifest: Manifest, static: int | None) -> Size:
-    """``static``: the part of a group that a scaler moves, in the cluster."""
-    pod = pod_slots(manifest, there)
-    unit = pod if there.capacity_slots is None else there.capacity_slots
-    pods, part = len(there.shape), there.slots
-    if static is not None and is_scaled(manifest, there) and unit:
-        said = manifest.spec.groups[there.name].autoscale
-        least = max(1, -(-(said.min if said is not None else 0) // unit))
-        pods = max(least, static // unit)
-        part = max(static, pods * unit)
-    capacity = here.capacity_slots
-    return Size(
-        pods=pods,
-        unit=unit,
-        concurrency=pod,
-        here=sum(here.shape),
-        full=max(1, capacity or 1) if here.spec.kind == "command" else here.spec.pool.concurrency,
-        counts=here.spec.kind != "command" or bool(capacity),
-        part_here=here.slots,
-        part_there=part,
-        stops_first=_stops_first(here, there),
-    )
-
-
-def _stops_first(here: DesiredGroup, there: DesiredGroup) -> str:
-    """Why it must never run on both sides; empty where it may."""
-    if here.spec.job or there.spec.job:
-        return "a job runs once"
-    if "recreate" in (here.rollout.strategy, there.rollout.strategy):
-        return "rollout.strategy is recreate"
-    words = {word for group in (here, there) for word in group.spec.command}
-    if words & {"beat", "-B", "--beat"}:
-        return "two of beat would send every task twice"
-    return ""
-
-
-def _apart(here: DesiredGroup, there: DesiredGroup) -> str:
-    """Why the two sides would not do the same work."""
-    if "command" in (here.spec.kind, there.spec.kind):
-        return "" if here.spec.kind == there.spec.kind else "it is a worker on one side and a command on the other"
-    queues = [sorted(queue.name for queue in group.spec.queues) for group in (here, there)]
-    if queues[0] != queues[1]:
-        return f"it takes from {listed(queues[0])} here and from {listed(queues[1])} in the cluster: tasks would stay"
-    url = urlsplit(there.spec.broker.url)
-    host = url.hostname or ""
-    if there.spec.broker.url and (host.startswith(_LOOPBACK) or (not host and not there.spec.broker.secret)):
-        where = host or there.spec.broker.url
-        return f"its broker in the cluster's manifest is at {where}: pods do not reach a broker of this host alone"
-    return ""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from fleet.core.balance.divide import shape
 from fleet.core.migration.order import Move, arrived, at, begun, change_text, planned, turned
 from fleet.core.migration.positions import Position, next_position
 from fleet.core.migration.state import CLUSTER, HOST, Migration, Side
+from fleet.core.text.format import counted
 from fleet.errors import FleetError, Interrupted, NotReady, Refused, RolloutFailed
 from fleet.operate.migrate.effects import Effects
 from fleet.operate.migrate.sides import Sides
@@ -168,10 +170,11 @@ def _failed(move: Move, effects: Effects, error: FleetError) -> str:
     """What serves now, in words; also for the audit."""
     state = effects.kept().groups.get(move.group)
     pods, here = (state.pods, state.here) if state is not None else (0, move.size.here)
-    said = f"{move.group} stays on both sides"
+    replicas = counted(len(shape(here, move.size.full)), "replica")
+    said = f"{move.group} stays on both sides: {replicas} on this host, {counted(pods, 'pod')} in the cluster"
     if not pods or not here:
-        said = f"{move.group} is {'on this host' if here else 'in the cluster'} alone" if pods or here else ""
-        said = said or f"{move.group} runs on neither side"
+        alone = f"{replicas} on this host" if here else f"{counted(pods, 'pod')} in the cluster"
+        said = f"{move.group} stays on one side: {alone}" if pods or here else f"{move.group} runs on neither side"
     effects.audit(
         event="migrate.ended", group=move.group, to=move.to, outcome="failed", reason=error.message, serves=said
     )

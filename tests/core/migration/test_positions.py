@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -72,7 +73,7 @@ def test_every_way_ends_in_the_right_place_within_its_slots_one_side_at_a_time(
     turns = data.draw(st.integers(0, len(way) - 1), label="turns")
     way = [*way[: turns + 1], *list(path(way[turns], size, to=to, room=room))[1:]]
     assert way[-1] == (Position(size.pods, 0) if to == CLUSTER else Position(0, size.here))
-    for before, after in zip(way, way[1:], strict=False):
+    for before, after in pairwise(way):
         assert (before.pods == after.pods) != (before.here == after.here), "one side changes"
         assert slots(after, size) <= room
         if size.stops_first:

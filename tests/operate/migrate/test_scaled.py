@@ -1,0 +1,119 @@
+"""Groups that autoscale, and shares: the controller of the host and the scaler of the cluster divide one budget."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fleet import settings
+from fleet.core.autoscale.in_cluster import scaled_in_cluster
+from fleet.core.expand.in_cluster import desired_in_cluster
+from fleet.core.manifest.parse import from_document
+from fleet.operate.controller.loop import Controller
+from fleet.operate.local_fleet import LocalFleet
+from tests.operate.migrate.conftest import Desk
+
+MANIFEST = """\
+apiVersion: workerfleet.dev/v1alpha1
+kind: Fleet
+metadata: {name: shop}
+spec:
+  app: shop:app
+  broker: {url: "redis://redis.internal/0"}
+  heal: {mode: "off"}
+  concurrency: 24
+  groups:
+    mail: {pool: {type: threads, concurrency: 4}, autoscale: {min: 4, max: 20}, queues: [mail]}
+    news: {pool: {type: threads, concurrency: 4}, autoscale: {min: 4, max: 20}, queues: [news]}
+    bulk: {pool: {type: threads, concurrency: 4}, share: {min: 2, max: 8}, queues: [bulk]}
+"""
+CLUSTER = """\
+spec:
+  target: kubernetes
+  kubernetes: {context: here, namespace: shop, image: "shop:1", scaler: %s}
+"""
+
+
+@pytest.fixture(params=["native", "fleet"])
+def scaled(desk: Desk, request: pytest.FixtureRequest) -> Desk:
+    (desk.folder / "prod.yaml").write_text(MANIFEST)
+    (desk.folder / "cluster.yaml").write_text(CLUSTER % request.param)
+    desk.units = {"mail": 4, "news": 4, "bulk": 4}
+    desk.fleet("apply prod.yaml --yes --prune")
+    assert desk.slots_here() == 24
+    return desk
+
+
+def budget_of_host() -> int:
+    """What the host's controller divides among the groups that autoscale there."""
+    settings.load.cache_clear()
+    fleet = LocalFleet("shop", settings=settings.load())
+    controller = Controller(fleet)
+    applied = fleet.applied()
+    assert applied is not None
+    found = controller._found(fleet.applied_manifest().manifest, applied.desired)
+    return found.budget
+
+
+def budget_there(desk: Desk) -> int:
+    """What the cluster's own scaler divides: by the manifest that is mounted in its pods."""
+    deployment = desk.api.get("deployments", "shop-fleet-controller")
+    assert deployment is not None
+    volume = next(one for one in deployment["spec"]["template"]["spec"]["volumes"] if one["name"] == "manifest")
+    mounted = desk.api.get("configmaps", volume["configMap"]["name"])
+    assert mounted is not None
+    manifest = from_document(json.loads(mounted["data"]["manifest.json"]), name="mounted").manifest
+    return scaled_in_cluster(manifest, desired_in_cluster(manifest)).budget
+
+
+def most_pods(desk: Desk) -> dict[str, int]:
+    names = desk.api.names("scaledobjects")
+    found = [desk.api.get("scaledobjects", name) for name in names]
+    return {one["metadata"]["name"]: one["spec"]["maxReplicaCount"] for one in found if one is not None}
+
+
+def test_both_sides_divide_one_budget(scaled: Desk) -> None:
+    desk = scaled
+    before = budget_of_host()
+    part = next(one for one in desk.migrate("plan -o json").json["moves"] if one["group"] == "mail")["steps"][-1]
+    desk.step("mail")
+    kept = desk.kept()["groups"]["mail"]
+    assert kept["part"] >= part["slotsThere"] > 0
+    assert budget_of_host() == before - kept["part"]
+    assert desk.slots_here() == 24 - kept["part"], "the others keep what they had"
+    assert most_pods(desk)["shop-mail"] * 4 <= kept["part"], "KEDA never asks for more than the cluster's part"
+    if "shop-fleet-controller" in desk.api.names("deployments"):
+        assert budget_there(desk) == kept["part"]
+    spec = desk.api.get("deployments", "shop-mail")["spec"]  # type: ignore[index]
+    assert spec["replicas"] == part["pods"], "the handover to the scaler drops no pods"
+
+    desk.step("news")
+    both = [desk.kept()["groups"][name]["part"] for name in ("mail", "news")]
+    assert sum(both) + desk.slots_here() <= 24
+    if "shop-fleet-controller" in desk.api.names("deployments"):
+        assert budget_there(desk) == sum(both)
+
+
+def test_a_group_that_the_scaler_moved_comes_back_and_the_controller_moves_it_again(scaled: Desk) -> None:
+    desk = scaled
+    before = budget_of_host()
+    desk.step("mail")
+    desk.api.update("deployments", "shop-mail", {"spec": {"replicas": 5}}, manager="hpa")
+    desk.step("--back mail")
+    assert desk.there() == {}
+    assert desk.slots_here() == 24
+    assert budget_of_host() == before
+    assert desk.kept() is None
+
+
+def test_a_share_has_the_same_pods_whoever_is_there_already(scaled: Desk) -> None:
+    desk = scaled
+    desk.step("bulk")
+    alone = desk.there()["bulk"]
+    desk.step("mail")
+    assert desk.there()["bulk"] == alone
+    desk.step("news")
+    assert desk.kept()["is_complete"]
+    assert desk.there()["bulk"] == alone
+    assert desk.slots_here() == 0
