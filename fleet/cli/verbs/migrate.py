@@ -12,6 +12,7 @@ from fleet.cli.output import Cell, Output, table
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
 from fleet.cli.target import Target, checked_names, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
+from fleet.core.text.format import listed
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
 from fleet.inputs import machine
@@ -129,9 +130,15 @@ def _plan(sides: Sides, target: Target, args: argparse.Namespace, out: Output) -
     named = set(target.names)
     made = order.planned(sides.facts(migration), migration, to=_to(args), budget=sides.budget, named=named)
     out.either(order.document(made), order.text(made))
+    _say_notes(sides, target.names[0] if target.names else "", out)
+    return 0
+
+
+def _say_notes(sides: Sides, group: str, out: Output) -> None:
     for note in sides.notes():
         out.say(f"note: {note}")
-    return 0
+    if also := sides.also_changed(group):
+        out.say(f"note: this manifest also changes {listed(also)} in the cluster, and a step does that too")
 
 
 # --- step
@@ -142,6 +149,7 @@ def _step(sides: Sides, target: Target, args: argparse.Namespace, out: Output) -
 
     group = target.names[0] if target.names else ""
     move = step.chosen(sides, to=_to(args), group=group)
+    _say_notes(sides, move.group if move is not None else "", out)
     if args.dry_run:
         return _shown(move, sides, out)
     if out.can_ask() and not args.yes and move is not None:

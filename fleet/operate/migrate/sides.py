@@ -86,6 +86,14 @@ class Sides:
             raise Refused(f"spec.concurrency is {here} on this host and {there} in the cluster's manifest", hint=hint)
         return here
 
+    def also_changed(self, group: str) -> list[str]:
+        """Other groups in the cluster that this manifest changes, so that a step would as well."""
+        migration = self.cluster.migration()
+        if migration is None or not migration.groups:
+            return []
+        changes = self.cluster.planned_as(self.loaded, migration).plan.changes
+        return sorted({one.group for one in changes if one.group in migration.groups and one.group != group})
+
     def notes(self) -> Iterator[str]:
         """What an operator should look at."""
         here, there = self.host_manifest.spec, self.loaded.manifest.spec
@@ -102,7 +110,8 @@ class Sides:
             raise Refused("broker: embedded is a server of this host, and pods cannot share it", hint=hint)
         applied = self.local.applied()
         if applied is None or applied.down:
-            raise Refused(f"fleet {self.local.name!r} is down on this host", hint="bring it up, or apply it there")
+            hint = f"`fleet apply --fleet {self.local.name}` brings it up, without the groups that moved"
+            raise Refused(f"fleet {self.local.name!r} is down on this host", hint=hint)
         return [self._facts(name, applied.desired, migration) for name in sorted(self.host_manifest.spec.groups)]
 
     def _facts(self, name: str, applied: Desired, migration: Migration) -> GroupFacts:

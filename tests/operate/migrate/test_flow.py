@@ -288,3 +288,46 @@ def test_one_command_at_a_time_on_either_side(desk: Desk) -> None:
     with ClusterFleet("shop", Place("here", "shop")).lock("fleet apply"):
         assert "is being changed by" in desk.step("mail", code=8).err
     assert (desk.kept(), desk.there()) == (None, {})
+
+
+def test_plan_and_status_write_nothing(desk: Desk) -> None:
+    desk.step("mail")
+    before = {path: path.stat().st_mtime_ns for path in (desk.folder / "home").rglob("*") if path.is_file()}
+    stored = {plural: desk.api.names(plural) for plural in desk.api.kinds}
+    writes = [one for one in desk.api.requests if not one.startswith(("get", "list", "watch"))]
+    for line in ("plan", "plan --back", "status", "step --dry-run"):
+        desk.migrate(line)
+    assert before == {path: path.stat().st_mtime_ns for path in (desk.folder / "home").rglob("*") if path.is_file()}
+    assert stored == {plural: desk.api.names(plural) for plural in desk.api.kinds}
+    after = [one for one in desk.api.requests if not one.startswith(("get", "list", "watch"))]
+    assert all("dry run" in one for one in after[len(writes) :])
+
+
+def test_what_the_manifest_changes_besides_is_said(desk: Desk) -> None:
+    desk.step("mail")
+    path = desk.folder / "prod.yaml"
+    path.write_text(path.read_text().replace("queues: [mail]}", "queues: [mail], env: {LEVEL: debug}}"))
+    for line in ("plan", "step --dry-run"):
+        assert "this manifest also changes mail in the cluster" in desk.migrate(line).err
+    assert "this manifest also changes" not in desk.migrate("plan --back mail").err
+
+
+def test_status_says_so_on_both_sides_and_without_the_cluster(desk: Desk) -> None:
+    desk.step("mail")
+    assert "mail: lives in namespace shop of context here (`fleet migrate status`)" in desk.fleet("status").out
+    desk.api.forbidden.add(("list", "deployments"))
+    said = desk.fleet("migrate status -o json").json
+    assert said["groups"]["mail"]["lives"] == "cluster"
+    assert said["groups"]["mail"]["pods"] is None
+    assert "what runs in the cluster is not known" in said["note"]
+
+
+def test_taking_the_fleet_down_in_the_cluster_says_whose_groups_it_had(desk: Desk) -> None:
+    desk.step("mail")
+    said = desk.fleet("down prod.yaml cluster.yaml --yes")
+    assert "mail moved here from host" in said.err
+    assert desk.there() == {}
+    desk.fleet("apply prod.yaml --yes")
+    assert "mail" not in desk.here()
+    desk.step("--back mail")
+    assert desk.here()["mail"] == 2
