@@ -164,7 +164,7 @@ def _step(sides: Sides, target: Target, args: argparse.Namespace, out: Output) -
         effects = _effects(sides, lock, args, out, signals)
         if found is None:
             step.finish(effects)
-            return _nothing_left(sides, args, out)
+            return _nothing_left(sides, group, args, out)
         if found != move and move is not None and out.can_ask() and not args.yes:
             out.say("the fleet has changed meanwhile; the step is now:")
             _show(found, out)
@@ -254,10 +254,12 @@ def _show(move: Move, out: Output) -> None:
         out.facts(text + "\n")
 
 
-def _nothing_left(sides: Sides, args: argparse.Namespace, out: Output) -> int:
+def _nothing_left(sides: Sides, group: str, args: argparse.Namespace, out: Output) -> int:
     where = "on this host" if args.back else f"in {sides.cluster.place}"
     if out.is_json:
-        out.document({"fleet": sides.local.name, "group": None, "to": _to(args), "outcome": "nothing left"})
+        out.document({"fleet": sides.local.name, "group": group or None, "to": _to(args), "outcome": "nothing left"})
+    elif group:
+        out.say(f"{group} lives {where} already")
     else:
         out.say(f"fleet {sides.local.name}: no group is left to move, all of them live {where}")
     return 0

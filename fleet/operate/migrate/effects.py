@@ -53,6 +53,11 @@ class Effects:
         """All groups that this host has, or had."""
         return frozenset(self.sides.host_manifest.spec.groups)
 
+    def check_there(self, migration: Migration) -> None:
+        """Raise before anything stops where the cluster would refuse what comes: Refused, or what it says itself."""
+        look = self.sides.cluster.planned_as(self.sides.loaded, migration)
+        carry_out.refuse_conflicts(look, force=self.flags.force_ownership)
+
     # --- effects
 
     def keep(self, migration: Migration) -> None:

@@ -8,13 +8,14 @@ what was noted, and then goes on.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from fleet.core.balance.divide import shape
 from fleet.core.migration.order import Move, arrived, at, begun, change_text, planned, turned
 from fleet.core.migration.positions import Position, next_position
 from fleet.core.migration.state import CLUSTER, HOST, Migration, Side
 from fleet.core.text.format import counted
-from fleet.errors import FleetError, Interrupted, NotReady, Refused, RolloutFailed
+from fleet.errors import FleetError, Interrupted, Refused, RolloutFailed
 from fleet.operate.migrate.effects import Effects
 from fleet.operate.migrate.sides import Sides
 
@@ -38,20 +39,19 @@ def chosen(sides: Sides, *, to: Side, group: str = "") -> Move | None:
 
 def carry_out_move(move: Move, effects: Effects) -> None:
     """Move a group to its end. Raises RolloutFailed, NotReady, Refused or Interrupted, which say what serves then."""
-    effects.audit(event="migrate.started", group=move.group, to=move.to)
     try:
         (_to_cluster if move.to == CLUSTER else _to_host)(move, effects)
     except Interrupted as error:
         _failed(move, effects, error)
         error.hint = "run the same command again to go on"
         raise
-    except (RolloutFailed, NotReady) as error:
-        if move.size.stops_first and move.to == CLUSTER:
+    except FleetError as error:
+        if move.to == CLUSTER and move.group not in effects.kept().groups:
+            raise  # nothing was begun
+        if move.to == CLUSTER and _runs_nowhere(move, effects):
             raise _taken_back(move, effects, error) from error
         raise _told(error, _failed(move, effects, error)) from error
-    except FleetError as error:
-        raise _told(error, _failed(move, effects, error)) from error
-    effects.audit(event="migrate.ended", group=move.group, to=move.to, outcome="done")
+    _audit(move, effects, "done", _where(move, effects))
     finish(effects)
 
 
@@ -87,6 +87,8 @@ def _to_cluster(move: Move, effects: Effects) -> None:
     migration = effects.kept()
     kept = migration.groups.get(name)
     state = begun(size) if kept is None else turned(kept, size, to=CLUSTER)
+    effects.check_there(migration.with_group(name, at(state, Position(size.pods, 0))))
+    _audit(move, effects, "began", _where(move, effects))
     migration = migration.with_group(name, state)
     effects.keep(migration)
     effects.tell(migration)
@@ -116,6 +118,7 @@ def _to_cluster(move: Move, effects: Effects) -> None:
 
 def _to_host(move: Move, effects: Effects) -> None:
     name, size = move.group, move.size
+    _audit(move, effects, "began", _where(move, effects))
     migration = _opened(effects.kept(), move, effects)
     now = Position(migration.groups[name].pods, migration.groups[name].here)
     effects.here(name)
@@ -158,12 +161,19 @@ def _opened(migration: Migration, move: Move, effects: Effects) -> Migration:
 # --- what is said
 
 
+def _audit(move: Move, effects: Effects, event: str, reason: str, **more: Any) -> None:
+    effects.audit(event=f"migration.{event}", step=f"move {move.group}", to=move.to, reason=reason, **more)
+
+
+def _where(move: Move, effects: Effects) -> str:
+    why = f": {effects.flags.reason}" if effects.flags.reason else ""
+    return f"{'to the cluster' if move.to == CLUSTER else 'back to this host'}{why}"
+
+
 def _say(effects: Effects, move: Move, now: Position, following: Position) -> None:
     text = change_text(now, following, move.size)
     effects.flags.say(f"{move.group}: {text}")
-    effects.audit(
-        event="migrate.step", group=move.group, to=move.to, step=text, pods=following.pods, slots=following.here
-    )
+    _audit(move, effects, "step", text, pods=following.pods, slots=following.here)
 
 
 def _failed(move: Move, effects: Effects, error: FleetError) -> str:
@@ -175,9 +185,7 @@ def _failed(move: Move, effects: Effects, error: FleetError) -> str:
     if not pods or not here:
         alone = f"{replicas} on this host" if here else f"{counted(pods, 'pod')} in the cluster"
         said = f"{move.group} stays on one side: {alone}" if pods or here else f"{move.group} runs on neither side"
-    effects.audit(
-        event="migrate.ended", group=move.group, to=move.to, outcome="failed", reason=error.message, serves=said
-    )
+    _audit(move, effects, "failed", error.message, serves=said)
     return said
 
 
@@ -187,6 +195,12 @@ def _told(error: FleetError, said: str) -> FleetError:
     more = "then run the same command again, or `fleet migrate step --back` with the group's name undoes it"
     error.hint = f"{error.hint}; {more}" if error.hint else more
     return error
+
+
+def _runs_nowhere(move: Move, effects: Effects) -> bool:
+    """Whether a group that runs on one side at a time was stopped here, and does not run there."""
+    state = effects.kept().groups.get(move.group)
+    return bool(move.size.stops_first) and state is not None and not state.here
 
 
 def _taken_back(move: Move, effects: Effects, error: FleetError) -> RolloutFailed:

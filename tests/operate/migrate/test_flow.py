@@ -15,6 +15,7 @@ from fleet.operate.local_fleet import LocalFleet
 from fleet.operate.migrate.effects import Effects
 from tests.operate.migrate.conftest import CLUSTER, Desk
 
+FLUX = "kustomize.toolkit.fluxcd.io/name"
 EFFECTS = ("keep", "forget", "tell", "forget_there", "there", "here")
 
 
@@ -87,6 +88,7 @@ def test_a_named_group_moves_alone_and_status_says_which_side_each_is_on(desk: D
     }
     assert found["groups"]["mail"]["pods"] == {"desired": 2, "ready": 2}
     assert "slots: 5 here + 8 in the cluster = 13 of 13" in desk.fleet("migrate status").out
+    assert "mail lives in namespace shop of context here already" in desk.step("mail").err
     assert "there is no group 'maill'" in desk.step("maill", code=64).err
 
 
@@ -209,7 +211,20 @@ def test_pods_that_never_run_leave_the_group_where_it_was_and_the_next_step_goes
     desk.step("mail")
     assert (desk.here().get("mail", 0), desk.there()) == (0, {"mail": 2})
     events = [json.loads(line)["event"] for line in desk.fleet("events --fleet shop -o json").out.splitlines()]
-    assert {"migrate.started", "migrate.step", "migrate.ended"} <= set(events)
+    assert {"migration.began", "migration.step", "migration.failed", "migration.done"} <= set(events)
+
+
+def test_what_the_cluster_would_refuse_stops_nothing_here(desk: Desk) -> None:
+    desk.api.forbidden.add(("patch", "deployments"))
+    refused = desk.step("clock", code=1)
+    assert "may not patch deployments.apps" in refused.err
+    assert "clock stays" not in refused.err
+    assert (desk.here()["clock"], desk.kept()) == (1, None)
+    desk.api.forbidden.clear()
+    desk.step("clock")
+    desk.api.update("deployments", "shop-clock", {"metadata": {"labels": {FLUX: "apps"}}}, manager="someone")
+    assert "Flux's Kustomization 'apps' keeps it" in desk.step("mail", code=9).err
+    assert (desk.here()["mail"], desk.there()) == (2, {"clock": 1})
 
 
 def test_what_must_never_run_twice_runs_here_again_where_its_pod_does_not_start(desk: Desk) -> None:
