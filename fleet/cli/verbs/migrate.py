@@ -261,7 +261,9 @@ def _nothing_left(sides: Sides, group: str, args: argparse.Namespace, out: Outpu
     elif group:
         out.say(f"{group} lives {where} already")
     else:
-        out.say(f"fleet {sides.local.name}: no group is left to move, all of them live {where}")
+        left = sorted(sides.migration().groups) if args.back else []
+        but = f"; {listed(left)}: in the cluster, and not on this host: apply it here first" if left else ""
+        out.say(f"fleet {sides.local.name}: no group is left to move, all that this host has live {where}{but}")
     return 0
 
 

@@ -17,12 +17,15 @@ Document = dict[str, Any]
 
 
 def groups_there(manifest: Manifest, migration: Migration) -> frozenset[str]:
-    """Groups of the manifest that have objects in the cluster now."""
-    return frozenset(
-        name
-        for name, state in migration.groups.items()
-        if name in manifest.spec.groups and (not state.to or state.pods > 0)
-    )
+    """Groups of the manifest that have objects in the cluster now: with jobs that they wait for and no host has."""
+    groups = manifest.spec.groups
+    there = {name for name, state in migration.groups.items() if name in groups and (not state.to or state.pods > 0)}
+    jobs = there
+    while jobs:
+        needed = {one for name in jobs for one in groups[name].depends_on or () if groups[one].job}
+        jobs = needed - there - migration.groups.keys()
+        there |= jobs
+    return frozenset(there)
 
 
 def slots_there(migration: Migration) -> int:
@@ -35,7 +38,7 @@ def document_there(manifest: Manifest, document: Mapping[str, Any], migration: M
     there = groups_there(manifest, migration)
     spec = dict(document["spec"])
     spec["groups"] = {
-        name: _group(manifest, name, group, migration.groups[name], there)
+        name: _group(manifest, name, group, migration.groups.get(name), there)
         for name, group in document["spec"]["groups"].items()
         if name in there
     }
@@ -47,7 +50,7 @@ def document_there(manifest: Manifest, document: Mapping[str, Any], migration: M
 
 
 def _group(
-    manifest: Manifest, name: str, group: Mapping[str, Any] | None, state: GroupState, there: Collection[str]
+    manifest: Manifest, name: str, group: Mapping[str, Any] | None, state: GroupState | None, there: Collection[str]
 ) -> Document:
     made = dict(group or {})
     if (needs := made.get("dependsOn")) is not None:
@@ -55,7 +58,7 @@ def _group(
     model = manifest.spec.groups[name]
     moves = model.autoscale is not None and manifest.spec.balance.mode == "dynamic"
     shares = model.share is not None or (model.autoscale is not None and not moves)
-    if model.job or not (state.to or shares):
+    if model.job or state is None or not (state.to or shares):
         return made
     for field in ("autoscale", "share", "replicas"):
         made.pop(field, None)

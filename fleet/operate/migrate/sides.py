@@ -45,7 +45,9 @@ class Sides:
         """A fleet that lives in the cluster as a whole may have other sizes and more groups by now."""
         desired, static = self._there
         manifest = self.loaded.manifest
-        sizes = {name: size_of(one, one, manifest, static.get(name)) for name, one in desired.groups.items()}
+        # A job that this host does not have comes and goes with what waits for it.
+        groups = {name: one for name, one in desired.groups.items() if name in migration.groups or not one.spec.job}
+        sizes = {name: size_of(one, one, manifest, static.get(name)) for name, one in groups.items()}
         return replace(migration, groups={**migration.groups, **{name: arrived(one) for name, one in sizes.items()}})
 
     def refuse_second_home(self) -> None:
@@ -98,7 +100,8 @@ class Sides:
         """What an operator should look at."""
         here, there = self.host_manifest.spec, self.loaded.manifest.spec
         if only := sorted(there.groups.keys() - here.groups.keys()):
-            yield f"{listed(only)}: not on this host; starts in the cluster once every group has moved"
+            when = "starts in the cluster with what waits for it, at the latest once every group has moved"
+            yield f"{listed(only)}: not on this host; {when}"
         urls = [one.url for one in (here.broker, there.broker) if isinstance(one, Broker) and isinstance(one.url, str)]
         if len(urls) == 2 and urls[0] != urls[1]:
             yield "the broker's URL is another one in the cluster: tasks flow on only if both are the same server"
@@ -127,7 +130,8 @@ class Sides:
         overrides = self.local.overrides_in_force()
         if name in overrides.paused and not manifest.paused:
             problem = f"it is paused on this host by hand: `fleet resume {name}` first"
-        after = tuple(one for one in pods.depends_on if one in desired.groups and desired.groups[one].spec.job)
+        here_too = self.host_manifest.spec.groups
+        after = tuple(one for one in pods.depends_on if one in here_too and desired.groups[one].spec.job)
         if name not in migration.groups:
             now = applied.groups[name]
             size = replace(size, here=sum(now.shape))

@@ -175,6 +175,8 @@ def test_an_apply_in_the_cluster_has_its_groups_and_its_part_of_the_budget_alone
 
 
 def test_a_fleet_that_moved_as_a_whole_starts_nothing_more_on_the_host(desk: Desk) -> None:
+    desk.write(budget=14)
+    desk.fleet("apply prod.yaml --yes")
     for _ in range(3):
         desk.step()
     desk.write(budget=14, more="    news: {pool: solo, replicas: 1, queues: [news]}\n")
@@ -184,11 +186,17 @@ def test_a_fleet_that_moved_as_a_whole_starts_nothing_more_on_the_host(desk: Des
     assert desk.there() == {"clock": 1, "thumbs": 5, "mail": 2, "news": 1}
     assert desk.here() == {}
 
-    desk.write(budget=13, thumbs=4, more="    news: {pool: solo, replicas: 1, queues: [news]}\n")
-    desk.fleet("apply prod.yaml cluster.yaml --yes")
     said = desk.step("--back mail")
     assert "mail lives on this host" in said.err
-    assert (desk.here(), desk.there()) == ({"mail": 2}, {"clock": 1, "thumbs": 4, "news": 1}), "none is lost"
+    assert (desk.here(), desk.there()) == ({"mail": 2}, {"clock": 1, "thumbs": 5, "news": 1}), "none is lost"
+
+    desk.step("--back")
+    desk.step("--back")
+    assert "news: in the cluster, and not on this host: apply it here first" in desk.step("--back").err
+    desk.fleet("apply prod.yaml --yes")
+    assert (desk.here().get("news", 0), desk.there()) == (0, {"news": 1})
+    desk.step("--back")
+    assert (desk.here()["news"], desk.there(), desk.kept()) == (1, {}, None)
 
 
 # --- what fails, and what is refused
@@ -286,6 +294,22 @@ def test_a_group_goes_after_the_job_that_its_pods_wait_for(desk: Desk) -> None:
     assert "pods of web wait for it: move that one first" in desk.step("--back setup", code=9).err
     back = [one["group"] for one in desk.migrate("plan --back -o json").json["moves"]]
     assert back == ["web", "setup"]
+
+
+def test_a_job_that_the_cluster_alone_has_runs_before_the_first_group_that_waits_for_it(desk: Desk) -> None:
+    job = "    check: {command: [python, check.py], job: true}\n    mail: {dependsOn: [check]}\n"
+    desk.write(cluster=f"{CLUSTER}  groups:\n{job}")
+    assert "check: not on this host" in desk.migrate("plan").err
+    desk.step("thumbs")
+    assert desk.api.names("jobs") == []
+    assert "complete" in desk.step("mail").err
+    assert [name.startswith("shop-check-") for name in desk.api.names("jobs")] == [True]
+    desk.step("clock")
+    assert desk.kept()["is_complete"]
+    for _ in range(3):
+        desk.step("--back")
+    assert desk.api.names("jobs") == desk.api.names("deployments") == []
+    assert desk.kept() is None
 
 
 def test_another_host_leaves_a_migration_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
