@@ -150,9 +150,8 @@ class Effects:
         desired = local.desired_as_applied()
         change = local.steered(desired, only={group} | sharing(desired))
         budget.check(change.desired, change.plan, change.observed)
-        if not change.plan.is_empty or desired != self._applied():
+        applied = local.applied()
+        if not change.plan.is_empty:
             self.walk(change)
-
-    def _applied(self) -> object:
-        applied = self.sides.local.applied()
-        return applied.desired if applied is not None else None
+        elif applied is not None and desired != applied.desired:
+            local.keep_applied(replace(applied, desired=desired))
