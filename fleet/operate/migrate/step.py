@@ -91,20 +91,19 @@ def _to_cluster(move: Move, effects: Effects) -> None:
     _audit(move, effects, "began", _where(move, effects))
     migration = migration.with_group(name, state)
     effects.keep(migration)
+    effects.here(name)
     effects.tell(migration)
     if state.pods:
         effects.there(migration, name, most=state.pods)
-    effects.here(name)
     now = Position(state.pods, state.here)
     while (following := next_position(now, size, to=CLUSTER, room=move.room)) is not None:
         _say(effects, move, now, following)
         migration = migration.with_group(name, at(migration.groups[name], following))
         effects.keep(migration)
+        effects.here(name)  # before pods come, too: other groups may have borrowed their slots
         if following.pods != now.pods:
             effects.tell(migration)
             effects.there(migration, name, most=following.pods)
-        else:
-            effects.here(name)
         now = following
     migration = migration.with_group(name, arrived(size))
     effects.keep(migration)

@@ -80,9 +80,13 @@ class Desk:
                 own[one.group] = own.get(one.group, 0) + 1
         return own
 
+    def slots_of_host(self) -> dict[str, int]:
+        """Group -> slots of its replicas on the host."""
+        found = [one for one in self.host.observe().replicas.values() if one.state not in GONE]
+        return {name: sum(one.slots for one in found if one.group == name) for name in self.units if self.units[name]}
+
     def slots_here(self) -> int:
-        found = self.host.observe().replicas.values()
-        return sum(one.slots for one in found if one.state not in GONE and self.units.get(one.group))
+        return sum(self.slots_of_host().values())
 
     def there(self) -> dict[str, int]:
         """Group -> pods in the cluster."""

@@ -7,12 +7,17 @@ import json
 import pytest
 
 from fleet import settings
+from fleet.backends.kubernetes.client import Cluster, Place
 from fleet.core.autoscale.in_cluster import scaled_in_cluster
+from fleet.core.autoscale.sample import Backlog, QueueSample
 from fleet.core.expand.in_cluster import desired_in_cluster
 from fleet.core.manifest.parse import from_document
 from fleet.operate.controller.loop import Controller
 from fleet.operate.local_fleet import LocalFleet
+from fleet.operate.scaler.loop import Scaler
+from fleet.state import decisions
 from tests.operate.migrate.conftest import Desk
+from tests.operate.migrate.test_flow import around
 
 MANIFEST = """\
 apiVersion: workerfleet.dev/v1alpha1
@@ -45,26 +50,40 @@ def scaled(desk: Desk, request: pytest.FixtureRequest) -> Desk:
     return desk
 
 
+class Busy:
+    """A broker in which very much waits for everybody."""
+
+    def sample(self, queues: list[str]) -> Backlog:
+        return Backlog({name: QueueSample(waiting=10_000) for name in queues})
+
+    def close(self) -> None:
+        pass
+
+
 def budget_of_host() -> int:
-    """What the host's controller divides among the groups that autoscale there."""
-    settings.load.cache_clear()
+    """What the host's controller divides among the groups that autoscale there, and gives to them when all are busy."""
     fleet = LocalFleet("shop", settings=settings.load())
-    controller = Controller(fleet)
-    applied = fleet.applied()
-    assert applied is not None
-    found = controller._found(fleet.applied_manifest().manifest, applied.desired)
-    return found.budget
+    controller = Controller(fleet, source=lambda _url, _options: Busy())
+    look = controller.look().look
+    assert sum(look.asked.values()) <= look.budget
+    return look.budget
 
 
 def budget_there(desk: Desk) -> int:
-    """What the cluster's own scaler divides: by the manifest that is mounted in its pods."""
+    """What the cluster's own scaler divides, by the manifest that is mounted in its pods; and orders no more."""
     deployment = desk.api.get("deployments", "shop-fleet-controller")
     assert deployment is not None
     volume = next(one for one in deployment["spec"]["template"]["spec"]["volumes"] if one["name"] == "manifest")
     mounted = desk.api.get("configmaps", volume["configMap"]["name"])
     assert mounted is not None
     manifest = from_document(json.loads(mounted["data"]["manifest.json"]), name="mounted").manifest
-    return scaled_in_cluster(manifest, desired_in_cluster(manifest)).budget
+    desired = desired_in_cluster(manifest)
+    found = scaled_in_cluster(manifest, desired)
+    busy = Busy().sample(["mail", "news"])
+    cluster = Cluster(Place("here", "shop"))
+    scaler = Scaler(desired, found, cluster, read_backlog=lambda _groups: busy, ask_pod=lambda _pod: None)
+    assert sum(scaler.tick().orders.values()) <= found.budget
+    return found.budget
 
 
 def most_pods(desk: Desk) -> dict[str, int]:
@@ -117,3 +136,21 @@ def test_a_share_has_the_same_pods_whoever_is_there_already(scaled: Desk) -> Non
     assert desk.kept()["is_complete"]
     assert desk.there()["bulk"] == alone
     assert desk.slots_here() == 0
+
+
+def test_what_the_hosts_controller_had_lent_is_taken_back_before_pods_come(
+    scaled: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = scaled
+    path = LocalFleet("shop", settings=settings.load()).places.decisions
+    decisions.write(path, decisions.Decisions(1.0, {"mail": 4, "news": 18}, {}))
+    desk.fleet("apply prod.yaml --yes")
+    assert desk.slots_of_host()["news"] > 10
+
+    def check(_effect: str, _is_over: bool) -> None:
+        assert desk.slots_here() + desk.slots_there() <= 24
+
+    around(monkeypatch, check)
+    desk.step("mail")
+    assert desk.there()["mail"] == 2
+    assert sum(desk.slots_of_host().values()) + desk.kept()["groups"]["mail"]["part"] <= 24

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from fleet.core.balance.divide import shape
 from fleet.core.migration.order import GroupFacts, Move, planned
 from fleet.core.migration.positions import Size
+from fleet.core.migration.split import slots_there
 from fleet.core.migration.state import CLUSTER, HOST, Migration, Side
 from fleet.errors import NotReady, RolloutFailed
 from fleet.operate.cluster.carry_out import Flags
@@ -28,7 +29,10 @@ class Crash(BaseException):
 
 @dataclass
 class World:
-    """Both sides, and what is written down on each. left: effects until the process ends."""
+    """Both sides, and what is written down on each. left: effects until the process ends.
+
+    lent: slots that groups of the host have beyond their parts: all that is left, as its controller gives them.
+    """
 
     facts: list[GroupFacts]
     budget: int | None
@@ -36,12 +40,21 @@ class World:
     told: Migration | None = None
     here: dict[str, int] = field(default_factory=dict)
     there: dict[str, int] = field(default_factory=dict)
+    lent: int = 0
     left: int = 10**9
     broken: bool = False
     entries: list[dict[str, Any]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.here = {one.name: one.size.here for one in self.facts}
+        self.lend()
+
+    def lend(self) -> None:
+        """What the host's controller gives away, once the host has come to what is kept."""
+        borrowers = [one for one in self.facts if one.size.counts and one.name not in self.kept.groups]
+        taken = sum(self.slots_of(one.name) for one in self.facts if one.size.counts)
+        left = 0 if self.budget is None else self.budget - taken - sum(one.there for one in self.kept.groups.values())
+        self.lent = left if borrowers else 0
 
     def size(self, group: str) -> Size:
         return next(one.size for one in self.facts if one.name == group)
@@ -62,6 +75,11 @@ class World:
             for there in (self.there, told_there):
                 taken = sum(self.taken(one, here, there) for one in self.facts)
                 assert taken <= self.budget, (here, there)
+        now = sum(self.taken(one, self.here, self.there) for one in self.facts)
+        assert now + self.lent <= self.budget, "what the host has lent is taken back before pods come"
+        if self.told is not None:
+            left_by_host = sum(one.there for one in self.kept.groups.values())
+            assert slots_there(self.told) <= left_by_host, "the cluster never has more than the host leaves"
 
     def taken(self, one: GroupFacts, here: dict[str, int], there: dict[str, int]) -> int:
         return there.get(one.name, 0) * one.size.unit + (here[one.name] if one.size.counts else 0)
@@ -137,7 +155,11 @@ class ModelEffects(Effects):
         assert most is None or self.world.there.get(group, 0) <= most
 
     def here(self, group: str = "") -> None:
-        self._done(lambda: self.world.here.update({group: self.world.slots_of(group)}))
+        def come() -> None:
+            self.world.here[group] = self.world.slots_of(group)
+            self.world.lend()
+
+        self._done(come)
 
 
 def effects_on(world: World) -> ModelEffects:
