@@ -11,7 +11,7 @@ from fleet.cli.cluster_target import ownership_flag
 from fleet.cli.output import Cell, Output, table
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
-from fleet.cli.target import Target, checked_names, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
+from fleet.cli.target import Target, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
 from fleet.core.text.format import listed
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
@@ -67,10 +67,10 @@ def migrate(args: argparse.Namespace, out: Output) -> int:
         return _status(target, args, out)
     sides = _sides(target, args)
     sides.refuse_second_home()
-    if target.names:
-        applied = sides.local.applied()
-        if applied is not None:
-            checked_names(target.names, applied.desired, groups_only=True)
+    for name in target.names:
+        if name not in (groups := sides.host_manifest.spec.groups):
+            hint = did_you_mean(name, groups) or "there are none"
+            raise UsageError(f"there is no group {name!r} in fleet {sides.local.name!r}", hint=hint)
     return (_plan if args.action == "plan" else _step)(sides, target, args, out)
 
 

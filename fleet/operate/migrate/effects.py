@@ -9,6 +9,8 @@ from typing import Any
 
 from fleet.backends.kubernetes.kinds import DEPLOYMENT, name_of
 from fleet.backends.kubernetes.names import object_name
+from fleet.backends.kubernetes.objects import has_scaler
+from fleet.core.migration.split import slots_there
 from fleet.core.migration.state import Migration
 from fleet.core.planning import budget
 from fleet.core.planning.selection import sharing
@@ -108,6 +110,8 @@ class Effects:
             carry_out.take_down(cluster, look, self.flags, lock=self.lock)
         if most is not None:
             self._wait_until_gone(group, most=most)
+        if migration is not None and not ready and has_scaler(self.sides.loaded.manifest):
+            self._wait_for_loans(migration)
 
     def _about(self, group: str) -> Callable[[str], None]:
         """Says nothing of pods of other groups, which a step leaves alone."""
@@ -121,23 +125,44 @@ class Effects:
         return say
 
     def _wait_until_gone(self, group: str, *, most: int) -> None:
-        state, began, told = self.sides.cluster, self.flags.now(), -1
-        limit = self.flags.timeout_seconds
-        while True:
-            pods = [one for one in state.pods(group) if (one.get("status") or {}).get("phase") not in _ENDED]
-            if len(pods) <= most:
-                return
-            if len(pods) != told:
-                told = len(pods)
-                names = listed(map(name_of, pods))
-                self.flags.say(f"{counted(len(pods), 'pod')} of {group}, {most} to stay: {names}")
+        cluster, seconds = self.sides.cluster, [_GONE_SECONDS]
+
+        def left() -> str:
+            pods = [one for one in cluster.pods(group) if (one.get("status") or {}).get("phase") not in _ENDED]
+            graces = [float(one["spec"].get("terminationGracePeriodSeconds") or 0) for one in pods]
+            seconds[0] = max([_GONE_SECONDS, *(grace + _MARGIN_SECONDS for grace in graces)])
+            names = listed(map(name_of, pods))
+            return f"{counted(len(pods), 'pod')} of {group}, {most} to stay: {names}" if len(pods) > most else ""
+
+        self._wait(left, lambda: seconds[0])
+
+    def _wait_for_loans(self, migration: Migration) -> None:
+        """Until groups that borrowed the slots of the one that leaves have given them back, as fleet's scaler says."""
+
+        def left() -> str:
+            found = self.sides.cluster.deployments()
+            counts = {name: int(found[name]["spec"].get("replicas") or 0) for name in migration.groups if name in found}
+            taken = sum(count * migration.groups[name].unit for name, count in counts.items())
+            slots = slots_there(migration)
+            return (
+                f"{counted(taken, 'slot')} in the cluster, {slots} to stay: others give back" if taken > slots else ""
+            )
+
+        self._wait(left, lambda: _GONE_SECONDS)
+
+    def _wait(self, left: Callable[[], str], patience: Callable[[], float]) -> None:
+        """Until nothing is left, in words; says what is. Raises NotReady after so many seconds, or Interrupted."""
+        began, told = self.flags.now(), ""
+        while text := left():
+            if text != told:
+                self.flags.say(text)
+                told = text
             if number := self.flags.interrupted():
                 hint = "run the same command again to go on"
                 raise Interrupted("interrupted while pods drained", hint=hint, signum=number)
-            grace = max(float(one["spec"].get("terminationGracePeriodSeconds") or 0) for one in pods)
-            patience = max(_GONE_SECONDS, grace + _MARGIN_SECONDS) if limit is None else limit
-            if self.flags.now() - began > patience:
-                raise NotReady(f"after {duration(patience)} there are still {len(pods)} pods of {group}, not {most}")
+            limit = patience() if self.flags.timeout_seconds is None else self.flags.timeout_seconds
+            if self.flags.now() - began > limit:
+                raise NotReady(f"after {duration(limit)} there are still {text}")
             self.lock.renew()
             time.sleep(_POLL_SECONDS)
 

@@ -42,8 +42,7 @@ def carry_out_move(move: Move, effects: Effects) -> None:
     try:
         (_to_cluster if move.to == CLUSTER else _to_host)(move, effects)
     except Interrupted as error:
-        _failed(move, effects, error)
-        error.hint = "run the same command again to go on"
+        error.args = (f"{error.message}\n{_failed(move, effects, error)}",)
         raise
     except FleetError as error:
         if move.to == CLUSTER and move.group not in effects.kept().groups:
@@ -91,8 +90,11 @@ def _to_cluster(move: Move, effects: Effects) -> None:
     _audit(move, effects, "began", _where(move, effects))
     migration = migration.with_group(name, state)
     effects.keep(migration)
+    if kept is None:  # it gives the cluster nothing yet, but every apply there must know
+        effects.tell(migration)
     effects.here(name)
-    effects.tell(migration)
+    if kept is not None:
+        effects.tell(migration)
     if state.pods:
         effects.there(migration, name, most=state.pods)
     now = Position(state.pods, state.here)

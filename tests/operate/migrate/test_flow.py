@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -370,3 +372,47 @@ def test_taking_the_fleet_down_in_the_cluster_says_whose_groups_it_had(desk: Des
     assert "mail" not in desk.here()
     desk.step("--back mail")
     assert desk.here()["mail"] == 2
+
+
+def test_a_group_that_is_paused_by_hand_stays(desk: Desk) -> None:
+    desk.fleet("pause mail --fleet shop --yes")
+    assert "it is paused on this host by hand: `fleet resume mail` first" in desk.step("mail", code=9).err
+
+
+def test_a_group_that_the_manifest_pauses_moves_without_running_and_keeps_its_part(desk: Desk) -> None:
+    path = desk.folder / "prod.yaml"
+    path.write_text(path.read_text().replace("queues: [mail]}", "queues: [mail], paused: true}"))
+    desk.fleet("apply prod.yaml --yes")
+    assert "nothing runs: only the side is noted" in desk.migrate("plan mail").out
+    desk.step("mail")
+    assert (desk.here().get("mail", 0), desk.there()) == (0, {})
+    assert desk.kept()["groups"]["mail"]["part"] == 8
+    desk.write()
+    desk.fleet("apply prod.yaml cluster.yaml --yes")
+    assert desk.there() == {"mail": 2}
+
+
+def test_which_groups_are_where_outlives_the_fleet_on_the_host(desk: Desk) -> None:
+    desk.step("mail")
+    desk.fleet("down --fleet shop --yes")
+    assert "is down on this host" in desk.step("thumbs", code=9).err
+    desk.fleet("apply prod.yaml --yes")
+    assert desk.here() == {"clock": 1, "thumbs": 5}
+    desk.step("--back")
+    assert (desk.here(), desk.there()) == ({"clock": 1, "thumbs": 5, "mail": 2}, {})
+
+
+def test_a_signal_ends_a_step_between_two_effects_and_the_same_command_goes_on(desk: Desk) -> None:
+    def interrupt(effect: str, is_over: bool) -> None:
+        if effect == "there" and not is_over and desk.there():
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.MonkeyPatch.context() as patch:
+        around(patch, interrupt)
+        said = desk.step("thumbs", code=130)
+    assert "stopping between two steps" in said.err
+    assert "thumbs stays on both sides" in said.err
+    assert "run the same command again" in said.err
+    assert desk.here()["thumbs"] > 0
+    desk.step()
+    assert (desk.here().get("thumbs", 0), desk.there()) == (0, {"thumbs": 5})

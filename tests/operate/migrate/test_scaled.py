@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,8 +15,10 @@ from fleet.core.expand.in_cluster import desired_in_cluster
 from fleet.core.manifest.parse import from_document
 from fleet.operate.controller.loop import Controller
 from fleet.operate.local_fleet import LocalFleet
+from fleet.operate.migrate import effects
 from fleet.operate.scaler.loop import Scaler
 from fleet.state import decisions
+from tests.conftest import eventually
 from tests.operate.migrate.conftest import Desk
 from tests.operate.migrate.test_flow import around
 
@@ -147,10 +150,43 @@ def test_what_the_hosts_controller_had_lent_is_taken_back_before_pods_come(
     desk.fleet("apply prod.yaml --yes")
     assert desk.slots_of_host()["news"] > 10
 
-    def check(_effect: str, _is_over: bool) -> None:
-        assert desk.slots_here() + desk.slots_there() <= 24
-
-    around(monkeypatch, check)
+    around(monkeypatch, lambda _effect, _is_over: within(desk))
     desk.step("mail")
     assert desk.there()["mail"] == 2
     assert sum(desk.slots_of_host().values()) + desk.kept()["groups"]["mail"]["part"] <= 24
+
+
+def test_what_the_scaler_had_lent_in_the_cluster_is_waited_for_before_the_host_starts_more(
+    scaled: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = scaled
+    desk.step("mail")
+    desk.step("news")
+    if "shop-fleet-controller" not in desk.api.names("deployments"):
+        return  # with KEDA alone nobody keeps the budget
+    parts = {name: one["part"] // 4 for name, one in desk.kept()["groups"].items()}
+
+    def pods(**counts: int) -> None:
+        for group, count in counts.items():
+            desk.api.update("deployments", f"shop-{group}", {"spec": {"replicas": count}}, manager="hpa")
+            eventually(lambda group=group, count=count: desk.there().get(group, 0) == count)
+
+    pods(mail=parts["mail"] - 1)
+    pods(news=parts["news"] + 1)
+    assert desk.slots_here() + desk.slots_there() <= 24
+    given_back: list[float] = []
+
+    def play_scaler(seconds: float) -> None:
+        given_back.append(seconds)
+        if desk.kept_there()["groups"]["mail"]["to"] == "host":
+            pods(news=parts["news"])
+
+    monkeypatch.setattr(effects, "time", SimpleNamespace(sleep=play_scaler))
+    around(monkeypatch, lambda _effect, _is_over: within(desk))
+    said = desk.step("--back mail")
+    assert "to stay: others give back" in said.err
+    assert given_back
+
+
+def within(desk: Desk) -> None:
+    assert desk.slots_here() + desk.slots_there() <= 24
