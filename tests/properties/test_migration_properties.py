@@ -13,7 +13,7 @@ from fleet.core.manifest.models import Manifest
 from fleet.core.manifest.parse import from_document
 from fleet.core.migration.order import GroupFacts, arrived, at, begun, planned
 from fleet.core.migration.positions import Position
-from fleet.core.migration.sizes import size_of, there
+from fleet.core.migration.sizes import in_cluster, size_of
 from fleet.core.migration.split import document_there, groups_there, slots_there
 from fleet.core.migration.state import CLUSTER, HOST, Migration, from_json, to_json
 from fleet.errors import Refused
@@ -24,7 +24,7 @@ NEW = Migration("shop", "here", "shop", "box", 0.0, "me")
 
 def facts_of(manifest: Manifest) -> list[GroupFacts]:
     """Every group as it would move from a host of the same manifest."""
-    desired, static = there(manifest)
+    desired, static = in_cluster(manifest)
     found = []
     for name, group in desired.groups.items():
         after = tuple(one for one in group.depends_on if desired.groups[one].spec.job)

@@ -128,7 +128,8 @@ def _plan(sides: Sides, target: Target, args: argparse.Namespace, out: Output) -
 
     migration = sides.migration()
     named = set(target.names)
-    made = order.planned(sides.facts(migration), migration, to=_to(args), budget=sides.budget, named=named)
+    facts = sides.facts(migration, to=_to(args))
+    made = order.planned(facts, migration, to=_to(args), budget=sides.budget, named=named)
     out.either(order.document(made), order.text(made))
     _say_notes(sides, target.names[0] if target.names else "", out)
     return 0

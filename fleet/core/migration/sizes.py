@@ -16,7 +16,7 @@ from fleet.core.text.format import listed
 _LOOPBACK = ("localhost", "127.", "::1", "0.0.0.0", "host.docker.internal")
 
 
-def there(manifest: Manifest) -> tuple[Desired, Mapping[str, int]]:
+def in_cluster(manifest: Manifest) -> tuple[Desired, Mapping[str, int]]:
     """The groups as they are in the cluster, paused ones too, and the static parts of those that a scaler moves.
 
     Raises Refused for what a cluster cannot have.

@@ -12,8 +12,8 @@ from fleet.core.expand.expand import divided_again
 from fleet.core.expand.facts import NO_OVERRIDES, MovedPart, Overrides
 from fleet.core.manifest.models import Broker, Manifest
 from fleet.core.migration.order import GroupFacts, arrived
-from fleet.core.migration.sizes import apart, awake, only_here, size_of, there
-from fleet.core.migration.state import Migration
+from fleet.core.migration.sizes import apart, awake, in_cluster, only_here, size_of
+from fleet.core.migration.state import HOST, Migration, Side
 from fleet.core.text.format import listed
 from fleet.errors import Refused
 from fleet.inputs.manifest import LoadedManifest
@@ -77,7 +77,7 @@ class Sides:
     @cached_property
     def _there(self) -> tuple[Desired, Mapping[str, int]]:
         """The groups as they are in the cluster, paused ones too, and the static parts of those that autoscale."""
-        return there(self.loaded.manifest)
+        return in_cluster(self.loaded.manifest)
 
     @property
     def budget(self) -> int | None:
@@ -106,7 +106,7 @@ class Sides:
         if len(urls) == 2 and urls[0] != urls[1]:
             yield "the broker's URL is another one in the cluster: tasks flow on only if both are the same server"
 
-    def facts(self, migration: Migration) -> list[GroupFacts]:
+    def facts(self, migration: Migration, *, to: Side) -> list[GroupFacts]:
         """Every group of this host, as a plan needs it. Raises Refused where nothing can be moved."""
         if self.host_manifest.spec.broker == "embedded":
             hint = "move the broker first: `broker: {url: …}` of one that pods reach"
@@ -115,33 +115,56 @@ class Sides:
         if applied is None or applied.down:
             hint = f"`fleet apply --fleet {self.local.name}` brings it up, without the groups that moved"
             raise Refused(f"fleet {self.local.name!r} is down on this host", hint=hint)
-        return [self._facts(name, applied.desired, migration) for name in sorted(self.host_manifest.spec.groups)]
+        host = _Host(awake(self.host_manifest), applied.desired, self.local.overrides_in_force(), migration)
+        return [self._facts(name, host, to) for name in sorted(self.host_manifest.spec.groups)]
 
-    def _facts(self, name: str, applied: Desired, migration: Migration) -> GroupFacts:
+    def _facts(self, name: str, host: _Host, to: Side) -> GroupFacts:
         desired, static = self._there
-        pods = desired.groups.get(name)
-        others = {key: part for key, part in migration.moved().items() if key != name}
-        here, problem = self._here(name, applied, others)
+        pods, state = desired.groups.get(name), host.migration.groups.get(name)
+        here, problem = host.at_rest(name, back=state is not None and (to == HOST or bool(state.to)))
         if pods is None:
             return GroupFacts(name, only_here(here), refused="the cluster's manifest does not have it")
         size = size_of(here, pods, self.loaded.manifest, static.get(name))
         if (manifest := self.loaded.manifest.spec.groups[name]).paused:
             size = replace(size, pods=0)
-        overrides = self.local.overrides_in_force()
-        if name in overrides.paused and not manifest.paused:
+        if name in host.overrides.paused and not manifest.paused:
             problem = f"it is paused on this host by hand: `fleet resume {name}` first"
+        if state is None:
+            size = replace(size, here=sum(host.applied.groups[name].shape))
         here_too = self.host_manifest.spec.groups
         after = tuple(one for one in pods.depends_on if one in here_too and desired.groups[one].spec.job)
-        if name not in migration.groups:
-            now = applied.groups[name]
-            size = replace(size, here=sum(now.shape))
         return GroupFacts(name, size, after, problem or apart(here, pods))
 
-    def _here(self, name: str, applied: Desired, others: Mapping[str, MovedPart]) -> tuple[DesiredGroup, str]:
-        """The group as it is on this host at rest, while the others are where they are; or why it cannot be."""
-        manifest = awake(self.host_manifest)
+
+@dataclass(frozen=True)
+class _Host:
+    """This host's groups at rest, as exceptions by hand have them. ``manifest``: without pauses."""
+
+    manifest: Manifest
+    applied: Desired
+    overrides: Overrides
+    migration: Migration
+
+    def at_rest(self, name: str, *, back: bool) -> tuple[DesiredGroup, str]:
+        """A group as it would be here, and why it cannot be. ``back``: it has moved; the others stay as they are."""
         try:
-            return divided_again(manifest, applied, overrides=Overrides(moved=others)).groups[name], ""
+            if not back:
+                return self._whole.groups[name] if name in self.migration.groups else self._now.groups[name], ""
+            others = {key: part for key, part in self.migration.moved().items() if key != name}
+            return self._divided(others).groups[name], ""
         except Refused as error:
-            whole = divided_again(manifest, applied, overrides=NO_OVERRIDES).groups[name]
-            return whole, f"this host has no room for it: {error.message}"
+            return self._whole.groups[name], f"this host has no room for it: {error.message}"
+
+    @cached_property
+    def _now(self) -> Desired:
+        """With what has moved."""
+        return self._divided(self.migration.moved())
+
+    @cached_property
+    def _whole(self) -> Desired:
+        """As if nothing had moved, by the manifest alone."""
+        return divided_again(self.manifest, self.applied, overrides=NO_OVERRIDES)
+
+    def _divided(self, moved: Mapping[str, MovedPart]) -> Desired:
+        overrides = Overrides(replicas=self.overrides.replicas, moved=moved)
+        return divided_again(self.manifest, self.applied, overrides=overrides)

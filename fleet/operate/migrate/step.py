@@ -26,7 +26,7 @@ def chosen(sides: Sides, *, to: Side, group: str = "") -> Move | None:
     Raises Refused where it cannot be made.
     """
     migration = sides.migration()
-    facts = sides.facts(migration)
+    facts = sides.facts(migration, to=to)
     plan = planned(facts, migration, to=to, budget=sides.budget, named={group} if group else ())
     if not plan.moves:
         return None

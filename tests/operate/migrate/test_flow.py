@@ -374,6 +374,16 @@ def test_taking_the_fleet_down_in_the_cluster_says_whose_groups_it_had(desk: Des
     assert desk.here()["mail"] == 2
 
 
+def test_a_count_by_hand_is_part_of_the_budget_that_others_leave(desk: Desk) -> None:
+    desk.write(budget=20)
+    desk.fleet("apply prod.yaml --yes")
+    desk.fleet("scale --live thumbs=9 --fleet shop --yes")
+    assert desk.migrate("plan -o json mail").json["moves"][0]["room"] == 11
+    desk.step("mail")
+    assert (desk.here()["thumbs"], desk.there()) == (9, {"mail": 2})
+    assert desk.slots_here() + desk.slots_there() <= 20
+
+
 def test_a_group_that_is_paused_by_hand_stays(desk: Desk) -> None:
     desk.fleet("pause mail --fleet shop --yes")
     assert "it is paused on this host by hand: `fleet resume mail` first" in desk.step("mail", code=9).err
