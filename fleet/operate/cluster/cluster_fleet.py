@@ -17,12 +17,13 @@ from fleet.backends.kubernetes.kinds import (
     OWNED,
     POD,
     REPLICA_SET,
+    SCALED_OBJECT,
     label_of,
     name_of,
     place_in_order,
     reference,
 )
-from fleet.backends.kubernetes.names import KEEPS, selector_of
+from fleet.backends.kubernetes.names import KEEPS, object_name, selector_of
 from fleet.backends.kubernetes.object_plan import Deed, ObjectChange, ObjectPlan, change_of
 from fleet.backends.kubernetes.objects import KUSTOMIZATION, objects_of
 from fleet.core.desired import RESERVED_PREFIX, Desired
@@ -128,6 +129,7 @@ class ClusterFleet:
         elsewhere = placed.manifest.spec.groups.keys() - part.manifest.spec.groups.keys()
         leaving = [*self._leaving(live, wanted, desired, prune=prune, elsewhere=elsewhere)]
         goes = {one.reference for one in leaving if one.deed is Deed.REMOVE}
+        goes |= {f"{SCALED_OBJECT.name}/{object_name(self.name, name)}" for name in _counted(migration)}
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             found = list(threads.map(lambda one: compared(self.cluster, one, live, goes), wanted.values()))
         changes = tuple(explained(one.change, live, wanted) for one in found)
@@ -212,6 +214,11 @@ class ClusterFleet:
             for one in self.cluster.objects(kind, self._labels()):
                 if label_of(one, KEEPS):
                     self.cluster.delete(kind, name_of(one))
+
+
+def _counted(migration: Migration | None) -> tuple[str, ...]:
+    """Groups on their way: how many pods they have is fleet's to say, whoever said so before."""
+    return () if migration is None else migration.on_the_way()
 
 
 def _part_here(loaded: LoadedManifest, migration: Migration | None) -> LoadedManifest:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from fleet import settings
 from fleet.backends.kubernetes.client import Cluster, Place
+from fleet.backends.kubernetes.kinds import DEPLOYMENT, Kind
 from fleet.core.autoscale.in_cluster import scaled_in_cluster
 from fleet.core.autoscale.sample import Backlog, QueueSample
 from fleet.core.expand.in_cluster import desired_in_cluster
@@ -20,7 +22,7 @@ from fleet.operate.scaler.loop import Scaler
 from fleet.state import decisions
 from tests.conftest import eventually
 from tests.operate.migrate.conftest import Desk
-from tests.operate.migrate.test_flow import around
+from tests.operate.migrate.test_flow import Crash, around
 
 MANIFEST = """\
 apiVersion: workerfleet.dev/v1alpha1
@@ -186,6 +188,28 @@ def test_what_the_scaler_had_lent_in_the_cluster_is_waited_for_before_the_host_s
     said = desk.step("--back mail")
     assert "to stay: others give back" in said.err
     assert given_back
+
+
+def test_a_step_that_ended_between_a_scaler_and_its_deployment_goes_on(
+    scaled: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = scaled
+    desk.step("mail")
+    desk.api.update("deployments", "shop-mail", {"spec": {"replicas": 3}}, manager="kube-controller-manager")
+    plain = Cluster.apply
+
+    def crash(self: Cluster, kind: Kind, *args: Any, **more: Any) -> Any:
+        if kind == DEPLOYMENT and not more.get("dry_run") and "shop-mail" not in desk.api.names("scaledobjects"):
+            raise Crash
+        return plain(self, kind, *args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Cluster, "apply", crash)
+        with pytest.raises(Crash):
+            desk.step("--back mail")
+    assert "shop-mail" not in desk.api.names("scaledobjects")
+    desk.step("--back")
+    assert (desk.slots_here(), desk.there(), desk.kept()) == (24, {}, None)
 
 
 def within(desk: Desk) -> None:
