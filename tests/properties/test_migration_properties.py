@@ -24,11 +24,11 @@ NEW = Migration("shop", "here", "shop", "box", 0.0, "me")
 
 def facts_of(manifest: Manifest) -> list[GroupFacts]:
     """Every group as it would move from a host of the same manifest."""
-    desired, static = in_cluster(manifest)
+    desired = in_cluster(manifest)
     found = []
     for name, group in desired.groups.items():
         after = tuple(one for one in group.depends_on if desired.groups[one].spec.job)
-        found.append(GroupFacts(name, size_of(group, group, manifest, static.get(name)), after))
+        found.append(GroupFacts(name, size_of(group, group, manifest), after))
     return found
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from fleet.core.autoscale.in_cluster import scaled_in_cluster, static_slots
 from fleet.core.desired import Desired, DesiredGroup
-from fleet.core.expand.expand import moves_slots
 from fleet.core.expand.in_cluster import desired_in_cluster, is_scaled, pod_slots
 from fleet.core.manifest.models import Manifest
 from fleet.core.migration.positions import Size
@@ -16,14 +13,9 @@ from fleet.core.text.format import listed
 _LOOPBACK = ("localhost", "127.", "::1", "0.0.0.0", "host.docker.internal")
 
 
-def in_cluster(manifest: Manifest) -> tuple[Desired, Mapping[str, int]]:
-    """The groups as they are in the cluster, paused ones too, and the static parts of those that a scaler moves.
-
-    Raises Refused for what a cluster cannot have.
-    """
-    plain = awake(manifest)
-    desired = desired_in_cluster(plain)
-    return desired, static_slots(scaled_in_cluster(plain, desired)) if moves_slots(plain) else {}
+def in_cluster(manifest: Manifest) -> Desired:
+    """The groups as they are in the cluster, paused ones too. Raises Refused for what a cluster cannot have."""
+    return desired_in_cluster(awake(manifest))
 
 
 def awake(manifest: Manifest) -> Manifest:
@@ -37,16 +29,16 @@ def only_here(here: DesiredGroup) -> Size:
     return Size(0, 0, 0, sum(here.shape), 1, part_here=here.slots)
 
 
-def size_of(here: DesiredGroup, there: DesiredGroup, manifest: Manifest, static: int | None) -> Size:
-    """On either side at rest. ``static``: the part of a group that a scaler moves, in the cluster."""
+def size_of(here: DesiredGroup, there: DesiredGroup, manifest: Manifest) -> Size:
+    """On either side at rest. A group that a scaler moves takes its part with it, and has as many pods as fit in."""
     pod = pod_slots(manifest, there)
     unit = pod if there.capacity_slots is None else there.capacity_slots
     pods, part = len(there.shape), there.slots
-    if static is not None and is_scaled(manifest, there) and unit:
+    if is_scaled(manifest, there) and unit:
         said = manifest.spec.groups[there.name].autoscale
         least = max(1, -(-(said.min if said is not None else 0) // unit))
-        pods = max(least, static // unit)
-        part = max(static, pods * unit)
+        part = max(here.slots, least * unit)
+        pods = part // unit
     capacity = here.capacity_slots
     return Size(
         pods=pods,

@@ -43,11 +43,10 @@ class Sides:
 
     def _as_it_is_now(self, migration: Migration) -> Migration:
         """A fleet that lives in the cluster as a whole may have other sizes and more groups by now."""
-        desired, static = self._there
-        manifest = self.loaded.manifest
+        desired, manifest = self._there, self.loaded.manifest
         # A job that this host does not have comes and goes with what waits for it.
         groups = {name: one for name, one in desired.groups.items() if name in migration.groups or not one.spec.job}
-        sizes = {name: size_of(one, one, manifest, static.get(name)) for name, one in groups.items()}
+        sizes = {name: size_of(one, one, manifest) for name, one in groups.items()}
         return replace(migration, groups={**migration.groups, **{name: arrived(one) for name, one in sizes.items()}})
 
     def refuse_second_home(self) -> None:
@@ -75,8 +74,8 @@ class Sides:
         return self.local.manifest_of(applied.revision).manifest
 
     @cached_property
-    def _there(self) -> tuple[Desired, Mapping[str, int]]:
-        """The groups as they are in the cluster, paused ones too, and the static parts of those that autoscale."""
+    def _there(self) -> Desired:
+        """The groups as they are in the cluster, paused ones too."""
         return in_cluster(self.loaded.manifest)
 
     @property
@@ -119,12 +118,12 @@ class Sides:
         return [self._facts(name, host, to) for name in sorted(self.host_manifest.spec.groups)]
 
     def _facts(self, name: str, host: _Host, to: Side) -> GroupFacts:
-        desired, static = self._there
+        desired = self._there
         pods, state = desired.groups.get(name), host.migration.groups.get(name)
         here, problem = host.at_rest(name, back=state is not None and (to == HOST or bool(state.to)))
         if pods is None:
             return GroupFacts(name, only_here(here), refused="the cluster's manifest does not have it")
-        size = size_of(here, pods, self.loaded.manifest, static.get(name))
+        size = size_of(here, pods, self.loaded.manifest)
         if (manifest := self.loaded.manifest.spec.groups[name]).paused:
             size = replace(size, pods=0)
         if name in host.overrides.paused and not manifest.paused:

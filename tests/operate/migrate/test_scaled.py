@@ -212,5 +212,25 @@ def test_a_step_that_ended_between_a_scaler_and_its_deployment_goes_on(
     assert (desk.slots_here(), desk.there(), desk.kept()) == (24, {}, None)
 
 
+def test_every_group_finds_room_although_pods_are_whole(scaled: Desk) -> None:
+    """Twelve slots for two groups are six each on the host, and one pod of four and two slots beside it each there."""
+    desk = scaled
+    text = MANIFEST.replace("concurrency: 24", "concurrency: 20")
+    (desk.folder / "prod.yaml").write_text(text.replace("min: 2, max: 8", "min: 8, max: 8"))
+    desk.fleet("apply prod.yaml --yes")
+    assert desk.slots_of_host() == {"mail": 6, "news": 6, "bulk": 8}
+    for _ in range(3):
+        desk.step()
+    assert desk.kept()["is_complete"]
+    assert {name: desk.kept()["groups"][name]["part"] for name in ("mail", "news", "bulk")} == {
+        "mail": 6,
+        "news": 6,
+        "bulk": 8,
+    }
+    for _ in range(3):
+        desk.step("--back")
+    assert desk.slots_of_host() == {"mail": 6, "news": 6, "bulk": 8}
+
+
 def within(desk: Desk) -> None:
     assert desk.slots_here() + desk.slots_there() <= 24
