@@ -219,6 +219,8 @@ def change_text(before: Position, after: Position, size: Size) -> str:
         verb = "start" if after.pods > before.pods else "drain"
         return f"{verb} {counted(count, 'pod')} in the cluster"
     verb = "start" if after.here > before.here else "drain"
+    if size.step != size.full:
+        return f"{verb} {counted(abs(after.here - before.here), 'slot')} on the host"
     count = abs(len(shape(after.here, size.full)) - len(shape(before.here, size.full)))
     return f"{verb} {counted(count, 'replica')} on the host"
 

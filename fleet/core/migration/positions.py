@@ -21,7 +21,8 @@ class Size:
     """How large a group is at rest on either side.
 
     pods: in the cluster.  unit: slots of the budget of one pod.  concurrency: of its pool.  here: slots of all replicas
-    on the host.  full: slots of a full replica there.  counts: whether those are slots of the budget.
+    on the host.  full: slots of a full replica there.  counts: whether those are slots of the budget.  grain: slots by
+    which it may shrink and grow there: those of a full replica, or fewer where a pool resizes (None: full).
     part_here, part_there: slots of the budget that it has at rest.  stops_first: why it must never run on both sides.
     """
 
@@ -34,6 +35,12 @@ class Size:
     part_here: int = 0
     part_there: int = 0
     stops_first: str = ""
+    grain: int | None = None
+
+    @property
+    def step(self) -> int:
+        """Slots by which it shrinks and grows on the host."""
+        return self.full if self.grain is None else self.grain
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,7 @@ def _to_cluster(now: Position, size: Size, room: int | None) -> Position | None:
     if fits > now.pods:
         return replace(now, pods=min(fits, size.pods))
     wanted = min(size.pods, now.pods + _batch(size.pods))
-    replicas = shape(now.here, size.full)
+    replicas = shape(now.here, size.step)
     while replicas:
         replicas = replicas[:-1]
         fits = _pods_that_fit(sum(replicas), size, room)
@@ -123,4 +130,4 @@ def _pods_that_fit(here: int, size: Size, room: int | None) -> int:
 def _slots_that_fit(pods: int, size: Size, room: int | None) -> int:
     """In whole replicas, but for the smaller one that the group has at rest."""
     left = size.here if room is None or not size.counts else max(0, room - pods * size.unit)
-    return size.here if left >= size.here else left // size.full * size.full
+    return size.here if left >= size.here else left // size.step * size.step

@@ -8,6 +8,7 @@ from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.expand.in_cluster import desired_in_cluster, is_scaled, pod_slots
 from fleet.core.manifest.models import Manifest
 from fleet.core.migration.positions import Size
+from fleet.core.spec import resizes
 from fleet.core.text.format import listed
 
 _LOOPBACK = ("localhost", "127.", "::1", "0.0.0.0", "host.docker.internal")
@@ -50,6 +51,7 @@ def size_of(here: DesiredGroup, there: DesiredGroup, manifest: Manifest) -> Size
         part_here=here.slots,
         part_there=part,
         stops_first=_stops_first(here, there),
+        grain=1 if here.scaling != "replicas" and resizes(here.spec) else None,
     )
 
 

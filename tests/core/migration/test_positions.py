@@ -36,6 +36,9 @@ def pairs(size: Size, *, to: Side, room: int | None, start: tuple[int, int]) -> 
         (ONCE, HOST, None, [(2, 0), (0, 0), (0, 8)]),
         (replace(MAIL, here=6), HOST, 8, [(2, 0), (1, 0), (1, 4), (0, 4), (0, 6)]),
         (replace(MAIL, pods=0), CLUSTER, 8, [(0, 8), (0, 0)]),
+        (replace(MAIL, pods=1, here=6), CLUSTER, 6, [(0, 6), (0, 0), (1, 0)]),
+        (replace(MAIL, pods=1, here=6, grain=1), CLUSTER, 6, [(0, 6), (0, 2), (1, 2), (1, 0)]),
+        (replace(MAIL, pods=1, here=6, grain=1), HOST, 6, [(1, 0), (1, 2), (0, 2), (0, 6)]),
     ],
 )
 def test_what_a_group_starts_and_stops(size: Size, to: Side, room: int | None, expected: list[tuple[int, int]]) -> None:
@@ -61,7 +64,9 @@ def sizes(draw: st.DrawFn) -> Size:
     full, here = draw(st.integers(1, 6)), draw(st.integers(0, 30))
     spare = draw(st.integers(0, 5))
     stops = draw(st.sampled_from(["", "a job runs once"]))
-    return Size(pods, unit, unit, here, full, part_here=here, part_there=pods * unit + spare, stops_first=stops)
+    grain = draw(st.sampled_from([None, 1]))
+    part = pods * unit + spare
+    return Size(pods, unit, unit, here, full, part_here=here, part_there=part, stops_first=stops, grain=grain)
 
 
 @given(size=sizes(), to=st.sampled_from([CLUSTER, HOST]), more=st.integers(0, 40), data=st.data())
@@ -89,7 +94,7 @@ def test_it_stops_serving_only_where_the_smallest_part_of_both_does_not_fit(size
         return
     room = max(least_room(size, to=CLUSTER), size.here) + more
     way = list(path(Position(0, size.here), size, to=CLUSTER, room=room))
-    smallest = min(size.full, size.here) + size.unit
+    smallest = min(size.step, size.here) + size.unit
     if room >= smallest:
         assert all(one.pods or one.here for one in way)
 

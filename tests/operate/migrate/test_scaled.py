@@ -219,6 +219,8 @@ def test_every_group_finds_room_although_pods_are_whole(scaled: Desk) -> None:
     (desk.folder / "prod.yaml").write_text(text.replace("min: 2, max: 8", "min: 8, max: 8"))
     desk.fleet("apply prod.yaml --yes")
     assert desk.slots_of_host() == {"mail": 6, "news": 6, "bulk": 8}
+    steps = desk.migrate("plan -o json news").json["moves"][0]["steps"]
+    assert [(one["pods"], one["slotsHere"]) for one in steps] == [(0, 6), (0, 2), (1, 2), (1, 0)], "it serves"
     for _ in range(3):
         desk.step()
     assert desk.kept()["is_complete"]
