@@ -19,7 +19,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "errors forking signals _version",
     ),
     "fleet.core": (
-        "simulation",
+        "simulation migration",
         "autoscale healing",
         "status",
         "planning",
@@ -50,6 +50,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "fleet.operate": (
         "dashboard pod_server",
         "foreground doctor metrics scaler",
+        "dashboard",
+        "foreground doctor metrics migrate scaler",
         "cluster controller service sync rollout",
         "change lost_queues",
         "local_fleet",
