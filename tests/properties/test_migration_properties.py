@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.backends.kubernetes.objects import objects_of
-from fleet.core.expand.in_cluster import desired_in_cluster, is_scaled
+from fleet.core.expand.in_cluster import desired_in_cluster, is_scaled, pod_count
 from fleet.core.manifest.models import Manifest
 from fleet.core.manifest.parse import from_document
 from fleet.core.migration.order import GroupFacts, arrived, at, begun, planned
@@ -70,9 +70,9 @@ def test_the_part_that_is_there_is_a_manifest_of_its_own_within_its_slots(
     for name, group in desired.groups.items():
         state = migration.groups[name]
         if state.to and not group.spec.job and not group.paused:
-            assert len(group.shape) == state.pods
+            assert pod_count(found, group) == state.pods
         if not state.to and not is_scaled(found, group) and not group.paused:
-            assert len(group.shape) == len(whole.groups[name].shape), "as it is in the end"
+            assert pod_count(found, group) == pod_count(parsed.manifest, whole.groups[name]), "as it is in the end"
         assert group.slots <= state.slots_there or is_scaled(found, group)
 
 

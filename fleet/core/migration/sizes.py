@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from fleet.core.desired import Desired, DesiredGroup
-from fleet.core.expand.in_cluster import desired_in_cluster, is_scaled, pod_slots
+from fleet.core.expand.in_cluster import desired_in_cluster, is_scaled, pod_count, pod_slots, replica_slots
 from fleet.core.manifest.models import Manifest
 from fleet.core.migration.positions import Size
 from fleet.core.spec import resizes
@@ -34,7 +34,8 @@ def size_of(here: DesiredGroup, there: DesiredGroup, manifest: Manifest) -> Size
     """On either side at rest. A group that a scaler moves takes its part with it, and has as many pods as fit in."""
     pod = pod_slots(manifest, there)
     unit = pod if there.capacity_slots is None else there.capacity_slots
-    pods, part = len(there.shape), there.slots
+    pods = pod_count(manifest, there)
+    part = max(there.slots, pods * unit)
     if is_scaled(manifest, there) and unit:
         said = manifest.spec.groups[there.name].autoscale
         least = max(1, -(-(said.min if said is not None else 0) // unit))
@@ -44,7 +45,7 @@ def size_of(here: DesiredGroup, there: DesiredGroup, manifest: Manifest) -> Size
     return Size(
         pods=pods,
         unit=unit,
-        concurrency=pod,
+        concurrency=replica_slots(manifest, there),
         here=sum(here.shape),
         full=max(1, capacity or 1) if here.spec.kind == "command" else here.spec.pool.concurrency,
         counts=here.spec.kind != "command" or bool(capacity),

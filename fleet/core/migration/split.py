@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from fleet.core.expand.in_cluster import pack_of
 from fleet.core.manifest.models import Manifest, Pool
 from fleet.core.migration.state import GroupState, Migration
 from pools.traits import TRAITS
@@ -62,7 +63,7 @@ def _group(
         return made
     for field in ("autoscale", "share", "replicas"):
         made.pop(field, None)
-    made["replicas"] = state.pods
+    made["replicas"] = state.pods * pack_of(manifest, name)
     pool = model.pool or Pool()
     if model.command is None and pool.type is not None and not TRAITS[pool.type].fixed_slots:
         made["pool"] = {**(made.get("pool") or {}), "type": pool.type, "concurrency": state.concurrency}
