@@ -19,6 +19,7 @@ from fleet.backends.supervisor.lost_records import renew
 from fleet.backends.supervisor.observe import Sight, observed
 from fleet.backends.supervisor.processes import Table, is_launcher, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
+from fleet.backends.supervisor.replica_readings import ReplicaReadings
 from fleet.backends.supervisor.rpc import (
     LIVE_STATES,
     STOPPED_STATES,
@@ -35,7 +36,6 @@ from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.replica import record as records
-from fleet.replica.crash_history import read_history
 from fleet.replica.health_result import read_result, result_file
 from fleet.state import controller_heartbeat
 from fleet.state.paths import Places
@@ -55,6 +55,7 @@ class SupervisorBackend:
         self._rpc_timeout_seconds = rpc_timeout_seconds
         self._python = python
         self._folder = Folder(places)
+        self._readings = ReplicaReadings(places)
         self._daemon = Daemon(places, self._rpc, python=python)
         self._images = Images(places, self._rpc)
 
@@ -68,11 +69,13 @@ class SupervisorBackend:
             self._refuse_unanswering_daemon()
             strays = Table.read(self.places.account_uids()).strays(self.places.specs, supervised={})
             return Observed(self.places.fleet, up=False, strays=strays)
-        table = Table.read(self.places.account_uids())
+        accounts = self.places.account_uids()
+        table = Table.read(accounts)
         owned = _owned(rows)
         supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
-        unstarted = self._folder.programs() - owned.keys()
-        replicas = [self._seen(name, row, digest, table) for name, (row, digest) in owned.items()]
+        unstarted = self._folder.programs(besides=owned.keys())
+        self._readings.keep(owned.keys())
+        replicas = [self._seen(name, row, digest, table, accounts) for name, (row, digest) in owned.items()]
         replicas += [found for name in unstarted if (found := _unstarted(self._folder, name)) is not None]
         return Observed(
             fleet=self.places.fleet,
@@ -82,23 +85,31 @@ class SupervisorBackend:
             foreign=tuple(sorted(row.full_name for row in rows if _is_foreign(row))),
         )
 
-    def _seen(self, name: str, row: Process, digest: str, table: Table) -> ObservedReplica:
+    def _seen(
+        self, name: str, row: Process, digest: str, table: Table, accounts: Collection[int]
+    ) -> ObservedReplica:
         now = time.time()  # before the record is read: then seconds counted up to now never decrease
+        memory_bytes, cpu_seconds = table.usage(row.pid) if row.pid else (0, 0.0)
+        record, lives = self._readings.of(name, accounts=accounts)
+        launch = self._folder.launch(name)
+        checked = row.pid and launch is not None and launch.spec.health_check.is_given
         sight = Sight(
             name=name,
             digest=digest,
             process=row,
-            launch=self._folder.launch(name),
-            record=records.read(self.places.record_file(name)),
-            memory_bytes=table.memory_bytes(row.pid) if row.pid else 0,
-            cpu_seconds=table.cpu_seconds(row.pid) if row.pid else 0.0,
+            launch=launch,
+            record=record,
+            memory_bytes=memory_bytes,
+            cpu_seconds=cpu_seconds,
             now=now,
             answers=_answers(self.places, name, row),
-            lives=read_history(self.places.starts_file(name)).lives,
+            lives=lives,
             heartbeat=_heartbeat(self.places, name),
-            health=read_result(result_file(self.places.health, name), pid=row.pid) if row.pid else None,
+            health=read_result(result_file(self.places.health, name), pid=row.pid) if checked else None,
         )
-        return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
+        if sight.living_record is None:
+            sight = replace(sight, launching=is_launcher(row.pid))
+        return observed(sight)
 
     def renew_records(self) -> None:
         """Write again what was lost of the records of programs that keep none themselves."""
