@@ -15,7 +15,6 @@ from metrics import PID, PID_OFFSET, TASKS, Fleet
 
 from fleet.operate.dashboard.following import FleetFollower
 from fleet.operate.dashboard.live import Live
-from fleet.operate.dashboard.shown import shown
 from fleet.replica.record import Record
 
 PAGES = 10
@@ -99,7 +98,7 @@ def main() -> None:
         try:
             fleet.start()
             writers = at_work(fleet, over)
-            reader = Reader(lambda: ["bench"], lambda _: FleetFollower(fleet.local), shown=shown)
+            reader = Reader(lambda: ["bench"], lambda _: FleetFollower(fleet.local))
             found = asyncio.run(followed(reader, 10.0 if given.quick else max(30.0, float(given.runs))))
             over.set()
             writers.join()

@@ -213,7 +213,8 @@ def _view(raw: bytes) -> CountersView:
 
 def added_up(counts: Sequence[TaskCounts]) -> TaskCounts:
     """All of them together."""
-    return counts[0] if len(counts) == 1 else TaskCounts(tuple(map(sum, zip(*(one.cells for one in counts)))))
+    cells = (one.cells for one in counts)
+    return counts[0] if len(counts) == 1 else TaskCounts(tuple(map(sum, zip(*cells, strict=True))))
 
 
 def _offset(number: int) -> int:

@@ -85,9 +85,7 @@ class SupervisorBackend:
             foreign=tuple(sorted(row.full_name for row in rows if _is_foreign(row))),
         )
 
-    def _seen(
-        self, name: str, row: Process, digest: str, table: Table, accounts: Collection[int]
-    ) -> ObservedReplica:
+    def _seen(self, name: str, row: Process, digest: str, table: Table, accounts: Collection[int]) -> ObservedReplica:
         now = time.time()  # before the record is read: then seconds counted up to now never decrease
         memory_bytes, cpu_seconds = table.usage(row.pid) if row.pid else (0, 0.0)
         record, lives = self._readings.of(name, accounts=accounts)

@@ -23,11 +23,8 @@ class ReplicaReadings:
 
     def keep(self, replicas: Collection[str]) -> None:
         """Forget all others."""
-        if self._paths.keys() <= set(replicas):
-            return
         self._paths = {name: paths for name, paths in self._paths.items() if name in replicas}
-        known = {starts for _, starts in self._paths.values()}
-        self._lives = {path: seen for path, seen in self._lives.items() if path in known}
+        self._lives = {path: seen for path, seen in self._lives.items() if path.stem in replicas}
 
     def of(self, replica: str, *, accounts: Collection[int]) -> tuple[RecordView | None, tuple[Life, ...]]:
         """Its record, and its earlier processes. accounts: the uids that have a folder of their own in this fleet."""
@@ -35,12 +32,13 @@ class ReplicaReadings:
         return records.read(record), self._lives_in(starts)
 
     def _paths_of(self, replica: str, accounts: Collection[int]) -> tuple[Path, Path]:
-        """Where these are depends on what is in the folders of accounts, which are looked into each time."""
-        known = self._paths.get(replica)
-        if known is None or accounts:
-            known = self._places.record_file(replica), self._places.starts_file(replica)
-            self._paths[replica] = known
-        return known
+        """Where accounts have folders, that depends on what is in them, and they are looked into each time."""
+        if accounts:
+            self._paths.clear()
+            return self._places.record_file(replica), self._places.starts_file(replica)
+        if replica not in self._paths:
+            self._paths[replica] = self._places.record_file(replica), self._places.starts_file(replica)
+        return self._paths[replica]
 
     def _lives_in(self, path: Path) -> tuple[Life, ...]:
         try:
