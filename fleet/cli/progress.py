@@ -12,6 +12,7 @@ from fleet.cli.output import Output, painted, wants_colour
 from fleet.core.plan import GLYPHS, Plan, Step
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as Bar
 
     from fleet.operate.apply.events import Event
@@ -58,12 +59,18 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._out.is_live and self._total:
-            self._bar = _bar(self._out)
-            self._bar.add_task("all steps", total=self._total, going="")
-            self._bar.add_task("", total=self._total, going="", visible=False)
-            self._draw(self._bar)
-            self._bar.start()
+            from rich.console import Console
+
+            self.within(step_bars(Console(file=self._out.stderr))).start()
         return self
+
+    def within(self, bars: Bar) -> Bar:
+        """Draw in these, which are empty and somebody else may show."""
+        self._bar = bars
+        bars.add_task("all steps", total=self._total, going="")
+        bars.add_task("", total=self._total, going="", visible=False)
+        self._draw(bars)
+        return bars
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -129,6 +136,13 @@ class Progress:
 @contextmanager
 def portion(out: Output, title: str, total: float) -> Iterator[Callable[[float], None] | None]:
     """A progress bar, on a terminal only; call the yielded function with how much is done, up to ``total``."""
+    with share(out, title) as tell:
+        yield None if tell is None else lambda done: tell(done, total)
+
+
+@contextmanager
+def share(out: Output, title: str) -> Iterator[Callable[[float, float], None] | None]:
+    """The same, where only the work itself knows how much there is: call it with what is done, and of how much."""
     if not out.is_live:
         yield None
         return
@@ -137,12 +151,12 @@ def portion(out: Output, title: str, total: float) -> Iterator[Callable[[float],
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=out.stderr), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _bar(out: Output) -> Bar:
-    from rich.console import Console
+def step_bars(console: Console) -> Bar:
+    """Bars of steps, still empty."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -162,5 +176,5 @@ def _bar(out: Output) -> Bar:
         TextColumn("left"),
         TimeRemainingColumn(compact=True),
         TextColumn("{task.fields[going]}", markup=False),
-        console=Console(file=out.stderr),
+        console=console,
     )
