@@ -1,18 +1,22 @@
-"""What metrics cost: counting one task in a worker, and one scrape of two hundred replicas with busy records."""
+"""What metrics cost: what a worker writes of one task, and one scrape of two hundred replicas with busy records."""
 
 from __future__ import annotations
 
 import os
+import statistics
 import struct
 import subprocess
 import tempfile
 import time
 import timeit
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import figures
 
+from fleet.broker.delivery import Delivery
+from fleet.broker.message import TaskMessage, build
 from fleet.operate.local_fleet import LocalFleet
 from fleet.operate.metrics.collecting import FleetCollector
 from fleet.operate.metrics.exposition import negotiated, text
@@ -20,6 +24,9 @@ from fleet.operate.metrics.samples import samples
 from fleet.replica.record import Record
 from fleet.replica.task_counters import TaskCounters, counters_path
 from fleet.settings import Settings
+from fleet.worker.loop.counting import TaskCounting
+from fleet.worker.task.call import Call, Outcome, TaskPolicy
+from fleet.worker.task.job import Job
 
 TASKS = [f"shop.tasks.task_{number}" for number in range(10)]
 CALLS = 200_000
@@ -52,6 +59,42 @@ def counting(folder: Path) -> float:
     spent, empty = (timeit.timeit(call, number=CALLS, timer=time.process_time) for call in (one, nothing))
     counters.close()
     return (spent - empty) / CALLS * 1e6
+
+
+def writing(folder: Path, *, counted: bool) -> float:
+    """Processor microseconds to write down one task: in the record alone, or with its counts and histograms as well."""
+    record, counting = Record(folder / "bench.rec", digest="d", slots=1), TaskCounting(folder / "bench.rec")
+    record.become("ready")
+    job, outcome = _job(), Outcome("success")
+
+    def one() -> None:
+        record.begin(0, task_id=job.call.id, task_name=job.call.name)
+        record.processed += 1
+        record.end(0)
+
+    def with_counts() -> None:
+        counting.on_start(job)
+        record.begin(0, task_id=job.call.id, task_name=job.call.name)
+        record.processed += 1
+        record.end(0)
+        counting.on_end(job, outcome)
+
+    spent = timeit.timeit(with_counts if counted else one, number=CALLS, timer=time.process_time)
+    counting.counters.close()
+    record.close()
+    return spent / CALLS * 1e6
+
+
+def _job() -> Job:
+    """A run of a task that fleet sent, as the loop of a worker holds it when it is over."""
+    built = build(TASKS[0], args=[1])
+    delivery = Delivery("1", "bench", built.body, built.headers, properties=built.properties)
+    message = TaskMessage.from_delivery(delivery)
+    call = Call(message.id, message.name, built.headers, built.body, queue="bench")
+    job = Job(delivery, message, call, TaskPolicy(), (message.id, 0))
+    handle: Any = SimpleNamespace(started_at=10.0, ended_at=10.012)
+    job.handle = handle
+    return job
 
 
 def publishing(folder: Path) -> float:
@@ -141,13 +184,23 @@ def main() -> None:
     replicas = 20 if given.quick else 200
     with tempfile.TemporaryDirectory(prefix="fb-") as folder:
         count = [counting(Path(folder)) for _ in range(max(3, given.runs // 4))]
+        pairs = [[writing(Path(folder), counted=one) for one in (False, True)] for _ in range(max(3, given.runs // 4))]
         publish = [publishing(Path(folder)) for _ in range(3)]
     scrape = scraping(replicas, given.runs)
     print(f"counting a task: {figures.spread(count)['median']:.2f} us; publishing: {min(publish):.0f} us a second")
+    alone, both = ([pair[which] for pair in pairs] for which in (0, 1))
+    added = [after - before for before, after in pairs]
+    for name, spent in (("record alone", alone), ("with counts", both)):
+        print(f"{name}: {statistics.median(spent):.2f} us a task, {1e6 / statistics.median(spent):,.0f} tasks/s")
     print(f"scrape of {replicas} replicas: {scrape['clock']['median']:.0f} ms, {scrape['samples']} samples")
     document = {
         "countingMicroseconds": figures.spread(count),
         "publishingMicroseconds": figures.spread(publish),
+        "writingMicroseconds": {
+            "recordAlone": figures.spread(alone),
+            "withCounts": figures.spread(both),
+            "added": figures.spread(added),
+        },
         "scrape": {"unit": "milliseconds", "replicas": replicas, **scrape},
     }
     print(figures.write("metrics", document))

@@ -126,13 +126,19 @@ class TaskCounters:
     def waited(self, name: str, seconds: float) -> None:
         """A task starts that could have started so many seconds ago."""
         if 0.0 <= seconds < _LONGEST_SECONDS:
-            row = self._rows.get(name) or self._row_of(name)
+            try:
+                row = self._rows[name]
+            except KeyError:
+                row = self._row_of(name)
             row[_WAIT + bisect_left(BUCKETS, seconds)] += 1
             row[_WAIT_SUM] += seconds
 
     def ended(self, name: str, end: TaskEnd, run_seconds: float | None) -> None:
         """A run is over. run_seconds: None where it did not run, or nobody knows how long."""
-        row = self._rows.get(name) or self._row_of(name)
+        try:
+            row = self._rows[name]
+        except KeyError:
+            row = self._row_of(name)
         row[_END_CELL[end]] += 1
         if run_seconds is not None and 0.0 <= run_seconds < _LONGEST_SECONDS:
             row[_RUN + bisect_left(BUCKETS, run_seconds)] += 1
