@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fleet.backends.supervisor.replica_readings import ReplicaReadings
 from fleet.replica.crash_history import History, Life, write_history
-from fleet.replica.record import Record
+from fleet.replica.record import Record, RecordView
 from fleet.state.paths import Places
 
 CRASH = Life(1.0, 2.0)
@@ -19,6 +19,12 @@ def places_in(tmp_path: Path) -> Places:
     return places
 
 
+def read(readings: ReplicaReadings, *, accounts: tuple[int, ...] = ()) -> tuple[RecordView | None, tuple[Life, ...]]:
+    """What an observation reads of one replica."""
+    readings.begin({"thumbs.0"}, accounts=accounts)
+    return readings.files("thumbs.0")
+
+
 def test_a_crash_history_is_read_again_when_it_is_another_one(tmp_path: Path) -> None:
     places = places_in(tmp_path)
     readings = ReplicaReadings(places)
@@ -28,7 +34,7 @@ def test_a_crash_history_is_read_again_when_it_is_another_one(tmp_path: Path) ->
         else:
             places.starts_file("thumbs.0").unlink(missing_ok=True)
         for _ in range(2):
-            assert readings.of("thumbs.0", accounts=()) == (None, (CRASH,) * count)
+            assert read(readings) == (None, (CRASH,) * count)
 
 
 def test_a_record_is_read_each_time(tmp_path: Path) -> None:
@@ -36,7 +42,7 @@ def test_a_record_is_read_each_time(tmp_path: Path) -> None:
     record, readings = Record(places.record_file("thumbs.0"), digest="d", slots=1), ReplicaReadings(places)
     for name in ("shop.thumb", "shop.zip"):
         record.begin(0, task_id="id", task_name=name)
-        view, _ = readings.of("thumbs.0", accounts=())
+        view, _ = read(readings)
         assert view is not None
         assert [task.task_name for task in view.tasks] == [name]
         record.end(0)
@@ -49,24 +55,24 @@ def test_a_replica_that_moves_to_an_account_and_back_is_found(tmp_path: Path) ->
     theirs = places.account_records(65534) / "thumbs.0.starts"
     theirs.parent.mkdir(parents=True)
     write_history(own, History((CRASH,), 3.0))
-    assert readings.of("thumbs.0", accounts=()) == (None, (CRASH,))
+    assert read(readings) == (None, (CRASH,))
     write_history(theirs, History((CRASH, CRASH), 3.0))
-    assert readings.of("thumbs.0", accounts=(65534,)) == (None, (CRASH, CRASH))
+    assert read(readings, accounts=(65534,)) == (None, (CRASH, CRASH))
     theirs.unlink()
-    assert readings.of("thumbs.0", accounts=(65534,)) == (None, (CRASH,))
+    assert read(readings, accounts=(65534,)) == (None, (CRASH,))
     write_history(theirs, History((CRASH, CRASH), 3.0))
-    assert readings.of("thumbs.0", accounts=(65534,)) == (None, (CRASH, CRASH))
+    assert read(readings, accounts=(65534,)) == (None, (CRASH, CRASH))
     shutil.rmtree(places.accounts)
-    assert readings.of("thumbs.0", accounts=()) == (None, (CRASH,))
+    assert read(readings) == (None, (CRASH,))
 
 
-def test_what_is_gone_is_forgotten(tmp_path: Path) -> None:
+def test_what_is_gone_is_forgotten_and_read_when_it_is_back(tmp_path: Path) -> None:
     places = places_in(tmp_path)
     readings = ReplicaReadings(places)
     for name in ("a.0", "a.1", "a.2"):
         write_history(places.starts_file(name), History((CRASH,), 3.0))
-        readings.of(name, accounts=())
-    readings.keep({"a.1"})
+        readings.files(name)
+    readings.begin({"a.1"}, accounts=())
     assert list(readings._paths) == ["a.1"]
     assert list(readings._lives) == [places.starts_file("a.1")]
-    assert readings.of("a.0", accounts=()) == (None, (CRASH,)), "and read when it is back"
+    assert readings.files("a.0") == (None, (CRASH,))

@@ -10,14 +10,13 @@ import signal
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import Daemon
 from fleet.backends.supervisor.images import Images
 from fleet.backends.supervisor.lost_records import renew
 from fleet.backends.supervisor.observe import Sight, observed
-from fleet.backends.supervisor.processes import Table, is_launcher, read_mark, signal_marked, wake
+from fleet.backends.supervisor.processes import Table, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.replica_readings import ReplicaReadings
 from fleet.backends.supervisor.rpc import (
@@ -31,13 +30,11 @@ from fleet.backends.supervisor.rpc import (
     SupervisorRpc,
 )
 from fleet.broker import embedded
-from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, Desired, Replica, group_of
+from fleet.core.desired import BROKER_GROUP, Desired, Replica
 from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.replica import record as records
-from fleet.replica.health_result import read_result, result_file
-from fleet.state import controller_heartbeat
 from fleet.state.paths import Places
 
 _RESPAWN_SECONDS = 3.0
@@ -74,8 +71,11 @@ class SupervisorBackend:
         owned = _owned(rows)
         supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
         unstarted = self._folder.programs(besides=owned.keys())
-        self._readings.keep(owned.keys())
-        replicas = [self._seen(name, row, digest, table, accounts) for name, (row, digest) in owned.items()]
+        self._readings.begin(owned.keys(), accounts=accounts)
+        replicas = [
+            observed(self._readings.sight(name, row, digest, launch=self._folder.launch(name), table=table))
+            for name, (row, digest) in owned.items()
+        ]
         replicas += [found for name in unstarted if (found := _unstarted(self._folder, name)) is not None]
         return Observed(
             fleet=self.places.fleet,
@@ -84,30 +84,6 @@ class SupervisorBackend:
             strays=table.strays(self.places.specs, supervised=supervised),
             foreign=tuple(sorted(row.full_name for row in rows if _is_foreign(row))),
         )
-
-    def _seen(self, name: str, row: Process, digest: str, table: Table, accounts: Collection[int]) -> ObservedReplica:
-        now = time.time()  # before the record is read: then seconds counted up to now never decrease
-        memory_bytes, cpu_seconds = table.usage(row.pid) if row.pid else (0, 0.0)
-        record, lives = self._readings.of(name, accounts=accounts)
-        launch = self._folder.launch(name)
-        checked = row.pid and launch is not None and launch.spec.health_check.is_given
-        sight = Sight(
-            name=name,
-            digest=digest,
-            process=row,
-            launch=launch,
-            record=record,
-            memory_bytes=memory_bytes,
-            cpu_seconds=cpu_seconds,
-            now=now,
-            answers=_answers(self.places, name, row),
-            lives=lives,
-            heartbeat=_heartbeat(self.places, name),
-            health=read_result(result_file(self.places.health, name), pid=row.pid) if checked else None,
-        )
-        if sight.living_record is None:
-            sight = replace(sight, launching=is_launcher(row.pid))
-        return observed(sight)
 
     def renew_records(self) -> None:
         """Write again what was lost of the records of programs that keep none themselves."""
@@ -358,16 +334,3 @@ def _check(changes: Changes, *, written: Collection[str], running: Collection[st
     if strange:
         message = f"supervisord sees other changes than this step made: {', '.join(strange)}"
         raise FleetError(message, hint="program files were edited or removed by hand: run `fleet doctor --fix`")
-
-
-def _answers(places: Places, name: str, row: Process) -> bool | None:
-    """Whether the embedded broker answers; None for programs that cannot be asked."""
-    if not name.startswith(f"{BROKER_GROUP}.") or not row.pid:
-        return None
-    return embedded.ping(embedded.url_in_use(places))
-
-
-def _heartbeat(places: Places, name: str) -> controller_heartbeat.Heartbeat | None:
-    if group_of(name) != CONTROLLER_GROUP:
-        return None
-    return controller_heartbeat.read(places.controller_heartbeat)
