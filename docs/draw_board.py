@@ -114,9 +114,9 @@ def drawn(panels: list[dict[str, Any]], found: Answers, *, begin: float) -> Figu
         place = panel["gridPos"]
         width, height = place["w"] / COLUMNS, place["h"] / rows
         left, bottom = place["x"] / COLUMNS, 1 - (place["y"] + place["h"]) / rows
-        inside = (left + 0.035, bottom + 0.3 * height, width - 0.045, 0.52 * height)
+        inside = (left + 0.035, bottom + 0.26 * height, width - 0.05, 0.58 * height)
         axes = figure.add_axes(inside)
-        axes.set_title(panel["title"], fontsize=8, loc="left", fontweight="bold")
+        axes.set_title(panel["title"], fontsize=8, loc="left", fontweight="bold", pad=3)
         if panel["type"] == "stat":
             _stat(axes, panel, found)
         else:

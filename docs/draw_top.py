@@ -24,7 +24,7 @@ from docs.example_load import PICTURES, SECOND_BURST_SECONDS, fleet_of_example
 
 WIDTH, HEIGHT = 80, 24
 _CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-HJKSTfhlsu]")
-_FONTS = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
+_LEFT_OUT = re.compile(r"@font-face \{.*?\}\s*|<!--.*?-->\s*", re.DOTALL)
 
 
 class Terminal:
@@ -62,7 +62,7 @@ def svg_of(lines: list[str], title: str) -> str:
         for line in lines:
             console.print(Text.from_ansi(line), no_wrap=True, overflow="crop", soft_wrap=True)
         drawn = console.export_svg(title=title, theme=MONOKAI)
-    return _FONTS.sub("", drawn).replace("Fira Code, monospace", "monospace")
+    return _LEFT_OUT.sub("", drawn).replace("Fira Code, monospace", "monospace")
 
 
 def main() -> None:
