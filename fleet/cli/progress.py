@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from fleet.operate.apply.events import Event
 
 _NAMED = 3
+_TIMES_WIDTH = 32
+"""Columns of a line of steps beside its title, its bar, its counts and what is going: times, and what lies between."""
 
 
 class Waves:
@@ -91,11 +93,12 @@ class Progress:
     def _draw(self, bar: Bar) -> None:
         names = list(self._going.values())
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        going = f"{', '.join(names[:_NAMED])}{more}" if names else ""
         whole, part = bar.task_ids
         number, ended, steps = self._waves.current
         several = self._waves.total > 1
         title = f"wave {number} of {self._waves.total}"
+        room = bar.console.width - _bar_width(bar.console) - len(title) - 2 * len(str(self._total)) - _TIMES_WIDTH
+        going = _cut(f"{', '.join(names[:_NAMED])}{more}", room)
         if number != self._shown_wave:
             bar.reset(part, total=steps)  # each wave has a clock of its own
             self._shown_wave = number
@@ -166,15 +169,25 @@ def step_bars(console: Console) -> Bar:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        BarColumn(_bar_width(console)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("left"),
-        TimeRemainingColumn(compact=True),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[going]}", markup=False),
         console=console,
     )
+
+
+def _bar_width(console: Console) -> int:
+    return 20 if console.width >= 100 else 10
+
+
+def _cut(text: str, room: int) -> str:
+    """As much as there is room for: counts and times are worth more."""
+    return text if len(text) <= room else f"{text[: max(0, room - 1)]}…"

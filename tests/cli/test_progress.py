@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from contextlib import redirect_stderr
 from pathlib import Path
 
@@ -57,6 +58,23 @@ def test_waves_have_a_bar_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "0/1" in last
     assert "restart thumbs.1" in last
     assert "left" in last
+
+
+@pytest.mark.parametrize("columns", [80, 100, 200])
+def test_counts_and_times_are_whole_however_much_is_going(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(columns))
+    made = [Step(Action.RESTART, f"reports-of-the-night.{n}", "asked", wave=n // 50) for n in range(200)]
+    terminal = Terminal()
+    with Progress(Output(stderr=terminal), Plan("shop", tuple(made))) as progress:
+        progress.on_event([Event("planned", step, "", 0.0) for step in made])
+        progress.on_event([Event("started", step, "", 0.0) for step in made[:150]])
+        progress.on_event([Event("done", step, "", 1.0) for step in made[:120]])
+    frame = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", terminal.getvalue().rsplit("all steps", 1)[1])
+    whole, part = (line.rstrip() for line in frame.splitlines()[:2])
+    assert re.search(r"━ 120/200 \d:\d\d:\d\d left \S+$", whole), whole
+    assert re.search(r"wave 3 of 4 [━╺╸]+ +20/50 +\d:\d\d:\d\d left \S+ +restart rep", part), part
+    assert len(part) <= columns
 
 
 def test_one_wave_needs_no_second_bar(monkeypatch: pytest.MonkeyPatch) -> None:
