@@ -34,7 +34,8 @@ VARIABLES = {"$fleet": ".*", "$group": ".*", "$__rate_interval": "20s"}
 STEP_SECONDS = 2
 COLUMNS = 24
 COLUMN_INCHES, ROW_INCHES, DPI = 0.46, 0.24, 90
-_UNITS = {"s": " s", "bytes": " B", "ops": "/s", "percentunit": ""}
+_UNITS = {"s": ("s", 1.0), "bytes": ("MiB", 2.0**-20), "ops": ("/s", 1.0)}
+"""How a unit of the file is written, and what a value is multiplied by."""
 
 
 class Prometheus:
@@ -135,18 +136,19 @@ def _stat(axes: Axes, panel: dict[str, Any], found: Answers) -> None:
 
 
 def _lines(axes: Axes, panel: dict[str, Any], found: Answers, begin: float) -> None:
-    defaults = panel["fieldConfig"]["defaults"]
+    unit, factor = _UNITS.get(panel["fieldConfig"]["defaults"]["unit"], ("", 1.0))
     for target in panel["targets"]:
         for one in found[panel["id"], target["refId"]]:
             label = re.sub(r"{{(\w+)}}", lambda name, one=one: one["metric"].get(name[1], ""), target["legendFormat"])
-            times, values = zip(*((float(at) - begin, float(value)) for at, value in one["values"]), strict=True)
+            times, values = zip(
+                *((float(at) - begin, float(value) * factor) for at, value in one["values"]), strict=True
+            )
             axes.plot(times, values, linewidth=1.0, label=label.rpartition(":")[2])
     axes.set_ylim(bottom=0)
     axes.tick_params(labelsize=6, length=2, pad=1)
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(x=0)
-    if unit := _UNITS.get(defaults["unit"], ""):
-        axes.set_ylabel(unit.strip(), fontsize=6)
+    axes.set_ylabel(unit, fontsize=6)
     axes.legend(fontsize=5.5, ncols=4, frameon=False, loc="upper left", bbox_to_anchor=(-0.03, -0.14), handlelength=1)
 
 

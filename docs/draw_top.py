@@ -48,13 +48,9 @@ class Terminal:
         whole = [part for part in self._seen.split("\x1b[H") if "\x1b[J" in part][-1]
         return _CONTROLS.sub("", whole.partition("\x1b[J")[0]).replace("\r", "").split("\n")
 
-    def press(self, keys: str) -> None:
-        """As a person does."""
-        os.write(self._mine, keys.encode())
-
     def leave(self) -> None:
-        """With its own key."""
-        self.press("q")
+        """As a person does."""
+        os.write(self._mine, b"q")
         self._process.wait(30)
         os.close(self._mine)
 
@@ -75,9 +71,7 @@ def main() -> None:
         terminal = Terminal([str(Path(sys.executable).parent / "fleet"), "top", "--fleet", "balance"], fleet.env)
         try:
             playing.start()
-            terminal.screen(SECOND_BURST_SECONDS)
-            terminal.press(" ")  # folds the group of the burst, which fills the screen alone
-            lines = terminal.screen(2.5)
+            lines = terminal.screen(SECOND_BURST_SECONDS)
         finally:
             terminal.leave()
     path = PICTURES / "top.svg"
