@@ -16,7 +16,7 @@ from fleet.backends.supervisor.daemon import Daemon
 from fleet.backends.supervisor.images import Images
 from fleet.backends.supervisor.lost_records import renew
 from fleet.backends.supervisor.observe import Sight, observed
-from fleet.backends.supervisor.processes import Table, read_mark, signal_marked, wake
+from fleet.backends.supervisor.processes import Table, Unmarked, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.replica_readings import ReplicaReadings
 from fleet.backends.supervisor.rpc import (
@@ -53,6 +53,7 @@ class SupervisorBackend:
         self._python = python
         self._folder = Folder(places)
         self._readings = ReplicaReadings(places)
+        self._unmarked = Unmarked()
         self._daemon = Daemon(places, self._rpc, python=python)
         self._images = Images(places, self._rpc)
 
@@ -81,7 +82,7 @@ class SupervisorBackend:
             fleet=self.places.fleet,
             up=True,
             replicas={replica.name: replica for replica in sorted(replicas, key=lambda it: (it.group, it.index))},
-            strays=table.strays(self.places.specs, supervised=supervised),
+            strays=table.strays(self.places.specs, supervised=supervised, unmarked=self._unmarked),
             foreign=tuple(sorted(row.full_name for row in rows if _is_foreign(row))),
         )
 

@@ -29,7 +29,8 @@ _CHUNK_BYTES = 1 << 16
 class Proc:
     """One process. ``started`` counts clock ticks since boot: with the pid it identifies the process.
 
-    cpu_seconds: that it and its children that have ended spent on a processor.  owner: its uid.
+    cpu_seconds: that it and its children that have ended spent on a processor.  owner: its uid.  program: where its
+    code and its environment lie, which another program in its place changes; empty where the kernel does not tell.
     """
 
     pid: int
@@ -38,6 +39,7 @@ class Proc:
     memory_bytes: int
     cpu_seconds: float = 0.0
     owner: int = 0
+    program: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,11 @@ class Mark:
 
     replica: str
     main: bool
+
+
+Unmarked = dict[int, tuple[int, tuple[bytes, ...], list[bytes]]]
+"""By pid: start, program, and the folders whose marks it does not have: it is not looked at again while it runs that
+program, which was given its environment at its start."""
 
 
 class Table:
@@ -87,19 +94,34 @@ class Table:
         procs = [self.procs[pid] for pid in self.tree(root)]
         return sum(proc.memory_bytes for proc in procs), sum(proc.cpu_seconds for proc in procs)
 
-    def strays(self, specs: Path, *, supervised: Mapping[str, int]) -> tuple[Stray, ...]:
+    def strays(
+        self, specs: Path, *, supervised: Mapping[str, int], unmarked: Unmarked | None = None
+    ) -> tuple[Stray, ...]:
         """Processes with the mark of the fleet whose specs these are, below none of the supervised ones.
 
         orphan: a replica's process without a supervisor.  duplicate: the same, while its supervisor runs a second one.
         leftover: started by an earlier process of a replica. Of a tree only the root is returned.
         A process that a running replica detached on purpose (a daemon a task started) is not returned.
+        unmarked: what the last look remembered; holds what this one does afterwards.
         """
         explained = set(self._ancestry(os.getpid()))
         for pid in supervised.values():
             explained.update(self.tree(pid))
         folders = {uid: _folders_of(uid, specs) for uid in {proc.owner for proc in self.procs.values()}}
-        others = ((pid, proc.owner) for pid, proc in self.procs.items() if pid not in explained)
-        marks = {pid: mark for pid, uid in others if (mark := _mark_in(pid, folders[uid])) is not None}
+        known, seen = ({} if unmarked is None else unmarked), Unmarked()
+        marks = {}
+        for pid, proc in self.procs.items():
+            if pid in explained:
+                continue
+            looks_like = (proc.started, proc.program, folders[proc.owner])
+            mark = None if known.get(pid) == looks_like else _mark_in(pid, folders[proc.owner])
+            if mark is not None:
+                marks[pid] = mark
+            elif proc.program:
+                seen[pid] = looks_like
+        if unmarked is not None:
+            unmarked.clear()
+            unmarked.update(seen)
         roots = (pid for pid in sorted(marks) if self.procs[pid].parent not in marks)
         found = (self._stray(pid, marks[pid], supervised.get(marks[pid].replica)) for pid in roots)
         return tuple(stray for stray in found if stray is not None)
@@ -129,7 +151,8 @@ def _read(pid: int, entry: os.DirEntry[str], own: Set[int]) -> Proc | None:
     if len(fields) < 22 or fields[0] in (b"Z", b"X"):
         return None
     ticks = sum(map(int, fields[11:15]))
-    return Proc(pid, int(fields[1]), int(fields[19]), int(fields[21]) * _PAGE, ticks / _TICKS, owner)
+    program = (fields[23], fields[47], fields[48]) if len(fields) > 48 and fields[48] != b"0" else ()
+    return Proc(pid, int(fields[1]), int(fields[19]), int(fields[21]) * _PAGE, ticks / _TICKS, owner, program)
 
 
 def read_mark(pid: int, specs: Path) -> Mark | None:
