@@ -17,7 +17,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "errors forking signals _version",
     ),
     "fleet.core": (
-        "simulation",
+        "simulation migration",
         "autoscale healing",
         "status",
         "planning",
@@ -47,7 +47,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "fleet.operate": (
         "dashboard",
-        "foreground doctor metrics scaler",
+        "foreground doctor metrics migrate scaler",
         "cluster controller service sync rollout",
         "change lost_queues",
         "local_fleet",

@@ -29,7 +29,7 @@ from fleet.replica.ending import Ending, ending_file, write_ending
 from fleet.replica.image import GO, REFUSED, STALE, ImageFiles
 from fleet.replica.launch_document import LaunchDocument
 
-ANSWER_SECONDS = 0.25
+ANSWER_SECONDS = float(os.environ.get("FLEET_IMAGE_ANSWER_SECONDS") or 0.25)
 """supervisord does nothing else meanwhile."""
 PAUSE_SECONDS = 5.0
 """So long an image is left alone that did not answer in time."""

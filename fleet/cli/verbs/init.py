@@ -62,12 +62,14 @@ def init(args: argparse.Namespace, out: Output) -> int:
 
 
 def _taken_over(name: str, origin: list[str], folder: Path, out: Output) -> Imported:
-    from fleet.authoring.convert import AUTO, Input, import_files
+    from fleet.authoring.convert import AUTO, KINDS, Input, import_files
     from fleet.inputs.origin import files_of, lookup
 
     kind, named = origin[0], origin[1:]
     if not named:
-        raise UsageError(f"--from {kind}: no file is named", hint="name files, folders or patterns: --from auto .")
+        where = kind if kind not in KINDS and os.path.exists(kind) else "."
+        hint = f"name a kind, then files, folders or patterns: --from auto {where}"
+        raise UsageError(f"--from {kind}: no file is named", hint=hint)
     with share(out, "looking for files") as tell:
         found = files_of(named, kind=kind, on_progress=tell)
     inputs, left = [], list(found.left)
