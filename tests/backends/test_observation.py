@@ -219,14 +219,14 @@ def test_a_spec_of_another_digest_is_not_what_runs() -> None:
 def test_memory_is_that_of_the_whole_tree() -> None:
     table = Table({pid: Proc(pid, parent, 0, 100) for pid, parent in [(1, 0), (2, 1), (3, 2), (4, 2), (5, 1)]})
 
-    assert table.memory_bytes(2) == 300
-    assert table.memory_bytes(9) == 0
+    assert table.usage(2)[0] == 300
+    assert table.usage(9)[0] == 0
 
 
 def test_a_table_with_a_cycle_ends() -> None:
     table = Table({2: Proc(2, 3, 0, 100), 3: Proc(3, 2, 0, 100)})
 
-    assert table.memory_bytes(2) == 200
+    assert table.usage(2)[0] == 200
 
 
 def test_one_that_was_told_to_stop_is_leaving_and_no_longer_held() -> None:

@@ -10,15 +10,15 @@ import signal
 import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import Daemon
 from fleet.backends.supervisor.images import Images
 from fleet.backends.supervisor.lost_records import renew
 from fleet.backends.supervisor.observe import Sight, observed
-from fleet.backends.supervisor.processes import Table, is_launcher, read_mark, signal_marked, wake
+from fleet.backends.supervisor.processes import Table, Unmarked, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
+from fleet.backends.supervisor.replica_readings import ReplicaReadings
 from fleet.backends.supervisor.rpc import (
     LIVE_STATES,
     STOPPED_STATES,
@@ -30,14 +30,11 @@ from fleet.backends.supervisor.rpc import (
     SupervisorRpc,
 )
 from fleet.broker import embedded
-from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, Desired, Replica, group_of
+from fleet.core.desired import BROKER_GROUP, Desired, Replica
 from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.replica import record as records
-from fleet.replica.crash_history import read_history
-from fleet.replica.health_result import read_result, result_file
-from fleet.state import controller_heartbeat
 from fleet.state.paths import Places
 
 _RESPAWN_SECONDS = 3.0
@@ -55,6 +52,8 @@ class SupervisorBackend:
         self._rpc_timeout_seconds = rpc_timeout_seconds
         self._python = python
         self._folder = Folder(places)
+        self._readings = ReplicaReadings(places)
+        self._unmarked = Unmarked()
         self._daemon = Daemon(places, self._rpc, python=python)
         self._images = Images(places, self._rpc)
 
@@ -68,37 +67,24 @@ class SupervisorBackend:
             self._refuse_unanswering_daemon()
             strays = Table.read(self.places.account_uids()).strays(self.places.specs, supervised={})
             return Observed(self.places.fleet, up=False, strays=strays)
-        table = Table.read(self.places.account_uids())
+        accounts = self.places.account_uids()
+        table = Table.read(accounts)
         owned = _owned(rows)
         supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
-        unstarted = self._folder.programs() - owned.keys()
-        replicas = [self._seen(name, row, digest, table) for name, (row, digest) in owned.items()]
+        unstarted = self._folder.programs(besides=owned.keys())
+        self._readings.begin(owned.keys(), accounts=accounts)
+        replicas = [
+            observed(self._readings.sight(name, row, digest, launch=self._folder.launch(name), table=table))
+            for name, (row, digest) in owned.items()
+        ]
         replicas += [found for name in unstarted if (found := _unstarted(self._folder, name)) is not None]
         return Observed(
             fleet=self.places.fleet,
             up=True,
             replicas={replica.name: replica for replica in sorted(replicas, key=lambda it: (it.group, it.index))},
-            strays=table.strays(self.places.specs, supervised=supervised),
+            strays=table.strays(self.places.specs, supervised=supervised, unmarked=self._unmarked),
             foreign=tuple(sorted(row.full_name for row in rows if _is_foreign(row))),
         )
-
-    def _seen(self, name: str, row: Process, digest: str, table: Table) -> ObservedReplica:
-        now = time.time()  # before the record is read: then seconds counted up to now never decrease
-        sight = Sight(
-            name=name,
-            digest=digest,
-            process=row,
-            launch=self._folder.launch(name),
-            record=records.read(self.places.record_file(name)),
-            memory_bytes=table.memory_bytes(row.pid) if row.pid else 0,
-            cpu_seconds=table.cpu_seconds(row.pid) if row.pid else 0.0,
-            now=now,
-            answers=_answers(self.places, name, row),
-            lives=read_history(self.places.starts_file(name)).lives,
-            heartbeat=_heartbeat(self.places, name),
-            health=read_result(result_file(self.places.health, name), pid=row.pid) if row.pid else None,
-        )
-        return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
 
     def renew_records(self) -> None:
         """Write again what was lost of the records of programs that keep none themselves."""
@@ -349,16 +335,3 @@ def _check(changes: Changes, *, written: Collection[str], running: Collection[st
     if strange:
         message = f"supervisord sees other changes than this step made: {', '.join(strange)}"
         raise FleetError(message, hint="program files were edited or removed by hand: run `fleet doctor --fix`")
-
-
-def _answers(places: Places, name: str, row: Process) -> bool | None:
-    """Whether the embedded broker answers; None for programs that cannot be asked."""
-    if not name.startswith(f"{BROKER_GROUP}.") or not row.pid:
-        return None
-    return embedded.ping(embedded.url_in_use(places))
-
-
-def _heartbeat(places: Places, name: str) -> controller_heartbeat.Heartbeat | None:
-    if group_of(name) != CONTROLLER_GROUP:
-        return None
-    return controller_heartbeat.read(places.controller_heartbeat)
