@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from fleet.replica.notice import look_now
 from fleet.replica.record import set_hold
 
 RECORD_VARIABLE = "FLEET_RECORD"
@@ -20,6 +21,7 @@ def main(arguments: list[str]) -> int:
     if not set_hold(Path(path), on=arguments == ["on"]):
         print(f"{path}: no record of a worker")
         return 1
+    look_now(Path(path))
     print("done")
     return 0
 

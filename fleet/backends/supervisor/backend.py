@@ -37,6 +37,7 @@ from fleet.errors import FleetError, Refused, Unreachable
 from fleet.replica import record as records
 from fleet.replica.crash_history import read_history
 from fleet.replica.health_result import read_result, result_file
+from fleet.replica.notice import look_now
 from fleet.state import controller_heartbeat
 from fleet.state.paths import Places
 
@@ -281,7 +282,9 @@ class SupervisorBackend:
     def hold(self, names: Sequence[str], *, on: bool) -> None:
         """Set the byte in their records that workers look at between two fetches."""
         for name in names:
-            records.set_hold(self.places.record_file(name), on=on)
+            record = self.places.record_file(name)
+            records.set_hold(record, on=on)
+            look_now(record)
 
     def reap(self, pids: Sequence[int]) -> None:
         """Ask strays to drain and exit, except those that drain already: a second TERM would interrupt their tasks.

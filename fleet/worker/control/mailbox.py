@@ -67,7 +67,7 @@ class Mailbox:
             self._box = box
             self._node = _Node(node, channel=connection.channel(), handlers=_Handlers(dispatch), mailbox=box)
             self._node.listen(callback=self._on_message)
-            self._publish = _event_publisher(connection, remote, node)
+            self._publish = _event_publisher(connection, self._node.channel, remote, node)
         except BaseException:
             self.close()
             raise
@@ -154,10 +154,10 @@ class _Handlers(dict[str, Callable[..., Any]]):
         return lambda _state, **arguments: self._dispatch(method, arguments)
 
 
-def _event_publisher(connection: Any, remote: Remote, node: str) -> Callable[[Any, str], None]:
+def _event_publisher(connection: Any, channel: Any, remote: Remote, node: str) -> Callable[[Any, str], None]:
     fanout = connection.transport.driver_type in _FANOUT_FOR_EVENTS
     exchange = Exchange(remote.event_exchange, type="fanout" if fanout else "topic")
-    producer = Producer(connection.channel(), exchange=exchange, serializer="json", auto_declare=False)
+    producer = Producer(channel, exchange=exchange, serializer="json", auto_declare=False)
     exchange(producer.channel).declare()
 
     def publish(body: Any, routing_key: str) -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from fleet.broker.channels.base import TEND_SECONDS, Channel, ChannelLost
+from fleet.replica.notice import LOOK
 from fleet.replica.record import Record
 from fleet.worker import sd_notify, stack_dump
 from fleet.worker.apps.base import Application
@@ -28,7 +29,7 @@ from pools.loop import EventLoop
 log = logging.getLogger("fleet.worker")
 
 EverySecond = Callable[[float], object]
-"""Called once a second with ``time.monotonic()``; the channel's lock is held."""
+"""Called once a second, at rest less often, with ``time.monotonic()``; the channel's lock is held."""
 
 
 class Consumer:
@@ -68,6 +69,7 @@ class Consumer:
         self._reporting = parts.reporting
         self._box = box
         self._loop = loop
+        self._channel = channel
         self._lock = channel.lock
         self._tick_at = 0.0
         self.deadline: float | None = None
@@ -117,6 +119,7 @@ class Consumer:
             return False
         if not deliveries:
             return moved
+        self._tick_at = min(self._tick_at, now + TEND_SECONDS)  # a worker that had nothing to do was at rest
         if not self._receiving.receive(deliveries):
             return False
         self._starting.start()
@@ -150,6 +153,15 @@ class Consumer:
             until = until if at is None else min(until, at)
         return max(0.0, until - now)
 
+    def _pause_seconds(self, now: float) -> float:
+        """Until the next tick. A worker with nothing in hand rests: what comes wakes it, an operator's wish too."""
+        parts = self.parts
+        is_still = self._life.takes_work or self._life.state is State.HELD
+        has_work = parts.inflight.count or self._done or self._settlement.debts or self._channel.pushed
+        if not is_still or has_work or not self._connection.up or parts.settings.autoscaler is not None:
+            return TEND_SECONDS
+        return self._fetching.pause_seconds(now)
+
     # -- housekeeping: by the loop, and by the housekeeping thread while a solo task runs
 
     @property
@@ -180,12 +192,15 @@ class Consumer:
             if signum == STACKS:
                 stack_dump.write(self._pool, self._inflight.running.keys())
                 continue
+            if signum == LOOK:
+                self._tick_soon()
+                continue
             log.info("%s received", signal.Signals(signum).name)
             self.on_event(Event.QUIT if signum == signal.SIGQUIT else Event.TERM)
 
     def tick(self, now: float) -> None:
-        """Once a second: lease, record, operator's hold, deadline, connection."""
-        self._tick_at = now + TEND_SECONDS
+        """Once a second, at rest less often: lease, record, operator's hold, deadline, connection."""
+        self._tick_at = now + self._pause_seconds(now)
         self.handle_signals()  # before anything is fetched, where a task kept the loop from running
         if self._connection.up:
             self._connection.tend()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from fleet.broker.channels.base import TEND_SECONDS, Channel
+from fleet.broker.channels.base import QUIET_SECONDS, TEND_SECONDS, Channel
 from fleet.broker.delivery import Delivery
 from fleet.replica.record import Record
 from fleet.worker.lifecycle import Lifecycle
@@ -105,6 +105,10 @@ class Fetching:
         """Whether a message that came now would start now."""
         return self._connection.up and self._pool.free_slots > 0 and self._wanted() > 0
 
+    def pause_seconds(self, now: float) -> float:
+        """How long the channel may be left alone, as far as messages go: longer when none has come for a while."""
+        return self._channel.rest_seconds if now - self.got_at >= QUIET_SECONDS else TEND_SECONDS
+
     @property
     def is_sated(self) -> bool:
         """Whether what waits here for its date or its rate is enough."""
@@ -133,5 +137,5 @@ class Fetching:
         if got and got >= wanted:
             self._asked = None
             return
-        poll = self._channel.poll_seconds
-        self._asked = _Asked(wanted, now + (TEND_SECONDS if poll is None else min(poll, TEND_SECONDS)))
+        pause, poll = self.pause_seconds(now), self._channel.poll_seconds
+        self._asked = _Asked(wanted, now + (pause if poll is None else min(poll, pause)))

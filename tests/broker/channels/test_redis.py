@@ -16,9 +16,8 @@ import pytest
 import redis
 
 from fleet.broker.channels.base import ChannelLost
-from fleet.broker.channels.redis.channel import RedisChannel
+from fleet.broker.channels.redis.channel import POLL_SECONDS, RedisChannel
 from fleet.broker.channels.redis.leases import is_dead_sibling
-from fleet.broker.channels.redis.turns import POLL_SECONDS
 from fleet.broker.channels.redis.unsent_acks import read_left
 from fleet.broker.connection import redis_access
 from fleet.broker.envelope import given_back

@@ -22,13 +22,13 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import redis
 
-from fleet.broker.channels.base import ChannelLost
+from fleet.broker.channels.base import QUIET_SECONDS, REST_SECONDS, ChannelLost
 from fleet.broker.channels.redis.held import Held
 from fleet.broker.channels.redis.inboxes import Inboxes
 from fleet.broker.channels.redis.leases import Registry, holder_name
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.take_plan import TakePlan
-from fleet.broker.channels.redis.turns import POLL_SECONDS, Turns
+from fleet.broker.channels.redis.turns import Turns
 from fleet.broker.channels.redis.unsent_acks import UnsentAcks, read_left
 from fleet.broker.connection import RedisAccess, connect_now, kombu_connection, redis_access
 from fleet.broker.delivery import Delivery
@@ -39,6 +39,7 @@ from fleet.core.spec import QueueSpec
 from fleet.errors import Unreachable
 
 LEASE_SECONDS = 15.0
+POLL_SECONDS = 0.5
 
 log = logging.getLogger("fleet.worker")
 
@@ -97,7 +98,8 @@ class RedisChannel:
         self._inboxes = Inboxes(name=f"fleet-wait:{fleet}/{replica}")
         self._unsent_path = unsent_path
         self._ran = ran
-        self._renew_at = self._look_at = 0.0
+        self._renew_at = self._look_at = self._stirred_at = 0.0
+        self._rests = False
 
     @_speaks
     def open(self) -> None:
@@ -163,7 +165,8 @@ class RedisChannel:
         link, inboxes = self._own(self._link), self._inboxes
         if count > 0:
             inboxes.collect(link)
-            deliveries = self._turn(link, count + ahead)
+            deliveries = self._turn(link, count + ahead) or self._rested(link, count + ahead)
+            self._expect(stirred=bool(deliveries))
             if len(deliveries) < count:
                 inboxes.arm()
                 return deliveries
@@ -173,6 +176,11 @@ class RedisChannel:
         if inboxes.may_hold or (not count and self._held.acks):
             self._turn(link, 0)
         return deliveries
+
+    @property
+    def rest_seconds(self) -> float:
+        """A lease that is renewed so often is never near its end."""
+        return min(REST_SECONDS, self._lease_seconds / 3)
 
     @property
     def pushed(self) -> int:
@@ -274,8 +282,26 @@ class RedisChannel:
             if self._renew(link, look=False):
                 self._held.forget_given_away(link)
         self._inboxes.may_hold = False
-        self.poll_seconds = self._turns.poll_seconds
         return found
+
+    def _rested(self, link: Link, count: int) -> list[Delivery]:
+        """Nothing came. When that is so for a while, let the server tell of what comes, and look once more."""
+        inboxes, now = self._inboxes, time.monotonic()
+        if self._rests and not inboxes.watches:  # it has told
+            self._rests, self._stirred_at = False, now
+        if self._rests or now - self._stirred_at < QUIET_SECONDS:
+            return []
+        self._rests = inboxes.watch(link)
+        self._stirred_at = now  # where it does not tell, it is asked again after as long
+        return self._turn(link, count)
+
+    def _expect(self, *, stirred: bool) -> None:
+        """Set when to fetch in any case: sooner when a message is due sooner."""
+        if stirred:
+            self._stirred_at = time.monotonic()
+        self._rests = self._rests and self._inboxes.watches
+        poll, due = self.rest_seconds if self._rests else POLL_SECONDS, self._turns.due_seconds
+        self.poll_seconds = poll if due is None else min(poll, due)
 
     def _send_acks_of_earlier_process(self, link: Link) -> None:
         """What the process before had finished must not run again."""
@@ -320,6 +346,7 @@ class RedisChannel:
     def _hang_up(self) -> None:
         """Close all connections. The server may not know yet, and still move a message into an inbox."""
         self._inboxes.stop()
+        self._rests, self._stirred_at = False, time.monotonic()
         if self._link is not None:
             self._link.close()
         self._link = None
