@@ -66,6 +66,7 @@ class Mailbox:
             )
             self._box = box
             self._node = _Node(node, channel=connection.channel(), handlers=_Handlers(dispatch), mailbox=box)
+            _keep_client(self._node.channel)
             self._node.listen(callback=self._on_message)
             self._publish = _event_publisher(connection, self._node.channel, remote, node)
         except BaseException:
@@ -164,6 +165,14 @@ def _event_publisher(connection: Any, channel: Any, remote: Remote, node: str) -
         producer.publish(body, routing_key=routing_key, headers={"hostname": node}, delivery_mode=1)
 
     return publish
+
+
+def _keep_client(channel: Any) -> None:
+    """On Redis kombu makes a new client for each command, which costs more than the command."""
+    make = getattr(channel, "_create_client", None)
+    if make is not None:
+        client = make()
+        channel._create_client = lambda asynchronous=False: make(asynchronous) if asynchronous else client
 
 
 def _patience(url: str, options: Mapping[str, Any]) -> dict[str, Any]:

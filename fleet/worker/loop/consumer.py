@@ -119,7 +119,8 @@ class Consumer:
             return False
         if not deliveries:
             return moved
-        self._tick_at = min(self._tick_at, now + TEND_SECONDS)  # a worker that had nothing to do was at rest
+        if self._tick_at - now > TEND_SECONDS:  # it was at rest: let the lease be renewed while the task runs
+            self._tick_at = now
         if not self._receiving.receive(deliveries):
             return False
         self._starting.start()
@@ -160,7 +161,7 @@ class Consumer:
         has_work = parts.inflight.count or self._done or self._settlement.debts or self._channel.pushed
         if not is_still or has_work or not self._connection.up or parts.settings.autoscaler is not None:
             return TEND_SECONDS
-        return self._fetching.pause_seconds(now)
+        return self._channel.rest_seconds if self._fetching.is_quiet(now) else TEND_SECONDS
 
     # -- housekeeping: by the loop, and by the housekeeping thread while a solo task runs
 

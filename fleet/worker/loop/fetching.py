@@ -19,15 +19,20 @@ from pools.base import BasePool
 _SPANS = 4
 """What was taken ahead may be late by so many spans before it goes back: slots are busy, or the machine is."""
 
+_RESTS = 2
+"""While nothing comes, and the channel says when something does, a fetch only shows that the broker still answers."""
+
 
 class _Asked(NamedTuple):
     """The channel brought all there was and waits for more. wanted: how many, 0 for none.
 
     again_at: when to fetch in any case (monotonic), since not every transport says when a message has come.
+    on_time: whether the loop is to wake for that; else the first turn after it will do.
     """
 
     wanted: int
     again_at: float
+    on_time: bool
 
 
 class Fetching:
@@ -89,9 +94,10 @@ class Fetching:
 
     @property
     def next_at(self) -> float | None:
-        """When the next fetch is due at the latest (monotonic); None where nothing is wanted."""
+        """When the loop must wake for the next fetch (monotonic); None where it need not."""
         asked = self._asked
-        return asked.again_at if asked is not None and asked.wanted > 0 and self._connection.up else None
+        is_needed = asked is not None and asked.wanted > 0 and asked.on_time and self._connection.up
+        return asked.again_at if asked is not None and is_needed else None
 
     @property
     def keeps_ahead_until(self) -> float | None:
@@ -105,9 +111,9 @@ class Fetching:
         """Whether a message that came now would start now."""
         return self._connection.up and self._pool.free_slots > 0 and self._wanted() > 0
 
-    def pause_seconds(self, now: float) -> float:
-        """How long the channel may be left alone, as far as messages go: longer when none has come for a while."""
-        return self._channel.rest_seconds if now - self.got_at >= QUIET_SECONDS else TEND_SECONDS
+    def is_quiet(self, now: float) -> bool:
+        """Whether no message has come for a while."""
+        return now - self.got_at >= QUIET_SECONDS
 
     @property
     def is_sated(self) -> bool:
@@ -137,5 +143,9 @@ class Fetching:
         if got and got >= wanted:
             self._asked = None
             return
-        pause, poll = self.pause_seconds(now), self._channel.poll_seconds
-        self._asked = _Asked(wanted, now + (pause if poll is None else min(poll, pause)))
+        poll, is_quiet = self._channel.poll_seconds, self.is_quiet(now)
+        pause = _RESTS * self._channel.rest_seconds if is_quiet else TEND_SECONDS
+        if poll is not None and poll < pause:
+            self._asked = _Asked(wanted, now + poll, on_time=True)
+        else:
+            self._asked = _Asked(wanted, now + pause, on_time=not is_quiet)

@@ -300,8 +300,8 @@ class RedisChannel:
         if stirred:
             self._stirred_at = time.monotonic()
         self._rests = self._rests and self._inboxes.watches
-        poll, due = self.rest_seconds if self._rests else POLL_SECONDS, self._turns.due_seconds
-        self.poll_seconds = poll if due is None else min(poll, due)
+        due = self._turns.due_seconds
+        self.poll_seconds = due if self._rests else POLL_SECONDS if due is None else min(POLL_SECONDS, due)
 
     def _send_acks_of_earlier_process(self, link: Link) -> None:
         """What the process before had finished must not run again."""
