@@ -121,7 +121,7 @@ class Channel(Protocol):
 TEND_SECONDS = 1.0
 QUIET_SECONDS = 5.0
 """A replica that has had nothing for so long rests: it looks at everything less often, and is woken by what comes."""
-REST_SECONDS = 5.0
+REST_SECONDS = 10.0
 """The longest rest between two looks."""
 
 

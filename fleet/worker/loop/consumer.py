@@ -21,6 +21,7 @@ from fleet.worker import sd_notify, stack_dump
 from fleet.worker.apps.base import Application
 from fleet.worker.lifecycle import EXIT_DONE, EXIT_FAILED, EXIT_REPLACE, Action, Event, State
 from fleet.worker.loop.parts import LoopParts
+from fleet.worker.loop.pauses import Pauses
 from fleet.worker.options import WorkerOptions
 from fleet.worker.os_signals import STACKS, SignalBox
 from pools.base import BasePool
@@ -69,7 +70,7 @@ class Consumer:
         self._reporting = parts.reporting
         self._box = box
         self._loop = loop
-        self._channel = channel
+        self._pauses = Pauses(parts, self._done)
         self._lock = channel.lock
         self._tick_at = 0.0
         self.deadline: float | None = None
@@ -106,7 +107,7 @@ class Consumer:
             self.on_event(Event.EMPTY)
         if not moved:
             self._before_waiting()
-        self._loop.run_once(0.0 if moved else self._patience())
+        self._loop.run_once(0.0 if moved else self._pauses.until_due(self._tick_at))
 
     def _feed(self, now: float) -> bool:
         """Start what can start and fetch what free slots can take; whether anything moved."""
@@ -141,27 +142,6 @@ class Consumer:
             self._record.beat()
         self._settlement.flush()
         self._connection.watch()
-
-    def _patience(self) -> float:
-        """Seconds until something is due."""
-        if self._life.stopped:
-            return 0.0
-        now = time.monotonic()
-        until = self._tick_at
-        if (due_at := self._inflight.next_due_at) is not None:
-            until = min(until, now + due_at - time.time())
-        for at in (self._fetching.next_at, self._fetching.keeps_ahead_until):
-            until = until if at is None else min(until, at)
-        return max(0.0, until - now)
-
-    def _pause_seconds(self, now: float) -> float:
-        """Until the next tick. A worker with nothing in hand rests: what comes wakes it, an operator's wish too."""
-        parts = self.parts
-        is_still = self._life.takes_work or self._life.state is State.HELD
-        has_work = parts.inflight.count or self._done or self._settlement.debts or self._channel.pushed
-        if not is_still or has_work or not self._connection.up or parts.settings.autoscaler is not None:
-            return TEND_SECONDS
-        return self._channel.rest_seconds if self._fetching.is_quiet(now) else TEND_SECONDS
 
     # -- housekeeping: by the loop, and by the housekeeping thread while a solo task runs
 
@@ -201,7 +181,7 @@ class Consumer:
 
     def tick(self, now: float) -> None:
         """Once a second, at rest less often: lease, record, operator's hold, deadline, connection."""
-        self._tick_at = now + self._pause_seconds(now)
+        self._tick_at = now + self._pauses.until_tick(now)
         self.handle_signals()  # before anything is fetched, where a task kept the loop from running
         if self._connection.up:
             self._connection.tend()

@@ -19,9 +19,6 @@ from pools.base import BasePool
 _SPANS = 4
 """What was taken ahead may be late by so many spans before it goes back: slots are busy, or the machine is."""
 
-_RESTS = 2
-"""While nothing comes, and the channel says when something does, a fetch only shows that the broker still answers."""
-
 
 class _Asked(NamedTuple):
     """The channel brought all there was and waits for more. wanted: how many, 0 for none.
@@ -144,7 +141,7 @@ class Fetching:
             self._asked = None
             return
         poll, is_quiet = self._channel.poll_seconds, self.is_quiet(now)
-        pause = _RESTS * self._channel.rest_seconds if is_quiet else TEND_SECONDS
+        pause = self._channel.rest_seconds if is_quiet else TEND_SECONDS
         if poll is not None and poll < pause:
             self._asked = _Asked(wanted, now + poll, on_time=True)
         else:

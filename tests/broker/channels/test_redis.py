@@ -16,9 +16,10 @@ import pytest
 import redis
 
 from fleet.broker.channels.base import ChannelLost
-from fleet.broker.channels.redis import channel as redis_channel
-from fleet.broker.channels.redis.channel import POLL_SECONDS, RedisChannel
+from fleet.broker.channels.redis import rest
+from fleet.broker.channels.redis.channel import RedisChannel
 from fleet.broker.channels.redis.leases import is_dead_sibling
+from fleet.broker.channels.redis.rest import POLL_SECONDS
 from fleet.broker.channels.redis.unsent_acks import read_left
 from fleet.broker.channels.redis.watching import WatchingLink
 from fleet.broker.connection import redis_access
@@ -510,11 +511,11 @@ def test_tend_hands_over_buffered_acknowledgements(broker: Broker, server: Any) 
 @pytest.fixture
 def rested(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisChannel]:
     """Nothing came, and the next fetch is not due by the clock."""
-    monkeypatch.setattr(redis_channel, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(rest, "QUIET_SECONDS", 0.0)
     channel = broker.channel()
     assert not channel.fetch(1)
     assert channel.poll_seconds is None
-    monkeypatch.setattr(redis_channel, "QUIET_SECONDS", 3600.0)
+    monkeypatch.setattr(rest, "QUIET_SECONDS", 3600.0)
     yield channel
     channel.close()
 
@@ -556,7 +557,7 @@ def test_a_channel_at_rest_looks_by_the_clock_again_after_it_was_cut(
 
 
 def test_where_the_server_does_not_tell_of_changes_it_is_asked(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis_channel, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(rest, "QUIET_SECONDS", 0.0)
     monkeypatch.setattr(WatchingLink, "_is_accepted", lambda *_: False)
     channel = broker.channel()
     assert not channel.fetch(1)

@@ -59,7 +59,7 @@ def until_at_rest(world: World) -> None:
 
 
 def patience_seconds(world: World) -> float:
-    return world.consumer._patience()
+    return world.consumer._pauses.until_due(world.consumer._tick_at)
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads", "asyncio"])
