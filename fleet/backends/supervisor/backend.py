@@ -16,6 +16,7 @@ from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import Daemon
 from fleet.backends.supervisor.images import Images
 from fleet.backends.supervisor.lost_records import renew
+from fleet.backends.supervisor.memory_share import MemoryShares
 from fleet.backends.supervisor.observe import Sight, observed
 from fleet.backends.supervisor.processes import Table, is_launcher, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
@@ -58,10 +59,11 @@ class SupervisorBackend:
         self._folder = Folder(places)
         self._daemon = Daemon(places, self._rpc, python=python)
         self._images = Images(places, self._rpc)
+        self._shares = MemoryShares()
 
     # --- seeing
 
-    def observe(self) -> Observed:
+    def observe(self, *, shares: bool = False) -> Observed:
         """One snapshot: supervisord's process list, the records, the launch documents and /proc."""
         try:
             rows = self._rpc.processes()
@@ -73,7 +75,8 @@ class SupervisorBackend:
         owned = _owned(rows)
         supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
         unstarted = self._folder.programs() - owned.keys()
-        replicas = [self._seen(name, row, digest, table) for name, (row, digest) in owned.items()]
+        self._shares.forget_old()
+        replicas = [self._seen(name, row, digest, table, shares=shares) for name, (row, digest) in owned.items()]
         replicas += [found for name in unstarted if (found := _unstarted(self._folder, name)) is not None]
         return Observed(
             fleet=self.places.fleet,
@@ -83,7 +86,7 @@ class SupervisorBackend:
             foreign=tuple(sorted(row.full_name for row in rows if _is_foreign(row))),
         )
 
-    def _seen(self, name: str, row: Process, digest: str, table: Table) -> ObservedReplica:
+    def _seen(self, name: str, row: Process, digest: str, table: Table, *, shares: bool) -> ObservedReplica:
         now = time.time()  # before the record is read: then seconds counted up to now never decrease
         sight = Sight(
             name=name,
@@ -91,7 +94,7 @@ class SupervisorBackend:
             process=row,
             launch=self._folder.launch(name),
             record=records.read(self.places.record_file(name)),
-            memory_bytes=table.memory_bytes(row.pid) if row.pid else 0,
+            memory_bytes=self._memory_bytes(table, row.pid, shares=shares),
             cpu_seconds=table.cpu_seconds(row.pid) if row.pid else 0.0,
             now=now,
             answers=_answers(self.places, name, row),
@@ -100,6 +103,11 @@ class SupervisorBackend:
             health=read_result(result_file(self.places.health, name), pid=row.pid) if row.pid else None,
         )
         return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
+
+    def _memory_bytes(self, table: Table, pid: int, *, shares: bool) -> int:
+        if shares and pid:
+            return self._shares.sum_bytes(table.procs[below] for below in table.tree(pid))
+        return table.memory_bytes(pid) if pid else 0
 
     def renew_records(self) -> None:
         """Write again what was lost of the records of programs that keep none themselves."""

@@ -78,8 +78,7 @@ class Table:
         return found
 
     def memory_bytes(self, root: int) -> int:
-        """Resident memory of a process and all below it. Shared pages count once per process: the exact share (PSS)
-        costs the kernel milliseconds per process."""
+        """Resident memory of a process and all below it. Shared pages count once per process."""
         return sum(self.procs[pid].memory_bytes for pid in self.tree(root))
 
     def cpu_seconds(self, root: int) -> float:
