@@ -18,7 +18,7 @@ from fleet.backends.supervisor.images import Images
 from fleet.backends.supervisor.lost_records import renew
 from fleet.backends.supervisor.memory_share import MemoryShares
 from fleet.backends.supervisor.observe import Sight, observed
-from fleet.backends.supervisor.processes import Table, is_launcher, read_mark, signal_marked, wake
+from fleet.backends.supervisor.processes import Identity, Table, is_launcher, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.rpc import (
     LIVE_STATES,
@@ -60,6 +60,7 @@ class SupervisorBackend:
         self._daemon = Daemon(places, self._rpc, python=python)
         self._images = Images(places, self._rpc)
         self._shares = MemoryShares()
+        self._unmarked: set[Identity] = set()
 
     # --- seeing
 
@@ -82,7 +83,7 @@ class SupervisorBackend:
             fleet=self.places.fleet,
             up=True,
             replicas={replica.name: replica for replica in sorted(replicas, key=lambda it: (it.group, it.index))},
-            strays=table.strays(self.places.specs, supervised=supervised),
+            strays=table.strays(self.places.specs, supervised=supervised, unmarked=self._unmarked),
             foreign=tuple(sorted(row.full_name for row in rows if _is_foreign(row))),
         )
 
@@ -111,6 +112,8 @@ class SupervisorBackend:
 
     def renew_records(self) -> None:
         """Write again what was lost of the records of programs that keep none themselves."""
+        if all(records.read(self.places.record_file(name)) is not None for name in self._folder.programs()):
+            return
         renew(self._folder, (row for row, _ in _owned(self._rpc.processes()).values()))
 
     # --- the daemon

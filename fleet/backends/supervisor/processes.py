@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import time
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,12 @@ from fleet.state.paths import Places
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
+
+
+Identity = tuple[int, int]
+"""Pid and start of a process, in clock ticks since boot."""
+MARKED_WITHIN_SECONDS = 60.0
+"""A process gets its mark when it begins: from its launcher, which is known by its command line, or from its image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +92,29 @@ class Table:
         """Of a process and all below it, those that have ended included."""
         return sum(self.procs[pid].cpu_seconds for pid in self.tree(root))
 
-    def strays(self, specs: Path, *, supervised: Mapping[str, int]) -> tuple[Stray, ...]:
+    def strays(
+        self, specs: Path, *, supervised: Mapping[str, int], unmarked: set[Identity] | None = None
+    ) -> tuple[Stray, ...]:
         """Processes with the mark of the fleet whose specs these are, below none of the supervised ones.
 
         orphan: a replica's process without a supervisor.  duplicate: the same, while its supervisor runs a second one.
         leftover: started by an earlier process of a replica. Of a tree only the root is returned.
         A process that a running replica detached on purpose (a daemon a task started) is not returned.
+        unmarked: processes that have no mark and are too old to get one, kept from one call to the next.
         """
+        known = unmarked if unmarked is not None else set()
+        known &= {(proc.pid, proc.started) for proc in self.procs.values()}
         explained = set(self._ancestry(os.getpid()))
         for pid in supervised.values():
             explained.update(self.tree(pid))
-        marks = {
-            pid: mark for pid in self.procs if pid not in explained and (mark := read_mark(pid, specs)) is not None
+        others = [pid for pid, proc in self.procs.items() if pid not in explained and (pid, proc.started) not in known]
+        found_marks = {pid: read_mark(pid, specs) for pid in others}
+        marks = {pid: mark for pid, mark in found_marks.items() if mark is not None}
+        old = time.clock_gettime(time.CLOCK_BOOTTIME) - MARKED_WITHIN_SECONDS
+        known |= {
+            (pid, self.procs[pid].started)
+            for pid, mark in found_marks.items()
+            if mark is None and self.procs[pid].started / _TICKS < old
         }
         roots = (pid for pid in sorted(marks) if self.procs[pid].parent not in marks)
         found = (self._stray(pid, marks[pid], supervised.get(marks[pid].replica)) for pid in roots)
