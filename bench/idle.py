@@ -45,9 +45,9 @@ class Spent(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A contender that runs: its processes, and its broker."""
+    """A contender that runs: its processes but for those that they have started, and its broker."""
 
-    processes: list[psutil.Process]
+    roots: list[psutil.Process]
     broker: Redis
 
 
@@ -77,7 +77,7 @@ def fleet(app: str, workers: int) -> Iterator[Running]:
             one.run("apply", "bench.yaml", "--yes")
             run = one.folder / "bench/run"
             supervisord = psutil.Process(int((run / "supervisord.pid").read_text()))
-            yield Running([supervisord, *supervisord.children()], Redis(unix_socket_path=str(run / "broker.sock")))
+            yield Running([supervisord], Redis(unix_socket_path=str(run / "broker.sock")))
         finally:
             one.run("down", "bench.yaml", "--yes")
 
@@ -122,7 +122,8 @@ CONTENDERS: dict[str, Callable[[int], object]] = {
 
 def measure(running: Running, *, workers: int, seconds: float) -> dict[str, float]:
     """Percent of one processor by part and together; wake-ups and connections of one worker."""
-    parts = {one.pid: part_of(one) for one in running.processes}
+    processes = [one for root in running.roots for one in (root, *root.children())]
+    parts = {one.pid: part_of(one) for one in processes}
     before = {pid: spent(pid) for pid in parts}
     time.sleep(seconds)
     total: Counter[str] = Counter()

@@ -60,8 +60,6 @@ def test_it_is_asked_again_when_it_has_changed_or_is_old(monkeypatch: pytest.Mon
     shares, much = MemoryShares(), 1 << 30
     assert [shares.sum_bytes([Proc(7, 1, 5, much + few)]) for few in (0, 1000, 1 << 21)] == [10, 10, 20]
     assert shares.sum_bytes([Proc(7, 1, 6, much)]) == 30, "another process with this pid"
-    shares.forget_old()
     assert shares.sum_bytes([Proc(7, 1, 6, much)]) == 30
     monkeypatch.setattr(memory_share, "KEPT_SECONDS", 0.0)
-    shares.forget_old()
     assert shares.sum_bytes([Proc(7, 1, 6, much)]) == 40

@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from fleet.backends.supervisor import config
@@ -18,7 +18,16 @@ from fleet.backends.supervisor.images import Images
 from fleet.backends.supervisor.lost_records import renew
 from fleet.backends.supervisor.memory_share import MemoryShares
 from fleet.backends.supervisor.observe import Sight, observed
-from fleet.backends.supervisor.processes import Identity, Table, is_launcher, read_mark, signal_marked, wake
+from fleet.backends.supervisor.processes import (
+    Identity,
+    Proc,
+    Table,
+    is_launcher,
+    read_mark,
+    resident_bytes,
+    signal_marked,
+    wake,
+)
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.rpc import (
     LIVE_STATES,
@@ -73,11 +82,13 @@ class SupervisorBackend:
             strays = Table.read(self.places.account_uids()).strays(self.places.specs, supervised={})
             return Observed(self.places.fleet, up=False, strays=strays)
         table = Table.read(self.places.account_uids())
+        memory = self._shares.sum_bytes if shares else resident_bytes
         owned = _owned(rows)
         supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
         unstarted = self._folder.programs() - owned.keys()
-        self._shares.forget_old()
-        replicas = [self._seen(name, row, digest, table, shares=shares) for name, (row, digest) in owned.items()]
+        replicas = [
+            _seen(self._folder, name, row, digest, table=table, memory=memory) for name, (row, digest) in owned.items()
+        ]
         replicas += [found for name in unstarted if (found := _unstarted(self._folder, name)) is not None]
         return Observed(
             fleet=self.places.fleet,
@@ -86,29 +97,6 @@ class SupervisorBackend:
             strays=table.strays(self.places.specs, supervised=supervised, unmarked=self._unmarked),
             foreign=tuple(sorted(row.full_name for row in rows if _is_foreign(row))),
         )
-
-    def _seen(self, name: str, row: Process, digest: str, table: Table, *, shares: bool) -> ObservedReplica:
-        now = time.time()  # before the record is read: then seconds counted up to now never decrease
-        sight = Sight(
-            name=name,
-            digest=digest,
-            process=row,
-            launch=self._folder.launch(name),
-            record=records.read(self.places.record_file(name)),
-            memory_bytes=self._memory_bytes(table, row.pid, shares=shares),
-            cpu_seconds=table.cpu_seconds(row.pid) if row.pid else 0.0,
-            now=now,
-            answers=_answers(self.places, name, row),
-            lives=read_history(self.places.starts_file(name)).lives,
-            heartbeat=_heartbeat(self.places, name),
-            health=read_result(result_file(self.places.health, name), pid=row.pid) if row.pid else None,
-        )
-        return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
-
-    def _memory_bytes(self, table: Table, pid: int, *, shares: bool) -> int:
-        if shares and pid:
-            return self._shares.sum_bytes(table.procs[below] for below in table.tree(pid))
-        return table.memory_bytes(pid) if pid else 0
 
     def renew_records(self) -> None:
         """Write again what was lost of the records of programs that keep none themselves."""
@@ -317,6 +305,28 @@ class SupervisorBackend:
             return {row.pid for row in self._rpc.processes() if row.pid}
         except DaemonDown:
             return set()
+
+
+def _seen(
+    folder: Folder, name: str, row: Process, digest: str, *, table: Table, memory: Callable[[Iterable[Proc]], int]
+) -> ObservedReplica:
+    now = time.time()  # before the record is read: then seconds counted up to now never decrease
+    places = folder.places
+    sight = Sight(
+        name=name,
+        digest=digest,
+        process=row,
+        launch=folder.launch(name),
+        record=records.read(places.record_file(name)),
+        memory_bytes=table.memory_bytes(row.pid, memory),
+        cpu_seconds=table.cpu_seconds(row.pid) if row.pid else 0.0,
+        now=now,
+        answers=_answers(places, name, row),
+        lives=read_history(places.starts_file(name)).lives,
+        heartbeat=_heartbeat(places, name),
+        health=read_result(result_file(places.health, name), pid=row.pid) if row.pid else None,
+    )
+    return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
 
 
 def _unstarted(folder: Folder, name: str) -> ObservedReplica | None:

@@ -28,14 +28,17 @@ class MemoryShares:
 
     def __init__(self) -> None:
         self._told: dict[tuple[int, int], _Told] = {}
+        self._swept_at = 0.0
 
     def sum_bytes(self, procs: Iterable[Proc]) -> int:
         """Of these together; of one whose pages may not be seen, its resident memory."""
+        if time.monotonic() - self._swept_at >= KEPT_SECONDS:
+            self._sweep()
         return sum(map(self._of, procs))
 
-    def forget_old(self) -> None:
+    def _sweep(self) -> None:
         """Forget what was told long ago, and with it what has ended."""
-        now = time.monotonic()
+        now = self._swept_at = time.monotonic()
         self._told = {key: told for key, told in self._told.items() if now - told.at < KEPT_SECONDS}
 
     def _of(self, proc: Proc) -> int:

@@ -12,7 +12,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,11 @@ class Mark:
     main: bool
 
 
+def resident_bytes(procs: Iterable[Proc]) -> int:
+    """Resident memory of these. Shared pages count once per process."""
+    return sum(proc.memory_bytes for proc in procs)
+
+
 class Table:
     """The processes of one user at one moment."""
 
@@ -84,9 +89,9 @@ class Table:
                 todo.extend(self._children.get(pid, ()))
         return found
 
-    def memory_bytes(self, root: int) -> int:
-        """Resident memory of a process and all below it. Shared pages count once per process."""
-        return sum(self.procs[pid].memory_bytes for pid in self.tree(root))
+    def memory_bytes(self, root: int, count: Callable[[Iterable[Proc]], int] = resident_bytes) -> int:
+        """Memory of a process and all below it, counted like that."""
+        return count(self.procs[pid] for pid in self.tree(root))
 
     def cpu_seconds(self, root: int) -> float:
         """Of a process and all below it, those that have ended included."""
