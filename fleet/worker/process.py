@@ -179,6 +179,7 @@ class Worker:
             rebuild=parts.connection.rebuild,
             replace=self.consumer.replace_soon,
         )
+        self.consumer.pauses.looks.append(lambda: watchdog.due_at)
         every_second += [watchdog, ThreadWatch(self._lost_threads, replace=self.consumer.replace_soon)]
 
     def _make_counting(self) -> TaskCounting | None:

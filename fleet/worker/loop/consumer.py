@@ -70,7 +70,7 @@ class Consumer:
         self._reporting = parts.reporting
         self._box = box
         self._loop = loop
-        self._pauses = Pauses(parts, self._done)
+        self.pauses = Pauses(parts, self._done)
         self._lock = channel.lock
         self._tick_at = 0.0
         self.deadline: float | None = None
@@ -107,7 +107,7 @@ class Consumer:
             self.on_event(Event.EMPTY)
         if not moved:
             self._before_waiting()
-        self._loop.run_once(0.0 if moved else self._pauses.until_due(self._tick_at))
+        self._loop.run_once(0.0 if moved else self.pauses.until_due(self._tick_at))
 
     def _feed(self, now: float) -> bool:
         """Start what can start and fetch what free slots can take; whether anything moved."""
@@ -181,7 +181,7 @@ class Consumer:
 
     def tick(self, now: float) -> None:
         """Once a second, at rest less often: lease, record, operator's hold, deadline, connection."""
-        self._tick_at = now + self._pauses.until_tick(now)
+        self._tick_at = now + self.pauses.until_tick(now)
         self.handle_signals()  # before anything is fetched, where a task kept the loop from running
         if self._connection.up:
             self._connection.tend()

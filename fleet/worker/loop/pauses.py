@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sized
+from collections.abc import Callable, Sized
 from typing import TYPE_CHECKING
 
 from fleet.broker.channels.base import TEND_SECONDS
@@ -14,11 +15,15 @@ if TYPE_CHECKING:
 
 
 class Pauses:
-    """Of one worker. done: what the pool has finished and nobody has settled yet."""
+    """Of one worker. done: what the pool has finished and nobody has settled yet.
+
+    looks: each gives when its next look is due (monotonic), None where none is; a rest ends in time for it.
+    """
 
     def __init__(self, parts: LoopParts, done: Sized) -> None:
         self._parts = parts
         self._done = done
+        self.looks: list[Callable[[], float | None]] = []
 
     def until_tick(self, now: float) -> float:
         """Seconds to the next tick. With nothing in hand a worker rests: what comes wakes it, an operator too."""
@@ -26,7 +31,10 @@ class Pauses:
         if not parts.fetching.is_quiet(now) or not self._is_empty_handed:
             return TEND_SECONDS
         may_rest = parts.life.state in (State.READY, State.HELD) and parts.connection.up
-        return parts.channel.rest_seconds if may_rest and parts.settings.autoscaler is None else TEND_SECONDS
+        if not may_rest or parts.settings.autoscaler is not None:
+            return TEND_SECONDS
+        due = [at - now for look in self.looks if (at := look()) is not None]
+        return max(TEND_SECONDS, min(parts.channel.rest_seconds, *due, math.inf))
 
     def until_due(self, tick_at: float) -> float:
         """Seconds until something is due, the next tick included. Times are monotonic."""

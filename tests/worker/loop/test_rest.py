@@ -59,7 +59,7 @@ def until_at_rest(world: World) -> None:
 
 
 def patience_seconds(world: World) -> float:
-    return world.consumer._pauses.until_due(world.consumer._tick_at)
+    return world.consumer.pauses.until_due(world.consumer._tick_at)
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads", "asyncio"])
@@ -101,6 +101,19 @@ def test_with_something_in_hand_it_looks_every_second(make: Make, what: str) -> 
             world.consumer.turn()
     world.consumer.tick(time.monotonic())
     assert patience_seconds(world) <= TEND_SECONDS
+
+
+def test_a_rest_ends_in_time_for_a_look_that_is_due(make: Make) -> None:
+    world = at_rest(make)
+    now = time.monotonic()
+    due: list[float | None] = [None, now + 60.0]
+    world.consumer.pauses.looks += [lambda: due[0], lambda: due[1]]
+    with world.channel.lock:
+        assert world.consumer.pauses.until_tick(now) == pytest.approx(60.0)
+        due[0] = now - 5.0
+        assert world.consumer.pauses.until_tick(now) == TEND_SECONDS
+        due[:] = [None, None]
+        assert world.consumer.pauses.until_tick(now) == REST_SECONDS
 
 
 @pytest.mark.parametrize("pool", ["solo", "threads"])
