@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 import threading
 import time
@@ -11,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import figures
-from metrics import PID, PID_OFFSET, TASKS, Fleet
+from metrics import Fleet
 
 from fleet.operate.dashboard.following import FleetFollower
 from fleet.operate.dashboard.live import Live
-from fleet.operate.dashboard.shown import shown
-from fleet.replica.record import Record
 
 PAGES = 10
 
@@ -37,24 +34,12 @@ class Reader(Live):
 
 def at_work(fleet: Fleet, over: threading.Event) -> threading.Thread:
     """Once a second every replica ends a task and begins another."""
-    observed = fleet.local.backend.observe().replicas
-    records = []
-    for name, one in observed.items():
-        record = Record(fleet.local.places.record_file(name), digest=one.digest, slots=4)
-        record.become("ready")
-        with fleet.local.places.record_file(name).open("r+b") as file:
-            os.pwrite(file.fileno(), PID.pack(one.pid or 0), PID_OFFSET)
-        for slot in range(4):
-            record.begin(slot, task_id=f"id-{slot}", task_name=TASKS[slot])
-        records.append(record)
+    workers = fleet.work()
 
     def work() -> None:
-        count = 0
         while not over.wait(1.0):
-            count += 1
-            for record in records:
-                record.end(count % 4)
-                record.begin(count % 4, task_id=f"id-{count}", task_name=TASKS[count % 4])
+            for one in workers:
+                one.go_on()
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
@@ -99,7 +84,7 @@ def main() -> None:
         try:
             fleet.start()
             writers = at_work(fleet, over)
-            reader = Reader(lambda: ["bench"], lambda _: FleetFollower(fleet.local), shown=shown)
+            reader = Reader(lambda: ["bench"], lambda _: FleetFollower(fleet.local))
             found = asyncio.run(followed(reader, 10.0 if given.quick else max(30.0, float(given.runs))))
             over.set()
             writers.join()

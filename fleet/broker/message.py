@@ -198,6 +198,8 @@ class TaskMessage:
     def sent_at(self) -> float | None:
         """Unix time at which fleet sent it; None for messages of others."""
         sent = self.headers.get(SENT_AT_HEADER)
+        if type(sent) is float:  # nearly always, and asked for each task
+            return sent
         try:
             return float(sent) if isinstance(sent, int | float) else None
         except OverflowError:

@@ -17,6 +17,7 @@ from fleet.cli.cluster_target import ClusterTarget
 from fleet.cli.output import Output
 from fleet.cli.signals import Signals
 from fleet.core.desired import RESERVED_PREFIX
+from fleet.core.text.format import listed
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import Refused, UsageError
 from fleet.inputs.manifest import from_revision
@@ -183,6 +184,9 @@ def down(there: ClusterTarget, args: argparse.Namespace, out: Output) -> int:
             out.say("nothing was done")
             return DECLINED
     with fleet.lock(_command()) as lock, Signals(out) as signals:
+        if (moving := fleet.migration()) is not None and moving.groups:
+            whose = f"{listed(sorted(moving.groups))} moved here from host {moving.host}"
+            out.say(f"warning: {whose}; `fleet migrate step --back` there brings a group back")
         look = fleet.removed()
         carry_out.take_down(fleet, look, flags_of(args, out, signals), lock=lock)
     if out.is_json:

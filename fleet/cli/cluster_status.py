@@ -20,7 +20,7 @@ from fleet.core.desired import Desired
 from fleet.core.expand.in_cluster import desired_in_cluster
 from fleet.core.status import Status
 from fleet.errors import FleetError, NotReady
-from fleet.inputs.manifest import from_revision
+from fleet.inputs.manifest import LoadedManifest, from_revision
 from fleet.operate.cluster.cluster_fleet import ClusterFleet
 
 _ASK = ("python3", "-P", "-m", "fleet", "health", "-o", "json")
@@ -97,8 +97,14 @@ def _last(there: ClusterTarget) -> tuple[Desired | None, int]:
     """What was applied last, else what the manifest says; nothing of a fleet whose revisions may not be read."""
     latest = there.fleet.history.latest()
     if latest is not None:
-        return desired_in_cluster(from_revision(latest).manifest), latest.number
-    return (desired_in_cluster(there.loaded.manifest) if there.loaded is not None else None), 0
+        return _wanted(there.fleet, from_revision(latest)), latest.number
+    return (_wanted(there.fleet, there.loaded) if there.loaded is not None else None), 0
+
+
+def _wanted(fleet: ClusterFleet, loaded: LoadedManifest) -> Desired | None:
+    """Of a fleet whose groups move, those that are here; None where no group is."""
+    part = fleet.here(loaded).manifest
+    return desired_in_cluster(part) if part.spec.groups else None
 
 
 def status(there: ClusterTarget, args: argparse.Namespace, out: Output) -> int:

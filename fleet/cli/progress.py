@@ -12,11 +12,14 @@ from fleet.cli.output import Output, painted, wants_colour
 from fleet.core.plan import GLYPHS, Plan, Step
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.progress import Progress as Bar
 
     from fleet.operate.apply.events import Event
 
 _NAMED = 3
+_TIMES_WIDTH = 32
+"""Columns of a line of steps beside its title, its bar, its counts and what is going: times, and what lies between."""
 
 
 class Waves:
@@ -58,12 +61,18 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._out.is_live and self._total:
-            self._bar = _bar(self._out)
-            self._bar.add_task("all steps", total=self._total, going="")
-            self._bar.add_task("", total=self._total, going="", visible=False)
-            self._draw(self._bar)
-            self._bar.start()
+            from rich.console import Console
+
+            self.within(step_bars(Console(file=self._out.stderr))).start()
         return self
+
+    def within(self, bars: Bar) -> Bar:
+        """Draw in these, which are empty and somebody else may show."""
+        self._bar = bars
+        bars.add_task("all steps", total=self._total, going="")
+        bars.add_task("", total=self._total, going="", visible=False)
+        self._draw(bars)
+        return bars
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
@@ -84,11 +93,12 @@ class Progress:
     def _draw(self, bar: Bar) -> None:
         names = list(self._going.values())
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-        going = f"{', '.join(names[:_NAMED])}{more}" if names else ""
         whole, part = bar.task_ids
         number, ended, steps = self._waves.current
         several = self._waves.total > 1
         title = f"wave {number} of {self._waves.total}"
+        room = bar.console.width - _bar_width(bar.console) - len(title) - 2 * len(str(self._total)) - _TIMES_WIDTH
+        going = _cut(f"{', '.join(names[:_NAMED])}{more}", room)
         if number != self._shown_wave:
             bar.reset(part, total=steps)  # each wave has a clock of its own
             self._shown_wave = number
@@ -129,6 +139,13 @@ class Progress:
 @contextmanager
 def portion(out: Output, title: str, total: float) -> Iterator[Callable[[float], None] | None]:
     """A progress bar, on a terminal only; call the yielded function with how much is done, up to ``total``."""
+    with share(out, title) as tell:
+        yield None if tell is None else lambda done: tell(done, total)
+
+
+@contextmanager
+def share(out: Output, title: str) -> Iterator[Callable[[float, float], None] | None]:
+    """The same, where only the work itself knows how much there is: call it with what is done, and of how much."""
     if not out.is_live:
         yield None
         return
@@ -137,12 +154,12 @@ def portion(out: Output, title: str, total: float) -> Iterator[Callable[[float],
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(file=out.stderr), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _bar(out: Output) -> Bar:
-    from rich.console import Console
+def step_bars(console: Console) -> Bar:
+    """Bars of steps, still empty."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -152,15 +169,25 @@ def _bar(out: Output) -> Bar:
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
+        BarColumn(_bar_width(console)),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
+        TimeElapsedColumn(table_column=Column(no_wrap=True)),
         TextColumn("left"),
-        TimeRemainingColumn(compact=True),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
         TextColumn("{task.fields[going]}", markup=False),
-        console=Console(file=out.stderr),
+        console=console,
     )
+
+
+def _bar_width(console: Console) -> int:
+    return 20 if console.width >= 100 else 10
+
+
+def _cut(text: str, room: int) -> str:
+    """As much as there is room for: counts and times are worth more."""
+    return text if len(text) <= room else f"{text[: max(0, room - 1)]}…"

@@ -39,6 +39,7 @@ CHAPTERS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
             Verb("resume", "undo drain, pause and scale --live"),
             Verb("rollback", "go back to an earlier revision, by an ordinary plan"),
             Verb("rollout", "status, pause, resume, promote or abort of a rollout, also of one that was cut short"),
+            Verb("migrate", "move groups from this host to a cluster and back, one by one, within one budget"),
             Verb("down", "drain and remove everything this fleet owns"),
         ),
     ),

@@ -128,8 +128,10 @@ class ObservedReplica:
 
     def follows(self, spec: WorkerSpec) -> bool:
         """Whether its launch document says this and, where the worker reports its settings, it has applied them."""
-        if self.spec != spec or not self.live:
-            return self.spec == spec
+        if self.spec != spec:
+            return False
+        if not self.live:
+            return True
         return self.live == live_digest(spec) and (self.slots == spec.pool.concurrency or not resizes(spec))
 
 

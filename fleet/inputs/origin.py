@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +35,11 @@ class FoundFiles:
     left: tuple[tuple[str, str], ...] = ()
 
 
-def files_of(named: Sequence[str], *, kind: str) -> FoundFiles:
+def files_of(named: Sequence[str], *, kind: str, on_progress: Callable[[int, int], object] | None = None) -> FoundFiles:
     """The files behind names, patterns and folders. Raises UsageError for what is not there.
 
-    kind: in a folder only files of this kind are taken; with ``auto`` those of every kind.
+    kind: in a folder only files of this kind are taken; with ``auto`` those of every kind.  on_progress: hears of each
+    folder how many of its files were looked at, and how many there are.
     """
     files: list[str] = []
     left: list[tuple[str, str]] = []
@@ -46,7 +47,7 @@ def files_of(named: Sequence[str], *, kind: str) -> FoundFiles:
         if name == STDIN or os.path.isfile(name):
             files.append(name)
         elif os.path.isdir(name):
-            found = _in_folder(Path(name), kind)
+            found = _in_folder(Path(name), kind, on_progress or (lambda _done, _all: None))
             files += found.files
             left += found.left
         elif matches := sorted(glob.glob(name, recursive=True)):
@@ -56,10 +57,12 @@ def files_of(named: Sequence[str], *, kind: str) -> FoundFiles:
     return FoundFiles(tuple(dict.fromkeys(files)), tuple(dict.fromkeys(left)))
 
 
-def _in_folder(folder: Path, kind: str) -> FoundFiles:
+def _in_folder(folder: Path, kind: str, on_progress: Callable[[int, int], object]) -> FoundFiles:
     files: list[str] = []
     left: list[tuple[str, str]] = []
-    for path in _candidates(folder):
+    candidates = _candidates(folder)
+    for number, path in enumerate(candidates):
+        on_progress(number, len(candidates))
         name = str(path)
         text, why = _text(path)
         found = kind_of(text, source=name) if text is not None else ""

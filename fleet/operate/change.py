@@ -14,6 +14,7 @@ from typing import Any
 
 from fleet.core.desired import CONTROLLER_GROUP, Desired, group_of
 from fleet.core.plan import Action, Plan
+from fleet.core.text.format import listed
 from fleet.errors import CannotWrite, Damaged, FleetError, Interrupted, NotReady, Refused, RolloutFailed
 from fleet.inputs.manifest import LoadedManifest, from_revision
 from fleet.inputs.secrets import keep_key
@@ -75,6 +76,7 @@ def carry_out(
     order = _Order(verb, reason, on_event, options)
     if change.manifest is not None:
         _refuse_cluster(fleet.name, change.manifest)
+        _refuse_moved(fleet, change.desired)
         orders = partial(rollout_orders.read, fleet.places.rollout_orders, pid=os.getpid())
         order = replace(order, options=replace(options or WalkOptions(), orders=orders))
     loaded = change.manifest
@@ -111,6 +113,17 @@ def _refuse_cluster(name: str, loaded: LoadedManifest) -> None:
             "`fleet apply --target kubernetes`; for one on this host, add an overlay with `spec: {target: supervisor}`"
         )
         raise Refused(f"fleet {name!r} lives in a cluster: its manifest says `target: kubernetes`", hint=hint)
+
+
+def _refuse_moved(fleet: LocalFleet, desired: Desired) -> None:
+    """Of a fleet that moved to a cluster as a whole, no group starts here, not even one that came later."""
+    migration = fleet.migration()
+    if migration is None or not migration.is_complete:
+        return
+    new = sorted(name for name, one in desired.groups.items() if not one.system and name not in migration.groups)
+    if new:
+        hint = "apply it there: `--target kubernetes`; `fleet migrate step --back` brings groups back to this host"
+        raise Refused(f"fleet {fleet.name!r} lives in {migration.place}, so {listed(new)} cannot start here", hint=hint)
 
 
 def _before(fleet: LocalFleet, kept: Kept) -> Applied:

@@ -25,6 +25,7 @@ from fleet.state.revisions import History
 
 if TYPE_CHECKING:
     from fleet.core.expand.facts import Facts, Overrides
+    from fleet.core.migration.state import Migration
     from fleet.inputs.manifest import LoadedManifest
     from fleet.settings import Settings
     from fleet.state.overrides import Override
@@ -152,7 +153,15 @@ class LocalFleet:
 
         live = in_force(self.kept_overrides() if overrides is None else overrides, now=self.now())
         decided = decisions.read(self.places.decisions)
-        return replace(live, slots=decided.slots, slot_reasons=decided.reasons)
+        migration = self.migration()
+        moved = migration.moved() if migration is not None else {}
+        return replace(live, slots=decided.slots, slot_reasons=decided.reasons, moved=moved)
+
+    def migration(self) -> Migration | None:
+        """How far its groups moved to a cluster; None where none ever did."""
+        from fleet.state.migration import read
+
+        return read(self.places.migration)
 
     def facts_of(self, loaded: LoadedManifest, secrets: Mapping[str, str]) -> Facts:
         """What a manifest resolves to here, for its revision; ``secrets``: their values by name."""

@@ -24,7 +24,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from fleet.core.text.format import one_line
 from fleet.file_access import open_own, read_file
@@ -367,34 +367,33 @@ def read(path: Path) -> RecordView | None:
     started_at, heartbeat_at, digest, live, note, consumed_at, state_at, ticks, waiting, crashes = more
     if state >= len(_STATES):
         return None
-    places = [_SLOT.unpack_from(part, _SLOT_FACTS) for part in parts[1:]]
-    times = (started_at, heartbeat_at, consumed_at, state_at, *(value for place in places for value in place[2:4]))
-    if not all(0 <= one < _LATEST for one in (*times, *(place[6] for place in places))):
-        return None  # NaN among them: nothing that a worker writes
+    seen = [_slot(index, part) for index, part in enumerate(parts[1:])]
+    if not (_is_sane(started_at, heartbeat_at, consumed_at, state_at) and all(one.is_sane for one in seen)):
+        return None
     return RecordView(
         pid=pid,
         digest=_text(digest),
         state=_STATES[state],
         slots=slots,
-        processed=max([processed, *(place[7] for place in places)]),
+        processed=max([processed, *[one.processed for one in seen]]),
         failed=failed,
         retried=retried,
         started_at=started_at,
         heartbeat_at=heartbeat_at,
         hold=parts[0][_HOLD_OFFSET] == 1,
         note=_text(note),
-        tasks=tuple(_slot_view(index, place) for index, place in enumerate(places) if place[1]),
+        tasks=tuple([one.task for one in seen if one.task is not None]),
         live=_text(live),
         line_up=bool(flags & _LINE_UP),
         consumed_at=consumed_at,
-        freed_at=max((place[2] for place in places if not place[1]), default=0.0),
+        freed_at=max([one.freed_at for one in seen], default=0.0),
         state_at=state_at,
         sated=bool(flags & _SATED),
         foreign=bool(flags & _FOREIGN),
         resting=bool(flags & _RESTING),
         cannot_start=bool(flags & _CANNOT_START),
         started_ticks=ticks,
-        busy_seconds=sum(place[6] for place in places),
+        busy_seconds=sum([one.busy_seconds for one in seen]),
         waiting=waiting,
         crashes=crashes,
         awaited=parts[0][AWAITED_OFFSET] == 1,
@@ -440,9 +439,26 @@ def _crashes_before(path: Path) -> int:
     return earlier.crashes if earlier is not None and earlier.pid == os.getpid() else 0
 
 
-def _slot_view(index: int, place: tuple[Any, ...]) -> SlotView:
-    pid, _, since, until, task_id, name, *_ = place
-    return SlotView(index, pid, _text(task_id), _text(name), since, until)
+class _Slot(NamedTuple):
+    """freed_at: when it became free; 0.0 while a task runs in it."""
+
+    task: SlotView | None
+    freed_at: float
+    busy_seconds: float
+    processed: int
+    is_sane: bool
+
+
+@lru_cache(maxsize=4096)  # most slots are as they were a moment ago
+def _slot(index: int, part: bytes) -> _Slot:
+    pid, busy, since, until, task_id, name, busy_seconds, processed = _SLOT.unpack_from(part, _SLOT_FACTS)
+    task = SlotView(index, pid, _text(task_id), _text(name), since, until) if busy else None
+    return _Slot(task, 0.0 if busy else since, busy_seconds, processed, _is_sane(since, until, busy_seconds))
+
+
+def _is_sane(*times: float) -> bool:
+    """No NaN among them, and nothing else that a worker never writes."""
+    return all(0 <= one < _LATEST for one in times)
 
 
 def _settled(path: Path) -> list[bytes]:

@@ -16,8 +16,9 @@ import mmap
 import os
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from operator import add
 from pathlib import Path
 from typing import Literal
@@ -125,13 +126,19 @@ class TaskCounters:
     def waited(self, name: str, seconds: float) -> None:
         """A task starts that could have started so many seconds ago."""
         if 0.0 <= seconds < _LONGEST_SECONDS:
-            row = self._rows.get(name) or self._row_of(name)
+            try:
+                row = self._rows[name]
+            except KeyError:
+                row = self._row_of(name)
             row[_WAIT + bisect_left(BUCKETS, seconds)] += 1
             row[_WAIT_SUM] += seconds
 
     def ended(self, name: str, end: TaskEnd, run_seconds: float | None) -> None:
         """A run is over. run_seconds: None where it did not run, or nobody knows how long."""
-        row = self._rows.get(name) or self._row_of(name)
+        try:
+            row = self._rows[name]
+        except KeyError:
+            row = self._row_of(name)
         row[_END_CELL[end]] += 1
         if run_seconds is not None and 0.0 <= run_seconds < _LONGEST_SECONDS:
             row[_RUN + bisect_left(BUCKETS, run_seconds)] += 1
@@ -170,20 +177,50 @@ class TaskCounters:
 
 def read_counters(path: Path) -> CountersView | None:
     """The counters at ``path``; None where there are none that can be read, or of another layout."""
+    raw = _used_part(path)
+    return _view(raw) if raw is not None else None
+
+
+class CountersReader:
+    """Reads the same files again and again: one that says what it said before is not taken apart again."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[bytes, CountersView]] = {}
+
+    def read(self, paths: Iterable[Path]) -> dict[Path, CountersView]:
+        """Those of them that can be read; all others are forgotten."""
+        found = {path: self._one(path, raw) for path in paths if (raw := _used_part(path)) is not None}
+        self._seen = found
+        return {path: view for path, (_, view) in found.items()}
+
+    def _one(self, path: Path, raw: bytes) -> tuple[bytes, CountersView]:
+        known = self._seen.get(path)
+        return known if known is not None and known[0] == raw else (raw, _view(raw))
+
+
+def _used_part(path: Path) -> bytes | None:
+    """A file of counters without the rows that are still free; None where it is none."""
     try:
         raw = read_file(path, limit_bytes=_SIZE)
     except OSError:
         return None
-    if not _is_ours(raw):
-        return None
+    return raw[: _offset(_rows_of(raw))] if _is_ours(raw) else None
+
+
+def _view(raw: bytes) -> CountersView:
     _, _, starts, reconnects = _HEADER.unpack_from(raw)
-    names = _names(raw)
     tasks: dict[str, TaskCounts] = {}
-    for number, name in enumerate(names):
+    for number, name in enumerate(_names(raw)):
         cells = _CELLS.unpack_from(raw, _offset(number) + _NAME_BYTES)
         if any(cells):
             tasks[name] = tasks[name] + TaskCounts(cells) if name in tasks else TaskCounts(cells)
     return CountersView(starts, reconnects, tasks)
+
+
+def added_up(counts: Sequence[TaskCounts]) -> TaskCounts:
+    """All of them together."""
+    cells = (one.cells for one in counts)
+    return counts[0] if len(counts) == 1 else TaskCounts(tuple(map(sum, zip(*cells, strict=True))))
 
 
 def _offset(number: int) -> int:
@@ -192,10 +229,16 @@ def _offset(number: int) -> int:
 
 
 def _names(raw: bytes | mmap.mmap) -> list[str]:
-    rows = min(_HEADER.unpack_from(raw)[1], 1 + MOST_TASKS)
-    return [OTHER, *(_text(raw[_offset(number) : _offset(number) + _NAME_BYTES]) for number in range(1, rows))]
+    starts = map(_offset, range(1, _rows_of(raw)))
+    return [OTHER, *(_text(raw[start : start + _NAME_BYTES]) for start in starts)]
 
 
+def _rows_of(raw: bytes | mmap.mmap) -> int:
+    rows: int = _HEADER.unpack_from(raw)[1]
+    return min(rows, 1 + MOST_TASKS)
+
+
+@lru_cache(maxsize=4096)  # a scrape reads the same few names from every replica
 def _text(raw: bytes) -> str:
     return one_line(raw.rstrip(b"\0").decode(errors="replace"))
 

@@ -129,6 +129,11 @@ class Places:
         return self.state / "decisions.json"
 
     @property
+    def migration(self) -> Path:
+        """Which groups `fleet migrate` moved, and how far."""
+        return self.state / "migration.json"
+
+    @property
     def counters(self) -> Path:
         """What each replica has done in all its processes, one small file per replica."""
         return self.state / "counters"

@@ -17,7 +17,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "errors forking signals _version",
     ),
     "fleet.core": (
-        "simulation",
+        "simulation migration",
         "autoscale healing",
         "status",
         "planning",
@@ -47,7 +47,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "fleet.operate": (
         "dashboard",
-        "foreground doctor metrics scaler",
+        "foreground doctor metrics migrate scaler",
         "cluster controller service sync rollout",
         "change lost_queues",
         "local_fleet",
@@ -58,7 +58,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "parser override_flow saved_plan merge_preview sarif cluster_logs cluster_status",
         "verb_list change_flow live_view cluster_flow top",
         "cluster_target",
-        "target view plot graph",
+        "target view plot graph sync_progress",
         "progress signals",
         "output",
     ),

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fleet.backends.supervisor import processes
 from fleet.backends.supervisor.observe import Sight, observed
 from fleet.backends.supervisor.processes import Proc, Table
 from fleet.backends.supervisor.rpc import Process, ProcessState
@@ -222,36 +219,14 @@ def test_a_spec_of_another_digest_is_not_what_runs() -> None:
 def test_memory_is_that_of_the_whole_tree() -> None:
     table = Table({pid: Proc(pid, parent, 0, 100) for pid, parent in [(1, 0), (2, 1), (3, 2), (4, 2), (5, 1)]})
 
-    assert table.memory_bytes(2) == 300
-    assert table.memory_bytes(9) == 0
-
-
-def test_a_process_without_a_mark_is_asked_for_it_until_it_is_too_old_to_get_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    monkeypatch.setattr(processes, "read_mark", lambda pid, _: asked.append(pid))
-    ticks = os.sysconf("SC_CLK_TCK")
-    now = round(time.clock_gettime(time.CLOCK_BOOTTIME)) * ticks
-    old, young = Proc(-2, 1, 0, 100), Proc(-3, 1, now, 100)
-    unmarked: set[processes.Identity] = set()
-
-    def look(*procs: Proc) -> list[int]:
-        asked.clear()
-        assert Table({one.pid: one for one in procs}).strays(tmp_path, supervised={}, unmarked=unmarked) == ()
-        return asked
-
-    assert look(old, young) == [-2, -3]
-    assert look(old, young) == [-3]
-    assert look(replace(old, started=1), young) == [-2, -3], "another process with this pid"
-    assert look(young) == [-3]
-    assert unmarked == set(), "it has ended"
+    assert table.usage(2)[0] == 300
+    assert table.usage(9)[0] == 0
 
 
 def test_a_table_with_a_cycle_ends() -> None:
     table = Table({2: Proc(2, 3, 0, 100), 3: Proc(3, 2, 0, 100)})
 
-    assert table.memory_bytes(2) == 200
+    assert table.usage(2)[0] == 200
 
 
 def test_one_that_was_told_to_stop_is_leaving_and_no_longer_held() -> None:

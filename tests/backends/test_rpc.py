@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
+import xmlrpc.client
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from supervisor.rpcinterface import SupervisorNamespaceRPCInterface
+from supervisor.states import ProcessStates, SupervisorStates
+from supervisor.xmlrpc import RPCError
 
-from fleet.backends.supervisor.rpc import DaemonDown, Fault, Refusal, SupervisorRpc
+from fleet.backends.supervisor.image_plugin import FleetInterface, Fork
+from fleet.backends.supervisor.rpc import (
+    DaemonDown,
+    DaemonLeaves,
+    Fault,
+    Process,
+    ProcessState,
+    Refusal,
+    SupervisorRpc,
+)
 from fleet.errors import FleetError, Unreachable
 from tests.backends.worlds import World, desired_of, replicas_of, spec_of
 from tests.limits import struck_inside
@@ -136,11 +152,82 @@ def test_faults_become_errors_with_hints(short_tmp: Path) -> None:
         rpc.close()
 
 
+def answer(value: Any) -> bytes:
+    return http(xmlrpc.client.dumps((value,), methodresponse=True).encode())
+
+
+KEYS = ("group", "name", "state", "pid", "start", "exitstatus", "spawnerr")
+ROW = dict(zip(KEYS, ("a.0", "a.0@9f31c2ab", 20, 7, 5, 3, "<&\ud800>"), strict=True))
+FACTS = ("a.0", "a.0@9f31c2ab", ProcessState.RUNNING, 7, 5, 3)
+
+
+def test_the_processes_are_asked_for_in_the_short_form(short_tmp: Path) -> None:
+    rows = [list(ROW.values()), [*list(ROW.values())[:2], 12345, *list(ROW.values())[3:]]]
+    with speaking(short_tmp / "s.sock", OK, answer(json.dumps(rows))) as asked:
+        rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=60)
+        first, second = rpc.processes()
+        rpc.close()
+
+    assert first == Process(*FACTS, "<&\ud800>")
+    assert second.state is ProcessState.UNKNOWN
+    assert b"fleet.listProcesses" in asked[-1]
+
+
+def test_a_daemon_of_an_earlier_version_is_asked_in_the_long_form_from_then_on(short_tmp: Path) -> None:
+    rows = answer([{**ROW, "spawnerr": "gone"}])
+    with speaking(short_tmp / "s.sock", OK, fault(Fault.UNKNOWN_METHOD), rows, OK, rows) as asked:
+        rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=60)
+        assert [rpc.processes(), rpc.processes()] == [(Process(*FACTS, "gone"),)] * 2
+        rpc.close()
+
+    assert sum(b"fleet.listProcesses" in one for one in asked) == 1
+
+
+def test_one_that_shuts_down_says_so_in_the_short_form_too(short_tmp: Path) -> None:
+    with speaking(short_tmp / "s.sock", OK, fault(Fault.SHUTDOWN_STATE)):
+        rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=60)
+        with pytest.raises(DaemonLeaves):
+            rpc.processes()
+        rpc.close()
+
+
+def daemon(*, mood: SupervisorStates = SupervisorStates.RUNNING) -> SimpleNamespace:
+    """As much of supervisord as its own process list looks at."""
+    groups = {}
+    for name, facts in {
+        "b.0": {"pid": 7, "laststart": 5.7, "exitstatus": None, "spawnerr": None, "state": ProcessStates.RUNNING},
+        "a.1": {"pid": 0, "laststart": 0, "exitstatus": 78, "spawnerr": "no <such>", "state": ProcessStates.EXITED},
+    }.items():
+        config = SimpleNamespace(name=f"{name}@9f31c2ab", stdout_logfile=None, stderr_logfile=None)
+        process = SimpleNamespace(**facts, config=config, laststop=0, get_state=lambda facts=facts: facts["state"])
+        groups[name] = SimpleNamespace(config=SimpleNamespace(name=name), processes={config.name: process})
+    return SimpleNamespace(options=SimpleNamespace(mood=mood), process_groups=groups)
+
+
+def test_the_short_form_says_what_supervisords_own_list_says() -> None:
+    there = daemon()
+    own = SupervisorNamespaceRPCInterface(there).getAllProcessInfo()
+
+    short = json.loads(FleetInterface(there, Fork(SimpleNamespace(logger=None, fork=None))).listProcesses())
+
+    assert short == [[row[key] for key in KEYS] for row in own]
+    assert [row[0] for row in short] == ["a.1", "b.0"]
+
+
+def test_the_short_form_is_refused_as_every_call_is_while_it_shuts_down() -> None:
+    there = daemon(mood=SupervisorStates.SHUTDOWN)
+    with pytest.raises(RPCError) as caught:
+        FleetInterface(there, Fork(SimpleNamespace(logger=None, fork=None))).listProcesses()
+    assert caught.value.code == Fault.SHUTDOWN_STATE
+
+
 @pytest.mark.system
 def test_the_first_unforgiven_fault_of_many_calls_is_raised_after_all_were_made(world: World) -> None:
     world.run(replicas_of(spec_of(), 2))
     rpc = SupervisorRpc(world.places.socket, timeout_seconds=60)
     names = [row.full_name for row in rpc.processes()]
+    rpc._lists = False
+    assert [row.full_name for row in rpc.processes()] == names, "its own list and fleet's"
 
     with pytest.raises(Refusal, match="startProcess nobody:nobody"):
         rpc.start(["nobody:nobody", *names])

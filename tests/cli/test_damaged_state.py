@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -39,6 +40,7 @@ def a_folder(path: Path) -> None:
 DAMAGES: tuple[Callable[[Path], None], ...] = (truncated, garbage, empty, another_map, a_folder)
 FILES = (
     *("state/overrides.yaml", "state/standing.json", "state/decisions.json", "state/revisions/0002.json"),
+    "state/migration.json",
     *("state/audit.ndjson", "state/key", "run/controller.json", "run/lock"),
 )
 READING = (
@@ -65,6 +67,8 @@ def home(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Path:
     desk.fleet("pause", "clock", "--fleet", "shop")
     root = desk.folder / "home" / "shop"
     (root / "state" / "decisions.json").write_text('{"format": 1, "at": 1.0, "slots": {}, "reasons": {}}')
+    begun = {"fleet": "shop", "context": "here", "namespace": "shop", "host": "box", "began": 1.0, "by": "me"}
+    (root / "state" / "migration.json").write_text(json.dumps({"format": 1, **begun, "groups": {}}))
     (root / "run").mkdir(exist_ok=True)
     (root / "run" / "controller.json").write_text('{"format": 1, "look": {}, "memory": {}, "meters": {}}')
     (root / "run" / "lock").write_text('{"pid": 1}')

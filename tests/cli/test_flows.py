@@ -26,6 +26,16 @@ def test_validate_sums_up_or_lists_every_problem(desk: Desk) -> None:
     assert len(desk.fleet("validate", "-o", "json", code=3).json["problems"]) == 2
 
 
+def test_validate_finds_what_a_cluster_could_not_have(desk: Desk) -> None:
+    cluster = "{image: 'r.example/shop:1', namespace: shop, scaler: fleet}"
+    group = "{pool: {type: prefork, concurrency: 2}, queues: [q], autoscale: {min: 17, max: 17, targetWait: 1s}}"
+    spec = f"app: 'shop:app', broker: {{url: 'redis://r.example/0'}}, concurrency: 100, groups: {{a: {group}}}"
+    head = "apiVersion: workerfleet.dev/v1alpha1\nkind: Fleet\nmetadata: {name: shop}\n"
+    (desk.folder / "odd.yaml").write_text(f"{head}spec: {{{spec}, target: kubernetes, kubernetes: {cluster}}}\n")
+
+    assert "no multiple of its unit 2" in desk.fleet("validate", "odd.yaml", code=3).err
+
+
 def test_validate_says_what_the_installed_celery_cannot_do(desk: Desk) -> None:
     venv = desk.manifest.parent / "venv"
     (venv / "lib" / "python3.11" / "site-packages" / "celery-5.4.0.dist-info").mkdir(parents=True)
@@ -507,6 +517,7 @@ def test_init_takes_over_what_a_folder_holds_and_says_what_it_left(desk: Desk) -
 
 def test_init_strict_refuses_what_cannot_be_carried_over(desk: Desk) -> None:
     (desk.folder / "shop.conf").write_text("[program:mail]\ncommand=mail\nserverurl=http://x\n")
+    assert "--from auto shop.conf" in desk.fleet("init", "taken", "--from", "shop.conf", code=64).err
     failed = desk.fleet("init", "taken", "--from", "supervisor", "*.conf", "--strict", code=3)
     assert "shop.conf:3" in failed.err
     assert "serverurl" in failed.err

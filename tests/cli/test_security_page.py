@@ -64,6 +64,7 @@ LINES: dict[str, tuple[str, ...]] = {
 ELSEWHERE = {
     "dashboard": "tests/operate/dashboard",
     "init": "tests/authoring",
+    "migrate": "needs a cluster: tests/operate/migrate",
     "notify": "tests/operate/notify",
     "rollback": "needs two revisions: tests/cli/test_revisions.py",
     "run": "tests/system/test_run.py",

@@ -79,7 +79,8 @@ def workers(draw: st.DrawFn) -> dict[str, Any]:
     if celery:
         return {**worker, "worker": "celery", "replicas": draw(st.integers(0, 5))}
     least = draw(st.integers(0, 20))
-    bounds = {"min": least, "max": draw(st.integers(max(1, least), 60))}
+    # A pod of a cluster is indivisible: a whole number of them lies between the bounds.
+    bounds = {"min": least, "max": draw(st.integers(max(1, least + slots - 1), 60))}
     scale = {**bounds, "targetWait": f"{draw(st.integers(1, 90))}s"}
     return {**worker, **draw(st.sampled_from([{"replicas": 3}, {"share": bounds}, {"autoscale": scale}]))}
 

@@ -274,6 +274,7 @@ def test_an_answer_of_supervisord_is_read_or_refused(answer: bytes) -> None:
     rpc._proxy = lambda _: lambda: None  # type: ignore[assignment]
     rpc._proxy.supervisor = server
     rpc._proxy.system = SimpleNamespace(multicall=ask)
+    rpc._proxy.fleet = SimpleNamespace(listProcesses=ask)
     for call in (rpc.processes, rpc.pid, rpc.reload, lambda: rpc.stop(["a:a"]), rpc.ping):
         with contextlib.suppress(FleetError):
             call()

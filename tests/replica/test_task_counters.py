@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 import os
 from pathlib import Path
 
@@ -14,9 +16,12 @@ from fleet.replica.task_counters import (
     ENDS,
     MOST_TASKS,
     OTHER,
+    CountersReader,
     CountersView,
     Histogram,
     TaskCounters,
+    TaskCounts,
+    added_up,
     counters_path,
     read_counters,
 )
@@ -126,6 +131,36 @@ def test_a_count_of_rows_beyond_the_file_is_not_believed(tmp_path: Path) -> None
         os.pwrite(file.fileno(), (1 << 60).to_bytes(8, "little"), 8)
     assert seen(path).tasks == {}
     TaskCounters(path).close()
+
+
+def test_one_that_reads_again_says_what_a_first_reading_says(tmp_path: Path) -> None:
+    paths = [tmp_path / f"a.{index}.tasks" for index in range(3)]
+    first, second = TaskCounters(paths[0]), TaskCounters(paths[1])
+    reader = CountersReader()
+
+    def fresh() -> dict[Path, CountersView]:
+        return {path: view for path in paths if (view := read_counters(path)) is not None}
+
+    for count in range(3):
+        first.ended("shop.thumb", "done", 0.1)
+        second.ended(f"shop.task{count}", "failed", None)  # one row more each time
+        first.publish()
+        second.publish()
+        assert reader.read(paths) == fresh()
+        assert reader.read(paths) == fresh()
+    first.close()
+    paths[0].unlink()
+    paths[2].write_bytes(b"no counters")
+    assert reader.read(paths).keys() == {paths[1]}
+    TaskCounters(paths[0]).close()
+    assert reader.read(paths) == fresh()
+    second.close()
+
+
+@given(st.lists(st.lists(st.integers(0, 1 << 40), min_size=38, max_size=38), min_size=1, max_size=5))
+def test_added_up_is_one_after_the_other(rows: list[list[int]]) -> None:
+    counts = [TaskCounts(tuple(row)) for row in rows]
+    assert added_up(counts) == functools.reduce(operator.add, counts)
 
 
 def test_there_is_none_where_there_is_no_file(tmp_path: Path) -> None:

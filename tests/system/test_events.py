@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.error
 import urllib.parse
 import urllib.request
 import uuid
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import PATIENCE, eventually
-from tests.system.remote import NODE, RemoteShop
+from tests.system.remote import NODE, RemoteShop, ids
 from tests.system.test_worker_celery import WAIT
 
 pytestmark = [
@@ -203,12 +204,16 @@ class Flower:
     def json(self, path: str) -> Any:
         return json.loads(self.get(path))
 
-    def post(self, path: str, **fields: str) -> str:
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}{path}", data=urllib.parse.urlencode(fields).encode(), method="POST"
-        )
-        with urllib.request.urlopen(request, timeout=PATIENCE) as reply:
-            return str(reply.read().decode())
+    def post(self, path: str, **fields: Any) -> Any:
+        """What it answers, a document. Fields of calls are JSON, those of all other endpoints a form."""
+        is_call = "apply/" in path or "send-task/" in path
+        data = json.dumps(fields) if is_call else urllib.parse.urlencode(fields)
+        url = f"http://127.0.0.1:{self.port}{path}"
+        try:
+            with urllib.request.urlopen(url, data=data.encode(), timeout=PATIENCE) as reply:
+                return json.loads(reply.read())
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{path}: {error.code} {error.read().decode()}") from error
 
     def close(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -244,10 +249,44 @@ def test_flower_shows_workers_and_tasks(redis_shop: RemoteShop, flower: Flower) 
     assert str(worker.pid) in page
     assert redis_shop.queue in page
     assert NODE in flower.get("/workers")
-    flower.post(f"/api/worker/pool/grow/{NODE}", n="1")
-    assert redis_shop.ask("stats")["pool"]["max-concurrency"] == 3
-    assert worker.term() == 0
+    assert redis_shop.queue in flower.get("/broker")
+    assert f'worker="{NODE}"' in flower.get("/metrics")
+    assert flower.json("/api/queues/length") == {"active_queues": [{"name": redis_shop.queue, "messages": 0}]}
+    assert flower.json(f"/api/task/result/{added.id}")["result"] == 42
+    assert "ValueError" in flower.json(f"/api/task/info/{failed.id}")["exception"]
+    steered(redis_shop, flower)
+    flower.post(f"/api/worker/shutdown/{NODE}")
+    assert worker.wait() == 0
     eventually(lambda: flower.json("/api/workers?status=1").get(NODE) is False)
+
+
+def steered(shop: RemoteShop, flower: Flower) -> None:
+    """Each endpoint that does something does it, in a worker of prefork with two slots."""
+
+    def slots() -> int:
+        return int(shop.ask("stats")["pool"]["max-concurrency"])
+
+    flower.post(f"/api/worker/pool/grow/{NODE}", n="2")
+    assert slots() == 4
+    flower.post(f"/api/worker/pool/shrink/{NODE}", n="1")
+    assert slots() == 3
+    flower.post(f"/api/worker/pool/autoscale/{NODE}", min="1", max="2")
+    assert slots() <= 2
+    flower.post(f"/api/worker/pool/restart/{NODE}")
+    flower.post(f"/api/worker/queue/add-consumer/{NODE}", queue="more")
+    assert {one["name"] for one in shop.ask("active_queues")} == {shop.queue, "more"}
+    flower.post(f"/api/worker/queue/cancel-consumer/{NODE}", queue="more")
+    assert {one["name"] for one in shop.ask("active_queues")} == {shop.queue}
+    flower.post("/api/task/timeout/capp.add", workername=NODE, soft="30", hard="100")
+    flower.post("/api/task/rate-limit/capp.add", workername=NODE, ratelimit="200/s")
+    assert flower.post("/api/task/apply/capp.add", args=[1, 2], queue=shop.queue)["result"] == 3
+    for how in ("async-apply", "send-task"):
+        sent = flower.post(f"/api/task/{how}/capp.add", args=[1, 2], queue=shop.queue)["task-id"]
+        eventually(lambda task=sent: flower.json(f"/api/task/result/{task}")["result"] == 3)
+    spinning = shop.send("spins", 600)
+    eventually(lambda: spinning.id in ids(shop.ask("active")))
+    flower.post(f"/api/task/revoke/{spinning.id}", terminate="true")
+    eventually(lambda: flower.json(f"/api/task/info/{spinning.id}")["state"] == "REVOKED")
 
 
 def states(flower: Flower) -> dict[str, str]:

@@ -23,6 +23,13 @@ GROUPS = """\
 """
 
 
+@pytest.fixture
+def world(world: World) -> World:
+    """Whose images have all the time that a busy machine needs: after a quarter of a second a worker starts cold."""
+    world.environ["FLEET_IMAGE_ANSWER_SECONDS"] = "60"
+    return world
+
+
 def images(world: World) -> tuple[ImageState, ...]:
     return states(Places.of(world.home, "world").images)
 
@@ -90,6 +97,7 @@ def test_forked_workers_are_supervisords_children_and_run_tasks(world: World) ->
 
 
 def test_a_dead_or_silent_image_holds_nothing_up_and_is_replaced(world: World) -> None:
+    world.environ["FLEET_IMAGE_ANSWER_SECONDS"] = "2"
     world.write(GROUPS)
     world.apply()
     first, victim = image(world).pid, world.pids()["small.0"]

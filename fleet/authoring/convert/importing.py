@@ -73,17 +73,28 @@ def _is(kind: _Kind, text: str) -> bool:
         return False
 
 
-def import_files(kind: str, inputs: Sequence[Input], *, name: str, files: Files | None = None) -> Imported:
+def import_files(
+    kind: str,
+    inputs: Sequence[Input],
+    *,
+    name: str,
+    files: Files | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> Imported:
     """The manifest that does the same as the files together.
 
     kind: one of KINDS, or ``auto``. Raises UsageError for a file that is not of the kind, and where nothing runs.
+    on_progress: hears how many files were read, and how many there are.
     """
     if kind not in {AUTO, *_KINDS}:
         raise UsageError(f"cannot import from {kind!r}", hint=f"known: {AUTO}, {', '.join(KINDS)}")
     draft = Draft(files or Files())
     taken: list[tuple[str, str]] = []
     left: list[tuple[str, str]] = []
-    for found, each in _in_order(kind, inputs, left):
+    ordered = _in_order(kind, inputs, left)
+    for number, (found, each) in enumerate(ordered):
+        if on_progress is not None:
+            on_progress(number, len(ordered))
         if each.text in draft.read_on_the_way:
             taken.append((each.source, f"{found}, with the file that names it"))
             continue

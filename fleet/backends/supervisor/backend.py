@@ -9,8 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 
 from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import Daemon
@@ -18,17 +17,9 @@ from fleet.backends.supervisor.images import Images
 from fleet.backends.supervisor.lost_records import renew
 from fleet.backends.supervisor.memory_share import MemoryShares
 from fleet.backends.supervisor.observe import Sight, observed
-from fleet.backends.supervisor.processes import (
-    Identity,
-    Proc,
-    Table,
-    is_launcher,
-    read_mark,
-    resident_bytes,
-    signal_marked,
-    wake,
-)
+from fleet.backends.supervisor.processes import Table, Unmarked, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
+from fleet.backends.supervisor.replica_readings import ReplicaReadings
 from fleet.backends.supervisor.rpc import (
     LIVE_STATES,
     STOPPED_STATES,
@@ -40,15 +31,12 @@ from fleet.backends.supervisor.rpc import (
     SupervisorRpc,
 )
 from fleet.broker import embedded
-from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, Desired, Replica, group_of
+from fleet.core.desired import BROKER_GROUP, Desired, Replica
 from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.replica import record as records
-from fleet.replica.crash_history import read_history
-from fleet.replica.health_result import read_result, result_file
 from fleet.replica.notice import look_now
-from fleet.state import controller_heartbeat
 from fleet.state.paths import Places
 
 _RESPAWN_SECONDS = 3.0
@@ -66,10 +54,11 @@ class SupervisorBackend:
         self._rpc_timeout_seconds = rpc_timeout_seconds
         self._python = python
         self._folder = Folder(places)
+        self._readings = ReplicaReadings(places)
+        self._unmarked = Unmarked()
         self._daemon = Daemon(places, self._rpc, python=python)
         self._images = Images(places, self._rpc)
         self._shares = MemoryShares()
-        self._unmarked: set[Identity] = set()
 
     # --- seeing
 
@@ -81,14 +70,18 @@ class SupervisorBackend:
             self._refuse_unanswering_daemon()
             strays = Table.read(self.places.account_uids()).strays(self.places.specs, supervised={})
             return Observed(self.places.fleet, up=False, strays=strays)
-        table = Table.read(self.places.account_uids())
-        memory = self._shares.sum_bytes if shares else resident_bytes
+        accounts = self.places.account_uids()
+        table = Table.read(accounts)
         owned = _owned(rows)
         supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
-        unstarted = self._folder.programs() - owned.keys()
+        unstarted = self._folder.programs(besides=owned.keys())
+        self._readings.begin(owned.keys(), accounts=accounts)
         replicas = [
-            _seen(self._folder, name, row, digest, table=table, memory=memory) for name, (row, digest) in owned.items()
+            observed(self._readings.sight(name, row, digest, launch=self._folder.launch(name), table=table))
+            for name, (row, digest) in owned.items()
         ]
+        if shares:
+            replicas = [self._shares.shared(one, table) for one in replicas]
         replicas += [found for name in unstarted if (found := _unstarted(self._folder, name)) is not None]
         return Observed(
             fleet=self.places.fleet,
@@ -307,28 +300,6 @@ class SupervisorBackend:
             return set()
 
 
-def _seen(
-    folder: Folder, name: str, row: Process, digest: str, *, table: Table, memory: Callable[[Iterable[Proc]], int]
-) -> ObservedReplica:
-    now = time.time()  # before the record is read: then seconds counted up to now never decrease
-    places = folder.places
-    sight = Sight(
-        name=name,
-        digest=digest,
-        process=row,
-        launch=folder.launch(name),
-        record=records.read(places.record_file(name)),
-        memory_bytes=table.memory_bytes(row.pid, memory),
-        cpu_seconds=table.cpu_seconds(row.pid) if row.pid else 0.0,
-        now=now,
-        answers=_answers(places, name, row),
-        lives=read_history(places.starts_file(name)).lives,
-        heartbeat=_heartbeat(places, name),
-        health=read_result(result_file(places.health, name), pid=row.pid) if row.pid else None,
-    )
-    return observed(replace(sight, launching=sight.living_record is None and is_launcher(row.pid)))
-
-
 def _unstarted(folder: Folder, name: str) -> ObservedReplica | None:
     """Files without a process: an apply was killed between writing and starting."""
     launch = folder.launch(name)
@@ -373,16 +344,3 @@ def _check(changes: Changes, *, written: Collection[str], running: Collection[st
     if strange:
         message = f"supervisord sees other changes than this step made: {', '.join(strange)}"
         raise FleetError(message, hint="program files were edited or removed by hand: run `fleet doctor --fix`")
-
-
-def _answers(places: Places, name: str, row: Process) -> bool | None:
-    """Whether the embedded broker answers; None for programs that cannot be asked."""
-    if not name.startswith(f"{BROKER_GROUP}.") or not row.pid:
-        return None
-    return embedded.ping(embedded.url_in_use(places))
-
-
-def _heartbeat(places: Places, name: str) -> controller_heartbeat.Heartbeat | None:
-    if group_of(name) != CONTROLLER_GROUP:
-        return None
-    return controller_heartbeat.read(places.controller_heartbeat)

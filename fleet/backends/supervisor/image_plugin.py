@@ -1,4 +1,4 @@
-"""Inside supervisord: has workers forked from an image, stays their parent, and writes down how each of them ended.
+"""Inside supervisord: has workers forked from an image, stays their parent, writes down how each ended, lists them.
 
 supervisord knows a child by the pid that its own ``fork`` returned, and reaps whatever it is the parent of. So this
 plug-in makes it a subreaper (a worker whose parent has ended becomes its child) and replaces ``fork`` for programs of
@@ -8,6 +8,7 @@ fleet's launcher by a request to the image. Whatever goes wrong, and whatever ta
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shlex
 import socket
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from supervisor.process import Subprocess
+from supervisor.states import SupervisorStates
+from supervisor.xmlrpc import Faults, RPCError
 
 from fleet.replica import image as images
 from fleet.replica.command import LaunchError, environment, read_document
@@ -26,20 +29,20 @@ from fleet.replica.ending import Ending, ending_file, write_ending
 from fleet.replica.image import GO, REFUSED, STALE, ImageFiles
 from fleet.replica.launch_document import LaunchDocument
 
-ANSWER_SECONDS = 0.25
+ANSWER_SECONDS = float(os.environ.get("FLEET_IMAGE_ANSWER_SECONDS") or 0.25)
 """supervisord does nothing else meanwhile."""
 PAUSE_SECONDS = 5.0
 """So long an image is left alone that did not answer in time."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def make_interface(supervisord: Any, **_config: Any) -> ImageInterface:
+def make_interface(supervisord: Any, **_config: Any) -> FleetInterface:
     """What supervisord calls for ``[rpcinterface:fleet]``, each time it has read its configuration."""
     fork = Fork(supervisord.options)
     supervisord.options.fork = fork
     _tell_fork_what_is_spawned()
     _write_down_endings()
-    return ImageInterface(fork)
+    return FleetInterface(supervisord, fork)
 
 
 def _tell_fork_what_is_spawned() -> None:
@@ -82,11 +85,23 @@ def _write_ending(process: Any, pid: int, status: int) -> None:
     write_ending(path, Ending(pid, status, bool(process.killing), time.time()))
 
 
-class ImageInterface:
+class FleetInterface:
     """The calls of fleet's own that supervisord takes, as ``fleet.…``."""
 
-    def __init__(self, fork: Fork) -> None:
+    def __init__(self, supervisord: Any, fork: Fork) -> None:
+        self._supervisord = supervisord
         self._fork = fork
+
+    def listProcesses(self) -> str:  # noqa: N802
+        """What ``getAllProcessInfo`` says, as far as fleet asks: a tenth of the bytes, and of the time to write them.
+
+        @return string result  JSON: [group, name, state, pid, start, exitstatus, spawnerr] of every process
+        """
+        if self._supervisord.options.mood < SupervisorStates.RUNNING:
+            raise RPCError(Faults.SHUTDOWN_STATE)
+        groups = sorted(self._supervisord.process_groups.items())
+        every = ((group, one) for group, programs in groups for _, one in sorted(programs.processes.items()))
+        return json.dumps([[group, *_facts(process)] for group, process in every])
 
     def startImage(self, document: str, digest: str) -> bool:  # noqa: N802
         """Start the image for the replica of a launch document; it is ready when its state file says so.
@@ -96,6 +111,12 @@ class ImageInterface:
         @return boolean result  False where none can be started
         """
         return self._fork.start_image(Path(document), digest)
+
+
+def _facts(process: Any) -> tuple[Any, ...]:
+    """As ``getProcessInfo`` has them."""
+    state, start = process.get_state(), int(process.laststart)
+    return process.config.name, state, process.pid, start, process.exitstatus or 0, process.spawnerr or ""
 
 
 class Fork:

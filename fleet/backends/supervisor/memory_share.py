@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
-from fleet.backends.supervisor.processes import Proc
+from fleet.backends.supervisor.processes import Proc, Table
+from fleet.core.observed import ObservedReplica
 
 KEPT_SECONDS = 10.0
 _HARDLY = 1 << 20
@@ -29,6 +31,12 @@ class MemoryShares:
     def __init__(self) -> None:
         self._told: dict[tuple[int, int], _Told] = {}
         self._swept_at = 0.0
+
+    def shared(self, replica: ObservedReplica, table: Table) -> ObservedReplica:
+        """The same, with the share of its processes as its memory."""
+        if not replica.pid:
+            return replica
+        return replace(replica, memory_bytes=self.sum_bytes(table.procs[pid] for pid in table.tree(replica.pid)))
 
     def sum_bytes(self, procs: Iterable[Proc]) -> int:
         """Of these together; of one whose pages may not be seen, its resident memory."""

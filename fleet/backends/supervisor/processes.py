@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import select
 import signal
-import time
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,19 +22,15 @@ from fleet.state.paths import Places
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
-
-
-Identity = tuple[int, int]
-"""Pid and start of a process, in clock ticks since boot."""
-MARKED_WITHIN_SECONDS = 60.0
-"""A process gets its mark when it begins: from its launcher, which is known by its command line, or from its image."""
+_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class Proc:
     """One process. ``started`` counts clock ticks since boot: with the pid it identifies the process.
 
-    cpu_seconds: that it and its children that have ended spent on a processor.
+    cpu_seconds: that it and its children that have ended spent on a processor.  owner: its uid.  program: where its
+    code and its environment lie, which another program in its place changes; empty where the kernel does not tell.
     """
 
     pid: int
@@ -43,6 +38,8 @@ class Proc:
     started: int
     memory_bytes: int
     cpu_seconds: float = 0.0
+    owner: int = 0
+    program: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +50,9 @@ class Mark:
     main: bool
 
 
-def resident_bytes(procs: Iterable[Proc]) -> int:
-    """Resident memory of these. Shared pages count once per process."""
-    return sum(proc.memory_bytes for proc in procs)
+Unmarked = dict[int, tuple[int, tuple[bytes, ...], list[bytes]]]
+"""By pid: start, program, and the folders whose marks it does not have: it is not looked at again while it runs that
+program, which was given its environment at its start."""
 
 
 class Table:
@@ -89,38 +86,42 @@ class Table:
                 todo.extend(self._children.get(pid, ()))
         return found
 
-    def memory_bytes(self, root: int, count: Callable[[Iterable[Proc]], int] = resident_bytes) -> int:
-        """Memory of a process and all below it, counted like that."""
-        return count(self.procs[pid] for pid in self.tree(root))
+    def usage(self, root: int) -> tuple[int, float]:
+        """Resident bytes of a process and all below it, and seconds on a processor, those that have ended included.
 
-    def cpu_seconds(self, root: int) -> float:
-        """Of a process and all below it, those that have ended included."""
-        return sum(self.procs[pid].cpu_seconds for pid in self.tree(root))
+        Shared pages count once per process: the exact share (PSS) costs the kernel milliseconds per process.
+        """
+        procs = [self.procs[pid] for pid in self.tree(root)]
+        return sum(proc.memory_bytes for proc in procs), sum(proc.cpu_seconds for proc in procs)
 
     def strays(
-        self, specs: Path, *, supervised: Mapping[str, int], unmarked: set[Identity] | None = None
+        self, specs: Path, *, supervised: Mapping[str, int], unmarked: Unmarked | None = None
     ) -> tuple[Stray, ...]:
         """Processes with the mark of the fleet whose specs these are, below none of the supervised ones.
 
         orphan: a replica's process without a supervisor.  duplicate: the same, while its supervisor runs a second one.
         leftover: started by an earlier process of a replica. Of a tree only the root is returned.
         A process that a running replica detached on purpose (a daemon a task started) is not returned.
-        unmarked: processes that have no mark and are too old to get one, kept from one call to the next.
+        unmarked: what the last look remembered; holds what this one does afterwards.
         """
-        known = unmarked if unmarked is not None else set()
-        known &= {(proc.pid, proc.started) for proc in self.procs.values()}
         explained = set(self._ancestry(os.getpid()))
         for pid in supervised.values():
             explained.update(self.tree(pid))
-        others = [pid for pid, proc in self.procs.items() if pid not in explained and (pid, proc.started) not in known]
-        found_marks = {pid: read_mark(pid, specs) for pid in others}
-        marks = {pid: mark for pid, mark in found_marks.items() if mark is not None}
-        old = time.clock_gettime(time.CLOCK_BOOTTIME) - MARKED_WITHIN_SECONDS
-        known |= {
-            (pid, self.procs[pid].started)
-            for pid, mark in found_marks.items()
-            if mark is None and self.procs[pid].started / _TICKS < old
-        }
+        folders = {uid: _folders_of(uid, specs) for uid in {proc.owner for proc in self.procs.values()}}
+        known, seen = ({} if unmarked is None else unmarked), Unmarked()
+        marks = {}
+        for pid, proc in self.procs.items():
+            if pid in explained:
+                continue
+            looks_like = (proc.started, proc.program, folders[proc.owner])
+            mark = None if known.get(pid) == looks_like else _mark_in(pid, folders[proc.owner])
+            if mark is not None:
+                marks[pid] = mark
+            elif proc.program:
+                seen[pid] = looks_like
+        if unmarked is not None:
+            unmarked.clear()
+            unmarked.update(seen)
         roots = (pid for pid in sorted(marks) if self.procs[pid].parent not in marks)
         found = (self._stray(pid, marks[pid], supervised.get(marks[pid].replica)) for pid in roots)
         return tuple(stray for stray in found if stray is not None)
@@ -141,16 +142,17 @@ class Table:
 
 def _read(pid: int, entry: os.DirEntry[str], own: Set[int]) -> Proc | None:
     try:
-        if entry.stat().st_uid not in own:
-            return None
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+        owner = entry.stat().st_uid
     except OSError:
         return None
+    if owner not in own:
+        return None
+    fields = _bytes(pid, "stat").rpartition(b")")[2].split()
     if len(fields) < 22 or fields[0] in (b"Z", b"X"):
         return None
     ticks = sum(map(int, fields[11:15]))
-    return Proc(pid, int(fields[1]), int(fields[19]), int(fields[21]) * _PAGE, ticks / _TICKS)
+    program = (fields[23], fields[47], fields[48]) if len(fields) > 48 and fields[48] != b"0" else ()
+    return Proc(pid, int(fields[1]), int(fields[19]), int(fields[21]) * _PAGE, ticks / _TICKS, owner, program)
 
 
 def read_mark(pid: int, specs: Path) -> Mark | None:
@@ -158,12 +160,22 @@ def read_mark(pid: int, specs: Path) -> Mark | None:
 
     A process of another account can be a replica only of that account: anybody can write a mark into an environment.
     """
-    folders = _folders_of(pid, specs)
-    environ = _bytes(pid, "environ").split(b"\0")
-    for folder in folders:
-        spec = next((line[11:] for line in environ if line.startswith(b"FLEET_SPEC=" + folder)), None)
-        if spec is not None:
-            return Mark(_replica(spec, folder), main=b"FLEET_PID=%d" % pid in environ)
+    try:
+        owner = os.stat(f"/proc/{pid}").st_uid
+    except OSError:
+        return None
+    return _mark_in(pid, _folders_of(owner, specs))
+
+
+def _mark_in(pid: int, folders: list[bytes]) -> Mark | None:
+    """folders: where launch documents may be that a process of its owner was started with."""
+    environ = _bytes(pid, "environ")
+    if b"FLEET_SPEC=" in environ:
+        lines = environ.split(b"\0")
+        for folder in folders:
+            spec = next((line[11:] for line in lines if line.startswith(b"FLEET_SPEC=" + folder)), None)
+            if spec is not None:
+                return Mark(_replica(spec, folder), main=b"FLEET_PID=%d" % pid in lines)
     words = _bytes(pid, "cmdline").split(b"\0")
     if folders and b"fleet.launch" in words[:6]:
         spec = next((word for word in words if word.startswith(folders[0])), None)
@@ -171,12 +183,8 @@ def read_mark(pid: int, specs: Path) -> Mark | None:
     return None
 
 
-def _folders_of(pid: int, specs: Path) -> list[bytes]:
-    """Where launch documents may be that a process with this owner was started with."""
-    try:
-        uid = os.stat(f"/proc/{pid}").st_uid
-    except OSError:
-        return []
+def _folders_of(uid: int, specs: Path) -> list[bytes]:
+    """Where launch documents may be that a process of this account was started with."""
     places = Places(specs.parent.parent)
     uids = places.account_uids() if uid == os.geteuid() else [uid] if uid in places.account_uids() else []
     own = [specs] if uid == os.geteuid() else []
@@ -275,7 +283,12 @@ def await_end(pid: int, *, timeout_seconds: float) -> bool:
 
 def _bytes(pid: int, name: str) -> bytes:
     try:
-        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
-            return file.read()
+        descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return b""
+    try:
+        return b"".join(iter(lambda: os.read(descriptor, _CHUNK_BYTES), b""))
+    except OSError:
+        return b""
+    finally:
+        os.close(descriptor)

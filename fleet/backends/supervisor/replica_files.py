@@ -8,8 +8,9 @@ launch document in ``specs`` (0600: the only place on disk that holds secret val
 from __future__ import annotations
 
 import contextlib
+import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,14 +182,14 @@ class Folder:
             seen = self._seen[replica] = (stamp, document and replace(document, secrets={}))
         return seen[1]
 
-    def programs(self) -> set[str]:
-        """Replicas that have a program file of fleet's."""
-        files = self.places.conf_d.glob("*.conf")
-        return {path.stem for path in files if is_replica(path.stem) and _text(path).startswith(HEADER)}
+    def programs(self, *, besides: Collection[str] = ()) -> set[str]:
+        """Replicas that have a program file of fleet's, but for these."""
+        files = _files_in(self.places.conf_d, ".conf") - set(besides)
+        return {name for name in files if is_replica(name) and _text(self.places.program_file(name)).startswith(HEADER)}
 
     def documents(self) -> set[str]:
         """Replicas that have a launch document."""
-        return {path.stem for path in self.places.specs.glob("*.json") if is_replica(path.stem)}
+        return {name for name in _files_in(self.places.specs, ".json") if is_replica(name)}
 
     def foreign(self) -> tuple[Path, ...]:
         """Program files in ``conf.d`` that are not fleet's."""
@@ -244,6 +245,14 @@ class Folder:
             program=program,
             copy=NO_FILE if own else places.account_specs(account.uid) / f"{replica.name}.json",
         )
+
+
+def _files_in(folder: Path, suffix: str) -> set[str]:
+    """The names of the files that end so, without that end."""
+    try:
+        return {name.removesuffix(suffix) for name in os.listdir(folder) if name.endswith(suffix)}
+    except OSError:
+        return set()
 
 
 def used_secrets(spec: WorkerSpec) -> tuple[str, ...]:

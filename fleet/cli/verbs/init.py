@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleet.cli.output import Output
+from fleet.cli.progress import share
 from fleet.errors import ManifestError, Problem, UsageError
 from fleet.state.files import STDIN, read_named, write_whole
 
@@ -42,7 +43,7 @@ def init(args: argparse.Namespace, out: Output) -> int:
         raise UsageError(
             f"{name!r} is not a name for a fleet", hint="use lower-case letters, digits and -, with a letter first"
         )
-    made = None if args.origin is None else _taken_over(name, args.origin, folder)
+    made = None if args.origin is None else _taken_over(name, args.origin, folder, out)
     if made is not None and args.strict and made.notes:
         raise _refusal(made.notes)
     texts = files(name) if made is None else _texts(name, made)
@@ -60,14 +61,17 @@ def init(args: argparse.Namespace, out: Output) -> int:
     return 0
 
 
-def _taken_over(name: str, origin: list[str], folder: Path) -> Imported:
-    from fleet.authoring.convert import AUTO, Input, import_files
+def _taken_over(name: str, origin: list[str], folder: Path, out: Output) -> Imported:
+    from fleet.authoring.convert import AUTO, KINDS, Input, import_files
     from fleet.inputs.origin import files_of, lookup
 
     kind, named = origin[0], origin[1:]
     if not named:
-        raise UsageError(f"--from {kind}: no file is named", hint="name files, folders or patterns: --from auto .")
-    found = files_of(named, kind=kind)
+        where = kind if kind not in KINDS and os.path.exists(kind) else "."
+        hint = f"name a kind, then files, folders or patterns: --from auto {where}"
+        raise UsageError(f"--from {kind}: no file is named", hint=hint)
+    with share(out, "looking for files") as tell:
+        found = files_of(named, kind=kind, on_progress=tell)
     inputs, left = [], list(found.left)
     for file in found.files:
         try:
@@ -77,7 +81,8 @@ def _taken_over(name: str, origin: list[str], folder: Path) -> Imported:
             if kind != AUTO:
                 raise UsageError(f"{file} is not UTF-8 text") from error
             left.append((file, "not UTF-8 text"))
-    made = import_files(kind, inputs, name=name, files=lookup(found.files))
+    with share(out, "reading files") as tell:
+        made = import_files(kind, inputs, name=name, files=lookup(found.files), on_progress=tell)
     return type(made)(made.manifest, made.notes, made.taken, (*made.left, *left))
 
 

@@ -61,7 +61,8 @@ def _document(fleet: LocalFleet, seen: Status) -> dict[str, Any]:
 
 
 def _text(fleet: LocalFleet, seen: Status, out: Output) -> str:
-    return status_text(seen, footer=[*_images(fleet), *_overrides(fleet), *failing(fleet.places)], colour=out.colour)
+    footer = [*_images(fleet), *_overrides(fleet), *_moved(fleet), *failing(fleet.places)]
+    return status_text(seen, footer=footer, colour=out.colour)
 
 
 def _totals(_fleet: LocalFleet, seen: Status, out: Output) -> str:
@@ -70,6 +71,16 @@ def _totals(_fleet: LocalFleet, seen: Status, out: Output) -> str:
 
 def _images(fleet: LocalFleet) -> list[str]:
     return [state.shown for state in states(fleet.places.images)]
+
+
+def _moved(fleet: LocalFleet) -> list[str]:
+    """Groups that are not, or not only, on this host."""
+    try:
+        migration = fleet.migration()
+    except Damaged as error:
+        return [f"error: {error.message} ({error.hint})"]
+    moved = migration.moved() if migration is not None else {}
+    return [f"{name}: {part.why} (`fleet migrate status`)" for name, part in sorted(moved.items())]
 
 
 def _overrides(fleet: LocalFleet) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import signal
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -63,15 +64,17 @@ def sync(args: argparse.Namespace, out: Output) -> int:
 
 
 def _run(args: argparse.Namespace, out: Output) -> int:
+    from fleet.cli.sync_progress import SyncProgress
     from fleet.operate.sync import overview
     from fleet.operate.sync.opening import is_file, opened, service
     from fleet.operate.sync.state import keep_definition
 
     definition, places = opened(args.source)
-    with places.lock():
+    with places.lock(), SyncProgress(out) as progress:
         if is_file(args.source):
             keep_definition(places, definition.folder / args.source.rpartition("/")[2])
-        loops = service(definition, places, say=_Log(out).line, adopt=args.adopt)
+        say = _Log(progress.say).line
+        loops = service(definition, places, say=say, adopt=args.adopt, watcher=progress.watcher)
         caught: list[int] = []
 
         def end(number: int, _frame: FrameType | None) -> None:
@@ -92,12 +95,12 @@ def _run(args: argparse.Namespace, out: Output) -> int:
 class _Log:
     """Lines with the time, with its zone, on stderr."""
 
-    def __init__(self, out: Output) -> None:
-        self._out = out
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
 
     def line(self, text: str) -> None:
         """One line, or a few that belong together."""
-        self._out.say(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}")
+        self._say(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {text}")
 
 
 def _code(document: dict[str, Any]) -> int:

@@ -61,7 +61,10 @@ class _Top:
     """Looks once a second and draws; a key is obeyed at once."""
 
     def __init__(self, fleet: LocalFleet, look: Callable[[], Status]) -> None:
+        from fleet.operate.metrics.collecting import FleetCounters
+
         self._fleet = fleet
+        self._counters = FleetCounters(fleet.places)
         self._look = look
         self._measuring = Measuring()
         self._state = TopState()
@@ -142,10 +145,8 @@ class _Top:
         return [one_line(line) for name, text in texts.items() for line in (f"== {name}", *text.splitlines())]
 
     def _waits(self, groups: set[str]) -> dict[str, Histogram]:
-        from fleet.operate.metrics.collecting import counters_of
-
         found = dict.fromkeys(groups, TaskCounts())
-        for replica, view in counters_of(self._fleet.places, groups).items():
+        for replica, view in self._counters.read(groups).items():
             for task in view.tasks.values():
                 found[group_of(replica)] += task
         return {group: counts.wait for group, counts in found.items()}

@@ -149,6 +149,13 @@ def _check_sums(loaded: LoadedManifest) -> None:
         raise ManifestError([loaded.positions.problem(path, error.message, error.hint)]) from error
 
 
+def _make_objects(loaded: LoadedManifest) -> None:
+    from fleet.backends.kubernetes.objects import objects_of
+    from fleet.core.expand.in_cluster import desired_in_cluster
+
+    objects_of(loaded.manifest, desired_in_cluster(loaded.manifest), loaded.document)
+
+
 def _add_up(loaded: LoadedManifest) -> None:
     """Check budgets without secrets, apps or anything that runs: the default stands for what is unknown."""
     from fleet.core.expand.expand import expand
@@ -158,6 +165,9 @@ def _add_up(loaded: LoadedManifest) -> None:
     from fleet.core.planning.rollout import in_waves
     from fleet.inputs.machine import cpus
 
+    if loaded.manifest.spec.target == "kubernetes":
+        _make_objects(loaded)
+        return
     facts = Facts(cpus=cpus(), embedded_url="redis+socket:///", embedded_command=("redis-server",))
     desired = expand(loaded.manifest, facts=facts)
     empty = Observed(loaded.name)

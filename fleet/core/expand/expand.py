@@ -91,7 +91,7 @@ def _expanded(
     return Desired(
         fleet=manifest.name,
         groups={**groups, **own},
-        budgets=_budgets(manifest),
+        budgets=_budgets(manifest, overrides),
         drained=_drained(overrides.drained, groups),
         notes=(*_exceptions(overrides), *notes, *_unpriced(manifest, groups.values())),
     )
@@ -204,10 +204,10 @@ def _depends_on(manifest: Manifest, group: Group) -> tuple[str, ...]:
     return (*own, *sorted(group.depends_on or ()))
 
 
-def _budgets(manifest: Manifest) -> Budgets:
-    said = manifest.spec.budgets
+def _budgets(manifest: Manifest, overrides: Overrides) -> Budgets:
+    said, slots = manifest.spec.budgets, manifest.spec.concurrency
     return Budgets(
-        slots=manifest.spec.concurrency,
+        slots=None if slots is None else max(0, slots - sum(moved.there for moved in overrides.moved.values())),
         processes=said.processes,
         memory_bytes=said.memory,
         connections=tuple(sorted((said.connections or {}).items())),
@@ -223,6 +223,8 @@ def _exceptions(overrides: Overrides) -> Iterator[str]:
     """Every plan names the overrides in force, which explain why it differs from the manifest."""
     for target in sorted(overrides.reasons):
         yield f"override: {overrides.reasons[target]} (`fleet resume {target}` ends it)"
+    for name, moved in sorted(overrides.moved.items()):
+        yield f"{name}: {moved.why}; `fleet migrate` moves it"
 
 
 def _unpriced(manifest: Manifest, groups: Iterable[DesiredGroup]) -> tuple[str, ...]:

@@ -54,11 +54,24 @@ class Facts:
 
 
 @dataclass(frozen=True, slots=True)
+class MovedPart:
+    """What a group has while it moves between this host and a cluster, or lives there.
+
+    here: slots of its replicas on this host.  there: slots of the budget that are the cluster's.  why: for people.
+    """
+
+    here: int
+    there: int
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Overrides:
     """Live exceptions to the manifest, kept in ``state/overrides.yaml`` until they end or an apply drops them.
 
     replicas: group -> count (``scale --live``).  paused: groups held at zero.  drained: replicas that take no work.
     slots: group -> slots (the controller's decision, within an autoscaled group's bounds); slot_reasons: why.
+    moved: groups that `fleet migrate` moved; these win over everything else that is said of a group.
     """
 
     replicas: Mapping[str, int] = field(default_factory=dict)
@@ -67,6 +80,7 @@ class Overrides:
     paused: frozenset[str] = frozenset()
     drained: frozenset[str] = frozenset()
     reasons: Mapping[str, str] = field(default_factory=dict)
+    moved: Mapping[str, MovedPart] = field(default_factory=dict)
 
 
 NO_OVERRIDES = Overrides()

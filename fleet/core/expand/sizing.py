@@ -90,7 +90,7 @@ def divide(
     A paused group keeps its part of the budget: pausing one group must not replace workers of the others.
     """
     fixed = _fixed_replicas(requests, overrides)
-    found = _division(requests, rules, fixed)
+    found = _division(requests, rules, fixed, overrides)
     slots = _static(found) | (_decided(found, requests, overrides) if rules.moving else {})
     shapes = {}
     for request in requests:
@@ -103,7 +103,7 @@ def divide(
 def division(requests: Sequence[GroupRequest], rules: Rules, *, overrides: Overrides) -> Division | None:
     """The static shares of what fixed groups leave; None where nothing is shared. Raises Refused as ``divide``."""
     fixed = _fixed_replicas(requests, overrides)
-    return _division(requests, rules, fixed) if len(fixed) < len(requests) else None
+    return _division(requests, rules, fixed, overrides) if len(fixed) < len(requests) else None
 
 
 def movable(requests: Sequence[GroupRequest], rules: Rules, *, overrides: Overrides) -> Movable:
@@ -116,9 +116,12 @@ def movable(requests: Sequence[GroupRequest], rules: Rules, *, overrides: Overri
     return Movable(tuple(share for share in found.shares if share.name in names), slots, capacity)
 
 
-def _division(requests: Sequence[GroupRequest], rules: Rules, fixed: Mapping[str, int]) -> Division:
-    """The static shares of what the ``fixed`` groups (replicas by name) leave."""
+def _division(
+    requests: Sequence[GroupRequest], rules: Rules, fixed: Mapping[str, int], overrides: Overrides
+) -> Division:
+    """The static shares of what the ``fixed`` groups (replicas by name) leave, and what a cluster has of the budget."""
     taken = {one.name: fixed[one.name] * one.budget_slots for one in requests if one.name in fixed}
+    taken |= _taken_by_moved(requests, overrides)
     shares = tuple(_share(one) for one in requests if one.name not in fixed)
     capacity = _capacity_left(rules.capacity, requests, fixed)
     slots = _slots_left(rules.budget, taken, shares)
@@ -138,11 +141,20 @@ def _fixed_replicas(requests: Sequence[GroupRequest], overrides: Overrides) -> d
     fixed = {}
     for request in requests:
         group = request.group
-        if request.name in overrides.replicas:
+        if (moved := overrides.moved.get(request.name)) is not None:
+            fixed[request.name] = -(-moved.here // request.slots_per_replica)
+        elif request.name in overrides.replicas:
             fixed[request.name] = overrides.replicas[request.name]
         elif group.share is None and group.autoscale is None:
             fixed[request.name] = 1 if group.replicas is None else group.replicas
     return fixed
+
+
+def _taken_by_moved(requests: Sequence[GroupRequest], overrides: Overrides) -> dict[str, int]:
+    """What groups that moved take here, which may be less than whole replicas; and what the cluster has of each."""
+    counts = {one.name for one in requests if one.budget_slots}
+    here = {name: moved.here for name, moved in overrides.moved.items() if name in counts}
+    return here | {f"{name} in the cluster": moved.there for name, moved in overrides.moved.items() if moved.there}
 
 
 def _autoscaled(requests: Sequence[GroupRequest]) -> set[str]:
@@ -243,12 +255,13 @@ def _leftover(found: Division, rules: Rules) -> tuple[str, ...]:
 
 
 def _fixed(request: GroupRequest, count: int, overrides: Overrides) -> Sized:
-    shape = (request.slots_per_replica,) * count
+    if (moved := overrides.moved.get(request.name)) is not None:
+        return Sized(shape(moved.here, request.slots_per_replica), moved.why)
     what = f"{counted(count, 'replica')} x {counted(request.budget_slots, 'slot')}"
     if request.name not in overrides.replicas:
-        return Sized(shape, f"{what}, fixed in the manifest")
+        return Sized((request.slots_per_replica,) * count, f"{what}, fixed in the manifest")
     why = overrides.reasons.get(request.name)
-    return Sized(shape, f"{what}, held by scale --live" + (f": {why}" if why else ""))
+    return Sized((request.slots_per_replica,) * count, f"{what}, held by scale --live" + (f": {why}" if why else ""))
 
 
 def _flexible(request: GroupRequest, slots: _Slots) -> Sized:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -17,20 +17,27 @@ from fleet.backends.kubernetes.kinds import (
     OWNED,
     POD,
     REPLICA_SET,
+    SCALED_OBJECT,
     label_of,
     name_of,
     place_in_order,
     reference,
 )
-from fleet.backends.kubernetes.names import KEEPS, selector_of
+from fleet.backends.kubernetes.names import KEEPS, object_name, selector_of
 from fleet.backends.kubernetes.object_plan import Deed, ObjectChange, ObjectPlan, change_of
 from fleet.backends.kubernetes.objects import KUSTOMIZATION, objects_of
 from fleet.core.desired import RESERVED_PREFIX, Desired
 from fleet.core.expand.in_cluster import cluster_of, desired_in_cluster, untranslated
+from fleet.core.manifest.parse import from_document
+from fleet.core.migration.split import document_there, slots_there
+from fleet.core.migration.state import Migration
+from fleet.core.text.format import listed
+from fleet.errors import ManifestError, Refused
 from fleet.inputs.manifest import LoadedManifest
 from fleet.operate.cluster.compare import Object, compared, config_maps, explained
 from fleet.operate.cluster.history import ClusterHistory
 from fleet.operate.cluster.lock import ClusterLock
+from fleet.operate.cluster.migration import read_migration
 
 _AT_ONCE = 8
 
@@ -96,19 +103,40 @@ class ClusterFleet:
     # --- what is wanted
 
     def planned(self, loaded: LoadedManifest, *, prune: bool = False) -> Look:
-        """Compare the manifest with the cluster, by a dry run on the server. Changes nothing."""
+        """Compare the manifest with the cluster, by a dry run on the server. Changes nothing.
+
+        While groups move between a host and the cluster, only those that live here are looked at.
+        """
+        return self.planned_as(loaded, self.migration(), prune=prune)
+
+    def migration(self) -> Migration | None:
+        """Which groups moved here so far; None where none is on its way: then all of them live here."""
+        return read_migration(self.name, self.cluster)
+
+    def here(self, loaded: LoadedManifest) -> LoadedManifest:
+        """The part of a manifest that is here now."""
+        return _part_here(loaded, self.migration())
+
+    def planned_as(self, loaded: LoadedManifest, migration: Migration | None, *, prune: bool = False) -> Look:
+        """As :meth:`planned`, as if the migration were so far."""
         placed = self._placed(loaded)
-        desired = desired_in_cluster(placed.manifest)
-        made = objects_of(placed.manifest, desired, placed.document)
+        part = _part_here(placed, migration)
+        desired = desired_in_cluster(part.manifest) if part.manifest.spec.groups else Desired(self.name)
+        made = objects_of(part.manifest, desired, part.document) if desired.groups else {}
         objects = [one for name, documents in made.items() if name != KUSTOMIZATION for one in documents]
         wanted = {reference(one): one for one in sorted(objects, key=lambda one: place_in_order(one["kind"]))}
         live = self.owned()
-        leaving = [*self._leaving(live, wanted, desired, prune=prune)]
+        elsewhere = placed.manifest.spec.groups.keys() - part.manifest.spec.groups.keys()
+        leaving = [*self._leaving(live, wanted, desired, prune=prune, elsewhere=elsewhere)]
         goes = {one.reference for one in leaving if one.deed is Deed.REMOVE}
+        goes |= {f"{SCALED_OBJECT.name}/{object_name(self.name, name)}" for name in _counted(migration)}
         with ThreadPoolExecutor(_AT_ONCE) as threads:
             found = list(threads.map(lambda one: compared(self.cluster, one, live, goes), wanted.values()))
         changes = tuple(explained(one.change, live, wanted) for one in found)
-        notes = tuple(untranslated(placed.manifest, desired))
+        notes = tuple(untranslated(part.manifest, desired))
+        if migration is not None and elsewhere:
+            whose = f"{listed(sorted(elsewhere))}: on host {migration.host}"
+            notes = (*notes, f"{whose} while groups move; `fleet migrate` moves them, there")
         return Look(
             plan=ObjectPlan(self.name, str(self.place), (*changes, *leaving), notes),
             wanted=wanted,
@@ -140,14 +168,22 @@ class ClusterFleet:
     # --- objects that are no longer wanted
 
     def _leaving(
-        self, live: Mapping[str, Object], wanted: Mapping[str, Object], desired: Desired, *, prune: bool
+        self,
+        live: Mapping[str, Object],
+        wanted: Mapping[str, Object],
+        desired: Desired,
+        *,
+        prune: bool,
+        elsewhere: Collection[str],
     ) -> Iterator[ObjectChange]:
         surplus = [one for name, one in live.items() if name not in wanted]
         needed = self._waited_for(wanted, live) if any(one["kind"] == JOB.name for one in surplus) else frozenset()
         read = self._read_by_pods() if any(one["kind"] == CONFIG_MAP.name for one in surplus) else frozenset()
         for one in sorted(surplus, key=lambda one: -place_in_order(one["kind"])):
             group = label_of(one, "app.kubernetes.io/name")
-            if group and group not in desired.groups and not group.startswith(RESERVED_PREFIX):
+            if group in elsewhere:
+                yield self._removal(one, f"group {group} is on a host")
+            elif group and group not in desired.groups and not group.startswith(RESERVED_PREFIX):
                 reason = f"group {group} is not in the manifest"
                 yield self._removal(one, reason) if prune else change_of(Deed.LEAVE, one, reason=f"{reason}; --prune")
             elif one["kind"] == JOB.name and jobs.is_complete(one) and any(jobs.is_selected(one, it) for it in needed):
@@ -178,3 +214,25 @@ class ClusterFleet:
             for one in self.cluster.objects(kind, self._labels()):
                 if label_of(one, KEEPS):
                     self.cluster.delete(kind, name_of(one))
+
+
+def _counted(migration: Migration | None) -> tuple[str, ...]:
+    """Groups on their way: how many pods they have is fleet's to say, whoever said so before."""
+    return () if migration is None else migration.on_the_way()
+
+
+def _part_here(loaded: LoadedManifest, migration: Migration | None) -> LoadedManifest:
+    """What of a manifest is in the cluster while groups move. Raises Refused where that does not fit."""
+    if migration is None:
+        return loaded
+    document = document_there(loaded.manifest, loaded.document, migration)
+    if not document["spec"]["groups"]:
+        spec = loaded.manifest.spec.model_copy(update={"groups": {}})
+        return replace(loaded, manifest=loaded.manifest.model_copy(update={"spec": spec}), document=document)
+    try:
+        parsed = from_document(document, name="the manifest")
+    except ManifestError as error:
+        whole = f"the part of fleet {migration.fleet} that is in the cluster has {slots_there(migration)} slots"
+        hint = f"the rest belongs to host {migration.host} until all groups have moved: `fleet migrate status` there"
+        raise Refused(f"{whole}, and this does not fit: {error.problems[0].message}", hint=hint) from error
+    return replace(loaded, manifest=parsed.manifest, document=parsed.document)

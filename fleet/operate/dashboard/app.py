@@ -58,8 +58,8 @@ class Dashboard:
         self._only = only
         self._watch_queues = watch_queues
         self._access = Access(policy)
-        self._live = Live(self._names, self._followed, shown=shown, look_seconds=look_seconds)
-        self._logs = LogStreams(shown=shown)
+        self._live = Live(self._names, self._followed, look_seconds=look_seconds)
+        self._logs = LogStreams()
         self._runs = VerbRuns(settings.home)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.app = Guard(

@@ -14,6 +14,7 @@ from fleet.errors import FleetError
 from fleet.operate.dashboard.following import FleetFollower
 from fleet.operate.dashboard.hour import EVERY_SECONDS
 from fleet.operate.dashboard.rows import problem_head
+from fleet.operate.dashboard.shown import shown, shown_json
 
 _LOG = logging.getLogger("fleet.dashboard")
 LOOK_SECONDS = 1.0
@@ -25,8 +26,6 @@ ALL = ""
 """The topic of the page that shows all fleets."""
 
 Text = str
-Shown = Callable[[Any], Any]
-"""Takes secrets out of a document."""
 
 
 class TooMany(FleetError):
@@ -61,13 +60,11 @@ class Live:
         names: Callable[[], list[str]],
         follow: Callable[[str], FleetFollower],
         *,
-        shown: Shown,
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
         """names: the fleets there are.  follow: makes the follower of one; may raise FleetError."""
         self._names = names
         self._follow = follow
-        self._shown = shown
         self._look_seconds = look_seconds
         self._fleets: dict[str, FleetFollower] = {}
         self._refused: dict[str, str] = {}
@@ -118,7 +115,7 @@ class Live:
             one = self._fleets.get(topic)
         nothing = {"head": problem_head(topic, self._refused.get(topic, "")), "groups": {}}
         picture = one.picture.document() if one is not None else nothing
-        return {"whole": True, "at": time.time(), **self._shown({"replicas": {}, "queues": {}, **picture})}
+        return {"whole": True, "at": time.time(), **shown({"replicas": {}, "queues": {}, **picture})}
 
     def hour(self, name: str) -> dict[str, Any] | None:
         """The last hour of a fleet; None where it is not known."""
@@ -139,8 +136,8 @@ class Live:
         for name in known:
             one = self._fleets[name]
             difference = one.look(followed=name in topics or ALL in topics)
-            heads[name] = self._shown(one.picture.head)
-            told[name] = self._shown(difference) if name in topics else {}
+            heads[name] = shown(one.picture.head)
+            told[name] = difference if name in topics else {}
         with self._lock:
             before, self._heads = self._heads, heads
         fresh = {name: head for name, head in heads.items() if before.get(name) != head}
@@ -183,7 +180,7 @@ class Live:
     def _tell(self, topic: str, difference: dict[str, Any], new: frozenset[Follower]) -> None:
         if self._loop is None or self._over.is_set():
             return
-        text = json.dumps({"at": time.time(), **difference})
+        text = shown_json({"at": time.time(), **difference})
         comes = any(one.topic == topic for one in new)
         whole = json.dumps(self.whole(topic)) if comes else ""
         self._loop.call_soon_threadsafe(self._give, topic, text, whole, new)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import threading
 
 from fleet.errors import FleetError
 from fleet.operate.dashboard.facts import line_document
-from fleet.operate.dashboard.live import Follower, Shown
+from fleet.operate.dashboard.live import Follower
+from fleet.operate.dashboard.shown import shown_json
 from fleet.operate.local_fleet import LocalFleet
 from fleet.state import logs
 
@@ -24,8 +24,7 @@ class _Over(Exception):
 class LogStreams:
     """All pages that follow logs. For one event loop."""
 
-    def __init__(self, *, shown: Shown) -> None:
-        self._shown = shown
+    def __init__(self) -> None:
         self._open: dict[Follower, threading.Event] = {}
 
     def begin(self, fleet: LocalFleet, names: tuple[str, ...]) -> Follower:
@@ -48,8 +47,8 @@ class LogStreams:
             def rest(seconds: float) -> None:
                 if lines:
                     found = [line_document(line) for line in lines[-MOST_LINES:]]
-                    document = {"lines": self._shown(found), "leftOut": max(0, len(lines) - MOST_LINES)}
-                    loop.call_soon_threadsafe(give, json.dumps(document))
+                    document = {"lines": found, "leftOut": max(0, len(lines) - MOST_LINES)}
+                    loop.call_soon_threadsafe(give, shown_json(document))
                     lines.clear()
                 if over.wait(seconds):
                     raise _Over

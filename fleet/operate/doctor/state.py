@@ -12,7 +12,7 @@ from fleet.core.text.format import size
 from fleet.errors import Damaged
 from fleet.operate.doctor.finding import Examined, Finding, Severity
 from fleet.operate.sync import ownership
-from fleet.state import applied, decisions, overrides
+from fleet.state import applied, decisions, migration, overrides
 from fleet.state.audit import Audit
 from fleet.state.revisions import History
 
@@ -26,6 +26,7 @@ def state_findings(examined: Examined) -> Iterator[Finding]:
     readers: list[tuple[Callable[[], object], Callable[[], str] | None]] = [
         (lambda: applied.load(places.applied), None),
         (lambda: overrides.read(places.overrides), None),
+        (lambda: migration.read(places.migration), None),
         (lambda: decisions.read(places.decisions), partial(_remove, places.decisions)),
         (lambda: History(places.revisions).latest(), None),
         (lambda: ownership.read(places.state), None),

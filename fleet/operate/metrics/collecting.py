@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fleet.core.desired import Desired
@@ -19,7 +22,7 @@ from fleet.operate.metrics.samples import Sample, by_group, samples
 from fleet.operate.sync.overview import document
 from fleet.operate.sync.state import known_sources
 from fleet.replica.log_rotation import dropped_bytes
-from fleet.replica.task_counters import CountersView, read_counters
+from fleet.replica.task_counters import CountersReader, CountersView
 from fleet.state.applied import Applied
 from fleet.state.audit import Audit, Position
 from fleet.state.paths import Places
@@ -83,6 +86,7 @@ class FleetCollector:
         self._fleet = fleet
         self._watch = watch
         self._audit = AuditCounts(fleet.audit)
+        self._counters = FleetCounters(fleet.places)
         self._chosen: dict[str, tuple[str, ...]] = {}
         self._kept: tuple[tuple[int, int, int] | None, Applied | None] | None = None
         if watch is not None:
@@ -100,7 +104,7 @@ class FleetCollector:
         desired = None if applied is None or applied.down else applied.desired
         observed = fleet.backend.observe()
         status = summarise(desired, observed, revision=applied.revision if applied else 0)
-        counters = counters_of(fleet.places, set(status.groups))
+        counters = self._counters.read(status.groups.keys())
         tasks = by_group(((name, one.tasks) for name, one in sorted(counters.items())), self._chosen)
         self._chosen = {group: tuple(names) for group, names in tasks.items()}
         return FleetReading(
@@ -131,15 +135,28 @@ class FleetCollector:
         return self._kept[1]
 
 
-def counters_of(places: Places, groups: Collection[str]) -> dict[str, CountersView]:
-    """By replica, of these groups alone; of replicas that are gone too, so that no sum of a group decreases."""
-    found = {}
-    folders = (places.records, *map(places.account_records, places.account_uids()))
-    for path in (path for folder in folders for path in folder.glob("*.tasks")):
-        group, _, index = path.stem.rpartition(".")
-        if group in groups and index.isdigit() and (view := read_counters(path)) is not None:
-            found[path.stem] = view
-    return found
+class FleetCounters:
+    """Reads the counters by task of one fleet's replicas again and again."""
+
+    def __init__(self, places: Places) -> None:
+        self._places = places
+        self._reader = CountersReader()
+
+    def read(self, groups: Collection[str]) -> dict[str, CountersView]:
+        """By replica, of these groups alone; of replicas that are gone too, so that no sum of a group decreases."""
+        places = self._places
+        folders = (places.records, *map(places.account_records, places.account_uids()))
+        paths = [folder / name for folder in folders for name in _counter_files(folder, groups)]
+        return {path.stem: view for path, view in self._reader.read(paths).items()}
+
+
+def _counter_files(folder: Path, groups: Collection[str]) -> Iterator[str]:
+    with contextlib.suppress(OSError):
+        for name in os.listdir(folder):
+            replica = name.removesuffix(".tasks")
+            group, _, index = replica.rpartition(".")
+            if replica != name and index.isdigit() and group in groups:
+                yield name
 
 
 def _budget(desired: Desired | None) -> int | None:

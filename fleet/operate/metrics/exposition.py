@@ -7,6 +7,8 @@ more than all else that a scrape does. The tests read what is written here with 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from itertools import accumulate
 from math import isfinite
 
 from fleet.operate.metrics.catalogue import METRICS, Metric
@@ -17,7 +19,8 @@ TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 OPEN_METRICS = "application/openmetrics-text"
 OPEN_METRICS_TYPE = f"{OPEN_METRICS}; version=1.0.0; charset=utf-8"
 _BOUNDS = (*(repr(float(bound)) for bound in BUCKETS), "+Inf")
-_Labels = dict[tuple[tuple[str, ...], tuple[str, ...]], str]
+MOST_SERIES = 1 << 16
+"""So many names with their labels are kept as text from one scrape to the next: those of some 2,500 replicas."""
 
 
 def text(samples: Iterable[Sample]) -> bytes:
@@ -51,17 +54,15 @@ def _number(word: str) -> float:
 
 def _written(samples: Iterable[Sample], *, is_open: bool) -> bytes:
     """Families in the order of the catalogue; those without a sample are left out."""
-    labels: _Labels = {}
     families: dict[str, list[str]] = {}
-    for sample in samples:
-        metric = METRICS[sample.metric]
-        key = (metric.labels, sample.labels)
-        inside = labels.get(key) or labels.setdefault(key, _inside(*key))
-        lines = families.setdefault(metric.name, [])
-        if isinstance(sample.value, Histogram):
-            lines += _histogram_lines(metric.name, inside, sample.value)
+    for metric, labels, value in samples:
+        lines = families.get(metric)
+        if lines is None:
+            lines = families[metric] = []
+        if isinstance(value, Histogram):
+            lines += _histogram_lines(metric, labels, value)
         else:
-            lines.append(f"{metric.name}{{{inside}}} {_shown(sample.value)}")
+            lines.append(_series(metric, labels) + _shown(value))
     parts = [line for name in METRICS if name in families for line in (*_head(METRICS[name], is_open), *families[name])]
     return ("\n".join([*parts, *(["# EOF"] if is_open else [])]) + "\n").encode()
 
@@ -71,6 +72,13 @@ def _head(metric: Metric, is_open: bool) -> tuple[str, str]:
     return f"# HELP {name} {metric.help}", f"# TYPE {name} {metric.kind}"
 
 
+@lru_cache(maxsize=MOST_SERIES)
+def _series(metric: str, labels: tuple[str, ...]) -> str:
+    """All of a line but its value."""
+    return f"{metric}{{{_inside(METRICS[metric].labels, labels)}}} "
+
+
+@lru_cache(maxsize=MOST_SERIES // 8)
 def _inside(names: tuple[str, ...], values: tuple[str, ...]) -> str:
     return ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(names, values, strict=True))
 
@@ -80,13 +88,21 @@ def _escaped(value: str) -> str:
     return whole.replace("\\", "\\\\").replace("\n", "\\n").replace('"', '\\"')
 
 
-def _histogram_lines(name: str, inside: str, value: Histogram) -> Iterator[str]:
-    total = 0
-    for bound, count in zip(_BOUNDS, value.counts, strict=True):
-        total += count
-        yield f'{name}_bucket{{{inside},le="{bound}"}} {total}'
-    yield f"{name}_count{{{inside}}} {total}"
-    yield f"{name}_sum{{{inside}}} {_shown(value.sum_seconds)}"
+def _histogram_lines(metric: str, labels: tuple[str, ...], value: Histogram) -> Iterator[str]:
+    *buckets, count, total = _series_of_histogram(metric, labels)
+    runs = list(accumulate(value.counts))
+    for series, number in zip(buckets, runs, strict=True):
+        yield f"{series}{number}"
+    yield f"{count}{runs[-1]}"
+    yield f"{total}{_shown(value.sum_seconds)}"
+
+
+@lru_cache(maxsize=MOST_SERIES // 8)
+def _series_of_histogram(metric: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The same of each bucket, of the count and of the sum."""
+    inside = _inside(METRICS[metric].labels, labels)
+    buckets = (f'{metric}_bucket{{{inside},le="{bound}"}} ' for bound in _BOUNDS)
+    return (*buckets, f"{metric}_count{{{inside}}} ", f"{metric}_sum{{{inside}}} ")
 
 
 def _shown(value: float) -> str:

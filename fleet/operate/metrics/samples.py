@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ from fleet.core.desired import group_of
 from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.status import GroupStatus, Status
 from fleet.operate.metrics.reading import EventCounts, FleetReading, SourceReading
-from fleet.replica.task_counters import ENDS, MOST_TASKS, OTHER, Histogram, TaskCounts
+from fleet.replica.task_counters import ENDS, MOST_TASKS, OTHER, Histogram, TaskCounts, added_up
 
 MOST_KINDS = 60
 """So many kinds of events are told apart; an audit holds what anybody wrote into it."""
@@ -39,12 +40,13 @@ def by_group(
     At most MOST_TASKS names per group have counts of their own; the rest is OTHER. chosen: those that had them before
     and keep them, so that no sum ever decreases; then those with the most runs.
     """
-    groups: dict[str, dict[str, TaskCounts]] = {}
+    groups: dict[str, dict[str, list[TaskCounts]]] = {}
     for replica, counts in tasks:
         into = groups.setdefault(group_of(replica), {})
         for name, one in counts.items():
-            into[name] = into[name] + one if name in into else one
-    return {group: _bounded(counts, (chosen or {}).get(group, ())) for group, counts in groups.items()}
+            into.setdefault(name, []).append(one)
+    sums = {group: {name: added_up(ones) for name, ones in named.items()} for group, named in groups.items()}
+    return {group: _bounded(counts, (chosen or {}).get(group, ())) for group, counts in sums.items()}
 
 
 def _bounded(counts: dict[str, TaskCounts], kept: Sequence[str]) -> dict[str, TaskCounts]:
@@ -70,8 +72,9 @@ def _of_fleet(reading: FleetReading) -> Iterator[Sample]:
     if status is None or observed is None:
         return
     yield from _whole(reading, status)
+    reserved = _reserved(observed)
     for group in status.groups.values():
-        yield from _of_group(reading.fleet, group, observed)
+        yield from _of_group(reading.fleet, group, reserved.get(group.name, 0))
     yield from _of_tasks(reading.fleet, reading.tasks)
     yield from _of_controller(reading)
     yield from _of_queues(reading)
@@ -94,8 +97,15 @@ def _whole(reading: FleetReading, status: Status) -> Iterator[Sample]:
     yield from _each(values, (reading.fleet,))
 
 
-def _of_group(fleet: str, group: GroupStatus, observed: Observed) -> Iterator[Sample]:
-    seen = [one for one in observed.replicas.values() if one.group == group.name]
+def _reserved(observed: Observed) -> Counter[str]:
+    """By group: messages that its workers hold."""
+    found: Counter[str] = Counter()
+    for one in observed.replicas.values():
+        found[one.group] += one.reserved
+    return found
+
+
+def _of_group(fleet: str, group: GroupStatus, reserved: int) -> Iterator[Sample]:
     yield Sample("fleet_group_info", (fleet, group.name, group.pool), 1.0)
     values: dict[str, float] = {
         "fleet_group_replicas_desired": group.desired_replicas,
@@ -106,7 +116,7 @@ def _of_group(fleet: str, group: GroupStatus, observed: Observed) -> Iterator[Sa
         "fleet_group_slots_desired": group.desired_slots,
         "fleet_group_slots": sum(worker.slots for worker in group.workers),
         "fleet_group_slots_busy": group.busy,
-        "fleet_group_tasks_reserved": sum(one.reserved for one in seen),
+        "fleet_group_tasks_reserved": reserved,
     }
     yield from _each(values, (fleet, group.name))
 

@@ -18,6 +18,7 @@ from fleet.operate.sync.reconcile import problem_documents
 from fleet.operate.sync.revisions import Revisions
 from fleet.operate.sync.source import follows_of, remote_of
 from fleet.operate.sync.state import Fetched, SourcePlaces, read_fetched, read_orders, write
+from fleet.operate.sync.watcher import Doing, unheard
 
 HEAD = "refs/fleet/head"
 TAG = "refs/fleet/tag"
@@ -49,6 +50,7 @@ class Fetching:
         revisions: Revisions,
         access: Callable[[], Access],
         now: Callable[[], float],
+        doing: Doing = unheard,
     ) -> None:
         self.source = source
         self.places = places
@@ -58,6 +60,7 @@ class Fetching:
         self.repository = revisions.repository
         self._access = access
         self._now = now
+        self._doing = doing
 
     @property
     def mark(self) -> str:
@@ -86,6 +89,7 @@ class Fetching:
     def _stages(self, state: Fetched) -> Fetched:
         at = state
         try:
+            self._doing(f"fetching {self.follows}")
             choice = self._fetch()
             at = replace(at, seen=choice.commit, subject=self.repository.subject(choice.commit))
             at = self._done(at, "Fetched", f"{self.follows} is at {choice.commit}")
@@ -159,6 +163,7 @@ class Fetching:
         verify = self.source.spec.git.verify
         if verify is None:
             return ""
+        self._doing(f"verifying {choice.commit[:12]}")
         try:
             access = self._access()
             home = self._gpg_home(access.gpg_keys) if access.gpg_keys else ""
@@ -194,7 +199,8 @@ class Fetching:
 
     def _validate(self, state: Fetched, choice: refs.Choice) -> str:
         try:
-            wanted = self.revisions.manifest(choice.commit, branch=choice.name.removeprefix("refs/heads/"))
+            branch = choice.name.removeprefix("refs/heads/")
+            wanted = self.revisions.manifest(choice.commit, branch=branch, doing=self._doing)
             return self._named(state, wanted.name)
         except ManifestError as error:
             lines = "\n".join(str(one) for one in error.problems)

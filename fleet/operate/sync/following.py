@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from fleet.errors import FleetError, Interrupted, LockHeld, NotReady, Refused, RolloutFailed
+from fleet.inputs.manifest import LoadedManifest
 from fleet.operate.sync import ownership
 from fleet.operate.sync.conditions import Condition, Stage, State
 from fleet.operate.sync.definition import Definition
@@ -26,6 +28,7 @@ from fleet.operate.sync.state import (
     write,
 )
 from fleet.operate.sync.verdict import Situation, Verdict, at, decide
+from fleet.operate.sync.watcher import NOBODY, Watcher
 from fleet.operate.sync.windows import next_opening, open_until
 
 APPLIED = "refs/fleet/applied"
@@ -43,23 +46,36 @@ class Following:
         target: LocalTarget,
         now: Callable[[], float],
         adopt: bool = False,
+        watcher: Watcher = NOBODY,
     ) -> None:
         self.definition = definition
         self.source = definition.source
         self.places = places
         self.target = target
         self.revisions = Revisions(self.source, places)
-        self.fetching = Fetching(self.source, places, revisions=self.revisions, access=definition.access, now=now)
+        self.fetching = Fetching(
+            self.source,
+            places,
+            revisions=self.revisions,
+            access=definition.access,
+            now=now,
+            doing=partial(watcher.on_stage, "repository"),
+        )
         self.owner = ownership.of_source(self.source.name, self.fetching.mark)
         self._now = now
         self._adopt = adopt
+        self.watcher = watcher
+        self._doing = partial(watcher.on_stage, "fleet")
 
     # --- a look
 
     def fetch(self) -> Fetched:
         """One look at the repository; the fleet's audit learns what was refused, once."""
         before = read_fetched(self.places)
-        after = self.fetching.look()
+        try:
+            after = self.fetching.look()
+        finally:
+            self.watcher.on_stage("repository", "")
         for one in after.conditions.all():
             if one.state == "False" and before.conditions.get(one.stage).message != one.message and after.fleet:
                 reason = f"{one.stage}: {one.reason}: {_first(one.message)}"
@@ -68,6 +84,12 @@ class Following:
 
     def look(self, *, interrupted: Callable[[], int] = lambda: 0) -> Reconciled:
         """One look at the fleet; what is known then is on the disk. Raises Interrupted only."""
+        try:
+            return self._look(interrupted)
+        finally:
+            self.watcher.on_stage("fleet", "")
+
+    def _look(self, interrupted: Callable[[], int]) -> Reconciled:
         state, fetched, orders = read_reconciled(self.places), read_fetched(self.places), read_orders(self.places)
         verdict = decide(self._situation(fetched, state, orders))
         try:
@@ -121,6 +143,12 @@ class Following:
 
     # --- deploy, preview, keep
 
+    def _manifest(self, commit: str, base: str) -> LoadedManifest:
+        """Read, and from then on it is planned."""
+        loaded = self.revisions.manifest(commit, base=base, doing=self._doing)
+        self._doing(f"planning {commit[:12]}")
+        return loaded
+
     def _take_approval(self, commit: str) -> None:
         """An approval is good for one attempt."""
         orders = read_orders(self.places)
@@ -128,7 +156,7 @@ class Following:
             write(self.places.orders, replace(orders, approved="", approved_by=""))
 
     def _preview(self, commit: str, state: Reconciled) -> Reconciled:
-        loaded = self.revisions.manifest(commit, base=self.revisions.base_for(commit, state.base))
+        loaded = self._manifest(commit, self.revisions.base_for(commit, state.base))
         look = self.target.look(loaded, prune=self.source.spec.prune)
         state = self._planned(replace(state, previewed=commit, fleet=loaded.name), commit, look)
         self.target.write_audit(loaded.name, self._entry("sync.planned", commit, look.summary))
@@ -136,7 +164,7 @@ class Following:
 
     def _deploy(self, commit: str, state: Reconciled, fetched: Fetched, interrupted: Callable[[], int]) -> Reconciled:
         base = self.revisions.base_for(commit, state.base)
-        loaded = self.revisions.manifest(commit, base=base)
+        loaded = self._manifest(commit, base)
         self.revisions.repository.keep(APPLIED, commit)
         self.revisions.repository.keep(BASE, base)
         state = replace(state, attempted=commit, fleet=loaded.name, failed="", is_paused=False)
@@ -147,6 +175,7 @@ class Following:
             nonlocal state
             state = self._planned(state, commit, look)
             state = self._said(state, "Applying", "True", "Progressing", look.summary, commit)
+            self._doing(f"applying {commit[:12]}")
             write(self.places.reconciled, state)
 
         spec = self.source.spec
@@ -161,6 +190,7 @@ class Following:
                 timeout_seconds=spec.timeout,
                 interrupted=interrupted,
                 before=begun,
+                on_event=self.watcher.on_event,
             )
         except Interrupted:
             write(self.places.reconciled, self._said(state, "Applying", "Unknown", "Interrupted", "", commit))
@@ -177,7 +207,7 @@ class Following:
 
     def _keep(self, commit: str, state: Reconciled, interrupted: Callable[[], int], *, may_change: bool) -> Reconciled:
         """Compare the fleet with what was applied, and put it right where that is allowed."""
-        loaded = self.revisions.manifest(commit, base=state.base)
+        loaded = self._manifest(commit, state.base)
         self.target.check_owner(loaded.name, self.owner, adopt=False)
         look = self.target.look(loaded, prune=self.source.spec.prune)
         differs = look.differs
@@ -204,6 +234,8 @@ class Following:
                 reason=f"heal: as commit {commit[:12]} says",
                 timeout_seconds=spec.timeout,
                 interrupted=interrupted,
+                before=lambda _look: self._doing(f"healing to {commit[:12]}"),
+                on_event=self.watcher.on_event,
             )
         except Interrupted:
             raise

@@ -20,6 +20,7 @@ from fleet.operate.sync.service import Service
 from fleet.operate.sync.source import parse, remote_of
 from fleet.operate.sync.state import SourcePlaces, definition_of
 from fleet.operate.sync.telling import Telling
+from fleet.operate.sync.watcher import NOBODY, Watcher
 from fleet.state.files import read_named
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -67,9 +68,11 @@ def service(
     adopt: bool = False,
     target: LocalTarget | None = None,
     now: Callable[[], float] = time.time,
+    watcher: Watcher = NOBODY,
 ) -> Service:
     """Everything that follows a source, put together."""
-    following = Following(definition, places, target=target or LocalTarget(), now=now, adopt=adopt)
+    target = target or LocalTarget()
+    following = Following(definition, places, target=target, now=now, adopt=adopt, watcher=watcher)
     return Service(following, _telling(definition, places, now), receiver=_receiver(definition), say=say)
 
 

@@ -14,6 +14,7 @@ from fleet.operate.sync.models import FleetSource
 from fleet.operate.sync.reconcile import environment, read, with_release
 from fleet.operate.sync.releases import Releases, key_of
 from fleet.operate.sync.state import SourcePlaces
+from fleet.operate.sync.watcher import Doing, unheard
 
 KEPT_RELEASES = 3
 
@@ -37,17 +38,19 @@ class Revisions:
         self.repository.prepare()
         self.checkouts.sweep()
 
-    def manifest(self, commit: str, *, base: str = "", branch: str = "") -> LoadedManifest:
+    def manifest(self, commit: str, *, base: str = "", branch: str = "", doing: Doing = unheard) -> LoadedManifest:
         """The manifest of a commit, its release made. ``base``: the commit in whose checkout relative paths start.
 
         Raises ManifestError with every problem, and FleetError for a tree or a release that cannot be.
         """
+        doing(f"reading {commit[:12]}")
         folder = self.checkouts.make(base or commit) / posixpath.dirname(self.paths[0])
         loaded = self._read(commit, str(folder), branch)
         asked = loaded.manifest.spec.release.source
         if asked is None:
             return loaded
         key = key_of(asked, self.checkouts.check(commit))
+        doing(f"making the release of {commit[:12]}")
         return with_release(loaded, self.releases.make(asked, key=key, checkout=self.checkouts.make(commit)))
 
     def base_for(self, commit: str, base: str) -> str:

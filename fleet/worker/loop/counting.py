@@ -10,7 +10,7 @@ from fleet.replica.task_counters import TaskCounters, TaskEnd, counters_path
 from fleet.worker.task.call import Outcome
 from fleet.worker.task.job import Job
 
-_BY_ENDING: dict[str | None, TaskEnd] = {
+_BY_ENDING: dict[str, TaskEnd] = {
     "revoked": "revoked",
     "expired": "revoked",
     "terminated": "revoked",
@@ -33,34 +33,30 @@ class TaskCounting:
         """record: of this replica. Raises OSError."""
         make_folders(record.parent)
         self.counters = TaskCounters(counters_path(record))
+        self._waited, self._ended = self.counters.waited, self.counters.ended
 
     def on_start(self, job: Job) -> None:
         """It starts now. Only a message that says since when it waits is counted."""
-        sent_at = job.message.sent_at if job.message is not None else None
+        message = job.message
+        sent_at = message.sent_at if message is not None else None
         if sent_at is not None:
-            now = time.time()
-            since = max(sent_at, job.due)
-            self.counters.waited(job.call.name, now - since if now > since else 0.0)
+            due = job.due
+            seconds = time.time() - (due if due > sent_at else sent_at)
+            self._waited(job.call.name, seconds if seconds > 0.0 else 0.0)
 
     def on_end(self, job: Job, outcome: Outcome) -> None:
         """It is over. A message that goes back to its queue, to come again, is not."""
         ending = job.ending
-        end = _BY_ENDING.get(ending) or _BY_STATE.get(outcome.state)
+        end = (_BY_ENDING.get(ending) if ending is not None else None) or _BY_STATE.get(outcome.state)
         if end is None:
             return
-        if ending == "unknown" or job.message is None:
+        if job.message is None or ending == "unknown":
             self.counters.ended_unknown(end)
-        else:
-            self.counters.ended(job.call.name, end, _run_seconds(job))
+        elif ending is None and (handle := job.handle) is not None and handle.started_at:
+            self._ended(job.call.name, end, handle.ended_at - handle.started_at)
+        else:  # of a run that was ended at its limit, the limit
+            self._ended(job.call.name, end, job.limit_seconds if ending == "timeout" else None)
 
     def every_second(self, _now: float) -> None:
         """Let readers see it."""
         self.counters.publish()
-
-
-def _run_seconds(job: Job) -> float | None:
-    """How long it ran, by the pool's clock. Of a run that was ended at its limit, the limit."""
-    handle = job.handle
-    if job.ending is not None:
-        return job.limit_seconds if job.ending == "timeout" else None
-    return handle.ended_at - handle.started_at if handle is not None and handle.started_at else None

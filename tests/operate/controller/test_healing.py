@@ -37,7 +37,7 @@ spec:
   heal: {heal}
   notify: {notify}
   groups:
-    thumbs: {{pool: solo, replicas: {thumbs}, queues: [thumbs], env: {{A: "{env}"}}}}
+    thumbs: {{pool: solo, replicas: {thumbs}, queues: [thumbs], env: {{A: "{env}"}}, health: {{readyTimeout: 1s}}}}
     clock: {{command: [sleep, '1000'], replicas: 1}}
 """
 

@@ -17,7 +17,6 @@ from fleet.operate.dashboard import following
 from fleet.operate.dashboard import live as live_module
 from fleet.operate.dashboard.following import FleetFollower
 from fleet.operate.dashboard.live import ALL, MOST_BEHIND, Follower, Live, TooMany
-from fleet.operate.dashboard.shown import shown
 from fleet.operate.local_fleet import LocalFleet, known_fleets
 from fleet.state.files import write_whole
 from tests.cli.conftest import Desk
@@ -33,7 +32,7 @@ def follower_of(name: str) -> FleetFollower:
 def lively(desk: Desk, look_seconds: float = 0.05) -> Live:
     desk.fleet("apply", str(desk.manifest), "--yes")
     home = settings.load().home
-    return Live(lambda: known_fleets(home), follower_of, shown=shown, look_seconds=look_seconds)
+    return Live(lambda: known_fleets(home), follower_of, look_seconds=look_seconds)
 
 
 async def document(follower: Follower) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +15,7 @@ from fleet.core.observed import State, Trouble
 from fleet.core.status import summarise
 from fleet.operate.dashboard import rows
 from fleet.operate.dashboard.hour import EVERY_SECONDS, KEPT, Hour
-from fleet.operate.dashboard.shown import difference, shown
+from fleet.operate.dashboard.shown import difference, shown, shown_json
 from fleet.replica.record import RecordView, SlotView
 from tests.worlds import but, fleet, group, running
 
@@ -124,6 +126,20 @@ def test_passwords_are_taken_out_of_every_text() -> None:
     assert "pw" not in str(shown(document))
     assert shown({"a": ["b", 1.5, True]}) == {"a": ["b", 1.5, True]}
     assert shown("half \ud800 ä") == "half ? ä"
+
+
+TEXTS = st.text(max_size=20) | st.sampled_from(["redis://u:pw1@h/0", "half \ud800", "\\ud800", "a://b", "ä😀", "://"])
+DOCUMENTS = st.recursive(
+    TEXTS | st.none() | st.booleans() | st.integers(-9, 9) | st.floats(allow_nan=False),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(DOCUMENTS)
+def test_what_pages_get_as_text_is_what_may_be_shown(document: Any) -> None:
+    assert json.loads(shown_json(document)) == json.loads(json.dumps(shown(document)))
+    assert "pw1" not in shown_json(document)
 
 
 def test_the_first_manifest_is_all_new() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -10,9 +11,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from fleet.errors import Interrupted, Refused
+from fleet.operate.apply.events import Event
 from fleet.operate.sync import ownership
 from fleet.operate.sync.orders import resume, suspend
 from fleet.operate.sync.state import Reconciled, read_orders, read_reconciled, write
+from fleet.operate.sync.watcher import Watcher
 from tests.operate.sync.worlds import Place, Upstream, manifest
 
 TWO = "    other: {command: [sleep, '2000'], replicas: 1}\n"
@@ -345,6 +348,51 @@ def test_a_fleet_that_was_taken_over_is_left_alone(place: Place, upstream: Upstr
     upstream.publish(manifest(5))
     place.look()
     assert place.running() == ["clock.0"]
+
+
+class Heard:
+    """What somebody who looks on hears."""
+
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, str]] = []
+        self.steps: list[tuple[str, str]] = []
+        self.watcher = Watcher(lambda loop, what: self.stages.append((loop, what)), self._take)
+
+    def _take(self, events: Sequence[Event]) -> None:
+        self.steps += [(event.phase, event.step.replica) for event in events]
+
+
+def test_who_looks_on_hears_each_stage_and_each_step(place: Place, upstream: Upstream) -> None:
+    commit, heard = upstream.publish(manifest(1))[:12], Heard()
+    place.look(watcher=heard.watcher)
+    assert heard.stages == [
+        ("repository", "fetching branch main"),
+        ("repository", f"reading {commit}"),
+        ("repository", ""),
+        ("fleet", f"reading {commit}"),
+        ("fleet", f"planning {commit}"),
+        ("fleet", f"applying {commit}"),
+        ("fleet", ""),
+    ]
+    assert heard.steps == [(phase, "clock.0") for phase in ("planned", "started", "done")]
+
+
+def test_who_looks_on_hears_of_a_repair(place: Place, upstream: Upstream) -> None:
+    commit, heard = upstream.publish(manifest(2))[:12], Heard()
+    place.look()
+    place.world.stop(["clock.1"])
+    place.world.forget(["clock.1"])
+    place.look(watcher=heard.watcher)
+    assert ("fleet", f"healing to {commit}") in heard.stages
+    assert ("done", "clock.1") in heard.steps
+    assert heard.stages[-1] == ("fleet", "")
+
+
+def test_a_look_that_fails_rests_as_well(place: Place, upstream: Upstream) -> None:
+    upstream.publish("groups: [")
+    heard = Heard()
+    place.look(watcher=heard.watcher)
+    assert [stage for stage in heard.stages if not stage[1]] == [("repository", ""), ("fleet", "")]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleet.operate.sync.state import Fetched
+from fleet.operate.sync.watcher import Watcher
 from tests.operate.sync.worlds import Place, Upstream, manifest
 
 SSH = "    verify: {{mode: {mode}, ssh: {{allowedSigners: allowed_signers}}}}\n"
@@ -55,8 +56,12 @@ def reason(fetched: Fetched) -> str:
 def test_a_commit_signed_by_an_allowed_key_is_verified(place: Place, upstream: Upstream, ana: Path) -> None:
     signs_with(upstream, ana)
     commit = signed(upstream, 2, "-S")
-    fetched, reconciled = place.look(git=SSH.format(mode="HEAD"))
+    stages: list[tuple[str, str]] = []
+    fetched, reconciled = place.look(
+        git=SSH.format(mode="HEAD"), watcher=Watcher(lambda loop, what: stages.append((loop, what)))
+    )
     assert (fetched.signer, reconciled.applied) == ("ana@example.com", commit)
+    assert stages.index(("repository", f"verifying {commit[:12]}")) == 1, "between fetching and reading"
 
 
 @pytest.mark.parametrize("how", ["unsigned", "another key", "tampered"])

@@ -17,6 +17,7 @@ from fleet.operate.sync.following import Following
 from fleet.operate.sync.reconcile import LocalTarget
 from fleet.operate.sync.source import parse
 from fleet.operate.sync.state import Fetched, Reconciled, SourcePlaces
+from fleet.operate.sync.watcher import NOBODY, Watcher
 from fleet.settings import Settings
 
 MANIFEST = """\
@@ -123,11 +124,16 @@ class Place:
     ) -> str:
         return SOURCE.format(url=url or self.upstream.bare, ref=ref, paths=paths, git=git, more=more)
 
-    def following(self, *, adopt: bool = False, **fields: Any) -> Following:
+    def following(self, *, adopt: bool = False, watcher: Watcher = NOBODY, **fields: Any) -> Following:
         source = parse(Source("source.yaml", self.text(**fields)), environ=os.environ)
         target = LocalTarget(open_fleet=self.local)
         loops = Following(
-            Definition(source, self.root), self.places, target=target, now=lambda: self.clock, adopt=adopt
+            Definition(source, self.root),
+            self.places,
+            target=target,
+            now=lambda: self.clock,
+            adopt=adopt,
+            watcher=watcher,
         )
         loops.revisions.prepare()
         return loops

@@ -182,6 +182,19 @@ def test_the_page_about_celerys_tools_names_every_command_of_celerys_worker(make
         assert "no command" in steered.ask(name)["error"]
 
 
+def test_the_page_about_celerys_tools_names_every_page_and_endpoint_of_flower() -> None:
+    from flower.urls import handlers
+
+    page = (ROOT / "docs" / "celery-tools.md").read_text().partition("| Flower | with fleet's workers |")[2]
+    rows = re.findall(r"^\| (`/.+?) \| .+ \|$", page, flags=re.MULTILINE)
+    named = {path for row in rows for path in re.findall(r"`(/[^`]*)`", row)}
+    patterns = [getattr(one, "regex", None) or re.compile(f"{one[0]}$") for one in handlers]
+    own = [one for one in patterns if "static" not in one.pattern and one.pattern != ".*$"]
+    found = {path: [one.pattern for one in own if one.match(path)] for path in named}
+    assert [path for path, matching in found.items() if not matching] == []
+    assert {one.pattern for one in own} == {pattern for matching in found.values() for pattern in matching}
+
+
 def test_work_is_done_by_whoever_has_the_lock_first() -> None:
     loop, lock = EventLoop(), threading.RLock()
     calls = LoopCalls(lock, loop)

@@ -1,0 +1,1 @@
+"""Moving the groups of a fleet between this host and a cluster."""
