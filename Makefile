@@ -140,10 +140,11 @@ format: install ## put the code into its one format
 	$(BIN)/ruff format .
 
 bench: install servers ## measure against Celery and supervisor, half an hour; results in bench/results
-	@for part in cli_start render fleet_scale worker_throughput channel balance balance_live metrics dashboard; do
+	@for part in cli_start render fleet_scale idle worker_throughput loads channel balance balance_live metrics dashboard; do
 	  $(BIN)/python bench/$$part.py $(BENCH_ARGS)
 	done
 	$(BIN)/python bench/picture.py
+	$(BIN)/python bench/table.py
 
 clean: ## remove what make made, the virtual environment included
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -37,7 +37,7 @@ def fleet_channel(width: int, *, slots: int) -> Drain:
         while seen < total:
             deliveries = channel.fetch(width)
             if not deliveries:
-                select.select(channel.wait_fds(), [], [], channel.poll_seconds)
+                select.select(channel.wait_fds(), [], [], channel.poll_seconds or 1.0)
                 continue
             seen += len(deliveries)
             channel.ack(deliveries)
@@ -103,7 +103,7 @@ def latency_ms(url: str, samples: int) -> list[float]:
             start = time.perf_counter()
             publisher.send(Outgoing(queue, b"[]"))
             while not (deliveries := channel.fetch(1)):
-                select.select(channel.wait_fds(), [], [], channel.poll_seconds)
+                select.select(channel.wait_fds(), [], [], channel.poll_seconds or 1.0)
             found.append((time.perf_counter() - start) * 1000)
             channel.ack(deliveries)
     channel.close()

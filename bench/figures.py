@@ -80,6 +80,28 @@ def wait_until(check: Callable[[], bool], *, what: str, within: float = 120.0, e
         time.sleep(every)
 
 
+QUIET_LOAD = 0.5
+_WAIT_VARIABLE = "BENCH_WAIT_SECONDS"
+
+
+def wait_for_quiet() -> float:
+    """Wait until others leave the processors alone, for five minutes at most; the load then, told where it is high.
+
+    Where a machine is never quiet, ``BENCH_WAIT_SECONDS=0`` measures at once.
+    """
+    end = time.monotonic() + float(os.environ.get(_WAIT_VARIABLE, "300"))
+    while (load := os.getloadavg()[0]) > QUIET_LOAD * (os.cpu_count() or 1) and time.monotonic() < end:
+        time.sleep(5.0)
+    if load > QUIET_LOAD * (os.cpu_count() or 1):
+        print(f"bench: the machine is not quiet: load {load:.1f}", file=sys.stderr, flush=True)
+    _LOADS.append(load)
+    return load
+
+
+_LOADS: list[float] = []
+"""At each measurement so far."""
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     return {
@@ -91,6 +113,7 @@ def machine() -> dict[str, Any]:
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "revision": _revision(),
         "load": round(os.getloadavg()[0], 2),
+        **({"loadsBefore": [round(load, 1) for load in _LOADS]} if _LOADS else {}),
     }
 
 

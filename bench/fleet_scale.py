@@ -1,4 +1,4 @@
-"""A fleet of 10 and of 100 solo workers: how long each verb takes, and the memory it all holds."""
+"""A fleet of 10, 50 and 100 solo workers: how long each verb takes, a rolling restart too, and the memory it holds."""
 
 from __future__ import annotations
 
@@ -73,6 +73,10 @@ def measure(replicas: int) -> dict[str, float]:
             row["plan"] = min(fleet.run("plan", "bench.yaml")[0] for _ in range(3))
             before = fleet.pids()
             row["pssMiB"] = figures.pss_bytes(list(before.values())) / 2**20
+            row["restart"], _ = fleet.run("restart", "many", "bench.yaml", "--yes")
+            if fleet.pids().items() & {(name, pid) for name, pid in before.items() if name.startswith("many")}:
+                raise SystemExit("bench: the restart left a replica as it was")
+            before = fleet.pids()
             fleet.write(replicas + 2)
             row["scaleByTwo"], _ = fleet.run("apply", "bench.yaml", "--yes")
             after = fleet.pids()
@@ -84,12 +88,13 @@ def measure(replicas: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Both sizes, in turns."""
+    """All sizes, in turns."""
     given = figures.arguments(__doc__, runs=3)
-    sizes = (10,) if given.quick else (10, 100)
+    sizes = (10,) if given.quick else (10, 50, 100)
     lives: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
     for _ in range(given.runs):
         for size in sizes:
+            figures.wait_for_quiet()
             lives[size].append(measure(size))
     rows: dict[str, Any] = {}
     for size, measured in lives.items():

@@ -86,11 +86,13 @@ STORING = [
 class Broker:
     """A queue that can be filled with the same tasks again and again."""
 
-    def __init__(self, url: str, tasks: int) -> None:
+    def __init__(self, url: str, tasks: int, *, task: str = "bench.noop", args: tuple[Any, ...] = ()) -> None:
+        """tasks: how many.  task, args: what each is."""
         from bench_load import app
 
         self.url = url
         self.tasks = tasks
+        self._task, self._args = task, args
         self.app = app
         self._template = url.replace("/0", "/1") if url.startswith("redis") else None
         if self._template:
@@ -134,8 +136,8 @@ class Broker:
 
         with self.app.connection_for_write(self.url) as connection, connection.Producer() as producer:
             for _ in range(self.tasks):
-                message = self.app.amqp.as_task_v2(uuid(), "bench.noop")
-                self.app.amqp.send_task_message(producer, "bench.noop", message, queue=QUEUE)
+                message = self.app.amqp.as_task_v2(uuid(), self._task, args=self._args)
+                self.app.amqp.send_task_message(producer, self._task, message, queue=QUEUE)
 
 
 def counted(folder: Path) -> int:
@@ -226,6 +228,7 @@ def main() -> None:
                 continue
             runs: dict[str, list[dict[str, float]]] = {contender.name: [] for contender in contenders}
             for run in range(given.runs):
+                figures.wait_for_quiet()
                 turn = contenders[run % len(contenders) :] + contenders[: run % len(contenders)]
                 for contender in turn:
                     runs[contender.name].append(measure(contender, broker))

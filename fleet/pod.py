@@ -26,6 +26,7 @@ from fleet.errors import FleetError, Unreachable
 from fleet.replica.command import LaunchError, command, environment
 from fleet.replica.crash_history import write_history
 from fleet.replica.launch_document import LaunchDocument
+from fleet.replica.notice import look_now
 from fleet.replica.pod_report import POD_VARIABLE, SECRET_PREFIX, pod_index
 from fleet.state.files import write_whole
 
@@ -246,6 +247,7 @@ def renewed(source: Path, document: LaunchDocument) -> LaunchDocument:
     except OSError as error:
         launch.say(f"{document.replica}: the new spec is not applied: {error.strerror}")
         return document
+    look_now(renewed.record)
     return renewed
 
 

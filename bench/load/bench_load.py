@@ -83,3 +83,32 @@ def fleet_stamp(sent: float) -> None:
 async def noop_async() -> None:
     """Nothing, as a coroutine."""
     count()
+
+
+SLEEP_SECONDS = 0.1
+
+
+@app.task(name="bench.sleep")
+def celery_sleep() -> None:
+    """Wait, through Celery."""
+    time.sleep(SLEEP_SECONDS)
+    count()
+
+
+@tasks.task(name="bench.sleep")
+def sleep() -> None:
+    """Wait, as a plain function."""
+    time.sleep(SLEEP_SECONDS)
+    count()
+
+
+@app.task(name="bench.take")
+def celery_take(data: str) -> None:  # noqa: ARG001
+    """A body of some size, through Celery."""
+    count()
+
+
+@tasks.task(name="bench.take")
+def take(data: str) -> None:  # noqa: ARG001
+    """A body of some size, as a plain function."""
+    count()

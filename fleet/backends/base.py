@@ -17,8 +17,11 @@ class Backend(Protocol):
     not answer and ``FleetError`` when it refuses.
     """
 
-    def observe(self) -> Observed:
-        """One snapshot, one moment. A daemon that does not run is ``Observed(up=False)``, strays included."""
+    def observe(self, *, shares: bool = False) -> Observed:
+        """One snapshot, one moment. A daemon that does not run is ``Observed(up=False)``, strays included.
+
+        shares: memory that processes share is divided among them, where that can be seen; it takes longer.
+        """
         ...
 
     def renew_records(self) -> None:

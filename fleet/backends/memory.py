@@ -109,7 +109,7 @@ class MemoryBackend:
 
     # --- the door ---------------------------------------------------------------------------------------------------
 
-    def observe(self) -> Observed:
+    def observe(self, *, shares: bool = False) -> Observed:  # noqa: ARG002
         self._reach()
         strays = tuple(self._strays[pid] for pid in sorted(self._strays))
         if not self.up:

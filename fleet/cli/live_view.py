@@ -23,7 +23,7 @@ def looker(fleet: LocalFleet, target: Target) -> Callable[[], Status]:
     def look() -> Status:
         applied = fleet.applied()
         desired = first if applied is None else None if applied.down else applied.desired
-        seen = summarise(desired, fleet.backend.observe(), revision=applied.revision if applied else 0)
+        seen = summarise(desired, fleet.backend.observe(shares=True), revision=applied.revision if applied else 0)
         return with_totals(seen, read_totals(fleet.places))
 
     return look

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+from fleet.replica.notice import look_now
 from fleet.replica.pod_records import RECORD_VARIABLE, is_pod, records_of_pod
 from fleet.replica.record import set_hold
 
@@ -20,6 +21,8 @@ def main(arguments: list[str], environ: Mapping[str, str] = os.environ) -> int:
     if failed or not paths:
         print(f"{failed[0] if failed else 'this pod'}: no record of a worker")
         return 1
+    for path in paths.values():
+        look_now(path)
     print("done")
     return 0
 

@@ -13,13 +13,16 @@ import signal
 import socket
 from types import FrameType
 
+from fleet.replica.notice import LOOK
+
 STACKS = signal.SIGUSR1
 BARE_STACKS = signal.SIGUSR2
-HEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, STACKS)
+STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+HEEDED = (*STOPS, STACKS, LOOK)
 
 
 class SignalBox:
-    """Collects TERM, INT, QUIT, HUP and USR1. ``fileno`` is readable when there is something to ``take``."""
+    """Collects what is HEEDED. ``fileno`` is readable when there is something to ``take``."""
 
     def __init__(self) -> None:
         self._read, self._write = socket.socketpair()

@@ -28,8 +28,9 @@ from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
 from fleet.worker.apps.load import load
 from fleet.worker.control.commands import Commands
-from fleet.worker.control.control import POLL_SECONDS, Control
+from fleet.worker.control.control import Control
 from fleet.worker.control.events import Events
+from fleet.worker.control.in_loop import ControlInLoop
 from fleet.worker.control.inspection import Inspection
 from fleet.worker.control.run_in_loop import LoopCalls
 from fleet.worker.lifecycle import EXIT_FAILED
@@ -162,7 +163,6 @@ class Worker:
         if self._tracing is not None:
             self.parts.trace(self._tracing)
         self.control = self._make_control()
-        self._control_fds: list[int] = []
 
     def _add_to_the_loop(self) -> None:
         """What the loop does for this process beyond feeding the pool."""
@@ -179,6 +179,7 @@ class Worker:
             rebuild=parts.connection.rebuild,
             replace=self.consumer.replace_soon,
         )
+        self.consumer.pauses.looks.append(lambda: watchdog.due_at)
         every_second += [watchdog, ThreadWatch(self._lost_threads, replace=self.consumer.replace_soon)]
 
     def _make_counting(self) -> TaskCounting | None:
@@ -344,28 +345,12 @@ class Worker:
         if self.parts.submission.is_inline:
             housekeeping = HousekeepingThread(self.consumer, self.control, box_fd=self.box.fileno())
             self.parts.submission.before_inline = housekeeping.look
+            if self.control is not None:
+                self.control.events.on_first_noted = housekeeping.wake
             housekeeping.start()
             self.housekeeping = housekeeping
         elif self.control is not None:
-            self.control.before_hanging_up = self._unwatch_control
-            self._attend_in_loop(self.control)
-
-    def _attend_in_loop(self, control: Control) -> None:
-        """Answer control commands in the loop: when a descriptor says so, and every half second in any case."""
-        self.loop.call_later(control.poll_seconds or POLL_SECONDS, partial(self._attend_in_loop, control))
-        control.attend()
-        fds = control.fds()
-        if fds != self._control_fds:
-            self._unwatch_control()
-            for fd in fds:
-                self.loop.add_reader(fd, control.attend)
-            self._control_fds = fds
-
-    def _unwatch_control(self) -> None:
-        """Call it before its descriptors are closed: the kernel may use their numbers again."""
-        for fd in self._control_fds:
-            self.loop.remove_reader(fd)
-        self._control_fds = []
+            ControlInLoop(self.control, self.loop).start()
 
     def _close(self, *, crashed: bool = False) -> None:
         """Close everything, also after an error: the broker must get back what was not finished."""

@@ -6,11 +6,21 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fleet.backends.supervisor.log_keeper import CALM_SECONDS, LEAST_SECONDS, LOOK_SECONDS, LogKeeper
+from fleet.backends.supervisor import log_keeper
+from fleet.backends.supervisor.folder_watch import FolderWatch
+from fleet.backends.supervisor.log_keeper import (
+    CALM_LOOK_SECONDS,
+    CALM_SECONDS,
+    LEAST_SECONDS,
+    LOOK_SECONDS,
+    LogKeeper,
+    pause,
+)
 from fleet.replica.log_rotation import dropped_bytes, dropped_file, every_part
 from fleet.state.paths import Places
 from tests.conftest import PATIENCE, eventually
@@ -156,3 +166,90 @@ def test_it_does_not_stay_where_supervisord_died_before_it_could_be_told(tmp_pat
     """Its parent is then another process: init, or whoever adopts what is left."""
     command = [sys.executable, "-m", "fleet.backends.supervisor.log_keeper", str(tmp_path)]
     subprocess.run(command, check=True, timeout=PATIENCE)
+
+
+# --- when nothing is written
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[FolderWatch]:
+    watch = FolderWatch(tmp_path)
+    yield watch
+    watch.close()
+
+
+def test_a_folder_tells_of_each_way_in_which_a_log_grows(tmp_path: Path, watch: FolderWatch) -> None:
+    log = tmp_path / "thumbs.0.log"
+    assert not watch.wait(0.0)
+    log.write_text("a file that is new\n")
+    assert watch.wait(PATIENCE)
+    with log.open("a") as file:
+        watch.forget()
+        file.write("a line\n")
+        file.flush()
+        assert watch.wait(PATIENCE)
+    log.rename(tmp_path.parent / "elsewhere")
+    watch.forget()
+    (tmp_path.parent / "elsewhere").rename(log)
+    assert watch.wait(PATIENCE)
+    assert not watch.wait(0.0)
+
+
+def test_what_cannot_be_watched_is_an_error_with_its_name(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nowhere"):
+        FolderWatch(tmp_path / "nowhere")
+
+
+class Clock:
+    """Sleeps and waits at once, and says how long; ``writes``: what is written during the waits."""
+
+    def __init__(self, writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.writer = writer
+        self.slept: list[float] = []
+        self.waited: list[float] = []
+        self.writes: list[int] = []
+        monkeypatch.setattr(log_keeper.time, "sleep", self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.writer.time += seconds
+
+    def forget(self) -> None:
+        return
+
+    def wait(self, seconds: float) -> bool:
+        self.waited.append(seconds)
+        self.writer.time += seconds
+        if not self.writes:
+            return False
+        os.write(self.writer._descriptor, b"x" * self.writes.pop())
+        return True
+
+
+def test_while_nothing_is_written_it_waits_for_that_and_then_is_as_quick_as_ever(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(writer, monkeypatch)
+    pause(writer.keeper, clock)  # type: ignore[arg-type]
+    assert (clock.waited, clock.slept) == ([CALM_LOOK_SECONDS], [])
+    clock.writes = [3 * LIMIT]
+    pause(writer.keeper, clock)  # type: ignore[arg-type]
+    assert clock.slept == [LOOK_SECONDS]
+    pause(writer.keeper, clock)  # type: ignore[arg-type]
+    assert len(clock.waited) == 2, "it grows: its speed is that since the first write"
+    assert writer.log.stat().st_size <= LIMIT
+
+
+def test_a_flood_is_followed_until_it_is_over(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(writer, monkeypatch)
+    writer.write(FLOOD)
+    writer.write(0, seconds=0.1)
+    assert not writer.keeper.is_calm
+    pause(writer.keeper, clock)  # type: ignore[arg-type]
+    assert clock.waited == []
+
+
+def test_without_a_watch_it_looks_by_the_clock(writer: Writer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(writer, monkeypatch)
+    pause(writer.keeper, None)
+    assert clock.slept == [LOOK_SECONDS]

@@ -177,7 +177,7 @@ def test_status_tells_which_step_of_a_canary_is_compared(desk: Desk, monkeypatch
     observe: Callable[[MemoryBackend], Observed] = MemoryBackend.observe
     places = Places(desk.state.parent)
 
-    def look(self: MemoryBackend) -> Observed:
+    def look(self: MemoryBackend, **_: bool) -> Observed:
         """At the first comparison somebody looks, and promotes it."""
         events = (desk.state / "audit.ndjson").read_text()
         if "step.compared" in events and not seen:

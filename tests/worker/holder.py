@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.broker.channels import open_channel
-from fleet.broker.channels.base import Channel
+from fleet.broker.channels.base import TEND_SECONDS, Channel
 from fleet.broker.delivery import Delivery
 from fleet.core.spec import QueueSpec
 
@@ -109,7 +109,7 @@ def _loop(channel: Channel, journal: str) -> None:
             channel.ack(deliveries)
             channel.tend()
             if not deliveries:
-                select.select(channel.wait_fds(), [], [], channel.poll_seconds)
+                select.select(channel.wait_fds(), [], [], min(TEND_SECONDS, channel.poll_seconds or TEND_SECONDS))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from fleet.backends.supervisor import config
 from fleet.backends.supervisor.daemon import Daemon
 from fleet.backends.supervisor.images import Images
 from fleet.backends.supervisor.lost_records import renew
+from fleet.backends.supervisor.memory_share import MemoryShares
 from fleet.backends.supervisor.observe import Sight, observed
 from fleet.backends.supervisor.processes import Table, Unmarked, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
@@ -35,6 +36,7 @@ from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.replica import record as records
+from fleet.replica.notice import look_now
 from fleet.state.paths import Places
 
 _RESPAWN_SECONDS = 3.0
@@ -56,10 +58,11 @@ class SupervisorBackend:
         self._unmarked = Unmarked()
         self._daemon = Daemon(places, self._rpc, python=python)
         self._images = Images(places, self._rpc)
+        self._shares = MemoryShares()
 
     # --- seeing
 
-    def observe(self) -> Observed:
+    def observe(self, *, shares: bool = False) -> Observed:
         """One snapshot: supervisord's process list, the records, the launch documents and /proc."""
         try:
             rows = self._rpc.processes()
@@ -77,6 +80,8 @@ class SupervisorBackend:
             observed(self._readings.sight(name, row, digest, launch=self._folder.launch(name), table=table))
             for name, (row, digest) in owned.items()
         ]
+        if shares:
+            replicas = [self._shares.shared(one, table) for one in replicas]
         replicas += [found for name in unstarted if (found := _unstarted(self._folder, name)) is not None]
         return Observed(
             fleet=self.places.fleet,
@@ -88,6 +93,8 @@ class SupervisorBackend:
 
     def renew_records(self) -> None:
         """Write again what was lost of the records of programs that keep none themselves."""
+        if all(records.read(self.places.record_file(name)) is not None for name in self._folder.programs()):
+            return
         renew(self._folder, (row for row, _ in _owned(self._rpc.processes()).values()))
 
     # --- the daemon
@@ -267,7 +274,9 @@ class SupervisorBackend:
     def hold(self, names: Sequence[str], *, on: bool) -> None:
         """Set the byte in their records that workers look at between two fetches."""
         for name in names:
-            records.set_hold(self.places.record_file(name), on=on)
+            record = self.places.record_file(name)
+            records.set_hold(record, on=on)
+            look_now(record)
 
     def reap(self, pids: Sequence[int]) -> None:
         """Ask strays to drain and exit, except those that drain already: a second TERM would interrupt their tasks.

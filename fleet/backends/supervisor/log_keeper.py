@@ -1,7 +1,8 @@
 """Keeps the logs of a fleet within bounds while it runs; supervisord runs one of these per fleet.
 
 ``python -m fleet.backends.supervisor.log_keeper FOLDER`` looks at the sizes of all logs four times a second, and more
-often while one of them grows so fast that it would be past its limit before the next look. A log over the limit is cut
+often while one of them grows so fast that it would be past its limit before the next look. While none of them grows it
+waits until one is written to. A log over the limit is cut
 (:mod:`fleet.replica.log_rotation`). One that fills its limit again and again within moments is a flood: it is cut
 without being copied, and a line in it says how much was dropped, until it is calm again.
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleet.backends.supervisor.controller_watch import ControllerWatch
+from fleet.backends.supervisor.folder_watch import FolderWatch
 from fleet.errors import FleetError
 from fleet.replica import log_rotation
 from fleet.state.files import write_whole
@@ -27,6 +29,8 @@ from fleet.state.paths import Places
 
 LOOK_SECONDS = 0.25
 LEAST_SECONDS = 0.01
+CALM_LOOK_SECONDS = 5.0
+"""Between two looks while nothing is written: the controller is looked after as well."""
 FLOOD_BYTES_PER_SECOND = 8 << 20
 """Above this a log is a flood. At this speed all that is kept of it would be gone within five seconds."""
 CALM_SECONDS = 5.0
@@ -79,6 +83,15 @@ class LogKeeper:
                 self._look_at(path, log, elapsed, now)
             pauses.append(self._pause(log))
         return min(pauses, default=LOOK_SECONDS)
+
+    @property
+    def is_calm(self) -> bool:
+        """Whether no log has grown between the last two looks, and none is a flood."""
+        return not any(log.speed > 0 or log.flood_began_at for log in self._logs.values())
+
+    def begin_again(self) -> None:
+        """Until now no log has grown since the last look."""
+        self._looked_at = self.now()
 
     def _look_at(self, path: Path, log: _Log, elapsed: float, now: float) -> None:
         size = path.stat().st_size
@@ -155,10 +168,30 @@ def main(folder: Path) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if not _is_supervisord(parent, folder):  # it died before this process could be told
         return
-    keeper, watch = LogKeeper(folder), ControllerWatch(Places(folder.parent))
+    keeper, controller, watch = LogKeeper(folder), ControllerWatch(Places(folder.parent)), _watch(folder)
     while os.getppid() == parent:
-        watch.look()
+        controller.look()
+        pause(keeper, watch)
+
+
+def pause(keeper: LogKeeper, watch: FolderWatch | None) -> None:
+    """Look, and wait until the next look is due. watch: None where the kernel does not tell of writes."""
+    if watch is None:
         time.sleep(keeper.look())
+        return
+    watch.forget()  # before the sizes are read: what is written afterwards is told
+    seconds = keeper.look()
+    if not keeper.is_calm:
+        time.sleep(seconds)
+    elif watch.wait(CALM_LOOK_SECONDS):
+        keeper.begin_again()
+        time.sleep(seconds)
+
+
+def _watch(folder: Path) -> FolderWatch | None:
+    with contextlib.suppress(OSError):
+        return FolderWatch(folder)
+    return None
 
 
 if __name__ == "__main__":

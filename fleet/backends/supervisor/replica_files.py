@@ -23,6 +23,7 @@ from fleet.replica import record as records
 from fleet.replica.counters import counters_file, read_counters, write_counters
 from fleet.replica.ending import ending_file
 from fleet.replica.launch_document import NO_FILE, DocumentError, LaunchDocument
+from fleet.replica.notice import look_now
 from fleet.state import trust
 from fleet.state.files import cannot_write, write_all
 from fleet.state.paths import Places, is_home_of_account
@@ -99,6 +100,8 @@ class Folder:
                 program = _text(self.places.program_file(replica.name)) or text
                 documents.append(self.document(replica, program, secrets))
         self._write_documents(documents)
+        for document in documents:
+            look_now(document.record)
 
     def remove(self, replicas: Iterable[str]) -> None:
         """Remove the program files and launch documents of these replicas. A program file that is not fleet's stays."""

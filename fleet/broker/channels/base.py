@@ -27,6 +27,12 @@ class Channel(Protocol):
     poll_seconds: float | None
 
     @property
+    def rest_seconds(self) -> float:
+        """How long ``fetch`` and ``tend`` may stay away while this replica holds nothing and nothing has come for
+        ``QUIET_SECONDS``."""
+        ...
+
+    @property
     def pushed(self) -> int:
         """How many messages the broker has pushed to us that no fetch has brought yet. Never raises."""
         ...
@@ -104,7 +110,7 @@ class Channel(Protocol):
         ...
 
     def tend(self) -> None:
-        """Send heartbeats, renew the lease. Call it at least every ``TEND_SECONDS``."""
+        """Send heartbeats, renew the lease. Call it at least every ``TEND_SECONDS``, at rest ``rest_seconds``."""
         ...
 
     def close(self) -> None:
@@ -113,6 +119,10 @@ class Channel(Protocol):
 
 
 TEND_SECONDS = 1.0
+QUIET_SECONDS = 5.0
+"""A replica that has had nothing for so long rests: it looks at everything less often, and is woken by what comes."""
+REST_SECONDS = 10.0
+"""The longest rest between two looks."""
 
 
 class ChannelLost(Exception):

@@ -19,6 +19,7 @@ import kombu
 from kombu.transport import virtual
 
 from fleet.broker import decompression  # noqa: F401 - bounds what kombu decompresses
+from fleet.broker.channels.base import TEND_SECONDS
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import attempts_in
@@ -55,6 +56,11 @@ class KombuChannel(Connected):
         self._life = 0
         self._held: dict[str, Any] = {}
         self._restore_at = 0.0
+
+    @property
+    def rest_seconds(self) -> float:
+        """Most transports say nothing when a message has come."""
+        return TEND_SECONDS
 
     @speaks
     def open(self) -> None:

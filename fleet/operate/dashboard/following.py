@@ -92,7 +92,7 @@ class FleetFollower:
         self._stamps, self._whole_at = self._stamps_now(), time.monotonic()
         applied = fleet.applied()
         desired = None if applied is None or applied.down else applied.desired
-        observed = fleet.backend.observe()
+        observed = fleet.backend.observe(shares=True)
         status = summarise(desired, observed, revision=applied.revision if applied else 0)
         budget = desired.budgets.slots if desired is not None else None
         head = rows.head(status, budget=budget, good=applied.good if applied is not None else 0)

@@ -77,10 +77,16 @@ class Control:
 
     @property
     def poll_seconds(self) -> float | None:
-        """Seconds between two calls: some transports have no descriptors, and events are sent at intervals."""
+        """Seconds until the next call is due; what comes on ``fds`` is due at once. None: never again.
+
+        Some transports have no descriptors; a connection that is away has none either.
+        """
         if self._off:
             return None
-        return FLUSH_SECONDS if self.events.on else POLL_SECONDS
+        if not self.fds():
+            return POLL_SECONDS
+        flush_at = self._flush_at if self.events.noted else max(self._flush_at, self.events.beat_at)
+        return max(0.0, min(self._beat_at, flush_at) - time.monotonic())
 
     def fds(self) -> list[int]:
         """Sockets on which a command may come, if the transport has sockets."""

@@ -71,7 +71,11 @@ class _Noted(NamedTuple):
 
 
 class Events:
-    """The events of one worker. Call ``on_event`` from any thread; everything else from the control connection's."""
+    """The events of one worker. Call ``on_event`` from any thread; everything else from the control connection's.
+
+    on_first_noted: called, in the thread of ``on_event``, when there is something to flush.  beat_at: when the next
+    heartbeat is due (monotonic).
+    """
 
     def __init__(
         self,
@@ -96,8 +100,14 @@ class Events:
         self._noted: deque[_Noted] = deque()
         self._dropped = 0
         self._online = False
-        self._beat_at = 0.0
+        self.beat_at = 0.0
         self.on = False
+        self.on_first_noted: Callable[[], object] = _nothing
+
+    @property
+    def noted(self) -> int:
+        """How many task events the next flush will send."""
+        return len(self._noted)
 
     # -- switching: the caller holds the channel's lock
 
@@ -121,19 +131,22 @@ class Events:
             return
         ending, limit = str(job.ending or ""), job.limit_seconds
         noted = _Noted(event, time.time(), job.call, job.due, job.expires_at, ending, outcome, limit, job.signum)
+        is_first = not self._noted
         self._noted.append(noted)
+        if is_first:
+            self.on_first_noted()
 
     # -- the sender
 
     def beat_soon(self) -> None:
         """Send a heartbeat with the next flush."""
-        self._beat_at = 0.0
+        self.beat_at = 0.0
 
     def flush(self, publish: Publish) -> None:
         """Write out what was noted, and the worker's own heartbeat when it is due. Raises what ``publish`` raises."""
         now = time.monotonic()
-        if now >= self._beat_at:
-            self._beat_at = now + HEARTBEAT_SECONDS
+        if now >= self.beat_at:
+            self.beat_at = now + HEARTBEAT_SECONDS
             kind = "worker-heartbeat" if self._online else "worker-online"
             publish(self._worker_event(kind), kind.replace("-", "."))
             if self._online:
@@ -151,7 +164,7 @@ class Events:
     def connection_lost(self) -> None:
         """Note that the connection is lost; the next one sends ``worker-online`` again."""
         self._online = False
-        self._beat_at = 0.0
+        self.beat_at = 0.0
 
     def say_goodbye(self, publish: Publish) -> None:
         """Send the last events, and ``worker-offline``."""
@@ -189,6 +202,10 @@ class Events:
         if fields is not None:
             event |= fields(noted)
         return event
+
+
+def _nothing() -> None:
+    pass
 
 
 def _received(noted: _Noted) -> Event:

@@ -66,8 +66,9 @@ class Mailbox:
             )
             self._box = box
             self._node = _Node(node, channel=connection.channel(), handlers=_Handlers(dispatch), mailbox=box)
+            _keep_client(self._node.channel)
             self._node.listen(callback=self._on_message)
-            self._publish = _event_publisher(connection, remote, node)
+            self._publish = _event_publisher(connection, self._node.channel, remote, node)
         except BaseException:
             self.close()
             raise
@@ -154,16 +155,24 @@ class _Handlers(dict[str, Callable[..., Any]]):
         return lambda _state, **arguments: self._dispatch(method, arguments)
 
 
-def _event_publisher(connection: Any, remote: Remote, node: str) -> Callable[[Any, str], None]:
+def _event_publisher(connection: Any, channel: Any, remote: Remote, node: str) -> Callable[[Any, str], None]:
     fanout = connection.transport.driver_type in _FANOUT_FOR_EVENTS
     exchange = Exchange(remote.event_exchange, type="fanout" if fanout else "topic")
-    producer = Producer(connection.channel(), exchange=exchange, serializer="json", auto_declare=False)
+    producer = Producer(channel, exchange=exchange, serializer="json", auto_declare=False)
     exchange(producer.channel).declare()
 
     def publish(body: Any, routing_key: str) -> None:
         producer.publish(body, routing_key=routing_key, headers={"hostname": node}, delivery_mode=1)
 
     return publish
+
+
+def _keep_client(channel: Any) -> None:
+    """On Redis kombu makes a new client for each command, which costs more than the command."""
+    make = getattr(channel, "_create_client", None)
+    if make is not None:
+        client = make()
+        channel._create_client = lambda asynchronous=False: make(asynchronous) if asynchronous else client
 
 
 def _patience(url: str, options: Mapping[str, Any]) -> dict[str, Any]:

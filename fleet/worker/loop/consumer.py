@@ -15,11 +15,13 @@ import time
 from collections.abc import Callable
 
 from fleet.broker.channels.base import TEND_SECONDS, Channel, ChannelLost
+from fleet.replica.notice import LOOK
 from fleet.replica.record import Record
 from fleet.worker import sd_notify, stack_dump
 from fleet.worker.apps.base import Application
 from fleet.worker.lifecycle import EXIT_DONE, EXIT_FAILED, EXIT_REPLACE, Action, Event, State
 from fleet.worker.loop.parts import LoopParts
+from fleet.worker.loop.pauses import Pauses
 from fleet.worker.options import WorkerOptions
 from fleet.worker.os_signals import STACKS, SignalBox
 from pools.base import BasePool
@@ -28,7 +30,7 @@ from pools.loop import EventLoop
 log = logging.getLogger("fleet.worker")
 
 EverySecond = Callable[[float], object]
-"""Called once a second with ``time.monotonic()``; the channel's lock is held."""
+"""Called once a second, at rest less often, with ``time.monotonic()``; the channel's lock is held."""
 
 
 class Consumer:
@@ -68,6 +70,7 @@ class Consumer:
         self._reporting = parts.reporting
         self._box = box
         self._loop = loop
+        self.pauses = Pauses(parts, self._done)
         self._lock = channel.lock
         self._tick_at = 0.0
         self.deadline: float | None = None
@@ -104,7 +107,7 @@ class Consumer:
             self.on_event(Event.EMPTY)
         if not moved:
             self._before_waiting()
-        self._loop.run_once(0.0 if moved else self._patience())
+        self._loop.run_once(0.0 if moved else self.pauses.until_due(self._tick_at))
 
     def _feed(self, now: float) -> bool:
         """Start what can start and fetch what free slots can take; whether anything moved."""
@@ -117,6 +120,8 @@ class Consumer:
             return False
         if not deliveries:
             return moved
+        if self._tick_at - now > TEND_SECONDS:  # it was at rest: let the lease be renewed while the task runs
+            self._tick_at = now
         if not self._receiving.receive(deliveries):
             return False
         self._starting.start()
@@ -137,18 +142,6 @@ class Consumer:
             self._record.beat()
         self._settlement.flush()
         self._connection.watch()
-
-    def _patience(self) -> float:
-        """Seconds until something is due."""
-        if self._life.stopped:
-            return 0.0
-        now = time.monotonic()
-        until = self._tick_at
-        if (due_at := self._inflight.next_due_at) is not None:
-            until = min(until, now + due_at - time.time())
-        for at in (self._fetching.next_at, self._fetching.keeps_ahead_until):
-            until = until if at is None else min(until, at)
-        return max(0.0, until - now)
 
     # -- housekeeping: by the loop, and by the housekeeping thread while a solo task runs
 
@@ -180,12 +173,15 @@ class Consumer:
             if signum == STACKS:
                 stack_dump.write(self._pool, self._inflight.running.keys())
                 continue
+            if signum == LOOK:
+                self._tick_soon()
+                continue
             log.info("%s received", signal.Signals(signum).name)
             self.on_event(Event.QUIT if signum == signal.SIGQUIT else Event.TERM)
 
     def tick(self, now: float) -> None:
-        """Once a second: lease, record, operator's hold, deadline, connection."""
-        self._tick_at = now + TEND_SECONDS
+        """Once a second, at rest less often: lease, record, operator's hold, deadline, connection."""
+        self._tick_at = now + self.pauses.until_tick(now)
         self.handle_signals()  # before anything is fetched, where a task kept the loop from running
         if self._connection.up:
             self._connection.tend()

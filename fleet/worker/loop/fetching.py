@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import NamedTuple
 
-from fleet.broker.channels.base import TEND_SECONDS, Channel
+from fleet.broker.channels.base import QUIET_SECONDS, TEND_SECONDS, Channel
 from fleet.broker.delivery import Delivery
 from fleet.replica.record import Record
 from fleet.worker.lifecycle import Lifecycle
@@ -24,10 +24,12 @@ class _Asked(NamedTuple):
     """The channel brought all there was and waits for more. wanted: how many, 0 for none.
 
     again_at: when to fetch in any case (monotonic), since not every transport says when a message has come.
+    on_time: whether the loop is to wake for that; else the first turn after it will do.
     """
 
     wanted: int
     again_at: float
+    on_time: bool
 
 
 class Fetching:
@@ -89,9 +91,10 @@ class Fetching:
 
     @property
     def next_at(self) -> float | None:
-        """When the next fetch is due at the latest (monotonic); None where nothing is wanted."""
+        """When the loop must wake for the next fetch (monotonic); None where it need not."""
         asked = self._asked
-        return asked.again_at if asked is not None and asked.wanted > 0 and self._connection.up else None
+        is_needed = asked is not None and asked.wanted > 0 and asked.on_time and self._connection.up
+        return asked.again_at if asked is not None and is_needed else None
 
     @property
     def keeps_ahead_until(self) -> float | None:
@@ -104,6 +107,10 @@ class Fetching:
     def wants(self) -> bool:
         """Whether a message that came now would start now."""
         return self._connection.up and self._pool.free_slots > 0 and self._wanted() > 0
+
+    def is_quiet(self, now: float) -> bool:
+        """Whether no message has come for a while."""
+        return now - self.got_at >= QUIET_SECONDS
 
     @property
     def is_sated(self) -> bool:
@@ -133,5 +140,9 @@ class Fetching:
         if got and got >= wanted:
             self._asked = None
             return
-        poll = self._channel.poll_seconds
-        self._asked = _Asked(wanted, now + (TEND_SECONDS if poll is None else min(poll, TEND_SECONDS)))
+        poll, is_quiet = self._channel.poll_seconds, self.is_quiet(now)
+        pause = self._channel.rest_seconds if is_quiet else TEND_SECONDS
+        if poll is not None and poll < pause:
+            self._asked = _Asked(wanted, now + poll, on_time=True)
+        else:
+            self._asked = _Asked(wanted, now + pause, on_time=not is_quiet)

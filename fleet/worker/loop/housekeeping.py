@@ -38,7 +38,7 @@ class Answering(Protocol):
 
     @property
     def poll_seconds(self) -> float | None:
-        """How often to attend without being woken; None: not at all."""
+        """How soon to attend without being woken; None: not at all."""
         ...
 
 
@@ -83,12 +83,19 @@ class HousekeepingThread(threading.Thread):
         """
         if self._drowsy or (self._slow and self._loop.waiting):
             self._drowsy = self._slow = False
-            self._wake()
+            self.wake()
+
+    def wake(self) -> None:
+        """Let it look now, from any thread."""
+        try:
+            self._write.send(b"\0")
+        except OSError:
+            return
 
     def close(self) -> None:
         """End the thread."""
         self._closing = True
-        self._wake()
+        self.wake()
         self.join(5.0)
         if not self.is_alive():
             self._read.close()
@@ -135,9 +142,3 @@ class HousekeepingThread(threading.Thread):
             poll.register(fd, select.POLLIN)
         if any(fd == self._read.fileno() for fd, _ in poll.poll(timeout * 1000)):
             self._read.recv(4096)
-
-    def _wake(self) -> None:
-        try:
-            self._write.send(b"\0")
-        except OSError:
-            return

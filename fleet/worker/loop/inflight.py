@@ -36,6 +36,11 @@ class InFlight:
         """Everything in hand, running first. A copy: another thread may look."""
         return iter([*self.running, *self.waiting, *(entry[2] for entry in list(self._delayed))])
 
+    @property
+    def count(self) -> int:
+        """How many are in hand, those whose ends are still to be recorded included."""
+        return len(self.running) + len(self.waiting) + len(self.unreported) + len(self._delayed)
+
     # -- waiting for a moment
 
     @property

@@ -49,6 +49,11 @@ class StallWatch:
         self._rebuilt = False
         self._rest_until = 0.0
 
+    @property
+    def due_at(self) -> float | None:
+        """When the broker is to be asked, if nothing comes before (monotonic); None where nothing is wanted."""
+        return None if self._since is None else self._since + self.patience_seconds
+
     def look(self, now: float, *, wants: bool, got_at: float) -> Step:
         """Once a second. wants: it would start a message now.  got_at: when a fetch last brought something."""
         if got_at != self._got_at:
@@ -122,6 +127,11 @@ class StallWatchdog:
         self._replace = replace
         self._watch = StallWatch(float(environ.get(_PATIENCE_VARIABLE) or PATIENCE_SECONDS))
         self._waiting = 0
+
+    @property
+    def due_at(self) -> float | None:
+        """When its next look matters (monotonic)."""
+        return self._watch.due_at
 
     def __call__(self, now: float) -> None:
         """Look, and ask, rebuild, fetch or replace as needed."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import os
+import selectors
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -17,12 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fleet.worker.lifecycle import State
-from fleet.worker.os_signals import HEEDED, STACKS
+from fleet.worker.os_signals import STOPS
+from pools.patching import BLOCKING_SELECTOR
 
 if TYPE_CHECKING:
     from fleet.worker.loop.consumer import Consumer
 
 LOOK_SECONDS = 0.25
+REST_SECONDS = 2.0
+"""Between two looks while no signal waits and nothing asks the worker to go: a remote command may, without a signal."""
 INTERRUPT_SECONDS = 1.5
 """After the end of a stop: from then on the task that keeps the main thread is told to end.
 
@@ -30,7 +34,7 @@ The loop itself looks at its deadline once a second."""
 EXIT_SECONDS = 5.0
 """After the end of a stop: then the process goes. Supervisors give it 15 s before they kill it."""
 
-_STOPS = frozenset(HEEDED) - {STACKS}
+_STOPS = frozenset(STOPS)
 
 
 @dataclass(slots=True)
@@ -64,7 +68,7 @@ class StopClock:
 
 
 class StopWatch:
-    """Looks every quarter of a second, in a native thread.
+    """Looks every quarter of a second, in a native thread; while all is quiet, when a signal comes.
 
     box_fd: where signals wait.  look: the state and the deadline of the
     drain.  interrupt: end the task that keeps the main thread, if a signal reaches it.  leave: end the process.
@@ -84,6 +88,10 @@ class StopWatch:
         self._interrupt = interrupt
         self._leave = leave
         self._box = _socket.socket(fileno=os.dup(box_fd))
+        self._selector = BLOCKING_SELECTOR()
+        self._selector.register(self._box.fileno(), selectors.EVENT_READ)
+        self._may_rest = hasattr(self._selector, "fileno")  # else it is a cooperative one, which is not for this thread
+        self._rests = False
 
     def start(self, thread: Any) -> None:
         """For as long as the process lives. thread: the original ``_thread`` functions."""
@@ -93,12 +101,14 @@ class StopWatch:
 
     def close(self) -> None:
         """Without a thread."""
+        self._selector.close()
         self._box.close()
 
     def check(self, now: float) -> None:
         """One look."""
         state, deadline = self._look()
         over_at = self.clock.over_at(now, waiting=self._waiting(), state=state, deadline=deadline)
+        self._rests = self._may_rest and over_at is None
         if over_at is None or now < over_at + INTERRUPT_SECONDS:
             return
         self._interrupt()
@@ -112,9 +122,12 @@ class StopWatch:
             return b""
 
     def _run(self, pause: Any) -> None:
-        while not pause.acquire(True, LOOK_SECONDS):
+        while True:
+            heard = not self._rests or bool(self._selector.select(REST_SECONDS))
             with suppress(Exception):  # nothing can be told from here: the next look comes soon
                 self.check(time.monotonic())
+            if heard:
+                pause.acquire(True, LOOK_SECONDS)
 
 
 def keep_deadline(consumer: Consumer, pool: Any, *, box_fd: int) -> None:

@@ -16,17 +16,19 @@ import pytest
 import redis
 
 from fleet.broker.channels.base import ChannelLost
+from fleet.broker.channels.redis import rest
 from fleet.broker.channels.redis.channel import RedisChannel
 from fleet.broker.channels.redis.leases import is_dead_sibling
-from fleet.broker.channels.redis.turns import POLL_SECONDS
+from fleet.broker.channels.redis.rest import POLL_SECONDS
 from fleet.broker.channels.redis.unsent_acks import read_left
+from fleet.broker.channels.redis.watching import WatchingLink
 from fleet.broker.connection import redis_access
 from fleet.broker.envelope import given_back
 from fleet.broker.message import TaskMessage, build
 from fleet.broker.publisher import Outgoing, Publisher
 from fleet.core.spec import QueueSpec
 from tests.brokers import Broker, gather, values
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.worker.holder import holder
 
 pytestmark = pytest.mark.system
@@ -500,6 +502,68 @@ def test_tend_hands_over_buffered_acknowledgements(broker: Broker, server: Any) 
     assert keys(server, broker, "fleet:held:*")
     channel.tend()
     assert not keys(server, broker, "fleet:held:*")
+    channel.close()
+
+
+# ---- rest
+
+
+@pytest.fixture
+def rested(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[RedisChannel]:
+    """Nothing came, and the next fetch is not due by the clock."""
+    monkeypatch.setattr(rest, "QUIET_SECONDS", 0.0)
+    channel = broker.channel()
+    assert not channel.fetch(1)
+    assert channel.poll_seconds is None
+    monkeypatch.setattr(rest, "QUIET_SECONDS", 3600.0)
+    yield channel
+    channel.close()
+
+
+def woken(channel: RedisChannel) -> bool:
+    return bool(select.select(channel.wait_fds(), [], [], PATIENCE)[0])
+
+
+@pytest.mark.parametrize("priority", [0, 3, 9])
+def test_a_channel_at_rest_is_woken_by_a_message_of_any_priority(
+    broker: Broker, rested: RedisChannel, priority: int
+) -> None:
+    for _ in range(2):  # the second time it looks by the clock again
+        broker.send("x", priority=priority)
+        assert woken(rested) or rested.poll_seconds is not None
+        assert values(gather(rested, 1)) == ["x"]
+        assert not rested.fetch(1)
+
+
+def test_a_channel_at_rest_is_woken_by_a_message_with_a_date_that_another_put_off(
+    broker: Broker, rested: RedisChannel, server: Any
+) -> None:
+    due = time.time() + 3600
+    server.zadd(f"{broker.options['global_keyprefix']}fleet:delayed:{broker.queue}", {"x": int(due * 1000)})
+    assert woken(rested)
+    assert not rested.fetch(1)
+    assert rested.poll_seconds == POLL_SECONDS
+
+
+def test_a_channel_at_rest_looks_by_the_clock_again_after_it_was_cut(
+    broker: Broker, rested: RedisChannel, server: Any
+) -> None:
+    cut_connections(server, broker)
+    with pytest.raises(ChannelLost):
+        rested.fetch(1)
+    rested.open()
+    assert not rested.fetch(1)
+    assert rested.poll_seconds == POLL_SECONDS
+
+
+def test_where_the_server_does_not_tell_of_changes_it_is_asked(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rest, "QUIET_SECONDS", 0.0)
+    monkeypatch.setattr(WatchingLink, "_is_accepted", lambda *_: False)
+    channel = broker.channel()
+    assert not channel.fetch(1)
+    assert channel.poll_seconds == POLL_SECONDS
+    broker.send("x", priority=9)
+    assert values(gather(channel, 1)) == ["x"]
     channel.close()
 
 

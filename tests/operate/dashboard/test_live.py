@@ -165,14 +165,14 @@ def test_between_whole_looks_only_records_are_read(desk: Desk, monkeypatch: pyte
     follower = follower_of("shop")
     follower.look(followed=True)
     before, observe = desk.world.observe(), desk.world.observe
-    desk.world.observe = lambda: pytest.fail("looked at everything")  # type: ignore[assignment]
+    desk.world.observe = lambda **_: pytest.fail("looked at everything")  # type: ignore[assignment]
     assert follower.look(followed=True) == {}
     places = LocalFleet("shop", settings=settings.load()).places
     said = {"at": time.time(), "tickSeconds": 1, "budget": 4, "squeezed": True, "steps": [], "note": ""}
     write_whole(places.controller, json.dumps({"format": 1, "look": {**said, "groups": {"thumbs": {"need": 7}}}}))
     decided = follower.look(followed=True)
     assert (decided["groups"]["thumbs"]["need"], decided["head"]["controller"]["squeezed"]) == (7, True)
-    desk.world.observe = lambda: but(before, "thumbs.0", state=State.FAILED, pid=None)  # type: ignore[method-assign]
+    desk.world.observe = lambda **_: but(before, "thumbs.0", state=State.FAILED, pid=None)  # type: ignore[method-assign]
     LocalFleet("shop", settings=settings.load()).audit.write({"event": "something"})  # what every change does
     found = follower.look(followed=True)
     assert found["replicas"]["thumbs.0"]["state"] == "failed"
@@ -217,11 +217,11 @@ def test_a_process_that_dies_is_seen_although_nobody_wrote_of_it(desk: Desk, mon
     monkeypatch.setattr(following, "WHOLE_SECONDS", 1e9)
     desk.fleet("apply", str(desk.manifest), "--yes")
     before, process = desk.world.observe(), subprocess.Popen(["sleep", "1000"])
-    desk.world.observe = lambda: but(before, "thumbs.0", pid=process.pid)  # type: ignore[method-assign]
+    desk.world.observe = lambda **_: but(before, "thumbs.0", pid=process.pid)  # type: ignore[method-assign]
     follower = follower_of("shop")
     follower.look(followed=True)
     assert follower.look(followed=True) == {}
     process.kill()
     process.wait()
-    desk.world.observe = lambda: but(before, "thumbs.0", state=State.STARTING, pid=None)  # type: ignore[method-assign]
+    desk.world.observe = lambda **_: but(before, "thumbs.0", state=State.STARTING, pid=None)  # type: ignore[method-assign]
     assert follower.look(followed=True)["replicas"]["thumbs.0"]["state"] == "starting"

@@ -131,8 +131,8 @@ class PlayedHost(MemoryBackend):
 
     samples: Mapping[str, Sample] | None = None
 
-    def observe(self) -> Observed:
-        plain = super().observe()
+    def observe(self, *, shares: bool = False) -> Observed:
+        plain = super().observe(shares=shares)
         if self.samples is None:
             return plain
         found = {name: one for name, one in plain.replicas.items() if one.group not in self.samples}

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fleet import Tasks
-from fleet.broker.channels.base import ChannelLost
+from fleet.broker.channels.base import TEND_SECONDS, ChannelLost
 from fleet.broker.delivery import Delivery
 from fleet.broker.message import build
 from fleet.core.spec import PoolSpec, QueueSpec, TaskPolicy, WorkerSpec
@@ -85,6 +85,7 @@ class MemoryChannel:
     def __init__(self, *, again: bool = False, delays: bool = False) -> None:
         self.lock = threading.RLock()
         self.poll_seconds: float | None = 0.01
+        self.rest_seconds = TEND_SECONDS
         self.pushed = 0
         self.queue: deque[Delivery] = deque()
         self.held: dict[str, Delivery] = {}

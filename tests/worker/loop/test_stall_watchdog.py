@@ -44,6 +44,21 @@ def test_a_backlog_that_nobody_fetches_means_a_new_connection() -> None:
     assert Story().pass_seconds(2 * T, backlog=3) == [Step.REBUILD]
 
 
+def test_it_says_when_its_next_look_matters() -> None:
+    """A worker at rest looks at nothing else in between."""
+    often, rarely = Story(), Story()
+    assert rarely.progress.due_at is None
+    found = []
+    for _ in range(4):
+        step = rarely.progress.look(rarely.now, wants=True, got_at=rarely.got_at)
+        if step is Step.ASK:
+            found.append((rarely.now, rarely.progress.waits(rarely.now, 3)))
+        rarely.now = max(rarely.now + 1, rarely.progress.due_at or 0.0)
+    assert (Step.REBUILD in often.pass_seconds(2 * T, backlog=3), found[-1][1]) == (True, Step.REBUILD)
+    assert found[-1][0] <= 1000.0 + 2 * T
+    assert rarely.progress.look(rarely.now, wants=False, got_at=rarely.got_at) is Step.NOTHING
+
+
 def test_nothing_happens_before_the_patience_is_over() -> None:
     assert Story().pass_seconds(T, backlog=3) == []
 

@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from fleet.broker.channels.base import ChannelLost
+from fleet.broker.channels.base import REST_SECONDS, ChannelLost
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.channels.rabbitmq.frames import Inlet, Pushed
 from fleet.broker.channels.rabbitmq.prefetch import Prefetch
@@ -98,6 +98,12 @@ class RabbitChannel(Connected):
             self._rotate()
         now = time.monotonic()
         return [self._delivered(pushed, now) for pushed in found]
+
+    @property
+    def rest_seconds(self) -> float:
+        """Heartbeats are sent in time: the broker waits for two of its intervals."""
+        heartbeat = self._amqp.heartbeat if self._amqp is not None else HEARTBEAT_SECONDS
+        return min(REST_SECONDS, heartbeat / 3) if heartbeat else REST_SECONDS
 
     @property
     def pushed(self) -> int:

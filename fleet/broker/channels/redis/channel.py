@@ -11,7 +11,6 @@ connection the replica keeps what it has in memory: the lease covers it.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -22,14 +21,14 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import redis
 
-from fleet.broker.channels.base import ChannelLost
+from fleet.broker.channels.base import REST_SECONDS, ChannelLost
 from fleet.broker.channels.redis.held import Held
 from fleet.broker.channels.redis.inboxes import Inboxes
 from fleet.broker.channels.redis.leases import Registry, holder_name
+from fleet.broker.channels.redis.rest import POLL_SECONDS, Rest
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.take_plan import TakePlan
-from fleet.broker.channels.redis.turns import POLL_SECONDS, Turns
-from fleet.broker.channels.redis.unsent_acks import UnsentAcks, read_left
+from fleet.broker.channels.redis.turns import Turns
 from fleet.broker.connection import RedisAccess, connect_now, kombu_connection, redis_access
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import sealed
@@ -39,8 +38,6 @@ from fleet.core.spec import QueueSpec
 from fleet.errors import Unreachable
 
 LEASE_SECONDS = 15.0
-
-log = logging.getLogger("fleet.worker")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -98,6 +95,7 @@ class RedisChannel:
         self._unsent_path = unsent_path
         self._ran = ran
         self._renew_at = self._look_at = 0.0
+        self._rest = Rest()
 
     @_speaks
     def open(self) -> None:
@@ -118,8 +116,8 @@ class RedisChannel:
         self._inboxes.listen(access, topics)
         self._look_at = time.monotonic() + (self._lease_seconds if again else _patience(link, self._lease_seconds))
         self._held.send_acks(link)
-        if not again:
-            self._send_acks_of_earlier_process(link)
+        if not again and self._unsent_path is not None:
+            self._held.keep_unsent(link, self._unsent_path)
         if again:
             self._held.resume(link, given_away=given_away)
             self._inboxes.may_hold = True
@@ -145,13 +143,7 @@ class RedisChannel:
     @_speaks
     def backlog(self) -> int | None:
         """How many messages wait in the consumed queues, due ones among the delayed and arrived ones included."""
-        link = self._own(self._link)
-        commands: list[tuple[Any, ...]] = []
-        now_ms = _server_time_us(link) // 1000
-        for spec in self._queues:
-            commands += [("LLEN", name) for name in (*self._access.lists(spec.name), self._keys.inbox(spec.name))]
-            commands.append(("ZCOUNT", self._keys.delayed(spec.name), "-inf", now_ms))
-        return sum(int(count) for count in link.call_many(commands))
+        return _backlog(self._own(self._link), self._access, self._keys, [spec.name for spec in self._queues])
 
     @_speaks
     def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:
@@ -164,6 +156,11 @@ class RedisChannel:
         if count > 0:
             inboxes.collect(link)
             deliveries = self._turn(link, count + ahead)
+            if not deliveries and self._rest.is_to_watch(watches=inboxes.watches) and inboxes.watch(link):
+                deliveries = self._turn(link, count + ahead)  # what came just before is not told
+            if deliveries:
+                self._rest.end()
+            self.poll_seconds = self._rest.poll_seconds(watches=inboxes.watches, due_seconds=self._turns.due_seconds)
             if len(deliveries) < count:
                 inboxes.arm()
                 return deliveries
@@ -173,6 +170,11 @@ class RedisChannel:
         if inboxes.may_hold or (not count and self._held.acks):
             self._turn(link, 0)
         return deliveries
+
+    @property
+    def rest_seconds(self) -> float:
+        """A third of the lease of a replica at rest."""
+        return min(REST_SECONDS, self._lease_seconds * 2 / 3)
 
     @property
     def pushed(self) -> int:
@@ -274,20 +276,7 @@ class RedisChannel:
             if self._renew(link, look=False):
                 self._held.forget_given_away(link)
         self._inboxes.may_hold = False
-        self.poll_seconds = self._turns.poll_seconds
         return found
-
-    def _send_acks_of_earlier_process(self, link: Link) -> None:
-        """What the process before had finished must not run again."""
-        path = self._unsent_path
-        if path is None:
-            return
-        if (left := read_left(path)) is not None:
-            link.call("HDEL", Keys(self._keys.prefix, left.holder).held, *left.tags)
-        try:
-            self._held.unsent = UnsentAcks(path, holder=self._keys.holder)
-        except OSError as error:
-            log.warning("finished tasks are run again if this process is killed: %s", error)
 
     def _lay_out(self, access: RedisAccess) -> None:
         """Prepare one turn over the queues. The holder's name stays: the next process finds what this one held."""
@@ -301,7 +290,7 @@ class RedisChannel:
         registry = self._own(self._registry)
         self._renew_at = time.monotonic() + registry.renew_seconds
         self._inboxes.empty_left(link)
-        return registry.renew(link, look=look)
+        return registry.renew(link, look=look, rests=self._rest.is_quiet and not len(self._held))
 
     def _give_up(self) -> None:
         link, registry = self._own(self._link), self._own(self._registry)
@@ -320,6 +309,7 @@ class RedisChannel:
     def _hang_up(self) -> None:
         """Close all connections. The server may not know yet, and still move a message into an inbox."""
         self._inboxes.stop()
+        self._rest.end()
         if self._link is not None:
             self._link.close()
         self._link = None
@@ -331,6 +321,15 @@ _Part = TypeVar("_Part")
 def _server_time_us(link: Link) -> int:
     seconds, micros = link.call("TIME")
     return int(seconds) * 1_000_000 + int(micros)
+
+
+def _backlog(link: Link, access: RedisAccess, keys: Keys, queues: Sequence[str]) -> int:
+    commands: list[tuple[Any, ...]] = []
+    now_ms = _server_time_us(link) // 1000
+    for name in queues:
+        commands += [("LLEN", one) for one in (*access.lists(name), keys.inbox(name))]
+        commands.append(("ZCOUNT", keys.delayed(name), "-inf", now_ms))
+    return sum(int(count) for count in link.call_many(commands))
 
 
 def _patience(link: Link, lease_seconds: float) -> float:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 from fleet.broker.channels.redis.scripts import Link
-from fleet.broker.channels.redis.unsent_acks import UnsentAcks
+from fleet.broker.channels.redis.unsent_acks import UnsentAcks, read_left
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import given_back
 from fleet.broker.redis_keys import Keys
+
+log = logging.getLogger("fleet.worker")
 
 _ACKS_AT_ONCE = 500
 
@@ -60,6 +64,16 @@ class Held:
         self._unsure.difference_update(tags)
 
     # -- with the server
+
+    def keep_unsent(self, link: Link, path: Path) -> None:
+        """Keep acknowledgements in this file from now on. First send what an earlier process left there: what it had
+        finished must not run again."""
+        if (left := read_left(path)) is not None:
+            link.call("HDEL", Keys(self.keys.prefix, left.holder).held, *left.tags)
+        try:
+            self.unsent = UnsentAcks(path, holder=self.keys.holder)
+        except OSError as error:
+            log.warning("finished tasks are run again if this process is killed: %s", error)
 
     def send_acks(self, link: Link, *, only_many: bool = False) -> None:
         """Send buffered acknowledgements; ``only_many``: only more than the next turn can send."""

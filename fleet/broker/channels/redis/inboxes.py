@@ -27,6 +27,7 @@ class Inboxes:
         self._left: dict[str, None] = {}
         self._pairs: list[tuple[str, str]] = []
         self._left_pairs: list[tuple[str, str]] = []
+        self._others: list[str] = []
         self._late_until = 0.0
         self._waiting: Waiting | None = None
         self._broadcasts = Broadcasts(name=name)
@@ -44,6 +45,9 @@ class Inboxes:
         self._keys = keys
         self._pairs = [(access.list_of(spec.name, 0), keys.inbox(spec.name)) for spec in queues]
         self._left_pairs = [(access.list_of(name, 0), keys.inbox(name)) for name in self._left]
+        waited = {source for source, _ in self._pairs}
+        names = [name for spec in queues for name in (*access.lists(spec.name), keys.delayed(spec.name))]
+        self._others = [name for name in names if name not in waited]
 
     def sources(self) -> dict[str, str]:
         """Inbox -> the list from which messages come there."""
@@ -53,7 +57,7 @@ class Inboxes:
 
     def wait_anew(self, access: RedisAccess) -> None:
         """Replace the waiting connections; new ones are made when they are first needed."""
-        self._waiting = Waiting(access, self._pairs, name=self._name)
+        self._waiting = Waiting(access, self._pairs, name=self._name, others=self._others)
 
     def listen(self, access: RedisAccess, topics: Mapping[str, str]) -> None:
         """Hear these topics of fanout exchanges, each for its queue, and no others."""
@@ -85,6 +89,16 @@ class Inboxes:
     def disarm(self, link: Link) -> None:
         """Stop waiting."""
         self.may_hold |= self._own().disarm(link)
+
+    @property
+    def watches(self) -> bool:
+        """Whether the server tells of what comes to where no connection waits."""
+        return self._waiting is not None and self._waiting.watches
+
+    def watch(self, link: Link) -> bool:
+        """Let the server tell of that, once, from now on; whether it does. Stops the waiting."""
+        self.disarm(link)
+        return self._own().watch()
 
     def fds(self) -> list[int]:
         """Sockets that become readable when a message may have arrived."""

@@ -58,14 +58,17 @@ class Registry:
         self._access = access
         self._entry = json.dumps(dict(inboxes))
 
-    def renew(self, link: Link, *, look: bool) -> bool:
-        """Renew the lease and, when ``look``, restore what others left. True: our messages were given away."""
-        keys = self.keys
+    def renew(self, link: Link, *, look: bool, rests: bool = False) -> bool:
+        """Renew the lease and, when ``look``, restore what others left. True: our messages were given away.
+
+        rests: it holds nothing and renews less often, so the lease is twice as long.
+        """
+        keys, lease_ms = self.keys, int(self.lease_seconds * 1000) * (1 + rests)
         pause_ms = int(self.renew_seconds * 1000)
         reply = link.run(
             "lease",
             (keys.leases, keys.holders, keys.mark, keys.suspects, keys.looking),
-            (keys.holder, int(self.lease_seconds * 1000), self._entry, int(look), 2 * pause_ms, pause_ms),
+            (keys.holder, lease_ms, self._entry, int(look), 2 * pause_ms, pause_ms),
         )
         gone = [(_text(reply[i]), _text(reply[i + 1])) for i in range(2, len(reply), 2)]
         for (holder, end), inboxes in zip(gone, self._inboxes(link, gone), strict=True):

@@ -12,17 +12,19 @@ from fleet.broker.channels.redis.take_plan import TakePlan
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import opened
 
-POLL_SECONDS = 0.5
 _NO_LEASE = -2
 
 
 class Turns:
-    """Numbers what it takes: ``next_tag``, 0 before the first connection. ``plan`` comes with that."""
+    """Numbers what it takes: ``next_tag``, 0 before the first connection. ``plan`` comes with that.
+
+    due_seconds: until the first message with a date, as the last turn saw it; None where there was none.
+    """
 
     def __init__(self, held: Held) -> None:
         self.plan: TakePlan
         self.next_tag = 0
-        self.poll_seconds = POLL_SECONDS
+        self.due_seconds: float | None = None
         self._held = held
 
     def take(self, link: Link, count: int, *, empty_inboxes: bool) -> list[Delivery] | None:
@@ -37,7 +39,7 @@ class Turns:
         if reply[0] == _NO_LEASE:
             return None
         if count:
-            self._expect_due(reply[0])
+            self.due_seconds = None if reply[0] < 0 else reply[0] / 1000 + 0.005
         return self._delivered(first, reply)
 
     def _delivered(self, first: int, reply: Sequence[Any]) -> list[Delivery]:
@@ -67,7 +69,3 @@ class Turns:
         if deliveries:
             self.plan.rotate()
         return deliveries
-
-    def _expect_due(self, milliseconds: int) -> None:
-        """Poll sooner when a delayed message is due sooner."""
-        self.poll_seconds = POLL_SECONDS if milliseconds < 0 else min(POLL_SECONDS, milliseconds / 1000 + 0.005)

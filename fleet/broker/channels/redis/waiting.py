@@ -3,7 +3,8 @@
 Each queue has one connection on which the server moves the next message from the queue's list into this replica's
 inbox, in one atomic step, as soon as there is one. The worker waits for the socket; what is in the inbox is then taken
 by the next turn. A dead replica's inbox is restored like everything else it held. The server gives up after
-``BLOCK_SECONDS``, so that a connection whose client vanished takes no message later than that.
+``BLOCK_SECONDS``, so that a connection whose client vanished takes no message later than that. One of the connections
+also watches what no waiting command names.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 import redis
 
 from fleet.broker.channels.redis.scripts import Link
+from fleet.broker.channels.redis.watching import WatchingLink
 from fleet.broker.connection import ANSWER_SECONDS, RedisAccess
 
 BLOCK_SECONDS = 30
@@ -32,12 +34,19 @@ class _Waiter:
 
 
 class Waiting:
-    """The waiting connections of one replica. Queues beyond ``MOST_CONNECTIONS`` are only looked at by polling."""
+    """The waiting connections of one replica. Queues beyond ``MOST_CONNECTIONS`` are only looked at by polling.
 
-    def __init__(self, access: RedisAccess, pairs: Sequence[tuple[str, str]], *, name: str) -> None:
+    others: keys that no connection waits for, and that may be watched.
+    """
+
+    def __init__(
+        self, access: RedisAccess, pairs: Sequence[tuple[str, str]], *, name: str, others: Sequence[str] = ()
+    ) -> None:
         self._access = access
         self._name = name
         self._waiters = [_Waiter(source, inbox) for source, inbox in pairs[:MOST_CONNECTIONS]]
+        self._others = (*others, *(source for source, _ in pairs[MOST_CONNECTIONS:]))
+        self._watcher: WatchingLink | None = None
         self.certain = True
         """False after a connection was closed while it waited: the server may still move a message on it."""
 
@@ -58,13 +67,25 @@ class Waiting:
                 link.send("BRPOPLPUSH", waiter.source, waiter.inbox, BLOCK_SECONDS)
                 waiter.since = now
 
+    @property
+    def watches(self) -> bool:
+        """Whether a change of what no connection waits for makes one of the sockets readable."""
+        return self._watcher is not None and self._watcher.watches
+
+    def watch(self) -> bool:
+        """Let the server tell of the next such change; whether it does. While nothing is armed."""
+        if self._watcher is None and self._waiters:
+            self._connect(self._waiters[0])
+        return self._watcher is not None and self._watcher.watch(self._others)
+
     def collect(self) -> bool:
         """Read the answers that are there. True when an inbox may hold a message. Never blocks."""
         ready = self._ready()
         if not ready:
             self._check_overdue()
             return False
-        return self._answers([waiter for waiter in self._waiters if waiter.link and waiter.link.fileno() in ready])
+        waiters = [waiter for waiter in self._waiters if waiter.link and waiter.link.fileno() in ready]
+        return self._answers([waiter for waiter in waiters if self._is_answered(waiter)])
 
     def disarm(self, main: Link) -> bool:
         """Stop waiting. True when a message arrived meanwhile and lies in an inbox."""
@@ -80,9 +101,13 @@ class Waiting:
                 self.certain = self.certain and waiter.since is None
                 waiter.link.close()
             waiter.link = waiter.since = None
+        self._watcher = None
 
     def _connect(self, waiter: _Waiter) -> Link:
-        waiter.link = Link(self._access, name=self._name)
+        if waiter is self._waiters[0]:
+            waiter.link = self._watcher = WatchingLink(self._access, name=self._name)
+        else:
+            waiter.link = Link(self._access, name=self._name)
         try:
             waiter.client_id = int(waiter.link.call("CLIENT", "ID"))
         except redis.ResponseError:
@@ -92,6 +117,10 @@ class Waiting:
     def _ready(self) -> set[int]:
         fds = self.fds()
         return _readable(fds, seconds=0) if fds else set()
+
+    def _is_answered(self, waiter: _Waiter) -> bool:
+        """Whether its socket is readable because of an answer."""
+        return waiter.link is not self._watcher or self._watcher is None or self._watcher.has_answer()
 
     def _answers(self, waiters: Sequence[_Waiter]) -> bool:
         """Read one answer of each. True when one of them is a message."""
@@ -121,7 +150,7 @@ class Waiting:
         assert waiter.link is not None
         end = time.monotonic() + ANSWER_SECONDS
         while not main.call("CLIENT", "UNBLOCK", waiter.client_id):
-            if _readable([waiter.link.fileno()], seconds=0.005):
+            if _readable([waiter.link.fileno()], seconds=0.005) and self._is_answered(waiter):
                 return
             if time.monotonic() > end:
                 raise redis.ConnectionError("no answer on a waiting connection")
@@ -131,6 +160,8 @@ class Waiting:
         for waiter in armed:
             assert waiter.link is not None
             waiter.link.close()
+            if waiter.link is self._watcher:
+                self._watcher = None
             waiter.link = waiter.since = None
         self.certain = False
         return True

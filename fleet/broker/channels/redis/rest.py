@@ -1,0 +1,43 @@
+"""When a replica for which nothing comes lets the server tell of what comes, instead of asking again and again."""
+
+from __future__ import annotations
+
+import time
+
+from fleet.broker.channels.base import QUIET_SECONDS
+
+POLL_SECONDS = 0.5
+
+
+class Rest:
+    """Follows one replica between its fetches. ``watches``: whether the server is to tell (of ``Inboxes``)."""
+
+    def __init__(self) -> None:
+        self.end()
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing has come for a while."""
+        return time.monotonic() - self._stirred_at >= QUIET_SECONDS
+
+    def end(self) -> None:
+        """Something has come, or the connection is new: ask again and again for a while."""
+        self._watched = False
+        self._stirred_at = self._asked_at = time.monotonic()
+
+    def is_to_watch(self, *, watches: bool) -> bool:
+        """A turn brought nothing: whether the server is to tell from now on."""
+        if self._watched and not watches:  # it has told
+            self.end()
+        now = time.monotonic()
+        if watches or now - max(self._stirred_at, self._asked_at) < QUIET_SECONDS:
+            return False
+        self._asked_at = now  # where it cannot tell, it is asked for that again after as long
+        return True
+
+    def poll_seconds(self, *, watches: bool, due_seconds: float | None) -> float | None:
+        """Until the next turn in any case. due_seconds: until the first message with a date; None: there is none."""
+        self._watched = watches
+        if watches:
+            return due_seconds
+        return POLL_SECONDS if due_seconds is None else min(POLL_SECONDS, due_seconds)

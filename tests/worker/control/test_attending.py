@@ -1,0 +1,130 @@
+"""When remote control is attended: when a command comes, when there is something to send, and in time."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fleet.worker.control.control import BEAT_SECONDS, POLL_SECONDS, Control
+from fleet.worker.control.events import FLUSH_SECONDS, HEARTBEAT_SECONDS
+from fleet.worker.control.in_loop import ControlInLoop
+from tests.worker.loop.test_consumer import Make, World, make
+from tests.worker.remotes import Steered
+
+__all__ = ["make"]
+
+
+class Wire:
+    """A mailbox with one socket."""
+
+    def __init__(self) -> None:
+        self.read, self.write = os.pipe()
+        self.drained = 0
+        self.sent: list[str] = []
+        self.facts: dict[str, Any] = {}
+
+    def fds(self) -> list[int]:
+        return [self.read]
+
+    def drain(self) -> None:
+        self.drained += 1
+        os.set_blocking(self.read, False)
+        try:
+            os.read(self.read, 100)
+        except BlockingIOError:
+            return
+
+    def beat(self) -> None:
+        return
+
+    def publish(self, body: Any, routing_key: str) -> None:
+        self.sent.append(routing_key)
+
+    def close(self) -> None:
+        os.close(self.read)
+        os.close(self.write)
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    yield wire
+    wire.close()
+
+
+def controlled(world: World, wire: Wire | None) -> Control:
+    control = Steered(world).control
+    control._mailbox = wire  # type: ignore[assignment]
+    control._connect_at = math.inf
+    return control
+
+
+def test_with_a_socket_and_nothing_to_send_it_sleeps_until_the_next_heartbeat(make: Make, wire: Wire) -> None:
+    control = controlled(make("threads", 1), wire)
+    control.attend()
+    control.attend()
+    assert wire.sent == ["worker.online"]
+    pause = control.poll_seconds
+    assert pause is not None
+    assert FLUSH_SECONDS < pause <= min(HEARTBEAT_SECONDS, BEAT_SECONDS)
+
+
+def test_without_a_connection_or_a_socket_it_looks_by_the_clock(make: Make, wire: Wire) -> None:
+    assert controlled(make("threads", 1), None).poll_seconds == POLL_SECONDS
+    control = controlled(make("threads", 1), wire)
+    control._mailbox = SimpleNamespace(fds=list)  # type: ignore[assignment]
+    assert control.poll_seconds == POLL_SECONDS
+
+
+def test_a_heartbeat_that_is_due_is_never_waited_for_without_a_pause(make: Make, wire: Wire) -> None:
+    """Events are sent a few times a second at most: a pause of nothing would keep the processor busy until then."""
+    control = controlled(make("threads", 1), wire)
+    control.attend()
+    control.events.beat_soon()
+    pause = control.poll_seconds
+    assert pause is not None
+    assert pause > 0.0 or wire.sent == ["worker.online"]
+    control._flush_at = 0.0
+    assert control.poll_seconds == 0.0
+    control.attend()
+    assert wire.sent == ["worker.online", "worker.heartbeat"]
+
+
+def test_in_the_loop_a_command_is_answered_and_an_event_is_sent(make: Make, wire: Wire) -> None:
+    world = make("threads", 1)
+    control = controlled(world, wire)
+    ControlInLoop(control, world.loop).start()
+    world.until(lambda: world.parts.life.takes_work)
+    before = wire.drained
+    os.write(wire.write, b"x")
+    world.until(lambda: wire.drained > before)
+    control.events.switch(on=True)
+    world.channel.put("note", 1)
+    world.parts.connection.readable = True
+    world.until(lambda: "task.multi" in wire.sent)
+
+
+def test_in_the_loop_a_connection_that_is_made_again_is_watched(make: Make, wire: Wire) -> None:
+    world = make("threads", 1)
+    control = controlled(world, wire)
+    ControlInLoop(control, world.loop).start()
+    other = Wire()
+
+    def broken() -> None:
+        raise OSError("gone")
+
+    wire.drain = broken  # type: ignore[method-assign]
+    wire.close = lambda: None  # type: ignore[method-assign]
+    os.write(wire.write, b"x")
+    world.until(lambda: control._mailbox is None)
+    control._mailbox = other  # type: ignore[assignment]
+    world.until(lambda: other.drained > 0)
+    before = other.drained
+    os.write(other.write, b"x")
+    world.until(lambda: other.drained > before)
+    other.close()
