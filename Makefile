@@ -12,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # The tests wait more than they compute: a few files at a time, each by one process with servers of its own.
-TEST_PROCESSES ?= 4
+TEST_PROCESSES ?= 5
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
 .PHONY: help install servers demo demo-kubernetes test test-kubernetes check fuzz format bench clean wheel sbom audit hashes docs man
