@@ -241,6 +241,7 @@ def test_headers_of_others_are_read_or_refused(headers: Any, body: bytes, named:
     text=st.text(max_size=200) | st.lists(LINES_OF_INI, max_size=12).map("\n".join),
     kind=st.sampled_from((AUTO, *KINDS)),
 )
+@example(text="[program:a]\nx\n  y", kind="supervisor")
 def test_a_file_to_take_over_is_read_or_refused(text: str, kind: str) -> None:
     with contextlib.suppress(FleetError):
         import_files(kind, [Input("theirs", text, ".")], name="shop")

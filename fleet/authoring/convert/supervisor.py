@@ -46,6 +46,9 @@ def read(text: str, draft: Draft, *, depth: int = 0) -> None:
     except configparser.Error as error:
         message = f"{draft.source}: not supervisor's INI: {error.message.splitlines()[0]}"
         raise UsageError(message, hint=EXPECTED) from error
+    except AttributeError as error:  # configparser's own fault (in 3.11) with a line that continues a key without value
+        message = f"{draft.source}: not supervisor's INI: an indented line continues a key that has no value"
+        raise UsageError(message, hint=EXPECTED) from error
     lines = _lines(text)
     whole = dict(parser.items("supervisord")) if parser.has_section("supervisord") else {}
     _note_supervisord(draft, {key: value or "" for key, value in whole.items()}, lines)
