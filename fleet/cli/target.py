@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,6 +53,20 @@ class _NoExec(argparse.Action):
 def output_flag(parser: argparse.ArgumentParser, *more: str) -> None:
     """-o json; ``more``: formats besides text and json."""
     parser.add_argument("-o", "--output", choices=("text", "json", *more), default="text", help="how to print facts")
+
+
+def action_argument(parser: argparse.ArgumentParser, actions: Mapping[str, str]) -> None:
+    """What a verb of several actions does; ``actions``: each with its line of the help."""
+
+    def known(text: str) -> str:
+        if text in actions:
+            return text
+        hint = did_you_mean(text, actions) or f"one of {', '.join(actions)}"
+        raise argparse.ArgumentTypeError(f"there is no action {text!r}: {hint}")
+
+    lines = "\n".join(f"  {name:<8} {text}" for name, text in actions.items())
+    parser.epilog = f"actions:\n{lines}"
+    parser.add_argument("action", type=known, choices=tuple(actions), metavar="ACTION", help="see below")
 
 
 def stream_flags(parser: argparse.ArgumentParser, *, lines: int | None) -> None:

@@ -11,7 +11,16 @@ from fleet.cli.cluster_target import ownership_flag
 from fleet.cli.output import Cell, Output, table
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
-from fleet.cli.target import Target, duration, fleet_for, fleet_of, output_flag, target_flags, target_of
+from fleet.cli.target import (
+    Target,
+    action_argument,
+    duration,
+    fleet_for,
+    fleet_of,
+    output_flag,
+    target_flags,
+    target_of,
+)
 from fleet.core.text.format import listed
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
@@ -36,9 +45,7 @@ DECLINED = 1
 
 
 def migrate_flags(parser: argparse.ArgumentParser) -> None:
-    actions = "\n".join(f"  {name:<8} {text}" for name, text in ACTIONS.items())
-    parser.epilog = f"actions:\n{actions}"
-    parser.add_argument("action", type=_action, choices=tuple(ACTIONS), metavar="ACTION", help="see below")
+    action_argument(parser, ACTIONS)
     target_flags(parser, names="the one group to move; the manifest is the cluster's, as it was applied there if none")
     parser.add_argument("--context", metavar="NAME", help="of the kubeconfig (default: spec.kubernetes.context)")
     parser.add_argument("--namespace", metavar="NAME", help="in the cluster (default: spec.kubernetes.namespace)")
@@ -49,13 +56,6 @@ def migrate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--reason", metavar="TEXT", help="why, for the audit log")
     ownership_flag(parser)
     output_flag(parser)
-
-
-def _action(text: str) -> str:
-    if text in ACTIONS:
-        return text
-    hint = did_you_mean(text, ACTIONS) or f"one of {', '.join(ACTIONS)}"
-    raise argparse.ArgumentTypeError(f"there is no action {text!r}: {hint}")
 
 
 def migrate(args: argparse.Namespace, out: Output) -> int:

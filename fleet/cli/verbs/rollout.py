@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from fleet.cli.change_flow import ChangeFlags, change_flags, run_change
 from fleet.cli.live_view import looker
 from fleet.cli.output import Cell, Output, table
-from fleet.cli.target import Target, fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import Target, action_argument, fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.core.status import Status
 from fleet.core.text.format import counted, duration
-from fleet.core.text.suggest import did_you_mean
 from fleet.errors import NotReady, RolloutFailed, UsageError
 
 if TYPE_CHECKING:
@@ -33,20 +32,11 @@ _CODES = {"progressing": NotReady.exit_code, "none": NotReady.exit_code, "down":
 
 
 def rollout_flags(parser: argparse.ArgumentParser) -> None:
-    actions = "\n".join(f"  {name:<8} {text}" for name, text in ACTIONS.items())
-    parser.epilog = f"actions:\n{actions}"
-    parser.add_argument("action", type=_action, choices=tuple(ACTIONS), metavar="ACTION", help="see below")
+    action_argument(parser, ACTIONS)
     target_flags(parser)
     parser.add_argument("--exit-code", action="store_true", help="status: exit 4 while it goes on, 6 where it stopped")
     change_flags(parser)
     output_flag(parser)
-
-
-def _action(text: str) -> str:
-    if text in ACTIONS:
-        return text
-    hint = did_you_mean(text, ACTIONS) or f"one of {', '.join(ACTIONS)}"
-    raise argparse.ArgumentTypeError(f"there is no action {text!r}: {hint}")
 
 
 def rollout(args: argparse.Namespace, out: Output) -> int:
