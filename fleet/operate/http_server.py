@@ -35,6 +35,22 @@ class BoundedServer(ThreadingHTTPServer):
         """A caller that hangs up or dawdles is no news."""
 
 
+class QuietHandler(BaseHTTPRequestHandler):
+    """Answers in one piece; requests are no news."""
+
+    def answer(self, status: int, body: bytes, content_type: str) -> None:
+        """Send it whole; of a request for the head alone, without the body."""
+        self.send_response(status)
+        self.send_header("Content-Type", content_type)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
 class Listening:
     """Serves from ``with`` to its end. name: of the thread."""
 

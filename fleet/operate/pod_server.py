@@ -8,10 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
-from fleet.operate.http_server import BoundedServer, Listening
+from fleet.operate.http_server import BoundedServer, Listening, QuietHandler
 from fleet.operate.metrics.exposition import negotiated
 from fleet.operate.metrics.pod_samples import PodReplica, pod_samples
 from fleet.replica.pod_report import METRICS_PATH, PATH, PodReport, reported, together
@@ -85,27 +84,17 @@ class _Server(BoundedServer):
         super().__init__(address, _Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: _Server
     timeout = _PATIENCE_SECONDS
     server_version = "fleet"
     sys_version = ""
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         path = self.path.partition("?")[0]
         if path == METRICS_PATH:
-            self._answer(200, *self.server.reader.metrics(self.headers.get("Accept", "")))
+            self.answer(200, *self.server.reader.metrics(self.headers.get("Accept", "")))
             return
         report = self.server.reader.report() if path == PATH else None
         body = b"" if report is None else json.dumps(report.to_json()).encode()
-        self._answer(404 if report is None else 200, body, "application/json")
-
-    def _answer(self, status: int, body: bytes, content_type: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: a look every other second is no news."""
+        self.answer(404 if report is None else 200, body, "application/json")

@@ -6,12 +6,11 @@ import contextlib
 import os
 import socket
 import stat
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 from fleet.core.text.listen import ListenAddress
 from fleet.errors import FleetError
-from fleet.operate.http_server import BoundedServer, Listening
+from fleet.operate.http_server import BoundedServer, Listening, QuietHandler
 from fleet.operate.metrics.collecting import Collect
 from fleet.operate.metrics.exposition import negotiated
 
@@ -83,35 +82,24 @@ def _answers(path: str) -> bool:
         return probe.connect_ex(path) == 0
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     timeout = PATIENCE_SECONDS
     server: _Server
     server_version = "fleet"
     sys_version = ""
     protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         """``/metrics``, and a page that points there."""
         path = self.path.partition("?")[0]
         if path == "/metrics":
             body, content_type = negotiated(self.server.collect(), self.headers.get("Accept", ""))
-            self._answer(200, body, content_type)
+            self.answer(200, body, content_type)
         elif path == "/":
-            self._answer(200, _INDEX, "text/html; charset=utf-8")
+            self.answer(200, _INDEX, "text/html; charset=utf-8")
         else:
-            self._answer(404, b"there is /metrics\n", "text/plain; charset=utf-8")
+            self.answer(404, b"there is /metrics\n", "text/plain; charset=utf-8")
 
-    def do_HEAD(self) -> None:
+    def do_HEAD(self) -> None:  # noqa: N802
         """The same without the body."""
         self.do_GET()
-
-    def _answer(self, code: int, body: bytes, content_type: str) -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Scrapes are no news."""

@@ -6,11 +6,10 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from fleet.operate.http_server import BoundedServer, Listening
+from fleet.operate.http_server import BoundedServer, Listening, QuietHandler
 from fleet.operate.scaler.loop import ScalerLook
 
 STALE_SECONDS = 60.0
@@ -72,18 +71,10 @@ class _Server(BoundedServer):
         super().__init__(address, _Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     server: _Server
     timeout = _PATIENCE_SECONDS
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         status, document = self.server.board.answer(self.path)
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing: KEDA asks all the time."""
+        self.answer(status, json.dumps(document).encode(), "application/json")

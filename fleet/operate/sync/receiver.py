@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
-from http.server import BaseHTTPRequestHandler
-from typing import Any
 
 from fleet.errors import FleetError
-from fleet.operate.http_server import BoundedServer, Listening
+from fleet.operate.http_server import BoundedServer, Listening, QuietHandler
 
 MOST_BYTES = 5 << 20
 PATIENCE_SECONDS = 5.0
@@ -51,13 +49,13 @@ class _Server(BoundedServer):
         super().__init__(address, _Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     timeout = PATIENCE_SECONDS
     server: _Server
     server_version = "fleet"
     sys_version = ""
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         """202 for a signed request, 401 for any other; the body is read only to check its signature."""
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal():
@@ -75,6 +73,3 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", "0")
         self.send_header("Connection", "close")
         self.end_headers()
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Requests are no news; what they lead to is."""
