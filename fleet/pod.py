@@ -27,7 +27,7 @@ from fleet.replica.command import LaunchError, command, environment
 from fleet.replica.crash_history import write_history
 from fleet.replica.launch_document import LaunchDocument
 from fleet.replica.notice import look_now
-from fleet.replica.pod_report import POD_VARIABLE, SECRET_PREFIX, pod_index
+from fleet.replica.pod_report import POD_VARIABLE, pod_index, without_secrets
 from fleet.state.files import write_whole
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _become(document: LaunchDocument) -> NoReturn:
         write_history(document.starts, replace(history, began=time.time()))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
         launch.await_outside(document)
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(SECRET_PREFIX)}
+        inherited = without_secrets(os.environ)
         environ = {**inherited, **environment(document, inherited)}
         launch.run_program(document, command(document), environ, own_exit_code=True)
     except (LaunchError, OSError) as error:

@@ -13,7 +13,7 @@ from fleet.core.spec import WorkerSpec
 from fleet.replica import launch_document
 from fleet.replica.account import variables
 from fleet.replica.launch_document import DocumentError, LaunchDocument
-from fleet.replica.pod_report import POD_VARIABLE, SECRET_PREFIX
+from fleet.replica.pod_report import POD_VARIABLE, without_secrets
 
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "LOGNAME", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _OF_AN_ACCOUNT = ("HOME", "USER", "LOGNAME", "TMPDIR")
@@ -90,7 +90,7 @@ def _inherited(around: Mapping[str, str]) -> list[str]:
     secrets, and what supervisord adds."""
     if POD_VARIABLE not in around:
         return [name for name in _INHERITED if name in around]
-    return [name for name in around if not name.startswith((SECRET_PREFIX, "SUPERVISOR_"))]
+    return [name for name in without_secrets(around) if not name.startswith("SUPERVISOR_")]
 
 
 def command(document: LaunchDocument) -> tuple[str, ...]:

@@ -18,6 +18,11 @@ PATH = "/report"
 METRICS_PATH = "/metrics"
 
 
+def without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the container of a pod was given, but for the values of secrets."""
+    return {name: value for name, value in environ.items() if not name.startswith(SECRET_PREFIX)}
+
+
 @dataclass(frozen=True, slots=True)
 class PodReport:
     """The worker of one pod at one moment, or its workers together.

@@ -16,7 +16,7 @@ from fleet.backends.supervisor.processes import await_end, is_alive, supervisors
 from fleet.backends.supervisor.rpc import SupervisorRpc
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.file_access import SMALL_BYTES, read_file
-from fleet.replica.pod_report import POD_VARIABLE, SECRET_PREFIX
+from fleet.replica.pod_report import POD_VARIABLE, without_secrets
 from fleet.replica.process_identity import is_stopped
 from fleet.state.files import write_all
 from fleet.state.paths import Places
@@ -150,7 +150,7 @@ def daemon_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The part of the shell's environment that the daemon gets: no secrets, no virtual environment. A container has no
     shell: what is set there is meant for its programs."""
     if POD_VARIABLE in environ:
-        kept = {name: value for name, value in environ.items() if not name.startswith(SECRET_PREFIX)}
+        kept = without_secrets(environ)
     else:
         kept = {name: value for name, value in environ.items() if name in _KEPT or name.startswith(_KEPT_PREFIXES)}
     if "PYTHONPATH" in kept:
