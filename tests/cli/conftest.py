@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,16 @@ class Said:
         return json.loads(self.out)
 
 
+def typed(words: Sequence[str], code: int | None) -> Said:
+    """Run the command in this process, and check its exit code where one is given."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        returned = main(words)
+    said = Said(returned, out.getvalue(), err.getvalue())
+    assert code is None or returned == code, f"exit {returned}\n--- stdout\n{said.out}\n--- stderr\n{said.err}"
+    return said
+
+
 @dataclass
 class Desk:
     """Where somebody sits and types."""
@@ -68,12 +78,7 @@ class Desk:
         self.manifest.write_text(MANIFEST.format(thumbs=thumbs, more=more, heal=heal))
 
     def fleet(self, *words: str, code: int | None = 0) -> Said:
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            returned = main(words)
-        said = Said(returned, out.getvalue(), err.getvalue())
-        assert code is None or returned == code, f"exit {returned}\n--- stdout\n{said.out}\n--- stderr\n{said.err}"
-        return said
+        return typed(words, code)
 
     def pids(self) -> dict[str, int | None]:
         return {name: one.pid for name, one in self.world.observe().replicas.items() if one.running}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from fleet import settings
-from fleet.cli import main
 from tests.backends.kubernetes.stand_in import StandIn
-from tests.cli.conftest import Said
+from tests.cli.conftest import Said, typed
 
 if TYPE_CHECKING:
     from tests.backends.kubernetes.real_server import RealServer
@@ -82,12 +79,7 @@ class Desk:
         self.manifest.write_text(MANIFEST.format(**{**values, **said}))
 
     def fleet(self, verb: str, *words: str, code: int | None = 0) -> Said:
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            returned = main((verb, str(self.manifest), *words))
-        said = Said(returned, out.getvalue(), err.getvalue())
-        assert code is None or returned == code, f"exit {returned}\n--- stdout\n{said.out}\n--- stderr\n{said.err}"
-        return said
+        return typed((verb, str(self.manifest), *words), code)
 
     def planned(self, *words: str) -> dict[str, dict[str, Any]]:
         """Reference -> what plan says of it."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +12,10 @@ import pytest
 
 from fleet import settings
 from fleet.backends.memory import MemoryBackend
-from fleet.cli import main
 from fleet.core.observed import GONE
 from fleet.operate.local_fleet import LocalFleet
 from tests.backends.kubernetes.stand_in import StandIn
-from tests.cli.conftest import Said
+from tests.cli.conftest import Said, typed
 
 HOST = """\
 apiVersion: workerfleet.dev/v1alpha1
@@ -57,12 +54,7 @@ class Desk:
 
     def fleet(self, line: str, code: int | None = 0) -> Said:
         words = [str(self.folder / word) if word.endswith(".yaml") else word for word in line.split()]
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            returned = main(words)
-        said = Said(returned, out.getvalue(), err.getvalue())
-        assert code is None or returned == code, f"exit {returned}\n--- stdout\n{said.out}\n--- stderr\n{said.err}"
-        return said
+        return typed(words, code)
 
     def migrate(self, line: str, code: int | None = 0) -> Said:
         return self.fleet(f"migrate {line} prod.yaml cluster.yaml", code)
