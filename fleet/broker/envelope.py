@@ -32,8 +32,7 @@ class Envelope(NamedTuple):
     @property
     def redelivered(self) -> bool:
         """Whether a worker had it before. kombu marks it in one place, Celery reads it from the other."""
-        info = self.properties.get("delivery_info")
-        return bool(self.headers.get("redelivered") or (isinstance(info, dict) and info.get("redelivered")))
+        return bool(self.headers.get("redelivered") or delivery_info_in(self.properties).get("redelivered"))
 
     @property
     def attempts(self) -> int:
@@ -45,6 +44,12 @@ def attempts_in(headers: Mapping[str, Any]) -> int:
     """How often a process died with a message, as its headers say; 0 for what is no count."""
     count = headers.get(ATTEMPTS_HEADER)
     return min(count, _MOST_ATTEMPTS) if isinstance(count, int) and count > 0 else 0
+
+
+def delivery_info_in(properties: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Exchange and routing key as the sender wrote them down; empty where that is no map."""
+    info = properties.get("delivery_info")
+    return info if isinstance(info, Mapping) else {}
 
 
 def opened(raw: bytes) -> Envelope:

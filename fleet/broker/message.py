@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from fleet.broker.delivery import Delivery
-from fleet.broker.envelope import SENT_AT_HEADER
+from fleet.broker.envelope import SENT_AT_HEADER, delivery_info_in
 from fleet.broker.message_body import (
     ACCEPT_JSON,
     CONTENT_TYPE,
@@ -187,7 +187,8 @@ class TaskMessage:
     @property
     def stamps(self) -> Mapping[str, Any]:
         """Celery's stamped headers, by name."""
-        return self.headers.get("stamps") or {}
+        stamps = self.headers.get("stamps")
+        return stamps if isinstance(stamps, Mapping) else {}
 
     @property
     def compression(self) -> str | None:
@@ -211,7 +212,7 @@ class TaskMessage:
         """The request of Celery's tracer, as its own worker builds it. Raises BadMessage."""
         args, kwargs, embed = self.payload
         properties = self.delivery.properties
-        info = properties.get("delivery_info") or {}
+        info = delivery_info_in(properties)
         return {
             **self.headers,
             "properties": properties,

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery import Celery
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +35,10 @@ from fleet.state import applied, controller_heartbeat, decisions, overrides, rol
 from fleet.state.audit import Audit
 from fleet.state.paths import Places
 from fleet.state.revisions import History
+from fleet.worker.apps.celery_request import CeleryRequest
+from fleet.worker.task.call import Call, TaskPolicy
+from fleet.worker.task.job import Job
+from fleet.worker.task.request import Request
 from tests.worker.hostile import HEADERS, LIMITS
 
 KEYS = (
@@ -114,6 +119,10 @@ LINES_OF_DOTENV = st.sampled_from(
     ["A=1", "export B='x", 'C="y\\', "=", "D='", "'", '"', "E=#", "\ufeffF=1", "G\x00=1"]
 ) | st.text(max_size=12)
 ROW_KEYS = ("group", "name", "state", "pid", "start", "exitstatus", "spawnerr")
+CELERY = Celery("hostile", set_as_current=False)
+WHAT_A_REQUEST_SAYS = tuple(
+    name for kind in (Request, CeleryRequest) for name, found in vars(kind).items() if isinstance(found, property)
+)
 WHAT_A_MESSAGE_SAYS = tuple(name for name, found in vars(TaskMessage).items() if isinstance(found, property))
 
 
@@ -235,6 +244,22 @@ def test_headers_of_others_are_read_or_refused(headers: Any, body: bytes, named:
         for name in WHAT_A_MESSAGE_SAYS:
             getattr(message, name)
         message.request(hostname="h")
+
+
+@given(headers=st.dictionaries(HEADER_NAMES, ABSURD_VALUES, max_size=10))
+@example(headers={"delivery_info": True, "stamps": True, "stamped_headers": [1, "a"], "replaced_task_nesting": "x"})
+def test_receivers_of_signals_see_any_task_of_others(headers: Any) -> None:
+    headers = {**headers, "task": "t", "id": "i"}
+    delivery = Delivery("1", "q", b"[[], {}, {}]", headers, properties=headers)
+    message = TaskMessage.from_delivery(delivery, accept={"json"})
+    call = Call("i", "t", headers, delivery.body, queue="q", properties=headers)
+    job = Job(delivery, message, call, TaskPolicy(), ("i", 0))
+    request = CeleryRequest(job, app=CELERY, hostname="h", task=CELERY.tasks["celery.accumulate"])
+    for name in WHAT_A_REQUEST_SAYS:
+        with contextlib.suppress(BadMessage):
+            getattr(request, name)
+    request.info()
+    request.humaninfo()
 
 
 @given(

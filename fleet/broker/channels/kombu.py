@@ -22,7 +22,7 @@ from fleet.broker import decompression  # noqa: F401 - bounds what kombu decompr
 from fleet.broker.channels.base import TEND_SECONDS
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.delivery import Delivery
-from fleet.broker.envelope import attempts_in
+from fleet.broker.envelope import attempts_in, delivery_info_in
 from fleet.broker.queues import entity, refuse_fanout, sendable
 from fleet.core.spec import QueueSpec
 
@@ -36,6 +36,8 @@ _CAVEATS = {
     "sqlalchemy": f"the SQLAlchemy transport is for development: {_LOSES}",
     "memory": "the memory transport is within this process: nobody else can send it a task",
 }
+_UNREADABLE = (ValueError, KeyError, TypeError, AttributeError)
+"""What kombu raises for a message of others that it has taken and cannot read; it is out of its queue then."""
 
 
 class KombuChannel(Connected):
@@ -87,7 +89,11 @@ class KombuChannel(Connected):
         live = [spec.name for spec in self._queues]
         while live and len(taken) < count:
             name = live[0]
-            message = entity(name, self._entities)(self._channel).get(no_ack=False)
+            try:
+                message = entity(name, self._entities)(self._channel).get(no_ack=False)
+            except _UNREADABLE as error:
+                log.error("queue %s: dropped a message that kombu cannot read: %r", name, error)
+                continue
             if message is not None:
                 taken.append((name, message))
             else:
@@ -200,7 +206,9 @@ class KombuChannel(Connected):
         if "compression" in headers and not message.errors:
             # kombu has decompressed the body already.
             headers = {name: value for name, value in headers.items() if name != "compression"}
-        redelivered = bool((message.delivery_info or {}).get("redelivered"))
+        if not {"exchange", "routing_key"} <= delivery_info_in({"delivery_info": message.delivery_info}).keys():
+            message.delivery_info = {"exchange": "", "routing_key": queue}  # kombu needs both to put it back
+        redelivered = bool(message.delivery_info.get("redelivered"))
         return Delivery(
             tag=tag,
             queue=queue,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from celery import signals, states
 from celery.app.task import Context
 from celery.exceptions import InvalidTaskError, NotRegistered
 
+from fleet.broker.envelope import delivery_info_in
 from fleet.broker.message_body import Payload
 from fleet.worker.task.call import Call, Ending
 
@@ -98,7 +98,7 @@ def ignores_result(call: Call, task: Any) -> bool:
 def request_of(call: Call, body: Payload, node: str) -> dict[str, Any]:
     """The request as ``celery.worker.request.Request`` builds it."""
     properties = call.properties
-    info: Mapping[str, Any] = properties.get("delivery_info") or {}
+    info = delivery_info_in(properties)
     return {
         **call.headers,
         "id": call.id,

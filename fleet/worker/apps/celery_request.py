@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from celery.worker.request import Request as OwnRequest
 
+from fleet.broker.envelope import delivery_info_in
 from fleet.worker.apps.celery_ends import ignores_result, request_of
 from fleet.worker.task.job import Job
 from fleet.worker.task.request import Request
@@ -35,6 +36,11 @@ class CeleryRequest(Request):
     @property
     def _headers(self) -> Mapping[str, Any]:
         return self._job.call.headers
+
+    def _list(self, header: str) -> Sequence[Any]:
+        """What the sender wrote there, where it is a list; else nothing."""
+        value = self._headers.get(header)
+        return value if isinstance(value, list | tuple) else []
 
     # -- the message
 
@@ -87,7 +93,7 @@ class CeleryRequest(Request):
     @property
     def delivery_info(self) -> Mapping[str, Any]:
         """exchange, routing_key, priority, redelivered."""
-        exchange = (self._job.call.properties.get("delivery_info") or {}).get("exchange")
+        exchange = delivery_info_in(self._job.call.properties).get("exchange")
         return {"exchange": exchange, **super().delivery_info}
 
     # -- canvas and stamps
@@ -110,30 +116,31 @@ class CeleryRequest(Request):
     @property
     def groups(self) -> Sequence[Any]:
         """Ids of the groups around it."""
-        return self._headers.get("groups") or []
+        return self._list("groups")
 
     @property
     def replaced_task_nesting(self) -> int:
         """How often ``Task.replace`` put one task in the place of another."""
-        return int(self._headers.get("replaced_task_nesting") or 0)
+        nesting = self._headers.get("replaced_task_nesting")
+        return nesting if isinstance(nesting, int) else 0
 
     @property
     def stamped_headers(self) -> Sequence[str]:
         """Names of its stamps."""
-        return self._headers.get("stamped_headers") or []
+        return [name for name in self._list("stamped_headers") if isinstance(name, str)]
 
     @property
     def stamps(self) -> Mapping[str, Any]:
         """Its stamps by name."""
-        stamps = self._headers.get("stamps") or {}
-        return {name: stamps.get(name) for name in self.stamped_headers}
+        stamps = self._headers.get("stamps")
+        return {name: stamps.get(name) if isinstance(stamps, Mapping) else None for name in self.stamped_headers}
 
     # -- how it runs
 
     @property
     def time_limits(self) -> Sequence[Any]:
         """What the sender asked for: hard, soft."""
-        return self._headers.get("timelimit") or (None, None)
+        return self._list("timelimit") or (None, None)
 
     @property
     def ignore_result(self) -> bool:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fleet.broker.envelope import delivery_info_in
 from fleet.broker.message_body import BadMessage
 from fleet.worker.task.job import Job
 
@@ -193,7 +194,7 @@ def _arguments(job: Job) -> dict[str, Any]:
 
 def _delivery_info(job: Job) -> dict[str, Any]:
     properties = job.delivery.properties
-    info = properties.get("delivery_info") or {}
+    info = delivery_info_in(properties)
     return {
         "exchange": info.get("exchange") or "",
         "routing_key": info.get("routing_key") or job.delivery.queue,

@@ -331,3 +331,50 @@ def test_backlog_counts_what_waits_in_the_consumed_queues(broker: Broker) -> Non
     channel.close()
     with pytest.raises(ChannelLost):
         channel.backlog()
+
+
+GOOD = {
+    "body": "e30=",
+    "content-type": "application/json",
+    "content-encoding": "utf-8",
+    "headers": {"task": "t", "id": "i"},
+    "properties": {
+        "body_encoding": "base64",
+        "delivery_tag": "tag",
+        "delivery_info": {"exchange": "", "routing_key": "q"},
+    },
+}
+UNREADABLE = [
+    {**GOOD, "headers": [1]},
+    {**GOOD, "properties": 5},
+    {**GOOD, "properties": {}},
+    {**GOOD, "body": 5},
+    {"body": "e30="},
+    [1],
+    "text",
+]
+
+
+@pytest.mark.parametrize("kind", ["memory", "filesystem"])
+@pytest.mark.parametrize("raw", UNREADABLE, ids=repr)
+def test_a_message_that_kombu_cannot_read_is_said_and_the_next_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, raw: object
+) -> None:
+    broker = Broker(kind, f"{kind}://", filesystem(tmp_path) if kind == "filesystem" else {})
+    channel = broker.channel()
+    channel._channel._put(broker.queue, raw)
+    broker.send(2)
+    assert values(gather(channel, 1)) == [2]
+    assert stays_empty(channel)
+    assert f"queue {broker.queue}: dropped a message that kombu cannot read" in caplog.text
+    channel.close()
+
+
+@pytest.mark.parametrize("info", [None, True, [], {}, {"exchange": ""}, {"routing_key": "q"}], ids=repr)
+def test_a_message_that_does_not_say_where_it_came_from_can_be_put_back(info: object) -> None:
+    broker = Broker("memory", "memory://")
+    channel = broker.channel()
+    channel._channel._put(broker.queue, {**GOOD, "properties": {**GOOD["properties"], "delivery_info": info}})
+    channel.give_back(gather(channel, 1))
+    assert [delivery.headers["id"] for delivery in gather(channel, 1)] == ["i"]
+    channel.close()
