@@ -87,7 +87,8 @@ demo-kubernetes: install ## the shop's pods as for Kubernetes, played with podma
 	@$(BIN)/python examples/07-kubernetes/demo.py
 
 test: install servers ## every test, with real supervisord, Redis and RabbitMQ
-	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
+	  $(PYTEST_ARGS)
 
 # Outside the tree: Debian's source is built once, seven minutes on two idle cores, 4 GB meanwhile.
 KUBERNETES_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fleet-kubernetes

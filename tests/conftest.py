@@ -37,6 +37,28 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+LONGEST_FIRST = (
+    *("test_every_pool.py", "test_rollout.py", "test_worker_contract.py", "test_main_job.py", "test_cli_real.py"),
+    *("test_balance.py", "test_examples.py", "test_resize.py", "test_healing.py", "test_worker_green.py"),
+    *("test_celery_member.py", "test_tutorials.py", "test_worker_init.py", "test_worker_lost_work.py"),
+    *("test_full_disk.py", "test_remote_control.py", "test_releases.py", "test_worker_connection.py", "test_run.py"),
+    *("test_dashboard.py", "test_shop.py", "test_image.py", "test_tracing.py", "test_sync.py"),
+)
+"""Files that run for minutes, by how long. Processes take whole files: a long one begun last would run on alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick files first, then those with real servers, the longest of them before the others."""
+    places = {name: number for number, name in enumerate(LONGEST_FIRST)}
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.name
+        slow = name in places or item.path.parent.name == "system"
+        return 1 + places.get(name, len(places)) if slow else 0
+
+    items.sort(key=place)
+
+
 def eventually(check: Callable[[], T], *, within: float = PATIENCE, every: float = 0.05) -> T:
     """Call ``check`` until it returns something truthy without raising AssertionError; then return that.
 
