@@ -17,15 +17,17 @@ from tests.core.manifest.test_malformed import CORPUS
 PLACED = re.compile(r"fleet\.yaml:\d+:\d+ ")
 
 
-@pytest.mark.parametrize("verb", ["validate", "plan", "apply"])
+@pytest.mark.parametrize(("verb", "of_each"), [("apply", 1), ("plan", 10), ("validate", 10)])
 def test_a_malformed_manifest_is_refused_and_nothing_is_written(
-    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    verb: str, of_each: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """All three read it with the same function: one in so many is enough for two of them."""
     home, manifest = tmp_path / "home", tmp_path / "fleet.yaml"
     monkeypatch.setenv("FLEET_HOME", str(home))
     settings.load.cache_clear()
     placed = 0
-    for name, content in CORPUS.items():
+    tried = list(CORPUS.items())[::of_each]
+    for name, content in tried:
         manifest.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
         code = main([verb, str(manifest)])
         said = capsys.readouterr()
@@ -35,7 +37,7 @@ def test_a_malformed_manifest_is_refused_and_nothing_is_written(
         placed += bool(PLACED.search(said.err))
     settings.load.cache_clear()
     assert len(CORPUS) >= 200
-    assert placed == len(CORPUS)
+    assert placed == len(tried)
     assert not home.exists()
 
 
