@@ -11,17 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from fleet.cli.foreseen import say_foreseen
 from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
 from fleet.cli.target import applied_or_told, duration
 from fleet.core.desired import RESERVED_PREFIX
-from fleet.core.plan import Action, Plan
+from fleet.core.plan import Plan
 from fleet.core.planning import budget, plan_text
 from fleet.core.planning.selection import leaving
 from fleet.errors import CannotWrite, Refused, StalePlan
 from fleet.inputs import machine
-from fleet.inputs.foreseen import foreseen
 from fleet.operate.apply.events import STARTS_PER_CORE, Report, StepsFailed, WalkOptions
 from fleet.operate.change import carry_out
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
@@ -33,7 +33,6 @@ from pools.traits import TRAITS
 DECLINED = 1
 LAST_WORDS = 5
 _MARGIN_SECONDS = 60.0
-_STARTS = frozenset({Action.START, Action.REPLACE, Action.RESTART})
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,14 +238,6 @@ def _show(change: PlannedChange, out: Output) -> None:
     else:
         out.facts(text)
     say_foreseen(change, out)
-
-
-def say_foreseen(change: PlannedChange, out: Output) -> None:
-    """Warn of what will fail of that which the plan starts."""
-    starts = {step.target.group for step in change.plan.changes if step.target is not None and step.action in _STARTS}
-    for one in foreseen(change.desired, change.secrets, only=starts):
-        out.say(f"warning: {one}")
-        out.say(f"  hint: {one.hint}")
 
 
 def _shown(plan: Plan, out: Output) -> str:

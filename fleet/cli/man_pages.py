@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from fleet._version import __version__
@@ -60,8 +61,8 @@ def overview_page() -> str:
         for verb in verbs:
             lines += [".TP", rf".BR fleet\-{verb.name} ({SECTION})", _line(verb.help)]
     lines += [*_exit_status(), ".SH ENVIRONMENT"]
-    for name, setting in Settings.model_fields.items():
-        lines += [".TP", f".B FLEET_{name.upper()}", _line(setting.description or "")]
+    for setting in fields(Settings):
+        lines += [".TP", f".B FLEET_{setting.name.upper()}", _line(setting.metadata["description"])]
     lines += [".TP", ".B NO_COLOR", _line("set to anything: no colours")]
     return "\n".join(lines) + "\n"
 

@@ -196,8 +196,10 @@ def fleet_for(loaded: LoadedManifest) -> LocalFleet:
 
 def manifest_of(target: Target) -> LoadedManifest:
     """The manifest that is meant: the files, else what was applied last."""
+    from fleet import settings
     from fleet.inputs.manifest import from_files
 
+    settings.load()  # refuses a variable that does not hold what it must, before anything else is done
     if sources := target.sources():
         return from_files(sources)
     return fleet_of(target).applied_manifest()

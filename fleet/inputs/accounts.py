@@ -178,7 +178,7 @@ def check_access(
     """
     for name, account in accounts.groups.items():
         group = manifest.spec.groups[name]
-        own = group.release or GroupRelease()
+        own = group.release or GroupRelease.empty()
         where, which = real_paths.get(own.workdir or "", workdir), real_paths.get(own.python or "", python)
         needs = _needs(group, workdir=where, python=which)
         for path in _closed(account, tuple(needs)):

@@ -128,7 +128,7 @@ def _own_paths(manifest: Manifest) -> list[str | None]:
 def _release_of(app: str, manifest: Manifest) -> GroupRelease:
     """Where the workers of an app find it; of groups that differ, as the first has it."""
     groups = (group for group in manifest.spec.groups.values() if (group.app or manifest.spec.app) == app)
-    return next((group.release for group in groups if group.release is not None), GroupRelease())
+    return next((group.release for group in groups if group.release is not None), GroupRelease.empty())
 
 
 def _account_of(app: str, manifest: Manifest, accounts: Accounts) -> AccountSpec:

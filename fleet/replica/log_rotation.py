@@ -10,11 +10,22 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from fleet.file_access import KEPT_BYTES, read_file
 
-LIMIT_BYTES = int(os.environ.get("FLEET_LOG_BYTES") or 10 << 20)
+USUAL_BYTES = 10 << 20
+VARIABLE = "FLEET_LOG_BYTES"
+
+
+def limit_bytes_in(environ: Mapping[str, str]) -> int:
+    """What the variable says, where it is a number above 0; the settings of a command refuse any other."""
+    text = environ.get(VARIABLE, "")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 and int(text) else USUAL_BYTES
+
+
+LIMIT_BYTES = limit_bytes_in(os.environ)
 """Of one log; a pod, which keeps them in memory, says less."""
 KEPT = 3
 

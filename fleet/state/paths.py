@@ -241,7 +241,7 @@ def default_home() -> Path:
 
 
 def home_of(environ: Mapping[str, str]) -> Path:
-    """The same folder as ``settings.load().home``, for code that must not import pydantic."""
+    """The same folder as ``settings.load().home``, for code that imports as little as possible."""
     return Path(environ["FLEET_HOME"]) if "FLEET_HOME" in environ else default_home()
 
 

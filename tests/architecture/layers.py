@@ -62,7 +62,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "parser override_flow saved_plan merge_preview sarif cluster_logs cluster_status",
         "verb_list change_flow live_view cluster_flow top",
         "cluster_target",
-        "target view plot graph sync_progress",
+        "target view plot graph sync_progress foreseen",
         "progress signals",
         "output",
     ),

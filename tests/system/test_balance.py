@@ -11,18 +11,19 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fleet import settings
 from fleet.backends.supervisor.backend import SupervisorBackend
 from fleet.backends.supervisor.rpc import SupervisorRpc
 from fleet.operate.controller.loop import Controller
 from fleet.operate.local_fleet import LocalFleet
 from fleet.replica.process_identity import lives
 from fleet.replica.record import RecordView, read
-from fleet.settings import Settings
 from fleet.state.paths import Places
 from tests.conftest import PATIENCE, eventually
 from tests.system import worlds
@@ -142,7 +143,7 @@ class Fleet:
     def controller(self) -> Iterator[Controller]:
         """One of this process's own."""
         backend = SupervisorBackend(self.places, rpc_timeout_seconds=60)
-        loop = Controller(LocalFleet("world", settings=Settings(home=self.world.home), backend=backend))
+        loop = Controller(LocalFleet("world", settings=replace(settings.load(), home=self.world.home), backend=backend))
         try:
             yield loop
         finally:

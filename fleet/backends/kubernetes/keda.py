@@ -42,7 +42,7 @@ class Scaling:
 
     @property
     def said(self) -> Autoscale:
-        return self.manifest.spec.groups[self.group].autoscale or Autoscale()
+        return self.manifest.spec.groups[self.group].autoscale or Autoscale.empty()
 
     @property
     def keda(self) -> Keda:

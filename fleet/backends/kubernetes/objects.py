@@ -189,7 +189,7 @@ def _shared(manifest: Manifest, desired: Desired, cluster: Kubernetes) -> Iterat
 
 
 def _own(cluster: Kubernetes, group: str) -> KubernetesGroup:
-    return cluster.groups.get(group, KubernetesGroup())
+    return cluster.groups.get(group, KubernetesGroup.empty())
 
 
 # --- one group

@@ -23,13 +23,14 @@ from supervisor.process import Subprocess
 from supervisor.states import SupervisorStates
 from supervisor.xmlrpc import Faults, RPCError
 
+from fleet import settings
 from fleet.replica import image as images
 from fleet.replica.command import LaunchError, environment, read_document
 from fleet.replica.ending import Ending, ending_file, write_ending
 from fleet.replica.image import GO, REFUSED, STALE, ImageFiles
 from fleet.replica.launch_document import LaunchDocument
 
-ANSWER_SECONDS = float(os.environ.get("FLEET_IMAGE_ANSWER_SECONDS") or 0.25)
+ANSWER_SECONDS = settings.load().image_answer_seconds
 """supervisord does nothing else meanwhile."""
 PAUSE_SECONDS = 5.0
 """So long an image is left alone that did not answer in time."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from fleet import settings
@@ -93,12 +94,12 @@ def _settings() -> dict[str, Any]:
     """Every FLEET_* setting with its value now."""
     loaded = settings.load()
     return {
-        f"FLEET_{name.upper()}": {
-            "value": str(getattr(loaded, name)),
-            "set": f"FLEET_{name.upper()}" in os.environ,
-            "description": field.description or "",
+        f"FLEET_{field.name.upper()}": {
+            "value": str(getattr(loaded, field.name)),
+            "set": f"FLEET_{field.name.upper()}" in os.environ,
+            "description": field.metadata["description"],
         }
-        for name, field in settings.Settings.model_fields.items()
+        for field in fields(settings.Settings)
     }
 
 

@@ -6,8 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from fleet.cli.change_flow import say_foreseen
 from fleet.cli.cluster_target import in_cluster, place_flags
+from fleet.cli.foreseen import say_foreseen
 from fleet.cli.merge_preview import merge_preview
 from fleet.cli.output import Output
 from fleet.cli.saved_plan import SUFFIX, saved_document

@@ -70,7 +70,7 @@ def without(found: ScaledGroups, kept: Mapping[str, int]) -> ScaledGroups:
 
 def scaled_group(group: Group, share: Share, spec: WorkerSpec) -> ScaledGroup:
     """A group with what it promises and what its slots cost to start; what the manifest leaves out has a default."""
-    said = group.autoscale or Autoscale()
+    said = group.autoscale or Autoscale.empty()
     return ScaledGroup(
         share,
         target_wait_seconds=said.target_wait or DEFAULT_TARGET_WAIT_SECONDS,

@@ -151,7 +151,7 @@ def _request(name: str, group: Group, spec: WorkerSpec) -> GroupRequest:
     if spec.kind != "command":
         size = spec.pool.concurrency
         return GroupRequest(name, group, size, size, prices, whole=group.autoscale is not None and not resizes(spec))
-    slots = (group.capacity or Capacity()).slots
+    slots = (group.capacity or Capacity.empty()).slots
     return GroupRequest(name, group, max(1, slots), slots, prices, whole=True)
 
 
@@ -159,7 +159,7 @@ def _prices(group: Group, spec: WorkerSpec) -> Prices:
     """What replicas and slots take of the other budgets, as :mod:`fleet.core.planning.budget` counts them."""
     price = specs.price(group, spec.pool)
     own = spec.kind != "command" and TRAITS[spec.pool.type].own_processes
-    whole = (group.capacity or Capacity()).processes if spec.kind == "command" else 1
+    whole = (group.capacity or Capacity.empty()).processes if spec.kind == "command" else 1
     return Prices(
         replica={PROCESSES: whole, MEMORY: price.memory_per_replica_bytes, **_links(price.connections_per_replica)},
         slot={PROCESSES: int(own), MEMORY: price.memory_per_slot_bytes, **_links(price.connections_per_slot)},
@@ -184,7 +184,7 @@ def _rules(manifest: Manifest) -> Rules:
 
 def _group(manifest: Manifest, name: str, spec: WorkerSpec, sized: Sized) -> DesiredGroup:
     group = manifest.spec.groups[name]
-    health = group.health or Health()
+    health = group.health or Health.empty()
     usual = JOB_TIMEOUT_SECONDS if spec.job else READY_TIMEOUT_SECONDS
     ready_timeout = usual if health.ready_timeout is None else health.ready_timeout
     ready_timeout += spec.wait_for.timeout_seconds if spec.wait_for.urls else 0.0
@@ -195,7 +195,7 @@ def _group(manifest: Manifest, name: str, spec: WorkerSpec, sized: Sized) -> Des
         rollout=_rollout(name, group, len(sized.shape)),
         depends_on=_depends_on(manifest, group),
         price=specs.price(group, spec.pool),
-        capacity_slots=(group.capacity or Capacity()).slots if spec.kind == "command" else None,
+        capacity_slots=(group.capacity or Capacity.empty()).slots if spec.kind == "command" else None,
         processes_per_replica=specs.processes(spec, group.capacity),
         ready_timeout_seconds=ready_timeout,
         scaling="autoscale" if group.autoscale else "share" if group.share else "replicas",

@@ -23,7 +23,7 @@ def desired_in_cluster(manifest: Manifest) -> Desired:
     """
     cluster = cluster_of(manifest)
     _check(manifest)
-    release = Release(revision=manifest.spec.release.revision)
+    release = Release.empty().model_copy(update={"revision": manifest.spec.release.revision})
     groups = {name: group.model_copy(update={"release": None}) for name, group in manifest.spec.groups.items()}
     spec = manifest.spec.model_copy(update={"release": release, "groups": groups})
     there = manifest.model_copy(update={"spec": spec})
@@ -155,7 +155,7 @@ def _check_group(fleet: str, name: str, group: Group) -> None:
         raise Refused(f"{which}: a name in Kubernetes ends with a letter or a digit", hint="rename it")
     if kind_of(group) == "command":
         return
-    pool = group.pool or Pool()
+    pool = group.pool or Pool.empty()
     if pool.type is None:
         hint = "write the pool: a cluster's objects do not depend on what this machine finds in the app"
         raise Refused(f"group {name!r} leaves its pool to the app", hint=hint)

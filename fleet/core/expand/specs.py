@@ -56,8 +56,9 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
     app = "" if kind == "command" else group.app or spec.app or ""
     if kind != "command" and not app:
         raise Refused(f"group {name!r} names no app", hint="write spec.app or the group's own app, like 'pkg.mod:app'")
-    health, logging = group.health or text.Health(), group.logging or text.Logging()
-    own, limits, stop = group.release or text.GroupRelease(), group.limits or text.Limits(), group.stop or text.Stop()
+    health, logging = group.health or text.Health.empty(), group.logging or text.Logging.empty()
+    own, limits = group.release or text.GroupRelease.empty(), group.limits or text.Limits.empty()
+    stop = group.stop or text.Stop.empty()
     base = WorkerSpec(kind=kind, fleet=manifest.name, group=name)
     return WorkerSpec(
         kind=kind,
@@ -70,9 +71,9 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         broker=_broker(spec.broker, facts),
         env=tuple(sorted((group.env or {}).items())),
         secret_env=_secret_env(group, facts),
-        task=_task(group.task or text.Task()),
-        restart=_restart(group.restart or text.Restart(), job=bool(group.job)),
-        drain_timeout_seconds=_or((group.drain or text.Drain()).timeout, base.drain_timeout_seconds),
+        task=_task(group.task or text.Task.empty()),
+        restart=_restart(group.restart or text.Restart.empty(), job=bool(group.job)),
+        drain_timeout_seconds=_or((group.drain or text.Drain.empty()).timeout, base.drain_timeout_seconds),
         ready_after_seconds=_or(health.ready_after, base.ready_after_seconds),
         workdir=_real(own.workdir or release.workdir or facts.workdir, facts),
         python=_real(own.python or release.python or facts.python, facts),
@@ -94,7 +95,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         health_check=_health_check(health),
         wait_for=_wait_for(group.wait_for),
         task_counters=spec.metrics.tasks if kind != "command" else base.task_counters,
-        remote_control=_remote_control(group.remote_control or text.RemoteControl()),
+        remote_control=_remote_control(group.remote_control or text.RemoteControl.empty()),
         tracing=_tracing(spec.tracing) if kind == "worker" else base.tracing,
     )
 
@@ -112,7 +113,7 @@ def rollout(group: text.Group, replicas: int) -> RolloutPolicy:
     A command gets no spare unless the manifest says so: it may well be one that must never run twice, as beat is.
     Without a spare at least one replica may be missing, or nothing could ever be replaced.
     """
-    said = group.rollout or text.Rollout()
+    said = group.rollout or text.Rollout.empty()
     strategy = said.strategy or "rolling"
     default = 0 if group.command is not None and said.max_unavailable != 0 else SPARES
     surge = 0 if strategy == "recreate" else _count(said.max_surge, default)
@@ -145,7 +146,7 @@ def _canaries(said: text.Canary, strategy: str, replicas: int) -> tuple[CanaryPo
     if strategy == "recreate":
         hint = "strategy: rolling keeps old replicas to compare with"
         raise Refused("rollout.canary: with strategy recreate no old replica is left beside the new ones", hint=hint)
-    only = text.CanaryStep(replicas=said.replicas, percent=said.percent)
+    only = text.CanaryStep.empty().model_copy(update={"replicas": said.replicas, "percent": said.percent})
     steps = said.steps or [only]
     return tuple(
         replace(
@@ -170,12 +171,12 @@ def _blue_green(said: text.Rollout) -> CanaryPolicy | None:
     if said.canary is not None or said.strategy == "recreate":
         other = "canary" if said.canary is not None else "strategy: recreate"
         raise Refused(f"rollout: blueGreen and {other} exclude each other", hint="keep one of them")
-    wanted = said.blue_green if isinstance(said.blue_green, text.BlueGreen) else text.BlueGreen()
+    wanted = said.blue_green if isinstance(said.blue_green, text.BlueGreen) else text.BlueGreen.empty()
     return replace(_judge(wanted.judge, _or(wanted.for_, _CANARY.seconds)), title="blue-green")
 
 
 def _judge(said: text.Judge | None, seconds: float) -> CanaryPolicy:
-    judge, base = said or text.Judge(), _CANARY
+    judge, base = said or text.Judge.empty(), _CANARY
     return CanaryPolicy(
         seconds=seconds,
         failure_rate=base.failure_rate if judge.failure_rate is None else judge.failure_rate / 100,
@@ -188,7 +189,7 @@ def _judge(said: text.Judge | None, seconds: float) -> CanaryPolicy:
 
 def price(group: text.Group, pool: PoolSpec) -> Price:
     """What slots and replicas cost; a pool that bounds a child's memory says its price unless the group does."""
-    slot, replica = group.per_slot or text.Price(), group.per_replica or text.Price()
+    slot, replica = group.per_slot or text.Price.empty(), group.per_replica or text.Price.empty()
     return Price(
         memory_per_slot_bytes=_count(slot.memory, pool.max_memory_per_child_bytes or 0),
         memory_per_replica_bytes=_count(replica.memory, 0),
@@ -199,7 +200,7 @@ def price(group: text.Group, pool: PoolSpec) -> Price:
 
 def processes(spec: WorkerSpec, capacity: text.Capacity | None) -> int:
     if spec.kind == "command":
-        return (capacity or text.Capacity()).processes
+        return (capacity or text.Capacity.empty()).processes
     return spec.pool.concurrency + spec.pool.processes_beside_slots if TRAITS[spec.pool.type].own_processes else 1
 
 
@@ -296,7 +297,7 @@ def secrets_of(manifest: text.Manifest) -> tuple[str, ...]:
 
 
 def _pool(name: str, group: text.Group, app: str, facts: Facts) -> PoolSpec:
-    said, of_app = group.pool or text.Pool(), facts.apps.get(app, AppFacts())
+    said, of_app = group.pool or text.Pool.empty(), facts.apps.get(app, AppFacts())
     kind, class_path = _pool_type(said, of_app, facts)
     if kind == "custom" and not class_path:
         raise Refused(
@@ -308,7 +309,7 @@ def _pool(name: str, group: text.Group, app: str, facts: Facts) -> PoolSpec:
     traits = TRAITS[kind]
     default = GREEN_SLOTS if traits.is_green or traits.async_tasks else max(1, facts.cpus)
     slots = traits.fixed_slots or said.concurrency or of_app.concurrency or default
-    if group.worker == "celery" and (uneven := uneven_prefetch((group.task or text.Task()).prefetch, slots)):
+    if group.worker == "celery" and (uneven := uneven_prefetch((group.task or text.Task.empty()).prefetch, slots)):
         raise Refused(f"group {name!r}: task.prefetch: {uneven[0]}", hint=uneven[1])
     return PoolSpec(
         type=kind,
@@ -324,7 +325,7 @@ def _pool(name: str, group: text.Group, app: str, facts: Facts) -> PoolSpec:
 
 def _check_able(name: str, group: text.Group, kind: str) -> None:
     """A pool the manifest does not name is known only now: refuse what it cannot honour."""
-    refusals = pool_refusals(group.pool or text.Pool(), group.task or text.Task(), kind)
+    refusals = pool_refusals(group.pool or text.Pool.empty(), group.task or text.Task.empty(), kind)
     if refusals:
         message = "; ".join(message for _, message, _ in refusals)
         raise Refused(
@@ -370,7 +371,7 @@ def _tracing(said: text.Tracing | None) -> TracingSpec:
 
 def _task(said: text.Task) -> TaskPolicy:
     base = TaskPolicy()
-    ahead = said.look_ahead if isinstance(said.look_ahead, text.LookAhead) else text.LookAhead()
+    ahead = said.look_ahead if isinstance(said.look_ahead, text.LookAhead) else text.LookAhead.empty()
     return TaskPolicy(
         time_limit_seconds=said.time_limit,
         soft_time_limit_seconds=said.soft_time_limit,
@@ -394,7 +395,7 @@ def _remote_control(said: text.RemoteControl) -> RemoteControlSpec:
 
 
 def _restart(said: text.Restart, *, job: bool) -> RestartPolicy:
-    base, backoff = RestartPolicy(), said.backoff or text.Backoff()
+    base, backoff = RestartPolicy(), said.backoff or text.Backoff.empty()
     return RestartPolicy(
         backoff_initial_seconds=_or(backoff.initial, base.backoff_initial_seconds),
         backoff_max_seconds=_or(backoff.max, base.backoff_max_seconds),

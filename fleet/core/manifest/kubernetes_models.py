@@ -135,5 +135,5 @@ class Kubernetes(PodFields):
         description="who says how many pods a group that autoscales has: KEDA by the length of its queues, or fleet's"
         " controller in the cluster, which divides one budget",
     )
-    keda: Keda = Field(default=Keda(), description="how KEDA reaches the broker")
+    keda: Keda = Field(default=Keda.empty(), description="how KEDA reaches the broker")
     groups: dict[GroupName, KubernetesGroup] = Field(default={}, description="what single groups have of their own")

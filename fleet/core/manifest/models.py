@@ -675,7 +675,7 @@ class Spec(Model):
     app: Import | None = Field(
         default=None, description="Celery app or `fleet.Tasks` registry of all groups, `module:attribute`"
     )
-    release: Release = Field(default=Release(), description="the code that workers run")
+    release: Release = Field(default=Release.empty(), description="the code that workers run")
     user: Account | None = Field(
         default=None,
         description="account of the replicas whose group names none, and of the embedded broker; default: fleet's",
@@ -689,11 +689,11 @@ class Spec(Model):
     ) = Field(default=None, description="`embedded` (a Redis that fleet runs itself) or a map with `url`")
     secrets: dict[Name, Secret] = Field(default={}, description="secrets by name, each with one source")
     concurrency: Slots | None = Field(default=None, description="the budget of slots over all groups")
-    balance: Balance = Field(default=Balance(), description="how the budget is divided over time")
-    budgets: Budgets = Field(default=Budgets(), description="ceilings over the whole fleet")
-    heal: Heal = Field(default=Heal(), description="what the controller puts right by itself")
+    balance: Balance = Field(default=Balance.empty(), description="how the budget is divided over time")
+    budgets: Budgets = Field(default=Budgets.empty(), description="ceilings over the whole fleet")
+    heal: Heal = Field(default=Heal.empty(), description="what the controller puts right by itself")
     notify: list[Notification] = Field(default=[], description="who is told of what happens")
-    metrics: Metrics = Field(default=Metrics(), description="numbers for Prometheus and OpenTelemetry")
+    metrics: Metrics = Field(default=Metrics.empty(), description="numbers for Prometheus and OpenTelemetry")
     tracing: Tracing | None = Field(
         default=None, description="traces of tasks, from the send to the run (extra `otel`); off without it"
     )
@@ -703,7 +703,7 @@ class Spec(Model):
     kubernetes: Kubernetes | None = Field(
         default=None, description="what a cluster needs to know; a host takes no notice of it"
     )
-    defaults: Defaults = Field(default=Defaults(), description="merged into every group")
+    defaults: Defaults = Field(default=Defaults.empty(), description="merged into every group")
     groups: dict[GroupName, Group] = Field(default={}, description="the groups by name; at least one")
 
 

@@ -202,7 +202,7 @@ def _finish(tree: Node, findings: Findings, *, most_replicas: int | None = None)
         raise _refusal(findings)
     document = plain(tree)
     document["spec"].pop("defaults", None)
-    spec = manifest.spec.model_copy(update={"defaults": Defaults()})
+    spec = manifest.spec.model_copy(update={"defaults": Defaults.empty()})
     manifest = manifest.model_copy(update={"spec": spec})
     return Parsed(manifest, Positions(tree), tuple(findings.warnings), document)
 

@@ -64,7 +64,7 @@ def _group(
     for field in ("autoscale", "share", "replicas"):
         made.pop(field, None)
     made["replicas"] = state.pods * pack_of(manifest, name)
-    pool = model.pool or Pool()
+    pool = model.pool or Pool.empty()
     if model.command is None and pool.type is not None and not TRAITS[pool.type].fixed_slots:
         made["pool"] = {**(made.get("pool") or {}), "type": pool.type, "concurrency": state.concurrency}
     return made

@@ -114,7 +114,7 @@ def _notes(manifest: Manifest, stations: Iterable[Station]) -> Iterator[str]:
 
 def _is_unsaid(group: Group) -> bool:
     """Whether the app might have a say in the pool or in its concurrency."""
-    pool = group.pool or Pool()
+    pool = group.pool or Pool.empty()
     return group.command is None and pool.type != "solo" and (pool.type is None or pool.concurrency is None)
 
 

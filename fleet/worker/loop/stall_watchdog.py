@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, auto
 from typing import Protocol
 
+from fleet import settings
 from fleet.broker.channels.base import Channel, ChannelLost
 from fleet.worker.task.job import Job
 
@@ -22,7 +23,6 @@ log = logging.getLogger("fleet.worker")
 
 PATIENCE_SECONDS = 30.0
 REST_SECONDS = 600.0
-_PATIENCE_VARIABLE = "FLEET_STALL_SECONDS"
 
 
 class Step(Enum):
@@ -125,7 +125,7 @@ class StallWatchdog:
         self._running = running
         self._rebuild = rebuild
         self._replace = replace
-        self._watch = StallWatch(float(environ.get(_PATIENCE_VARIABLE) or PATIENCE_SECONDS))
+        self._watch = StallWatch(settings.read(environ).stall_seconds)
         self._waiting = 0
 
     @property

@@ -78,7 +78,7 @@ def _shared_queues(context: CheckContext, moving: Mapping[str, Group]) -> None:
 def _whole_replicas(context: CheckContext, moving: Mapping[str, Group]) -> None:
     """A pool that cannot change its slots would have to be replaced for them, which only an apply does."""
     for name, group in moving.items():
-        pool, unit = group.pool or Pool(), group.autoscale.unit if group.autoscale else 1
+        pool, unit = group.pool or Pool.empty(), group.autoscale.unit if group.autoscale else 1
         size = pool.concurrency or 1
         of_celery = group.worker == "celery"
         if pool.type is not None and (of_celery or not TRAITS[pool.type].resize) and unit % size:

@@ -10,7 +10,7 @@ from fleet.core.text.format import duration, shown
 
 
 def celery(context: CheckContext, path: Path, group: Group) -> None:
-    pool, task, logs = group.pool or Pool(), group.task or Task(), group.logging
+    pool, task, logs = group.pool or Pool.empty(), group.task or Task.empty(), group.logging
     if group.worker != "celery" or group.command is not None:
         if pool.min_concurrency is not None:
             hint = "remove it; with `autoscale` the controller moves slots between groups"
@@ -66,4 +66,4 @@ def _look_ahead(task: Task) -> str | None:
 
 
 def _fields(part: Model) -> str:
-    return ", ".join(sorted(part.model_dump(by_alias=True, include=part.model_fields_set)))
+    return ", ".join(sorted(part.written()))

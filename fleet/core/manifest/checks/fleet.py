@@ -249,7 +249,7 @@ def _floor(group: Group) -> tuple[int, str] | None:
 def _slots_per_replica(group: Group) -> int | None:
     if group.command is not None:
         return group.capacity.slots if group.capacity else 0
-    pool = group.pool or Pool()
+    pool = group.pool or Pool.empty()
     fixed = TRAITS[pool.type].fixed_slots if pool.type else None
     return fixed or pool.concurrency
 

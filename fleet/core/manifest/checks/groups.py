@@ -77,9 +77,7 @@ def _command_alone(context: CheckContext, path: Path, group: Group) -> None:
             hint = "remove it; fleet knows what its workers bring"
             context.problem((*path, "capacity"), "capacity is for a command, and the group has none", hint)
         return
-    given = group.model_dump(by_alias=True, exclude_none=True, include=group.model_fields_set)
-    fields = sorted(OF_WORKERS_ONLY & given.keys())
-    for name in fields:
+    for name in sorted(OF_WORKERS_ONLY & group.written()):
         hint = f"remove {name}, or remove command and give an app"
         context.problem((*path, name), f"a command has no {name}: it is a program of its own", hint)
     if not group.command[0].strip():
@@ -94,7 +92,7 @@ def _has_app(context: CheckContext, path: Path, group: Group) -> None:
 
 
 def _pool(context: CheckContext, path: Path, group: Group) -> None:
-    pool, task = group.pool or Pool(), group.task or Task()
+    pool, task = group.pool or Pool.empty(), group.task or Task.empty()
     if pool.class_ is not None and pool.type not in (None, "custom"):
         hint = "write `type: custom`, or remove class"
         context.problem((*path, "pool", "class"), f"class is for a custom pool, and this is {pool.type}", hint)
@@ -104,7 +102,7 @@ def _pool(context: CheckContext, path: Path, group: Group) -> None:
 
 
 def _limits(context: CheckContext, path: Path, group: Group) -> None:
-    task = group.task or Task()
+    task = group.task or Task.empty()
     if task.soft_time_limit is not None and task.time_limit is not None and task.soft_time_limit >= task.time_limit:
         message = f"softTimeLimit {duration(task.soft_time_limit)} is not below timeLimit {duration(task.time_limit)}"
         context.problem(

@@ -33,11 +33,11 @@ def _replicas(group: Group, budget: int) -> int:
     part = group.share or group.autoscale
     if part is None:
         return group.replicas or 0
-    pool = group.pool or Pool()
+    pool = group.pool or Pool.empty()
     slots = max(1, pool.concurrency or 1) if pool.type != _ONE_SLOT else 1
     return -(-(budget if part.max is None else min(budget, part.max)) // slots)
 
 
 def _children(group: Group) -> int:
-    pool = group.pool or Pool()
+    pool = group.pool or Pool.empty()
     return max(1, pool.concurrency or 1) if pool.type == _PROCESSES else 0
