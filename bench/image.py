@@ -42,8 +42,9 @@ spec:
   groups:
     {group}
 """
-SOLO = "bench: {{pool: solo, replicas: {workers}, queues: [q], health: {{readyTimeout: 10m}}}}"
-PREFORK = "bench: {{pool: {{type: prefork, concurrency: {workers}}}, replicas: 1, queues: [q], health: {{readyTimeout: 10m}}}}"
+REST = "queues: [q], health: {{readyTimeout: 10m}}"
+SOLO = f"bench: {{{{pool: solo, replicas: {{workers}}, {REST}}}}}"
+PREFORK = f"bench: {{{{pool: {{{{type: prefork, concurrency: {{workers}}}}}}, replicas: 1, {REST}}}}}"
 TASKS = 3000
 DONE = """
 import sys, time

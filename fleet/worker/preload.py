@@ -50,7 +50,8 @@ def _fill_caches_of_redis() -> None:
     from fleet.broker.channels.redis import scripts
 
     scripts.read_all()
-    version = redis.utils.get_lib_version()
-    redis.utils.get_lib_version = lambda: version
+    if look_up := getattr(redis.utils, "get_lib_version", None):
+        version = look_up()
+        redis.utils.get_lib_version = lambda: version
     with redis.Redis() as client:  # connects when it is first used, which it is not
         client.pubsub().close()

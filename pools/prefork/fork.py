@@ -99,7 +99,7 @@ def _close_standard_input() -> None:
     with contextlib.suppress(OSError, ValueError):
         if sys.stdin is not None:
             sys.stdin.close()
-            sys.stdin = open(os.devnull)  # for as long as the process lives
+            sys.stdin = open(os.devnull)  # noqa: SIM115 (for as long as the process lives)
 
 
 def _exit_code(ended: SystemExit) -> int:
