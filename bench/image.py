@@ -1,8 +1,9 @@
-"""Solo workers with an image and without: time to ready, processor time and memory, in runs that alternate.
+"""Workers with an image and without: time to ready, processor time and memory, in runs that alternate.
 
     python -m bench.image --workers 10 --rounds 2
 
-The app imports numpy, pydantic and requests where they are installed. Needs a Redis server program.
+Ten solo workers, and one prefork worker with ten children, each at rest and after 3000 tasks that do nothing. The app
+imports numpy, pydantic and requests where they are installed. Needs a Redis server program.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -37,7 +40,22 @@ spec:
   broker: embedded
   release: {{workdir: ., image: "{image}"}}
   groups:
-    solo: {{pool: solo, replicas: {workers}, queues: [q], health: {{readyTimeout: 10m}}}}
+    {group}
+"""
+REST = "queues: [q], health: {{readyTimeout: 10m}}"
+SOLO = f"bench: {{{{pool: solo, replicas: {{workers}}, {REST}}}}}"
+PREFORK = f"bench: {{{{pool: {{{{type: prefork, concurrency: {{workers}}}}}}, replicas: 1, {REST}}}}}"
+TASKS = 3000
+DONE = """
+import sys, time
+sys.path.insert(0, ".")
+import redis, shop
+shop.app.conf.broker_url = f"redis+socket://{sys.argv[1]}"
+for number in range(int(sys.argv[2])):
+    shop.noop.apply_async(queue="q")
+server = redis.Redis(unix_socket_path=sys.argv[1])
+while server.llen("q"):
+    time.sleep(0.1)
 """
 
 
@@ -47,36 +65,73 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     given = parser.parse_args()
     for _ in range(given.rounds):
-        for image in ("off", "auto"):
-            print(json.dumps(measured(image, given.workers)), flush=True)
+        for image, group in (("off", SOLO), ("auto", SOLO), ("off", PREFORK)):
+            print(json.dumps(measured(image, group.format(workers=given.workers), given.workers)), flush=True)
 
 
-def measured(image: str, workers: int) -> dict[str, object]:
-    """Seconds of apply, restart and down; processor seconds and PSS of workers and image, when all are ready."""
+def measured(image: str, group: str, workers: int) -> dict[str, object]:
+    """Seconds of apply, restart and down; processor seconds when all are ready; memory then and after the tasks."""
+    with fleet(image, group) as folder:
+        load = os.getloadavg()[0]
+        apply = timed(folder, "apply", "fleet.yaml", "-y")
+        found = processes(folder)
+        cpu = sum(one.cpu_times().user + one.cpu_times().system for one in found)
+        at_rest = memory(found)
+        send(folder, TASKS)
+        after_tasks = memory(found)
+        restart = timed(folder, "restart", "bench", "--fleet", "image", "-y")
+        down = timed(folder, "down", "--fleet", "image", "-y")
+    return {
+        "python": ".".join(map(str, sys.version_info[:3])),
+        "image": image,
+        "pool": "prefork" if "prefork" in group else "solo",
+        "workers": workers,
+        "load before": round(load, 1),
+        "apply s": apply,
+        "cpu s": round(cpu, 2),
+        **{f"{name} at rest": value for name, value in at_rest.items()},
+        **{f"{name} after {TASKS} tasks": value for name, value in after_tasks.items()},
+        "restart s": restart,
+        "down s": down,
+    }
+
+
+@contextmanager
+def fleet(image: str, group: str) -> Iterator[Path]:
+    """The folder of a fleet that is not applied yet."""
     with tempfile.TemporaryDirectory(prefix="fl-", dir="/tmp") as name:
         folder = Path(name)
         (folder / "shop.py").write_text(APP)
-        (folder / "fleet.yaml").write_text(MANIFEST.format(image=image, workers=workers))
-        load = os.getloadavg()[0]
-        apply = timed(folder, "apply", "fleet.yaml", "-y")
-        supervisord = psutil.Process(int((folder / "home/image/run/supervisord.pid").read_text()))
-        found = [one for one in supervisord.children() if one.cmdline()[0].startswith(("fleet: solo", "fleet: image"))]
-        cpu = sum(one.cpu_times().user + one.cpu_times().system for one in found)
-        pss = sum(one.memory_full_info().pss for one in found)
-        solos = [one.memory_full_info().uss for one in found if one.cmdline()[0].startswith("fleet: solo")]
-        restart = timed(folder, "restart", "solo", "--fleet", "image", "-y")
-        down = timed(folder, "down", "--fleet", "image", "-y")
-        return {
-            "image": image,
-            "workers": workers,
-            "load before": round(load, 1),
-            "apply s": apply,
-            "cpu s": round(cpu, 2),
-            "pss MiB": round(pss / 2**20),
-            "private MiB each": round(sum(solos) / len(solos) / 2**20, 1),
-            "restart s": restart,
-            "down s": down,
-        }
+        (folder / "fleet.yaml").write_text(MANIFEST.format(image=image, group=group))
+        yield folder
+
+
+def processes(folder: Path) -> list[psutil.Process]:
+    """The workers, their children, and the image."""
+    supervisord = psutil.Process(int((folder / "home/image/run/supervisord.pid").read_text()))
+    return [one for one in supervisord.children(recursive=True) if title(one).startswith(("bench", "image"))]
+
+
+def title(process: psutil.Process) -> str:
+    """What follows ``fleet:`` in the title of a process."""
+    return process.cmdline()[0].removeprefix("fleet: ")
+
+
+def memory(found: Sequence[psutil.Process]) -> dict[str, float]:
+    """MiB: PSS of all together; the private pages of one that runs tasks, on average."""
+    children = [one for one in found if " slot " in title(one)]
+    runners = children or [one for one in found if title(one).startswith("bench")]
+    private = sum(one.memory_full_info().uss for one in runners)
+    return {
+        "PSS MiB": round(sum(one.memory_full_info().pss for one in found) / 2**20),
+        "private MiB each": round(private / len(runners) / 2**20, 1),
+    }
+
+
+def send(folder: Path, tasks: int) -> None:
+    """Have the workers run so many tasks; returns when the queue is empty."""
+    words = [sys.executable, "-c", DONE, str(folder / "home/image/run/broker.sock"), str(tasks)]
+    subprocess.run(words, cwd=folder, check=True, capture_output=True)
 
 
 def timed(folder: Path, *words: str) -> float:

@@ -7,7 +7,6 @@ ending, so that a new image takes its place.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import select
@@ -31,6 +30,7 @@ from fleet.replica.image import GO, OWN_VARIABLES, REQUEST_BYTES, STALE, ImageFi
 from fleet.replica.launch_document import LaunchDocument
 from fleet.worker.fork_safety import Watched, problems, read_files
 from fleet.worker.forked_worker import Mark, become_worker, give_seeds, set_title
+from pools.freeze import freeze_for_forks
 
 LOOK_SECONDS = 10.0
 """How often it looks whether anybody may still want a worker from it."""
@@ -91,8 +91,7 @@ class Image:
             self._say("failed", "a file has changed while the app was imported")
             return False
         self._listen()
-        gc.collect()
-        gc.freeze()  # the collector of a forked worker does not touch what it shares
+        freeze_for_forks()
         self._say("ready")
         return True
 

@@ -1,4 +1,4 @@
-"""Imports what workers of a spec import only when they need it, so that they share it."""
+"""Imports and makes what workers of a spec have only when they need it, so that they share it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from contextlib import suppress
 
 from fleet.broker.connection import is_rabbitmq, is_redis
 from fleet.core.spec import WorkerSpec
+from fleet.worker import logging_setup
 from fleet.worker.apps.base import Application
 from pools import pool_class
 
@@ -17,6 +18,8 @@ ALWAYS = (
     "stringprep",
     "multiprocessing.util",
     "concurrent.futures.thread",
+    "kombu.connection",
+    "kombu.entity",
 )
 OF_REDIS = ("fleet.broker.channels.redis.channel", "redis", "kombu.transport.redis")
 OF_CONTROL = ("fleet.worker.control.mailbox", "kombu.matcher", "secrets")
@@ -24,7 +27,7 @@ OF_RABBITMQ = ("fleet.broker.channels.rabbitmq.channel", "amqp", "kombu.transpor
 
 
 def import_for(spec: WorkerSpec, application: Application) -> None:
-    """Import the pool, the channel of the broker, and what a worker loads late."""
+    """Import the pool, the channel of the broker, and what a worker loads late; have its caches filled."""
     pool_class(spec.pool.class_path or spec.pool.type)
     url = spec.broker.url or application.default_broker_url()
     of_broker = OF_RABBITMQ if is_rabbitmq(url) else OF_REDIS if is_redis(url) else ()
@@ -34,3 +37,21 @@ def import_for(spec: WorkerSpec, application: Application) -> None:
             importlib.import_module(name)
     application.transport_options(None)
     application.default_queues()
+    if is_redis(url):
+        _fill_caches_of_redis()
+    logging_setup.set_level(spec.log_level)  # to set it in a worker would write to all its loggers
+
+
+def _fill_caches_of_redis() -> None:
+    """The texts of the scripts, redis-py's own version, which it reads from a file for each connection, and what it
+    makes when the first client and subscription are made."""
+    import redis.utils
+
+    from fleet.broker.channels.redis import scripts
+
+    scripts.read_all()
+    if look_up := getattr(redis.utils, "get_lib_version", None):
+        version = look_up()
+        redis.utils.get_lib_version = lambda: version
+    with redis.Redis() as client:  # connects when it is first used, which it is not
+        client.pubsub().close()

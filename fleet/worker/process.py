@@ -52,6 +52,7 @@ from fleet.worker.tracing import slot as traced
 from fleet.worker.tracing.choice import tracing_of
 from pools import BasePool, EventLoop, pool_class
 from pools.errors import PoolError, PoolUnavailable
+from pools.freeze import freeze_for_forks
 from pools.patching import GREEN
 
 log = logging.getLogger("fleet.worker")
@@ -207,8 +208,11 @@ class Worker:
         """Start, feed, stop."""
         _set_title(self.options)
         self.pool.register_with_event_loop(self.loop)
-        gc.collect()
-        gc.freeze()  # objects made so far stay: forked children then share their pages
+        if self.pool.traits.own_processes:
+            freeze_for_forks()
+        else:
+            gc.collect()
+            gc.freeze()  # objects made so far stay
         self._start_pool()
         self._start_answering()
         if self.options.spec.pool.type in GREEN:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import itertools
 import multiprocessing.process
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from billiard import spawn
+from billiard import context, spawn, util
+from billiard import process as billiard_process
 from billiard.compat import spawnv_passfds
 from billiard.context import ForkProcess
 from billiard.popen_fork import Popen
@@ -62,6 +65,52 @@ class _SlotProcess(ForkProcess):  # type: ignore[misc]
     def run(self) -> None:
         _set_standard_process(self.name, self.index)
         super().run()
+
+    def _bootstrap(self) -> int:
+        """As billiard's, without its walk over all loggers to renew their locks: Python does that itself after a fork,
+        and the walk writes to memory that the child shares with its parent."""
+        try:
+            context._force_start_method(self._start_method)
+            billiard_process._process_counter = itertools.count(1)
+            billiard_process._children = set()
+            _close_standard_input()
+            earlier = current_process()
+            billiard_process._set_current_process(self)
+            util._finalizer_registry.clear()
+            util._run_after_forkers()
+            del earlier
+            try:
+                self.run()
+            finally:
+                util._exit_function()
+            return 0
+        except SystemExit as ended:
+            return _exit_code(ended)
+        except BaseException:
+            traceback.print_exc()
+            return 1
+        finally:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):
+                    stream.flush()
+
+
+def _close_standard_input() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stdin is not None:
+            sys.stdin.close()
+            sys.stdin = open(os.devnull)  # noqa: SIM115 (for as long as the process lives)
+
+
+def _exit_code(ended: SystemExit) -> int:
+    """As at the end of a program: an error that is text is printed."""
+    if not ended.args:
+        return 1
+    code = ended.args[0]
+    if isinstance(code, int):
+        return code
+    sys.stderr.write(f"{code}\n")
+    return 0 if isinstance(code, str) else 1
 
 
 class _StandardProcess(multiprocessing.process.BaseProcess):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import os
 import pickle
 import signal
@@ -18,6 +17,7 @@ from functools import partial
 from typing import NoReturn
 
 from pools.errors import Unpicklable
+from pools.freeze import freeze_for_forks
 from pools.prefork.child import INIT_FAILED_EXIT_CODE, ChildOptions, ChildProcess, set_title
 from pools.prefork.exit import reap
 from pools.prefork.fork import be_slot_process, describe_program, fork_child, take_on_program
@@ -117,8 +117,7 @@ def _prepare(sock: socket.socket) -> ChildOptions:
         raise
     if options.title:
         set_title(f"{options.title} zygote")
-    gc.collect()
-    gc.freeze()  # the memory of what exists now stays shared with every child
+    freeze_for_forks()
     send_report(sock, WORKER_UP, 0, 0.0, 0.0, 0, b"")
     return options
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +44,47 @@ def pids(pool: BasePool) -> list[int]:
 
 def ready(pool: BasePool) -> None:
     turn_until(pool, lambda: pool.free_slots == pool.limit)
+
+
+class Renewed(logging.FileHandler):
+    """Tells when somebody makes a new lock for it in another process."""
+
+    def __init__(self, path: Path, told: Path) -> None:
+        self._pid, self._told = os.getpid(), told
+        super().__init__(path)
+
+    def createLock(self) -> None:  # noqa: N802
+        super().createLock()
+        if os.getpid() != self._pid:
+            self._told.write_text("a new lock")
+
+
+@both
+def test_a_child_logs_under_locks_that_python_renewed(make_pool: Make, kind: str, tmp_path: Path) -> None:
+    """Another thread held the lock when the child was forked. Nobody walks over all loggers, which the child shares
+    with its parent: that would write to all of them."""
+    handler = Renewed(tmp_path / "log", tmp_path / "told")
+    logger, release = logging.getLogger("tests.pools.renewed"), threading.Event()
+    logger.addHandler(handler)
+    held = threading.Event()
+
+    def hold() -> None:
+        with handler.lock:  # type: ignore[union-attr]
+            held.set()
+            release.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    try:
+        make_pool(kind).apply_async(logger.warning, ("from the child",)).result(PATIENCE)
+    finally:
+        release.set()
+        thread.join()
+        logger.removeHandler(handler)
+        handler.close()
+    assert (tmp_path / "log").read_text() == "from the child\n"
+    assert not (tmp_path / "told").exists()
 
 
 # -- crashes

@@ -8,7 +8,7 @@ import logging
 import pytest
 
 from fleet.core.text.format import one_line, printable
-from fleet.worker.logging_setup import JsonLines, OfOthers, TextLines
+from fleet.worker.logging_setup import JsonLines, OfOthers, TextLines, set_level
 
 FORGED = "x\n2026-01-01 00:00:00,000 INFO thumbs.0[1] all is well\x1b[2J\x9b31m\r\u202e\u2028"
 
@@ -32,6 +32,17 @@ def test_a_name_forges_no_line_and_no_escape(formatter: logging.Formatter) -> No
 @pytest.mark.parametrize("formatter", [TextLines("thumbs.0"), JsonLines("thumbs.0")])
 def test_a_long_name_is_cut(formatter: logging.Formatter) -> None:
     assert len(written(formatter, "task %s is unknown", "x" * (1 << 20))) < 10_000
+
+
+def test_the_level_that_is_set_already_is_not_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To set one writes to every logger, and forked workers share the memory of all of them."""
+    monkeypatch.setattr(logging.root, "level", logging.INFO)
+    asked: list[object] = []
+    monkeypatch.setattr(logging.root, "setLevel", asked.append)
+    set_level("INFO")
+    assert asked == []
+    set_level("WARNING")
+    assert asked == ["WARNING"]
 
 
 def test_what_a_task_logs_is_its_own() -> None:

@@ -166,6 +166,8 @@ class CeleryApplication:
         self.app.finalize()
         with suppress(Exception):  # a backend that does not exist is told by Celery itself, when a task needs it
             backends.by_url(self.app.conf.result_backend, self.app.loader)
+            if _are_results_on_redis(self.app):
+                from fleet.worker.apps import celery_results  # noqa: F401
 
     def complete(self) -> None:
         """What ``imports`` and autodiscovery name."""
@@ -308,10 +310,14 @@ class _TraceInfo(TraceInfo):  # type: ignore[misc]
 
 def _store_results_at_once(app: Any) -> None:
     """On Redis, where most apps keep them. The module is not imported by an app that keeps its results elsewhere."""
-    if str(app.conf.result_backend).startswith(("redis://", "rediss://", "redis+socket://")):
+    if _are_results_on_redis(app):
         from fleet.worker.apps.celery_results import store_at_once
 
         store_at_once(app.backend)
+
+
+def _are_results_on_redis(app: Any) -> bool:
+    return str(app.conf.result_backend).startswith(("redis://", "rediss://", "redis+socket://"))
 
 
 def _make_soft_limits_catchable() -> None:

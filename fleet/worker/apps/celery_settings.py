@@ -250,7 +250,7 @@ _OWN_REQUEST, _OWN_STRATEGY = "celery.worker.request:Request", "celery.worker.st
 
 def warnings_for(app: Any, *, transport: str, pool: str) -> Iterator[str]:
     """What this app asks for that has no effect here, one sentence each. transport: the scheme of the broker's URL."""
-    changed: Mapping[str, Any] = app.conf.table(with_defaults=False)
+    changed: Mapping[str, Any] = app.conf.table(with_defaults=False, censored=False)
     for name in _OF_CHILDREN if pool != "prefork" else ():
         if changed.get(name):
             yield f"the app's setting {name} has no effect in this worker: the {pool} pool has no children"

@@ -45,7 +45,7 @@ class Revoked:
         if self._path is None:
             return
         known = dict(self._ids)
-        for path in sorted(self._path.parent.glob(f"*{self._path.suffix}")):
+        for path in _of_the_fleet(self._path):
             if path != self._path:
                 with suppress(OSError):
                     _read_into(known, path)
@@ -133,6 +133,15 @@ def stamp_keys(stamps: object) -> set[str]:
         (header, found if isinstance(found, (list, tuple, set)) else [found]) for header, found in stamps.items()
     )
     return {f"{_STAMP}{quote(f'{header}={stamp}', safe='')}" for header, found in several for stamp in found}
+
+
+def _of_the_fleet(path: Path) -> list[Path]:
+    """The files of this kind in the folder of this one."""
+    try:
+        names = os.listdir(path.parent)
+    except OSError:
+        return []
+    return [path.parent / name for name in sorted(names) if name.endswith(path.suffix)]
 
 
 def _read_into(ids: dict[str, float], path: Path) -> None:

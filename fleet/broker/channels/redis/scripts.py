@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from importlib.resources import files
 from typing import Any
 
 from redis.exceptions import NoScriptError
@@ -13,6 +14,13 @@ from fleet.broker.redis_link import Script, packed
 
 script = partial(redis_link.script, __package__)
 """The script ``<name>.lua``."""
+
+
+def read_all() -> None:
+    """Read every script now, and not when it is used first."""
+    for file in files(__package__).iterdir():
+        if file.name.endswith(".lua"):
+            script(file.name.removesuffix(".lua"))
 
 
 class Prepared:

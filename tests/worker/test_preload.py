@@ -1,0 +1,88 @@
+"""What an image imports for its workers is all that they need: what one imports later it does not share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, WorkerSpec, digest
+from fleet.replica.launch_document import LaunchDocument
+from tests.worker.workers import PROJECT
+
+APPS = {
+    "registry": """
+import os, signal
+from fleet import Tasks
+tasks = Tasks("late", broker=os.environ["BROKER"])
+@tasks.task
+def last(): os.kill(os.getpid(), signal.SIGTERM)
+def send(queue): tasks.send("late_app.last", queue=queue)
+""",
+    "celery": """
+import os, signal
+from celery import Celery
+tasks = Celery("late", broker=os.environ["BROKER"])
+tasks.conf.result_backend = os.environ["RESULTS"]
+@tasks.task(name="late_app.last")
+def last(): os.kill(os.getpid(), signal.SIGTERM)
+def send(queue): last.apply_async(queue=queue)
+""",
+}
+FRAME = """
+import sys
+from pathlib import Path
+from fleet.replica import launch_document
+from fleet.worker.image import import_all
+import_all(launch_document.read(Path(sys.argv[1])).spec)
+shared = set(sys.modules)
+from fleet.worker.__main__ import main
+code = main([sys.argv[1]])
+print("late", *sorted(set(sys.modules) - shared))
+raise SystemExit(code)
+"""
+
+
+@pytest.mark.parametrize("app", APPS)
+@pytest.mark.parametrize(
+    ("broker", "pool"), [("redis_url", "solo"), ("redis_url", "threads"), ("rabbitmq_url", "solo")]
+)
+def test_a_worker_imports_nothing_after_the_fork(
+    tmp_path: Path, request: pytest.FixtureRequest, redis_url: str, broker: str, app: str, pool: str
+) -> None:
+    """From its start to its end, with a task that ends it and a result that is stored."""
+    url: str = request.getfixturevalue(broker)
+    queue = f"late{os.getpid()}-{time.monotonic_ns()}"
+    (tmp_path / "late_app.py").write_text(APPS[app])
+    spec = WorkerSpec(
+        kind="worker",
+        fleet="latefleet",
+        group="late",
+        app="late_app:tasks",
+        broker=BrokerSpec(url=url),
+        pool=PoolSpec(pool, 1),
+        queues=(QueueSpec(queue),),
+    )
+    document = LaunchDocument(
+        path=tmp_path / "late.0.json",
+        fleet="latefleet",
+        replica="late.0",
+        digest=digest(spec),
+        spec=spec,
+        secrets={},
+        record=tmp_path / "late.0.rec",
+        log=tmp_path / "late.0.log",
+    )
+    document.path.write_bytes(document.to_bytes())
+    environ = {**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT}", "BROKER": url, "RESULTS": redis_url}
+    environ |= {"FLEET_BROKER_URL": url, "FLEET_MINGLE_SECONDS": "0"}
+    send = f"import late_app; late_app.send({queue!r})"
+    for words in (["-c", send], ["-c", FRAME, str(document.path)]):
+        done = subprocess.run([sys.executable, *words], cwd=tmp_path, env=environ, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "Task late_app.last" in done.stderr
+    assert done.stdout.split() == ["late"]
