@@ -68,12 +68,8 @@ class Table:
     def read(cls, uids: Iterable[int] = ()) -> Table:
         """Every process of this user, and of these accounts, that is not a zombie."""
         own = {os.geteuid(), *uids}
-        found: dict[int, Proc] = {}
-        with os.scandir(_PROC) as entries:
-            for entry in entries:
-                if entry.name.isdigit() and (proc := _read(int(entry.name), entry, own)) is not None:
-                    found[proc.pid] = proc
-        return cls(found)
+        found = (read_process(pid, own) for pid in process_ids())
+        return cls({proc.pid: proc for proc in found if proc is not None})
 
     def tree(self, root: int) -> list[int]:
         """A process and everything below it."""
@@ -140,9 +136,15 @@ class Table:
             pid = self.procs[pid].parent
 
 
-def _read(pid: int, entry: os.DirEntry[str], own: Set[int]) -> Proc | None:
+def process_ids() -> set[int]:
+    """The pids of all processes of this machine, of whomever they are."""
+    return {int(name) for name in os.listdir(_PROC) if name.isdigit()}
+
+
+def read_process(pid: int, own: Set[int]) -> Proc | None:
+    """A process of one of these accounts; None for one of another, and one that has ended."""
     try:
-        owner = entry.stat().st_uid
+        owner = os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return None
     if owner not in own:
