@@ -109,9 +109,14 @@ class Mailbox:
             )
         return found
 
+    @property
+    def beats(self) -> bool:
+        """Whether the broker wants to hear from this connection."""
+        return bool(self._connection.supports_heartbeats)
+
     def beat(self) -> None:
         """Keep the connection. Call it at least every quarter of ``HEARTBEAT_SECONDS``."""
-        if self._connection.supports_heartbeats:
+        if self.beats:
             self._connection.heartbeat_check(rate=2)
 
     def publish(self, body: Any, routing_key: str) -> None:

@@ -143,7 +143,8 @@ class RedisChannel:
     @_speaks
     def backlog(self) -> int | None:
         """How many messages wait in the consumed queues, due ones among the delayed and arrived ones included."""
-        return _backlog(self._own(self._link), self._access, self._keys, [spec.name for spec in self._queues])
+        queues, now_ms = [spec.name for spec in self._queues], self._own(self._registry).now_ms
+        return _backlog(self._own(self._link), self._access, self._keys, queues, now_ms=now_ms)
 
     @_speaks
     def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:
@@ -155,6 +156,9 @@ class RedisChannel:
         link, inboxes = self._own(self._link), self._inboxes
         if count > 0:
             inboxes.collect(link)
+            if not (inboxes.to_be_emptied or self._held.acks or self._rest.needs_turn(watches=inboxes.watches)):
+                inboxes.arm()
+                return []
             deliveries = self._turn(link, count + ahead)
             if not deliveries and self._rest.is_to_watch(watches=inboxes.watches) and inboxes.watch(link):
                 deliveries = self._turn(link, count + ahead)  # what came just before is not told
@@ -323,9 +327,8 @@ def _server_time_us(link: Link) -> int:
     return int(seconds) * 1_000_000 + int(micros)
 
 
-def _backlog(link: Link, access: RedisAccess, keys: Keys, queues: Sequence[str]) -> int:
+def _backlog(link: Link, access: RedisAccess, keys: Keys, queues: Sequence[str], *, now_ms: int) -> int:
     commands: list[tuple[Any, ...]] = []
-    now_ms = _server_time_us(link) // 1000
     for name in queues:
         commands += [("LLEN", one) for one in (*access.lists(name), keys.inbox(name))]
         commands.append(("ZCOUNT", keys.delayed(name), "-inf", now_ms))

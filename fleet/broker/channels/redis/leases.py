@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Container, Mapping, Sequence
 
 from fleet.broker.channels.redis.scripts import Link
@@ -57,6 +58,12 @@ class Registry:
         self.renew_seconds = lease_seconds / LOOKS_PER_LEASE
         self._access = access
         self._entry = json.dumps(dict(inboxes))
+        self._clock_ahead_ms = 0.0
+
+    @property
+    def now_ms(self) -> int:
+        """The server's clock, as it was told when the lease was renewed last."""
+        return int(time.monotonic() * 1000 + self._clock_ahead_ms)
 
     def renew(self, link: Link, *, look: bool, rests: bool = False) -> bool:
         """Renew the lease and, when ``look``, restore what others left. True: our messages were given away.
@@ -70,6 +77,7 @@ class Registry:
             (keys.leases, keys.holders, keys.mark, keys.suspects, keys.looking),
             (keys.holder, lease_ms, self._entry, int(look), 2 * pause_ms, pause_ms),
         )
+        self._clock_ahead_ms = int(reply[1]) - time.monotonic() * 1000
         gone = [(_text(reply[i]), _text(reply[i + 1])) for i in range(2, len(reply), 2)]
         for (holder, end), inboxes in zip(gone, self._inboxes(link, gone), strict=True):
             if holder != keys.holder:

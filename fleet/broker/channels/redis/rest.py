@@ -7,12 +7,15 @@ import time
 from fleet.broker.channels.base import QUIET_SECONDS
 
 POLL_SECONDS = 0.5
+TURN_SECONDS = 60.0
+"""So often the queues are looked at in any case."""
 
 
 class Rest:
     """Follows one replica between its fetches. ``watches``: whether the server is to tell (of ``Inboxes``)."""
 
     def __init__(self) -> None:
+        self._turn_by = 0.0
         self.end()
 
     @property
@@ -25,6 +28,10 @@ class Rest:
         self._watched = False
         self._stirred_at = self._asked_at = time.monotonic()
 
+    def needs_turn(self, *, watches: bool) -> bool:
+        """Whether a turn could bring something that the server has not told of."""
+        return not (watches and self._watched) or time.monotonic() >= self._turn_by
+
     def is_to_watch(self, *, watches: bool) -> bool:
         """A turn brought nothing: whether the server is to tell from now on."""
         if self._watched and not watches:  # it has told
@@ -36,8 +43,9 @@ class Rest:
         return True
 
     def poll_seconds(self, *, watches: bool, due_seconds: float | None) -> float | None:
-        """Until the next turn in any case. due_seconds: until the first message with a date; None: there is none."""
+        """After a turn: until the next one in any case. due_seconds: until the first message with a date; None: there is none."""
         self._watched = watches
+        self._turn_by = time.monotonic() + min(TURN_SECONDS, TURN_SECONDS if due_seconds is None else due_seconds)
         if watches:
             return due_seconds
         return POLL_SECONDS if due_seconds is None else min(POLL_SECONDS, due_seconds)
