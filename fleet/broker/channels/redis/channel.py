@@ -157,6 +157,7 @@ class RedisChannel:
         if count > 0:
             inboxes.collect(link)
             if not (inboxes.to_be_emptied or self._held.acks or self._rest.needs_turn(watches=inboxes.watches)):
+                self.poll_seconds = self._rest.poll_seconds
                 inboxes.arm()
                 return []
             deliveries = self._turn(link, count + ahead)
@@ -164,13 +165,15 @@ class RedisChannel:
                 deliveries = self._turn(link, count + ahead)  # what came just before is not told
             if deliveries:
                 self._rest.end()
-            self.poll_seconds = self._rest.poll_seconds(watches=inboxes.watches, due_seconds=self._turns.due_seconds)
+            self._rest.on_turn(watches=inboxes.watches, due_seconds=self._turns.due_seconds)
+            self.poll_seconds = self._rest.poll_seconds
             if len(deliveries) < count:
                 inboxes.arm()
                 return deliveries
         else:
             deliveries = []
         inboxes.disarm(link)
+        self._rest.stop()
         if inboxes.may_hold or (not count and self._held.acks):
             self._turn(link, 0)
         return deliveries
