@@ -431,6 +431,7 @@ def make_control(
         connection=parts.connection,
         options=options,
         allow=parts.options.spec.remote_control.allow,
+        broadcast=getattr(parts.channel, "broadcast", None),
     )
 
 

@@ -38,15 +38,15 @@ class Kernel:
         if marked:
             self.marked.add(pid)
 
-    def _read(self, pid: int, own: object) -> Proc | None:  # noqa: ARG002
+    def _read(self, pid: int, own: object) -> Proc | None:
         self.read.append(pid)
         return self.procs.get(pid)
 
-    def _whole(self, uids: object) -> Table:  # noqa: ARG002
+    def _whole(self, uids: object) -> Table:
         self.wholes += 1
         return Table(dict(self.procs))
 
-    def _mark(self, pid: int, folders: object) -> processes.Mark | None:  # noqa: ARG002
+    def _mark(self, pid: int, folders: object) -> processes.Mark | None:
         return processes.Mark("thumbs.0", main=True) if pid in self.marked else None
 
     def look(self, **supervised: int) -> list[int]:

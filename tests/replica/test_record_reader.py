@@ -19,7 +19,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "thumbs.0.rec"
 
 
-def finished(record: Record, path: Path) -> None:  # noqa: ARG001
+def finished(record: Record, path: Path) -> None:
     record.processed += 1
     record.beat()
 
@@ -29,11 +29,11 @@ def replaced(record: Record, path: Path) -> None:
     Record(path, digest="other", slots=3).close()
 
 
-def garbled(record: Record, path: Path) -> None:  # noqa: ARG001
+def garbled(record: Record, path: Path) -> None:
     path.write_bytes(b"\xff" * path.stat().st_size)
 
 
-def linked(record: Record, path: Path) -> None:  # noqa: ARG001
+def linked(record: Record, path: Path) -> None:
     os.replace(path, path.with_suffix(".there"))
     path.symlink_to(path.with_suffix(".there"))
 
@@ -71,7 +71,9 @@ def test_what_did_not_change_is_neither_read_as_a_whole_nor_decoded(
     record, reader = Record(path, digest="d", slots=2), RecordReader(path)
     whole: list[Path] = []
     monkeypatch.setattr(
-        record_reader, "settled_parts", lambda one: whole.append(one) or records.settled_parts(one)  # type: ignore[func-returns-value]
+        record_reader,
+        "settled_parts",
+        lambda one: whole.append(one) or records.settled_parts(one),  # type: ignore[func-returns-value]
     )
 
     views = [reader.read() for _ in range(5)]

@@ -1,8 +1,8 @@
 """Inside supervisord: it sleeps until something happens while nothing is due, and wakes at once for every signal.
 
 By itself it wakes once a second, looks at all its processes, and only then hears of one that has ended: Python goes on
-with an interrupted wait. Here each signal, the end of a child among them, makes a pipe readable that it waits for. While
-all processes are as they are to stay, it need not wake for the time either.
+with an interrupted wait. Here each signal, the end of a child among them, makes a pipe readable that it waits for.
+While all processes are as they are to stay, it need not wake for the time either.
 """
 
 from __future__ import annotations

@@ -29,8 +29,9 @@ class Sight:
 
     answers: whether the embedded broker answers; None for other programs.  lives: its earlier processes.
     heartbeat: the controller's own; None for other programs.  launching: its process is still the launcher.
-    health: what its health checks have told.  spec: what the replica's launch document says.  living_record: the record,
-    if it is the running process's own.
+    health: what its health checks have told.
+
+    spec: what the replica's launch document says.  living_record: the record, if it is the running process's own.
     """
 
     name: str

@@ -25,7 +25,7 @@ _Stamp = tuple[int, int, int]
 
 
 class ReplicaReadings:
-    """Of one fleet. A record is mapped by its writer and looked at each time; a crash history is replaced as a whole."""
+    """Of one fleet. A record is mapped by its writer and looked at each time; a crash history is replaced whole."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -43,7 +43,9 @@ class ReplicaReadings:
         self._files = {name: files for name, files in self._files.items() if was_fixed and name in replicas}
         self._lives = {path: seen for path, seen in self._lives.items() if path.stem in replicas}
 
-    def sight(self, name: str, process: Process, digest: str, *, launch: LaunchDocument | None, table: Table | None) -> Sight:
+    def sight(
+        self, name: str, process: Process, digest: str, *, launch: LaunchDocument | None, table: Table | None
+    ) -> Sight:
         """Everything known about one of them now. table: None: memory and processor time are not asked for."""
         now = time.time()  # before the record is read: then seconds counted up to now never decrease
         pid = process.pid

@@ -120,8 +120,10 @@ class SupervisorRpc:
         self.ping()
         if (listed := self._listed()) is not None:
             return listed
-        found = self._call(lambda proxy: tuple(_process(row) for row in proxy.supervisor.getAllProcessInfo()))
-        return found
+        every: tuple[Process, ...] = self._call(
+            lambda proxy: tuple(_process(row) for row in proxy.supervisor.getAllProcessInfo())
+        )
+        return every
 
     def _changed(self) -> tuple[Process, ...] | None:
         """By fleet's own call, which gives nothing but its mark for a list that is known; None for a daemon without it.
@@ -132,7 +134,7 @@ class SupervisorRpc:
             return None
         try:
             self._known = self._call(
-                lambda proxy: _list_of(*json.loads(proxy.fleet.listChangedProcesses(self._known[0])), self._known)
+                lambda proxy: _list_of(json.loads(proxy.fleet.listChangedProcesses(self._known[0])), self._known)
             )
         except Refusal as refusal:
             if refusal.code != Fault.UNKNOWN_METHOD:
@@ -285,10 +287,9 @@ def _fault(result: Any) -> tuple[int, str] | None:
     return (int(result["faultCode"]), str(result["faultString"])) if isinstance(result, dict) else None
 
 
-def _list_of(
-    mark: Any, rows: Any, known: tuple[str, tuple[Process, ...]]
-) -> tuple[str, tuple[Process, ...]]:
-    """The list with its mark; ``rows`` None: it is the known one."""
+def _list_of(answer: Any, known: tuple[str, tuple[Process, ...]]) -> tuple[str, tuple[Process, ...]]:
+    """The list with its mark; an answer without one: it is the known list."""
+    mark, rows = answer
     if rows is None and mark != known[0]:
         raise ValueError("no list, and not the one that is known")
     return known if rows is None else (str(mark), _processes(rows))

@@ -34,9 +34,9 @@ class StrayWatch:
         self._found: tuple[Stray, ...] = ()
         self._everything_at = 0.0
 
-    def look(self, supervised: Mapping[str, int], *, uids: Iterable[int] = (), table: Table | None = None) -> tuple[
-        Stray, ...
-    ]:
+    def look(
+        self, supervised: Mapping[str, int], *, uids: Iterable[int] = (), table: Table | None = None
+    ) -> tuple[Stray, ...]:
         """The strays now. supervised: replica -> pid.  uids: accounts that replicas run under, besides this one.
 
         table: all processes, where they have been read already.

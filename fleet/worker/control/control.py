@@ -12,10 +12,11 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fleet.broker.backoff import Backoff
-from fleet.broker.channels.base import TEND_SECONDS
+from fleet.broker.channels.base import TEND_SECONDS, ChannelLost
 from fleet.core.text.format import listed, shown
 from fleet.core.text.mask import masked
 from fleet.worker.control import greeting
@@ -34,6 +35,8 @@ log = logging.getLogger("fleet.worker")
 POLL_SECONDS = 0.5
 BEAT_SECONDS = 15.0
 LAST_EVENTS_SECONDS = 1.0
+UNUSED_SECONDS = 30.0
+"""After so long without a command or an event, what is only for sending is closed."""
 RECONNECT = Backoff(2.0, 60.0, 0.3)
 
 
@@ -56,8 +59,10 @@ class Control:
         connection: Connection,
         options: Mapping[str, Any] | None = None,
         allow: Collection[str] | None = None,
+        broadcast: Callable[[str, bytes], object] | None = None,
     ) -> None:
-        """connection: the one for tasks, which finds out when a broker that was away is back.
+        """broadcast: sends to subscribers of a topic over the tasks' connection, for the loop; None: it cannot.
+        connection: the one for tasks, which finds out when a broker that was away is back.
         allow: the commands that are answered; None: all."""
         self._connection = connection
         self._url = url
@@ -77,6 +82,8 @@ class Control:
         self.on_hung_up: Callable[[], object] | None = None
         self._failed = 0
         self._connect_at = 0.0
+        self._attended_at = 0.0
+        self._broadcast = broadcast
         self._beat_at = 0.0
         self._flush_at = 0.0
         self._off = self._tried = False
@@ -104,6 +111,7 @@ class Control:
         """Answer what has come, send what has happened. Never raises."""
         if self._off:
             return
+        self._attended_at = time.monotonic()
         with self._mutex:
             try:
                 self._attend()
@@ -123,12 +131,23 @@ class Control:
         if not self._mutex.acquire(blocking=False):
             return  # a command is being answered: the next time will do
         try:
-            if self._mailbox is not None:
-                self.events.beat(self._mailbox.publish)
+            if (mailbox := self._mailbox) is not None:
+                self.events.beat(mailbox.publish if self._broadcast is None else self._publish_beside)
+                if now - self._attended_at >= UNUSED_SECONDS:
+                    mailbox.rest()
         except Exception as error:
             self._on_error(error)
         finally:
             self._mutex.release()
+
+    def _publish_beside(self, body: Any, routing_key: str) -> None:
+        """Over the tasks' connection. Where that is lost, the loop finds out by itself."""
+        assert self._mailbox is not None
+        assert self._broadcast is not None
+        topics, payload = self._mailbox.sealed_event(body, routing_key)
+        with suppress(ChannelLost):
+            for topic in topics:
+                self._broadcast(topic, payload)
 
     def greet(self, revoked: Revoked) -> None:
         """Once, before the first task: learn from workers elsewhere what is revoked, and tell them. Never raises."""

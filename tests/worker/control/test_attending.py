@@ -115,7 +115,7 @@ def test_a_heartbeat_of_the_loop_that_fails_hangs_up_and_tells_whoever_attends(m
     assert control.poll_seconds == POLL_SECONDS
 
 
-def broken(body: Any, routing_key: str) -> None:  # noqa: ARG001
+def broken(body: Any, routing_key: str) -> None:
     raise OSError("the server has gone away")
 
 

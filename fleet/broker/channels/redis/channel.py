@@ -34,6 +34,7 @@ from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import sealed
 from fleet.broker.queues import entity
 from fleet.broker.redis_keys import Keys
+from fleet.broker.redis_link import command
 from fleet.core.spec import QueueSpec
 from fleet.errors import Unreachable
 
@@ -159,6 +160,7 @@ class RedisChannel:
             if not (inboxes.to_be_emptied or self._held.acks or self._rest.needs_turn(watches=inboxes.watches)):
                 self.poll_seconds = self._rest.poll_seconds
                 inboxes.arm()
+                link.hear_now()
                 return []
             deliveries = self._turn(link, count + ahead)
             if not deliveries and self._rest.is_to_watch(watches=inboxes.watches) and inboxes.watch(link):
@@ -257,6 +259,11 @@ class RedisChannel:
         self._held.let_go(tags, lambda: link.run("send", names, (envelope, *tags)))
 
     @_speaks
+    def broadcast(self, topic: str, payload: bytes) -> None:
+        """Let whoever subscribes to this topic have it. The answer is not waited for."""
+        self._own(self._link).tell(command("PUBLISH", topic, payload), hear=_ignore)
+
+    @_speaks
     def flush(self) -> None:
         self._held.send_acks(self._own(self._link))
 
@@ -267,7 +274,14 @@ class RedisChannel:
         self._held.send_acks(link)
         self._inboxes.collect_broadcasts(link)
         now = time.monotonic()
-        if now >= self._renew_at and self._renew(link, look=now >= self._look_at):
+        if now < self._renew_at:
+            return
+        look = now >= self._look_at
+        if self._rest.is_quiet and not len(self._held) and not self._inboxes.may_hold:
+            self._renew_at = now + self._own(self._registry).renew_seconds
+            self._inboxes.empty_left(link)
+            self._own(self._registry).renew_ahead(link, look=look)
+        elif self._renew(link, look=look):
             self._held.forget_given_away(link)
 
     def close(self) -> None:
@@ -323,6 +337,10 @@ class RedisChannel:
 
 
 _Part = TypeVar("_Part")
+
+
+def _ignore(answer: Any) -> None:
+    """How many listen, or that this user may not tell them."""
 
 
 def _server_time_us(link: Link) -> int:
