@@ -23,6 +23,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
 _CHUNK_BYTES = 1 << 16
+_KERNELS_OWN = 0x00200000
+"""PF_KTHREAD: a thread of the kernel, which has neither an environment nor memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ def process_ids() -> set[int]:
 
 
 def read_process(pid: int, own: Set[int]) -> Proc | None:
-    """A process of one of these accounts; None for one of another, and one that has ended."""
+    """A process of one of these accounts; None for one of another, one that has ended, and the kernel's own."""
     try:
         owner = os.stat(f"/proc/{pid}").st_uid
     except OSError:
@@ -150,7 +152,7 @@ def read_process(pid: int, own: Set[int]) -> Proc | None:
     if owner not in own:
         return None
     fields = _bytes(pid, "stat").rpartition(b")")[2].split()
-    if len(fields) < 22 or fields[0] in (b"Z", b"X"):
+    if len(fields) < 22 or fields[0] in (b"Z", b"X") or int(fields[6]) & _KERNELS_OWN:
         return None
     ticks = sum(map(int, fields[11:15]))
     program = (fields[23], fields[47], fields[48]) if len(fields) > 48 and fields[48] != b"0" else ()

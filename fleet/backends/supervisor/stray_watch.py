@@ -63,7 +63,7 @@ class StrayWatch:
         new, gone = pids - self._pids, self._pids - pids
         again = new | (self._young & pids)
         if gone:
-            again |= {pid for pid, proc in self._procs.items() if proc.parent in gone}
+            again |= {pid for pid, proc in self._procs.items() if proc.parent in gone} & pids
         self._young, self._pids = new, pids
         own = {os.geteuid(), *self._uids}
         before = self._procs
