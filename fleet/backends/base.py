@@ -17,15 +17,17 @@ class Backend(Protocol):
     not answer and ``FleetError`` when it refuses.
     """
 
-    def observe(self, *, shares: bool = False) -> Observed:
+    def observe(self, *, shares: bool = False, usage: bool = True) -> Observed:
         """One snapshot, one moment. A daemon that does not run is ``Observed(up=False)``, strays included.
 
         shares: memory that processes share is divided among them, where that can be seen; it takes longer.
+        usage: memory and processor time of each replica; without them (0) whoever looks often pays much less.
         """
         ...
 
-    def renew_records(self) -> None:
-        """Put right what it keeps of the state of programs that say nothing of themselves, where that was damaged."""
+    def renew_records(self) -> bool:
+        """Put right what it keeps of the state of programs that say nothing of themselves, where the last observation
+        found that damaged; whether it was. The next observation sees it."""
         ...
 
     def prepare(self, desired: Desired) -> None:

@@ -109,7 +109,7 @@ class MemoryBackend:
 
     # --- the door ---------------------------------------------------------------------------------------------------
 
-    def observe(self, *, shares: bool = False) -> Observed:  # noqa: ARG002
+    def observe(self, *, shares: bool = False, usage: bool = True) -> Observed:  # noqa: ARG002
         self._reach()
         strays = tuple(self._strays[pid] for pid in sorted(self._strays))
         if not self.up:
@@ -193,8 +193,9 @@ class MemoryBackend:
         self._cells.clear()
         self.up = False
 
-    def renew_records(self) -> None:
+    def renew_records(self) -> bool:
         """There are no records."""
+        return False
 
     def close(self) -> None:
         """Nothing to close."""

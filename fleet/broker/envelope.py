@@ -119,8 +119,12 @@ def sealed(
     properties: Mapping[str, Any],
     content_type: str,
     content_encoding: str,
+    exchange: str = "",
 ) -> bytes:
-    """Write an envelope addressed straight to ``queue``, as kombu's producer would."""
+    """Write an envelope addressed straight to ``queue``, as kombu's producer would.
+
+    exchange: one that passes it on; ``queue`` is then its routing key.
+    """
     text = {
         "body": b64encode(body.encode() if isinstance(body, str) else body).decode(),
         "content-encoding": content_encoding,
@@ -130,7 +134,7 @@ def sealed(
             "delivery_mode": 2,
             "priority": 0,
             **properties,
-            "delivery_info": {"exchange": "", "routing_key": queue},
+            "delivery_info": {"exchange": exchange, "routing_key": queue},
             "body_encoding": "base64",
             "delivery_tag": str(uuid4()),
         },

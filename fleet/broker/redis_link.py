@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -14,6 +15,8 @@ import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from fleet.broker.connection import RedisAccess
+
+_MOST_TOLD = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +40,54 @@ def packed(words: Sequence[Any]) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in encoded])
 
 
+def command(*words: Any) -> bytes:
+    """A whole command as Redis reads it."""
+    return b"*%d\r\n%b" % (len(words), packed(words))
+
+
 class Link:
     """A connection that is up. Raises what redis-py raises."""
 
     def __init__(self, access: RedisAccess, *, name: str) -> None:
         self._connection = access.connect(name=name)
+        self._hears: deque[Callable[[Any], object]] = deque()
+
+    def tell(self, packed: bytes, *, hear: Callable[[Any], object]) -> None:
+        """Send a packed command and do not wait.
+
+        ``hear`` gets the answer, or the ResponseError, from ``hear_now`` or before the next command that is waited for.
+        """
+        if len(self._hears) >= _MOST_TOLD:
+            self._hear()
+        self._connection.send_packed_command([packed], check_health=False)
+        self._hears.append(hear)
+
+    def hear_now(self) -> None:
+        """Take the answer to what was told, if it is there."""
+        if self._hears and self._connection.can_read(timeout=0):
+            self._hear()
+
+    def _hear(self) -> None:
+        """Take the answers to what was told; waits for them."""
+        while self._hears:
+            answer = self._answer()
+            self._hears.popleft()(answer)
 
     def call(self, *command: Any) -> Any:
         """Send a command and wait for its answer."""
+        self._hear()
         self._connection.send_command(*command)
         return self._connection.read_response()
 
     def call_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send several commands at once, then wait for their answers."""
+        self._hear()
         self._connection.send_packed_command(self._connection.pack_commands(commands))
         return [self._connection.read_response() for _ in commands]
 
     def ask_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The same, where a command that the server refuses is answered by its ``ResponseError``."""
+        self._hear()
         self._connection.send_packed_command(self._connection.pack_commands(commands))
         return [self._answer() for _ in commands]
 
@@ -73,6 +106,7 @@ class Link:
 
     def send(self, *command: Any) -> None:
         """Send a command; :meth:`read` takes its answer later."""
+        self._hear()
         self._connection.send_command(*command)
 
     def read(self) -> Any:

@@ -128,7 +128,7 @@ class ObservedReplica:
 
     def follows(self, spec: WorkerSpec) -> bool:
         """Whether its launch document says this and, where the worker reports its settings, it has applied them."""
-        if self.spec != spec:
+        if self.spec is not spec and self.spec != spec:
             return False
         if not self.live:
             return True

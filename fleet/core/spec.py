@@ -241,6 +241,10 @@ class WorkerSpec:
     remote_control: RemoteControlSpec = RemoteControlSpec()
     tracing: TracingSpec = TracingSpec()
 
+    def __hash__(self) -> int:
+        """Over a few fields: all of them take as long as what is remembered by spec would save."""
+        return hash((self.fleet, self.group, self.kind, self.pool.concurrency))
+
     def secret_marks(self) -> dict[str, str]:
         """Name -> fingerprint of every secret that it needs."""
         marks = {name: mark for _, name, mark in self.secret_env}
@@ -263,6 +267,12 @@ def _plain(value: Any) -> Any:
         return [_plain(one) for one in value]
     slots = getattr(type(value), "__slots__", None)
     return value if slots is None else {name: _plain(getattr(value, name)) for name in slots}
+
+
+@lru_cache(maxsize=4096)
+def shared(spec: WorkerSpec) -> WorkerSpec:
+    """One object for all equal specs, as long as it is remembered: comparing it with itself costs nothing."""
+    return spec
 
 
 def resizes(spec: WorkerSpec) -> bool:

@@ -19,6 +19,7 @@ from fleet.errors import UsageError
 from fleet.state import decisions, trust
 from fleet.state.applied import Applied, load, save
 from fleet.state.audit import Audit
+from fleet.state.files import Stamp, stamp_of
 from fleet.state.lock import Lock
 from fleet.state.paths import Places
 from fleet.state.revisions import History
@@ -70,6 +71,7 @@ class LocalFleet:
         self.audit = Audit(self.places.audit, now=now)
         self.history = History(self.places.revisions, now=now)
         self._given_backend = backend
+        self._applied: tuple[Stamp, Applied | None] | None = None
 
     @property
     def name(self) -> str:
@@ -104,8 +106,13 @@ class LocalFleet:
     # --- what it was told
 
     def applied(self) -> Applied | None:
-        """What was applied last, or None before the first apply."""
-        return load(self.places.applied)
+        """What was applied last, or None before the first apply. The file is replaced as a whole, and read once."""
+        stamp = stamp_of(self.places.applied)
+        if stamp is None or self._applied is None or self._applied[0] != stamp:
+            applied = load(self.places.applied)
+            self._applied = None if stamp is None else (stamp, applied)
+            return applied
+        return self._applied[1]
 
     def keep_applied(self, word: Applied) -> None:
         """Write what was applied."""

@@ -360,7 +360,11 @@ class Record:
 
 def read(path: Path) -> RecordView | None:
     """The record at ``path``, or None where there is none that can be read, or one of another layout."""
-    parts = _settled(path)
+    return view_of(settled_parts(path))
+
+
+def view_of(parts: list[bytes]) -> RecordView | None:
+    """What these parts of a record say: header first, then each slot."""
     if not parts or parts[0][:8] != MAGIC:
         return None
     pid, slots, state, flags, processed, failed, retried, *more = _HEADER.unpack_from(parts[0], _HEADER_FACTS)
@@ -461,7 +465,12 @@ def _is_sane(*times: float) -> bool:
     return all(0 <= one < _LATEST for one in times)
 
 
-def _settled(path: Path) -> list[bytes]:
+def are_at_rest(parts: list[bytes]) -> bool:
+    """Whether none of these parts was being written."""
+    return not any(part[_HEADER_VERSION if index == 0 else 0] % 2 for index, part in enumerate(parts))
+
+
+def settled_parts(path: Path) -> list[bytes]:
     """The parts of a record, each as it was at a moment when it was not being written. Empty where there is no record.
 
     A part whose writer died in the middle, or never rests, is as it is.

@@ -19,6 +19,17 @@ from fleet.errors import CannotWrite, Damaged, UsageError
 from fleet.file_access import KEPT_BYTES, NAMED_BYTES, make_folders, open_folder, read_descriptor, read_file
 
 STDIN = "-"
+Stamp = tuple[int, int, int, int]
+"""Of a file that is replaced as a whole: another one has another stamp."""
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """The stamp of the file at ``path``, of a link its own; None where there is none."""
+    try:
+        facts = os.lstat(path)
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns, facts.st_size, facts.st_uid
 
 
 def read_named(path: str) -> bytes:

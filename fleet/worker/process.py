@@ -350,11 +350,14 @@ class Worker:
             housekeeping = HousekeepingThread(self.consumer, self.control, box_fd=self.box.fileno())
             self.parts.submission.before_inline = housekeeping.look
             if self.control is not None:
-                self.control.events.on_first_noted = housekeeping.wake
+                self.control.events.on_first_noted = self.control.on_hung_up = housekeeping.wake
             housekeeping.start()
             self.housekeeping = housekeeping
         elif self.control is not None:
             ControlInLoop(self.control, self.loop).start()
+        if (control := self.control) is not None:
+            self.consumer.every_second.append(control.every_second)
+            self.consumer.pauses.looks.append(lambda: control.events.beat_at or None)
 
     def _close(self, *, crashed: bool = False) -> None:
         """Close everything, also after an error: the broker must get back what was not finished."""
@@ -432,6 +435,7 @@ def make_control(
         connection=parts.connection,
         options=options,
         allow=parts.options.spec.remote_control.allow,
+        broadcast=getattr(parts.channel, "broadcast", None),
     )
 
 

@@ -73,6 +73,6 @@ def test_what_is_gone_is_forgotten_and_read_when_it_is_back(tmp_path: Path) -> N
         write_history(places.starts_file(name), History((CRASH,), 3.0))
         readings.files(name)
     readings.begin({"a.1"}, accounts=())
-    assert list(readings._paths) == ["a.1"]
+    assert list(readings._files) == ["a.1"]
     assert list(readings._lives) == [places.starts_file("a.1")]
     assert readings.files("a.0") == (None, (CRASH,))

@@ -161,30 +161,54 @@ ROW = dict(zip(KEYS, ("a.0", "a.0@9f31c2ab", 20, 7, 5, 3, "<&\ud800>"), strict=T
 FACTS = ("a.0", "a.0@9f31c2ab", ProcessState.RUNNING, 7, 5, 3)
 
 
-def test_the_processes_are_asked_for_in_the_short_form(short_tmp: Path) -> None:
+def test_a_list_that_is_known_is_not_sent_again(short_tmp: Path) -> None:
     rows = [list(ROW.values()), [*list(ROW.values())[:2], 12345, *list(ROW.values())[3:]]]
-    with speaking(short_tmp / "s.sock", OK, answer(json.dumps(rows))) as asked:
+    said = [answer(json.dumps([mark, one])) for mark, one in [("m1", rows), ("m1", None), ("m2", rows[:1])]]
+    with speaking(short_tmp / "s.sock", *said) as asked:
         rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=60)
-        first, second = rpc.processes()
+        first, again, then = rpc.processes(), rpc.processes(), rpc.processes()
         rpc.close()
 
-    assert first == Process(*FACTS, "<&\ud800>")
-    assert second.state is ProcessState.UNKNOWN
+    assert first[0] == Process(*FACTS, "<&\ud800>")
+    assert first[1].state is ProcessState.UNKNOWN
+    assert again is first
+    assert then == first[:1]
+    assert [mark for one in asked for mark in (b"m1", b"m2") if mark in one] == [b"m1", b"m1"]
+    assert all(b"fleet.listChangedProcesses" in one for one in asked)
+
+
+def test_an_answer_without_a_list_for_a_mark_that_nobody_gave_is_refused(short_tmp: Path) -> None:
+    with speaking(short_tmp / "s.sock", answer(json.dumps(["m1", None]))):
+        rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=60)
+        with pytest.raises(FleetError, match="makes no sense"):
+            rpc.processes()
+        rpc.close()
+
+
+def test_a_daemon_of_an_earlier_version_is_asked_for_the_whole_list(short_tmp: Path) -> None:
+    rows = answer(json.dumps([list(ROW.values())]))
+    with speaking(short_tmp / "s.sock", fault(Fault.UNKNOWN_METHOD), OK, rows, OK, rows) as asked:
+        rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=60)
+        assert [rpc.processes(), rpc.processes()] == [(Process(*FACTS, "<&\ud800>"),)] * 2
+        rpc.close()
+
+    assert sum(b"fleet.listChangedProcesses" in one for one in asked) == 1
     assert b"fleet.listProcesses" in asked[-1]
 
 
-def test_a_daemon_of_an_earlier_version_is_asked_in_the_long_form_from_then_on(short_tmp: Path) -> None:
-    rows = answer([{**ROW, "spawnerr": "gone"}])
-    with speaking(short_tmp / "s.sock", OK, fault(Fault.UNKNOWN_METHOD), rows, OK, rows) as asked:
+def test_a_daemon_of_a_still_earlier_version_is_asked_in_the_long_form_from_then_on(short_tmp: Path) -> None:
+    rows, unknown = answer([{**ROW, "spawnerr": "gone"}]), fault(Fault.UNKNOWN_METHOD)
+    with speaking(short_tmp / "s.sock", unknown, OK, unknown, rows, OK, rows) as asked:
         rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=60)
         assert [rpc.processes(), rpc.processes()] == [(Process(*FACTS, "gone"),)] * 2
         rpc.close()
 
-    assert sum(b"fleet.listProcesses" in one for one in asked) == 1
+    assert sum(b"fleet.list" in one for one in asked) == 2
 
 
-def test_one_that_shuts_down_says_so_in_the_short_form_too(short_tmp: Path) -> None:
-    with speaking(short_tmp / "s.sock", OK, fault(Fault.SHUTDOWN_STATE)):
+@pytest.mark.parametrize("before", [(), (fault(Fault.UNKNOWN_METHOD), OK)], ids=["this version", "an earlier one"])
+def test_one_that_shuts_down_says_so_in_the_short_form_too(short_tmp: Path, before: tuple[bytes, ...]) -> None:
+    with speaking(short_tmp / "s.sock", *before, fault(Fault.SHUTDOWN_STATE)):
         rpc = SupervisorRpc(short_tmp / "s.sock", timeout_seconds=60)
         with pytest.raises(DaemonLeaves):
             rpc.processes()
@@ -201,7 +225,7 @@ def daemon(*, mood: SupervisorStates = SupervisorStates.RUNNING) -> SimpleNamesp
         config = SimpleNamespace(name=f"{name}@9f31c2ab", stdout_logfile=None, stderr_logfile=None)
         process = SimpleNamespace(**facts, config=config, laststop=0, get_state=lambda facts=facts: facts["state"])
         groups[name] = SimpleNamespace(config=SimpleNamespace(name=name), processes={config.name: process})
-    return SimpleNamespace(options=SimpleNamespace(mood=mood), process_groups=groups)
+    return SimpleNamespace(options=SimpleNamespace(mood=mood), process_groups=groups, reap=lambda: None)
 
 
 def test_the_short_form_says_what_supervisords_own_list_says() -> None:
@@ -212,6 +236,20 @@ def test_the_short_form_says_what_supervisords_own_list_says() -> None:
 
     assert short == [[row[key] for key in KEYS] for row in own]
     assert [row[0] for row in short] == ["a.1", "b.0"]
+
+
+def test_the_short_form_comes_once_for_each_change_and_ended_processes_are_noticed_first() -> None:
+    there = daemon()
+    there.reap = lambda: there.process_groups.pop("b.0", None)
+    interface = FleetInterface(there, Fork(SimpleNamespace(logger=None, fork=None)))
+
+    mark, rows = json.loads(interface.listChangedProcesses(""))
+    assert [row[0] for row in rows] == ["a.1"]
+    assert json.loads(interface.listChangedProcesses(mark)) == [mark, None]
+
+    there.process_groups["a.1"].processes["a.1@9f31c2ab"].laststart = 9
+    other, rows = json.loads(interface.listChangedProcesses(mark))
+    assert (other != mark, rows) == (True, json.loads(interface.listProcesses()))
 
 
 def test_the_short_form_is_refused_as_every_call_is_while_it_shuts_down() -> None:
@@ -226,7 +264,7 @@ def test_the_first_unforgiven_fault_of_many_calls_is_raised_after_all_were_made(
     world.run(replicas_of(spec_of(), 2))
     rpc = SupervisorRpc(world.places.socket, timeout_seconds=60)
     names = [row.full_name for row in rpc.processes()]
-    rpc._lists = False
+    rpc._lists_changes = rpc._lists = False
     assert [row.full_name for row in rpc.processes()] == names, "its own list and fleet's"
 
     with pytest.raises(Refusal, match="startProcess nobody:nobody"):

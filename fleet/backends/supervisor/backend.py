@@ -17,7 +17,7 @@ from fleet.backends.supervisor.images import Images
 from fleet.backends.supervisor.lost_records import renew
 from fleet.backends.supervisor.memory_share import MemoryShares
 from fleet.backends.supervisor.observe import Sight, observed
-from fleet.backends.supervisor.processes import Table, Unmarked, read_mark, signal_marked, wake
+from fleet.backends.supervisor.processes import Table, read_mark, signal_marked, wake
 from fleet.backends.supervisor.replica_files import Folder
 from fleet.backends.supervisor.replica_readings import ReplicaReadings
 from fleet.backends.supervisor.rpc import (
@@ -30,6 +30,7 @@ from fleet.backends.supervisor.rpc import (
     ProcessState,
     SupervisorRpc,
 )
+from fleet.backends.supervisor.stray_watch import StrayWatch
 from fleet.broker import embedded
 from fleet.core.desired import BROKER_GROUP, Desired, Replica
 from fleet.core.observed import Observed, ObservedReplica
@@ -55,14 +56,15 @@ class SupervisorBackend:
         self._python = python
         self._folder = Folder(places)
         self._readings = ReplicaReadings(places)
-        self._unmarked = Unmarked()
+        self._strays = StrayWatch(places.specs)
+        self._unrecorded: tuple[Process, ...] = ()
         self._daemon = Daemon(places, self._rpc, python=python)
         self._images = Images(places, self._rpc)
         self._shares = MemoryShares()
 
     # --- seeing
 
-    def observe(self, *, shares: bool = False) -> Observed:
+    def observe(self, *, shares: bool = False, usage: bool = True) -> Observed:
         """One snapshot: supervisord's process list, the records, the launch documents and /proc."""
         try:
             rows = self._rpc.processes()
@@ -71,31 +73,31 @@ class SupervisorBackend:
             strays = Table.read(self.places.account_uids()).strays(self.places.specs, supervised={})
             return Observed(self.places.fleet, up=False, strays=strays)
         accounts = self.places.account_uids()
-        table = Table.read(accounts)
+        table = Table.read(accounts) if usage or shares else None
         owned = _owned(rows)
         supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
         unstarted = self._folder.programs(besides=owned.keys())
         self._readings.begin(owned.keys(), accounts=accounts)
-        replicas = [
-            observed(self._readings.sight(name, row, digest, launch=self._folder.launch(name), table=table))
+        sights = [
+            self._readings.sight(name, row, digest, launch=self._folder.launch(name), table=table)
             for name, (row, digest) in owned.items()
         ]
-        if shares:
+        self._unrecorded = tuple(one.process for one in sights if one.record is None and one.process is not None)
+        replicas = [observed(one) for one in sights]
+        if shares and table is not None:
             replicas = [self._shares.shared(one, table) for one in replicas]
         replicas += [found for name in unstarted if (found := _unstarted(self._folder, name)) is not None]
         return Observed(
             fleet=self.places.fleet,
             up=True,
             replicas={replica.name: replica for replica in sorted(replicas, key=lambda it: (it.group, it.index))},
-            strays=table.strays(self.places.specs, supervised=supervised, unmarked=self._unmarked),
+            strays=self._strays.look(supervised, uids=accounts, table=table),
             foreign=tuple(sorted(row.full_name for row in rows if _is_foreign(row))),
         )
 
-    def renew_records(self) -> None:
-        """Write again what was lost of the records of programs that keep none themselves."""
-        if all(records.read(self.places.record_file(name)) is not None for name in self._folder.programs()):
-            return
-        renew(self._folder, (row for row, _ in _owned(self._rpc.processes()).values()))
+    def renew_records(self) -> bool:
+        """Write again what the last observation missed of the records of programs that keep none themselves."""
+        return bool(self._unrecorded) and renew(self._folder, self._unrecorded)
 
     # --- the daemon
 

@@ -1,4 +1,5 @@
-"""Inside supervisord: has workers forked from an image, stays their parent, writes down how each ended, lists them.
+"""Inside supervisord: has workers forked from an image, stays their parent, writes down how each ended, lists them, and
+lets the daemon sleep while nothing happens.
 
 supervisord knows a child by the pid that its own ``fork`` returned, and reaps whatever it is the parent of. So this
 plug-in makes it a subreaper (a worker whose parent has ended becomes its child) and replaces ``fork`` for programs of
@@ -8,6 +9,7 @@ fleet's launcher by a request to the image. Whatever goes wrong, and whatever ta
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import shlex
@@ -24,6 +26,7 @@ from supervisor.states import SupervisorStates
 from supervisor.xmlrpc import Faults, RPCError
 
 from fleet import settings
+from fleet.backends.supervisor import daemon_rest
 from fleet.replica import image as images
 from fleet.replica.command import LaunchError, environment, read_document
 from fleet.replica.ending import Ending, ending_file, write_ending
@@ -43,6 +46,7 @@ def make_interface(supervisord: Any, **_config: Any) -> FleetInterface:
     supervisord.options.fork = fork
     _tell_fork_what_is_spawned()
     _write_down_endings()
+    daemon_rest.install(supervisord)
     return FleetInterface(supervisord, fork)
 
 
@@ -98,11 +102,25 @@ class FleetInterface:
 
         @return string result  JSON: [group, name, state, pid, start, exitstatus, spawnerr] of every process
         """
+        return json.dumps(self._rows())
+
+    def listChangedProcesses(self, mark: str) -> str:  # noqa: N802
+        """The same as it is this moment, with a mark of it; no list where it is the one of the mark that is given.
+
+        @param string mark  of the list that the caller has, empty without one
+        @return string result  JSON: [mark, list or null]
+        """
+        self._supervisord.reap()
+        rows = self._rows()
+        now = hashlib.sha1(json.dumps(rows).encode(), usedforsecurity=False).hexdigest()
+        return json.dumps([now, None if now == mark else rows])
+
+    def _rows(self) -> list[list[Any]]:
         if self._supervisord.options.mood < SupervisorStates.RUNNING:
             raise RPCError(Faults.SHUTDOWN_STATE)
         groups = sorted(self._supervisord.process_groups.items())
         every = ((group, one) for group, programs in groups for _, one in sorted(programs.processes.items()))
-        return json.dumps([[group, *_facts(process)] for group, process in every])
+        return [[group, *_facts(process)] for group, process in every]
 
     def startImage(self, document: str, digest: str) -> bool:  # noqa: N802
         """Start the image for the replica of a launch document; it is ready when its state file says so.

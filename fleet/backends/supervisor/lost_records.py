@@ -13,11 +13,12 @@ from fleet.replica import record as records
 from fleet.replica.record import Record
 
 
-def renew(folder: Folder, rows: Iterable[Process]) -> None:
-    """Of these processes, those that became their program and have no record that can be read.
+def renew(folder: Folder, rows: Iterable[Process]) -> bool:
+    """Of these processes, those that became their program and have no record that can be read; whether there were any.
 
     Those of other accounts are left alone: in their folders the account may have put anything.
     """
+    renewed = False
     for row in rows:
         file = folder.places.record_file(row.group)
         if row.state is not ProcessState.RUNNING or not row.pid or records.read(file) is not None:
@@ -31,3 +32,5 @@ def renew(folder: Folder, rows: Iterable[Process]) -> None:
                 record = Record(file, digest=launch.digest, slots=0, foreign=True, pid=row.pid, started_at=began)
                 record.become("ready")
                 record.close()
+                renewed = True
+    return renewed

@@ -6,7 +6,7 @@ digest that supervisord runs; otherwise an earlier process wrote it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fleet.backends.supervisor.rpc import LIVE_STATES, Process, ProcessState
 from fleet.core.desired import split_name
@@ -30,6 +30,8 @@ class Sight:
     answers: whether the embedded broker answers; None for other programs.  lives: its earlier processes.
     heartbeat: the controller's own; None for other programs.  launching: its process is still the launcher.
     health: what its health checks have told.
+
+    spec: what the replica's launch document says.  living_record: the record, if it is the running process's own.
     """
 
     name: str
@@ -46,18 +48,15 @@ class Sight:
     health: HealthResult | None = None
     cpu_seconds: float = 0.0
 
-    @property
-    def spec(self) -> WorkerSpec | None:
-        """What the replica's launch document says."""
-        return self.launch.spec if self.launch is not None and self.launch.digest == self.digest else None
+    spec: WorkerSpec | None = field(init=False, default=None)
+    living_record: RecordView | None = field(init=False, default=None)
 
-    @property
-    def living_record(self) -> RecordView | None:
-        """The record, if it is the running process's own."""
-        record, process = self.record, self.process
-        if record is None or process is None or not process.pid or record.pid != process.pid:
-            return None
-        return record if record.digest == self.digest else None
+    def __post_init__(self) -> None:
+        record, process, launch = self.record, self.process, self.launch
+        if launch is not None and launch.digest == self.digest:
+            object.__setattr__(self, "spec", launch.spec)
+        if record is not None and process is not None and process.pid and record.pid == process.pid:
+            object.__setattr__(self, "living_record", record if record.digest == self.digest else None)
 
 
 def observed(sight: Sight) -> ObservedReplica:

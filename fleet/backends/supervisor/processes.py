@@ -23,6 +23,8 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PROC = Path("/proc")
 _CHUNK_BYTES = 1 << 16
+_KERNELS_OWN = 0x00200000
+"""PF_KTHREAD: a thread of the kernel, which has neither an environment nor memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,8 @@ class Table:
     def read(cls, uids: Iterable[int] = ()) -> Table:
         """Every process of this user, and of these accounts, that is not a zombie."""
         own = {os.geteuid(), *uids}
-        found: dict[int, Proc] = {}
-        with os.scandir(_PROC) as entries:
-            for entry in entries:
-                if entry.name.isdigit() and (proc := _read(int(entry.name), entry, own)) is not None:
-                    found[proc.pid] = proc
-        return cls(found)
+        found = (read_process(pid, own) for pid in process_ids())
+        return cls({proc.pid: proc for proc in found if proc is not None})
 
     def tree(self, root: int) -> list[int]:
         """A process and everything below it."""
@@ -140,15 +138,21 @@ class Table:
             pid = self.procs[pid].parent
 
 
-def _read(pid: int, entry: os.DirEntry[str], own: Set[int]) -> Proc | None:
+def process_ids() -> set[int]:
+    """The pids of all processes of this machine, of whomever they are."""
+    return {int(name) for name in os.listdir(_PROC) if name.isdigit()}
+
+
+def read_process(pid: int, own: Set[int]) -> Proc | None:
+    """A process of one of these accounts; None for one of another, one that has ended, and the kernel's own."""
     try:
-        owner = entry.stat().st_uid
+        owner = os.stat(f"/proc/{pid}").st_uid
     except OSError:
         return None
     if owner not in own:
         return None
     fields = _bytes(pid, "stat").rpartition(b")")[2].split()
-    if len(fields) < 22 or fields[0] in (b"Z", b"X"):
+    if len(fields) < 22 or fields[0] in (b"Z", b"X") or int(fields[6]) & _KERNELS_OWN:
         return None
     ticks = sum(map(int, fields[11:15]))
     program = (fields[23], fields[47], fields[48]) if len(fields) > 48 and fields[48] != b"0" else ()

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.core.desired import Replica, is_replica
-from fleet.core.spec import FLEETS_ACCOUNT, AccountSpec, WorkerSpec
+from fleet.core.spec import FLEETS_ACCOUNT, AccountSpec, WorkerSpec, shared
 from fleet.errors import FleetError, Refused
 from fleet.file_access import SMALL_BYTES, give_folder, let_pass, make_folders, make_private, read_file
 from fleet.replica import launch_document
@@ -37,7 +37,7 @@ class Folder:
 
     def __init__(self, places: Places) -> None:
         self.places = places
-        self._specs = places.specs  # joined once: an observation asks for hundreds
+        self._specs = os.fspath(places.specs)  # joined once: an observation asks for hundreds
         self._seen: dict[str, tuple[_Stamp, LaunchDocument | None]] = {}
 
     def make(self) -> None:
@@ -171,15 +171,15 @@ class Folder:
 
     def launch(self, replica: str) -> LaunchDocument | None:
         """The launch document without its secrets; None where none can be read. Unchanged files are read once."""
-        path = self._specs / f"{replica}.json"
+        name = f"{self._specs}/{replica}.json"
         try:
-            status = path.stat()
+            status = os.stat(name)
         except OSError:
             return None
         stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if (seen := self._seen.get(replica)) is None or seen[0] != stamp:
-            document = _read(path)
-            seen = self._seen[replica] = (stamp, document and replace(document, secrets={}))
+            document = _read(Path(name))
+            seen = self._seen[replica] = (stamp, document and _without_secrets(document))
         return seen[1]
 
     def programs(self, *, besides: Collection[str] = ()) -> set[str]:
@@ -258,6 +258,10 @@ def _files_in(folder: Path, suffix: str) -> set[str]:
 def used_secrets(spec: WorkerSpec) -> tuple[str, ...]:
     """Names of the secrets a spec needs."""
     return tuple(sorted(spec.secret_marks()))
+
+
+def _without_secrets(document: LaunchDocument) -> LaunchDocument:
+    return replace(document, spec=shared(document.spec), secrets={})
 
 
 def _read(path: Path) -> LaunchDocument | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection
 from dataclasses import replace
@@ -12,11 +13,11 @@ from fleet.backends.supervisor.processes import Table, is_launcher
 from fleet.backends.supervisor.rpc import Process
 from fleet.broker import embedded
 from fleet.core.desired import BROKER_GROUP, CONTROLLER_GROUP, group_of
-from fleet.replica import record as records
 from fleet.replica.crash_history import Life, read_history
 from fleet.replica.health_result import read_result, result_file
 from fleet.replica.launch_document import LaunchDocument
 from fleet.replica.record import RecordView
+from fleet.replica.record_reader import RecordReader
 from fleet.state import controller_heartbeat
 from fleet.state.paths import Places
 
@@ -24,12 +25,12 @@ _Stamp = tuple[int, int, int]
 
 
 class ReplicaReadings:
-    """Of one fleet. A record is mapped by its writer and read each time; a crash history is replaced as a whole."""
+    """Of one fleet. A record is mapped by its writer and looked at each time; a crash history is replaced whole."""
 
     def __init__(self, places: Places) -> None:
         self._places = places
         self._accounts: Collection[int] = ()
-        self._paths: dict[str, tuple[Path, Path]] = {}
+        self._files: dict[str, tuple[RecordReader, Path]] = {}
         self._lives: dict[Path, tuple[_Stamp, tuple[Life, ...]]] = {}
 
     def begin(self, replicas: Collection[str], *, accounts: Collection[int]) -> None:
@@ -39,14 +40,16 @@ class ReplicaReadings:
         """
         was_fixed = not accounts and not self._accounts
         self._accounts = accounts
-        self._paths = {name: paths for name, paths in self._paths.items() if was_fixed and name in replicas}
+        self._files = {name: files for name, files in self._files.items() if was_fixed and name in replicas}
         self._lives = {path: seen for path, seen in self._lives.items() if path.stem in replicas}
 
-    def sight(self, name: str, process: Process, digest: str, *, launch: LaunchDocument | None, table: Table) -> Sight:
-        """Everything known about one of them now."""
+    def sight(
+        self, name: str, process: Process, digest: str, *, launch: LaunchDocument | None, table: Table | None
+    ) -> Sight:
+        """Everything known about one of them now. table: None: memory and processor time are not asked for."""
         now = time.time()  # before the record is read: then seconds counted up to now never decrease
         pid = process.pid
-        memory_bytes, cpu_seconds = table.usage(pid) if pid else (0, 0.0)
+        memory_bytes, cpu_seconds = table.usage(pid) if pid and table is not None else (0, 0.0)
         record, lives = self.files(name)
         is_checked = pid and launch is not None and launch.spec.health_check.is_given
         found = Sight(
@@ -67,14 +70,15 @@ class ReplicaReadings:
 
     def files(self, replica: str) -> tuple[RecordView | None, tuple[Life, ...]]:
         """Its record, and its earlier processes."""
-        if replica not in self._paths:
-            self._paths[replica] = self._places.record_file(replica), self._places.starts_file(replica)
-        record, starts = self._paths[replica]
-        return records.read(record), self._lives_in(starts)
+        if replica not in self._files:
+            record = RecordReader(self._places.record_file(replica))
+            self._files[replica] = record, self._places.starts_file(replica)
+        record, starts = self._files[replica]
+        return record.read(), self._lives_in(starts)
 
     def _lives_in(self, path: Path) -> tuple[Life, ...]:
         try:
-            facts = path.stat()
+            facts = os.stat(path)
         except OSError:
             self._lives.pop(path, None)
             return ()

@@ -106,33 +106,49 @@ class SupervisorRpc:
         self._path = path
         self._timeout_seconds = timeout_seconds
         self._proxy: xmlrpc.client.ServerProxy | None = None
-        self._lists = True
+        self._lists = self._lists_changes = True
+        self._known: tuple[str, tuple[Process, ...]] = ("", ())
 
     def processes(self) -> tuple[Process, ...]:
         """Everything the daemon runs or has stopped, foreign programs included.
 
-        supervisord notices ended processes between two calls, and else once a second; its first answer may be that old,
-        so it is called twice.
+        A daemon of an earlier version notices ended processes between two calls, and else once a second; its first
+        answer may be that old, so it is called twice.
         """
+        if (found := self._changed()) is not None:
+            return found
         self.ping()
         if (listed := self._listed()) is not None:
             return listed
-        found: tuple[Process, ...] = self._call(
+        every: tuple[Process, ...] = self._call(
             lambda proxy: tuple(_process(row) for row in proxy.supervisor.getAllProcessInfo())
         )
-        return found
+        return every
 
-    def _listed(self) -> tuple[Process, ...] | None:
-        """By fleet's own call, which costs both sides a tenth; None for a daemon that was started before it was there.
+    def _changed(self) -> tuple[Process, ...] | None:
+        """By fleet's own call, which gives nothing but its mark for a list that is known; None for a daemon without it.
 
         Whether it is there is asked again with each connection: the next daemon could be another version's.
         """
+        if not self._lists_changes:
+            return None
+        try:
+            self._known = self._call(
+                lambda proxy: _list_of(json.loads(proxy.fleet.listChangedProcesses(self._known[0])), self._known)
+            )
+        except Refusal as refusal:
+            if refusal.code != Fault.UNKNOWN_METHOD:
+                raise
+            self._lists_changes = False
+            return None
+        return self._known[1]
+
+    def _listed(self) -> tuple[Process, ...] | None:
+        """By fleet's earlier call, which costs both sides a tenth; None for a daemon that was started before that."""
         if not self._lists:
             return None
         try:
-            found: tuple[Process, ...] = self._call(
-                lambda proxy: tuple(_process_of(*row) for row in json.loads(proxy.fleet.listProcesses()))
-            )
+            found: tuple[Process, ...] = self._call(lambda proxy: _processes(json.loads(proxy.fleet.listProcesses())))
         except Refusal as refusal:
             if refusal.code != Fault.UNKNOWN_METHOD:
                 raise
@@ -195,7 +211,8 @@ class SupervisorRpc:
         if self._proxy is not None:
             self._proxy("close")()
             self._proxy = None
-            self._lists = True
+            self._lists = self._lists_changes = True
+            self._known = ("", ())
 
     def _many(self, method: str, calls: Iterable[tuple[Any, ...]], *, forgiven: set[Fault]) -> None:
         """One multicall; after all calls were made, raise the first fault that is not in ``forgiven``."""
@@ -268,6 +285,18 @@ def _changes(answer: Any) -> Changes:
 def _fault(result: Any) -> tuple[int, str] | None:
     """The code and text of a call in a batch that failed."""
     return (int(result["faultCode"]), str(result["faultString"])) if isinstance(result, dict) else None
+
+
+def _list_of(answer: Any, known: tuple[str, tuple[Process, ...]]) -> tuple[str, tuple[Process, ...]]:
+    """The list with its mark; an answer without one: it is the known list."""
+    mark, rows = answer
+    if rows is None and mark != known[0]:
+        raise ValueError("no list, and not the one that is known")
+    return known if rows is None else (str(mark), _processes(rows))
+
+
+def _processes(rows: Any) -> tuple[Process, ...]:
+    return tuple(_process_of(*row) for row in rows)
 
 
 def _process(row: dict[str, Any]) -> Process:

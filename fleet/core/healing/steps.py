@@ -31,7 +31,7 @@ def healing_steps(
     starved: replicas to restart because they take no tasks.  moving: groups that autoscale.  has_ended: the last apply
     got to its end; else its rollout is paused or was killed, and only what runs already as it was applied is healed.
     """
-    every = plan(desired, observed, restart=starved)
+    every = plan(desired, observed, restart=starved, kept=False)
     groups = sorted({group_of(step.replica) for step in every.changes} - {CONTROLLER_GROUP})
     found: list[Step] = []
     for group in groups:

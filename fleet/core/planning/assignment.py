@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from fleet.core.desired import DesiredGroup, Replica
 from fleet.core.observed import GONE, ObservedReplica, State, leaving
-from fleet.core.spec import WorkerSpec, digest, resizes
+from fleet.core.spec import WorkerSpec, digest, resizes, shared
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class Variants:
 
     def __init__(self, group: DesiredGroup) -> None:
         self.group = group
-        self.specs = {slots: sized(group, slots) for slots in sorted(set(group.shape), reverse=True)}
+        self.specs = {slots: shared(sized(group, slots)) for slots in sorted(set(group.shape), reverse=True)}
         self.digest_of = {slots: digest(spec) for slots, spec in self.specs.items()}
         self._resizes = resizes(group.spec)
 

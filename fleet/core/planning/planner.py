@@ -57,22 +57,31 @@ KEEPS_HOLD = frozenset({Action.START, Action.RESTART})
 """The steps after which a replica is still held if it was: its record stays, and a restart carries the hold over."""
 
 
-def plan(desired: Desired, observed: Observed, *, prune: bool = False, restart: frozenset[str] = frozenset()) -> Plan:
+def plan(
+    desired: Desired,
+    observed: Observed,
+    *,
+    prune: bool = False,
+    restart: frozenset[str] = frozenset(),
+    kept: bool = True,
+) -> Plan:
     """Every step from observed to desired, not yet in waves.
 
     prune: drain groups that left the manifest, too.  restart: replicas or groups to restart though nothing changed.
+    kept: it may be carried out later; one that is carried out at once or never needs no fingerprint.
     """
     every = pairs(desired, observed, prune=prune, restart=restart)
+    ruled = [(pair, _rule(pair)) for pair in every]
     strays = sorted(observed.strays, key=lambda stray: (stray.replica, stray.pid))
-    steps = [*(_reap(stray) for stray in strays), *(_decided(pair) for pair in every)]
-    steps += [_hold(pair) for pair in every if pair.hold and _rule(pair).action in STARTS_AGAIN]
-    steps += [_release(pair) for pair in every if pair.is_to_release() and _rule(pair).action in KEEPS_HOLD]
-    steps += [step for pair in every if _rule(pair).action is Action.RESIZE for step in _held_or_not(pair)]
+    steps = [*(_reap(stray) for stray in strays), *(_decided(pair, rule) for pair, rule in ruled)]
+    steps += [_hold(pair, rule) for pair, rule in ruled if pair.hold and rule.action in STARTS_AGAIN]
+    steps += [_release(pair) for pair, rule in ruled if pair.is_to_release() and rule.action in KEEPS_HOLD]
+    steps += [step for pair, rule in ruled if rule.action is Action.RESIZE for step in _held_or_not(pair)]
     return Plan(
         fleet=desired.fleet,
         steps=tuple(steps),
-        notes=(*desired.notes, *_orphan_notes(every), *_trouble_notes(every), *_code_notes(every)),
-        observed_fingerprint=fingerprint(desired, observed),
+        notes=(*desired.notes, *_orphan_notes(every), *_trouble_notes(ruled), *_code_notes(every)),
+        observed_fingerprint=fingerprint(desired, observed) if kept else "",
     )
 
 
@@ -104,8 +113,7 @@ def _rule(pair: Pair) -> Rule:
     return next(rule for rule in RULES if rule.when(pair))
 
 
-def _decided(pair: Pair) -> Step:
-    rule = _rule(pair)
+def _decided(pair: Pair, rule: Rule) -> Step:
     return Step(
         action=rule.action,
         replica=pair.name,
@@ -118,9 +126,9 @@ def _decided(pair: Pair) -> Step:
     )
 
 
-def _hold(pair: Pair) -> Step:
+def _hold(pair: Pair, rule: Rule) -> Step:
     """A replica that should take no work is held again once it has started again."""
-    return Step(Action.HOLD, pair.name, reasons.HELD, target=pair.wanted, after=(f"{_rule(pair).action} {pair.name}",))
+    return Step(Action.HOLD, pair.name, reasons.HELD, target=pair.wanted, after=(f"{rule.action} {pair.name}",))
 
 
 def _release(pair: Pair) -> Step:
@@ -139,10 +147,10 @@ def _reap(stray: Stray) -> Step:
     return Step(Action.REAP, stray.replica, reasons.stray(stray), pid=stray.pid)
 
 
-def _trouble_notes(every: Sequence[Pair]) -> Iterator[str]:
+def _trouble_notes(ruled: Sequence[tuple[Pair, Rule]]) -> Iterator[str]:
     """What is as wanted, is left alone, and does not work."""
-    for pair in every:
-        if pair.seen is not None and pair.seen.trouble and _rule(pair).action is Action.KEEP:
+    for pair, rule in ruled:
+        if pair.seen is not None and pair.seen.trouble and rule.action is Action.KEEP:
             yield f"{pair.name} does not work: {reasons.stuck(pair)}"
 
 

@@ -54,12 +54,9 @@ class Healer:
         modes = {Kind(name): Mode(mode) for name, mode in revision.manifest.spec.heal.modes().items()}
         if all(mode is Mode.OFF for mode in modes.values()):
             return Heals()
-        if not dry and modes[Kind.DRIFT] is Mode.ENABLED:
-            with contextlib.suppress(Unreachable):
-                self._fleet.backend.renew_records()
         if not dry and modes[Kind.STUCK] is Mode.ENABLED:
             self._wake_daemon()
-        found = self._look(applied, revision, modes, moving)
+        found = self._look(applied, revision, modes, moving, dry=dry)
         if not found.observed.up or dry:
             return Heals(found.judged)
         if found.ended and modes[Kind.OVERRIDES] is Mode.ENABLED:
@@ -84,7 +81,13 @@ class Healer:
     # --- look and judge
 
     def _look(
-        self, applied: Applied, revision: RevisionInForce, modes: Mapping[Kind, Mode], moving: Collection[str]
+        self,
+        applied: Applied,
+        revision: RevisionInForce,
+        modes: Mapping[Kind, Mode],
+        moving: Collection[str],
+        *,
+        dry: bool,
     ) -> _Findings:
         fleet, now = self._fleet, self._fleet.now()
         has_ended = applied.revision == applied.good
@@ -93,7 +96,7 @@ class Healer:
         if ended and modes[Kind.OVERRIDES] is not Mode.OFF:
             desired = divided_again(revision.manifest, desired, overrides=fleet.overrides_in_force())
             touched |= {group_of(one.target) for one in ended} | sharing(desired)
-        observed = fleet.backend.observe()
+        observed = self._observed(renews=not dry and modes[Kind.DRIFT] is Mode.ENABLED)
         if not observed.up:
             return _Findings(desired, observed, (), ended, touched)
         steps = healing_steps(
@@ -103,6 +106,16 @@ class Healer:
         judged = judge(found, self._memory, modes, now=now)
         still = {group_of(step.replica) for step in steps} & touched
         return _Findings(desired, observed, judged, ended, frozenset(still))
+
+    def _observed(self, *, renews: bool) -> Observed:
+        """The replicas now. ``renews``: lost records are written again first."""
+        backend = self._fleet.backend
+        observed = backend.observe(usage=False)
+        if renews:
+            with contextlib.suppress(Unreachable):
+                if backend.renew_records():
+                    return backend.observe(usage=False)
+        return observed
 
     def _affordable(self, found: _Findings, revision: RevisionInForce) -> tuple[list[Ailment], str]:
         """What is begun now: not more starts at once than the machine has room for, and none that could not start."""

@@ -177,7 +177,7 @@ class Controller:
         if not moves_slots(revision.manifest):
             note = "no group of the applied manifest autoscales, or balance.mode is not dynamic"
             return Seen(replace(idle, note=note))
-        observed = fleet.backend.observe()
+        observed = fleet.backend.observe(usage=False)
         if not observed.up:
             return Seen(replace(idle, note="supervisord does not run; `fleet apply` starts it"))
         found = self._found(revision.manifest, applied.desired)

@@ -8,12 +8,15 @@ facts without a broker.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from fleet.broker.backoff import Backoff
+from fleet.broker.channels.base import TEND_SECONDS, ChannelLost
 from fleet.core.text.format import listed, shown
 from fleet.core.text.mask import masked
 from fleet.worker.control import greeting
@@ -32,11 +35,17 @@ log = logging.getLogger("fleet.worker")
 POLL_SECONDS = 0.5
 BEAT_SECONDS = 15.0
 LAST_EVENTS_SECONDS = 1.0
+UNUSED_SECONDS = 30.0
+"""After so long without a command or an event, what is only for sending is closed."""
 RECONNECT = Backoff(2.0, 60.0, 0.3)
 
 
 class Control:
-    """Listens and answers for one worker. Used by one thread, the housekeeping one or the loop's, until ``close``."""
+    """Listens and answers for one worker. ``attend`` is for one thread, the housekeeping one or the loop's, until
+    ``close``; ``every_second`` is for the loop.
+
+    before_hanging_up: called before its sockets are closed.  on_hung_up: called afterwards, by whichever thread.
+    """
 
     def __init__(
         self,
@@ -50,8 +59,10 @@ class Control:
         connection: Connection,
         options: Mapping[str, Any] | None = None,
         allow: Collection[str] | None = None,
+        broadcast: Callable[[str, bytes], object] | None = None,
     ) -> None:
-        """connection: the one for tasks, which finds out when a broker that was away is back.
+        """broadcast: sends to subscribers of a topic over the tasks' connection, for the loop; None: it cannot.
+        connection: the one for tasks, which finds out when a broker that was away is back.
         allow: the commands that are answered; None: all."""
         self._connection = connection
         self._url = url
@@ -68,8 +79,11 @@ class Control:
         self._mailbox: Mailbox | None = None
         self._mutex = threading.RLock()
         self.before_hanging_up: Callable[[], object] | None = None
+        self.on_hung_up: Callable[[], object] | None = None
         self._failed = 0
         self._connect_at = 0.0
+        self._attended_at = 0.0
+        self._broadcast = broadcast
         self._beat_at = 0.0
         self._flush_at = 0.0
         self._off = self._tried = False
@@ -77,7 +91,7 @@ class Control:
 
     @property
     def poll_seconds(self) -> float | None:
-        """Seconds until the next call is due; what comes on ``fds`` is due at once. None: never again.
+        """Seconds until the next call is due; what comes on ``fds`` is due at once. None: nothing else is due.
 
         Some transports have no descriptors; a connection that is away has none either.
         """
@@ -85,8 +99,8 @@ class Control:
             return None
         if not self.fds():
             return POLL_SECONDS
-        flush_at = self._flush_at if self.events.noted else max(self._flush_at, self.events.beat_at)
-        return max(0.0, min(self._beat_at, flush_at) - time.monotonic())
+        due = min(self._beat_at, self._flush_at if self.events.is_hurried else math.inf)
+        return None if due == math.inf else max(0.0, due - time.monotonic())
 
     def fds(self) -> list[int]:
         """Sockets on which a command may come, if the transport has sockets."""
@@ -97,6 +111,7 @@ class Control:
         """Answer what has come, send what has happened. Never raises."""
         if self._off:
             return
+        self._attended_at = time.monotonic()
         with self._mutex:
             try:
                 self._attend()
@@ -105,6 +120,34 @@ class Control:
             afterwards, self.commands.afterwards[:] = list(self.commands.afterwards), []
         for work in afterwards:
             work()
+
+    def every_second(self, now: float) -> None:
+        """From the loop: the worker's heartbeat goes out with what the loop does anyway. Never raises.
+
+        A beat that is due before the loop would look again is sent now.
+        """
+        if self._off or self._mailbox is None or not 0.0 < self.events.beat_at <= now + TEND_SECONDS:
+            return
+        if not self._mutex.acquire(blocking=False):
+            return  # a command is being answered: the next time will do
+        try:
+            if (mailbox := self._mailbox) is not None:
+                self.events.beat(mailbox.publish if self._broadcast is None else self._publish_beside)
+                if now - self._attended_at >= UNUSED_SECONDS:
+                    mailbox.rest()
+        except Exception as error:
+            self._on_error(error)
+        finally:
+            self._mutex.release()
+
+    def _publish_beside(self, body: Any, routing_key: str) -> None:
+        """Over the tasks' connection. Where that is lost, the loop finds out by itself."""
+        assert self._mailbox is not None
+        assert self._broadcast is not None
+        topics, payload = self._mailbox.sealed_event(body, routing_key)
+        with suppress(ChannelLost):
+            for topic in topics:
+                self._broadcast(topic, payload)
 
     def greet(self, revoked: Revoked) -> None:
         """Once, before the first task: learn from workers elsewhere what is revoked, and tell them. Never raises."""
@@ -153,7 +196,7 @@ class Control:
             return
         now = time.monotonic()
         if now >= self._beat_at:
-            self._beat_at = now + BEAT_SECONDS
+            self._beat_at = now + BEAT_SECONDS if mailbox.beats else math.inf
             mailbox.beat()
         mailbox.drain()
         if now >= self._flush_at:
@@ -195,3 +238,6 @@ class Control:
                 self.before_hanging_up()
             mailbox.close()
             self.events.connection_lost()
+            self._beat_at = 0.0
+            if self.on_hung_up is not None:
+                self.on_hung_up()

@@ -138,20 +138,19 @@ class Events:
 
     # -- the sender
 
+    @property
+    def is_hurried(self) -> bool:
+        """Whether something is to go out with the next flush, and not only in time."""
+        return bool(self._noted) or self.beat_at == 0.0
+
     def beat_soon(self) -> None:
         """Send a heartbeat with the next flush."""
         self.beat_at = 0.0
 
     def flush(self, publish: Publish) -> None:
         """Write out what was noted, and the worker's own heartbeat when it is due. Raises what ``publish`` raises."""
-        now = time.monotonic()
-        if now >= self.beat_at:
-            self.beat_at = now + HEARTBEAT_SECONDS
-            kind = "worker-heartbeat" if self._online else "worker-online"
-            publish(self._worker_event(kind), kind.replace("-", "."))
-            if self._online:
-                self._on_heartbeat()
-            self._online = True
+        if time.monotonic() >= self.beat_at:
+            self.beat(publish)
         while self._noted:
             batch = list(islice(self._noted, LONGEST_LIST))
             publish([self._task_event(noted) for noted in batch], "task.multi")
@@ -160,6 +159,15 @@ class Events:
         if self._dropped:
             log.warning("%d task events were dropped: the broker did not take them in time", self._dropped)
             self._dropped = 0
+
+    def beat(self, publish: Publish) -> None:
+        """Send the worker's heartbeat now; the first one says that it is online."""
+        self.beat_at = time.monotonic() + HEARTBEAT_SECONDS
+        kind = "worker-heartbeat" if self._online else "worker-online"
+        publish(self._worker_event(kind), kind.replace("-", "."))
+        if self._online:
+            self._on_heartbeat()
+        self._online = True
 
     def connection_lost(self) -> None:
         """Note that the connection is lost; the next one sends ``worker-online`` again."""

@@ -18,13 +18,16 @@ class ControlInLoop:
     def start(self) -> None:
         """Attend from now on."""
         self._control.before_hanging_up = self._unwatch
-        self._control.events.on_first_noted = lambda: self._loop.call_soon_threadsafe(self._set_timer)
+        self._control.events.on_first_noted = self._control.on_hung_up = self._set_timer_soon
         self._attend()
 
     def _attend(self) -> None:
         self._control.attend()
         self._watch()
         self._set_timer()
+
+    def _set_timer_soon(self) -> None:
+        self._loop.call_soon_threadsafe(self._set_timer)
 
     def _set_timer(self) -> None:
         if self._timer is not None:

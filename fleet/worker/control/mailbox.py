@@ -6,6 +6,7 @@ would block the loop.
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from kombu import Exchange, Producer, pidbox
 from kombu.exceptions import InconsistencyError
 
 from fleet.broker.connection import is_redis, kombu_connection, scheme
+from fleet.broker.envelope import sealed
 
 if TYPE_CHECKING:
     from fleet.worker.apps.base import Remote
@@ -53,6 +55,9 @@ class Mailbox:
         if not connection.transport.implements.exchange_type >= {"fanout"}:
             raise NoFanout
         self._connection = connection
+        self._name = node
+        self._event_exchange = remote.event_exchange
+        self._topics: dict[str, list[str]] = {}
         try:
             connection.connect()
             box = pidbox.Mailbox(
@@ -109,14 +114,43 @@ class Mailbox:
             )
         return found
 
+    @property
+    def beats(self) -> bool:
+        """Whether the broker wants to hear from this connection."""
+        return bool(self._connection.supports_heartbeats)
+
     def beat(self) -> None:
         """Keep the connection. Call it at least every quarter of ``HEARTBEAT_SECONDS``."""
-        if self._connection.supports_heartbeats:
+        if self.beats:
             self._connection.heartbeat_check(rate=2)
 
     def publish(self, body: Any, routing_key: str) -> None:
         """Send an event, or a list of them."""
         self._publish(body, routing_key)
+
+    def sealed_event(self, body: Any, routing_key: str) -> tuple[list[str], bytes]:
+        """An event as Redis gets it, and the topics to which it goes."""
+        exchange, channel = self._event_exchange, self._node.channel
+        if routing_key not in self._topics:
+            found = getattr(channel, "_get_publish_topics", None)  # since kombu 5.7; before, there is one
+            names = found(exchange, routing_key) if found else [channel._get_publish_topic(exchange, routing_key)]
+            self._topics[routing_key] = [f"{channel.global_keyprefix}{name}" for name in names]
+        payload = sealed(
+            routing_key,
+            json.dumps(body),
+            headers={"hostname": self._name},
+            properties={"delivery_mode": 1},
+            content_type="application/json",
+            content_encoding="utf-8",
+            exchange=exchange,
+        )
+        return self._topics[routing_key], payload
+
+    def rest(self) -> None:
+        """Close what is only for sending: it is opened again when something is to be sent."""
+        pool = getattr(self._node.channel, "_pool", None)
+        if pool is not None:
+            pool.disconnect(inuse_connections=False)
 
     def close(self) -> None:
         """Close the connection. Never raises."""

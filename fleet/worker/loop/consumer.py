@@ -181,7 +181,7 @@ class Consumer:
 
     def tick(self, now: float) -> None:
         """Once a second, at rest less often: lease, record, operator's hold, deadline, connection."""
-        self._tick_at = now + self.pauses.until_tick(now)
+        self._tick_at = planned_at = now + self.pauses.until_tick(now)
         self.handle_signals()  # before anything is fetched, where a task kept the loop from running
         if self._connection.up:
             self._connection.tend()
@@ -199,6 +199,8 @@ class Consumer:
             except Exception:
                 log.exception("something that the worker does every second failed")
         self._publish()
+        if self._tick_at == planned_at:  # what was due now is not due any more
+            self._tick_at = now + self.pauses.until_tick(now)
 
     def _tick_soon(self) -> None:
         self._tick_at = 0.0

@@ -145,4 +145,6 @@ class Fetching:
         if poll is not None and poll < pause:
             self._asked = _Asked(wanted, now + poll, on_time=True)
         else:
-            self._asked = _Asked(wanted, now + pause, on_time=not is_quiet)
+            # At rest the loop wakes by itself as often: with that, and not with the time after it.
+            early = TEND_SECONDS if is_quiet else 0.0
+            self._asked = _Asked(wanted, now + pause - early, on_time=not is_quiet)

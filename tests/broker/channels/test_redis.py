@@ -524,6 +524,41 @@ def woken(channel: RedisChannel) -> bool:
     return bool(select.select(channel.wait_fds(), [], [], PATIENCE)[0])
 
 
+def test_a_channel_at_rest_looks_at_no_queue_until_it_is_told(
+    broker: Broker, rested: RedisChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns, take = [], rested._turns.take
+    monkeypatch.setattr(rested._turns, "take", lambda *words, **more: turns.append(words) or take(*words, **more))  # type: ignore[func-returns-value]
+    for _ in range(3):
+        assert rested.fetch(1) == []
+    assert (turns, rested.poll_seconds) == ([], None)
+
+    monkeypatch.setattr(rest.Rest, "is_quiet", True)
+    rested.tend()  # renewing the lease is no reason to look either
+    assert rested.fetch(1) == []
+    assert turns == []
+
+    for body in "xyz":
+        broker.send(body)
+    assert woken(rested)
+    assert values(gather(rested, 3)) == ["x", "y", "z"]
+    assert not rested.fetch(1)
+
+    rested.fetch(0)
+    made = len(turns)
+    assert not rested.fetch(1), "nobody waited meanwhile"
+    assert len(turns) > made
+
+
+def test_a_channel_at_rest_looks_when_a_message_is_due(broker: Broker, rested: RedisChannel, server: Any) -> None:
+    prefix = broker.options["global_keyprefix"]
+    for seconds in (0.3, 3600.0):
+        entry, due = f"{prefix}{broker.queue}\nafter {seconds}", time.time() + seconds
+        server.zadd(f"{prefix}fleet:delayed:{broker.queue}", {entry: int(due * 1000)})
+    assert woken(rested)
+    eventually(lambda: bool(rested.fetch(1)))
+
+
 @pytest.mark.parametrize("priority", [0, 3, 9])
 def test_a_channel_at_rest_is_woken_by_a_message_of_any_priority(
     broker: Broker, rested: RedisChannel, priority: int

@@ -131,7 +131,7 @@ class PlayedHost(MemoryBackend):
 
     samples: Mapping[str, Sample] | None = None
 
-    def observe(self, *, shares: bool = False) -> Observed:
+    def observe(self, *, shares: bool = False, usage: bool = True) -> Observed:
         plain = super().observe(shares=shares)
         if self.samples is None:
             return plain

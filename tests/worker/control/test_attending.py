@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fleet.broker.channels.base import TEND_SECONDS
 from fleet.worker.control.control import BEAT_SECONDS, POLL_SECONDS, Control
 from fleet.worker.control.events import FLUSH_SECONDS, HEARTBEAT_SECONDS
 from fleet.worker.control.in_loop import ControlInLoop
@@ -39,6 +41,8 @@ class Wire:
         except BlockingIOError:
             return
 
+    beats = False
+
     def beat(self) -> None:
         return
 
@@ -46,8 +50,9 @@ class Wire:
         self.sent.append(routing_key)
 
     def close(self) -> None:
-        os.close(self.read)
-        os.close(self.write)
+        for end in (self.read, self.write):
+            os.close(end)
+        self.close = lambda: None  # type: ignore[method-assign]
 
 
 @pytest.fixture
@@ -64,14 +69,54 @@ def controlled(world: World, wire: Wire | None) -> Control:
     return control
 
 
-def test_with_a_socket_and_nothing_to_send_it_sleeps_until_the_next_heartbeat(make: Make, wire: Wire) -> None:
+def test_with_a_socket_and_nothing_to_send_it_sleeps_until_a_command_comes(make: Make, wire: Wire) -> None:
     control = controlled(make("threads", 1), wire)
-    control.attend()
-    control.attend()
+    for _ in range(2):
+        control.attend()
     assert wire.sent == ["worker.online"]
+    assert control.poll_seconds is None
+
+
+def test_a_connection_that_beats_is_kept_by_the_clock(make: Make, wire: Wire) -> None:
+    wire.beats = True
+    control = controlled(make("threads", 1), wire)
+    for _ in range(2):
+        control.attend()
     pause = control.poll_seconds
     assert pause is not None
-    assert FLUSH_SECONDS < pause <= min(HEARTBEAT_SECONDS, BEAT_SECONDS)
+    assert FLUSH_SECONDS < pause <= BEAT_SECONDS
+
+
+def test_the_loop_sends_heartbeats_when_it_looks_anyway(make: Make, wire: Wire) -> None:
+    control = controlled(make("threads", 1), wire)
+    control.every_second(time.monotonic() + 2 * HEARTBEAT_SECONDS)
+    assert wire.sent == [], "a worker that is not online yet says so from where it attends"
+    control.attend()
+    at = control.events.beat_at
+
+    control.every_second(at - TEND_SECONDS - 0.1)
+    assert wire.sent == ["worker.online"]
+    control.every_second(at - TEND_SECONDS + 0.1)
+    assert wire.sent == ["worker.online", "worker.heartbeat"]
+    assert control.events.beat_at > at - TEND_SECONDS
+
+
+def test_a_heartbeat_of_the_loop_that_fails_hangs_up_and_tells_whoever_attends(make: Make, wire: Wire) -> None:
+    control = controlled(make("threads", 1), wire)
+    control.attend()
+    told: list[str] = []
+    control.before_hanging_up = lambda: told.append("before")
+    control.on_hung_up = lambda: told.append("after")
+    wire.publish = broken  # type: ignore[method-assign]
+
+    control.every_second(control.events.beat_at)
+
+    assert (told, control.fds()) == (["before", "after"], [])
+    assert control.poll_seconds == POLL_SECONDS
+
+
+def broken(body: Any, routing_key: str) -> None:
+    raise OSError("the server has gone away")
 
 
 def test_without_a_connection_or_a_socket_it_looks_by_the_clock(make: Make, wire: Wire) -> None:

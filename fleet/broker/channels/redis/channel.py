@@ -34,6 +34,7 @@ from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import sealed
 from fleet.broker.queues import entity
 from fleet.broker.redis_keys import Keys
+from fleet.broker.redis_link import command
 from fleet.core.spec import QueueSpec
 from fleet.errors import Unreachable
 
@@ -143,7 +144,8 @@ class RedisChannel:
     @_speaks
     def backlog(self) -> int | None:
         """How many messages wait in the consumed queues, due ones among the delayed and arrived ones included."""
-        return _backlog(self._own(self._link), self._access, self._keys, [spec.name for spec in self._queues])
+        queues, now_ms = [spec.name for spec in self._queues], self._own(self._registry).now_ms
+        return _backlog(self._own(self._link), self._access, self._keys, queues, now_ms=now_ms)
 
     @_speaks
     def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:
@@ -155,18 +157,25 @@ class RedisChannel:
         link, inboxes = self._own(self._link), self._inboxes
         if count > 0:
             inboxes.collect(link)
+            if not (inboxes.to_be_emptied or self._held.acks or self._rest.needs_turn(watches=inboxes.watches)):
+                self.poll_seconds = self._rest.poll_seconds
+                inboxes.arm()
+                link.hear_now()
+                return []
             deliveries = self._turn(link, count + ahead)
             if not deliveries and self._rest.is_to_watch(watches=inboxes.watches) and inboxes.watch(link):
                 deliveries = self._turn(link, count + ahead)  # what came just before is not told
             if deliveries:
                 self._rest.end()
-            self.poll_seconds = self._rest.poll_seconds(watches=inboxes.watches, due_seconds=self._turns.due_seconds)
+            self._rest.on_turn(watches=inboxes.watches, due_seconds=self._turns.due_seconds)
+            self.poll_seconds = self._rest.poll_seconds
             if len(deliveries) < count:
                 inboxes.arm()
                 return deliveries
         else:
             deliveries = []
         inboxes.disarm(link)
+        self._rest.stop()
         if inboxes.may_hold or (not count and self._held.acks):
             self._turn(link, 0)
         return deliveries
@@ -250,6 +259,11 @@ class RedisChannel:
         self._held.let_go(tags, lambda: link.run("send", names, (envelope, *tags)))
 
     @_speaks
+    def broadcast(self, topic: str, payload: bytes) -> None:
+        """Let whoever subscribes to this topic have it. The answer is not waited for."""
+        self._own(self._link).tell(command("PUBLISH", topic, payload), hear=_ignore)
+
+    @_speaks
     def flush(self) -> None:
         self._held.send_acks(self._own(self._link))
 
@@ -260,7 +274,14 @@ class RedisChannel:
         self._held.send_acks(link)
         self._inboxes.collect_broadcasts(link)
         now = time.monotonic()
-        if now >= self._renew_at and self._renew(link, look=now >= self._look_at):
+        if now < self._renew_at:
+            return
+        look = now >= self._look_at
+        if self._rest.is_quiet and not len(self._held) and not self._inboxes.may_hold:
+            self._renew_at = now + self._own(self._registry).renew_seconds
+            self._inboxes.empty_left(link)
+            self._own(self._registry).renew_ahead(link, look=look)
+        elif self._renew(link, look=look):
             self._held.forget_given_away(link)
 
     def close(self) -> None:
@@ -318,14 +339,17 @@ class RedisChannel:
 _Part = TypeVar("_Part")
 
 
+def _ignore(answer: Any) -> None:
+    """How many listen, or that this user may not tell them."""
+
+
 def _server_time_us(link: Link) -> int:
     seconds, micros = link.call("TIME")
     return int(seconds) * 1_000_000 + int(micros)
 
 
-def _backlog(link: Link, access: RedisAccess, keys: Keys, queues: Sequence[str]) -> int:
+def _backlog(link: Link, access: RedisAccess, keys: Keys, queues: Sequence[str], *, now_ms: int) -> int:
     commands: list[tuple[Any, ...]] = []
-    now_ms = _server_time_us(link) // 1000
     for name in queues:
         commands += [("LLEN", one) for one in (*access.lists(name), keys.inbox(name))]
         commands.append(("ZCOUNT", keys.delayed(name), "-inf", now_ms))

@@ -9,7 +9,7 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', KEYS[1], string.format('%.0f', now + ARGV[2]), ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
+if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[3] then redis.call('HSET', KEYS[2], ARGV[1], ARGV[3]) end
 local out = { redis.call('DEL', KEYS[3]), now }
 if ARGV[4] ~= '1' or not redis.call('SET', KEYS[5], ARGV[1], 'NX', 'PX', ARGV[6]) then return out end
 

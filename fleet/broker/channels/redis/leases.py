@@ -14,9 +14,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from collections.abc import Container, Mapping, Sequence
+from typing import Any
 
-from fleet.broker.channels.redis.scripts import Link
+from redis.exceptions import NoScriptError, ResponseError
+
+from fleet.broker.channels.redis.scripts import Link, Prepared
 from fleet.broker.channels.redis.waiting import BLOCK_SECONDS
 from fleet.broker.connection import RedisAccess
 from fleet.broker.envelope import after_crash, given_back, headers_of
@@ -57,22 +61,51 @@ class Registry:
         self.renew_seconds = lease_seconds / LOOKS_PER_LEASE
         self._access = access
         self._entry = json.dumps(dict(inboxes))
+        self._clock_ahead_ms = 0.0
+        self._leases: dict[tuple[bool, bool], Prepared] = {}
+
+    @property
+    def now_ms(self) -> int:
+        """The server's clock, as it was told when the lease was renewed last."""
+        return int(time.monotonic() * 1000 + self._clock_ahead_ms)
 
     def renew(self, link: Link, *, look: bool, rests: bool = False) -> bool:
         """Renew the lease and, when ``look``, restore what others left. True: our messages were given away.
 
         rests: it holds nothing and renews less often, so the lease is twice as long.
         """
-        keys, lease_ms = self.keys, int(self.lease_seconds * 1000) * (1 + rests)
-        pause_ms = int(self.renew_seconds * 1000)
-        reply = link.run(
-            "lease",
-            (keys.leases, keys.holders, keys.mark, keys.suspects, keys.looking),
-            (keys.holder, lease_ms, self._entry, int(look), 2 * pause_ms, pause_ms),
-        )
+        lease = self._lease(look=look, rests=rests)
+        return self._heard(link, link.run_prepared(lease, ()))
+
+    def renew_ahead(self, link: Link, *, look: bool) -> None:
+        """The same of a replica at rest, without waiting for the answer: it follows when the link has it."""
+        lease = self._lease(look=look, rests=True)
+        link.tell(lease.with_more(()), hear=lambda answer: self._hear(link, answer, look=look))
+
+    def _hear(self, link: Link, answer: Any, *, look: bool) -> None:
+        if isinstance(answer, NoScriptError):
+            self.renew(link, look=look, rests=True)
+        elif isinstance(answer, ResponseError):
+            raise answer
+        else:
+            self._heard(link, answer)
+
+    def _lease(self, *, look: bool, rests: bool) -> Prepared:
+        if (look, rests) not in self._leases:
+            keys, lease_ms = self.keys, int(self.lease_seconds * 1000) * (1 + rests)
+            pause_ms = int(self.renew_seconds * 1000)
+            self._leases[look, rests] = Prepared(
+                "lease",
+                (keys.leases, keys.holders, keys.mark, keys.suspects, keys.looking),
+                (keys.holder, lease_ms, self._entry, int(look), 2 * pause_ms, pause_ms),
+            )
+        return self._leases[look, rests]
+
+    def _heard(self, link: Link, reply: Any) -> bool:
+        self._clock_ahead_ms = int(reply[1]) - time.monotonic() * 1000
         gone = [(_text(reply[i]), _text(reply[i + 1])) for i in range(2, len(reply), 2)]
         for (holder, end), inboxes in zip(gone, self._inboxes(link, gone), strict=True):
-            if holder != keys.holder:
+            if holder != self.keys.holder:
                 self._look_after(link, holder, end, inboxes, old=reply[1] - float(end) > GRAVE_MS)
         return bool(reply[0])
 
