@@ -122,9 +122,15 @@ class Registry:
         moved = 0
         for start in range(0, len(entries), _CHUNK):
             chunk = entries[start : start + _CHUNK]
-            pairs = [part for tag, entry in chunk for part in (tag, _restored(entry.partition(b"\n")[2], ran))]
+            pairs = [part for tag, entry in chunk for part in (tag, _restored(_envelope(link, theirs, tag, entry), ran))]
             moved += int(link.run("restore", (theirs.held, theirs.mark), (int(mark), *pairs)))
         return moved
+
+
+def _envelope(link: Link, keys: Keys, tag: bytes, entry: bytes) -> bytes:
+    """The envelope of a message that is held; empty where there is none any more."""
+    _, cut, envelope = entry.partition(b"\n")
+    return envelope if cut else link.call("LINDEX", keys.apart(_text(tag)), 0) or b""
 
 
 def _restored(raw: bytes, ran: Container[str] | None) -> bytes:
