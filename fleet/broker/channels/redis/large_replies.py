@@ -14,8 +14,8 @@ _AT_ONCE = 4096
 _LONGEST_LINE = 1 << 16
 
 
-class Replies:
-    """Reads replies of RESP2: None, int, bytes, bytearray (a bulk string), ResponseError (not raised) or a list of these.
+class ReplyReader:
+    """Reads replies of RESP2: None, int, bytes, bytearray (a bulk string), ResponseError (not raised), or a list.
 
     sock: of a connection on which nothing but these replies comes, and whose own buffer is empty.
     """

@@ -25,6 +25,7 @@ from fleet.broker.redis_keys import Keys, member_name
 LOOKS_PER_LEASE = 6
 GRAVE_MS = (BLOCK_SECONDS + 30) * 1000
 _CHUNK = 500
+_CHUNK_OF_LARGE = 10
 
 
 def holder_name(fleet: str, replica: str, born: int) -> str:
@@ -120,9 +121,10 @@ class Registry:
         flat = link.call("HGETALL", theirs.held)
         entries = sorted(zip(flat[::2], flat[1::2], strict=True), key=lambda entry: int(entry[0]), reverse=True)
         moved = 0
-        for start in range(0, len(entries), _CHUNK):
-            chunk = entries[start : start + _CHUNK]
-            pairs = [part for tag, entry in chunk for part in (tag, _restored(_envelope(link, theirs, tag, entry), ran))]
+        size = _CHUNK if all(b"\n" in entry for _, entry in entries) else _CHUNK_OF_LARGE
+        for start in range(0, len(entries), size):
+            chunk = [(tag, _envelope(link, theirs, tag, entry)) for tag, entry in entries[start : start + size]]
+            pairs = [part for tag, envelope in chunk for part in (tag, _restored(envelope, ran))]
             moved += int(link.run("restore", (theirs.held, theirs.mark), (int(mark), *pairs)))
         return moved
 

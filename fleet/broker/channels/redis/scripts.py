@@ -9,7 +9,7 @@ from typing import Any
 from redis.exceptions import NoScriptError, ResponseError
 
 from fleet.broker import redis_link
-from fleet.broker.channels.redis.large_replies import Replies
+from fleet.broker.channels.redis.large_replies import ReplyReader
 from fleet.broker.redis_link import Script, packed
 
 script = partial(redis_link.script, __package__)
@@ -51,7 +51,7 @@ class Link(redis_link.Link):
         """Run these in one transaction; their answers, which may be large: bulk strings are bytearrays."""
         whole = (("MULTI",), *commands, ("EXEC",))
         self._connection.send_packed_command(self._connection.pack_commands(whole))
-        replies = Replies(self._connection._sock)
+        replies = ReplyReader(self._connection._sock)
         answers = [replies.read() for _ in whole]
         for answer in (*answers, *(answers[-1] or ())):
             if isinstance(answer, ResponseError):

@@ -25,7 +25,7 @@ _NO_LEASE = -2
 
 
 class _Taken(NamedTuple):
-    """A message that is ours now. number: of its list among the keys.  apart: the server has it in a list of its own."""
+    """A message that is ours now. number: of its list among the keys.  apart: it has a list of its own there."""
 
     tag: str
     number: int
@@ -111,6 +111,7 @@ class Turns:
             redelivered=envelope.redelivered,
             attempts=envelope.attempts,
             received_at=now,
+            original=one.envelope,
         )
 
 
