@@ -15,6 +15,11 @@ import worker_throughput as work
 from worker_throughput import Contender
 
 SLOTS = 1000
+FIGURES = {
+    "tasksPerSecond": "tasks/s",
+    "cpuMicrosecondsPerTask": "µs/task",
+    "brokerMicrosecondsPerTask": "µs of Redis",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,9 @@ def main() -> None:
     given = figures.arguments(__doc__, runs=3, choosable=True)
     rows: list[dict[str, Any]] = []
     for load in loads(quick=given.quick):
-        contenders = [one for one in load.contenders if given.only in f"{load.name} {one.name}"]
+        contenders = [one for one in load.contenders if given.only in f"{load.name}, {one.name}"]
+        if not contenders:
+            continue
         runs: dict[str, list[dict[str, float]]] = {one.name: [] for one in contenders}
         with servers.redis() as url:
             broker = work.Broker(url, load.tasks, task=load.task, args=load.args)
@@ -78,9 +85,10 @@ def main() -> None:
                 for one in contenders[run % len(contenders) :] + contenders[: run % len(contenders)]:
                     runs[one.name].append(work.measure(one, broker))
         for name, measured in runs.items():
-            rate = figures.spread([one["tasksPerSecond"] for one in measured])
-            rows.append({"load": load.name, "worker": name, "tasksPerSecond": rate})
-            print(f"{load.name:20} {name:26} {rate['median']:7.1f} tasks/s", flush=True)
+            row = {key: figures.spread([one[key] for one in measured]) for key in FIGURES}
+            rows.append({"load": load.name, "worker": name, **row})
+            shown = (f"{row[key]['median']:8.1f} {unit}" for key, unit in FIGURES.items())
+            print(f"{load.name:20} {name:26} {' '.join(shown)}", flush=True)
     print(figures.write("loads", {"rows": rows}))
 
 

@@ -116,6 +116,13 @@ class Broker:
         """Where results go that are stored."""
         return f"{self.url.removesuffix('/0')}/{RESULTS}"
 
+    def cpu_seconds(self) -> float | None:
+        """Processor time that the server has used so far; None where it does not tell."""
+        if not self._template:
+            return None
+        used = self._redis().info("cpu")
+        return float(used["used_cpu_user"] + used["used_cpu_sys"])
+
     def send_stamps(self) -> None:
         """Single tasks, each with the moment of its sending."""
         from kombu import uuid
@@ -178,8 +185,9 @@ def measure(contender: Contender, broker: Broker) -> dict[str, float]:
 
             first_task = reach(1, every=0.002) - began
             warm_at, warm_cpu, warm_done = reach(warm), figures.cpu_seconds(worker.pid), counted(counts)
+            warm_server_cpu = broker.cpu_seconds()
             ended = reach(broker.tasks)
-            cpu = figures.cpu_seconds(worker.pid) - warm_cpu
+            cpu, server_cpu = figures.cpu_seconds(worker.pid) - warm_cpu, broker.cpu_seconds()
             time.sleep(1.0)  # not a synchronisation: lets the worker become idle
             memory = figures.tree_pss_bytes(worker.pid)
             broker.send_stamps()
@@ -188,9 +196,13 @@ def measure(contender: Contender, broker: Broker) -> dict[str, float]:
         finally:
             stop(worker)
     done = broker.tasks - warm_done
+    of_server = {}
+    if server_cpu is not None and warm_server_cpu is not None:
+        of_server["brokerMicrosecondsPerTask"] = (server_cpu - warm_server_cpu) / done * 1e6
     return {
         "tasksPerSecond": done / (ended - warm_at),
         "cpuMicrosecondsPerTask": cpu / done * 1e6,
+        **of_server,
         "idlePssMiB": memory / 2**20,
         "execToFirstTaskSeconds": first_task,
         "latencyMedianMilliseconds": latencies[len(latencies) // 2] * 1e3,

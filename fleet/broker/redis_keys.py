@@ -34,8 +34,12 @@ class Keys:
 
     @property
     def held(self) -> str:
-        """Hash of this holder: tag -> list and envelope."""
+        """Hash of this holder: tag -> list and envelope; of a large message the list alone."""
         return f"{self.prefix}fleet:held:{self.holder}"
+
+    def apart(self, tag: str) -> str:
+        """List of one: the envelope of a large message that this holder has."""
+        return f"{self.held}:{tag}"
 
     @property
     def mark(self) -> str:

@@ -14,7 +14,7 @@ from fleet.worker.apps.base import Application
 from fleet.worker.apps.load import load
 from fleet.worker.logging_setup import LogStyle, apply_level
 from fleet.worker.os_signals import answer_bare
-from fleet.worker.task.call import Call, Ending, Outcome
+from fleet.worker.task.call import Call, EncodedResult, Ending, Outcome
 
 log = logging.getLogger("fleet.worker")
 
@@ -88,3 +88,8 @@ def _leave_fork(call: Call) -> NoReturn:
 def record_end(call: Call, ending: Ending, detail: str, limit_seconds: float | None = None) -> None:
     """Record the end of a task that could not report it. In a slot, not in the loop: a backend may be slow."""
     bound().record_end(call, ending, detail, limit_seconds=limit_seconds)
+
+
+def store_result(result: EncodedResult) -> None:
+    """Store a result that the worker's process could not store. In a slot, as above."""
+    bound().store_result(result)

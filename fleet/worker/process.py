@@ -309,7 +309,8 @@ class Worker:
     def _private_fds(self) -> list[int]:
         """Asked for in a fresh child: connections are the parent's alone."""
         control = self.control.fds() if self.control is not None else []
-        return [*self.channel.fds(), self.box.fileno(), *control]
+        store = self.parts.completion.result_store
+        return [*self.channel.fds(), self.box.fileno(), *control, *(store.fds() if store is not None else ())]
 
     def _make_channel(self) -> Channel:
         options = self.options

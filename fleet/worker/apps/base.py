@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from fleet.worker.task.call import Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.task.call import Call, ChildLimits, EncodedResult, Ending, Outcome, Stage, TaskPolicy
 
 if TYPE_CHECKING:
     from fleet.worker.task.listeners import TaskListener
@@ -72,6 +72,18 @@ class Remote(Protocol):
         ...
 
 
+class ResultStore(Protocol):
+    """Where the worker's process stores results that its slots have encoded, many at once."""
+
+    def store(self, results: Sequence[EncodedResult]) -> Sequence[bool]:
+        """Store these; which of them are stored now. A slot must store the others. Waits for seconds at most."""
+        ...
+
+    def fds(self) -> Sequence[int]:
+        """Descriptors that belong to this process alone."""
+        ...
+
+
 class Application(Protocol):
     """An app of either kind. Worker side: names, policies. Slot side: ``prepare_process``, ``run``, ``record_end``."""
 
@@ -130,6 +142,14 @@ class Application(Protocol):
 
     def record_end(self, call: Call, ending: Ending, detail: str, *, limit_seconds: float | None = None) -> None:
         """Record how a task ended that could not report it itself. limit_seconds: its hard limit."""
+        ...
+
+    def result_store(self) -> ResultStore | None:
+        """Stores results that slots leave to the worker's process; None where they store all themselves."""
+        ...
+
+    def store_result(self, result: EncodedResult) -> None:
+        """Store a result, in a slot, with the retries of the app. Raises what the last one raised."""
         ...
 
     def mark_revoked(self, ids: Sequence[str]) -> None:

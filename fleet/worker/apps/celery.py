@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
-from celery import signals, states
+from celery import Task, signals, states
 from celery._state import _set_task_join_will_block, set_default_app
 from celery.app import backends
 from celery.app.trace import TraceInfo, build_tracer, setup_worker_optimizations
@@ -21,13 +21,15 @@ from celery.exceptions import InvalidTaskError, Reject
 
 from fleet.broker.connection import scheme
 from fleet.broker.message_body import BadMessage, Payload, payload_of
+from fleet.worker.apps.base import ResultStore
 from fleet.worker.apps.celery_coroutines import let_body_finish
 from fleet.worker.apps.celery_ends import NOTHING, EndedTask, error_of, request_of
 from fleet.worker.apps.celery_queues import AppQueues
 from fleet.worker.apps.celery_remote import CeleryRemote
 from fleet.worker.apps.celery_settings import warnings_for
 from fleet.worker.apps.celery_signals import Sender, SignalListener, let_the_app_log
-from fleet.worker.task.call import SHUTDOWNS, Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.apps.deferred_result import deferring
+from fleet.worker.task.call import SHUTDOWNS, Call, ChildLimits, EncodedResult, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.task.listeners import TaskEvent, TaskListener
 from pools.errors import SoftTimeLimit
 from pools.traits import TRAITS
@@ -48,7 +50,7 @@ class CeleryApplication:
         self.app = app
         self._node = ""
         self._worker_pid = 0
-        self._green = False
+        self._green = self._defers = False
         self._queues = AppQueues(app)
         self._worker: Any = None
         self.accept: tuple[str, ...] = tuple(app.conf.accept_content)
@@ -58,6 +60,7 @@ class CeleryApplication:
     def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:
         """As ``celery worker`` does before it makes its pool: import the tasks, send ``worker_init``, finalize."""
         self._node, self._worker_pid = node, os.getpid()
+        self._defers = pool in TRAITS and pool != "solo"
         self._green = pool in TRAITS and TRAITS[pool].is_green
         app = self.app
         # As `celery -b` does: what tasks send (retries, chains, chords) must go to the broker this worker consumes.
@@ -166,7 +169,7 @@ class CeleryApplication:
         self.app.finalize()
         with suppress(Exception):  # a backend that does not exist is told by Celery itself, when a task needs it
             backends.by_url(self.app.conf.result_backend, self.app.loader)
-            if _are_results_on_redis(self.app):
+            if _keeps_results_on_redis(self.app):
                 from fleet.worker.apps import celery_results  # noqa: F401
 
     def complete(self) -> None:
@@ -229,8 +232,14 @@ class CeleryApplication:
 
     def _trace(self, call: Call, task: Any, body: Payload, started: float) -> Outcome:
         request = request_of(call, body, self._node)
+        unstored: EncodedResult | None = None
         try:
-            value, info, runtime, shown = task.__trace__(call.id, body.args, body.kwargs, request)
+            if self._defers and _may_be_stored_later(task):
+                with deferring(call.id) as deferral:
+                    value, info, runtime, shown = task.__trace__(call.id, body.args, body.kwargs, request)
+                unstored = deferral.result
+            else:
+                value, info, runtime, shown = task.__trace__(call.id, body.args, body.kwargs, request)
         except Reject as error:
             return _after_reject(error)
         except MemoryError as error:
@@ -238,7 +247,7 @@ class CeleryApplication:
             return self._fail(call, task, body, error)
         seconds = runtime if runtime is not None else time.monotonic() - started
         if info is None:
-            return Outcome("success", seconds, result=shown if call.report else "")
+            return Outcome("success", seconds, result=shown if call.report else "", unstored=unstored)
         outcome = self._after(call, task, body, info, seconds)
         return outcome._replace(traceback=str(getattr(value, "traceback", "") or "")) if call.report else outcome
 
@@ -280,6 +289,18 @@ class CeleryApplication:
     def _ended(self, call: Call, task: Any, body: Payload) -> EndedTask:
         return EndedTask(self.app, task, call, body, self._node)
 
+    def result_store(self) -> ResultStore | None:
+        """Where slots leave their results to the worker's process."""
+        if not self._defers or not _keeps_results_on_redis(self.app):
+            return None
+        from fleet.worker.apps.celery_results import ResultWriter
+
+        return ResultWriter(self.app)
+
+    def store_result(self, result: EncodedResult) -> None:
+        """As Celery's backend stores it, with its retries."""
+        self.app.backend.set(result.key, result.value)
+
     def mark_revoked(self, ids: Sequence[str]) -> None:
         """REVOKED at once, also for tasks in the queue or with a date; not for those that somebody has begun."""
         for task_id in ids:
@@ -310,14 +331,21 @@ class _TraceInfo(TraceInfo):  # type: ignore[misc]
 
 def _store_results_at_once(app: Any) -> None:
     """On Redis, where most apps keep them. The module is not imported by an app that keeps its results elsewhere."""
-    if _are_results_on_redis(app):
-        from fleet.worker.apps.celery_results import store_at_once
+    if _keeps_results_on_redis(app):
+        from fleet.worker.apps.celery_results import store_all_at_once
 
-        store_at_once(app.backend)
+        store_all_at_once(app)
 
 
-def _are_results_on_redis(app: Any) -> bool:
+def _keeps_results_on_redis(app: Any) -> bool:
     return str(app.conf.result_backend).startswith(("redis://", "rediss://", "redis+socket://"))
+
+
+def _may_be_stored_later(task: Any) -> bool:
+    """Whether nothing of the app runs in the slot after a success that might look for its result there."""
+    kind = type(task)
+    hooked = kind.on_success is not Task.on_success or kind.after_return is not Task.after_return
+    return not (hooked or signals.task_success.receivers or signals.task_postrun.receivers)
 
 
 def _make_soft_limits_catchable() -> None:

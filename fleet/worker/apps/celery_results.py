@@ -1,13 +1,19 @@
-"""Results of a Celery app on Redis: each is stored in one round trip, in Celery's own format and by its own rule.
+"""Results of a Celery app on Redis, in Celery's own format and by its own rule: each in one round trip, or many in one.
 
 Celery asks what is stored already and then stores, in two round trips, because a later state must not replace a
 success (celery/backends/base.py, ``KeyValueStoreBackend._store_result``). A script on the server does both. Whatever it
 does not decide, and whatever fails, is left to Celery's own way with its own retries.
+
+Where tasks do not run in the thread of the worker's loop, a success is only encoded in the slot. The loop stores all
+that have come in the meantime at once, before it acknowledges them (:class:`ResultWriter`).
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Sequence
+from math import inf
 from queue import LifoQueue
 from typing import Any
 
@@ -15,9 +21,11 @@ from celery import states
 from celery.backends.base import KeyValueStoreBackend
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
-from redis.exceptions import NoPermissionError, NoScriptError, RedisError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from fleet.broker.redis_link import packed, script
+from fleet.worker.apps.deferred_result import deferral_of
+from fleet.worker.task.call import EncodedResult
 
 log = logging.getLogger("fleet.worker")
 
@@ -25,10 +33,28 @@ _MOST_CONNECTIONS = 8
 """Storing takes a fraction of a millisecond: hundreds of tasks share these, where the app's own pool would open one
 each or, at its limit, fail."""
 
+_WRITE_SECONDS = 5.0
+"""The longest wait of the loop for a server that stores results; then slots do it, for a while."""
+_LEFT_TO_SLOTS_SECONDS = 10.0
+
 _STORE = script(__package__, "store_result")
 
 _OWN = ("_store_result", "_set_with_state", "set", "_set", "_get_task_meta_for", "get_key_for_task")
 """Methods whose work is done here: a backend that has changed one of them keeps its own way."""
+
+
+def store_all_at_once(app: Any) -> None:
+    """Let all backends of this app do so: Celery makes one for each thread."""
+    if "_get_backend" not in vars(app):
+        make = app._get_backend
+
+        def made() -> Any:
+            backend = make()
+            store_at_once(backend)
+            return backend
+
+        app._get_backend = made
+    store_at_once(app.backend)
 
 
 def store_at_once(backend: Any) -> None:
@@ -71,28 +97,111 @@ class _Store:
         return self._usual(task_id, result, state, traceback, request=request, **more)
 
     def _stored(self, task_id: Any, result: Any, state: str, traceback: Any, request: Any) -> bool:
+        encoded = self._encoded(task_id, result, state, traceback, request)
+        if encoded is None:
+            return False
+        # A member of a chord counts itself next, and the last one sends the body of the chord.
+        may_wait = state == states.SUCCESS and self._success and getattr(request, "chord", None) is None
+        if may_wait and (deferral := deferral_of(task_id)) is not None:
+            deferral.result = encoded
+            return True
+        return bool(self._run(encoded))
+
+    def _encoded(self, task_id: Any, result: Any, state: str, traceback: Any, request: Any) -> EncodedResult | None:
+        """None for one that is too long: Celery refuses it, with its own error."""
         backend = self._backend
         meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)
         meta["task_id"] = bytes_to_str(task_id)
         value = backend.encode(meta)
         if len(value) > backend._MAX_STR_VALUE_SIZE:
-            return False  # refused there, with Celery's own error
+            return None
         expires = getattr(backend, "failure_expires", None) if state == states.FAILURE else None
         seconds = int(backend.expires or 0) if expires is None else int(expires)
-        return bool(self._run(backend.get_key_for_task(task_id), value, seconds))
+        return EncodedResult(backend.get_key_for_task(task_id), value, seconds)
 
-    def _run(self, key: Any, value: Any, seconds: int) -> int:
+    def _run(self, result: EncodedResult) -> int:
         connection = self._free.get()
         whole = False
         try:
             connection = connection or self._connections.make_connection()
-            answer = _evaluate(connection, 1, key, value, seconds, self._success)
+            answer = _evaluate(connection, 1, *result, self._success)
             whole = True
             return answer
         finally:
             if connection is not None and not whole:
                 connection.disconnect()  # a limit of the task may have come between a question and its answer
             self._free.put(connection)
+
+
+class ResultWriter:
+    """Stores encoded results from the loop of a worker, on one connection."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self._success = ""
+        self._connection: Any = None
+        self._again_at = 0.0
+
+    def store(self, results: Sequence[EncodedResult]) -> Sequence[bool]:
+        """Store these; which of them are stored now. After a failure slots store all, for a while."""
+        if time.monotonic() < self._again_at:
+            return [False] * len(results)
+        try:
+            return self._answers(results)
+        except NoPermissionError as error:
+            log.warning("each slot stores its results itself: the result backend refuses to run a script: %s", error)
+            self._again_at = inf
+        except (RedisError, OSError) as error:
+            log.warning("slots store results for %.0f s: %s", _LEFT_TO_SLOTS_SECONDS, error)
+            self._again_at = time.monotonic() + _LEFT_TO_SLOTS_SECONDS
+        self._hang_up()
+        return [False] * len(results)
+
+    def fds(self) -> Sequence[int]:
+        """The socket, where there is one."""
+        sock = getattr(self._connection, "_sock", None)
+        return [sock.fileno()] if sock is not None else []
+
+    def _answers(self, results: Sequence[EncodedResult]) -> list[bool]:
+        connection = self._connection or self._connect()
+        connection.send_packed_command([_command(result, self._success) for result in results], check_health=False)
+        answers = [_answer(connection) for _ in results]
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            connection.send_command("SCRIPT", "LOAD", _STORE.text)
+            connection.read_response()
+            return self._answers(results)  # what was stored is not replaced
+        for answer in answers:
+            if isinstance(answer, RedisError):
+                raise answer
+        return [True] * len(results)  # also where a success was there already
+
+    def _connect(self) -> Any:
+        backend = self._app.backend
+        self._success = _look_of_success(backend)
+        connection = backend.client.connection_pool.make_connection()
+        for name in ("socket_timeout", "socket_connect_timeout"):
+            seconds = getattr(connection, name, None)
+            setattr(connection, name, min(seconds or _WRITE_SECONDS, _WRITE_SECONDS))
+        connection.connect()
+        self._connection = connection
+        return connection
+
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
+
+
+def _command(result: EncodedResult, success: str) -> bytes:
+    words = (b"EVALSHA", _STORE.sha, 1, *result, success)
+    return b"*%d\r\n%b" % (len(words), packed(words))
+
+
+def _answer(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
 
 
 def _evaluate(connection: Any, *arguments: Any) -> int:

@@ -15,7 +15,7 @@ from fleet.broker.message import retries_in
 from fleet.broker.message_body import BadMessage, Payload, payload_of
 from fleet.tasks import CURRENT, Current, Retry, Task, Tasks
 from fleet.worker.apps import registry_signals
-from fleet.worker.task.call import SHUTDOWNS, Call, ChildLimits, Ending, Outcome, Stage, TaskPolicy
+from fleet.worker.task.call import SHUTDOWNS, Call, ChildLimits, EncodedResult, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.task.listeners import TaskListener
 from pools.errors import HardTimeLimit, SoftTimeLimit, Terminated
 from pools.traits import TRAITS
@@ -134,6 +134,12 @@ class RegistryApplication:
 
     def record_end(self, call: Call, ending: Ending, detail: str, *, limit_seconds: float | None = None) -> None:
         """Does nothing: there are no results."""
+
+    def result_store(self) -> None:
+        """None: there are no results."""
+
+    def store_result(self, result: EncodedResult) -> None:
+        """Nothing: there are no results."""
 
     def mark_revoked(self, ids: Sequence[str]) -> None:
         """Nobody waits for a result."""

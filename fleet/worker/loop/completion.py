@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from fleet.core.spec import TaskPolicy as ManifestPolicy
 from fleet.replica.record import Record
-from fleet.worker.apps.base import Application
+from fleet.worker.apps.base import Application, ResultStore
 from fleet.worker.loop import postmortem
 from fleet.worker.loop.inflight import InFlight
 from fleet.worker.loop.redelivery import Redelivery
@@ -32,6 +32,7 @@ class Completion:
     that time (Unix seconds).  on_end: called for every end, before anybody else is told.
     traced: a slot also makes spans of the ends that it records, and so gets all of them.  on_end_here: called when one
     is recorded in this process instead.  before_settling: called when tasks have ended, before any of them is settled.
+    result_store: where results go that slots leave to this process.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Completion:
         listeners: Sequence[TaskListener],
     ) -> None:
         self._application = application
+        self.result_store = application.result_store()
         self._settlement = settlement
         self._redelivery = redelivery
         self._record = record
@@ -75,11 +77,23 @@ class Completion:
             return False
         self.before_settling()
         while done:
-            job, handle = done.popleft()
-            inflight.end(job)
-            if not job.settled:
-                self.settle_or_bury(job, handle)
+            ended = [done.popleft() for _ in range(len(done))]
+            if self.result_store is not None:  # meanwhile more may end
+                self._store_results(self.result_store, ended)
+            for job, handle in ended:
+                inflight.end(job)
+                if not job.settled:
+                    self.settle_or_bury(job, handle)
         return True
+
+    def _store_results(self, store: ResultStore, done: Sequence[tuple[Job, Handle]]) -> None:
+        """Store what slots left to this process, before anything is acknowledged. What fails is left to a slot."""
+        outcomes = ((job, handle.value) for job, handle in done if handle.error is None and not job.settled)
+        unstored = [(job, one) for job, one in outcomes if isinstance(one, Outcome) and one.unstored is not None]
+        if unstored:
+            stored = store.store([one.unstored for _, one in unstored if one.unstored is not None])
+            for (job, outcome), is_stored in zip(unstored, stored, strict=True):
+                job.unstored = None if is_stored else outcome
 
     def settle(self, job: Job, handle: Handle) -> None:
         """Settle a job that the pool has finished."""
@@ -88,6 +102,8 @@ class Completion:
             if error is not None:
                 log.error("the end of task %s[%s] could not be recorded: %s", job.call.name, job.call.id, error)
             self._conclude_by_ending(job)
+        elif job.unstored is not None:
+            self._settle_unstored(job, job.unstored, handle)
         elif error is None:
             self.conclude(job, handle.value)
         elif isinstance(error, Terminated) and not job.revoked:
@@ -100,6 +116,26 @@ class Completion:
             job.story = postmortem.story(error, handle.pid)
             job.limit_seconds = handle.timeout_seconds
             self._end_by(job, error, abandoned=handle.abandoned)
+
+    def _settle_unstored(self, job: Job, outcome: Outcome, handle: Handle) -> None:
+        """It has ended with this outcome, and its result could not be stored; or a slot has now stored it."""
+        if handle.value is outcome:
+            self._unreported.append(job)
+            return
+        job.unstored = None
+        if handle.error is None:
+            self.conclude(job, outcome)
+        else:
+            self._end_by(job, handle.error, abandoned=handle.abandoned)
+
+    def store_here(self, job: Job) -> None:
+        """Store its result here and now: the process is about to exit. Errors are logged."""
+        assert job.unstored is not None
+        assert job.unstored.unstored is not None
+        try:
+            self._application.store_result(job.unstored.unstored)
+        except Exception:
+            log.exception("the result of task %s[%s] could not be stored", job.call.name, job.call.id)
 
     def end_unreported(self, job: Job) -> None:
         """End a task that cannot report its end itself (``job.ending``); a slot records it where results are stored."""

@@ -83,5 +83,7 @@ class HandingBack:
         for job in jobs:
             if job.acked and job.ending is not None:
                 self._completion.record_end(job)
+            elif job.acked and job.unstored is not None:
+                self._completion.store_here(job)
         self._settlement.give_back([job for job in jobs if not job.acked])
         jobs.clear()

@@ -98,6 +98,10 @@ class Starting:
         return min(self._pool.free_slots, self._pool.limit - len(self._inflight.running))
 
     def _record_end(self, job: Job) -> None:
+        if job.unstored is not None:
+            stores, result = execution.store_result, (job.unstored.unstored,)
+            self._submission.submit(job, stores, result, soft=None, hard=REPORT_LIMIT_SECONDS)
+            return
         target: Any = execution.record_end
         arguments: tuple[Any, ...] = (job.call, job.ending, job.detail, job.limit_seconds)
         if self.traced:

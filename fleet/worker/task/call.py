@@ -47,11 +47,20 @@ class Call(NamedTuple):
 State = Literal["success", "failure", "retry", "requeue", "dead", "ignored"]
 
 
+class EncodedResult(NamedTuple):
+    """A result as its backend is to keep it. seconds: until it expires, 0: never."""
+
+    key: str | bytes
+    value: str | bytes
+    seconds: int
+
+
 class Outcome(NamedTuple):
     """How one task ended, as the slot reports it. Small and picklable whatever the task returned.
 
     success, failure, ignored: done with the message.  retry: send it again after ``after_seconds`` (None: the app has
     sent it itself).  requeue: give the same message back.  dead: it goes to the dead letters.
+    unstored: its result, which must be stored before its message is acknowledged; None where nothing is left to store.
     """
 
     state: State
@@ -60,6 +69,7 @@ class Outcome(NamedTuple):
     traceback: str = ""
     after_seconds: float | None = None
     result: str = ""
+    unstored: EncodedResult | None = None
 
 
 Ending = Literal["unknown", "expired", "revoked", "terminated", "timeout", "lost", "raised", "unstartable"]

@@ -9,7 +9,7 @@ from typing import Any
 
 from fleet.broker.delivery import Delivery
 from fleet.broker.message import TaskMessage
-from fleet.worker.task.call import Call, Ending, TaskPolicy
+from fleet.worker.task.call import Call, Ending, Outcome, TaskPolicy
 from pools.handle import Handle
 
 Key = tuple[str, int]
@@ -25,7 +25,7 @@ class Job:
     settled: nothing is left to do; a late report of the pool about it is ignored.
     connection_number: of the connection it came over.  story: headers about its end, for the dead letter.
     limit_seconds: the hard limit it ran with.  signum: of the signal that ended it on request.
-    delayed: it waited here for its date or its rate.
+    delayed: it waited here for its date or its rate.  unstored: it is over, and a slot must store its result.
     """
 
     delivery: Delivery
@@ -48,6 +48,7 @@ class Job:
     limit_seconds: float | None = None
     signum: int | None = None
     delayed: bool = False
+    unstored: Outcome | None = None
 
     @property
     def fetched(self) -> tuple[float, float]:

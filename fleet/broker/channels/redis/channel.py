@@ -162,9 +162,9 @@ class RedisChannel:
                 inboxes.arm()
                 link.hear_now()
                 return []
-            deliveries = self._turn(link, count + ahead)
+            deliveries = self._turn(link, count, ahead)
             if not deliveries and self._rest.is_to_watch(watches=inboxes.watches) and inboxes.watch(link):
-                deliveries = self._turn(link, count + ahead)  # what came just before is not told
+                deliveries = self._turn(link, count, ahead)  # what came just before is not told
             if deliveries:
                 self._rest.end()
             self._rest.on_turn(watches=inboxes.watches, due_seconds=self._turns.due_seconds)
@@ -255,7 +255,8 @@ class RedisChannel:
         )
         tags = [delivery.tag for delivery in acks if delivery.tag in self._held]
         link = self._own(self._link)
-        names = (self._access.list_of(queue, properties.get("priority")), self._keys.held)
+        to = self._access.list_of(queue, properties.get("priority"))
+        names = (to, self._keys.held, *self._held.lists_of(tags))
         self._held.let_go(tags, lambda: link.run("send", names, (envelope, *tags)))
 
     @_speaks
@@ -292,8 +293,8 @@ class RedisChannel:
                 self._give_up()
             self._hang_up()
 
-    def _turn(self, link: Link, count: int) -> list[Delivery]:
-        while (found := self._turns.take(link, count, empty_inboxes=self._inboxes.to_be_emptied)) is None:
+    def _turn(self, link: Link, count: int, ahead: int = 0) -> list[Delivery]:
+        while (found := self._turns.take(link, count, ahead, empty_inboxes=self._inboxes.to_be_emptied)) is None:
             if self._renew(link, look=False):
                 self._held.forget_given_away(link)
         self._inboxes.may_hold = False

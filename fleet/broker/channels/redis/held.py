@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.unsent_acks import UnsentAcks, read_left
@@ -17,9 +18,17 @@ log = logging.getLogger("fleet.worker")
 _ACKS_AT_ONCE = 500
 
 
+class _Message(NamedTuple):
+    """Where a message came from and its envelope. apart: the server keeps the envelope in a list of its own."""
+
+    source: str
+    envelope: bytes | bytearray
+    apart: bool
+
+
 class Held:
-    """Tag -> what the server keeps for it. ``acks``: done with here, and not yet told to the server.
-    ``unsent``: the same in a file, where there is one.
+    """Tag -> what the server keeps for it. ``acks``: done with here, and not yet told to the server; ``acks_apart``:
+    those of them that have a list of their own there.  ``unsent``: acks in a file, where there is one.
 
     ``keys`` are the holder's; they are known, and set, with the first connection.
     """
@@ -27,8 +36,9 @@ class Held:
     def __init__(self) -> None:
         self.keys: Keys
         self.acks: list[str] = []
+        self.acks_apart: list[str] = []
         self.unsent: UnsentAcks | None = None
-        self._messages: dict[str, bytes] = {}
+        self._messages: dict[str, _Message] = {}
         self._unsure: set[str] = set()
 
     def __len__(self) -> int:
@@ -37,23 +47,34 @@ class Held:
     def __contains__(self, tag: str) -> bool:
         return tag in self._messages
 
-    def add(self, tag: str, message: bytes) -> None:
-        """Keep a message that was taken; the server keeps it as these bytes."""
-        self._messages[tag] = message
+    def add(self, tag: str, source: str, envelope: bytes | bytearray, *, apart: bool = False) -> None:
+        """Keep a message that was taken from the list ``source``. apart: the server has it in a list of its own."""
+        self._messages[tag] = _Message(source, envelope, apart)
+
+    def never_came(self, tag: str) -> None:
+        """The server has noted this tag, but there was no message any more."""
+        self.acks.append(tag)
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Done with these."""
         for each in deliveries:
-            if self._messages.pop(each.tag, None) is not None:
+            if (message := self._messages.pop(each.tag, None)) is not None:
                 self.acks.append(each.tag)
+                if message.apart:
+                    self.acks_apart.append(each.tag)
                 if self.unsent is not None:
                     self.unsent.add(each.tag)
 
     def told(self, count: int) -> None:
-        """The server knows the first ``count`` acknowledgements now."""
+        """The server knows the first ``count`` acknowledgements now, and all of ``acks_apart``."""
         del self.acks[:count]
+        self.acks_apart.clear()
         if self.unsent is not None and count:
             self.unsent.replace(self.acks)
+
+    def lists_of(self, tags: Collection[str]) -> list[str]:
+        """The lists at the server that some of these messages have for themselves."""
+        return [self.keys.apart(tag) for tag in tags if self._messages[tag].apart]
 
     def let_go(self, tags: Collection[str], send: Callable[[], object]) -> None:
         """``send`` takes these out of the server's record. When it is interrupted, that may have happened or not."""
@@ -69,7 +90,9 @@ class Held:
         """Keep acknowledgements in this file from now on. First send what an earlier process left there: what it had
         finished must not run again."""
         if (left := read_left(path)) is not None:
-            link.call("HDEL", Keys(self.keys.prefix, left.holder).held, *left.tags)
+            theirs = Keys(self.keys.prefix, left.holder)
+            link.call("DEL", *map(theirs.apart, left.tags))
+            link.call("HDEL", theirs.held, *left.tags)
         try:
             self.unsent = UnsentAcks(path, holder=self.keys.holder)
         except OSError as error:
@@ -79,6 +102,9 @@ class Held:
         """Send buffered acknowledgements; ``only_many``: only more than the next turn can send."""
         if only_many and len(self.acks) <= _ACKS_AT_ONCE:
             return
+        if self.acks_apart:  # first these: a tag without its list stands for nothing
+            link.call("DEL", *map(self.keys.apart, self.acks_apart))
+            self.acks_apart.clear()
         while batch := self.acks[:_ACKS_AT_ONCE]:
             link.call("HDEL", self.keys.held, *batch)
             self.told(len(batch))
@@ -98,7 +124,7 @@ class Held:
         self._messages.clear()
 
     def _marked(self, tag: str) -> bytes:
-        return given_back(self._messages.pop(tag).partition(b"\n")[2])
+        return given_back(self._messages.pop(tag).envelope)
 
     def _restore(self, link: Link, envelopes: Mapping[str, bytes]) -> None:
         if envelopes:
@@ -117,8 +143,14 @@ class Held:
             if given_away or tag in self._unsure:
                 del self._messages[tag]
             else:
-                link.call("HSETNX", self.keys.held, tag, self._messages[tag])
+                self._record_again(link, tag)
         self._unsure.clear()
+
+    def _record_again(self, link: Link, tag: str) -> None:
+        message = self._messages[tag]._replace(apart=False)
+        link.call("DEL", self.keys.apart(tag))
+        link.call("HSETNX", self.keys.held, tag, message.source.encode() + b"\n" + message.envelope)
+        self._messages[tag] = message
 
     def forget_given_away(self, link: Link) -> None:
         """Forget what was given to others because our lease had run out."""

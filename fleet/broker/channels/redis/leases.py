@@ -29,6 +29,7 @@ from fleet.broker.redis_keys import Keys, member_name
 LOOKS_PER_LEASE = 6
 GRAVE_MS = (BLOCK_SECONDS + 30) * 1000
 _CHUNK = 500
+_CHUNK_OF_LARGE = 10
 
 
 def holder_name(fleet: str, replica: str, born: int) -> str:
@@ -153,11 +154,18 @@ class Registry:
         flat = link.call("HGETALL", theirs.held)
         entries = sorted(zip(flat[::2], flat[1::2], strict=True), key=lambda entry: int(entry[0]), reverse=True)
         moved = 0
-        for start in range(0, len(entries), _CHUNK):
-            chunk = entries[start : start + _CHUNK]
-            pairs = [part for tag, entry in chunk for part in (tag, _restored(entry.partition(b"\n")[2], ran))]
+        size = _CHUNK if all(b"\n" in entry for _, entry in entries) else _CHUNK_OF_LARGE
+        for start in range(0, len(entries), size):
+            chunk = [(tag, _envelope(link, theirs, tag, entry)) for tag, entry in entries[start : start + size]]
+            pairs = [part for tag, envelope in chunk for part in (tag, _restored(envelope, ran))]
             moved += int(link.run("restore", (theirs.held, theirs.mark), (int(mark), *pairs)))
         return moved
+
+
+def _envelope(link: Link, keys: Keys, tag: bytes, entry: bytes) -> bytes:
+    """The envelope of a message that is held; empty where there is none any more."""
+    _, cut, envelope = entry.partition(b"\n")
+    return envelope if cut else link.call("LINDEX", keys.apart(_text(tag)), 0) or b""
 
 
 def _restored(raw: bytes, ran: Container[str] | None) -> bytes:

@@ -7,9 +7,10 @@ from functools import partial
 from importlib.resources import files
 from typing import Any
 
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 
 from fleet.broker import redis_link
+from fleet.broker.channels.redis.large_replies import ReplyReader
 from fleet.broker.redis_link import Script, packed
 
 script = partial(redis_link.script, __package__)
@@ -54,3 +55,16 @@ class Link(redis_link.Link):
             return self._connection.read_response()
         except NoScriptError:
             return self.evaluate(prepared.script, prepared.keys, (*prepared.arguments, *arguments))
+
+    def call_together(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Run these in one transaction; their answers, which may be large: bulk strings are bytearrays."""
+        whole = (("MULTI",), *commands, ("EXEC",))
+        self._connection.send_packed_command(self._connection.pack_commands(whole))
+        replies = ReplyReader(self._connection._sock)
+        answers = [replies.read() for _ in whole]
+        for answer in (*answers, *(answers[-1] or ())):
+            if isinstance(answer, ResponseError):
+                raise answer
+        if answers[-1] is None:
+            raise ResponseError("the server did not run the transaction")
+        return list(answers[-1])

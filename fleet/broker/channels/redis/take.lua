@@ -1,19 +1,23 @@
 -- One turn of a replica: forget what it acknowledged, bring back what is due, take the next messages.
 -- A message is popped and recorded in the same script, so a kill at any moment loses nothing.
 --
--- KEYS  1 held (hash tag -> "list\nenvelope")   2 leases (sorted set)
---       then for each queue: its lists by urgency, its delayed set, this replica's inbox
+-- KEYS  1 held (hash tag -> "list\nenvelope", or "list" when the envelope is in a list of its own, "<held>:<tag>")
+--       2 leases (sorted set)  then for each queue: its lists by urgency, its delayed set, this replica's inbox
 -- ARGV  1 holder  2 lists per queue  3 how many  4 first tag  5 empty the inboxes (0/1)  6 number of acknowledged tags
---       then those tags, then the numbers of the queues in the order they are served, each class closed by 0
--- Gives { milliseconds to the next delayed message or -1, key number, envelope, key number, envelope, ... }
---       or { -2 } when this replica has no lease: nobody would look for what it takes now.
+--       7 how many of them have a list of their own  8 only tell where the next messages are (0/1)
+--       then those tags, those with a list again, then the numbers of the queues in the order they are served, each class
+--       closed by 0
+-- Gives { milliseconds to the next delayed message or -1, key number, envelope, key number, envelope, ... }, without the
+--       envelopes when it only tells, or { -2 } when this replica has no lease: nobody would look for what it takes now.
 local held, holder = KEYS[1], ARGV[1]
 local steps, wanted, tag = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local acks = tonumber(ARGV[6])
+local acks, apart = tonumber(ARGV[6]), tonumber(ARGV[7])
+local only_tells = ARGV[8] == '1'
 local width = steps + 2
-local order = 7 + acks
+local order = 9 + acks + apart
 
-if acks > 0 then redis.call('HDEL', held, unpack(ARGV, 7, 6 + acks)) end
+for i = 9 + acks, order - 1 do redis.call('DEL', held .. ':' .. ARGV[i]) end
+if acks > 0 then redis.call('HDEL', held, unpack(ARGV, 9, 8 + acks)) end
 if not redis.call('ZSCORE', KEYS[2], holder) then return { -2 } end
 
 local function push_entry(entry)
@@ -41,18 +45,32 @@ for base = 2, #KEYS - width, width do
 end
 
 local out = { -1 }
+local function take_one(number)
+  local message = redis.call('RPOP', KEYS[number])
+  if not message then return false end
+  redis.call('HSET', held, string.format('%.0f', tag), KEYS[number] .. '\n' .. message)
+  out[#out + 1] = number
+  out[#out + 1] = message
+  tag = tag + 1
+  return true
+end
+
+local left = {}
+local function tell_one(number)
+  left[number] = (left[number] or redis.call('LLEN', KEYS[number])) - 1
+  if left[number] < 0 then return false end
+  out[#out + 1] = number
+  return true
+end
+
+local serve = only_tells and tell_one or take_one
 local function take(queues, step)
   while wanted > 0 and #queues > 0 do
     local more = {}
     for _, queue in ipairs(queues) do
       if wanted == 0 then return end
-      local number = 2 + (queue - 1) * width + step
-      local message = redis.call('RPOP', KEYS[number])
-      if message then
-        redis.call('HSET', held, string.format('%.0f', tag), KEYS[number] .. '\n' .. message)
-        out[#out + 1] = number
-        out[#out + 1] = message
-        tag, wanted = tag + 1, wanted - 1
+      if serve(2 + (queue - 1) * width + step) then
+        wanted = wanted - 1
         more[#more + 1] = queue
       end
     end

@@ -11,17 +11,17 @@ from fleet.core.spec import QueueSpec
 
 
 class TakePlan:
-    """script: with all its keys.  sources: number of a key -> its queue, and what is kept before a message from there.
+    """script: with all its keys.  sources: number of a key -> its queue, and the list.
 
     order: the numbers of the queues, in the order in which they are looked at, a 0 after each priority.
     """
 
     def __init__(self, access: RedisAccess, keys: Keys, queues: Sequence[QueueSpec]) -> None:
         names = [keys.held, keys.leases]
-        self.sources: dict[int, tuple[str, bytes]] = {}
+        self.sources: dict[int, tuple[str, str]] = {}
         for spec in queues:
             for name in access.lists(spec.name):
-                self.sources[len(names) + 1] = (spec.name, name.encode() + b"\n")
+                self.sources[len(names) + 1] = (spec.name, name)
                 names.append(name)
             names += [keys.delayed(spec.name), keys.inbox(spec.name)]
         self.script = Prepared("take", names, (keys.holder, len(access.steps)))
