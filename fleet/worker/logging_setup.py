@@ -59,7 +59,9 @@ def _own_stderr() -> TextIO:
 
 def set_level(level: str) -> None:
     """Change the level: here at once, in children that were forked before when they run their next task."""
-    _set_root(level)
+    root = logging.getLogger()
+    if logging.getLevelName(root.level) != level:  # to set it writes to every logger, whose memory workers may share
+        root.setLevel(level)
     if _said is not None:
         _said[0] = logging.getLogger().level // _STEP
 
@@ -69,14 +71,7 @@ def apply_level() -> None:
     global _heard
     if _said is not None and _said[0] != _heard:
         _heard = _said[0]
-        _set_root(logging.getLevelName(_heard * _STEP))
-
-
-def _set_root(level: str) -> None:
-    """Setting a level writes to every logger there is, and forked workers share their memory."""
-    root = logging.getLogger()
-    if logging.getLevelName(root.level) != level:
-        root.setLevel(level)
+        logging.getLogger().setLevel(_heard * _STEP)
 
 
 class OfOthers(logging.Filter):

@@ -38,6 +38,7 @@ ENDED_EXIT_CODE = 143
 INIT_FAILED_EXIT_CODE = 70
 
 _OWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+_ALL_SIGNALS = tuple(signal.valid_signals())
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -125,7 +126,7 @@ class ChildProcess:
         _reset_multiprocessing()
 
     def _set_signal_handlers(self) -> None:
-        for signum in signal.valid_signals():
+        for signum in _ALL_SIGNALS:
             if callable(signal.getsignal(signum)):
                 signal.signal(signum, signal.SIG_DFL)
         # Handlers and not SIG_IGN, which programs started by a task would inherit.

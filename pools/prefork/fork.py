@@ -96,10 +96,18 @@ class _SlotProcess(ForkProcess):  # type: ignore[misc]
 
 
 def _close_standard_input() -> None:
+    """What the parent has read of it ahead is not the child's. A worker has an empty one, which it can keep."""
     with contextlib.suppress(OSError, ValueError):
-        if sys.stdin is not None:
+        if sys.stdin is not None and not _is_empty_device(sys.stdin):
             sys.stdin.close()
             sys.stdin = open(os.devnull)  # noqa: SIM115 (for as long as the process lives)
+
+
+def _is_empty_device(stream: Any) -> bool:
+    try:
+        return os.fstat(stream.fileno()).st_rdev == os.stat(os.devnull).st_rdev
+    except (OSError, ValueError, AttributeError):  # a program may put any object there
+        return False
 
 
 def _exit_code(ended: SystemExit) -> int:

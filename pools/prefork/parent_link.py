@@ -24,7 +24,8 @@ from pools.prefork.protocol import SIGNAL_PAGE
 
 _PR_SET_PDEATHSIG = 1
 _F_SETSIG = 10
-_LIBC = ctypes.CDLL(None, use_errno=True)
+_PRCTL = ctypes.CDLL(None, use_errno=True).prctl
+"""Looked up once, and not in each child."""
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +118,7 @@ class ChildEnds:
             flags = fcntl.fcntl(self.alive_pipe, fcntl.F_GETFL)
             fcntl.fcntl(self.alive_pipe, fcntl.F_SETFL, flags | os.O_ASYNC)
         if self.dies_with_parent_thread:
-            _LIBC.prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+            _PRCTL(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         poll = select.poll()
         poll.register(self.alive_pipe, 0)
         if poll.poll(0):  # it hung up before the kernel was asked to signal that

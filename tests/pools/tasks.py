@@ -37,6 +37,10 @@ def leave() -> None:
     sys.exit(7)
 
 
+def read_input() -> str:
+    return sys.stdin.read()
+
+
 def mark(path: str, text: str = "x") -> int:
     """Append a line to a file: seen by whoever looks, whatever process or thread wrote it."""
     with open(path, "a") as file:

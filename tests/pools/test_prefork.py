@@ -537,6 +537,23 @@ def run_script(body: str, *args: str) -> subprocess.Popen[bytes]:
     )
 
 
+@pytest.mark.parametrize("given", [b"first\nsecond\n", None], ids=["a pipe", "the empty device"])
+def test_a_child_reads_nothing_of_its_parents_standard_input(given: bytes | None) -> None:
+    """Also not what the parent has read ahead."""
+    program = """
+        import sys
+        from pools import get_pool
+        from tests.pools import tasks
+        line = sys.stdin.readline()
+        with get_pool("prefork", 1) as pool:
+            print(repr((line, pool.apply_async(tasks.read_input).result(60))))
+    """
+    words = [sys.executable, "-c", textwrap.dedent(program)]
+    source = {"input": given} if given is not None else {"stdin": subprocess.DEVNULL}
+    done = subprocess.run(words, cwd=Path(__file__).parents[2], capture_output=True, check=True, **source)  # type: ignore[call-overload]
+    assert done.stdout.decode().strip() == repr(("first\n" if given else "", ""))
+
+
 @pytest.mark.system
 def test_nothing_survives_a_parent_that_is_killed(tmp_path: Path) -> None:
     started, sleepers = tmp_path / "started", tmp_path / "sleepers"

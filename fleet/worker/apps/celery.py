@@ -167,6 +167,7 @@ class CeleryApplication:
         """Make the tasks, and import the module of the result backend: within the first task, that would be a part of
         its time limit, and each forked process would do it for itself."""
         self.app.finalize()
+        _make_soft_limits_catchable()
         with suppress(Exception):  # a backend that does not exist is told by Celery itself, when a task needs it
             backends.by_url(self.app.conf.result_backend, self.app.loader)
             if _keeps_results_on_redis(self.app):
