@@ -1,4 +1,8 @@
-"""How long a person waits for a command line: fleet's verbs beside supervisorctl and celery."""
+"""How long a person waits for a command line: fleet's verbs beside supervisorctl and celery.
+
+Each is a whole command, as somebody types it: wall time from its start to its end, and processor time, because a busy
+machine makes the other one longer.
+"""
 
 from __future__ import annotations
 
@@ -62,35 +66,38 @@ def commands(supervisor_conf: Path) -> dict[str, list[str]]:
         "fleet version": [f"{bin_}/fleet", "version"],
         "fleet validate": [f"{bin_}/fleet", "validate", str(QUICKSTART)],
         "fleet plan": [f"{bin_}/fleet", "plan", str(QUICKSTART)],
+        "fleet status": [f"{bin_}/fleet", "status", str(QUICKSTART)],
+        "fleet explain": [f"{bin_}/fleet", "explain", str(QUICKSTART)],
         "supervisorctl status (10 programs)": [f"{bin_}/supervisorctl", "-c", str(supervisor_conf), "status"],
         "celery --help": [f"{bin_}/celery", "--help"],
     }
 
 
-def timed(command: list[str], *, home: str) -> float:
-    """Seconds until the command has ended well."""
+def timed(command: list[str], *, home: str) -> tuple[float, float]:
+    """Seconds until the command has ended well, and of a processor."""
     env = {**os.environ, "FLEET_HOME": home}
-    began = time.perf_counter()
+    began, before = time.perf_counter(), figures.children_cpu_seconds()
     done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - began
+    seconds, of_processor = time.perf_counter() - began, figures.children_cpu_seconds() - before
     if done.returncode:
         raise SystemExit(f"bench: {' '.join(command)} ended with {done.returncode}: {done.stderr.strip()}")
-    return seconds
+    return seconds, of_processor
 
 
 def main() -> None:
     """Time every command in turn, again and again, so that a disturbance hits all alike."""
     given = figures.arguments(__doc__, runs=15)
     with supervisord() as conf, tempfile.TemporaryDirectory(prefix="fb-") as home:
-        measured: dict[str, list[float]] = {name: [] for name in commands(conf)}
+        figures.wait_for_quiet()
+        measured: dict[str, list[tuple[float, float]]] = {name: [] for name in commands(conf)}
         for run in range(given.runs + 1):
             for name, command in commands(conf).items():
-                seconds = timed(command, home=home)
+                times = timed(command, home=home)
                 if run:  # the first round fills the page cache
-                    measured[name].append(seconds)
-    rows = {name: figures.spread(values) for name, values in measured.items()}
+                    measured[name].append(times)
+    rows = {name: figures.wall_and_cpu(values) for name, values in measured.items()}
     for name, row in rows.items():
-        print(f"{name:38} {row['median'] * 1000:6.0f} ms  [{row['min'] * 1000:.0f} to {row['max'] * 1000:.0f}]")
+        print(f"{name:38} {figures.in_ms(row['wall'])}; of a processor {figures.in_ms(row['cpu'])}")
     print(figures.write("cli_start", {"unit": "seconds", "rows": rows}))
 
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -69,6 +70,22 @@ def cpu_seconds(pid: int) -> float:
             continue
         total += times.user + times.system + times.children_user + times.children_system
     return total
+
+
+def children_cpu_seconds() -> float:
+    """Processor time of all processes that this one has started and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def wall_and_cpu(values: Sequence[tuple[float, float]]) -> dict[str, dict[str, Any]]:
+    """The spreads of pairs of seconds: by the clock, and of a processor."""
+    return {"wall": spread([wall for wall, _ in values]), "cpu": spread([cpu for _, cpu in values])}
+
+
+def in_ms(row: dict[str, Any]) -> str:
+    """A spread of seconds in milliseconds, for a terminal."""
+    return f"{row['median'] * 1000:6.0f} ms [{row['min'] * 1000:.0f} to {row['max'] * 1000:.0f}]"
 
 
 def wait_until(check: Callable[[], bool], *, what: str, within: float = 120.0, every: float = 0.01) -> None:

@@ -51,7 +51,7 @@ def main() -> None:
         bars(axes[0][column], f"no-op tasks per second, {broker}", [(r["worker"], r["tasksPerSecond"]) for r in mine])
         cost = [(r["worker"], r["cpuMicrosecondsPerTask"]) for r in mine]
         bars(axes[1][column], f"processor time per task, µs, {broker}", cost)
-    bars(axes[2][0], "command lines, ms", list(start.items()), factor=1000)
+    bars(axes[2][0], "command lines, ms", [(name, row["wall"]) for name, row in start.items()], factor=1000)
     verbs = [(f"fleet {verb}, {size}", row[verb]) for size, row in scale.items() for verb in row if verb != "pssMiB"]
     bars(axes[2][1], "seconds per verb, by number of solo replicas", verbs, digits=2)
     path = figures.RESULTS / "bench.png"

@@ -90,6 +90,7 @@ def _cpu() -> float:
 def main() -> None:
     """Each case in turn, again and again."""
     given = figures.arguments(__doc__, runs=5)
+    figures.wait_for_quiet()
     with tempfile.TemporaryDirectory(prefix="fb-") as folder:
         cases: dict[str, Callable[[], None]] = {}
         for size in SIZES:
@@ -105,12 +106,9 @@ def main() -> None:
                 times = timed(act)
                 if run:  # the first round fills the page cache
                     measured[name].append(times)
-    rows = {
-        name: {"wall": figures.spread([wall for wall, _ in values]), "cpu": figures.spread([cpu for _, cpu in values])}
-        for name, values in measured.items()
-    }
+    rows = {name: figures.wall_and_cpu(values) for name, values in measured.items()}
     for name, row in rows.items():
-        print(f"{name:48} {row['wall']['median'] * 1000:6.0f} ms, {row['cpu']['median'] * 1000:6.0f} ms of a processor")
+        print(f"{name:48} {figures.in_ms(row['wall'])}; of a processor {figures.in_ms(row['cpu'])}")
     print(figures.write("render", {"unit": "seconds", "rows": rows}))
 
 

@@ -7,9 +7,11 @@ its grace. What it leaves out, it says: containers that ask an API server, limit
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -242,9 +244,14 @@ def _write(folder: Path, files: Mapping[str, str]) -> Path:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody has, below those that the kernel gives to connections: one of these could have it by the time
+    the pod listens, and the pod would go on without."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for port in random.sample(range(min(10_000, lowest // 2), lowest), 100):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("", port))
+            return port
+    raise RuntimeError(f"no free port below {lowest}")
 
 
 def needs_cluster(workload: Object) -> list[str]:

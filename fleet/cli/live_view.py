@@ -5,28 +5,58 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from fleet.cli.output import Output
 from fleet.cli.target import Target, manifest_of
 from fleet.core.desired import Desired
 from fleet.core.status import Status, summarise, with_totals
+from fleet.errors import Damaged
 from fleet.operate.local_fleet import LocalFleet
 from fleet.state.totals import read_totals
 
 WATCH_SECONDS = 1.0
 
 
-def looker(fleet: LocalFleet, target: Target) -> Callable[[], Status]:
-    """A function that returns the status now, compared with what was applied last, else with the manifest."""
-    first = _desired(fleet, target)
+def looker(fleet: LocalFleet, target: Target) -> Looker:
+    """What returns the status now, compared with what was applied last, else with the manifest. Raises Damaged."""
+    return Looker(fleet, _desired(fleet, target))
 
-    def look() -> Status:
-        applied = fleet.applied()
-        desired = first if applied is None else None if applied.down else applied.desired
-        seen = summarise(desired, fleet.backend.observe(shares=True), revision=applied.revision if applied else 0)
-        return with_totals(seen, read_totals(fleet.places))
 
-    return look
+def watcher(fleet: LocalFleet, target: Target) -> Looker:
+    """The same for people who watch: where what was applied cannot be read, they see what runs, and never as ready."""
+    try:
+        first = _desired(fleet, target)
+    except Damaged:  # the first look says so
+        first = None
+    return Looker(fleet, first, shows_damage=True)
+
+
+@dataclass(slots=True)
+class Looker:
+    """Called, it returns the status now. damage: what the last call could not read, and what to do about it, or ''."""
+
+    _fleet: LocalFleet
+    _first: Desired | None
+    shows_damage: bool = False
+    damage: str = ""
+
+    def __call__(self) -> Status:
+        self.damage = ""
+        try:
+            applied = self._fleet.applied()
+        except Damaged as error:
+            if not self.shows_damage:
+                raise
+            self.damage = f"{error.message} ({error.hint})"
+            return replace(self._seen(None, revision=0), ready=False)
+        if applied is None:
+            return self._seen(self._first, revision=0)
+        return self._seen(None if applied.down else applied.desired, revision=applied.revision)
+
+    def _seen(self, desired: Desired | None, *, revision: int) -> Status:
+        seen = summarise(desired, self._fleet.backend.observe(shares=True), revision=revision)
+        return with_totals(seen, read_totals(self._fleet.places))
 
 
 def _desired(fleet: LocalFleet, target: Target) -> Desired | None:

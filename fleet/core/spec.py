@@ -341,8 +341,9 @@ def given_fields(spec: WorkerSpec) -> dict[str, Any]:
 
 
 def _unlike_bare(spec: WorkerSpec) -> dict[str, Any]:
-    bare = WorkerSpec(spec.kind, spec.fleet, spec.group).to_json()
-    return {name: _unlike(value, bare[name]) for name, value in spec.to_json().items() if value != bare[name]}
+    bare = WorkerSpec(spec.kind, spec.fleet, spec.group)
+    pairs = {name: (getattr(spec, name), getattr(bare, name)) for name in WorkerSpec.__slots__}
+    return {name: _unlike(_plain(value), _plain(other)) for name, (value, other) in pairs.items() if value != other}
 
 
 def _unlike(value: Any, default: Any) -> Any:

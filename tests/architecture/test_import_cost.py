@@ -45,3 +45,9 @@ def test_what_celerys_worker_loads_of_fleet_brings_nothing_heavy_along() -> None
 def test_deciding_needs_neither_pydantic_nor_a_broker(module: str) -> None:
     assert module in modules()
     assert loaded_by(f"import {module}") & HEAVY == set()
+
+
+@pytest.mark.parametrize("verb", ["status", "top", "logs", "history", "events", "health"])
+def test_looking_at_a_fleet_needs_no_pydantic(verb: str) -> None:
+    statement = f"import fleet.settings, fleet.operate.local_fleet, fleet.state.overrides, fleet.cli.verbs.{verb}"
+    assert loaded_by(statement) & (HEAVY - {"yaml"}) == set()

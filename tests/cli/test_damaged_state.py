@@ -159,3 +159,26 @@ def test_a_fleet_with_a_damaged_last_word_can_be_taken_down(desk: Desk, home: Pa
     desk.fleet("down", "--fleet", "shop", "--yes")
 
     assert desk.pids() == {}
+
+
+@pytest.mark.parametrize("damage", [truncated, empty, garbage, a_folder], ids=lambda one: one.__name__)
+def test_status_and_top_show_what_runs_when_nobody_knows_what_was_applied(
+    desk: Desk, home: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(home / "state" / "standing.json")
+    running = set(desk.pids())
+
+    said = desk.fleet("status", "--fleet", "shop")
+    (line,) = [one for one in said.out.splitlines() if "standing.json" in one]
+    assert line.startswith("warning: ")
+    assert "`fleet apply MANIFEST` writes it again" in line
+    assert running
+    assert all(name.rpartition(".")[0] in said.out for name in running)
+    assert "standing.json" in desk.fleet("status", "--fleet", "shop", "--totals").out
+    assert "standing.json" in desk.fleet("top", "--fleet", "shop").err
+
+    told = desk.fleet("status", "--fleet", "shop", "-o", "json")
+    assert "standing.json" in told.err
+    assert {one["name"] for group in told.json["groups"].values() for one in group["workers"]} >= running
+    assert told.json["ready"] is False
+    desk.fleet("status", "--fleet", "shop", "--exit-code", code=4)

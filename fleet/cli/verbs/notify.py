@@ -76,8 +76,8 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _status(args: argparse.Namespace, out: Output) -> int:
-    from fleet.operate.notify.notifier import read_spool
     from fleet.operate.notify.overview import summary
+    from fleet.operate.notify.spool_file import read_spool
 
     target = target_of(args)
     places = fleet_of(target).places

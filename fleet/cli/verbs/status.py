@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from fleet.cli.cluster_target import in_cluster, place_flags
-from fleet.cli.live_view import every_second, height, looker, redraw
+from fleet.cli.live_view import Looker, every_second, height, redraw, watcher
 from fleet.cli.output import Output, cut
 from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.view import status_document, status_text, totals_text
@@ -41,18 +41,20 @@ def status(args: argparse.Namespace, out: Output) -> int:
 
         return cluster_status.status(there, args, out)
     fleet = fleet_of(target)
-    look = looker(fleet, target)
+    look = watcher(fleet, target)
     text = _totals if args.totals else _text
     if not args.watch:
         seen = look()
-        out.either(_document(fleet, seen), text(fleet, seen, out))
+        if look.damage and out.is_json:
+            out.say(f"warning: {look.damage}")
+        out.either(_document(fleet, seen), text(fleet, look, seen, out))
         return NotReady.exit_code if args.exit_code and not seen.ready else 0
     if out.is_json:
         every_second(lambda: out.line(_document(fleet, look())))
     elif out.stdout.isatty():
-        redraw(out, lambda: "\n".join(cut(text(fleet, look(), out).splitlines(), height=height())))
+        redraw(out, lambda: "\n".join(cut(text(fleet, look, look(), out).splitlines(), height=height())))
     else:
-        every_second(lambda: out.facts(text(fleet, look(), out) + "\n\n"))
+        every_second(lambda: out.facts(text(fleet, look, look(), out) + "\n\n"))
     return 0
 
 
@@ -60,13 +62,17 @@ def _document(fleet: LocalFleet, seen: Status) -> dict[str, Any]:
     return {**status_document(seen), "notifications": summary(fleet.places)}
 
 
-def _text(fleet: LocalFleet, seen: Status, out: Output) -> str:
-    footer = [*_images(fleet), *_overrides(fleet), *_moved(fleet), *failing(fleet.places)]
+def _text(fleet: LocalFleet, look: Looker, seen: Status, out: Output) -> str:
+    footer = [*_damage(look), *_images(fleet), *_overrides(fleet), *_moved(fleet), *failing(fleet.places)]
     return status_text(seen, footer=footer, colour=out.colour)
 
 
-def _totals(_fleet: LocalFleet, seen: Status, out: Output) -> str:
-    return totals_text(seen, colour=out.colour)
+def _totals(_fleet: LocalFleet, look: Looker, seen: Status, out: Output) -> str:
+    return "\n".join([totals_text(seen, colour=out.colour), *_damage(look)])
+
+
+def _damage(look: Looker) -> list[str]:
+    return [f"warning: {look.damage}"] if look.damage else []
 
 
 def _images(fleet: LocalFleet) -> list[str]:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fleet.cli.live_view import WATCH_SECONDS, every_second, looker
+from fleet.cli.live_view import WATCH_SECONDS, every_second, watcher
 from fleet.cli.output import Output
-from fleet.cli.target import fleet_of, no_names, output_flag, target_flags, target_of
+from fleet.cli.target import applied_or_told, fleet_of, no_names, output_flag, target_flags, target_of
 from fleet.cli.top.drawing import Row, Screen, drawn, rows_of
 from fleet.cli.top.keys import TopState, pressed
 from fleet.cli.top.measuring import Measuring, Picture, Sight
@@ -42,7 +42,8 @@ def top(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     fleet = fleet_of(target)
-    look = looker(fleet, target)
+    look = watcher(fleet, target)
+    applied_or_told(fleet, out)
     if out.is_json:
         every_second(lambda: out.line(status_document(look())))
     blocks = "utf" in (getattr(out.stdout, "encoding", "") or locale.getpreferredencoding()).lower()

@@ -6,8 +6,9 @@ gives a number is taken as it. ``$${env:NAME}`` stands for the characters themse
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from fleet.core.manifest.tree import Findings, Node, Path
@@ -24,11 +25,15 @@ def interpolate(node: Node, environ: Mapping[str, str], findings: Findings, path
         return _text(node, environ, findings, path)
     if isinstance(node.value, dict):
         fields = {key: interpolate(child, environ, findings, (*path, key)) for key, child in node.value.items()}
-        return replace(node, value=fields)
+        return node if _same(fields.values(), node.value.values()) else node.with_value(fields)
     if isinstance(node.value, list):
         items = [interpolate(child, environ, findings, (*path, index)) for index, child in enumerate(node.value)]
-        return replace(node, value=items)
+        return node if _same(items, node.value) else node.with_value(items)
     return node
+
+
+def _same(new: Iterable[Node], old: Iterable[Node]) -> bool:
+    return all(map(operator.is_, new, old))
 
 
 def _text(node: Node, environ: Mapping[str, str], findings: Findings, path: Path) -> Node:

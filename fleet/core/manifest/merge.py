@@ -24,7 +24,8 @@ OF_ROLLING_ONLY = frozenset({"maxSurge", "maxUnavailable"})
 def merge(target: Node | None, patch: Node) -> Node:
     """One patch onto another. Nulls stay, as there may be more below that they remove."""
     if target is None or not isinstance(patch.value, dict) or patch.whole or patch.broken:
-        return replace(patch, removes=_removes(target, patch))
+        removes = _removes(target, patch)
+        return patch if removes == patch.removes else replace(patch, removes=removes)
     if not isinstance(target.value, dict):
         return patch
     merged = dict(target.value)
@@ -102,7 +103,7 @@ def strip_nulls(tree: Node, findings: Findings) -> tuple[Node, list[tuple[Path, 
             else:
                 removed.append(((*path, key), child))
                 _check_null(path, key, child, findings)
-        return replace(node, value=kept)
+        return node.with_value(kept)
 
     return strip(tree, ()), removed
 

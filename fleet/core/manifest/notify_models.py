@@ -10,26 +10,9 @@ from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from fleet.core.manifest.base_model import Model
 from fleet.core.manifest.field_types import Command, Limit, Name, Seconds, word_or_map
+from fleet.core.manifest.news_kinds import PROBLEMS, NewsKind
 from fleet.core.manifest.secret_ref import SecretRef
 
-NewsKind = Literal[
-    "rollout.started",
-    "rollout.done",
-    "rollout.failed",
-    "rollback.done",
-    "rollback.failed",
-    "crash",
-    "parked",
-    "heal",
-    "heal.warned",
-    "heal.failed",
-    "controller.stuck",
-    "sync.done",
-    "sync.failed",
-]
-PROBLEMS: tuple[NewsKind, ...] = (
-    *("rollout.failed", "rollback.failed", "crash", "parked", "heal.failed", "controller.stuck", "sync.failed"),
-)
 WINDOW_SECONDS = 300.0
 TIMEOUT_SECONDS = 10.0
 TEMPLATE_FIELDS = ("fleet", "host", "kind", "group", "replica", "reason", "by", "revision", "time", "count")

@@ -285,7 +285,7 @@ class _Builder:
             if frame.key_merges:
                 self._note_merge(frame, node)
             elif not frame.key_broken:
-                frame.node.value[frame.key] = replace(node, key_at=frame.key_at, key_start=frame.key_start)
+                frame.node.value[frame.key] = node.under(frame.key_at, frame.key_start)
             frame.key, frame.awaits_key = None, True
 
     # merge keys: what they bring keeps the place where it is written, and a map's own fields win

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleet.core.desired import group_of, is_replica
-from fleet.core.manifest.notify_models import PROBLEMS, NewsKind
+from fleet.core.manifest.news_kinds import PROBLEMS, NewsKind
 from fleet.core.text.format import one_line
 
 _BY_EVENT: Mapping[str, NewsKind] = {

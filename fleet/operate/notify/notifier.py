@@ -17,16 +17,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fleet.core.decode import decoded
 from fleet.core.manifest.notify_models import Notification
 from fleet.core.text.format import one_line
 from fleet.errors import FleetError
-from fleet.file_access import KEPT_BYTES, make_folders, open_own, read_file
+from fleet.file_access import make_folders, open_own
 from fleet.operate.notify.doors import deliver
 from fleet.operate.notify.errors import NotSent
 from fleet.operate.notify.news import News, news_of
 from fleet.operate.notify.rendering import fields_of, masker
 from fleet.operate.notify.spool import Cursor, Message, Spool, arrived, begun, failed, key_of, next_due, settled, taken
+from fleet.operate.notify.spool_file import read_spool
 from fleet.state.audit import Audit
 from fleet.state.files import write_whole
 from fleet.state.paths import Places
@@ -148,14 +148,6 @@ def send(notification: Notification, message: Message, *, fleet: str, receivers:
         deliver(notification, fields, secrets=secrets, folder=receivers.folder)
     except NotSent as error:
         raise NotSent(mask(error.message), is_final=error.is_final) from None
-
-
-def read_spool(places: Places) -> Spool:
-    """What is remembered; where that cannot be read, nothing is, and news are told from now on."""
-    try:
-        return decoded(Spool, json.loads(read_file(places.notifications, limit_bytes=KEPT_BYTES, own=True)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return Spool()
 
 
 class Background:

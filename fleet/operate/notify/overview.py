@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fleet.core.text.format import counted
-from fleet.operate.notify.notifier import read_spool
+from fleet.operate.notify.spool_file import read_spool
 from fleet.state.paths import Places
 
 

@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from fleet.core.backoff import backoff_seconds
-from fleet.core.manifest.notify_models import Notification
 from fleet.operate.notify.news import News
+
+if TYPE_CHECKING:
+    from fleet.core.manifest.notify_models import Notification
 
 MOST_MESSAGES = 500
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 5.0, 600.0

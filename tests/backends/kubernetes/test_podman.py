@@ -104,7 +104,7 @@ class Shop:
         self.player = player
         self._tasks = Tasks("pods", broker=url)
         self.server = redis.Redis.from_url(url)
-        self.server.delete("pods:began", "pods:done")
+        self.server.delete(*(self.server.keys("pods:*") or ["pods:done"]))
 
     def pod(self, group: str) -> Any:
         (found,) = [one for one in self.player.workloads("Deployment") if one["metadata"]["name"] == f"podtest-{group}"]
@@ -118,13 +118,12 @@ class Shop:
     def began(self, number: int) -> dict[str, Any]:
         """What a task saw when it began last."""
 
-        def found() -> dict[str, Any] | None:
-            every = [json.loads(one) for one in self.server.lrange("pods:began", 0, -1)]
-            return next((one for one in reversed(every) if one["number"] == number), None)
+        return eventually(lambda: self.every(number))[-1]
 
-        seen = eventually(found)
-        assert seen is not None
-        return seen
+    def every(self, number: int) -> list[dict[str, Any]]:
+        """What it saw each time that it began so far."""
+        told = [json.loads(one) for one in self.server.lrange("pods:began", 0, -1)]
+        return [one for one in told if one["number"] == number]
 
     def done(self) -> list[int]:
         return sorted(int(one) for one in self.server.lrange("pods:done", 0, -1))
@@ -162,8 +161,8 @@ def drained(shop: Shop, pod: Any, gate: str) -> int:
 
 def test_a_pod_of_one_worker(shop: Shop) -> None:
     pod = shop.pod("mail")
-    assert pod.probe("livenessProbe")
-    assert pod.probe("readinessProbe")
+    assert eventually(lambda: pod.probe("livenessProbe"))
+    assert eventually(lambda: pod.probe("readinessProbe"))
     shop.send("mail", 1, gate="pods:killed")
     first = shop.began(1)
     assert first["uid"] == local_image.USER
@@ -177,7 +176,7 @@ def test_a_pod_of_one_worker(shop: Shop) -> None:
     assert SECRET not in pod.log()
 
     pod.run("sh", "-c", f"kill -9 {first['pid']}")
-    eventually(lambda: pod.state()["Running"] and pod.probe("readinessProbe") and shop.began(1)["pid"])
+    eventually(lambda: pod.state()["Running"] and pod.probe("readinessProbe") and len(shop.every(1)) > 1)
     pod.start_up()
     shop.server.set("pods:killed", 1)
     eventually(lambda: shop.done() == [1])
@@ -190,7 +189,7 @@ def test_a_pod_of_one_worker(shop: Shop) -> None:
 
 def test_a_pod_of_several_replicas(shop: Shop) -> None:
     pod = shop.pod("solo")
-    assert metrics(pod)["fleet_group_slots", "solo"] == 3
+    assert eventually(lambda: metrics(pod).get(("fleet_group_slots", "solo")) == 3)
     for number in (1, 2, 3):
         shop.send("solo", number, gate="pods:open")
     seen = [shop.began(number) for number in (1, 2, 3)]
@@ -200,9 +199,10 @@ def test_a_pod_of_several_replicas(shop: Shop) -> None:
     assert {one["FLEET_SECRET_BROKER_URL"] for one in seen} == {None}
 
     pod.run("sh", "-c", f"kill -9 {seen[0]['pid']}")
-    eventually(lambda: shop.began(1)["pid"] != seen[0]["pid"])
+    eventually(lambda: len(shop.every(1)) > 1)
+    assert shop.began(1)["pid"] != seen[0]["pid"]
     assert {shop.began(number)["pid"] for number in (2, 3)} == {one["pid"] for one in seen[1:]}, "the others work on"
-    assert pod.probe("livenessProbe")
+    assert eventually(lambda: pod.probe("livenessProbe"))
     shop.server.set("pods:open", 1)
     eventually(lambda: shop.done() == [1, 2, 3])
 

@@ -22,7 +22,7 @@ from fleet.operate.apply.events import WalkOptions
 from fleet.operate.change import carry_out
 from fleet.operate.controller.loop import Controller
 from fleet.operate.local_fleet import LocalFleet
-from fleet.operate.notify.notifier import read_spool
+from fleet.operate.notify.spool_file import read_spool
 from fleet.state import controller_heartbeat
 from fleet.state.overrides import Kind, Override
 from tests.conftest import PATIENCE

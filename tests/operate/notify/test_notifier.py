@@ -16,9 +16,10 @@ import pytest
 
 from fleet.core.manifest.notify_models import Notification
 from fleet.errors import FleetError
-from fleet.operate.notify.notifier import Background, Notifier, Receivers, read_spool
+from fleet.operate.notify.notifier import Background, Notifier, Receivers
 from fleet.operate.notify.overview import failing, summary
 from fleet.operate.notify.sending import told
+from fleet.operate.notify.spool_file import read_spool
 from fleet.state import audit as audits
 from fleet.state import controller_heartbeat
 from fleet.state.audit import Audit
