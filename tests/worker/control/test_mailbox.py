@@ -40,11 +40,11 @@ def test_a_monitor_reads_an_event_that_another_connection_carries(
 
     with app.connection() as connection, redis.Redis.from_url(redis_url) as client:
         receiver = app.events.Receiver(connection, handlers={"*": found.append})
-        with receiver.consumer_context():
+        with receiver.consumer_context() as (link, _, _):
             with suppress(TimeoutError):
-                connection.drain_events(timeout=0.1)  # that subscribes
+                link.drain_events(timeout=0.1)  # that subscribes
             assert sum(client.publish(topic, payload) for topic in topics) == 1
-            eventually(lambda: [connection.drain_events(timeout=PATIENCE), found][1])
+            eventually(lambda: [link.drain_events(timeout=PATIENCE), found][1])
     assert {name: found[0][name] for name in body if name != "clock"} == {
         name: value for name, value in body.items() if name != "clock"
     }
