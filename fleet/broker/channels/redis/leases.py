@@ -79,6 +79,7 @@ class Registry:
 
     def renew_ahead(self, link: Link, *, look: bool) -> None:
         """The same of a replica at rest, without waiting for the answer: it follows when the link has it."""
+        link.hear()  # a server that has not answered since the last time does not answer
         lease = self._lease(look=look, rests=True)
         link.tell(lease.with_more(()), hear=lambda answer: self._hear(link, answer, look=look))
 
