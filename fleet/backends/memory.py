@@ -194,7 +194,6 @@ class MemoryBackend:
         self.up = False
 
     def renew_records(self) -> bool:
-        """There are no records."""
         return False
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
-from fleet.broker.connection import RedisAccess
+from fleet.broker.connection import ANSWER_SECONDS, RedisAccess
 
 _MOST_TOLD = 8
 
@@ -50,7 +51,7 @@ class Link:
 
     def __init__(self, access: RedisAccess, *, name: str) -> None:
         self._connection = access.connect(name=name)
-        self._hears: deque[Callable[[Any], object]] = deque()
+        self._hears: deque[tuple[float, Callable[[Any], object]]] = deque()
 
     def tell(self, packed: bytes, *, hear: Callable[[Any], object]) -> None:
         """Send a packed command and do not wait.
@@ -58,36 +59,42 @@ class Link:
         ``hear`` gets the answer, or the ResponseError, from ``hear_now`` or before the next command that is waited for.
         """
         if len(self._hears) >= _MOST_TOLD:
-            self._hear()
+            self.hear()
         self._connection.send_packed_command([packed], check_health=False)
-        self._hears.append(hear)
+        self._hears.append((time.monotonic(), hear))
 
     def hear_now(self) -> None:
         """Take the answer to what was told, if it is there."""
         if self._hears and self._connection.can_read(timeout=0):
-            self._hear()
+            self.hear()
 
-    def _hear(self) -> None:
-        """Take the answers to what was told; waits for them."""
+    def hear(self) -> None:
+        """Take the answers to what was told. One that has not come by now is waited for as long as any, since it was
+        asked for. Raises redis.TimeoutError."""
         while self._hears:
+            told_at, hear = self._hears[0]
+            limit_seconds = self._connection.socket_timeout or ANSWER_SECONDS
+            if not self._connection.can_read(timeout=max(0.0, told_at + limit_seconds - time.monotonic())):
+                raise redis.TimeoutError("no answer to what was told")
             answer = self._answer()
-            self._hears.popleft()(answer)
+            self._hears.popleft()
+            hear(answer)
 
     def call(self, *command: Any) -> Any:
         """Send a command and wait for its answer."""
-        self._hear()
+        self.hear()
         self._connection.send_command(*command)
         return self._connection.read_response()
 
     def call_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send several commands at once, then wait for their answers."""
-        self._hear()
+        self.hear()
         self._connection.send_packed_command(self._connection.pack_commands(commands))
         return [self._connection.read_response() for _ in commands]
 
     def ask_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The same, where a command that the server refuses is answered by its ``ResponseError``."""
-        self._hear()
+        self.hear()
         self._connection.send_packed_command(self._connection.pack_commands(commands))
         return [self._answer() for _ in commands]
 
@@ -106,7 +113,7 @@ class Link:
 
     def send(self, *command: Any) -> None:
         """Send a command; :meth:`read` takes its answer later."""
-        self._hear()
+        self.hear()
         self._connection.send_command(*command)
 
     def read(self) -> Any:

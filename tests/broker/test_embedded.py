@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import signal
 import socket
@@ -39,6 +40,24 @@ def running(places: Places) -> Iterator[subprocess.Popen[bytes]]:
     finally:
         process.kill()
         process.wait()
+
+
+def written(places: Places, *words: str) -> None:
+    """A launch document of the broker as an apply left it."""
+    places.specs.mkdir(parents=True, exist_ok=True)
+    places.spec_file("fleet-broker.0").write_text(json.dumps({"spec": {"command": [*words]}}))
+
+
+def test_a_broker_that_runs_keeps_the_clock_it_was_started_with(places: Places) -> None:
+    fresh = embedded.command(places, "redis-server")
+    assert "--hz" in fresh
+
+    written(places, *fresh)
+    assert embedded.command(places, "redis-server") == fresh
+
+    earlier = tuple(word for word in fresh if word not in ("--hz", str(embedded.WAKES_PER_SECOND)))
+    written(places, *earlier)
+    assert embedded.command(places, "redis-server") == earlier
 
 
 @pytest.mark.system

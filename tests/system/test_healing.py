@@ -84,7 +84,9 @@ def test_a_frozen_worker_is_not_ready_and_is_restarted(world: World) -> None:
     pid = world.pids()["wide.0"]
     freeze(pid)
 
-    eventually(lambda: all_workers(world)["wide.0"]["trouble"] == "stuck" or world.pids()["wide.0"] != pid, every=0.3)
+    eventually(
+        lambda: all_workers(world)["wide.0"]["trouble"] == "stuck" or world.pids().get("wide.0") != pid, every=0.3
+    )
     comes_back(world, "wide.0", pid)
     assert [entry["class"] for entry in events(world, "heal.started")] == ["stuck"]
     world.send("work", "wide", [str(world.done_file), 1, 0])

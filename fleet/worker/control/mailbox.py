@@ -147,10 +147,9 @@ class Mailbox:
         return self._topics[routing_key], payload
 
     def rest(self) -> None:
-        """Close what is only for sending: it is opened again when something is to be sent."""
-        pool = getattr(self._node.channel, "_pool", None)
-        if pool is not None:
-            pool.disconnect(inuse_connections=False)
+        """On Redis, close what is only for sending: it is opened again when something is to be sent."""
+        if self._connection.transport.driver_type == "redis" and self._node.channel._pool is not None:
+            self._node.channel._pool.disconnect(inuse_connections=False)
 
     def close(self) -> None:
         """Close the connection. Never raises."""

@@ -130,8 +130,9 @@ class StallWatchdog:
 
     @property
     def due_at(self) -> float | None:
-        """When its next look matters (monotonic)."""
-        return self._watch.due_at
+        """By when it is to look again (monotonic). A worker at rest looks anyway now and then: mostly that will do."""
+        due = self._watch.due_at
+        return None if due is None else due + self._watch.patience_seconds / 6
 
     def __call__(self, now: float) -> None:
         """Look, and ask, rebuild, fetch or replace as needed."""

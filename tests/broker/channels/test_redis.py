@@ -550,6 +550,56 @@ def test_a_channel_at_rest_looks_at_no_queue_until_it_is_told(
     assert len(turns) > made
 
 
+def test_a_channel_at_rest_renews_its_lease_without_waiting(
+    rested: RedisChannel, server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest.Rest, "is_quiet", True)
+    keys = rested._keys
+
+    def renewed() -> bool:
+        server.zadd(keys.leases, {keys.holder: 1.0})
+        rested._renew_at = 0.0
+        rested.tend()
+        return bool(eventually(lambda: server.zscore(keys.leases, keys.holder) > time.time() * 1000))
+
+    assert renewed()
+    server.script_flush()  # its refusal comes with the answer
+    rested._renew_at = 0.0
+    rested.tend()
+    assert rested.backlog() == 0, "whatever asks next hears that first"
+    assert renewed()
+
+
+def test_a_channel_at_rest_restores_what_a_dead_one_held(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker.send(1, 2)
+    with held_by(broker) as dying:
+        assert dying.ask("fetch 2") == [1, 2]
+        monkeypatch.setattr(rest, "QUIET_SECONDS", 0.0)
+        heir = short_lease(broker)
+        assert heir.fetch(1) == []
+        dying.kill()
+        assert values(gather(heir, 2)) == [1, 2]
+    heir.close()
+
+
+def test_what_is_broadcast_reaches_whoever_subscribes(rested: RedisChannel, server: Any) -> None:
+    with server.pubsub(ignore_subscribe_messages=True) as listening:
+        listening.subscribe("topic")
+        eventually(lambda: server.pubsub_numsub("topic")[0][1] == 1)
+        for number in range(20):  # more than are told at once
+            rested.broadcast("topic", b"%d" % number)
+        heard: list[bytes] = []
+
+        def hears() -> bool:
+            message = listening.get_message(timeout=0.1)
+            heard.extend([message["data"]] if message else [])
+            return len(heard) == 20
+
+        eventually(hears)
+    assert heard == [b"%d" % number for number in range(20)]
+    assert rested.backlog() == 0, "its answers are told from others"
+
+
 def test_a_channel_at_rest_looks_when_a_message_is_due(broker: Broker, rested: RedisChannel, server: Any) -> None:
     prefix = broker.options["global_keyprefix"]
     for seconds in (0.3, 3600.0):

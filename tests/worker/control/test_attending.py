@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from fleet.broker.channels.base import TEND_SECONDS
-from fleet.worker.control.control import BEAT_SECONDS, POLL_SECONDS, Control
+from fleet.broker.channels.base import TEND_SECONDS, ChannelLost
+from fleet.worker.control.control import BEAT_SECONDS, POLL_SECONDS, UNUSED_SECONDS, Control
 from fleet.worker.control.events import FLUSH_SECONDS, HEARTBEAT_SECONDS
 from fleet.worker.control.in_loop import ControlInLoop
 from tests.worker.loop.test_consumer import Make, World, make
@@ -42,6 +42,13 @@ class Wire:
             return
 
     beats = False
+    rested = 0
+
+    def sealed_event(self, body: Any, routing_key: str) -> tuple[list[str], bytes]:
+        return ["/0.celeryev", f"/0.celeryev/{routing_key}"], body["type"].encode()
+
+    def rest(self) -> None:
+        self.rested += 1
 
     def beat(self) -> None:
         return
@@ -113,6 +120,33 @@ def test_a_heartbeat_of_the_loop_that_fails_hangs_up_and_tells_whoever_attends(m
 
     assert (told, control.fds()) == (["before", "after"], [])
     assert control.poll_seconds == POLL_SECONDS
+
+
+def test_where_the_tasks_connection_can_it_carries_the_heartbeat(make: Make, wire: Wire) -> None:
+    control = controlled(make("threads", 1), wire)
+    control.attend()
+    told: list[tuple[str, bytes]] = []
+    control._broadcast = lambda topic, payload: told.append((topic, payload))
+    control.every_second(control.events.beat_at)
+    assert told == [(topic, b"worker-heartbeat") for topic in ("/0.celeryev", "/0.celeryev/worker.heartbeat")]
+    assert wire.sent == ["worker.online"]
+
+    def lost(topic: str, payload: bytes) -> None:
+        raise ChannelLost("the loop notices that itself")
+
+    control._broadcast = lost
+    control.every_second(control.events.beat_at)
+    assert control.fds() == wire.fds(), "remote control has a connection of its own"
+
+
+def test_what_is_only_for_sending_is_closed_when_nobody_has_asked_for_a_while(make: Make, wire: Wire) -> None:
+    control = controlled(make("threads", 1), wire)
+    control.attend()
+    at = control._attended_at
+    for seconds, rested in [(UNUSED_SECONDS - 1, 0), (UNUSED_SECONDS + 1, 1)]:
+        control.events.beat_at = at
+        control.every_second(at + seconds)
+        assert wire.rested == rested
 
 
 def broken(body: Any, routing_key: str) -> None:

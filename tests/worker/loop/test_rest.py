@@ -103,6 +103,15 @@ def test_with_something_in_hand_it_looks_every_second(make: Make, what: str) -> 
     assert patience_seconds(world) <= TEND_SECONDS
 
 
+def test_a_look_that_a_tick_has_made_is_not_due_any_more(make: Make) -> None:
+    world = at_rest(make)
+    due = [time.monotonic()]
+    world.consumer.pauses.looks.append(lambda: due[0])
+    world.consumer.every_second.append(lambda now: due.insert(0, now + 2 * REST_SECONDS))
+    world.consumer.tick(time.monotonic())
+    assert patience_seconds(world) > REST_SECONDS / 2
+
+
 def test_a_rest_ends_in_time_for_a_look_that_is_due(make: Make) -> None:
     world = at_rest(make)
     now = time.monotonic()

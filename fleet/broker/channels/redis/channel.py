@@ -110,7 +110,7 @@ class RedisChannel:
             self._turns.next_tag = now_us
             self._keys = self._held.keys = Keys(access.prefix, holder_name(self._fleet, self._replica, now_us))
         self._lay_out(access)
-        registry = self._own(self._registry)
+        registry = _own(self._registry)
         self._inboxes.wait_anew(access)
         topics = _declare(self._url, self._options, self._queues, self._entities)
         given_away = self._renew(link, look=False)
@@ -144,8 +144,8 @@ class RedisChannel:
     @_speaks
     def backlog(self) -> int | None:
         """How many messages wait in the consumed queues, due ones among the delayed and arrived ones included."""
-        queues, now_ms = [spec.name for spec in self._queues], self._own(self._registry).now_ms
-        return _backlog(self._own(self._link), self._access, self._keys, queues, now_ms=now_ms)
+        queues = [spec.name for spec in self._queues]
+        return _backlog(_own(self._link), self._access, self._keys, queues, now_ms=_own(self._registry).now_ms)
 
     @_speaks
     def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:
@@ -154,7 +154,7 @@ class RedisChannel:
 
         The channel waits on the queues only after a fetch that brought less than was asked for.
         """
-        link, inboxes = self._own(self._link), self._inboxes
+        link, inboxes, deliveries = _own(self._link), self._inboxes, list[Delivery]()
         if count > 0:
             inboxes.collect(link)
             if not (inboxes.to_be_emptied or self._held.acks or self._rest.needs_turn(watches=inboxes.watches)):
@@ -172,8 +172,6 @@ class RedisChannel:
             if len(deliveries) < count:
                 inboxes.arm()
                 return deliveries
-        else:
-            deliveries = []
         inboxes.disarm(link)
         self._rest.stop()
         if inboxes.may_hold or (not count and self._held.acks):
@@ -210,7 +208,7 @@ class RedisChannel:
     @_speaks
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
         """Put these back to the head of their queues, in order, now."""
-        self._held.give_back(self._own(self._link), deliveries, unmarked=unmarked)
+        self._held.give_back(_own(self._link), deliveries, unmarked=unmarked)
 
     def reject(self, deliveries: Sequence[Delivery]) -> None:
         """Drop these: Redis has no dead letters of its own."""
@@ -225,7 +223,7 @@ class RedisChannel:
         if delivery.tag in self._held:
             names = (self._keys.held, self._keys.delayed(delivery.queue))
             arguments = (delivery.tag, int(due * 1000))
-            link = self._own(self._link)
+            link = _own(self._link)
             self._held.let_go([delivery.tag], lambda: link.run("delay", names, arguments))
         return True
 
@@ -254,7 +252,7 @@ class RedisChannel:
             content_encoding=content_encoding,
         )
         tags = [delivery.tag for delivery in acks if delivery.tag in self._held]
-        link = self._own(self._link)
+        link = _own(self._link)
         to = self._access.list_of(queue, properties.get("priority"))
         names = (to, self._keys.held, *self._held.lists_of(tags))
         self._held.let_go(tags, lambda: link.run("send", names, (envelope, *tags)))
@@ -262,27 +260,20 @@ class RedisChannel:
     @_speaks
     def broadcast(self, topic: str, payload: bytes) -> None:
         """Let whoever subscribes to this topic have it. The answer is not waited for."""
-        self._own(self._link).tell(command("PUBLISH", topic, payload), hear=_ignore)
+        _own(self._link).tell(command("PUBLISH", topic, payload), hear=_ignore)
 
     @_speaks
     def flush(self) -> None:
-        self._held.send_acks(self._own(self._link))
+        self._held.send_acks(_own(self._link))
 
     @_speaks
     def tend(self) -> None:
         """Send what is buffered; when it is time, renew the lease and restore what vanished replicas held."""
-        link = self._own(self._link)
+        link = _own(self._link)
         self._held.send_acks(link)
         self._inboxes.collect_broadcasts(link)
         now = time.monotonic()
-        if now < self._renew_at:
-            return
-        look = now >= self._look_at
-        if self._rest.is_quiet and not len(self._held) and not self._inboxes.may_hold:
-            self._renew_at = now + self._own(self._registry).renew_seconds
-            self._inboxes.empty_left(link)
-            self._own(self._registry).renew_ahead(link, look=look)
-        elif self._renew(link, look=look):
+        if now >= self._renew_at and self._renew(link, look=now >= self._look_at, ahead=not self._inboxes.may_hold):
             self._held.forget_given_away(link)
 
     def close(self) -> None:
@@ -308,25 +299,20 @@ class RedisChannel:
         sources = self._inboxes.sources()
         self._registry = Registry(access, self._keys, sources, lease_seconds=self._lease_seconds)
 
-    def _renew(self, link: Link, *, look: bool) -> bool:
-        registry = self._own(self._registry)
+    def _renew(self, link: Link, *, look: bool, ahead: bool = False) -> bool:
+        registry = _own(self._registry)
         self._renew_at = time.monotonic() + registry.renew_seconds
         self._inboxes.empty_left(link)
-        return registry.renew(link, look=look, rests=self._rest.is_quiet and not len(self._held))
+        return registry.renew(link, look=look, rests=self._rest.is_quiet and not len(self._held), ahead=ahead)
 
     def _give_up(self) -> None:
-        link, registry = self._own(self._link), self._own(self._registry)
+        link, registry = _own(self._link), _own(self._registry)
         self._inboxes.collect_broadcasts(link)
         self._held.send_acks(link)
         self._inboxes.disarm(link)
         self._held.give_all_back(link)
         if self._inboxes.empty_all(link):
             registry.leave(link)
-
-    def _own(self, part: _Part | None) -> _Part:
-        if part is None:
-            raise ChannelLost("the channel is not open")
-        return part
 
     def _hang_up(self) -> None:
         """Close all connections. The server may not know yet, and still move a message into an inbox."""
@@ -338,6 +324,12 @@ class RedisChannel:
 
 
 _Part = TypeVar("_Part")
+
+
+def _own(part: _Part | None) -> _Part:
+    if part is None:
+        raise ChannelLost("the channel is not open")
+    return part
 
 
 def _ignore(answer: Any) -> None:

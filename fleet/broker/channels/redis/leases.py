@@ -70,18 +70,18 @@ class Registry:
         """The server's clock, as it was told when the lease was renewed last."""
         return int(time.monotonic() * 1000 + self._clock_ahead_ms)
 
-    def renew(self, link: Link, *, look: bool, rests: bool = False) -> bool:
+    def renew(self, link: Link, *, look: bool, rests: bool = False, ahead: bool = False) -> bool:
         """Renew the lease and, when ``look``, restore what others left. True: our messages were given away.
 
-        rests: it holds nothing and renews less often, so the lease is twice as long.
+        rests: it holds nothing and renews less often, so the lease is twice as long.  ahead: with that, the answer is
+        not waited for; it follows when the link has it.
         """
         lease = self._lease(look=look, rests=rests)
-        return self._heard(link, link.run_prepared(lease, ()))
-
-    def renew_ahead(self, link: Link, *, look: bool) -> None:
-        """The same of a replica at rest, without waiting for the answer: it follows when the link has it."""
-        lease = self._lease(look=look, rests=True)
+        if not (ahead and rests):
+            return self._heard(link, link.run_prepared(lease, ()))
+        link.hear()  # a server that has not answered since the last time does not answer
         link.tell(lease.with_more(()), hear=lambda answer: self._hear(link, answer, look=look))
+        return False
 
     def _hear(self, link: Link, answer: Any, *, look: bool) -> None:
         if isinstance(answer, NoScriptError):

@@ -49,7 +49,7 @@ class Link(redis_link.Link):
 
     def run_prepared(self, prepared: Prepared, arguments: Sequence[Any]) -> Any:
         """Run a prepared script with some more arguments."""
-        self._hear()
+        self.hear()
         self._connection.send_packed_command([prepared.with_more(arguments)], check_health=False)
         try:
             return self._connection.read_response()

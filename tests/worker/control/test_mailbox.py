@@ -1,0 +1,61 @@
+"""A worker's place on a real Redis: what it sends is what Celery's monitors read, and it keeps only what it needs."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from fleet.worker.control.mailbox import Mailbox
+from tests.conftest import PATIENCE, eventually
+from tests.worker.remotes import NODE, PlainRemote
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"{uuid.uuid4()}:"
+
+
+@pytest.fixture
+def mailbox(redis_url: str, prefix: str) -> Iterator[Mailbox]:
+    options = {"global_keyprefix": prefix}
+    box = Mailbox(redis_url, NODE, PlainRemote(), options=options, dispatch=lambda *_: None)  # type: ignore[arg-type]
+    box.drain()
+    yield box
+    box.close()
+
+
+def test_a_monitor_reads_an_event_that_another_connection_carries(
+    mailbox: Mailbox, redis_url: str, prefix: str
+) -> None:
+    app = Celery(broker=redis_url, broker_transport_options={"global_keyprefix": prefix})
+    found: list[dict[str, Any]] = []
+    body = {"type": "worker-heartbeat", "hostname": NODE, "clock": 7, "timestamp": 1.0, "utcoffset": 0, "pid": 1}
+    topics, payload = mailbox.sealed_event(body, "worker.heartbeat")
+
+    with app.connection() as connection, redis.Redis.from_url(redis_url) as client:
+        receiver = app.events.Receiver(connection, handlers={"*": found.append})
+        with receiver.consumer_context() as (link, _, _):
+            with suppress(TimeoutError):
+                link.drain_events(timeout=0.1)  # that subscribes
+            assert sum(client.publish(topic, payload) for topic in topics) == 1
+            eventually(lambda: [link.drain_events(timeout=PATIENCE), found][1])
+    assert {name: found[0][name] for name in body if name != "clock"} == {
+        name: value for name, value in body.items() if name != "clock"
+    }
+
+
+def test_it_closes_what_is_only_for_sending_and_opens_it_again(mailbox: Mailbox, redis_url: str) -> None:
+    pool = mailbox._node.channel._pool
+    mailbox.publish({"type": "worker-online"}, "worker.online")
+    before = mailbox.fds()
+    assert [one._sock is not None for one in pool._available_connections] == [True]
+    mailbox.rest()
+    assert [one._sock is not None for one in pool._available_connections] == [False]
+    assert mailbox.fds() == before, "commands still come"
+    mailbox.publish({"type": "worker-offline"}, "worker.offline")
