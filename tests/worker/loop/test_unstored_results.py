@@ -53,7 +53,7 @@ class Storing(RegistryApplication):
         if self.slot_error is not None:
             raise self.slot_error
 
-    def after_end(self, call: Call, ending: Any, detail: str) -> Outcome:  # noqa: ARG002
+    def after_end(self, call: Call, ending: Any, detail: str) -> Outcome:
         return Outcome("failure", error=detail)
 
 
