@@ -292,12 +292,12 @@ def test_where_scripts_are_refused_slots_store_for_good(
 
 
 class Running:
-    """A Celery app with results on Redis, in a worker with this pool. The task ``add`` adds."""
+    """A Celery app with results on Redis, in a worker with this pool. Its task adds."""
 
     def __init__(self, url: str, pool: str, **task: Any) -> None:
         self.app = Celery("running", broker="memory://", backend=url, set_as_current=False)
 
-        @self.app.task(name="add", shared=False, **task)
+        @self.app.task(name="results.add", shared=False, **task)
         def add(x: int, y: int) -> int:
             if y == 0:
                 raise ValueError("nothing to add")
@@ -308,9 +308,9 @@ class Running:
         self.application.prepare_process("unit@here")
 
     def run(self, task_id: str, *args: int, embed: Any = None, **headers: Any) -> Any:
-        every = {"task": "add", "id": task_id, "retries": 0, **headers}
+        every = {"task": "results.add", "id": task_id, "retries": 0, **headers}
         body = json.dumps([args, {}, embed or {}]).encode()
-        return self.application.run(Call(task_id, "add", every, body, queue="q"))
+        return self.application.run(Call(task_id, "results.add", every, body, queue="q"))
 
 
 @pytest.fixture
@@ -379,7 +379,7 @@ def test_what_runs_after_a_success_finds_the_result(running: Any, how: str) -> N
 
 def test_a_member_of_a_chord_stores_its_result_before_it_counts_itself(running: Any) -> None:
     worker = running("prefork")
-    body = worker.app.signature("add", args=(1, 1))
+    body = worker.app.signature("results.add", args=(1, 1))
     outcome = worker.run("one", 1, 2, embed={"chord": dict(body, chord_size=2)}, group="g", root_id="r")
     assert outcome.unstored is None
     assert worker.app.AsyncResult("one").state == states.SUCCESS
