@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 5
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: help install servers demo demo-kubernetes test test-kubernetes check fuzz format bench clean wheel sbom audit hashes docs man
+.PHONY: help install servers demo demo-kubernetes test test-kubernetes check fuzz format bench soak clean wheel sbom audit hashes docs man
 
 help: ## this list
 	@printf 'fleet: YAML manifests in, supervised task workers out\n\n'
@@ -141,11 +141,14 @@ format: install ## put the code into its one format
 	$(BIN)/ruff format .
 
 bench: install servers ## measure against Celery and supervisor, half an hour; results in bench/results
-	@for part in cli_start render fleet_scale idle worker_throughput loads channel balance balance_live metrics dashboard; do
+	@for part in cli_start render fleet_scale idle worker_throughput plain_share loads queues channel balance balance_live metrics dashboard; do
 	  $(BIN)/python bench/$$part.py $(BENCH_ARGS)
 	done
 	$(BIN)/python bench/picture.py
 	$(BIN)/python bench/table.py
+
+soak: install servers ## whether memory grows: 200,000 tasks, and a day of rest at a thousand times the speed; a quarter of an hour
+	@$(BIN)/python bench/soak.py $(BENCH_ARGS)
 
 clean: ## remove what make made, the virtual environment included
 	@rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

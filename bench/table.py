@@ -6,12 +6,18 @@ Reads ``results/`` and measures nothing. In brackets: the smallest and the large
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import figures
 
 Spread = dict[str, float]
+OF_LOADS = {
+    "tasksPerSecond": "tasks/s",
+    "cpuMicrosecondsPerTask": "processor µs/task",
+    "brokerMicrosecondsPerTask": "µs of Redis/task",
+}
+SHARES = {"shareOfRate": "share of the rate", "shareOfProcessorTime": "share of the processor time"}
 MOST_LOAD = 1.0
 """Per processor before a measurement; above it a figure is marked."""
 
@@ -53,8 +59,8 @@ def against(what: str, celery: Spread | None, fleet: Spread, *, mark: str, less_
     return Row(what, shown(celery), shown(fleet), better["median"] / worse["median"], mark)
 
 
-def throughput() -> Iterator[Row]:
-    """Rate, processor time, memory and latency of a task that does nothing."""
+def throughput(keys: Sequence[str]) -> Iterator[Row]:
+    """Rate, processor time, memory or latency of a task that does nothing."""
     document = load("worker_throughput")
     rows = {(row["broker"], row["worker"]): row for row in document["rows"]}
     columns = {
@@ -63,7 +69,8 @@ def throughput() -> Iterator[Row]:
         "idlePssMiB": ("PSS MiB", True),
         "latencyMedianMilliseconds": ("latency ms", True),
     }
-    for key, (unit, less_is_better) in columns.items():
+    for key in keys:
+        unit, less_is_better = columns[key]
         for (broker, worker), row in rows.items():
             whose, _, rest = worker.rpartition(f" {row['pool']}")
             if whose != "celery":
@@ -73,19 +80,57 @@ def throughput() -> Iterator[Row]:
                 yield against(what, celery, row[key], mark=mark_of(document), less_is_better=less_is_better)
 
 
-def other_loads() -> Iterator[Row]:
-    """Tasks that wait, and bodies of some size; where Celery has no such pool, beside its best."""
+def other_loads(part: str) -> Iterator[Row]:
+    """Tasks that wait, or bodies of some size; where Celery has no such pool, beside its best. part: of their names."""
     document = load("loads")
     for row in document["rows"]:
-        if row["worker"].startswith("celery"):
+        if row["worker"].startswith("celery") or part not in row["load"]:
             continue
         theirs = [one for one in document["rows"] if one["load"] == row["load"] and one["worker"].startswith("celery")]
         pool = row["worker"].rpartition(" ")[2]
         same = [one for one in theirs if one["worker"].endswith(f" {pool}")]
         best = max(same or theirs, key=lambda one: one["tasksPerSecond"]["median"], default=None)
-        celery = best["tasksPerSecond"] if best else None
-        what = f"{row['load']}, {row['worker']}, tasks/s"
-        yield against(what, celery, row["tasksPerSecond"], mark=mark_of(document))
+        for key, unit in OF_LOADS.items():
+            what = f"{row['load']}, {row['worker']}, {unit}"
+            celery = best[key] if best else None
+            yield against(what, celery, row[key], mark=mark_of(document), less_is_better=key != "tasksPerSecond")
+
+
+def plain_share() -> Iterator[Row]:
+    """Milliseconds of Python as a share of a plain loop."""
+    document = load("plain_share")
+    rows = {row["worker"]: row for row in document["rows"]}
+    for worker, row in rows.items():
+        for key, unit in (
+            ("shareOfRate", "share of the rate"),
+            ("shareOfProcessorTime", "share of the processor time"),
+        ):
+            if worker.startswith("fleet"):
+                pools = worker.partition(" two ")[1:] if " two " in worker else worker.partition(" prefork")[1:]
+                celery = rows.get("celery" + "".join(pools))
+                what = f"5 ms of Python, {worker}, {unit} of a plain loop"
+                yield against(what, celery[key] if celery else None, row[key], mark=mark_of(document))
+
+
+def queues() -> Iterator[Row]:
+    """One queue with several workers, a hundred queues in one, and sending."""
+    document = load("queues")
+    rows = {(row["load"], row["worker"]): row for row in document["rows"]}
+    for (what, worker), row in rows.items():
+        if worker != "celery":
+            celery = rows.get((what, "celery"))
+            rate = celery["tasksPerSecond"] if celery else None
+            yield against(f"{what}, {worker}, tasks/s", rate, row["tasksPerSecond"], mark=mark_of(document))
+
+
+def soak() -> Iterator[Row]:
+    """Memory of long runs: what was held in the end beside what was held at first."""
+    document = load("soak")
+    for row in document["rows"]:
+        if row["worker"].startswith("fleet"):
+            verdict = "grew" if row["grew"] else "steady"
+            held = f"{row['firstMiB']:.4g} to {row['lastMiB']:.4g}, {verdict}"
+            yield Row(f"{row['over']}, {row['worker']}, MiB", "–", held, None, mark_of(document))
 
 
 def idle() -> Iterator[Row]:
@@ -112,7 +157,18 @@ def scale() -> Iterator[Row]:
 
 def main() -> None:
     """Print it."""
-    rows = [*throughput(), *other_loads(), *idle(), *scale()]
+    rows = [
+        *throughput(("tasksPerSecond",)),
+        *plain_share(),
+        *other_loads("B"),
+        *throughput(("cpuMicrosecondsPerTask", "idlePssMiB")),
+        *scale(),
+        *idle(),
+        *throughput(("latencyMedianMilliseconds",)),
+        *other_loads("100 ms"),
+        *queues(),
+        *soak(),
+    ]
     print("| | Celery | fleet | times | |\n|---|---|---|---|---|")
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.1f}"

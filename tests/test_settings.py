@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from fleet import settings
+from fleet.environment import Environment
 from fleet.errors import UsageError
 from fleet.replica.log_rotation import USUAL_BYTES, limit_bytes_in
 from fleet.settings import Settings
@@ -29,8 +32,8 @@ GIVEN = {
     "stall_seconds": ("4", 4.0),
 }
 WRONG = {
-    "a number of seconds above 0": ("", "soon", "0", "-1", "nan", "inf", "1s"),
-    "a whole number above 0": ("", "many", "0", "-5", "1.5", "٣", "9" * 30),
+    "a number of seconds above 0": ("soon", "0", "-1", "nan", "inf", "1s"),
+    "a whole number above 0": ("many", "0", "-5", "1.5", "٣", "9" * 30),
     "yes or no": ("perhaps", "2"),
 }
 OF_KIND = {float: "a number of seconds above 0", int: "a whole number above 0", bool: "yes or no"}
@@ -42,27 +45,39 @@ CASES = [
 ]
 
 
+def read(variables: Mapping[str, str]) -> Settings:
+    """As a process with these FLEET_* variables and no others reads them."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("FLEET_")}
+    with mock.patch.dict(os.environ, {**others, **variables}, clear=True):
+        return settings.load.__wrapped__()
+
+
 def test_every_setting_is_read_from_its_variable() -> None:
-    assert GIVEN.keys() == {one.name for one in fields(Settings)}
-    found = settings.read({f"FLEET_{name.upper()}": text for name, (text, _) in GIVEN.items()})
+    assert GIVEN.keys() == {one.name for one in fields(Settings)} == set(Environment.model_fields)
+    found = read({f"FLEET_{name.upper()}": text for name, (text, _) in GIVEN.items()})
     assert {name: getattr(found, name) for name in GIVEN} == {name: value for name, (_, value) in GIVEN.items()}
 
 
+@pytest.mark.parametrize("name", GIVEN)
+def test_an_empty_variable_is_not_set(name: str) -> None:
+    assert read({f"FLEET_{name.upper()}": ""}) == Settings()
+
+
 def test_what_is_not_set_has_its_default_and_other_variables_are_nobodys_business() -> None:
-    assert settings.read({"FLEET_BROKER_URL": "redis://", "HOME": "/x"}) == Settings()
+    assert read({"FLEET_BROKER_URL": "redis://", "HOME": "/x"}) == Settings()
     assert Settings().home == default_home()
     assert Settings().log_bytes == USUAL_BYTES
 
 
 @pytest.mark.parametrize(("text", "value"), [("", False), ("0", False), ("No", False), ("off", False), ("TRUE", True)])
 def test_yes_and_no_have_several_words(text: str, value: bool) -> None:
-    assert settings.read({"FLEET_NO_EXEC": text}).no_exec is value
+    assert read({"FLEET_NO_EXEC": text}).no_exec is value
 
 
 @pytest.mark.parametrize(("variable", "text", "kind"), CASES)
 def test_a_value_that_does_not_fit_is_refused_with_its_variable(variable: str, text: str, kind: str) -> None:
     with pytest.raises(UsageError) as caught:
-        settings.read({variable: text})
+        read({variable: text})
     assert caught.value.message.startswith(f"the environment variable {variable}: expected {kind}, got ")
     assert caught.value.hint.startswith("write ")
 

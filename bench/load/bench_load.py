@@ -85,6 +85,31 @@ async def noop_async() -> None:
     count()
 
 
+SPIN_TURNS = 100_000
+"""Some milliseconds of Python."""
+
+
+def spin() -> None:
+    """Compute, and wait for nothing."""
+    total = 0
+    for number in range(SPIN_TURNS):
+        total += number & 3
+
+
+@app.task(name="bench.spin")
+def celery_spin() -> None:
+    """Some milliseconds of Python, through Celery."""
+    spin()
+    count()
+
+
+@tasks.task(name="bench.spin")
+def fleet_spin() -> None:
+    """Some milliseconds of Python, as a plain function."""
+    spin()
+    count()
+
+
 SLEEP_SECONDS = 0.1
 
 

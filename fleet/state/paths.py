@@ -242,7 +242,7 @@ def default_home() -> Path:
 
 def home_of(environ: Mapping[str, str]) -> Path:
     """The same folder as ``settings.load().home``, for code that imports as little as possible."""
-    return Path(environ["FLEET_HOME"]) if "FLEET_HOME" in environ else default_home()
+    return Path(environ["FLEET_HOME"]) if environ.get("FLEET_HOME") else default_home()
 
 
 def check_socket_path(path: Path, *, suffix_bytes: int = 0) -> None:

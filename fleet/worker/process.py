@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from fleet import settings
 from fleet.broker.channels import open_channel
 from fleet.broker.channels.base import Channel
 from fleet.core.spec import WorkerSpec
@@ -179,6 +180,7 @@ class Worker:
             running=parts.inflight.running.keys(),
             rebuild=parts.connection.rebuild,
             replace=self.consumer.replace_soon,
+            patience_seconds=settings.load().stall_seconds,
         )
         self.consumer.pauses.looks.append(lambda: watchdog.due_at)
         every_second += [watchdog, ThreadWatch(self._lost_threads, replace=self.consumer.replace_soon)]

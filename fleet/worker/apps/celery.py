@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
-from celery import Task, signals, states
+from celery import signals, states
 from celery._state import _set_task_join_will_block, set_default_app
 from celery.app import backends
 from celery.app.trace import TraceInfo, build_tracer, setup_worker_optimizations
@@ -23,12 +23,12 @@ from fleet.broker.connection import scheme
 from fleet.broker.message_body import BadMessage, Payload, payload_of
 from fleet.worker.apps.base import ResultStore
 from fleet.worker.apps.celery_coroutines import let_body_finish
-from fleet.worker.apps.celery_ends import NOTHING, EndedTask, error_of, request_of
+from fleet.worker.apps.celery_ends import NOTHING, EndedTask, error_of, mark_unstarted_as_revoked, request_of
 from fleet.worker.apps.celery_queues import AppQueues
 from fleet.worker.apps.celery_remote import CeleryRemote
 from fleet.worker.apps.celery_settings import warnings_for
 from fleet.worker.apps.celery_signals import Sender, SignalListener, let_the_app_log
-from fleet.worker.apps.deferred_result import deferring
+from fleet.worker.apps.celery_storing import keeps_results_on_redis, result_store, store_results_at_once, traced
 from fleet.worker.task.call import SHUTDOWNS, Call, ChildLimits, EncodedResult, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.task.listeners import TaskEvent, TaskListener
 from pools.errors import SoftTimeLimit
@@ -36,7 +36,8 @@ from pools.traits import TRAITS
 
 log = logging.getLogger("fleet.task")
 
-_UNSTARTED = frozenset({states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED})
+_POOLS_OF_THE_LOOP = frozenset({"solo", "custom"})
+"""They may run tasks in the thread of the worker's loop, which then has nothing to gain."""
 _STARTED, _SUCCEEDED = TaskEvent.STARTED, TaskEvent.SUCCEEDED
 
 
@@ -60,7 +61,7 @@ class CeleryApplication:
     def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:
         """As ``celery worker`` does before it makes its pool: import the tasks, send ``worker_init``, finalize."""
         self._node, self._worker_pid = node, os.getpid()
-        self._defers = pool in TRAITS and pool != "solo"
+        self._defers = pool in TRAITS and pool not in _POOLS_OF_THE_LOOP
         self._green = pool in TRAITS and TRAITS[pool].is_green
         app = self.app
         # As `celery -b` does: what tasks send (retries, chains, chords) must go to the broker this worker consumes.
@@ -170,7 +171,7 @@ class CeleryApplication:
         _make_soft_limits_catchable()
         with suppress(Exception):  # a backend that does not exist is told by Celery itself, when a task needs it
             backends.by_url(self.app.conf.result_backend, self.app.loader)
-            if _keeps_results_on_redis(self.app):
+            if keeps_results_on_redis(self.app):
                 from fleet.worker.apps import celery_results  # noqa: F401
 
     def complete(self) -> None:
@@ -198,7 +199,7 @@ class CeleryApplication:
         setup_worker_optimizations(app, node)
         set_default_app(app)
         _make_soft_limits_catchable()
-        _store_results_at_once(app)
+        store_results_at_once(app)
         for name, task in app.tasks.items():
             let_body_finish(task, green=self._green)
             task.__trace__ = build_tracer(name, task, app.loader, node, Info=_TraceInfo, app=app)
@@ -233,14 +234,8 @@ class CeleryApplication:
 
     def _trace(self, call: Call, task: Any, body: Payload, started: float) -> Outcome:
         request = request_of(call, body, self._node)
-        unstored: EncodedResult | None = None
         try:
-            if self._defers and _may_be_stored_later(task):
-                with deferring(call.id) as deferral:
-                    value, info, runtime, shown = task.__trace__(call.id, body.args, body.kwargs, request)
-                unstored = deferral.result
-            else:
-                value, info, runtime, shown = task.__trace__(call.id, body.args, body.kwargs, request)
+            (value, info, runtime, shown), unstored = traced(task, call, body, request, defers=self._defers)
         except Reject as error:
             return _after_reject(error)
         except MemoryError as error:
@@ -292,11 +287,7 @@ class CeleryApplication:
 
     def result_store(self) -> ResultStore | None:
         """Where slots leave their results to the worker's process."""
-        if not self._defers or not _keeps_results_on_redis(self.app):
-            return None
-        from fleet.worker.apps.celery_results import ResultWriter
-
-        return ResultWriter(self.app)
+        return result_store(self.app) if self._defers else None
 
     def store_result(self, result: EncodedResult) -> None:
         """As Celery's backend stores it, with its retries."""
@@ -304,12 +295,7 @@ class CeleryApplication:
 
     def mark_revoked(self, ids: Sequence[str]) -> None:
         """REVOKED at once, also for tasks in the queue or with a date; not for those that somebody has begun."""
-        for task_id in ids:
-            try:
-                if self.app.backend.get_state(task_id) in _UNSTARTED:
-                    self.app.backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
-            except Exception as error:
-                log.warning("it could not be stored that task %s is revoked: %r", task_id, error)
+        mark_unstarted_as_revoked(self.app, ids)
 
     def _readable_body(self, call: Call) -> Payload:
         try:
@@ -328,25 +314,6 @@ class _TraceInfo(TraceInfo):  # type: ignore[misc]
             translated = SoftTimeLimitExceeded(*retval.args)
             retval = translated.with_traceback(retval.__traceback__)
         super().__init__(state, retval)
-
-
-def _store_results_at_once(app: Any) -> None:
-    """On Redis, where most apps keep them. The module is not imported by an app that keeps its results elsewhere."""
-    if _keeps_results_on_redis(app):
-        from fleet.worker.apps.celery_results import store_all_at_once
-
-        store_all_at_once(app)
-
-
-def _keeps_results_on_redis(app: Any) -> bool:
-    return str(app.conf.result_backend).startswith(("redis://", "rediss://", "redis+socket://"))
-
-
-def _may_be_stored_later(task: Any) -> bool:
-    """Whether nothing of the app runs in the slot after a success that might look for its result there."""
-    kind = type(task)
-    hooked = kind.on_success is not Task.on_success or kind.after_return is not Task.after_return
-    return not (hooked or signals.task_success.receivers or signals.task_postrun.receivers)
 
 
 def _make_soft_limits_catchable() -> None:

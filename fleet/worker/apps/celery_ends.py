@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ from fleet.worker.task.call import Call, Ending
 log = logging.getLogger("fleet.task")
 
 NOTHING = Payload((), {}, {})
+_UNSTARTED = frozenset({states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,16 @@ class EndedTask:
 
     def _stores_errors(self) -> bool:
         return self._stores_results() or bool(self.task.store_errors_even_if_ignored)
+
+
+def mark_unstarted_as_revoked(app: Any, ids: Sequence[str]) -> None:
+    """REVOKED, for those of these tasks that nobody has begun. Errors are logged."""
+    for task_id in ids:
+        try:
+            if app.backend.get_state(task_id) in _UNSTARTED:
+                app.backend.mark_as_revoked(task_id, reason="revoked", store_result=True)
+        except Exception as error:
+            log.warning("it could not be stored that task %s is revoked: %r", task_id, error)
 
 
 def ignores_result(call: Call, task: Any) -> bool:

@@ -10,12 +10,10 @@ exclusive queue, an ordering guarantee), which no other process would change: th
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from enum import Enum, auto
 from typing import Protocol
 
-from fleet import settings
 from fleet.broker.channels.base import Channel, ChannelLost
 from fleet.worker.task.job import Job
 
@@ -117,15 +115,16 @@ class StallWatchdog:
         running: Iterable[Job],
         rebuild: Callable[[str], object],
         replace: Callable[[str], object],
-        environ: Mapping[str, str] = os.environ,
+        patience_seconds: float,
     ) -> None:
-        """running: a view of the jobs that run.  rebuild, replace: make a new connection or process, and say why."""
+        """running: a view of the jobs that run.  rebuild, replace: make a new connection or process, and say why.
+        patience_seconds: when nothing has come for so long, it asks."""
         self._fetching = fetching
         self._channel = channel
         self._running = running
         self._rebuild = rebuild
         self._replace = replace
-        self._watch = StallWatch(settings.read(environ).stall_seconds)
+        self._watch = StallWatch(patience_seconds)
         self._waiting = 0
 
     @property

@@ -8,10 +8,15 @@ from typing import Any
 
 import pytest
 import redis
-from celery import Celery, states
+from celery import Celery, signals, states
+from celery._state import _set_task_join_will_block
+from celery.app.trace import reset_worker_optimizations
 from celery.backends.redis import RedisBackend
 
-from fleet.worker.apps.celery_results import store_at_once
+from fleet.worker.apps.celery import CeleryApplication
+from fleet.worker.apps.celery_results import ResultWriter, store_at_once
+from fleet.worker.apps.deferred_result import deferring
+from fleet.worker.task.call import Call, EncodedResult
 
 pytestmark = [
     pytest.mark.system,
@@ -184,3 +189,197 @@ def test_a_passing_fault_is_no_reason_to_give_up_scripts(
     assert stored(server, backend, "one")["result"] == 1
     assert not backend._store_result._refused
     assert "two steps" not in caplog.text
+
+
+# ---- results that slots leave to the loop
+
+
+def kept(backend: Any, task_id: str, value: Any) -> EncodedResult:
+    """A success as a slot leaves it."""
+    with deferring(task_id) as deferral:
+        backend.store_result(task_id, value, states.SUCCESS)
+    assert deferral.result is not None
+    return deferral.result
+
+
+@pytest.fixture
+def writer(url: str) -> Iterator[tuple[Any, ResultWriter]]:
+    backend = backend_of(url)
+    store_at_once(backend)
+    made = ResultWriter(backend.app)
+    yield backend, made
+    made._hang_up()
+
+
+def test_many_are_stored_at_once_as_celery_stores_each(
+    writer: tuple[Any, ResultWriter], url: str, server: redis.Redis
+) -> None:
+    backend, writes = writer
+    usual = backend_of(url)
+    results = [kept(backend, f"id-{number}", {"n": number}) for number in range(50)]
+    assert not server.keys("*")
+    assert all(writes.store(results))
+    usual.store_result("usual", {"n": 7}, states.SUCCESS)
+    first, second = stored(server, usual, "usual"), stored(server, backend, "id-7")
+    assert {**first, "task_id": 0, "date_done": 0} == {**second, "task_id": 0, "date_done": 0}
+    assert abs(server.ttl(results[7].key) - server.ttl(usual.get_key_for_task("usual"))) <= 60
+    assert len(server.keys("*")) == 51
+
+
+def test_a_success_that_is_there_stays_and_whoever_waits_is_told(
+    writer: tuple[Any, ResultWriter], server: redis.Redis
+) -> None:
+    backend, writes = writer
+    late = kept(backend, "one", "late")
+    backend.store_result("one", "first", states.SUCCESS)
+    listener = server.pubsub(ignore_subscribe_messages=True)
+    listener.subscribe(backend.get_key_for_task("two"))
+    listener.get_message(timeout=10)
+    assert list(writes.store([late, kept(backend, "two", 2)])) == [True, True]
+    assert stored(server, backend, "one")["result"] == "first"
+    message = listener.get_message(timeout=10)
+    assert message is not None
+    assert json.loads(message["data"])["result"] == 2
+    listener.close()
+
+
+def test_what_other_tasks_store_meanwhile_and_other_states_are_stored_at_once(
+    writer: tuple[Any, ResultWriter], server: redis.Redis
+) -> None:
+    backend, _ = writer
+    with deferring("one") as deferral:
+        backend.store_result("one", None, states.STARTED)
+        backend.store_result("other", 1, states.SUCCESS)
+        assert stored(server, backend, "one")["status"] == states.STARTED
+        assert stored(server, backend, "other")["result"] == 1
+        backend.store_result("one", ValueError("no"), states.FAILURE)
+    assert deferral.result is None
+    assert stored(server, backend, "one")["status"] == states.FAILURE
+
+
+def test_the_loop_sends_the_script_again_and_connects_again(
+    writer: tuple[Any, ResultWriter], server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend, writes = writer
+    assert all(writes.store([kept(backend, "one", 1)]))
+    assert writes.fds()
+    server.script_flush()
+    assert all(writes.store([kept(backend, "two", 2), kept(backend, "three", 3)]))
+    server.client_kill_filter(_type="normal", skipme=True)
+    four = kept(backend, "four", 4)
+    assert list(writes.store([four])) == [False]
+    assert list(writes.store([four])) == [False]  # slots do it now, for a while
+    monkeypatch.setattr(writes, "_again_at", 0.0)
+    assert all(writes.store([four]))
+    assert stored(server, backend, "four")["result"] == 4
+
+
+def test_where_scripts_are_refused_slots_store_for_good(
+    url: str, server: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.acl_setuser(
+        "slots", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-@scripting"]
+    )
+    backend = backend_of(url.replace("redis://", "redis://slots:x@"))
+    writes = ResultWriter(backend.app)
+    try:
+        for _ in range(2):
+            assert list(writes.store([EncodedResult("key", "value", 0)])) == [False]
+        assert caplog.text.count("each slot stores its results itself") == 1
+    finally:
+        writes._hang_up()
+        server.acl_deluser("slots")
+
+
+class Running:
+    """A Celery app with results on Redis, in a worker with this pool. Its task adds."""
+
+    def __init__(self, url: str, pool: str, **task: Any) -> None:
+        self.app = Celery("running", broker="memory://", backend=url, set_as_current=False)
+
+        @self.app.task(name="results.add", shared=False, **task)
+        def add(x: int, y: int) -> int:
+            if y == 0:
+                raise ValueError("nothing to add")
+            return x + y
+
+        self.application = CeleryApplication(self.app)
+        self.application.prepare_worker("unit@here", pool=pool, concurrency=1, broker_url="memory://")
+        self.application.prepare_process("unit@here")
+
+    def run(self, task_id: str, *args: int, embed: Any = None, **headers: Any) -> Any:
+        every = {"task": "results.add", "id": task_id, "retries": 0, **headers}
+        body = json.dumps([args, {}, embed or {}]).encode()
+        return self.application.run(Call(task_id, "results.add", every, body, queue="q"))
+
+
+@pytest.fixture
+def running(url: str) -> Iterator[Any]:
+    made: list[Running] = []
+
+    def begin(pool: str, **task: Any) -> Running:
+        made.append(Running(url, pool, **task))
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CELERY_BROKER_URL", "")
+        yield begin
+    for one in made:
+        reset_worker_optimizations(one.app)
+    _set_task_join_will_block(False)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_a_slot_leaves_its_success_to_the_loop(running: Any, server: redis.Redis, pool: str) -> None:
+    worker = running(pool)
+    outcome = worker.run("one", 1, 2)
+    assert outcome.state == "success"
+    assert not server.keys("*")
+    store = worker.application.result_store()
+    assert all(store.store([outcome.unstored]))
+    assert worker.app.AsyncResult("one").result == 3
+    store._hang_up()
+
+
+def test_a_slot_stores_what_the_loop_could_not_store(running: Any) -> None:
+    worker = running("prefork")
+    worker.application.store_result(worker.run("one", 1, 2).unstored)
+    assert worker.app.AsyncResult("one").result == 3
+
+
+def test_a_failure_is_stored_in_the_slot(running: Any) -> None:
+    worker = running("prefork")
+    assert worker.run("one", 1, 0).unstored is None
+    assert worker.app.AsyncResult("one").state == states.FAILURE
+
+
+def test_solo_and_ignored_results_leave_nothing(running: Any) -> None:
+    assert running("solo").run("one", 1, 2).unstored is None
+    assert running("prefork", ignore_result=True).run("two", 1, 2).unstored is None
+
+
+@pytest.mark.parametrize("how", ["on_success", "after_return", "task_success", "task_postrun"])
+def test_what_runs_after_a_success_finds_the_result(running: Any, how: str) -> None:
+    found: list[str] = []
+
+    def look(*_: Any, **__: Any) -> None:
+        found.append(worker.app.AsyncResult("one").state)
+
+    hooks = {how: look} if how.startswith(("on_", "after_")) else {}
+    worker = running("prefork", **hooks)
+    if not hooks:
+        getattr(signals, how).connect(look, weak=False)
+    try:
+        assert worker.run("one", 1, 2).unstored is None
+    finally:
+        if not hooks:
+            getattr(signals, how).disconnect(look)
+    assert found == [states.SUCCESS]
+
+
+def test_a_member_of_a_chord_stores_its_result_before_it_counts_itself(running: Any) -> None:
+    worker = running("prefork")
+    body = worker.app.signature("results.add", args=(1, 1))
+    outcome = worker.run("one", 1, 2, embed={"chord": dict(body, chord_size=2)}, group="g", root_id="r")
+    assert outcome.unstored is None
+    assert worker.app.AsyncResult("one").state == states.SUCCESS

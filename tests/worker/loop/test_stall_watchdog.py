@@ -144,7 +144,7 @@ def watched(worker: Worker, *, seconds: int) -> list[str]:
         running=worker.running,
         rebuild=worker.rebuild,
         replace=worker.replace,
-        environ={"FLEET_STALL_SECONDS": "4"},
+        patience_seconds=4.0,
     )
     for now in range(10, 10 + seconds):
         watchdog(float(now))
