@@ -28,7 +28,7 @@ from fleet.worker.apps.celery_queues import AppQueues
 from fleet.worker.apps.celery_remote import CeleryRemote
 from fleet.worker.apps.celery_settings import warnings_for
 from fleet.worker.apps.celery_signals import Sender, SignalListener, let_the_app_log
-from fleet.worker.apps.celery_storing import keeps_results_on_redis, result_store, store_results_at_once, traced
+from fleet.worker.apps.celery_storing import import_what_stores, result_store, store_results_at_once, traced
 from fleet.worker.task.call import SHUTDOWNS, Call, ChildLimits, EncodedResult, Ending, Outcome, Stage, TaskPolicy
 from fleet.worker.task.listeners import TaskEvent, TaskListener
 from pools.errors import SoftTimeLimit
@@ -171,8 +171,7 @@ class CeleryApplication:
         _make_soft_limits_catchable()
         with suppress(Exception):  # a backend that does not exist is told by Celery itself, when a task needs it
             backends.by_url(self.app.conf.result_backend, self.app.loader)
-            if keeps_results_on_redis(self.app):
-                from fleet.worker.apps import celery_results  # noqa: F401
+            import_what_stores(self.app)
 
     def complete(self) -> None:
         """What ``imports`` and autodiscovery name."""

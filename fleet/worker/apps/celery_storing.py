@@ -15,7 +15,7 @@ from fleet.worker.task.call import Call, EncodedResult
 
 def store_results_at_once(app: Any) -> None:
     """On Redis, where most apps keep them. The module is not imported by an app that keeps its results elsewhere."""
-    if keeps_results_on_redis(app):
+    if _keeps_results_on_redis(app):
         from fleet.worker.apps.celery_results import store_all_at_once
 
         store_all_at_once(app)
@@ -23,7 +23,7 @@ def store_results_at_once(app: Any) -> None:
 
 def result_store(app: Any) -> ResultStore | None:
     """Stores what slots leave to the worker's process; None where slots store all."""
-    if not keeps_results_on_redis(app):
+    if not _keeps_results_on_redis(app):
         return None
     from fleet.worker.apps.celery_results import ResultWriter
 
@@ -44,8 +44,13 @@ def traced(
     return told, deferral.result
 
 
-def keeps_results_on_redis(app: Any) -> bool:
-    """Whether they are written as here; other backends store as Celery does."""
+def import_what_stores(app: Any) -> None:
+    """So that no forked process imports it for itself."""
+    if _keeps_results_on_redis(app):
+        from fleet.worker.apps import celery_results  # noqa: F401
+
+
+def _keeps_results_on_redis(app: Any) -> bool:
     return str(app.conf.result_backend).startswith(("redis://", "rediss://", "redis+socket://"))
 
 
