@@ -66,7 +66,7 @@ def commands(supervisor_conf: Path) -> dict[str, list[str]]:
         "fleet version": [f"{bin_}/fleet", "version"],
         "fleet validate": [f"{bin_}/fleet", "validate", str(QUICKSTART)],
         "fleet plan": [f"{bin_}/fleet", "plan", str(QUICKSTART)],
-        "fleet status": [f"{bin_}/fleet", "status", str(QUICKSTART)],
+        "fleet status (nothing applied yet)": [f"{bin_}/fleet", "status", str(QUICKSTART)],
         "fleet explain": [f"{bin_}/fleet", "explain", str(QUICKSTART)],
         "supervisorctl status (10 programs)": [f"{bin_}/supervisorctl", "-c", str(supervisor_conf), "status"],
         "celery --help": [f"{bin_}/celery", "--help"],
