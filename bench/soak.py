@@ -3,8 +3,7 @@
 Memory is that of all processes of the worker (PSS), read once it is warm and then at twelve even steps. What counts is
 the growth from the first third of these to the last. Ends with 1 where one grew by more than GROWTH_PART and
 GROWTH_MIB. In the day the clock of the worker's processes runs a thousand times as fast (``load/clock``), so that
-all its timers fire as often as in a day; the broker's clock stays, so a waiting connection seems overdue every 40 s and
-is made anew. Celery's workers are measured beside, and never make it fail.
+all its timers fire as often as in a day. Celery's workers are measured beside, and never make it fail.
 """
 
 from __future__ import annotations
