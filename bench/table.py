@@ -101,10 +101,7 @@ def plain_share() -> Iterator[Row]:
     document = load("plain_share")
     rows = {row["worker"]: row for row in document["rows"]}
     for worker, row in rows.items():
-        for key, unit in (
-            ("shareOfRate", "share of the rate"),
-            ("shareOfProcessorTime", "share of the processor time"),
-        ):
+        for key, unit in SHARES.items():
             if worker.startswith("fleet"):
                 pools = worker.partition(" two ")[1:] if " two " in worker else worker.partition(" prefork")[1:]
                 celery = rows.get("celery" + "".join(pools))

@@ -55,6 +55,12 @@ def stored(server: redis.Redis, backend: Any, task_id: str) -> Any:
     return json.loads(server.get(backend.get_key_for_task(task_id)))
 
 
+def without_scripts(url: str, server: redis.Redis, *, user: str) -> str:
+    """The address of the server for a new user who may do all but run scripts."""
+    server.acl_setuser(user, enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-@scripting"])
+    return url.replace("redis://", f"redis://{user}:x@")
+
+
 def test_what_is_stored_is_what_celery_stores(url: str, server: redis.Redis) -> None:
     usual, quick = backend_of(url), backend_of(url)
     store_at_once(quick)
@@ -132,10 +138,7 @@ def test_a_server_that_forgets_its_scripts_gets_them_again(url: str, server: red
 def test_a_server_that_runs_no_scripts_gets_results_in_celerys_way(
     url: str, server: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.acl_setuser(
-        "plain", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-@scripting"]
-    )
-    backend = backend_of(url.replace("redis://", "redis://plain:x@"))
+    backend = backend_of(without_scripts(url, server, user="plain"))
     store_at_once(backend)
     try:
         for task_id in ("one", "two"):
@@ -277,10 +280,7 @@ def test_the_loop_sends_the_script_again_and_connects_again(
 def test_where_scripts_are_refused_slots_store_for_good(
     url: str, server: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.acl_setuser(
-        "slots", enabled=True, nopass=True, keys=["*"], channels=["*"], commands=["+@all", "-@scripting"]
-    )
-    backend = backend_of(url.replace("redis://", "redis://slots:x@"))
+    backend = backend_of(without_scripts(url, server, user="slots"))
     writes = ResultWriter(backend.app)
     try:
         for _ in range(2):
