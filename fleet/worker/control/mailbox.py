@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kombu import Exchange, Producer, pidbox
@@ -108,10 +109,18 @@ class Mailbox:
             if time.monotonic() >= until:
                 raise _LateEnough
 
-        with self._connection.channel() as channel, suppress(_LateEnough):
-            self._box.multi_call(
-                method, dict(arguments), timeout=quiet_seconds, limit=MOST_ANSWERS, callback=on_reply, channel=channel
-            )
+        with self._connection.channel() as channel:
+            with suppress(_LateEnough):
+                self._box.multi_call(
+                    method,
+                    dict(arguments),
+                    timeout=quiet_seconds,
+                    limit=MOST_ANSWERS,
+                    callback=on_reply,
+                    channel=channel,
+                )
+            if getattr(channel, "_in_poll", None):
+                channel._in_poll = None  # kombu's channel on Redis ends its BRPOP first, which takes up to a second
         return found
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from kombu.transport.redis import Channel
 
 from fleet.worker.control.mailbox import Mailbox
 from tests.conftest import PATIENCE, eventually
@@ -59,3 +61,19 @@ def test_it_closes_what_is_only_for_sending_and_opens_it_again(mailbox: Mailbox,
     assert [one._sock is not None for one in pool._available_connections] == [False]
     assert mailbox.fds() == before, "commands still come"
     mailbox.publish({"type": "worker-offline"}, "worker.offline")
+
+
+def test_whoever_asked_does_not_wait_for_the_reading_of_answers_to_end(
+    mailbox: Mailbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kombu would: for the rest of the second that its BRPOP takes."""
+    read_while_closing: list[bool] = []
+    read = Channel._brpop_read
+
+    def noted(channel: Channel, **options: object) -> object:
+        read_while_closing.append(channel._closing)
+        return read(channel, **options)
+
+    monkeypatch.setattr(Channel, "_brpop_read", noted)
+    mailbox.ask_all("hello", {"from_node": NODE, "revoked": []}, quiet_seconds=0.05, until=math.inf)
+    assert True not in read_while_closing
