@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from kombu import Exchange, Producer, pidbox
