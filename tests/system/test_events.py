@@ -282,7 +282,7 @@ def steered(shop: RemoteShop, flower: Flower) -> None:
     assert flower.post("/api/task/apply/capp.add", args=[1, 2], queue=shop.queue)["result"] == 3
     for how in ("async-apply", "send-task"):
         sent = flower.post(f"/api/task/{how}/capp.add", args=[1, 2], queue=shop.queue)["task-id"]
-        eventually(lambda task=sent: flower.json(f"/api/task/result/{task}")["result"] == 3)
+        eventually(lambda task=sent: flower.json(f"/api/task/result/{task}").get("result") == 3)
     spinning = shop.send("spins", 600)
     eventually(lambda: spinning.id in ids(shop.ask("active")))
     flower.post(f"/api/task/revoke/{spinning.id}", terminate="true")
