@@ -12,6 +12,15 @@ from urllib.parse import unquote
 
 MASK = "**"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_USUAL_SCHEMES = frozenset(
+    (
+        *("amqp", "amqps", "pyamqp", "librabbitmq", "qpid", "redis", "rediss", "sentinel", "valkey", "valkeys"),
+        *("sqs", "gcpubsub", "azurestoragequeues", "confluentkafka", "zookeeper", "mongodb", "memory", "filesystem"),
+        *("sqla", "sqlalchemy", "sqlite", "mysql", "postgres", "postgresql", "oracle", "memcache", "rpc", "file"),
+        *("http", "https", "ws", "wss", "ftp", "git", "ssh", "smtp", "smtps", "ldap", "s3", "unix"),
+    )
+)
+"""Any other word before ``://`` may be a user without a scheme, and what follows a password that begins with ``//``."""
 _NEXT_URL = re.compile(r";(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 _PARAMETER = re.compile(r"[?&;]([^=?&;]*)=([^&]*)")
 _SECRET_WORD = re.compile(
@@ -85,6 +94,8 @@ def _spans(url: str) -> Iterator[tuple[int, int]]:
     colon, last = url.find(":", begin), url.rfind("@")
     if 0 <= colon < last:
         yield colon + 1, last
+    elif scheme and begin < last and scheme[0].lower().partition(":")[0].partition("+")[0] not in _USUAL_SCHEMES:
+        yield begin - len("//"), last
     for found in _PARAMETER.finditer(url):
         if _SECRET_WORD.search(unquote(found[1])):
             yield found.span(2)

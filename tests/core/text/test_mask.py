@@ -21,6 +21,7 @@ PATHS = st.sampled_from(["", "/", "/0", "//", "/vhost", "/0?virtual_host=1", "/#
 @example("redis://", "", f"a@{CORE}", "h", "/0")
 @example("", "me", f"{CORE}/x#", "h", "//")
 @example("redis://", "me", f";{CORE}", "h", "/0")
+@example("", "me", f"//{CORE}", "h", "")
 def test_a_password_is_not_shown(scheme: str, user: str, password: str, host: str, path: str) -> None:
     url = f"{scheme}{user}:{password}@{host}{path}"
     assert CORE not in masked(url)
