@@ -23,7 +23,7 @@ Stamp = tuple[int, int, int, int]
 """Of a file that is replaced as a whole: another one has another stamp."""
 
 
-def stamp_of(path: Path) -> Stamp | None:
+def stamp_of(path: str | Path) -> Stamp | None:
     """The stamp of the file at ``path``, of a link its own; None where there is none."""
     try:
         facts = os.lstat(path)

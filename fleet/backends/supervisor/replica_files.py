@@ -25,11 +25,10 @@ from fleet.replica.ending import ending_file
 from fleet.replica.launch_document import NO_FILE, DocumentError, LaunchDocument
 from fleet.replica.notice import look_now
 from fleet.state import trust
-from fleet.state.files import cannot_write, write_all
+from fleet.state.files import Stamp, cannot_write, stamp_of, write_all
 from fleet.state.paths import Places, is_home_of_account
 
 HEADER = "; Written by fleet"
-_Stamp = tuple[int, int, int]
 
 
 class Folder:
@@ -38,7 +37,7 @@ class Folder:
     def __init__(self, places: Places) -> None:
         self.places = places
         self._specs = os.fspath(places.specs)  # joined once: an observation asks for hundreds
-        self._seen: dict[str, tuple[_Stamp, LaunchDocument | None]] = {}
+        self._seen: dict[str, tuple[Stamp, LaunchDocument | None]] = {}
 
     def make(self) -> None:
         """Create every folder of the fleet, for its owner only."""
@@ -172,11 +171,8 @@ class Folder:
     def launch(self, replica: str) -> LaunchDocument | None:
         """The launch document without its secrets; None where none can be read. Unchanged files are read once."""
         name = f"{self._specs}/{replica}.json"
-        try:
-            status = os.stat(name)
-        except OSError:
+        if (stamp := stamp_of(name)) is None:
             return None
-        stamp = (status.st_mtime_ns, status.st_ino, status.st_size)
         if (seen := self._seen.get(replica)) is None or seen[0] != stamp:
             document = _read(Path(name))
             seen = self._seen[replica] = (stamp, document and _without_secrets(document))

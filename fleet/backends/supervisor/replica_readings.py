@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection
 from dataclasses import replace
@@ -19,9 +18,8 @@ from fleet.replica.launch_document import LaunchDocument
 from fleet.replica.record import RecordView
 from fleet.replica.record_reader import RecordReader
 from fleet.state import controller_heartbeat
+from fleet.state.files import Stamp, stamp_of
 from fleet.state.paths import Places
-
-_Stamp = tuple[int, int, int]
 
 
 class ReplicaReadings:
@@ -31,7 +29,7 @@ class ReplicaReadings:
         self._places = places
         self._accounts: Collection[int] = ()
         self._files: dict[str, tuple[RecordReader, Path]] = {}
-        self._lives: dict[Path, tuple[_Stamp, tuple[Life, ...]]] = {}
+        self._lives: dict[Path, tuple[Stamp, tuple[Life, ...]]] = {}
 
     def begin(self, replicas: Collection[str], *, accounts: Collection[int]) -> None:
         """An observation of these; all others are forgotten. accounts: uids that have a folder of their own.
@@ -77,12 +75,9 @@ class ReplicaReadings:
         return record.read(), self._lives_in(starts)
 
     def _lives_in(self, path: Path) -> tuple[Life, ...]:
-        try:
-            facts = os.stat(path)
-        except OSError:
+        if (stamp := stamp_of(path)) is None:
             self._lives.pop(path, None)
             return ()
-        stamp = (facts.st_mtime_ns, facts.st_ino, facts.st_size)
         seen = self._lives.get(path)
         if seen is None or seen[0] != stamp:
             seen = self._lives[path] = (stamp, read_history(path).lives)

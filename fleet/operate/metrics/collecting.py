@@ -23,7 +23,6 @@ from fleet.operate.sync.overview import document
 from fleet.operate.sync.state import known_sources
 from fleet.replica.log_rotation import dropped_bytes
 from fleet.replica.task_counters import CountersReader, CountersView
-from fleet.state.applied import Applied
 from fleet.state.audit import Audit, Position
 from fleet.state.paths import Places
 
@@ -88,7 +87,6 @@ class FleetCollector:
         self._audit = AuditCounts(fleet.audit)
         self._counters = FleetCounters(fleet.places)
         self._chosen: dict[str, tuple[str, ...]] = {}
-        self._kept: tuple[tuple[int, int, int] | None, Applied | None] | None = None
         if watch is not None:
             watch.start()
 
@@ -100,7 +98,7 @@ class FleetCollector:
     def read(self) -> FleetReading:
         """What is known now. Raises FleetError where the fleet cannot be read."""
         fleet, began = self._fleet, time.monotonic()
-        applied = self._applied()
+        applied = self._fleet.applied()
         desired = None if applied is None or applied.down else applied.desired
         observed = fleet.backend.observe()
         status = summarise(desired, observed, revision=applied.revision if applied else 0)
@@ -122,17 +120,6 @@ class FleetCollector:
             events=self._audit.read(),
             seconds=time.monotonic() - began,
         )
-
-    def _applied(self) -> Applied | None:
-        """What was applied last, read again when its file is another one."""
-        try:
-            facts = self._fleet.places.applied.stat()
-            stamp = (facts.st_mtime_ns, facts.st_ino, facts.st_size)
-        except OSError:
-            stamp = None
-        if stamp is None or self._kept is None or self._kept[0] != stamp:
-            self._kept = (stamp, self._fleet.applied())
-        return self._kept[1]
 
 
 class FleetCounters:
