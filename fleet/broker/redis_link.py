@@ -46,6 +46,14 @@ def command(*words: Any) -> bytes:
     return b"*%d\r\n%b" % (len(words), packed(words))
 
 
+def answer_on(connection: Any) -> Any:
+    """The next answer on a connection of redis-py; the ResponseError where the server refuses."""
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
+
+
 class Link:
     """A connection that is up. Raises what redis-py raises."""
 
@@ -76,7 +84,7 @@ class Link:
             limit_seconds = self._connection.socket_timeout or ANSWER_SECONDS
             if not self._connection.can_read(timeout=max(0.0, told_at + limit_seconds - time.monotonic())):
                 raise redis.TimeoutError("no answer to what was told")
-            answer = self._answer()
+            answer = answer_on(self._connection)
             self._hears.popleft()
             hear(answer)
 
@@ -96,13 +104,7 @@ class Link:
         """The same, where a command that the server refuses is answered by its ``ResponseError``."""
         self.hear()
         self._connection.send_packed_command(self._connection.pack_commands(commands))
-        return [self._answer() for _ in commands]
-
-    def _answer(self) -> Any:
-        try:
-            return self._connection.read_response()
-        except ResponseError as refusal:
-            return refusal
+        return [answer_on(self._connection) for _ in commands]
 
     def evaluate(self, lua: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Any:
         """Run a script; a server that does not have it gets its text."""

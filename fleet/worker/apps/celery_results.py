@@ -21,9 +21,9 @@ from celery import states
 from celery.backends.base import KeyValueStoreBackend
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
-from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 
-from fleet.broker.redis_link import packed, script
+from fleet.broker.redis_link import answer_on, command, script
 from fleet.worker.apps.deferred_result import deferral_of
 from fleet.worker.task.call import EncodedResult
 
@@ -164,8 +164,9 @@ class ResultWriter:
 
     def _answers(self, results: Sequence[EncodedResult]) -> list[bool]:
         connection = self._connection or self._connect()
-        connection.send_packed_command([_command(result, self._success) for result in results], check_health=False)
-        answers = [_answer(connection) for _ in results]
+        commands = [command(b"EVALSHA", _STORE.sha, 1, *result, self._success) for result in results]
+        connection.send_packed_command(commands, check_health=False)
+        answers = [answer_on(connection) for _ in results]
         if any(isinstance(answer, NoScriptError) for answer in answers):
             connection.send_command("SCRIPT", "LOAD", _STORE.text)
             connection.read_response()
@@ -192,18 +193,6 @@ class ResultWriter:
             connection.disconnect()
 
 
-def _command(result: EncodedResult, success: str) -> bytes:
-    words = (b"EVALSHA", _STORE.sha, 1, *result, success)
-    return b"*%d\r\n%b" % (len(words), packed(words))
-
-
-def _answer(connection: Any) -> Any:
-    try:
-        return connection.read_response()
-    except ResponseError as error:
-        return error
-
-
 def _evaluate(connection: Any, *arguments: Any) -> int:
     try:
         return _ask(connection, b"EVALSHA", _STORE.sha, *arguments)
@@ -212,7 +201,7 @@ def _evaluate(connection: Any, *arguments: Any) -> int:
 
 
 def _ask(connection: Any, *words: Any) -> int:
-    connection.send_packed_command([b"*%d\r\n%b" % (len(words), packed(words))], check_health=False)
+    connection.send_packed_command([command(*words)], check_health=False)
     return int(connection.read_response())
 
 
