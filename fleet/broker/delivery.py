@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fleet.core.text.variables import count_in
+
 USUAL_BODY_BYTES = 128 << 20
 VARIABLE = "FLEET_MAX_MESSAGE_BYTES"
 
 
 def most_body_bytes(environ: Mapping[str, str]) -> int:
     """What the variable says, where it is a number above 0."""
-    text = environ.get(VARIABLE, "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 and int(text) else USUAL_BODY_BYTES
+    return count_in(environ, VARIABLE, usual=USUAL_BODY_BYTES)
 
 
 MOST_BODY_BYTES = most_body_bytes(os.environ)

@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from fleet.core.text.variables import count_in
 from fleet.file_access import KEPT_BYTES, read_file
 
 USUAL_BYTES = 10 << 20
@@ -21,8 +22,7 @@ VARIABLE = "FLEET_LOG_BYTES"
 
 def limit_bytes_in(environ: Mapping[str, str]) -> int:
     """What the variable says, where it is a number above 0; the settings of a command refuse any other."""
-    text = environ.get(VARIABLE, "")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) < 19 and int(text) else USUAL_BYTES
+    return count_in(environ, VARIABLE, usual=USUAL_BYTES)
 
 
 LIMIT_BYTES = limit_bytes_in(os.environ)
