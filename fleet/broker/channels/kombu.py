@@ -22,7 +22,7 @@ from fleet.broker import decompression  # noqa: F401 - bounds what kombu decompr
 from fleet.broker.channels.base import TEND_SECONDS
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.delivery import Delivery
-from fleet.broker.envelope import attempts_in, delivery_info_in
+from fleet.broker.envelope import attempts_in
 from fleet.broker.queues import entity, refuse_fanout, sendable
 from fleet.core.spec import QueueSpec
 
@@ -206,7 +206,8 @@ class KombuChannel(Connected):
         if "compression" in headers and not message.errors:
             # kombu has decompressed the body already.
             headers = {name: value for name, value in headers.items() if name != "compression"}
-        if not {"exchange", "routing_key"} <= delivery_info_in({"delivery_info": message.delivery_info}).keys():
+        info = message.delivery_info
+        if not (isinstance(info, Mapping) and {"exchange", "routing_key"} <= info.keys()):
             message.delivery_info = {"exchange": "", "routing_key": queue}  # kombu needs both to put it back
         redelivered = bool(message.delivery_info.get("redelivered"))
         return Delivery(

@@ -132,8 +132,9 @@ class CeleryRequest(Request):
     @property
     def stamps(self) -> Mapping[str, Any]:
         """Its stamps by name."""
-        stamps = self._headers.get("stamps")
-        return {name: stamps.get(name) if isinstance(stamps, Mapping) else None for name in self.stamped_headers}
+        assert self._job.message is not None
+        stamps = self._job.message.stamps
+        return {name: stamps.get(name) for name in self.stamped_headers}
 
     # -- how it runs
 
