@@ -7,12 +7,9 @@ processor time: on a machine that others use, only that is steady.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import tempfile
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +17,7 @@ from typing import Any
 import figures
 import servers
 import worker_throughput as work
-from worker_throughput import LOAD, Broker
+from worker_throughput import Broker
 
 PROCESSES = 2
 PLAIN = "import bench_load\nwhile True:\n    bench_load.spin()\n    bench_load.count()\n"
@@ -65,24 +62,12 @@ LOOPS = (
 def measure(loop: Loop, broker: Broker, seconds: float) -> dict[str, float]:
     """Calls per second, and processor time of each, for so many seconds once all processes are at work."""
     broker.refill()
-    with tempfile.TemporaryDirectory(prefix="fb-") as folder, ExitStack() as stack:
-        counts = Path(folder) / "counts"
-        counts.mkdir()
-        log = stack.enter_context((Path(folder) / "log").open("w+b"))
-        env = {**os.environ, "PYTHONPATH": str(LOAD), "BENCH_COUNTS": str(counts)}
-        started = []
-        try:
-            for number, command in enumerate(loop.commands(broker.url)):
-                home = {"FLEET_HOME": f"{folder}/{number}"}
-                started.append(subprocess.Popen(command, env={**env, **home}, cwd=folder, stdout=log, stderr=log))
-            figures.wait_until(lambda: is_warm(counts), what=f"{loop.name}: all processes at work")
-            began, done, cpu = time.perf_counter(), work.counted(counts), cpu_seconds(started)
-            time.sleep(seconds)
-            spent, calls = cpu_seconds(started) - cpu, work.counted(counts) - done
-            rate = calls / (time.perf_counter() - began)
-        finally:
-            for process in started:
-                work.stop(process)
+    with work.started(loop.commands(broker.url)) as (workers, counts, _):
+        figures.wait_until(lambda: is_warm(counts), what=f"{loop.name}: all processes at work")
+        began, done, cpu = time.perf_counter(), work.counted(counts), cpu_seconds(workers)
+        time.sleep(seconds)
+        spent, calls = cpu_seconds(workers) - cpu, work.counted(counts) - done
+        rate = calls / (time.perf_counter() - began)
     if calls + done >= broker.tasks:
         raise SystemExit(f"bench: {loop.name} ran out of tasks")
     return {"tasksPerSecond": rate, "cpuMicrosecondsPerTask": spent / calls * 1e6}

@@ -7,12 +7,9 @@ end of the warm-up (a tenth of the tasks) to the last task.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +18,7 @@ import servers
 import worker_throughput as work
 from fleet_scale import Fleet
 from plain_share import own_name
-from worker_throughput import LOAD, QUEUE, Broker
+from worker_throughput import QUEUE, Broker
 
 WORKERS = (1, 2, 4, 8)
 QUEUES = 100
@@ -50,24 +47,12 @@ def on_many(words: list[str]) -> list[str]:
 def measure(commands: list[list[str]], broker: Broker, name: str) -> dict[str, float]:
     """All these workers, one filled broker."""
     broker.refill()
-    with tempfile.TemporaryDirectory(prefix="fb-") as folder, ExitStack() as stack:
-        counts = Path(folder) / "counts"
-        counts.mkdir()
-        log = stack.enter_context((Path(folder) / "log").open("w+b"))
-        env = {**os.environ, "PYTHONPATH": str(LOAD), "BENCH_COUNTS": str(counts)}
-        started: list[subprocess.Popen[bytes]] = []
-        try:
-            for number, command in enumerate(commands):
-                home = {"FLEET_HOME": f"{folder}/{number}"}
-                started.append(subprocess.Popen(command, env={**env, **home}, cwd=folder, stdout=log, stderr=log))
-            warm = broker.tasks // 10
-            figures.wait_until(lambda: work.counted(counts) >= warm, what=f"{name}: warm", every=0.005)
-            began, done, server = time.perf_counter(), work.counted(counts), broker.cpu_seconds() or 0.0
-            figures.wait_until(lambda: work.counted(counts) >= broker.tasks, what=f"{name}: all", every=0.005)
-            seconds, server = time.perf_counter() - began, (broker.cpu_seconds() or 0.0) - server
-        finally:
-            for process in started:
-                work.stop(process)
+    with work.started(commands) as (_, counts, _log):
+        warm = broker.tasks // 10
+        figures.wait_until(lambda: work.counted(counts) >= warm, what=f"{name}: warm", every=0.005)
+        began, done, server = time.perf_counter(), work.counted(counts), broker.cpu_seconds() or 0.0
+        figures.wait_until(lambda: work.counted(counts) >= broker.tasks, what=f"{name}: all", every=0.005)
+        seconds, server = time.perf_counter() - began, (broker.cpu_seconds() or 0.0) - server
     left = broker.tasks - done
     return {"tasksPerSecond": left / seconds, "brokerMicrosecondsPerTask": server / left * 1e6}
 

@@ -12,10 +12,9 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,21 +45,15 @@ IDLE = (
 @contextmanager
 def running(contender: Contender, broker: Broker, **more: str) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """Its worker, and the folder in which it counts its tasks."""
-    with tempfile.TemporaryDirectory(prefix="fb-") as folder, ExitStack() as stack:
-        counts = Path(folder) / "counts"
-        counts.mkdir()
-        log = stack.enter_context((Path(folder) / "log").open("w+b"))
-        env = {**os.environ, "PYTHONPATH": str(LOAD), "BENCH_COUNTS": str(counts), "FLEET_HOME": folder, **more}
-        if contender.results:
-            env["BENCH_RESULTS"] = broker.results_url
-        worker = subprocess.Popen(contender.argv(broker.url), env=env, cwd=folder, stdout=log, stderr=log)
+    if contender.results:
+        more["BENCH_RESULTS"] = broker.results_url
+    with work.started([contender.argv(broker.url)], **more) as ([worker], counts, log):
         try:
             yield worker, counts
         finally:
             if worker.poll() is not None:
                 log.seek(0)
                 print(log.read().decode()[-4000:], file=sys.stderr)
-            work.stop(worker)
 
 
 def mib(worker: subprocess.Popen[bytes]) -> float:

@@ -14,11 +14,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import figures
 import servers
@@ -154,6 +154,27 @@ def counted(folder: Path) -> int:
         data = path.read_bytes()
         total += struct.unpack("<Q", data)[0] if len(data) == 8 else 0
     return total
+
+
+@contextmanager
+def started(
+    commands: Sequence[Sequence[str]], **more: str
+) -> Iterator[tuple[list[subprocess.Popen[bytes]], Path, IO[bytes]]]:
+    """These workers, the folder in which they count their tasks, and their log; ended with the block."""
+    with tempfile.TemporaryDirectory(prefix="fb-") as folder, ExitStack() as stack:
+        counts = Path(folder) / "counts"
+        counts.mkdir()
+        log = stack.enter_context((Path(folder) / "log").open("w+b"))
+        env = {**os.environ, "PYTHONPATH": str(LOAD), "BENCH_COUNTS": str(counts), **more}
+        workers: list[subprocess.Popen[bytes]] = []
+        try:
+            for number, command in enumerate(commands):
+                own = {**env, "FLEET_HOME": f"{folder}/{number}"}
+                workers.append(subprocess.Popen(command, env=own, cwd=folder, stdout=log, stderr=log))
+            yield workers, counts, log
+        finally:
+            for worker in workers:
+                stop(worker)
 
 
 def measure(contender: Contender, broker: Broker) -> dict[str, float]:

@@ -12,7 +12,16 @@ import redis
 
 from fleet.broker.channels.base import ChannelLost
 from fleet.broker.channels.redis.turns import LARGE_BYTES, MOST_BYTES_AHEAD
-from tests.broker.channels.test_redis import LEASE, cut_connections, held_by, keys, own_broker, short_lease, successor
+from tests.broker.channels.test_redis import (
+    LEASE,
+    cut_connections,
+    held_by,
+    keys,
+    one_survives_an_emptied_server,
+    own_broker,
+    short_lease,
+    successor,
+)
 from tests.brokers import Broker, gather
 from tests.conftest import eventually
 
@@ -182,16 +191,7 @@ def test_a_server_that_came_back_empty_gets_them_again(redis_url: str, server: A
     broker = Broker("redis", redis_url.removesuffix("/0") + "/11")
     channel = expecting(broker, broker.channel())
     send(broker, 1)
-    [mine] = channel.fetch(1)
-    with redis.Redis.from_url(broker.url) as client:
-        client.flushdb()
-    cut_connections(server, broker)
-    with pytest.raises(ChannelLost):
-        channel.fetch(1)
-    channel.open()
-    assert channel.holds(mine)
-    channel.close()
-    assert broker.depth() == 1
+    one_survives_an_emptied_server(broker, channel, server)
 
 
 def test_one_that_another_worker_took_meanwhile_is_not_missed(
