@@ -34,6 +34,13 @@ class Backend(Protocol):
         """Make the daemon run, owning nothing new, with room (descriptors) for ``desired``."""
         ...
 
+    def preload(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
+        """Begin what the start of these replicas takes long for and what depends on no other; do not wait for it.
+
+        It saves time and decides nothing: what fails here shows when they start.
+        """
+        ...
+
     def start(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
         """Write the files of these replicas and run them. ``secrets``: secret name -> value.
 

@@ -49,6 +49,11 @@ class ImageFiles:
         return self.folder / f"{self.key}.json"
 
     @property
+    def preloaded(self) -> Path:
+        """The launch document it is started by before any of its workers has one; the image removes it."""
+        return self.folder / f"{self.key}.launch"
+
+    @property
     def log(self) -> Path:
         return self.folder.parent.parent / "log" / f"image-{self.key}.log"
 

@@ -23,7 +23,7 @@ class DocumentError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LaunchDocument:
-    """What one replica is started as. On disk it has mode 0600: it is the only file that holds values of secrets.
+    """What one replica is started as. On disk it has mode 0600: only such files hold values of secrets.
 
     path: of the document itself.  digest: of ``spec``, which forces a restart.  secrets: name -> value.
     record, log, starts: the replica's record, log and crash history.  program: the text of its supervisor program file.

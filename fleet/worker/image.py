@@ -34,6 +34,8 @@ from pools.freeze import freeze_for_forks
 
 LOOK_SECONDS = 10.0
 """How often it looks whether anybody may still want a worker from it."""
+FIRST_SECONDS = 120.0
+"""So long it waits for its first worker: it may be loaded while what that one needs is still starting."""
 
 
 def main(arguments: list[str]) -> int:
@@ -44,6 +46,8 @@ def main(arguments: list[str]) -> int:
         document = read_document(path, digest=digest)
         key = images.key_of(document)
         files = images.files_of(document, key)
+        if path == files.preloaded:
+            path.unlink()  # it may hold secrets
         launch.open_log(files.log)
     except (LaunchError, OSError) as error:
         print(f"no image: {error}", file=sys.stderr)
@@ -59,7 +63,8 @@ class Image:
     def __init__(self, document: LaunchDocument, files: ImageFiles) -> None:
         self.files = files
         self.spec = document.spec
-        self._specs = document.path.parent
+        self._specs = document.run_folder / "specs"
+        self._waits_until = time.monotonic() + FIRST_SECONDS
         self._seen: dict[str, images.Stamp | None] = {}
         self._mark = Mark()
         self._listener: socket.socket | None = None
@@ -213,8 +218,10 @@ class Image:
         looked = images.stamp(str(self._specs))
         if looked == self._looked:
             return False
-        self._looked = looked
-        return not any(self._is_of_this_kind(path) for path in self._specs.glob("*.json"))
+        if any(self._is_of_this_kind(path) for path in self._specs.glob("*.json")):
+            self._looked, self._waits_until = looked, 0.0
+            return False
+        return time.monotonic() >= self._waits_until
 
     def _is_of_this_kind(self, path: Path) -> bool:
         with suppress(launch_document.DocumentError):

@@ -6,6 +6,7 @@ starts it and removed by the step that forgets it, so the folder always shows wh
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import time
@@ -34,7 +35,7 @@ from fleet.backends.supervisor.stray_watch import StrayWatch
 from fleet.broker import embedded
 from fleet.core.desired import BROKER_GROUP, Desired, Replica
 from fleet.core.observed import Observed, ObservedReplica
-from fleet.core.spec import PARKED_EXIT
+from fleet.core.spec import PARKED_EXIT, forks_from_image
 from fleet.errors import FleetError, Refused, Unreachable
 from fleet.replica import record as records
 from fleet.replica.notice import look_now
@@ -117,6 +118,13 @@ class SupervisorBackend:
         self._folder.clear()
         self._folder.refuse_foreign()
         self._daemon.start(replicas=replicas)
+
+    def preload(self, replicas: Sequence[Replica], *, secrets: Mapping[str, str]) -> None:
+        """Load the images that these replicas will be forked from, while they wait for others."""
+        with contextlib.suppress(FleetError, OSError):
+            self._images.preload(
+                [self._folder.document(one, "", secrets) for one in replicas if forks_from_image(one.spec)]
+            )
 
     def _is_up(self) -> bool:
         """Whether it runs and answers; waits for the end of one that is shutting down."""

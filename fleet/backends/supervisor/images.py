@@ -12,6 +12,7 @@ from fleet.replica import image as images
 from fleet.replica import launch_document
 from fleet.replica.image import ImageFiles
 from fleet.replica.launch_document import DocumentError, LaunchDocument
+from fleet.state.files import write_all
 from fleet.state.paths import Places
 
 LEAST_WORKERS = 2
@@ -29,6 +30,19 @@ class Images:
         self._rpc = rpc
         self._keys: dict[Path, tuple[images.Stamp | None, str]] = {}
 
+    def preload(self, documents: Iterable[LaunchDocument]) -> None:
+        """Start what images the replicas of these documents will lack, and do not wait. Raises FleetError."""
+        documents = list(documents)
+        keys = [images.key_of(document) for document in documents]
+        workers = Counter(keys)
+        for key, document in dict(zip(keys, documents, strict=True)).items():
+            if not key or workers[key] < LEAST_WORKERS or self._is_settled(key) or self._is_loading(key):
+                continue
+            files = self._files(key)
+            files.state.unlink(missing_ok=True)
+            write_all({files.preloaded: document.to_bytes()})
+            self._rpc.start_image(files.preloaded, digest=document.digest)
+
     def make_ready(self, replicas: Iterable[str]) -> None:
         """Start what images these replicas lack, and wait until they can be forked or it is known that they cannot.
 
@@ -41,6 +55,8 @@ class Images:
         end = time.monotonic() + LOAD_SECONDS
         while any(self._is_loading(key) for key in asked) and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
+        for key in wanted:
+            self._files(key).preloaded.unlink(missing_ok=True)  # of an image that ended before it could
 
     def _start(self, replica: str) -> bool:
         document = _read(self._places.spec_file(replica))

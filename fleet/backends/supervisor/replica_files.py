@@ -1,8 +1,8 @@
 """The files of a fleet's replicas: written whole or not at all.
 
 Three kinds: the program file in ``conf.d`` (exists exactly while supervisord runs or has stopped the replica), the
-launch document in ``specs`` (0600: the only place on disk that holds secret values), the record and crash history in
-``records``.
+launch document in ``specs`` (0600: with the one that an image is loaded by, the only place on disk that holds secret
+values), the record and crash history in ``records``.
 """
 
 from __future__ import annotations

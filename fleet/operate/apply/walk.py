@@ -51,7 +51,7 @@ from fleet.operate.apply.watch import Watch
 PAUSE_MIN_SECONDS = 0.02
 PAUSE_MAX_SECONDS = 0.5
 PAUSE_GROWTH = 1.25
-"""Between two looks passes about a quarter of what was waited before, so that no start looks much longer than it was."""
+"""A quarter of what was waited before passes between two looks, so that no start looks much longer than it was."""
 
 
 def apply(
@@ -64,8 +64,9 @@ def apply(
     options: WalkOptions | None = None,
 ) -> Report:
     """Carry out a plan to its end. Raises RolloutFailed, NotReady, Unreachable or Interrupted."""
-    if any(step.action in RUNS for step in plan.changes):
+    if starts := [step for step in plan.changes if step.action in RUNS]:
         backend.prepare(desired)
+        backend.preload([step.target for step in starts if step.target is not None], secrets=secrets)
     return _Walk(plan, backend, secrets, on_event or _no_listener, options or WalkOptions()).run()
 
 
