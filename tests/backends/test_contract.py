@@ -73,6 +73,13 @@ def test_a_daemon_that_does_not_run_is_an_empty_observation(site: Site) -> None:
     assert site.backend.observe() == Observed("shop", up=False)
 
 
+def test_what_is_preloaded_does_not_run(site: Site) -> None:
+    site.backend.prepare(desired_of(SPEC))
+    site.backend.preload(replicas_of(SPEC, 2), secrets={})
+
+    assert site.backend.observe() == Observed("shop", up=True)
+
+
 def test_a_prepared_daemon_owns_nothing(site: Site) -> None:
     site.backend.prepare(desired_of(SPEC))
     site.backend.prepare(desired_of(SPEC))

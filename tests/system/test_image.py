@@ -112,6 +112,22 @@ def test_a_dead_or_silent_image_holds_nothing_up_and_is_replaced(world: World) -
     assert is_forked(other(world, "small.1", victim))
 
 
+def test_an_image_is_loaded_while_its_workers_wait_for_another_group(world: World) -> None:
+    gate = world.root / "gate"
+    first = f'{{replicas: 1, command: ["/bin/sleep", "600"], health: {{command: ["test", "-e", "{gate}"]}}}}'
+    world.write(f"    gate: {first}\n    small: {{pool: solo, replicas: 2, queues: [small], dependsOn: [gate]}}\n")
+    applying = world.popen("apply", str(world.manifest), "--yes")
+
+    early = eventually(lambda: [one for one in images(world) if one.phase == "ready"], every=0.2)
+    assert not [process for process in world.processes() if "small.0" in " ".join(process.cmdline())]
+    assert not list(Places.of(world.home, "world").images.glob("*.launch")), "it may hold secrets"
+    gate.touch()
+
+    assert applying.wait() == 0
+    assert image(world).pid == early[0].pid
+    assert all(is_forked(world.pids()[name]) for name in ("small.0", "small.1"))
+
+
 def test_changed_code_is_run_after_a_restart_as_without_an_image(world: World) -> None:
     world.write(GROUPS)
     world.apply()

@@ -289,6 +289,33 @@ def test_a_kept_replica_that_never_gets_ready_is_not_ready() -> None:
         walk(desired, world)
 
 
+def test_what_comes_next_does_not_wait_for_a_start_that_it_does_not_need() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    slow = group("slow", 1, ready_timeout_seconds=5.0)
+    desired = fleet(slow, group("base", 1), group("shop", 1, depends_on=("base",)))
+    (first,) = (step for step in planned(desired, world.observe()).changes if step.replica == "slow.0")
+    world.break_starts(first.target.digest)  # type: ignore[union-attr]
+    with pytest.raises(StepsFailed, match=r"slow\.0: not ready"):
+        walk(desired, world)
+    assert ready(world) == ["base.0", "shop.0"]
+
+
+def test_what_needs_a_start_waits_for_it_and_so_do_all_other_kinds_of_steps() -> None:
+    world = MemoryBackend(FLEET, stepwise=True)
+    careful = RolloutPolicy(max_surge=0, max_unavailable=1)
+    walk(fleet(group("a", 1, 1, rollout=careful)), world)
+    desired = fleet(group("a", 1, 1, rollout=careful, env={"NEW": "1"}), group("b", 1, depends_on=("a",)))
+    story = walk(desired, world)
+    assert [one for one in story if not one.startswith("planned")] == [
+        "started replace a.0",
+        "done replace a.0",
+        "started replace a.1",
+        "done replace a.1",
+        "started start b.0",
+        "done start b.0",
+    ]
+
+
 def test_a_timeout_leaves_what_was_asked_for_going() -> None:
     world = MemoryBackend(FLEET, stepwise=True)
     desired = fleet(group("a", 1, ready_timeout_seconds=100.0))
