@@ -266,7 +266,11 @@ class SupervisorBackend:
             self._rpc.start([row.full_name for row in wanted[first : first + _SPAWNED_AT_ONCE]])
 
     def forget(self, names: Sequence[str]) -> None:
-        """Remove stopped replicas from supervisord, with their files. Their logs stay."""
+        """Remove stopped replicas from supervisord, with their files. Their logs stay.
+
+        supervisord reads no file again for that: it would read those of all others, and it runs what was added, not
+        what it has read.
+        """
         try:
             owned = _owned(self._rpc.processes())
         except DaemonDown:
@@ -277,9 +281,6 @@ class SupervisorBackend:
         self._rpc.remove([name for name in names if name in owned])
         self._folder.remove(names)
         self._folder.remove_records(names)
-        if owned:
-            self._daemon.restore_configuration(replicas=len(owned))
-            self._rpc.reload()
 
     def hold(self, names: Sequence[str], *, on: bool) -> None:
         """Set the byte in their records that workers look at between two fetches."""
