@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
+GREEN_SLOTS = 100
+"""Of pools whose slots cost next to nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Traits:
@@ -44,6 +47,12 @@ class Traits:
     async_tasks: bool = False
     parallel_cpu: bool = False
     start_seconds: float = 0.0
+
+    def usual_slots(self, *, cpus: int) -> int:
+        """How many slots it has where nobody says how many."""
+        if self.fixed_slots is not None:
+            return self.fixed_slots
+        return GREEN_SLOTS if self.is_green or self.async_tasks else max(1, cpus)
 
 
 _ROWS = (

@@ -11,7 +11,6 @@ from typing import NoReturn
 from fleet.cli.output import Output
 from fleet.cli.target import duration
 from fleet.core.desired import replica_name
-from fleet.core.expand.specs import GREEN_SLOTS
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, BrokerSpec, PoolSpec, QueueSpec, TaskPolicy, WorkerSpec, digest
 from fleet.errors import UsageError
 from fleet.inputs import machine
@@ -72,12 +71,12 @@ def spec_of(args: argparse.Namespace) -> WorkerSpec:
     if args.concurrency is not None and args.concurrency < 1:
         raise UsageError(f"--concurrency {args.concurrency}: at least 1")
     traits = TRAITS[kind]
-    usual = GREEN_SLOTS if traits.is_green or traits.async_tasks else machine.cpus()
+    slots = traits.fixed_slots or args.concurrency or traits.usual_slots(cpus=machine.cpus())
     return WorkerSpec(
         kind="worker",
         fleet=_FLEET,
         group="worker",
-        pool=PoolSpec(kind, traits.fixed_slots or args.concurrency or usual, class_path),
+        pool=PoolSpec(kind, slots, class_path),
         app=args.app,
         queues=tuple(QueueSpec(name) for name in args.queues.split(",") if name),
         broker=BrokerSpec(secret=_SECRET),

@@ -40,7 +40,6 @@ from fleet.errors import Refused
 from pools.traits import TRAITS
 
 DEFAULT_POOL = "prefork"
-GREEN_SLOTS = 100
 SPARES = 1
 _CANARY = CanaryPolicy()
 _POOL_ALIASES = {"processes": "prefork", "thread": "threads"}
@@ -307,8 +306,7 @@ def _pool(name: str, group: text.Group, app: str, facts: Facts) -> PoolSpec:
     if said.type is None:
         _check_able(name, group, kind)
     traits = TRAITS[kind]
-    default = GREEN_SLOTS if traits.is_green or traits.async_tasks else max(1, facts.cpus)
-    slots = traits.fixed_slots or said.concurrency or of_app.concurrency or default
+    slots = traits.fixed_slots or said.concurrency or of_app.concurrency or traits.usual_slots(cpus=facts.cpus)
     if group.worker == "celery" and (uneven := uneven_prefetch((group.task or text.Task.empty()).prefetch, slots)):
         raise Refused(f"group {name!r}: task.prefetch: {uneven[0]}", hint=uneven[1])
     return PoolSpec(
