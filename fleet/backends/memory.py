@@ -107,8 +107,6 @@ class MemoryBackend:
         self.lacking: dict[str, str] = {}
         self._next_pid = 1000
 
-    # --- the door ---------------------------------------------------------------------------------------------------
-
     def observe(self, *, shares: bool = False, usage: bool = True) -> Observed:  # noqa: ARG002
         self._reach()
         strays = tuple(self._strays[pid] for pid in sorted(self._strays))
@@ -201,8 +199,6 @@ class MemoryBackend:
 
     def close(self) -> None:
         """Nothing to close."""
-
-    # --- events -----------------------------------------------------------------------------------------------------
 
     def tick(self) -> bool:
         """One step of time: what starts gets ready, what drains and is idle ends. False when nothing changed."""

@@ -268,8 +268,7 @@ class SupervisorBackend:
     def forget(self, names: Sequence[str]) -> None:
         """Remove stopped replicas from supervisord, with their files. Their logs stay.
 
-        supervisord reads no file again for that: it would read those of all others, and it runs what was added, not
-        what it has read.
+        supervisord reads no file again: it runs what was added, not what it has read.
         """
         try:
             owned = _owned(self._rpc.processes())
@@ -295,20 +294,21 @@ class SupervisorBackend:
         One that somebody stopped would never hear of it, and goes on.
         """
         for pid in set(pids) - self._supervised_pids():
-            if not self._drains(pid):
+            if not _drains(pid, self.places):
                 signal_marked(pid, self.places.specs, signal.SIGTERM)
             wake(pid, self.places.specs)
-
-    def _drains(self, pid: int) -> bool:
-        mark = read_mark(pid, self.places.specs)
-        record = records.read(self.places.record_file(mark.replica)) if mark is not None else None
-        return record is not None and record.pid == pid and record.state in ("draining", "stopped")
 
     def _supervised_pids(self) -> set[int]:
         try:
             return {row.pid for row in self._rpc.processes() if row.pid}
         except DaemonDown:
             return set()
+
+
+def _drains(pid: int, places: Places) -> bool:
+    mark = read_mark(pid, places.specs)
+    record = records.read(places.record_file(mark.replica)) if mark is not None else None
+    return record is not None and record.pid == pid and record.state in ("draining", "stopped")
 
 
 def _unstarted(folder: Folder, name: str) -> ObservedReplica | None:

@@ -88,6 +88,18 @@ def _comparison(step: Step) -> str:
     return f"{step.canary.name}: compared with the old for {duration(step.canary.seconds)}"
 
 
+def _may_go_on_beside(running: Sequence[RunningStep], awaited: Collection[str]) -> bool:
+    """Whether the next wave, if there is one, may begin beside these."""
+    steps = [one.step for one in running]
+    return bool(awaited) and all(
+        one.action is Action.START and one.canary is None and one.id not in awaited for one in steps
+    )
+
+
+def _started_again(step: Step) -> RunningStep:
+    return RunningStep(replace(step, action=Action.RESTART, reason="it could not start before"), list(START_AGAIN))
+
+
 def _is_hopeless(step: Step, seen: Observed) -> bool:
     replica = seen.replicas.get(step.replica)
     return replica is None or replica.state is State.FAILED or cannot_start(step, seen)
@@ -142,11 +154,10 @@ class _Walk:
     def _walk_wave(self, waiting: list[Step], awaited: Collection[str] = ()) -> None:
         """Rounds of: begin what may begin, ask, look, move on. After a failure, begun steps are still finished.
 
-        awaited: ids that steps of later waves wait for. Starts that none of them waits for go on beside the next wave:
-        the plan counts them as running from here on, so that no budget is exceeded.
+        Starts whose id is not in ``awaited`` go on beside the next wave: plans count them as running from here on.
         """
         pause = PAUSE_MIN_SECONDS
-        while waiting or (self.running and not self._may_pass(awaited)):
+        while waiting or (self.running and (self.failures or not _may_go_on_beside(self.running, awaited))):
             self._check_may_go_on()
             self._check_deadlines(waiting)
             paused = bool(waiting) and not self.failures and self.options.orders().paused
@@ -163,15 +174,6 @@ class _Walk:
             if self.running and not moved:
                 self.options.sleep(pause)
 
-    def _may_pass(self, awaited: Collection[str]) -> bool:
-        """Whether the next wave, if there is one, may begin beside what still runs."""
-        steps = [one.step for one in self.running]
-        return (
-            bool(awaited)
-            and not self.failures
-            and all(one.action is Action.START and one.canary is None and one.id not in awaited for one in steps)
-        )
-
     def _stay_paused(self) -> None:
         """Nothing runs, and nothing more may begin: look whether what came up stays up."""
         began = self.options.now()
@@ -180,7 +182,7 @@ class _Walk:
         self.seen = self.backend.observe()
         self._fail_crashed()
 
-    # --- begin
+    # --- begin, and ask
 
     def _begin(self, waiting: list[Step]) -> list[Step]:
         """Begin every step that may begin; returns the others."""
@@ -196,8 +198,6 @@ class _Walk:
             self.running.append(RunningStep(step, requests_of(step, self.seen.replicas.get(step.replica))))
         begun = {step.id for step in ready}
         return [step for step in waiting if step.id not in begun]
-
-    # --- ask
 
     def _ask(self) -> None:
         """One call per kind of request, for every step that is at it."""
@@ -313,12 +313,9 @@ class _Walk:
 
     def _wait_for_kept(self, kept: Sequence[Step]) -> None:
         """Wait until replicas that the plan did not change are ready too."""
-        if not kept:
-            return
-        began = self.options.now()
-        pause = PAUSE_MIN_SECONDS
+        began, pause = self.options.now(), PAUSE_MIN_SECONDS
         tried: set[str] = set()
-        while True:
+        while kept:
             self.seen = self.backend.observe()
             late = [step for step in kept if not is_ready(self.seen.replicas.get(step.replica), "")]
             if not late:
@@ -337,8 +334,7 @@ class _Walk:
 
     def _start_again(self, steps: Sequence[Step]) -> None:
         """They were starting when the plan was made, and failed for a cause that may be gone since."""
-        again = [replace(step, action=Action.RESTART, reason="it could not start before") for step in steps]
-        self.running = [RunningStep(step, list(START_AGAIN)) for step in again]
+        self.running = [_started_again(step) for step in steps]
         self._walk_wave([])
         self._raise_failures()
 
@@ -363,8 +359,7 @@ class _Walk:
 
     def _tell(self, phase: Phase, what: Iterable[tuple[Step, str]]) -> None:
         elapsed = self.options.now() - self.began_at
-        events = [Event(phase, step, reason, elapsed) for step, reason in what]
-        if events:
+        if events := [Event(phase, step, reason, elapsed) for step, reason in what]:
             self.on_event(events)
 
     def _counted(self) -> float:
