@@ -15,7 +15,7 @@ STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 5
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends
 
-.PHONY: help install servers demo demo-kubernetes test test-kubernetes check fuzz format bench soak clean wheel sbom audit hashes docs man
+.PHONY: help install bytecode servers demo demo-kubernetes test test-kubernetes check fuzz format bench soak clean wheel sbom audit hashes docs man
 
 help: ## this list
 	@printf 'fleet: YAML manifests in, supervised task workers out\n\n'
@@ -80,13 +80,17 @@ servers: ## Redis, RabbitMQ, Prometheus and Chromium for the tests (Debian packa
 	  $(APT_INSTALL) "$${browser[@]}" >/dev/null || echo 'servers: no Chromium here; the tests in a browser are skipped' >&2
 	fi
 
-demo: install ## two fleets in about a minute: apply, real tasks, scale, heal; then a shop on every kind of pool
+# Where no bytecode is kept (PYTHONDONTWRITEBYTECODE), each of a thousand commands would compile what it imports.
+bytecode: install
+	@$(BIN)/python -m compileall -q fleet pools
+
+demo: bytecode ## two fleets in about a minute: apply, real tasks, scale, heal; then a shop on every kind of pool
 	@$(BIN)/python examples/quickstart/demo.py
 
 demo-kubernetes: install ## the shop's pods as for Kubernetes, played with podman on this machine; needs no cluster
 	@$(BIN)/python examples/07-kubernetes/demo.py
 
-test: install servers ## every test, with real supervisord, Redis and RabbitMQ
+test: bytecode servers ## every test, with real supervisord, Redis and RabbitMQ
 	@$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder \
 	  $(PYTEST_ARGS)
 
