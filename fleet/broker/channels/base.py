@@ -25,6 +25,8 @@ class Channel(Protocol):
 
     lock: threading.RLock
     poll_seconds: float | None
+    keeps_acks: bool
+    """Whether acknowledgements that are buffered outlive this process: the next one of the replica sends them."""
 
     @property
     def rest_seconds(self) -> float:

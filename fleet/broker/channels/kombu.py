@@ -54,6 +54,7 @@ class KombuChannel(Connected):
         super().__init__(url, queues=queues, options=options, entities=entities)
         refuse_fanout((spec.name for spec in queues), self._entities)
         self.poll_seconds: float | None = POLL_SECONDS
+        self.keeps_acks = True  # nothing is buffered
         self._channel: Any = None
         self._life = 0
         self._held: dict[str, Any] = {}

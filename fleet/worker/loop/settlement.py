@@ -106,6 +106,11 @@ class Settlement:
         }
         self._send(job, job.delivery.queue + DEAD_SUFFIX, _copy(job.delivery, story))
 
+    @property
+    def dies_with_us(self) -> bool:
+        """Whether something is buffered of which the broker would not learn if this process were killed now."""
+        return self.unflushed and not self._channel.keeps_acks
+
     def flush(self) -> None:
         """Send what the channel buffers."""
         if self.unflushed and self.lost is None:

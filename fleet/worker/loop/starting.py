@@ -110,7 +110,8 @@ class Starting:
 
     def _start_batch(self) -> bool:
         """Start as many as there are free slots. Early acknowledgements reach the broker before: what starts after
-        that and dies must not come again."""
+        that and dies must not come again. So do those that would die with this process: what is done is not repeated
+        for what starts now."""
         room = 1 if self._submission.is_inline else self._room
         waiting = self._inflight.waiting
         batch: list[Job] = []
@@ -121,7 +122,7 @@ class Starting:
         early = [job for job in batch if not job.policy.late]
         for job in early:
             self._settlement.ack(job)
-        if early:
+        if early or self._settlement.dies_with_us:
             self._settlement.flush()
             # Before anything forks: descriptors of a dead connection must not be watched any more.
             self._connection.notice_loss()

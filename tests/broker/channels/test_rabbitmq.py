@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import select
 import time
+from decimal import Decimal
 from struct import pack
 from typing import Any
 
@@ -373,7 +374,7 @@ def test_properties_are_read_as_py_amqp_reads_them() -> None:
         message_id="e",
         application_headers={"s": "ü" * 300, "i": -5, "l": 2**40, "n": None, "t": True, "f": {"x": {"y": 1}}},
     )
-    unusual = Message(b"", app_id="z", application_headers={"f": 1.5, "a": [1, {"b": 2}]})
+    unusual = Message(b"", app_id="z", application_headers={"d": Decimal("1.5"), "a": [1, {"b": 2}]})
     for message in (made, unusual, Message(b"")):
         head = pack(">HHQ", 60, 0, 0) + message._serialize_properties()
         pushed = Pushed("1.0", 1, False, "", "q", head, b"")

@@ -85,6 +85,7 @@ class MemoryChannel:
     def __init__(self, *, again: bool = False, delays: bool = False) -> None:
         self.lock = threading.RLock()
         self.poll_seconds: float | None = 0.01
+        self.keeps_acks = True
         self.rest_seconds = TEND_SECONDS
         self.pushed = 0
         self.queue: deque[Delivery] = deque()

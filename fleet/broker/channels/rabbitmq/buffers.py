@@ -42,6 +42,15 @@ class Buffers:
         self._count += 1
         return True
 
+    def put_back(self, queue: str, pushed: Pushed) -> bool:
+        """The same, and it is the next of its queue."""
+        buffer = self._by_queue.get(queue)
+        if buffer is None:
+            return False
+        buffer.appendleft(pushed)
+        self._count += 1
+        return True
+
     def take(self, queues: Sequence[QueueSpec], count: int) -> list[Pushed]:
         """Up to ``count``, those of the first queue first."""
         found: list[Pushed] = []

@@ -6,8 +6,9 @@ what was pushed beyond what it could start then goes back and the consumers are 
 no replica keeps what another could run. While tasks are quick the window is wider by what runs in ``AHEAD_SECONDS``:
 a worker that had to wait for the broker after each task would be idle half of the time.
 
-Acknowledgements are sent in batches: with the next fetch, before the worker waits, and within a second in any case. A
-replica that is killed in between runs those tasks again. Messages with a date wait in the broker, in the queues of
+Acknowledgements are sent in batches: with the next fetch, before the worker waits, and within a second in any case.
+``keeps_acks`` is False: a process that is killed in between takes them with it, and those tasks run again, here or
+elsewhere. Messages with a date wait in the broker, in the queues of
 ``outlet``.
 
 After a lost connection the broker delivers everything unacknowledged again; :meth:`RabbitChannel.holds` then says no.
@@ -55,8 +56,9 @@ class RabbitChannel(Connected):
     ) -> None:
         super().__init__(url, queues=queues, options=options, entities=entities)
         self.poll_seconds: float | None = None
+        self.keeps_acks = False
         self._prefetch = Prefetch((spec.name for spec in queues), most=max(1, prefetch_hint), real_name=self._real_name)
-        self._held: dict[str, int] = {}
+        self._held: dict[str, Pushed] = {}
         self._channel: Any = None
         self._amqp: Any = None
         self._inlet: Inlet | None = None
@@ -85,15 +87,15 @@ class RabbitChannel(Connected):
         self._prefetch.change_queues([wanted.name for wanted in queues], self._declare_all)
 
     @speaks
-    def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:  # noqa: ARG002
-        """Up to ``count`` messages that are there now. 0: the worker has no room."""
+    def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:
+        """Up to ``count`` messages that are there now, and ``ahead`` more. 0: the worker has no room."""
         self._require_open()
         self._waits = count > 0
         if not self._waits:
             self._prefetch.be_full()
             return []
         self._settle()
-        found = self._prefetch.fetch(self._queues, count, self._own(self._inlet).read)
+        found = self._prefetch.fetch(self._queues, count, self._own(self._inlet).read, ahead=ahead)
         if len(self._queues) > 1:
             self._rotate()
         now = time.monotonic()
@@ -128,21 +130,28 @@ class RabbitChannel(Connected):
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge these. Those of an earlier connection are delivered again in any case."""
         for delivery in deliveries:
-            tag = self._held.pop(delivery.tag, None)
-            if tag is not None:
-                self._prefetch.unsettled.done.add(tag)
+            pushed = self._held.pop(delivery.tag, None)
+            if pushed is not None:
+                self._prefetch.unsettled.done.add(pushed.tag)
 
     @speaks
-    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:  # noqa: ARG002
-        """Put these back where they were, and stop the pushing, so that they do not come back at once."""
+    def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
+        """Put these back where they were, and stop the pushing, so that they do not come back at once.
+
+        RabbitMQ marks whatever comes back. What is to stay unmarked is kept here, as if it had not been fetched yet.
+        """
         self._require_open()
-        self._prefetch.park([tag for delivery in deliveries if (tag := self._held.pop(delivery.tag, None)) is not None])
+        taken = self._no_longer_held(deliveries)
+        if unmarked:
+            self._prefetch.put_back(taken)
+        else:
+            self._prefetch.park([pushed.tag for pushed in taken])
 
     @speaks
     def reject(self, deliveries: Sequence[Delivery]) -> None:
         """Refuse these for good: to the queue's dead-letter exchange, or away."""
         self._require_open()
-        tags = [tag for delivery in deliveries if (tag := self._held.pop(delivery.tag, None)) is not None]
+        tags = [pushed.tag for pushed in self._no_longer_held(deliveries)]
         self._prefetch.unsettled.reject(self._channel, tags, requeue=False)
 
     def keeps_rejected(self, queue: str) -> bool:
@@ -165,7 +174,7 @@ class RabbitChannel(Connected):
         queue = outlet.delay_queue(self._real_name(delivery.queue), seconds)
         if queue is None:
             return False
-        tag = self._held.pop(delivery.tag)
+        tag = self._held.pop(delivery.tag).tag
         outlet.send(
             queue,
             delivery.body,
@@ -234,7 +243,7 @@ class RabbitChannel(Connected):
 
     def _delivered(self, pushed: Pushed, now: float) -> Delivery:
         tag = f"{self._life}:{pushed.tag}"
-        self._held[tag] = pushed.tag
+        self._held[tag] = pushed
         properties = pushed.properties()
         headers = properties.pop("application_headers", None) or {}
         body = pushed.body
@@ -264,6 +273,11 @@ class RabbitChannel(Connected):
             received_at=now,
         )
 
+    def _no_longer_held(self, deliveries: Sequence[Delivery]) -> list[Pushed]:
+        """What was pushed, of those among these that are still ours."""
+        taken = (self._held.pop(delivery.tag, None) for delivery in deliveries)
+        return [pushed for pushed in taken if pushed is not None]
+
     def _real_name(self, queue: str) -> str:
         return real_name(queue, self._entities)
 
@@ -280,7 +294,7 @@ class RabbitChannel(Connected):
         if self._outlet is not None:
             self._outlet.wait()
         self._settle()
-        self._prefetch.park(list(self._held.values()))
+        self._prefetch.park([pushed.tag for pushed in self._held.values()])
 
     # ---- the connection
 

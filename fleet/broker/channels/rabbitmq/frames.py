@@ -21,14 +21,13 @@ _HEAD = Struct(">BHI")
 _TAG_AND_FLAG = Struct(">QB")
 _SIZE = Struct(">Q")
 _LENGTH = Struct(">I")
-_INT = Struct(">i")
-_LONG = Struct(">q")
 _ACK = Struct(">BHIHHQBB")
 _DELIVER = b"\x00\x3c\x00\x3c"
 _METHOD, _CONTENT_HEAD, _CONTENT_BODY = 1, 2, 3
 _END = 0xCE
 _AT_ONCE = 65536
-_TEXT, _NOTHING, _BOOLEAN, _SHORT_INT, _LONG_INT, _TABLE = b"SVtIlF"
+_TEXT, _NOTHING, _BOOLEAN, _TABLE, _ARRAY = b"SVtFA"
+_NUMBERS = {ord("I"): Struct(">i"), ord("l"): Struct(">q"), ord("L"): Struct(">q"), ord("d"): Struct(">d")}
 
 
 class Pushed(NamedTuple):
@@ -209,29 +208,40 @@ def _table(data: bytes, at: int, stop: int) -> dict[str, Any]:
         at = start + data[at]
         name = data[start:at].decode()
         kind = data[at]
-        at += 1
-        if kind == _TEXT:
-            start = at + 4
-            at = start + _LENGTH.unpack_from(data, at)[0]
-            try:
-                found[name] = data[start:at].decode()
-            except UnicodeDecodeError:
-                raise _Unusual from None
-        elif kind == _NOTHING:
+        if kind == _NOTHING:
             found[name] = None
-        elif kind == _SHORT_INT:
-            found[name] = _INT.unpack_from(data, at)[0]
-            at += 4
-        elif kind == _LONG_INT:
-            found[name] = _LONG.unpack_from(data, at)[0]
-            at += 8
-        elif kind == _BOOLEAN:
-            found[name] = bool(data[at])
             at += 1
-        elif kind == _TABLE:
-            start = at + 4
-            at = start + _LENGTH.unpack_from(data, at)[0]
-            found[name] = _table(data, start, at)
+        elif kind == _TEXT:
+            start = at + 5
+            at = start + _LENGTH.unpack_from(data, at + 1)[0]
+            found[name] = data[start:at].decode()
         else:
-            raise _Unusual
+            found[name], at = _value(data, at)
     return found
+
+
+def _array(data: bytes, at: int, stop: int) -> list[Any]:
+    found = []
+    while at < stop:
+        value, at = _value(data, at)
+        found.append(value)
+    return found
+
+
+def _value(data: bytes, at: int) -> tuple[Any, int]:
+    """The value that begins at this place with its kind, and the place behind it."""
+    kind = data[at]
+    at += 1
+    if kind == _NOTHING:
+        return None, at
+    if kind == _BOOLEAN:
+        return bool(data[at]), at + 1
+    if (number := _NUMBERS.get(kind)) is not None:
+        return number.unpack_from(data, at)[0], at + number.size
+    if kind not in (_TEXT, _TABLE, _ARRAY):
+        raise _Unusual
+    start = at + 4
+    stop = start + _LENGTH.unpack_from(data, at)[0]
+    if kind == _TEXT:
+        return data[start:stop].decode(), stop
+    return (_table if kind == _TABLE else _array)(data, start, stop), stop

@@ -82,24 +82,34 @@ class Prefetch:
         elif not self._reading and self._bell is not None:
             self._bell.ring()  # read while py-amqp waited for something else: the socket does not show it
 
-    def fetch(self, queues: Sequence[QueueSpec], count: int, read: Callable[[], object]) -> list[Pushed]:
-        """Up to ``count``, urgent queues first. ``read`` reads what the socket has."""
-        found = self._take(queues, count)
+    def fetch(
+        self, queues: Sequence[QueueSpec], count: int, read: Callable[[], object], *, ahead: int = 0
+    ) -> list[Pushed]:
+        """Up to ``count``, urgent queues first, and ``ahead`` more that have come already. ``read`` reads what the
+        socket has."""
+        now = time.monotonic()
+        most = count if self._pace.is_calm(now) else count + ahead
+        found = self._take(queues, most)
         if len(found) < count:
             self._reading = True
             try:
                 read()
             finally:
                 self._reading = False
-            found += self._take(queues, count - len(found))
+            found += self._take(queues, most - len(found))
             if len(found) < count:
                 self._window.widen(queues, count - len(found))
-        now = time.monotonic()
         self._full_since = now if len(found) >= count else None
         self._pace.taken += len(found)
         if self._pace.taken >= QUICK_TASKS and not self._buffers:
             self._quicken(queues, now, after_seconds=QUICK_SECONDS)
         return found
+
+    def put_back(self, taken: Sequence[Pushed]) -> None:
+        """Nobody has begun to work on these: they are the next to be fetched, or go back with what waits here."""
+        for pushed in reversed(taken):
+            if not self._buffers.put_back(self.unsettled.queue_of(pushed.tag), pushed):
+                self._return([pushed])
 
     def be_full(self) -> None:
         """Note that the worker has no room."""

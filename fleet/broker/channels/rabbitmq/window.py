@@ -36,12 +36,16 @@ class Pace:
         """Take nothing ahead before that (monotonic)."""
         self._calm_until = max(self._calm_until, until)
 
+    def is_calm(self, now: float) -> bool:
+        """Whether nothing is to be taken ahead now (monotonic)."""
+        return now < self._calm_until
+
     def look(self, now: float, *, after_seconds: float) -> int | None:
         """How many to take ahead; None when the last look is less than ``after_seconds`` ago."""
         seconds = now - self._looked_at
         if seconds < after_seconds:
             return None
-        ahead = 0 if now < self._calm_until else min(MOST_AHEAD, int(self.taken / seconds * AHEAD_SECONDS))
+        ahead = 0 if self.is_calm(now) else min(MOST_AHEAD, int(self.taken / seconds * AHEAD_SECONDS))
         self._looked_at, self.taken = now, 0
         return ahead
 

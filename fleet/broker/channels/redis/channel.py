@@ -81,6 +81,7 @@ class RedisChannel:
         process before died; what else it held comes back as not started. None: not known, all of it may have run."""
         self.lock = threading.RLock()
         self.poll_seconds: float | None = POLL_SECONDS
+        self.keeps_acks = True
         self._url = url
         self._options = dict(options or {})
         self._queues = tuple(queues)
