@@ -4,16 +4,18 @@ Celery asks what is stored already and then stores, in two round trips, because 
 success (celery/backends/base.py, ``KeyValueStoreBackend._store_result``). A script on the server does both. Whatever it
 does not decide, and whatever fails, is left to Celery's own way with its own retries.
 
-Where tasks do not run in the thread of the worker's loop, a success is only encoded in the slot. The loop stores all
-that have come in the meantime at once, before it acknowledges them (:class:`ResultWriter`).
+A success is only encoded in the slot. The loop stores all that have come in the meantime at once, before it
+acknowledges them (:class:`ResultWriter`).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from math import inf
+from operator import itemgetter
 from queue import LifoQueue
 from typing import Any
 
@@ -37,7 +39,11 @@ _WRITE_SECONDS = 5.0
 """The longest wait of the loop for a server that stores results; then slots do it, for a while."""
 _LEFT_TO_SLOTS_SECONDS = 10.0
 
-_STORE = script(__package__, "store_result")
+_STORE = script(__package__, "store_results")
+
+_MOST_AT_ONCE = 100
+_MOST_BYTES_AT_ONCE = 256 << 10
+"""What one run of the script stores at most: the server does nothing else meanwhile."""
 
 _OWN = ("_store_result", "_set_with_state", "set", "_set", "_get_task_meta_for", "get_key_for_task")
 """Methods whose work is done here: a backend that has changed one of them keeps its own way."""
@@ -124,7 +130,7 @@ class _Store:
         whole = False
         try:
             connection = connection or self._connections.make_connection()
-            answer = _evaluate(connection, 1, *result, self._success)
+            answer = _evaluate(connection, 1, result.key, self._success, result.value, result.seconds)
             whole = True
             return answer
         finally:
@@ -164,9 +170,9 @@ class ResultWriter:
 
     def _answers(self, results: Sequence[EncodedResult]) -> list[bool]:
         connection = self._connection or self._connect()
-        commands = [command(b"EVALSHA", _STORE.sha, 1, *result, self._success) for result in results]
+        commands = [_command(batch, self._success) for batch in _batches(results)]
         connection.send_packed_command(commands, check_health=False)
-        answers = [answer_on(connection) for _ in results]
+        answers = [answer_on(connection) for _ in commands]
         if any(isinstance(answer, NoScriptError) for answer in answers):
             connection.send_command("SCRIPT", "LOAD", _STORE.text)
             connection.read_response()
@@ -191,6 +197,25 @@ class ResultWriter:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disconnect()
+
+
+def _command(results: Sequence[EncodedResult], success: str) -> bytes:
+    """That stores these."""
+    keys = [result.key for result in results]
+    return command(b"EVALSHA", _STORE.sha, len(keys), *keys, success, *chain.from_iterable(map(_value_and_seconds, results)))
+
+
+_value_and_seconds = itemgetter(1, 2)
+
+
+def _batches(results: Sequence[EncodedResult]) -> Iterator[Sequence[EncodedResult]]:
+    first = size = 0
+    for index, result in enumerate(results):
+        size += len(result.value)
+        if index > first and (index - first >= _MOST_AT_ONCE or size > _MOST_BYTES_AT_ONCE):
+            yield results[first:index]
+            first, size = index, len(result.value)
+    yield results[first:]
 
 
 def _evaluate(connection: Any, *arguments: Any) -> int:

@@ -329,7 +329,7 @@ def running(url: str) -> Iterator[Any]:
     _set_task_join_will_block(False)
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["solo", "prefork", "threads"])
 def test_a_slot_leaves_its_success_to_the_loop(running: Any, server: redis.Redis, pool: str) -> None:
     worker = running(pool)
     outcome = worker.run("one", 1, 2)
@@ -353,8 +353,8 @@ def test_a_failure_is_stored_in_the_slot(running: Any) -> None:
     assert worker.app.AsyncResult("one").state == states.FAILURE
 
 
-def test_solo_and_ignored_results_leave_nothing(running: Any) -> None:
-    assert running("solo").run("one", 1, 2).unstored is None
+def test_a_pool_class_of_the_user_and_ignored_results_leave_nothing(running: Any) -> None:
+    assert running("custom").run("one", 1, 2).unstored is None
     assert running("prefork", ignore_result=True).run("two", 1, 2).unstored is None
 
 
