@@ -13,14 +13,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from itertools import chain
 from math import inf
 from operator import itemgetter
 from queue import LifoQueue
 from typing import Any
 
-from celery import states
-from celery.backends.base import KeyValueStoreBackend
+from celery import Celery, states
+from celery.backends.base import Backend, KeyValueStoreBackend
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError
@@ -86,6 +87,7 @@ class _Store:
         for _ in range(min(_MOST_CONNECTIONS, max(1, self._connections.max_connections // 2))):
             self._free.put(None)
         self._success = _look_of_success(backend)
+        self._is_plain: bool | None = None
         self._refused = False
 
     def __call__(
@@ -116,7 +118,7 @@ class _Store:
     def _encoded(self, task_id: Any, result: Any, state: str, traceback: Any, request: Any) -> EncodedResult | None:
         """None for one that is too long: Celery refuses it, with its own error."""
         backend = self._backend
-        meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        meta = self._meta(result, state, traceback, request)
         meta["task_id"] = bytes_to_str(task_id)
         value = backend.encode(meta)
         if len(value) > backend._MAX_STR_VALUE_SIZE:
@@ -124,6 +126,30 @@ class _Store:
         expires = getattr(backend, "failure_expires", None) if state == states.FAILURE else None
         seconds = int(backend.expires or 0) if expires is None else int(expires)
         return EncodedResult(backend.get_key_for_task(task_id), value, seconds)
+
+    def _meta(self, result: Any, state: str, traceback: Any, request: Any) -> dict[str, Any]:
+        """What Celery's backend makes. It asks the app's settings for each result whether it is to be extended, and
+        converts the time between zones; that takes longer than all the rest."""
+        backend = self._backend
+        if self._is_plain is None:  # not before: a receiver of worker_process_init may change settings
+            self._is_plain = _makes_plain_meta(backend)
+        if not self._is_plain or state != states.SUCCESS:
+            made: dict[str, Any] = backend._get_result_meta(
+                result=result, state=state, traceback=traceback, request=request
+            )
+            return made
+        meta = {
+            "status": state,
+            "result": result,
+            "traceback": traceback,
+            "children": backend.current_task_children(request),
+            "date_done": datetime.now(backend.app.timezone).isoformat(),
+        }
+        if group := getattr(request, "group", None):
+            meta["group_id"] = group
+        if parent := getattr(request, "parent_id", None):
+            meta["parent_id"] = parent
+        return meta
 
     def _run(self, result: EncodedResult) -> int:
         connection = self._free.get()
@@ -228,6 +254,14 @@ def _evaluate(connection: Any, *arguments: Any) -> int:
 def _ask(connection: Any, *words: Any) -> int:
     connection.send_packed_command([command(*words)], check_health=False)
     return int(connection.read_response())
+
+
+def _makes_plain_meta(backend: Any) -> bool:
+    """Whether what it keeps of a success is what Celery's own makes without ``result_extended``."""
+    app = backend.app
+    is_celerys = getattr(type(backend), "_get_result_meta", None) is Backend._get_result_meta
+    is_celerys = is_celerys and type(app).now is Celery.now and "now" not in vars(app)
+    return is_celerys and not app.conf.find_value_for_key("extended", "result")
 
 
 def _look_of_success(backend: Any) -> str:
