@@ -311,7 +311,7 @@ class Worker:
     def _private_fds(self) -> list[int]:
         """Asked for in a fresh child: connections are the parent's alone."""
         control = self.control.fds() if self.control is not None else []
-        store = self.parts.completion.result_store
+        store = self.parts.unstored.store
         return [*self.channel.fds(), self.box.fileno(), *control, *(store.fds() if store is not None else ())]
 
     def _make_channel(self) -> Channel:
@@ -326,6 +326,7 @@ class Worker:
             options=self.application.transport_options(options.spec.broker.visibility_timeout_seconds),
             entities=self.application.queue_entities(),
             unsent_path=options.record_path and options.record_path.with_suffix(".acks"),
+            store_left=lambda packed: self.parts.unstored.store_left(packed),
             ran=self._ran_before,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +23,14 @@ def open_channel(
     options: Mapping[str, Any] | None = None,
     entities: Mapping[str, Any] | None = None,
     unsent_path: Path | None = None,
+    store_left: Callable[[Sequence[bytes]], bool] | None = None,
     ran: Container[str] | None = None,
 ) -> Channel:
     """The channel for a broker, not yet open.
 
     prefetch_hint: the most messages the worker will hold at a time: its slots, and what it prefetches.
     options: kombu's transport options.  entities: kombu queues of the app by name, where it defines them itself.
-    unsent_path, ran: see RedisChannel; other brokers have no use for them.
+    unsent_path, store_left, ran: see RedisChannel; other brokers have no use for them.
     Raises Unreachable for a URL that no transport knows.
     """
     if is_redis(url):
@@ -43,6 +44,7 @@ def open_channel(
             options=options,
             entities=entities,
             unsent_path=unsent_path,
+            store_left=store_left,
             ran=ran,
         )
     if is_rabbitmq(url):

@@ -74,6 +74,18 @@ class Channel(Protocol):
         """Acknowledge these. May be buffered until the next fetch, flush or close."""
         ...
 
+    def note_end(self, delivery: Delivery, result: bytes) -> bool:
+        """The task is over, and its result, packed, is to be stored before the message is acknowledged. Never raises.
+
+        Whether that may wait a moment: what is noted is stored and acknowledged by the next process of this replica
+        when this one is killed, or it comes again just as a message that was acknowledged a moment ago would.
+        """
+        ...
+
+    def forget_ends(self) -> None:
+        """The results of all that was noted are stored, and the messages acknowledged. Never raises."""
+        ...
+
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
         """Put these back to the head of their queues, in order, now: marked as redelivered.
 

@@ -126,6 +126,13 @@ class KombuChannel(Connected):
             if message is not None:
                 message.ack()
 
+    def note_end(self, delivery: Delivery, result: bytes) -> bool:  # noqa: ARG002
+        """Never: what is acknowledged does not come again."""
+        return False
+
+    def forget_ends(self) -> None:
+        """Nothing is noted."""
+
     @speaks
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:  # noqa: ARG002
         """Put these back, at the end of their queues where the transport cannot do better."""

@@ -37,8 +37,6 @@ from pools.traits import TRAITS
 
 log = logging.getLogger("fleet.task")
 
-_POOLS_OF_THE_LOOP = frozenset({"solo", "custom"})
-"""They may run tasks in the thread of the worker's loop, which then has nothing to gain."""
 _STARTED, _SUCCEEDED = TaskEvent.STARTED, TaskEvent.SUCCEEDED
 
 
@@ -63,7 +61,7 @@ class CeleryApplication:
     def prepare_worker(self, node: str, *, pool: str, concurrency: int, broker_url: str) -> None:
         """As ``celery worker`` does before it makes its pool: import the tasks, send ``worker_init``, finalize."""
         self._node, self._worker_pid = node, os.getpid()
-        self._defers = pool in TRAITS and pool not in _POOLS_OF_THE_LOOP
+        self._defers = pool in TRAITS and pool != "custom"  # of which nobody knows how it hands back what slots return
         self._green = pool in TRAITS and TRAITS[pool].is_green
         app = self.app
         # As `celery -b` does: what tasks send (retries, chains, chords) must go to the broker this worker consumes.

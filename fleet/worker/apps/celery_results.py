@@ -4,21 +4,24 @@ Celery asks what is stored already and then stores, in two round trips, because 
 success (celery/backends/base.py, ``KeyValueStoreBackend._store_result``). A script on the server does both. Whatever it
 does not decide, and whatever fails, is left to Celery's own way with its own retries.
 
-Where tasks do not run in the thread of the worker's loop, a success is only encoded in the slot. The loop stores all
-that have come in the meantime at once, before it acknowledges them (:class:`ResultWriter`).
+A success is only encoded in the slot. The loop stores all that have come in the meantime at once, before it
+acknowledges them (:class:`ResultWriter`).
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from itertools import chain
 from math import inf
+from operator import itemgetter
 from queue import LifoQueue
 from typing import Any
 
-from celery import states
-from celery.backends.base import KeyValueStoreBackend
+from celery import Celery, states
+from celery.backends.base import Backend, KeyValueStoreBackend
 from celery.backends.redis import RedisBackend
 from kombu.utils.encoding import bytes_to_str
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError
@@ -37,7 +40,11 @@ _WRITE_SECONDS = 5.0
 """The longest wait of the loop for a server that stores results; then slots do it, for a while."""
 _LEFT_TO_SLOTS_SECONDS = 10.0
 
-_STORE = script(__package__, "store_result")
+_STORE = script(__package__, "store_results")
+
+_MOST_AT_ONCE = 100
+_MOST_BYTES_AT_ONCE = 256 << 10
+"""What one run of the script stores at most: the server does nothing else meanwhile."""
 
 _OWN = ("_store_result", "_set_with_state", "set", "_set", "_get_task_meta_for", "get_key_for_task")
 """Methods whose work is done here: a backend that has changed one of them keeps its own way."""
@@ -80,6 +87,7 @@ class _Store:
         for _ in range(min(_MOST_CONNECTIONS, max(1, self._connections.max_connections // 2))):
             self._free.put(None)
         self._success = _look_of_success(backend)
+        self._is_plain: bool | None = None
         self._refused = False
 
     def __call__(
@@ -110,7 +118,7 @@ class _Store:
     def _encoded(self, task_id: Any, result: Any, state: str, traceback: Any, request: Any) -> EncodedResult | None:
         """None for one that is too long: Celery refuses it, with its own error."""
         backend = self._backend
-        meta = backend._get_result_meta(result=result, state=state, traceback=traceback, request=request)
+        meta = self._meta(result, state, traceback, request)
         meta["task_id"] = bytes_to_str(task_id)
         value = backend.encode(meta)
         if len(value) > backend._MAX_STR_VALUE_SIZE:
@@ -119,12 +127,36 @@ class _Store:
         seconds = int(backend.expires or 0) if expires is None else int(expires)
         return EncodedResult(backend.get_key_for_task(task_id), value, seconds)
 
+    def _meta(self, result: Any, state: str, traceback: Any, request: Any) -> dict[str, Any]:
+        """What Celery's backend makes. It asks the app's settings for each result whether it is to be extended, and
+        converts the time between zones; that takes longer than all the rest."""
+        backend = self._backend
+        if self._is_plain is None:  # not before: a receiver of worker_process_init may change settings
+            self._is_plain = _makes_plain_meta(backend)
+        if not self._is_plain or state != states.SUCCESS:
+            made: dict[str, Any] = backend._get_result_meta(
+                result=result, state=state, traceback=traceback, request=request
+            )
+            return made
+        meta = {
+            "status": state,
+            "result": result,
+            "traceback": traceback,
+            "children": backend.current_task_children(request),
+            "date_done": datetime.now(backend.app.timezone).isoformat(),
+        }
+        if group := getattr(request, "group", None):
+            meta["group_id"] = group
+        if parent := getattr(request, "parent_id", None):
+            meta["parent_id"] = parent
+        return meta
+
     def _run(self, result: EncodedResult) -> int:
         connection = self._free.get()
         whole = False
         try:
             connection = connection or self._connections.make_connection()
-            answer = _evaluate(connection, 1, *result, self._success)
+            answer = _evaluate(connection, 1, result.key, self._success, result.value, result.seconds)
             whole = True
             return answer
         finally:
@@ -164,9 +196,9 @@ class ResultWriter:
 
     def _answers(self, results: Sequence[EncodedResult]) -> list[bool]:
         connection = self._connection or self._connect()
-        commands = [command(b"EVALSHA", _STORE.sha, 1, *result, self._success) for result in results]
+        commands = [_command(batch, self._success) for batch in _batches(results)]
         connection.send_packed_command(commands, check_health=False)
-        answers = [answer_on(connection) for _ in results]
+        answers = [answer_on(connection) for _ in commands]
         if any(isinstance(answer, NoScriptError) for answer in answers):
             connection.send_command("SCRIPT", "LOAD", _STORE.text)
             connection.read_response()
@@ -193,6 +225,25 @@ class ResultWriter:
             connection.disconnect()
 
 
+def _command(results: Sequence[EncodedResult], success: str) -> bytes:
+    """That stores these."""
+    keys = [result.key for result in results]
+    return command(b"EVALSHA", _STORE.sha, len(keys), *keys, success, *chain.from_iterable(map(_value_and_seconds, results)))
+
+
+_value_and_seconds = itemgetter(1, 2)
+
+
+def _batches(results: Sequence[EncodedResult]) -> Iterator[Sequence[EncodedResult]]:
+    first = size = 0
+    for index, result in enumerate(results):
+        size += len(result.value)
+        if index > first and (index - first >= _MOST_AT_ONCE or size > _MOST_BYTES_AT_ONCE):
+            yield results[first:index]
+            first, size = index, len(result.value)
+    yield results[first:]
+
+
 def _evaluate(connection: Any, *arguments: Any) -> int:
     try:
         return _ask(connection, b"EVALSHA", _STORE.sha, *arguments)
@@ -203,6 +254,14 @@ def _evaluate(connection: Any, *arguments: Any) -> int:
 def _ask(connection: Any, *words: Any) -> int:
     connection.send_packed_command([command(*words)], check_health=False)
     return int(connection.read_response())
+
+
+def _makes_plain_meta(backend: Any) -> bool:
+    """Whether what it keeps of a success is what Celery's own makes without ``result_extended``."""
+    app = backend.app
+    is_celerys = getattr(type(backend), "_get_result_meta", None) is Backend._get_result_meta
+    is_celerys = is_celerys and type(app).now is Celery.now and "now" not in vars(app)
+    return is_celerys and not app.conf.find_value_for_key("extended", "result")
 
 
 def _look_of_success(backend: Any) -> str:

@@ -9,7 +9,7 @@ from celery import Task, signals
 
 from fleet.broker.message_body import Payload
 from fleet.worker.apps.base import ResultStore
-from fleet.worker.apps.deferred_result import deferring
+from fleet.worker.apps.deferred_result import Deferral
 from fleet.worker.task.call import Call, EncodedResult
 
 
@@ -39,7 +39,7 @@ def traced(
     """
     if not (defers and _may_be_stored_later(task)):
         return task.__trace__(call.id, body.args, body.kwargs, request), None
-    with deferring(call.id) as deferral:
+    with Deferral(call.id) as deferral:
         told = task.__trace__(call.id, body.args, body.kwargs, request)
     return told, deferral.result
 

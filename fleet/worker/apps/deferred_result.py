@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
+from typing import Self
 
 from fleet.worker.task.call import EncodedResult
 
 
 class Deferral:
-    """One run of a task whose success is not to be stored, but encoded. result: that, once there is one."""
+    """One run of a task whose success is not to be stored within the block, but encoded. result: that, once there is
+    one."""
 
-    __slots__ = ("result", "task_id")
+    __slots__ = ("_token", "result", "task_id")
 
     def __init__(self, task_id: str) -> None:
         self.task_id = task_id
         self.result: EncodedResult | None = None
 
+    def __enter__(self) -> Self:
+        self._token: Token[Deferral | None] = _current.set(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._token)
+
 
 _current: ContextVar[Deferral | None] = ContextVar("fleet_deferred_result", default=None)
-
-
-@contextmanager
-def deferring(task_id: str) -> Iterator[Deferral]:
-    """Keep the success of this task instead of storing it, if it is stored in here."""
-    deferral = Deferral(task_id)
-    token = _current.set(deferral)
-    try:
-        yield deferral
-    finally:
-        _current.reset(token)
 
 
 def deferral_of(task_id: object) -> Deferral | None:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 
 from fleet.core.spec import TaskPolicy as ManifestPolicy
 from fleet.replica.record import Record
-from fleet.worker.apps.base import Application, ResultStore
+from fleet.worker.apps.base import Application
 from fleet.worker.loop import postmortem
 from fleet.worker.loop.inflight import InFlight
 from fleet.worker.loop.redelivery import Redelivery
 from fleet.worker.loop.requeues import Requeues
 from fleet.worker.loop.settlement import Settlement
 from fleet.worker.loop.submission import NotStarted
+from fleet.worker.loop.unstored import Unstored
 from fleet.worker.task.call import Outcome
 from fleet.worker.task.job import Job
 from fleet.worker.task.listeners import TaskListener, end_of, tell
@@ -32,7 +33,6 @@ class Completion:
     that time (Unix seconds).  on_end: called for every end, before anybody else is told.
     traced: a slot also makes spans of the ends that it records, and so gets all of them.  on_end_here: called when one
     is recorded in this process instead.  before_settling: called when tasks have ended, before any of them is settled.
-    result_store: where results go that slots leave to this process.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class Completion:
         application: Application,
         settlement: Settlement,
         redelivery: Redelivery,
+        unstored: Unstored,
         *,
         record: Record,
         policy_of_manifest: ManifestPolicy,
@@ -49,7 +50,7 @@ class Completion:
         listeners: Sequence[TaskListener],
     ) -> None:
         self._application = application
-        self.result_store = application.result_store()
+        self._unstored = unstored
         self._settlement = settlement
         self._redelivery = redelivery
         self._record = record
@@ -78,22 +79,31 @@ class Completion:
         self.before_settling()
         while done:
             ended = [done.popleft() for _ in range(len(done))]
-            if self.result_store is not None:  # meanwhile more may end
-                self._store_results(self.result_store, ended)
-            for job, handle in ended:
-                inflight.end(job)
-                if not job.settled:
-                    self.settle_or_bury(job, handle)
+            self._unstored.store_all(ended)  # meanwhile more may end
+            self._settle_each(ended, inflight)
         return True
 
-    def _store_results(self, store: ResultStore, done: Sequence[tuple[Job, Handle]]) -> None:
-        """Store what slots left to this process, before anything is acknowledged. What fails is left to a slot."""
-        outcomes = ((job, handle.value) for job, handle in done if handle.error is None and not job.settled)
-        unstored = [(job, one) for job, one in outcomes if isinstance(one, Outcome) and one.unstored is not None]
-        if unstored:
-            stored = store.store([one.unstored for _, one in unstored if one.unstored is not None])
-            for (job, outcome), is_stored in zip(unstored, stored, strict=True):
-                job.unstored = None if is_stored else outcome
+    def settle_or_keep(self, done: deque[tuple[Job, Handle]], inflight: InFlight) -> None:
+        """As ``settle_all``, but ends that wait for their results alone may be kept until ``settle_kept``."""
+        ended = [done.popleft() for _ in range(len(done))]
+        others = self._unstored.keep(ended)
+        for job, _ in ended:
+            inflight.end(job)
+        self._unstored.store_all(others)
+        self._settle_each(others, inflight)
+
+    def settle_kept(self, inflight: InFlight) -> None:
+        """Settle those."""
+        if kept := self._unstored.take():
+            self._unstored.store_all(kept)
+            self._settle_each(kept, inflight)
+
+    def _settle_each(self, ended: Sequence[tuple[Job, Handle]], inflight: InFlight) -> None:
+        for job, handle in ended:
+            inflight.end(job)
+            if not job.settled:
+                self.settle_or_bury(job, handle)
+        self._unstored.on_settled(ended)
 
     def settle(self, job: Job, handle: Handle) -> None:
         """Settle a job that the pool has finished."""

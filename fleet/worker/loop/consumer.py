@@ -62,7 +62,7 @@ class Consumer:
         self._fetching = parts.fetching
         self._receiving = parts.receiving
         self._starting = parts.starting
-        self._starting.after_inline = self._settle_done
+        self._starting.after_inline = self._after_inline
         self._done = parts.submission.done
         self._completion = parts.completion
         self._settlement = parts.settlement
@@ -130,6 +130,15 @@ class Consumer:
     def _settle_done(self) -> bool:
         """Settle what the pool has finished; whether there was anything."""
         return self._completion.settle_all(self._done, self._inflight)
+
+    def _after_inline(self) -> None:
+        """Settle the task that ran here. Its result may wait a moment where others follow at once."""
+        parts = self.parts
+        if self.waiting and self._life.takes_work and parts.unstored.may_keep(parts.look_ahead.seconds):
+            self._completion.settle_or_keep(self._done, self._inflight)
+        else:
+            self._settle_done()
+            self._completion.settle_kept(self._inflight)
 
     def _is_empty(self) -> bool:
         """Whether nothing runs and nothing is owed. Until its deadline a drain waits for a connection to send that."""

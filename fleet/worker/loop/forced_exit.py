@@ -103,6 +103,7 @@ class ForcedExit:
 
     def give_up_process(self, code: int) -> None:
         """Give back what runs, flush, clean up, and exit. Does not return."""
+        self._completion.settle_kept(self._inflight)
         self._handing_back.running()
         self._settlement.flush()
         self._channel.close()

@@ -60,6 +60,7 @@ class HandingBack:
         if job is not None and time.time() - job.started_at > self._look_ahead.seconds:
             self._look_ahead.stop()
             self.taken_ahead()
+            self._completion.settle_kept(self._inflight)
             self._settlement.flush()
 
     def of_other_queues(self, names: Container[str]) -> None:

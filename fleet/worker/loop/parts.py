@@ -27,6 +27,7 @@ from fleet.worker.loop.revoked import Revoked
 from fleet.worker.loop.settlement import Settlement
 from fleet.worker.loop.starting import Starting
 from fleet.worker.loop.submission import Submission
+from fleet.worker.loop.unstored import Unstored
 from fleet.worker.options import WorkerOptions
 from fleet.worker.task.job import Job
 from fleet.worker.task.listeners import TaskListener
@@ -63,6 +64,7 @@ class LoopParts:
         self.revoked.learn()
         self.settlement = Settlement(channel, replica=options.replica)
         self.redelivery = Redelivery(channel)
+        self.unstored = Unstored(application, channel)
         self.admission = Admission(application, options.spec.task, deaths=_deaths(options))
         self.connection = Connection(channel, loop, self.settlement)
         self.look_ahead = LookAhead(options.spec.task)
@@ -99,6 +101,7 @@ class LoopParts:
             self.application,
             self.settlement,
             self.redelivery,
+            self.unstored,
             record=self.record,
             policy_of_manifest=self.options.spec.task,
             unreported=self.inflight.unreported,

@@ -90,6 +90,7 @@ class Starting:
                 self.after_inline()
                 if time.monotonic() > until:
                     break
+        self._completion.settle_kept(self._inflight)
         return started
 
     @property
@@ -127,8 +128,10 @@ class Starting:
             # Before anything forks: descriptors of a dead connection must not be watched any more.
             self._connection.notice_loss()
         for job in batch:
-            if waiting and self._submission.is_inline and not self._look_ahead.is_quick(job.call.name):
-                self._handing_back.taken_ahead()
+            if self._submission.is_inline and not self._look_ahead.is_quick(job.call.name):
+                self._completion.settle_kept(self._inflight)
+                if waiting:
+                    self._handing_back.taken_ahead()
             self._start(job)
         return bool(batch)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -53,6 +54,21 @@ class EncodedResult(NamedTuple):
     key: str | bytes
     value: str | bytes
     seconds: int
+
+    def packed(self) -> bytes:
+        """All of it, for a file."""
+        key, value = (one if isinstance(one, bytes) else one.encode() for one in (self.key, self.value))
+        return b"%b%b%b" % (_PACKED.pack(len(key), self.seconds), key, value)
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> EncodedResult:
+        """What ``packed`` made. Raises struct.error."""
+        length, seconds = _PACKED.unpack_from(data)
+        after = _PACKED.size + length
+        return cls(data[_PACKED.size : after], data[after:], seconds)
+
+
+_PACKED = struct.Struct("<Iq")
 
 
 class Outcome(NamedTuple):

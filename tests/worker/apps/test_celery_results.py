@@ -15,7 +15,7 @@ from celery.backends.redis import RedisBackend
 
 from fleet.worker.apps.celery import CeleryApplication
 from fleet.worker.apps.celery_results import ResultWriter, store_at_once
-from fleet.worker.apps.deferred_result import deferring
+from fleet.worker.apps.deferred_result import Deferral
 from fleet.worker.task.call import Call, EncodedResult
 
 pytestmark = [
@@ -199,7 +199,7 @@ def test_a_passing_fault_is_no_reason_to_give_up_scripts(
 
 def kept(backend: Any, task_id: str, value: Any) -> EncodedResult:
     """A success as a slot leaves it."""
-    with deferring(task_id) as deferral:
+    with Deferral(task_id) as deferral:
         backend.store_result(task_id, value, states.SUCCESS)
     assert deferral.result is not None
     return deferral.result
@@ -250,7 +250,7 @@ def test_what_other_tasks_store_meanwhile_and_other_states_are_stored_at_once(
     writer: tuple[Any, ResultWriter], server: redis.Redis
 ) -> None:
     backend, _ = writer
-    with deferring("one") as deferral:
+    with Deferral("one") as deferral:
         backend.store_result("one", None, states.STARTED)
         backend.store_result("other", 1, states.SUCCESS)
         assert stored(server, backend, "one")["status"] == states.STARTED
@@ -329,7 +329,7 @@ def running(url: str) -> Iterator[Any]:
     _set_task_join_will_block(False)
 
 
-@pytest.mark.parametrize("pool", ["prefork", "threads"])
+@pytest.mark.parametrize("pool", ["solo", "prefork", "threads"])
 def test_a_slot_leaves_its_success_to_the_loop(running: Any, server: redis.Redis, pool: str) -> None:
     worker = running(pool)
     outcome = worker.run("one", 1, 2)
@@ -353,8 +353,8 @@ def test_a_failure_is_stored_in_the_slot(running: Any) -> None:
     assert worker.app.AsyncResult("one").state == states.FAILURE
 
 
-def test_solo_and_ignored_results_leave_nothing(running: Any) -> None:
-    assert running("solo").run("one", 1, 2).unstored is None
+def test_a_pool_class_of_the_user_and_ignored_results_leave_nothing(running: Any) -> None:
+    assert running("custom").run("one", 1, 2).unstored is None
     assert running("prefork", ignore_result=True).run("two", 1, 2).unstored is None
 
 

@@ -89,6 +89,7 @@ class MemoryChannel:
         self.rest_seconds = TEND_SECONDS
         self.pushed = 0
         self.queue: deque[Delivery] = deque()
+        self.noted: dict[str, bytes] = {}
         self.held: dict[str, Delivery] = {}
         self.acked: list[str] = []
         self.sent: list[tuple[str, Mapping[str, Any]]] = []
@@ -157,6 +158,14 @@ class MemoryChannel:
         for delivery in deliveries:
             if self.held.pop(delivery.tag, None):
                 self.acked.append(delivery.tag)
+
+    def note_end(self, delivery: Delivery, result: bytes) -> bool:
+        """As on Redis, where there is always room."""
+        self.noted[delivery.tag] = result
+        return True
+
+    def forget_ends(self) -> None:
+        self.noted.clear()
 
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
         self._speak()

@@ -134,6 +134,13 @@ class RabbitChannel(Connected):
             if pushed is not None:
                 self._prefetch.unsettled.done.add(pushed.tag)
 
+    def note_end(self, delivery: Delivery, result: bytes) -> bool:  # noqa: ARG002
+        """It may wait as long as it is held: until the next fetch its acknowledgement would wait, too."""
+        return delivery.tag in self._held
+
+    def forget_ends(self) -> None:
+        """Nothing is noted: RabbitMQ delivers again what was not acknowledged."""
+
     @speaks
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
         """Put these back where they were, and stop the pushing, so that they do not come back at once.

@@ -22,7 +22,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import redis
 
 from fleet.broker.channels.base import REST_SECONDS, ChannelLost
-from fleet.broker.channels.redis.held import Held
+from fleet.broker.channels.redis.held import Held, StoreLeft
 from fleet.broker.channels.redis.inboxes import Inboxes
 from fleet.broker.channels.redis.leases import Registry, holder_name
 from fleet.broker.channels.redis.rest import POLL_SECONDS, Rest
@@ -75,10 +75,12 @@ class RedisChannel:
         entities: Mapping[str, Any] | None = None,
         lease_seconds: float = LEASE_SECONDS,
         unsent_path: Path | None = None,
+        store_left: StoreLeft | None = None,
         ran: Container[str] | None = None,
     ) -> None:
-        """unsent_path: where acknowledgements are kept until the server has them.  ran: ids of tasks that ran when the
-        process before died; what else it held comes back as not started. None: not known, all of it may have run."""
+        """unsent_path: where acknowledgements are kept until the server has them.  store_left: stores results that the
+        process before had noted there.  ran: ids of tasks that ran when that process died; what else it held comes back
+        as not started. None: not known, all of it may have run."""
         self.lock = threading.RLock()
         self.poll_seconds: float | None = POLL_SECONDS
         self.keeps_acks = True
@@ -95,6 +97,7 @@ class RedisChannel:
         self._turns = Turns(self._held)
         self._inboxes = Inboxes(name=f"fleet-wait:{fleet}/{replica}")
         self._unsent_path = unsent_path
+        self._store_left = store_left
         self._ran = ran
         self._renew_at = self._look_at = 0.0
         self._rest = Rest()
@@ -119,7 +122,7 @@ class RedisChannel:
         self._look_at = time.monotonic() + (self._lease_seconds if again else _patience(link, self._lease_seconds))
         self._held.send_acks(link)
         if not again and self._unsent_path is not None:
-            self._held.keep_unsent(link, self._unsent_path)
+            self._held.keep_unsent(link, self._unsent_path, store_left=self._store_left)
         if again:
             self._held.resume(link, given_away=given_away)
             self._inboxes.may_hold = True
@@ -205,6 +208,14 @@ class RedisChannel:
         """Acknowledge these; sent with the next turn, or by ``tend`` within a second."""
         with self.lock:
             self._held.ack(deliveries)
+
+    def note_end(self, delivery: Delivery, result: bytes) -> bool:
+        with self.lock:
+            return self._held.note_end(delivery.tag, result)
+
+    def forget_ends(self) -> None:
+        with self.lock:
+            self._held.forget_ends()
 
     @_speaks
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:

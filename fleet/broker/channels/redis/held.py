@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fleet.broker.channels.redis.scripts import Link
-from fleet.broker.channels.redis.unsent_acks import UnsentAcks, read_left
+from fleet.broker.channels.redis.unsent_acks import Left, UnsentAcks, read_left
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import given_back
 from fleet.broker.redis_keys import Keys
@@ -16,6 +16,9 @@ from fleet.broker.redis_keys import Keys
 log = logging.getLogger("fleet.worker")
 
 _ACKS_AT_ONCE = 500
+
+StoreLeft = Callable[[Sequence[bytes]], bool]
+"""Stores results that an earlier process had packed; whether all of them are stored now."""
 
 
 class _Message(NamedTuple):
@@ -65,6 +68,16 @@ class Held:
                 if self.unsent is not None:
                     self.unsent.add(each.tag)
 
+    def note_end(self, tag: str, result: bytes) -> bool:
+        """It is over and waits only for its result to be stored. Without a file: whether it comes again, as it would
+        between its acknowledgement and the next turn."""
+        return tag in self._messages if self.unsent is None else self.unsent.add_end(tag, result)
+
+    def forget_ends(self) -> None:
+        """All of those are settled."""
+        if self.unsent is not None:
+            self.unsent.forget_ends()
+
     def told(self, count: int) -> None:
         """The server knows the first ``count`` acknowledgements now, and all of ``acks_apart``."""
         del self.acks[:count]
@@ -86,13 +99,14 @@ class Held:
 
     # -- with the server
 
-    def keep_unsent(self, link: Link, path: Path) -> None:
+    def keep_unsent(self, link: Link, path: Path, *, store_left: StoreLeft | None) -> None:
         """Keep acknowledgements in this file from now on. First send what an earlier process left there: what it had
         finished must not run again."""
         if (left := read_left(path)) is not None:
             theirs = Keys(self.keys.prefix, left.holder)
-            link.call("DEL", *map(theirs.apart, left.tags))
-            link.call("HDEL", theirs.held, *left.tags)
+            if tags := _finished(left, store_left):
+                link.call("DEL", *map(theirs.apart, tags))
+                link.call("HDEL", theirs.held, *tags)
         try:
             self.unsent = UnsentAcks(path, holder=self.keys.holder)
         except OSError as error:
@@ -159,3 +173,14 @@ class Held:
 
     def _recorded(self, link: Link) -> set[str]:
         return {tag.decode() for tag in link.call("HKEYS", self.keys.held)}
+
+
+def _finished(left: Left, store_left: StoreLeft | None) -> list[str]:
+    """What an earlier process left and may be acknowledged: where results are to be stored, once they are."""
+    tags, ends = list(left.tags), left.ends
+    if ends and store_left is not None and store_left([end.result for end in ends]):
+        log.info("stored %d results of tasks that the process before had finished", len(ends))
+        return tags + [end.tag for end in ends]
+    if ends:
+        log.error("results of %d finished tasks cannot be stored: those not acknowledged yet run again", len(ends))
+    return tags
