@@ -114,6 +114,12 @@ class BasePool(PoolHooks):
         return max(0, self.limit - self.busy_slots)
 
     @property
+    def room_for_quick(self) -> int:
+        """How many quick tasks, beyond the free slots, could wait in slots behind other quick ones: they begin without
+        a word from here. One before them that takes longer than expected does not keep them."""
+        return 0
+
+    @property
     def num_processes(self) -> int:
         """How many processes, threads or greenlets run the slots now."""
         return self.limit
@@ -197,18 +203,23 @@ class BasePool(PoolHooks):
         callback: DoneCallback | None = None,
         soft_timeout_seconds: float | None = None,
         timeout_seconds: float | None = None,
+        expected_seconds: float = 0.0,
     ) -> Handle:
         """Run ``target(*args, **kwargs)`` in a slot.
 
         accept_callback(pid, monotonic): when a slot takes it, once.  callback(handle): when it is done.
         soft_timeout_seconds: ``SoftTimeLimit`` is raised inside the task.  timeout_seconds: the task is ended.
+        expected_seconds: a quick task, expected to be done within so long, may wait in a slot behind another such: see
+        ``room_for_quick``.
         """
         if self.state is not _RUNNING:
             self._wake_up()
         if soft_timeout_seconds is not None or timeout_seconds is not None:
             self._check_limits(soft_timeout_seconds, timeout_seconds)
             soft_timeout_seconds, timeout_seconds = bounded(soft_timeout_seconds), bounded(timeout_seconds)
-        handle = Handle(self, id, accept_callback, callback, soft_timeout_seconds, timeout_seconds)
+        handle = Handle(
+            self, id, accept_callback, callback, soft_timeout_seconds, timeout_seconds, expected_seconds
+        )
         self.on_apply(handle, target, args, _NO_KWARGS if kwargs is None else kwargs)
         return handle
 
@@ -247,6 +258,10 @@ class BasePool(PoolHooks):
         self._require("recycle_tasks", "restart its slots")
         if self._is_running():
             self.on_restart()
+
+    def take_back(self, handles: Sequence[Handle]) -> list[Handle]:
+        """Take back those of these tasks that have not started; their handles, in order, now cancelled."""
+        return [handle for handle in handles if handle.cancel()]
 
     def flush(self) -> list[Handle]:
         """Take back all tasks that have not started; their handles, in order, now cancelled."""
