@@ -217,9 +217,7 @@ class BasePool(PoolHooks):
         if soft_timeout_seconds is not None or timeout_seconds is not None:
             self._check_limits(soft_timeout_seconds, timeout_seconds)
             soft_timeout_seconds, timeout_seconds = bounded(soft_timeout_seconds), bounded(timeout_seconds)
-        handle = Handle(
-            self, id, accept_callback, callback, soft_timeout_seconds, timeout_seconds, expected_seconds
-        )
+        handle = Handle(self, id, accept_callback, callback, soft_timeout_seconds, timeout_seconds, expected_seconds)
         self.on_apply(handle, target, args, _NO_KWARGS if kwargs is None else kwargs)
         return handle
 
