@@ -115,9 +115,19 @@ class BasePool(PoolHooks):
 
     @property
     def room_for_quick(self) -> int:
-        """How many quick tasks, beyond the free slots, could wait in slots behind other quick ones: they begin without
-        a word from here. One before them that takes longer than expected does not keep them."""
+        """How many quick tasks, beyond the free slots, could wait in slots behind other quick ones now."""
         return 0
+
+    @property
+    def quick_seconds(self) -> float:
+        """Tasks expected to run no longer than this may wait in slots, each behind another such, and begin there
+        without a word from here. One that takes longer after all does not keep those behind it. 0.0: none may; so at
+        first, and always in pools whose slots can be given one task at a time only."""
+        return 0.0
+
+    @quick_seconds.setter
+    def quick_seconds(self, seconds: float) -> None:
+        pass
 
     @property
     def num_processes(self) -> int:
@@ -209,8 +219,7 @@ class BasePool(PoolHooks):
 
         accept_callback(pid, monotonic): when a slot takes it, once.  callback(handle): when it is done.
         soft_timeout_seconds: ``SoftTimeLimit`` is raised inside the task.  timeout_seconds: the task is ended.
-        expected_seconds: a quick task, expected to be done within so long, may wait in a slot behind another such: see
-        ``room_for_quick``.
+        expected_seconds: how long it is expected to run, 0.0 where that is not known; see ``quick_seconds``.
         """
         if self.state is not _RUNNING:
             self._wake_up()

@@ -67,7 +67,7 @@ class Handle:
 
     id: as given by the caller.  slot, pid: where it runs or ran (-1 and 0 before that).  started_at, ended_at:
     ``time.monotonic()``, 0.0 before.  value: what the task returned.  error: what it raised, or why it was ended.
-    expected_seconds: it is a quick task, which is expected to be done within so long; 0.0: that is not known.
+    expected_seconds: how long it is expected to run; 0.0: not known.
     abandoned: the handle is done, but the task's code still occupies the slot, until the process ends.
     """
 

@@ -9,7 +9,7 @@ from pools.loop import EventLoop
 from pools.prefork.slot import Child
 
 PATIENCE = 2
-"""A task may take so many times what was expected of it before those behind it are taken back."""
+"""A quick task may take so many times what a quick one takes at most before those behind it are taken back."""
 
 
 class LateWatch:
@@ -19,6 +19,7 @@ class LateWatch:
         self._children = children
         self._on_late = on_late
         self._loop: EventLoop | None = None
+        self._seconds = 0.0
         self._watches = False
 
     def move_to(self, loop: EventLoop) -> None:
@@ -26,27 +27,24 @@ class LateWatch:
         self._loop = loop
         if self._watches:
             self._watches = False
-            self.watch(0.0)
+            self.watch(self._seconds / PATIENCE)
 
-    def watch(self, seconds: float) -> None:
-        """Something lies behind a task that is expected to take so long."""
+    def watch(self, quick_seconds: float) -> None:
+        """Something lies behind a task, which was expected to take no longer than this."""
         if not self._watches:
             assert self._loop is not None
-            self._watches = True
-            loop = self._loop
-            loop.call_later(seconds * PATIENCE, lambda: self._look(loop))
+            self._watches, loop = True, self._loop
+            self._seconds = quick_seconds * PATIENCE
+            loop.call_later(self._seconds, lambda: self._look(loop))
 
     def _look(self, loop: EventLoop) -> None:
         if loop is not self._loop:
             return
         self._watches = False
-        now = time.monotonic()
-        for child in [child for child in self._children if child.behind]:
-            handle = child.job.handle if child.job is not None else None
-            if handle is None:  # it is dead, and its exit will be told
-                continue
-            seconds = handle.expected_seconds
-            if now - handle.started_at > seconds * PATIENCE:
+        late_since = time.monotonic() - self._seconds
+        for child in [child for child in self._children if child.behind and child.job is not None]:
+            assert child.job is not None
+            if child.job.handle.started_at < late_since:
                 self._on_late(child)
             else:
-                self.watch(seconds)
+                self.watch(self._seconds / PATIENCE)

@@ -29,7 +29,7 @@ from pools.prefork.late_watch import LateWatch
 from pools.prefork.loop_thread import LoopThread, call_in_loop, post_to_loop
 from pools.prefork.protocol import RESULT, Report, dump_task, load
 from pools.prefork.recycle_limits import RecycleLimits
-from pools.prefork.slot import MOST_BEHIND, Child, ChildState, Job
+from pools.prefork.slot import Child, ChildState, Job
 from pools.prefork.task_limits import TaskLimits
 from pools.prefork.waiting import WaitingJobs
 from pools.traits import TRAITS
@@ -95,8 +95,19 @@ class PreforkPool(BasePool):
 
     @property
     def room_for_quick(self) -> int:
-        room = sum(MOST_BEHIND - len(child.behind) for child in self._children.alive if child.has_room)
+        quick_seconds = self.quick_seconds
+        if not quick_seconds:
+            return 0
+        room = sum(max(0, child.room(quick_seconds)) for child in self._children.alive)
         return max(0, room - len(self._waiting))
+
+    @property
+    def quick_seconds(self) -> float:
+        return self._waiting.quick_seconds
+
+    @quick_seconds.setter
+    def quick_seconds(self, seconds: float) -> None:
+        self._waiting.quick_seconds = seconds
 
     @property
     def num_processes(self) -> int:
@@ -247,7 +258,7 @@ class PreforkPool(BasePool):
         """Put the job into the pipe of a busy child; False when there is no room."""
         if not child.send_behind(job):
             return False
-        self._late.watch(job.handle.expected_seconds)
+        self._late.watch(self.quick_seconds)
         if child.spent:
             self._children.filling.fill(child.slot)
         return True
@@ -290,8 +301,7 @@ class PreforkPool(BasePool):
             self.accepted(handle, now)
         if child.spent:
             self._children.filling.fill(child.slot)
-        if job.is_quick:
-            self._waiting.add_busy(child)
+        self._waiting.add_busy(child)
 
     def on_not_begun(self, job: Job) -> None:
         self._busy -= 1

@@ -18,8 +18,8 @@ from pools.prefork.recycle_limits import RecycleLimits
 from pools.prefork.task_pipe import PACKET_BYTES, TaskPipe
 
 NEVER = float("inf")
-MOST_BEHIND = 1
-"""How many quick tasks may lie in the pipe of a child behind the one that it runs."""
+MOST_BEHIND = 4
+"""How many quick tasks may lie in the pipe of a child behind the one that it runs; fewer where they are longer."""
 
 
 class ChildState(StrEnum):
@@ -47,9 +47,9 @@ class Job:
     reason: PoolError | None = None
 
     @property
-    def is_quick(self) -> bool:
-        """Whether others may wait behind it, and it behind others."""
-        return self.handle.expected_seconds > 0 and len(self.body) <= PACKET_BYTES
+    def expected_seconds(self) -> float:
+        """How long it is expected to run; 0.0 where that is not known, or it is too large to lie in a pipe."""
+        return self.handle.expected_seconds if len(self.body) <= PACKET_BYTES else 0.0
 
 
 class Child:
@@ -123,18 +123,17 @@ class Child:
         """Facts for people: index of the slot, pid, state, tasks done."""
         return {"index": self.slot.index, "pid": self.pid, "state": str(self.state), "tasks": self.tasks_done}
 
-    @property
-    def has_room(self) -> bool:
-        """Whether one more quick task may lie behind the one that it runs."""
+    def room(self, quick_seconds: float) -> int:
+        """How many more quick tasks may lie behind the one that it runs, so that they begin within ``quick_seconds``;
+        one may in any case behind a task that is expected to be done by then."""
         job = self.job
-        return (
-            job is not None
-            and job.is_quick
-            and len(self.behind) < MOST_BEHIND
-            and self.state is ChildState.BUSY
-            and self.tasks_left != 0
-            and not (self.late or self.leaving or self.gone)
-        )
+        if job is None or self.late or self.leaving or self.gone or self.state is not ChildState.BUSY:
+            return 0
+        seconds = job.expected_seconds
+        if not 0 < seconds <= quick_seconds:
+            return 0
+        room = min(MOST_BEHIND, max(1, int(quick_seconds / seconds) - 1)) - len(self.behind)
+        return room if self.tasks_left is None else min(room, self.tasks_left)
 
     def send(self, job: Job) -> bool:
         """Give it a job, which it begins at once; whether all of it is on its way. OSError when it was hung up."""

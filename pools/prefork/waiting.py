@@ -16,8 +16,8 @@ class WaitingJobs:
     children in turn.
 
     assign(child, job): hand it over; False when the child is gone, and the job then stays first in the queue.
-    send_behind(child, job): hand it over to a busy child; False when its pipe is full. All methods but ``append``
-    belong to the thread of the pool's loop.
+    send_behind(child, job): hand it over to a busy child; False when its pipe is full.  quick_seconds: jobs that are
+    expected to take no longer are quick. All methods but ``append`` belong to the thread of the pool's loop.
     """
 
     def __init__(self, assign: Callable[[Child, Job], bool], send_behind: Callable[[Child, Job], bool]) -> None:
@@ -26,6 +26,7 @@ class WaitingJobs:
         self._jobs: deque[Job] = deque()
         self._idle: list[Child] = []
         self._busy: deque[Child] = deque()
+        self.quick_seconds = 0.0
 
     def __len__(self) -> int:
         return len(self._jobs)
@@ -56,7 +57,7 @@ class WaitingJobs:
 
     def add_busy(self, child: Child) -> None:
         """The child may have room for a quick job behind the one that it runs."""
-        if child.has_room:
+        if child.room(self.quick_seconds) > 0:
             if not child.is_listed:
                 child.is_listed = True
                 self._busy.append(child)
@@ -69,10 +70,11 @@ class WaitingJobs:
             child, job = self._idle.pop(), self._jobs.popleft()
             if not self._assign(child, job):
                 self._jobs.appendleft(job)
-        while self._jobs and self._busy and self._jobs[0].is_quick:
+        quick_seconds = self.quick_seconds
+        while self._jobs and self._busy and 0 < self._jobs[0].expected_seconds <= quick_seconds:
             child = self._busy.popleft()
             child.is_listed = False
-            if child.has_room and self._send_behind(child, self._jobs[0]):
+            if child.room(quick_seconds) > 0 and self._send_behind(child, self._jobs[0]):
                 self._jobs.popleft()
                 self.add_busy(child)
 

@@ -124,7 +124,10 @@ class Fetching:
         if not self._life.takes_work or self.is_sated:
             return 0
         pool, inflight = self._pool, self._inflight
-        extra = pool.room_for_quick if self.prefetch is None else max(0, self.prefetch - pool.limit)
+        if self.prefetch is None:
+            extra = max(0, min(pool.room_for_quick, self._look_ahead.most - len(inflight.in_slots)))
+        else:
+            extra = max(0, self.prefetch - pool.limit)
         return max(0, pool.free_slots + extra - len(inflight.waiting) - len(inflight.unreported))
 
     def _is_due(self, now: float, wanted: int) -> bool:

@@ -18,7 +18,7 @@ class LookAhead:
     ``count`` is 0 until tasks have been quick: it is at most the number of quick tasks since the last that was not, and
     what is done within ``seconds``, by a moving average. One task that takes longer sets it to 0.
 
-    quick_seconds: within so long a task must be done to wait in a slot behind another such; 0.0: none may.
+    quick_seconds: a task that takes no longer may wait in a slot behind another such; 0.0: none may.
     """
 
     def __init__(self, policy: ManifestPolicy) -> None:
@@ -40,6 +40,7 @@ class LookAhead:
         if not self.most:
             return
         span = self.seconds
+        run_seconds = max(run_seconds, 1e-9)
         average = self._by_name.get(name)
         if average is None and len(self._by_name) >= _MOST_NAMES:
             self._by_name.clear()
@@ -61,11 +62,12 @@ class LookAhead:
         return self._by_name.get(name, self.seconds + 1.0) <= self.seconds
 
     def expected_seconds(self, name: str) -> float:
-        """Within what time the next task of this name is expected to be done, as pools want to know it: 0.0 where it is
-        not known, or too long for others to wait behind it in a slot."""
-        seconds = self.quick_seconds
-        average = self._by_name.get(name)
-        return seconds if average is not None and average <= seconds else 0.0
+        """How long the next task of this name is expected to run; 0.0 where that is not known."""
+        return self._by_name.get(name, 0.0)
+
+    def may_wait_in_slot(self, name: str) -> bool:
+        """Whether the next task of this name may wait in a slot behind another such."""
+        return 0 < self._by_name.get(name, 0.0) <= self.quick_seconds
 
 
 def _moved(average: float | None, run_seconds: float, span: float) -> float:

@@ -66,6 +66,7 @@ class LoopParts:
         self.admission = Admission(application, options.spec.task, deaths=_deaths(options))
         self.connection = Connection(channel, loop, self.settlement)
         self.look_ahead = LookAhead(options.spec.task)
+        pool.quick_seconds = self.look_ahead.quick_seconds
         self.submission = Submission(pool, self.inflight, look_ahead=self.look_ahead, lock=channel.lock)
         self.revoked.on_added = self._recall_revoked
         self._on_stuck = on_stuck

@@ -97,7 +97,8 @@ class Starting:
 
     def _fill_slots_behind(self) -> bool:
         """Let quick jobs wait in slots behind quick ones, so that no slot waits for this process; whether any did."""
-        waiting, room, filled = self._inflight.waiting, self._pool.room_for_quick, False
+        waiting, filled = self._inflight.waiting, False
+        room = min(self._pool.room_for_quick, self._look_ahead.most - len(self._inflight.in_slots))
         while waiting and room > 0 and self._may_wait_in_slot(waiting[0]):
             job = waiting.popleft()
             if self._may_start_or_bury(job):
@@ -112,7 +113,7 @@ class Starting:
         """Not where something must be done, or looked at, at the moment when it starts."""
         name = job.call.name
         return (
-            self._look_ahead.expected_seconds(name) > 0
+            self._look_ahead.may_wait_in_slot(name)
             and job.policy.late
             and not job.expires_at
             and not self._rate_gate.is_limited(name)
