@@ -98,7 +98,7 @@ class PreforkPool(BasePool):
         quick_seconds = self.quick_seconds
         if not quick_seconds:
             return 0
-        room = sum(max(0, child.room(quick_seconds)) for child in self._children.alive)
+        room = sum(max(0, child.room(quick_seconds)) for child in list(self._children.alive))
         return max(0, room - len(self._waiting))
 
     @property
