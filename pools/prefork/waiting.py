@@ -41,8 +41,9 @@ class WaitingJobs:
         self._jobs.append(job)
 
     def put_back(self, jobs: Iterable[Job]) -> None:
-        """The first jobs again: a child got them and did not begin them. ``assign_jobs`` must follow."""
-        self._jobs.extendleft(reversed(list(jobs)))
+        """A child got them and did not begin them: they have their old places in the queue again. ``assign_jobs`` must
+        follow."""
+        self._jobs = deque(sorted([*jobs, *self._jobs], key=_number))
 
     def add_idle(self, child: Child) -> None:
         """The child may be given a job."""
@@ -95,3 +96,7 @@ class WaitingJobs:
         for handle in handles:
             handle.withdraw(now, error)
         return handles
+
+
+def _number(job: Job) -> int:
+    return job.number
