@@ -114,6 +114,22 @@ class BasePool(PoolHooks):
         return max(0, self.limit - self.busy_slots)
 
     @property
+    def room_for_quick(self) -> int:
+        """How many quick tasks, beyond the free slots, could wait in slots behind other quick ones now."""
+        return 0
+
+    @property
+    def quick_seconds(self) -> float:
+        """Tasks expected to run no longer than this may wait in slots, each behind another such, and begin there
+        without a word from here. One that takes longer after all does not keep those behind it. 0.0: none may; so at
+        first, and always in pools whose slots can be given one task at a time only."""
+        return 0.0
+
+    @quick_seconds.setter
+    def quick_seconds(self, seconds: float) -> None:
+        pass
+
+    @property
     def num_processes(self) -> int:
         """How many processes, threads or greenlets run the slots now."""
         return self.limit
@@ -197,18 +213,20 @@ class BasePool(PoolHooks):
         callback: DoneCallback | None = None,
         soft_timeout_seconds: float | None = None,
         timeout_seconds: float | None = None,
+        expected_seconds: float = 0.0,
     ) -> Handle:
         """Run ``target(*args, **kwargs)`` in a slot.
 
         accept_callback(pid, monotonic): when a slot takes it, once.  callback(handle): when it is done.
         soft_timeout_seconds: ``SoftTimeLimit`` is raised inside the task.  timeout_seconds: the task is ended.
+        expected_seconds: how long it is expected to run, 0.0 where that is not known; see ``quick_seconds``.
         """
         if self.state is not _RUNNING:
             self._wake_up()
         if soft_timeout_seconds is not None or timeout_seconds is not None:
             self._check_limits(soft_timeout_seconds, timeout_seconds)
             soft_timeout_seconds, timeout_seconds = bounded(soft_timeout_seconds), bounded(timeout_seconds)
-        handle = Handle(self, id, accept_callback, callback, soft_timeout_seconds, timeout_seconds)
+        handle = Handle(self, id, accept_callback, callback, soft_timeout_seconds, timeout_seconds, expected_seconds)
         self.on_apply(handle, target, args, _NO_KWARGS if kwargs is None else kwargs)
         return handle
 
@@ -247,6 +265,10 @@ class BasePool(PoolHooks):
         self._require("recycle_tasks", "restart its slots")
         if self._is_running():
             self.on_restart()
+
+    def take_back(self, handles: Sequence[Handle]) -> list[Handle]:
+        """Take back those of these tasks that have not started; their handles, in order, now cancelled."""
+        return [handle for handle in handles if handle.cancel()]
 
     def flush(self) -> list[Handle]:
         """Take back all tasks that have not started; their handles, in order, now cancelled."""

@@ -67,6 +67,7 @@ class Handle:
 
     id: as given by the caller.  slot, pid: where it runs or ran (-1 and 0 before that).  started_at, ended_at:
     ``time.monotonic()``, 0.0 before.  value: what the task returned.  error: what it raised, or why it was ended.
+    expected_seconds: how long it is expected to run; 0.0: not known.
     abandoned: the handle is done, but the task's code still occupies the slot, until the process ends.
     """
 
@@ -78,6 +79,7 @@ class Handle:
         "accept_callback",
         "ended_at",
         "error",
+        "expected_seconds",
         "id",
         "pid",
         "pool",
@@ -97,12 +99,14 @@ class Handle:
         callback: DoneCallback | None,
         soft_timeout_seconds: float | None,
         timeout_seconds: float | None,
+        expected_seconds: float = 0.0,
     ) -> None:
         self.pool = pool
         self.id = id
         self.accept_callback = accept_callback
         self.soft_timeout_seconds = soft_timeout_seconds
         self.timeout_seconds = timeout_seconds
+        self.expected_seconds = expected_seconds
         self.slot = -1
         self.pid = 0
         self.abandoned = False

@@ -307,6 +307,10 @@ class Record:
         self._running[slot] = (0, 0, now, 0.0, b"", b"")
         self._settle(slot, self._running[slot])
 
+    def count_busy(self, seconds: float) -> None:
+        """A task has run for so long that no slot showed; readers see it with the next change of the first slot."""
+        self._busy_seconds[0] += seconds
+
     def close(self) -> None:
         """Close the map; the file stays."""
         self._map.close()

@@ -22,6 +22,8 @@ from pools.errors import SoftTimeLimit
 from pools.loop import EventLoop
 from pools.prefork.parent_link import ChildEnds
 from pools.prefork.protocol import (
+    BEGUN,
+    BEGUN_OFFSET,
     FAILURE,
     INIT_FAILED,
     RESULT,
@@ -30,9 +32,9 @@ from pools.prefork.protocol import (
     dump_failure,
     dump_result,
     load,
-    read_task,
     send_report,
 )
+from pools.prefork.task_pipe import TaskReader
 
 ENDED_EXIT_CODE = 143
 INIT_FAILED_EXIT_CODE = 70
@@ -83,6 +85,7 @@ class ChildProcess:
         fork_options: ForkOptions | None = None,
     ) -> None:
         self.socket: socket.socket = child_ends.socket
+        self._tasks: socket.socket = child_ends.tasks
         self.signal_page: mmap.mmap = child_ends.open_signal_page()
         self.running = 0
         self._soft_raised = 0
@@ -157,6 +160,7 @@ class ChildProcess:
     def _reset_in_grandchild(self) -> None:
         """In a process that a task forked: it is not a slot, and with our handlers terminate() could not end it."""
         self.socket.close()
+        self._tasks.close()
         with contextlib.suppress(ValueError):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGUSR1, signal.SIG_DFL)
@@ -190,18 +194,20 @@ class ChildProcess:
     # -- tasks
 
     def _serve(self) -> None:
-        while (task := read_task(self.socket)) is not None:
+        tasks = TaskReader(self._tasks)
+        while (task := tasks.read()) is not None:
             job, body = task
+            BEGUN.pack_into(self.signal_page, BEGUN_OFFSET, job)  # a child that is killed may read and get no further
             report = self._run_task(job, body)
             del task, body
-            self._send(*report)
+            self._send(*report)  # all of it, before the next task is read: the parent relies on this
             del report
 
-    def _run_task(self, job: int, body: bytearray) -> tuple[int, int, float, float, bytes]:
+    def _run_task(self, job: int, body: memoryview) -> tuple[int, int, float, float, bytes]:
         started = time.monotonic()
         try:
             target, args, kwargs = load(body)
-            body.clear()
+            body.release()
             self.running = job
             self._on_soft_limit()  # it may have been reached while the arguments were loaded
             value = target(*args, **kwargs)

@@ -54,7 +54,9 @@ class ChildIO:
         else:
             loop.call_later(POLL_SECONDS, partial(self._poll, child, loop))
         if child.outbox.pending:
-            self.send_rest(child)
+            loop.add_writer(child.link.socket.fileno(), partial(self._on_writable, child))
+        if child.tasks.pending:
+            self.send_rest_of_task(child)
 
     def unwatch(self, child: Child) -> None:
         """Call the listener no more for this child. Must be called before its link is closed."""
@@ -62,13 +64,14 @@ class ChildIO:
         assert loop is not None
         loop.remove_reader(child.link.socket.fileno())
         loop.remove_writer(child.link.socket.fileno())
+        loop.remove_writer(child.link.tasks.fileno())
         if child.link.pidfd >= 0:
             loop.remove_reader(child.link.pidfd)
 
-    def send_rest(self, child: Child) -> None:
-        """The child's outbox is not empty: send the rest when the socket takes it."""
+    def send_rest_of_task(self, child: Child) -> None:
+        """Of the child's task, packets are still to be sent: send them when the pipe takes them."""
         assert self._loop is not None
-        self._loop.add_writer(child.link.socket.fileno(), partial(self._on_writable, child))
+        self._loop.add_writer(child.link.tasks.fileno(), partial(self._on_pipe_writable, child))
 
     def send_start_message(self, child: Child, message: bytes) -> None:
         """Send a child what it must read first; before ``watch``."""
@@ -78,17 +81,27 @@ class ChildIO:
     def hang_up(self, child: Child) -> None:
         """Send nothing more: the child leaves when it has read everything."""
         with contextlib.suppress(OSError):
-            child.link.socket.shutdown(socket.SHUT_WR)
+            child.link.tasks.shutdown(socket.SHUT_WR)
+
+    def hear(self, child: Child) -> None:
+        """Tell the listener what the child has said so far."""
+        child.reports.extend(child.inbox.receive())
+        self._tell(child)
+
+    def _tell(self, child: Child) -> None:
+        # In the order they came, also where a listener's answer to one is to hear the others.
+        reports = child.reports
+        while reports:
+            self._listener.on_report(child, reports.popleft())
 
     def _on_readable(self, child: Child) -> None:
-        reports = child.inbox.receive()
+        child.reports.extend(child.inbox.receive())
         if child.inbox.ended:
             assert self._loop is not None
             child.gone = True
             self._loop.remove_reader(child.link.socket.fileno())
             self._listener.on_hang_up(child)
-        for report in reports:
-            self._listener.on_report(child, report)
+        self._tell(child)
 
     def _on_writable(self, child: Child) -> None:
         assert self._loop is not None
@@ -96,6 +109,13 @@ class ChildIO:
             if not child.outbox.flush():
                 return
         self._loop.remove_writer(child.link.socket.fileno())
+
+    def _on_pipe_writable(self, child: Child) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(OSError):
+            if not child.tasks.flush():
+                return
+        self._loop.remove_writer(child.link.tasks.fileno())
 
     def _poll(self, child: Child, loop: EventLoop) -> None:
         if child.state is ChildState.DEAD or loop is not self._loop:
@@ -107,6 +127,6 @@ class ChildIO:
 
     def _on_exit(self, child: Child) -> None:
         child.gone = True
-        for report in child.inbox.drain():  # a task that was finished before the exit is finished
-            self._listener.on_report(child, report)
+        child.reports.extend(child.inbox.drain())  # a task that was finished before the exit is finished
+        self._tell(child)
         self._listener.on_exit(child)

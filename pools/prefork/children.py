@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -38,6 +38,15 @@ class ChildrenListener(Protocol):
 
     def on_report(self, child: Child, report: Report) -> None:
         """The child has finished a task. Must call ``Children.after_task(child)``."""
+
+    def on_begun(self, child: Child, job: Job) -> None:
+        """The child runs a job that lay in its pipe behind others."""
+
+    def on_not_begun(self, job: Job) -> None:
+        """A job that was to begin at once did not; it comes with ``on_taken_back``."""
+
+    def on_taken_back(self, jobs: Sequence[Job]) -> None:
+        """These lay in the pipe of a child, which has not read them and will not."""
 
     def on_dead(self, child: Child, exit_code: int | None) -> None:
         """The child is gone; ``child.job`` is the task it ran, if any."""
@@ -161,24 +170,55 @@ class Children:
     # -- a child at work
 
     def send(self, child: Child, job: Job) -> None:
-        """Give the child this job. OSError when it is gone; then it has read nothing of the job."""
+        """Give the child this job. OSError when it was hung up; then it has read nothing of the job."""
         if not child.send(job):
-            self._io.send_rest(child)
-        child.begin_job(job)
+            self._io.send_rest_of_task(child)
 
     def after_task(self, child: Child) -> None:
-        """The child has no job any more: it is idle again, or leaves."""
+        """The child has ended its job: it has begun the next one in its pipe, is idle again, or leaves."""
         if child.gone:
             return
         if child.state is ChildState.KILLING:
             self._io.hang_up(child)
             return
-        self.set_state(child, ChildState.IDLE)
         ready_spare = child.slot.spare is not None and child.slot.spare.state is ChildState.IDLE
+        if child.behind:
+            if child.leaving or ready_spare:
+                self._take_back(child)
+            if self._begin_next(child):
+                return
+        self.set_state(child, ChildState.IDLE)
         if child.leaving or child.spent or ready_spare:
             self.retire(child)
         else:
             self._listener.on_ready(child)
+
+    def recall(self, child: Child) -> None:
+        """Take back what lies in the pipe of a child and is not begun, and hear what it has said so far: ``child.job``
+        is then what it runs, whatever it was thought to run."""
+        child.late = True
+        if child.behind:
+            self._take_back(child)
+            if child.behind:  # it is further than it was thought to be
+                self._io.hear(child)
+
+    def _take_back(self, child: Child) -> None:
+        first = child.job
+        jobs = child.take_back()
+        if first is not None and child.job is None:
+            if self._begin_next(child):
+                self._listener.on_not_begun(first)
+            else:  # a child that is stopped, or has not come to it yet: it is still the next that it does
+                jobs.remove(first)
+                self.send(child, first)
+        if jobs:
+            self._listener.on_taken_back(jobs)
+
+    def _begin_next(self, child: Child) -> bool:
+        job = child.begin_next()
+        if job is not None:
+            self._listener.on_begun(child, job)
+        return job is not None
 
     def set_state(self, child: Child, state: ChildState) -> None:
         """Change the state of a child and tell the listener."""
@@ -239,6 +279,8 @@ class Children:
         """The child leaves as soon as it has no task; if its slot stays, another child takes its place."""
         child.leaving = True
         if child.job is not None or child.state not in (ChildState.STARTING, ChildState.IDLE):
+            if child.behind:
+                self._take_back(child)
             return
         self._listener.on_unready(child)
         self.set_state(child, ChildState.RETIRING)
@@ -284,11 +326,24 @@ class Children:
     def _remove_dead(self, child: Child) -> None:
         state = child.state
         self._listener.on_unready(child)
+        self._take_from_dead(child)
         exit_code = self._release(child)
         self.set_state(child, ChildState.DEAD)
         self.filling.note_death(child, state, exit_code)
         self._leave_slot(child.slot, child)
         self._listener.on_dead(child, exit_code)
+
+    def _take_from_dead(self, child: Child) -> None:
+        """What it has not begun. Of its own task the listener is told with its death."""
+        first = child.job
+        jobs = child.take_from_dead() if has_exited(child.pid, child.link.pidfd) else child.take_back()
+        if first is None:
+            self._begin_next(child)
+        elif child.job is None:
+            child.job, child.died_before_beginning = first, True
+            jobs.remove(first)
+        if jobs:
+            self._listener.on_taken_back(jobs)
 
     def _release(self, child: Child) -> int | None:
         """Reap the child and give up everything that belongs to it; its exit code, None when unknown."""

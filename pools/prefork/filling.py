@@ -182,7 +182,7 @@ class Filling:
         elif state is ChildState.STARTING:
             cause = child.init_error or "it said nothing"
             self._on_failed_start(slot, f"child {child.pid} died while starting ({exit_text(exit_code)}): {cause}")
-        elif state is ChildState.IDLE:
+        elif state is ChildState.IDLE or child.died_before_beginning:
             slot.failures += 1
             self._log.warning("slot %d: idle child %d died (%s)", slot.index, child.pid, exit_text(exit_code))
 

@@ -124,7 +124,7 @@ def _prepare(sock: socket.socket) -> ChildOptions:
 
 def _answer(own: ChildEnds, options: ChildOptions) -> bool:
     try:
-        head, fds, _, _ = socket.recv_fds(own.socket, REQUEST.size, 3)
+        head, fds, _, _ = socket.recv_fds(own.socket, REQUEST.size, 4)
     except ConnectionResetError:
         return False
     if not head:

@@ -1,10 +1,11 @@
 """The descriptors that a child and its parent share, and how a child dies with its parent.
 
-Three descriptors per child stay open in the parent, four where children do not inherit: the socket, the alive pipe, a
-pidfd (and the memory of the signal page). Nothing is ever written to the alive pipe. The child asks the kernel to send
-SIGKILL to its whole process group when the pipe hangs up, which happens when the parent is gone for any reason: so the
-processes that a task started die too, also while the child executes C code. PR_SET_PDEATHSIG does the same a second
-time; it is bound to the thread that started the child, so it is used only when that is the main thread.
+Five descriptors per child stay open in the parent: the socket, both ends of the task pipe (see ``task_pipe``), the
+alive pipe and a pidfd (and the memory of the signal page). Nothing is ever written to the alive pipe. The child asks
+the kernel to send SIGKILL to its whole process group when the pipe hangs up, which happens when the parent is gone for
+any reason: so the processes that a task started die too, also while the child executes C code. PR_SET_PDEATHSIG does
+the same a second time; it is bound to the thread that started the child, so it is used only when that is the main
+thread.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ import signal
 import socket
 import threading
 from dataclasses import dataclass
+from socket import socket as Socket  # noqa: N812
 
-from pools.prefork.protocol import SIGNAL_PAGE
+from pools.prefork.protocol import SIGNAL_PAGE_BYTES
+from pools.prefork.task_pipe import make_task_sockets
 
 _PR_SET_PDEATHSIG = 1
 _F_SETSIG = 10
@@ -30,9 +33,14 @@ _PRCTL = ctypes.CDLL(None, use_errno=True).prctl
 
 @dataclass(slots=True, eq=False)
 class ParentLink:
-    """The parent's ends of what it shares with one child. Descriptors are -1 when closed or missing."""
+    """The parent's ends of what it shares with one child. Descriptors are -1 when closed or missing.
 
-    socket: socket.socket
+    tasks: the writing end of the task pipe.  tasks_unread: its reading end, which the child has as well.
+    """
+
+    socket: Socket
+    tasks: Socket
+    tasks_unread: Socket
     alive_pipe: int
     signal_page: mmap.mmap
     pidfd: int = -1
@@ -50,7 +58,8 @@ class ParentLink:
 
     def close_descriptors(self) -> None:
         """Close the descriptors only: in a forked process the signal page may be that process's own."""
-        self.socket.close()
+        for sock in (self.socket, self.tasks, self.tasks_unread):
+            sock.close()
         for fd in (self.pidfd, self.alive_pipe):
             if fd >= 0:
                 os.close(fd)
@@ -77,7 +86,8 @@ class ChildEnds:
     signal_page_fd: -1 where the page itself was inherited.  dies_with_parent_thread: use PR_SET_PDEATHSIG.
     """
 
-    socket: socket.socket
+    socket: Socket
+    tasks: Socket
     alive_pipe: int
     signal_page_fd: int = -1
     signal_page: mmap.mmap | None = None
@@ -85,20 +95,22 @@ class ChildEnds:
 
     @property
     def fds(self) -> list[int]:
-        """The descriptors that must be passed to a child that inherits nothing: socket, alive pipe, signal page."""
-        return [self.socket.fileno(), self.alive_pipe, self.signal_page_fd]
+        """The descriptors that must be passed to a child that inherits nothing, always as many."""
+        return [self.socket.fileno(), self.tasks.fileno(), self.alive_pipe, self.signal_page_fd]
 
     @classmethod
     def from_fds(cls, fds: list[int], *, dies_with_parent_thread: bool = False) -> ChildEnds:
         """In a child that inherited nothing: from the descriptors that were passed, in the order of ``fds``."""
         for fd in fds:
             os.set_inheritable(fd, False)
-        return cls(socket.socket(fileno=fds[0]), fds[1], fds[2], None, dies_with_parent_thread)
+        report_fd, tasks_fd, alive_pipe, signal_page_fd = fds
+        sockets = socket.socket(fileno=report_fd), socket.socket(fileno=tasks_fd)
+        return cls(*sockets, alive_pipe, signal_page_fd, None, dies_with_parent_thread)
 
     def open_signal_page(self) -> mmap.mmap:
         """In the child: map the page shared with the parent."""
         if self.signal_page is None:
-            self.signal_page = mmap.mmap(self.signal_page_fd, SIGNAL_PAGE.size)
+            self.signal_page = mmap.mmap(self.signal_page_fd, SIGNAL_PAGE_BYTES)
             os.close(self.signal_page_fd)
             self.signal_page_fd = -1
         return self.signal_page
@@ -106,6 +118,7 @@ class ChildEnds:
     def close(self) -> None:
         """In the parent, when the child has its own copies."""
         self.socket.close()
+        self.tasks.close()
         for fd in (self.alive_pipe, self.signal_page_fd):
             if fd >= 0:
                 os.close(fd)
@@ -131,26 +144,33 @@ def make_link(*, inherited: bool) -> tuple[ParentLink, ChildEnds]:
         ours, theirs = socket.socketpair()
         undo.callback(ours.close)
         undo.callback(theirs.close)
+        tasks, unread = make_task_sockets()
+        undo.callback(tasks.close)
+        undo.callback(unread.close)
+        read = unread.dup()
+        undo.callback(read.close)
         read_end, write_end = os.pipe()
         undo.callback(os.close, read_end)
         undo.callback(os.close, write_end)
         signal_page, signal_page_fd = _make_signal_page(inherited=inherited)
         undo.pop_all()
-    ours.setblocking(False)
-    theirs.setblocking(True)  # whatever socket.setdefaulttimeout() says
-    link = ParentLink(ours, write_end, signal_page)
+    for sock in (ours, tasks):
+        sock.setblocking(False)
+    for sock in (theirs, read, unread):  # the last two are one: the flag is of both
+        sock.setblocking(True)  # whatever socket.setdefaulttimeout() says
+    link = ParentLink(ours, tasks, unread, write_end, signal_page)
     _LINKS.add(link)
     by_main = threading.current_thread() is threading.main_thread()
-    return link, ChildEnds(theirs, read_end, signal_page_fd, signal_page if inherited else None, by_main)
+    return link, ChildEnds(theirs, read, read_end, signal_page_fd, signal_page if inherited else None, by_main)
 
 
 def _make_signal_page(*, inherited: bool) -> tuple[mmap.mmap, int]:
     if inherited:
-        return mmap.mmap(-1, SIGNAL_PAGE.size), -1
+        return mmap.mmap(-1, SIGNAL_PAGE_BYTES), -1
     fd = os.memfd_create("pool-signal-page")
     try:
-        os.ftruncate(fd, SIGNAL_PAGE.size)
-        return mmap.mmap(fd, SIGNAL_PAGE.size), fd
+        os.ftruncate(fd, SIGNAL_PAGE_BYTES)
+        return mmap.mmap(fd, SIGNAL_PAGE_BYTES), fd
     except BaseException:
         os.close(fd)
         raise

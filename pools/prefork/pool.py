@@ -25,6 +25,7 @@ from pools.loop import EventLoop
 from pools.prefork.child import ChildOptions, ForkOptions
 from pools.prefork.children import Children
 from pools.prefork.exit import exit_text
+from pools.prefork.late_watch import LateWatch
 from pools.prefork.loop_thread import LoopThread, call_in_loop, post_to_loop
 from pools.prefork.protocol import RESULT, Report, dump_task, load
 from pools.prefork.recycle_limits import RecycleLimits
@@ -34,9 +35,6 @@ from pools.prefork.waiting import WaitingJobs
 from pools.traits import TRAITS
 
 T = TypeVar("T")
-
-MOST_TRIES = 3
-"""How often a task may be given to another child because one died without having read it."""
 
 
 class PreforkPool(BasePool):
@@ -83,7 +81,8 @@ class PreforkPool(BasePool):
             on_start=partial(self._tell, "before_create_process"),
         )
         self._task_limits = TaskLimits(self, self._children, limits=limits, log=self.log)
-        self._waiting = WaitingJobs(self._assign)
+        self._waiting = WaitingJobs(self._assign, self._send_behind)
+        self._late = LateWatch(self._children.alive, self._children.recall)
         self._numbers = itertools.count(1)
         self._loop_thread: LoopThread | None = None
         self._empty = threading.Event()
@@ -93,6 +92,22 @@ class PreforkPool(BasePool):
     @property
     def free_slots(self) -> int:
         return self._waiting.free_slots
+
+    @property
+    def room_for_quick(self) -> int:
+        quick_seconds = self.quick_seconds
+        if not quick_seconds:
+            return 0
+        room = sum(max(0, child.room(quick_seconds)) for child in list(self._children.alive))
+        return max(0, room - len(self._waiting))
+
+    @property
+    def quick_seconds(self) -> float:
+        return self._waiting.quick_seconds
+
+    @quick_seconds.setter
+    def quick_seconds(self, seconds: float) -> None:
+        self._waiting.quick_seconds = seconds
 
     @property
     def num_processes(self) -> int:
@@ -146,10 +161,11 @@ class PreforkPool(BasePool):
     def _move_to(self, loop: EventLoop) -> None:
         self._children.move_to(loop)
         self._task_limits.move_to(loop)
+        self._late.move_to(loop)
 
     def _finish_closing(self) -> None:
         """Give up the slots of a pool that is closed and has nothing waiting; set ``_empty`` when all are gone."""
-        if self.state is PoolState.RUNNING or self._waiting:
+        if self.state is PoolState.RUNNING or self._waiting or any(child.behind for child in self._children.alive):
             return
         self._children.drop_all_slots()
         if not self._children.alive:
@@ -206,7 +222,10 @@ class PreforkPool(BasePool):
             loop.call_soon_threadsafe(self._waiting.assign_jobs)
 
     def on_cancel(self, handle: Handle) -> bool:
-        return self._in_loop(partial(self._withdraw, handle))
+        return bool(self.take_back([handle]))
+
+    def take_back(self, handles: Sequence[Handle]) -> list[Handle]:
+        return self._in_loop(partial(self._withdraw, handles))
 
     def flush(self) -> list[Handle]:
         return self._in_loop(self._withdraw_all) if self.loop is not None else []
@@ -227,28 +246,36 @@ class PreforkPool(BasePool):
 
     def _assign(self, child: Child, job: Job) -> bool:
         """Give the child this job; False when the child is gone, which is told in a moment."""
-        handle = job.handle
-        now = time.monotonic()
         try:
             self._children.send(child, job)
         except OSError:
             return False
-        self._busy += 1
-        handle.begin(child.slot.index, child.pid, now)
         self._children.set_state(child, ChildState.BUSY)
-        self._task_limits.begin(child, handle)
-        if handle.accept_callback is not None:
-            self.accepted(handle, now)
+        self.on_begun(child, job)
+        return True
+
+    def _send_behind(self, child: Child, job: Job) -> bool:
+        """Put the job into the pipe of a busy child; False when there is no room."""
+        if not child.send_behind(job):
+            return False
+        self._late.watch(self.quick_seconds)
         if child.spent:
             self._children.filling.fill(child.slot)
         return True
 
-    def _withdraw(self, handle: Handle) -> bool:
-        withdrawn = self._waiting.withdraw(handle)
+    def _withdraw(self, handles: Sequence[Handle]) -> list[Handle]:
+        wanted = set(handles)
+        for child in list(self._children.alive):
+            if any(job.handle in wanted for job in child.behind):
+                self._children.recall(child)
+        withdrawn = self._waiting.withdraw(wanted)
+        self._waiting.assign_jobs()
         self._finish_closing()
         return withdrawn
 
     def _withdraw_all(self, error: PoolError | None = None) -> list[Handle]:
+        for child in list(self._children.alive):
+            self._children.recall(child)
         handles = self._waiting.withdraw_all(error)
         self._finish_closing()
         return handles
@@ -264,6 +291,26 @@ class PreforkPool(BasePool):
 
     def on_unready(self, child: Child) -> None:
         self._waiting.remove_idle(child)
+
+    def on_begun(self, child: Child, job: Job) -> None:
+        handle, now = job.handle, time.monotonic()
+        self._busy += 1
+        handle.begin(child.slot.index, child.pid, now)
+        self._task_limits.begin(child, handle)
+        if handle.accept_callback is not None:
+            self.accepted(handle, now)
+        if child.spent:
+            self._children.filling.fill(child.slot)
+        self._waiting.add_busy(child)
+
+    def on_not_begun(self, job: Job) -> None:
+        self._busy -= 1
+        job.handle.put_back()
+
+    def on_taken_back(self, jobs: Sequence[Job]) -> None:
+        self._waiting.put_back(jobs)
+        assert self.loop is not None
+        self.loop.call_soon_threadsafe(self._waiting.assign_jobs)  # not now: some may be on their way out of the pool
 
     def on_report(self, child: Child, report: Report) -> None:
         if child.job is None or child.job.number != report.job:
@@ -294,11 +341,11 @@ class PreforkPool(BasePool):
 def _end_with_child(waiting: WaitingJobs, child: Child, job: Job, *, exit_code: int | None) -> None:
     """The child died with this job."""
     handle = job.handle
-    job.tries += 1
-    if child.inbox.unread and job.reason is None and job.tries < MOST_TRIES:
-        # It died without having read all of the task: the task never began, and another child may have it.
+    if child.died_before_beginning and job.reason is None:
+        # It died before it began the task: another child may have it.
         handle.put_back()
-        waiting.put_back(job)
+        waiting.put_back([job])
+        waiting.assign_jobs()
         return
     handle.fail(job.reason or _lost(child, exit_code), time.monotonic())
 

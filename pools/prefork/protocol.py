@@ -1,7 +1,8 @@
 """What travels between parent and child: frames of a fixed head and a pickled body.
 
-To the child: length, job number, body = (target, args, kwargs). To the parent: length, kind, job number, start, end,
-resident memory, body. The parent hangs up by shutting down its writing side, the child by closing its socket.
+To the child, by a pipe of its own (``task_pipe``): length, job number, body = (target, args, kwargs). To the parent:
+length, kind, job number, start, end, resident memory, body. The parent hangs up by shutting down the pipe for tasks,
+the child by closing its socket.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ TASK_HEAD = struct.Struct("<QQ")
 REPORT_HEAD = struct.Struct("<QBQddQ")
 SIGNAL_PAGE = struct.Struct("<QQd")
 """The page shared with a child: the job that reached its soft limit, the job that is to end, the limit in seconds."""
+BEGUN = struct.Struct("<Q")
+BEGUN_OFFSET = SIGNAL_PAGE.size
+"""Behind that, written by the child: the number of the last job that it has begun."""
+SIGNAL_PAGE_BYTES = BEGUN_OFFSET + BEGUN.size
 
 WORKER_UP = 15
 RESULT = 1
@@ -73,7 +78,7 @@ def dump_failure(error: BaseException, text: str) -> bytes:
     return body
 
 
-def load(body: bytes | bytearray) -> Any:
+def load(body: bytes | bytearray | memoryview) -> Any:
     """Unpickle a body. Unpicklable when it does not load here."""
     try:
         return pickle.loads(body)
@@ -131,16 +136,15 @@ class Outbox:
 class Inbox:
     """Receives from a non-blocking socket and cuts the stream into reports.
 
-    ended: the child's side is closed.  unread: it was closed before the child had read all that was sent to it.
+    ended: the child's side is closed.
     """
 
-    __slots__ = ("_buffer", "_socket", "ended", "unread")
+    __slots__ = ("_buffer", "_socket", "ended")
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock
         self._buffer = bytearray()
         self.ended = False
-        self.unread = False
 
     def receive(self) -> list[Report]:
         """The reports that are complete now. Takes a bounded amount, so that one child cannot delay the others."""
@@ -150,7 +154,7 @@ class Inbox:
             except BlockingIOError:
                 break
             except ConnectionResetError:
-                self.ended = self.unread = True
+                self.ended = True
                 break
             if not chunk:
                 self.ended = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,10 +13,13 @@ from pools.errors import PoolError
 from pools.handle import Handle
 from pools.loop import Timer
 from pools.prefork.parent_link import ParentLink
-from pools.prefork.protocol import SIGNAL_PAGE, TASK_HEAD, Inbox, Outbox
+from pools.prefork.protocol import BEGUN, BEGUN_OFFSET, SIGNAL_PAGE, Inbox, Outbox, Report
 from pools.prefork.recycle_limits import RecycleLimits
+from pools.prefork.task_pipe import PACKET_BYTES, TaskPipe
 
 NEVER = float("inf")
+MOST_BEHIND = 4
+"""How many quick tasks may lie in the pipe of a child behind the one that it runs; fewer where they are longer."""
 
 
 class ChildState(StrEnum):
@@ -41,28 +45,43 @@ class Job:
     handle: Handle
     body: bytes
     reason: PoolError | None = None
-    tries: int = 0
+
+    @property
+    def expected_seconds(self) -> float:
+        """How long it is expected to run; 0.0 where that is not known, or it is too large to lie in a pipe."""
+        return self.handle.expected_seconds if len(self.body) <= PACKET_BYTES else 0.0
 
 
 class Child:
-    """One child process. It has one deadline at a time: ``on_deadline`` is called when ``due`` has come."""
+    """One child process. It has one deadline at a time: ``on_deadline`` is called when ``due`` has come.
+
+    job: the task that it runs.  behind: those that lie in its pipe behind that one.  late: it takes longer over its
+    task than was expected; nothing is to lie behind it.  reports: what it has said and nobody has looked at.
+    died_before_beginning: it is dead, and never began ``job``.
+    """
 
     __slots__ = (
         "age_timer",
+        "behind",
+        "died_before_beginning",
         "due",
         "gone",
         "inbox",
         "init_error",
+        "is_listed",
         "job",
+        "late",
         "leaving",
         "limits",
         "link",
         "on_deadline",
         "outbox",
         "pid",
+        "reports",
         "slot",
         "started_at",
         "state",
+        "tasks",
         "tasks_done",
         "tasks_left",
     )
@@ -73,8 +92,14 @@ class Child:
         self.link = link
         self.inbox = Inbox(link.socket)
         self.outbox = Outbox(link.socket)
+        self.tasks = TaskPipe(link.tasks, link.tasks_unread)
+        self.reports: deque[Report] = deque()
         self.state = ChildState.STARTING
         self.job: Job | None = None
+        self.behind: deque[Job] = deque()
+        self.late = False
+        self.is_listed = False
+        self.died_before_beginning = False
         self.limits = limits
         self.tasks_left = limits.tasks
         self.tasks_done = 0
@@ -98,21 +123,72 @@ class Child:
         """Facts for people: index of the slot, pid, state, tasks done."""
         return {"index": self.slot.index, "pid": self.pid, "state": str(self.state), "tasks": self.tasks_done}
 
-    def send(self, job: Job) -> bool:
-        """Write a job to it; whether all of it is on its way. OSError when the child is gone."""
-        return self.outbox.send(TASK_HEAD.pack(len(job.body), job.number), job.body)
+    def room(self, quick_seconds: float) -> int:
+        """How many more quick tasks may lie behind the one that it runs, so that they begin within ``quick_seconds``;
+        one may in any case behind a task that is expected to be done by then."""
+        job = self.job
+        if job is None or self.late or self.leaving or self.gone or self.state is not ChildState.BUSY:
+            return 0
+        seconds = job.expected_seconds
+        if not 0 < seconds <= quick_seconds:
+            return 0
+        room = min(MOST_BEHIND, max(1, int(quick_seconds / seconds) - 1)) - len(self.behind)
+        return room if self.tasks_left is None else min(room, self.tasks_left)
 
-    def begin_job(self, job: Job) -> None:
-        """It has been sent this job."""
+    def send(self, job: Job) -> bool:
+        """Give it a job, which it begins at once; whether all of it is on its way. OSError when it was hung up."""
+        sent = self.tasks.send(job.number, job.body)
         self.job = job
+        self._count_sent()
+        return sent
+
+    def send_behind(self, job: Job) -> bool:
+        """Give it a quick job to be begun after the others; False when its pipe has no room."""
+        if not self.tasks.send_behind(job.number, job.body):
+            return False
+        self.behind.append(job)
+        self._count_sent()
+        return True
+
+    def _count_sent(self) -> None:
         if self.tasks_left is not None:
             self.tasks_left -= 1
+
+    def begin_next(self) -> Job | None:
+        """Its pipe is its own affair: it has begun the first of those behind. None when there is none."""
+        self.job = self.behind.popleft() if self.behind else None
+        return self.job
+
+    def take_back(self) -> list[Job]:
+        """Take back what it has not read, in order. ``job`` stays what it runs, or will run, first.
+
+        Where that is None afterwards, it was among those taken back, and the first of ``behind`` is what runs.
+        """
+        return self._give_up(self.tasks.take_back())
+
+    def take_from_dead(self) -> list[Job]:
+        """The same when it does nothing any more: also what it has read and died before it began it."""
+        self.tasks.take_back()
+        (begun,) = BEGUN.unpack_from(self.link.signal_page, BEGUN_OFFSET)
+        in_hand = (*((self.job,) if self.job is not None else ()), *self.behind)
+        return self._give_up({job.number for job in in_hand if job.number != begun})
+
+    def _give_up(self, taken: set[int]) -> list[Job]:
+        back = [job for job in self.behind if job.number in taken]
+        self.behind = deque(job for job in self.behind if job.number not in taken)
+        if self.job is not None and self.job.number in taken:
+            back.insert(0, self.job)
+            self.job = None
+        if self.tasks_left is not None:
+            self.tasks_left += len(back)
+        return back
 
     def end_job(self) -> Job:
         """Forget its job and its deadline; the job."""
         job, self.job = self.job, None
         assert job is not None
         self.due, self.on_deadline = NEVER, None
+        self.late = False
         return job
 
     def write_signal_page(self, *, soft: int = 0, end: int = 0, seconds: float = 0.0) -> None:

@@ -15,7 +15,7 @@ from pools.prefork.children import Children
 from pools.prefork.exit import signal_process
 from pools.prefork.memory_watch import MemoryWatch
 from pools.prefork.recycle_limits import RecycleLimits
-from pools.prefork.slot import Child
+from pools.prefork.slot import Child, Job
 
 
 class TaskLimitsListener(Protocol):
@@ -69,8 +69,10 @@ class TaskLimits:
 
         SIGUSR1 raises ``SoftTimeLimit`` in the task instead of ending it.
         """
-        for child in self._children.alive:
+        for child in list(self._children.alive):
             if child.job is not None and (child.pid == which or child.job.handle is which):
+                if not self._still_runs(child, child.job):
+                    return False
                 if signum == signal.SIGUSR1:
                     self._on_soft_limit(child)
                 else:
@@ -106,13 +108,19 @@ class TaskLimits:
         self._listener.on_soft_timeout(handle)
 
     def _on_hard_limit(self, child: Child) -> None:
-        if child.job is not None:
+        if child.job is not None and self._still_runs(child, child.job):
             handle = child.job.handle
             limit = HardTimeLimit(f"the task ran into its hard time limit of {handle.timeout_seconds:g} s")
             self.end_task(child, limit, signal.SIGTERM)
             self._listener.on_hard_timeout(handle)
 
+    def _still_runs(self, child: Child, job: Job) -> bool:
+        """Whether it has not ended in the meantime; what lay behind it is taken back, and will not die with it."""
+        self._children.recall(child)
+        return child.job is job
+
     def _on_memory_ceiling(self, child: Child, found_bytes: int) -> None:
+        self._children.recall(child)
         found, limit = found_bytes >> 20, self._memory_bytes >> 20
         text = f"the task's process grew to {found} MiB, its limit is {limit} MiB; it was killed"
         self._log.error("slot %d: %s (pid %d)", child.slot.index, text, child.pid)

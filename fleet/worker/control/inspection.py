@@ -152,7 +152,7 @@ class Inspection:
                 "max": bounds.most,
                 "min": bounds.least,
                 "current": pool.limit,
-                "qty": len(self._inflight.running) + len(self._inflight.waiting),
+                "qty": len(self._inflight.running) + self._inflight.waiting_count,
             }
         return found
 

@@ -75,13 +75,14 @@ class Fetching:
         if not self._is_due(now, wanted):
             return []
         ahead = self._look_ahead.count if wanted else 0
+        pool_room = self._pool.free_slots - len(self._inflight.waiting)
         began = time.monotonic() if self.traced else 0.0
         found = self._channel.fetch(wanted, ahead)
         if self.traced:
             for delivery in found:
                 delivery.asked_at = began
         if wanted:
-            self._took_ahead = len(found) > wanted
+            self._took_ahead = len(found) > pool_room
         self._note(now, wanted, len(found))
         return found
 
@@ -99,7 +100,9 @@ class Fetching:
     @property
     def keeps_ahead_until(self) -> float | None:
         """When what was taken ahead and has not started goes back (monotonic); None where there is nothing."""
-        if self.prefetch is not None or not self._inflight.waiting or not self._took_ahead or not self._connection.up:
+        inflight = self._inflight
+        is_ahead = bool(inflight.in_slots) or (self._took_ahead and bool(inflight.waiting))
+        if self.prefetch is not None or not is_ahead or not self._connection.up:
             return None
         return self.got_at + _SPANS * self._look_ahead.seconds
 
@@ -121,7 +124,10 @@ class Fetching:
         if not self._life.takes_work or self.is_sated:
             return 0
         pool, inflight = self._pool, self._inflight
-        extra = max(0, (self.prefetch or 0) - pool.limit)
+        if self.prefetch is None:
+            extra = max(0, min(pool.room_for_quick, self._look_ahead.most - len(inflight.in_slots)))
+        else:
+            extra = max(0, self.prefetch - pool.limit)
         return max(0, pool.free_slots + extra - len(inflight.waiting) - len(inflight.unreported))
 
     def _is_due(self, now: float, wanted: int) -> bool:

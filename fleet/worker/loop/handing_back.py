@@ -10,6 +10,7 @@ from fleet.worker.loop.fetching import Fetching
 from fleet.worker.loop.inflight import InFlight
 from fleet.worker.loop.look_ahead import LookAhead
 from fleet.worker.loop.settlement import Settlement
+from fleet.worker.loop.submission import Submission
 from fleet.worker.task.listeners import RateGate
 
 
@@ -25,6 +26,7 @@ class HandingBack:
         fetching: Fetching,
         rate_gate: RateGate,
         look_ahead: LookAhead,
+        submission: Submission,
     ) -> None:
         self._inflight = inflight
         self._settlement = settlement
@@ -32,9 +34,11 @@ class HandingBack:
         self._fetching = fetching
         self._rate_gate = rate_gate
         self._look_ahead = look_ahead
+        self._submission = submission
 
     def unstarted(self) -> None:
         """Give back what has not started."""
+        self._submission.take_from_slots()
         jobs = self._inflight.take_unstarted()
         self._rate_gate.forget_waiting()
         self._settlement.give_back(jobs)
@@ -43,7 +47,10 @@ class HandingBack:
     def taken_ahead(self) -> None:
         """Give back what was taken ahead: another worker may have a free slot for it. Nobody began to work on it, so a
         task that looks whether it was delivered before must not be told so."""
-        if self._fetching.prefetch is None and (jobs := self._inflight.take_ahead()):
+        if self._fetching.prefetch is not None:
+            return
+        self._submission.take_from_slots()
+        if jobs := self._inflight.take_ahead():
             self._settlement.give_back(jobs, unmarked=True)
             self._fetching.ask_again()
 
@@ -65,6 +72,7 @@ class HandingBack:
 
     def of_other_queues(self, names: Container[str]) -> None:
         """Give back what has not started and came from none of these queues."""
+        self._submission.take_from_slots()
         self._settlement.give_back(self._inflight.take_from_other_queues(names))
 
     def running(self) -> None:

@@ -18,6 +18,7 @@ MOST_DELAYED = 10_000
 class InFlight:
     """waiting: may start when a slot is free.  running: in a slot, until their end is settled.
 
+    in_slots: with the pool, and to begin in a slot behind another task; not started.
     unreported: over without having run; a slot must record their ends, because results are stored.
     inline_job: the one that runs in the main thread itself.
     """
@@ -25,21 +26,28 @@ class InFlight:
     def __init__(self, record: Record) -> None:
         self.waiting: deque[Job] = deque()
         self.running: dict[Job, None] = {}
+        self.in_slots: dict[Job, None] = {}
         self.unreported: deque[Job] = deque()
         self.inline_job: Job | None = None
         self._delayed: list[tuple[float, int, Job]] = []
         self._order = itertools.count()
         self._record = record
         self._free_places = list(range(record.slots - 1, -1, -1))
+        self._placeless: dict[Job, float | None] = {}
 
     def jobs(self) -> Iterator[Job]:
         """Everything in hand, running first. A copy: another thread may look."""
-        return iter([*self.running, *self.waiting, *(entry[2] for entry in list(self._delayed))])
+        return iter([*self.running, *self.in_slots, *self.waiting, *(entry[2] for entry in list(self._delayed))])
 
     @property
     def count(self) -> int:
         """How many are in hand, those whose ends are still to be recorded included."""
-        return len(self.running) + len(self.waiting) + len(self.unreported) + len(self._delayed)
+        return self.waiting_count + len(self.running) + len(self.unreported) + len(self._delayed)
+
+    @property
+    def waiting_count(self) -> int:
+        """How many wait for nothing but a slot."""
+        return len(self.waiting) + len(self.in_slots)
 
     # -- waiting for a moment
 
@@ -100,10 +108,14 @@ class InFlight:
     # -- running
 
     def begin(self, job: Job, *, limit_seconds: float | None) -> None:
-        """It starts now."""
+        """It starts now, or has started in the slot where it waited."""
+        self.in_slots.pop(job, None)
         self.running[job] = None
         job.started_at = time.time()
-        job.slot = self._free_places.pop() if self._free_places else -1
+        if not self._free_places:  # what ran before it in its slot is not settled yet
+            self._placeless[job] = limit_seconds
+            return
+        job.slot = self._free_places.pop()
         self.publish(job, limit_seconds=limit_seconds)
 
     def publish(self, job: Job, *, limit_seconds: float | None) -> None:
@@ -116,10 +128,20 @@ class InFlight:
     def end(self, job: Job) -> None:
         """Note that it runs no more; its place is free."""
         self.running.pop(job, None)
-        if job.slot >= 0:
-            self._record.end(job.slot)
-            self._free_places.append(job.slot)
-            job.slot = -1
+        self.in_slots.pop(job, None)
+        if job.slot < 0:
+            if job in self._placeless:
+                del self._placeless[job]
+                self._record.count_busy(job.runtime_seconds())
+            return
+        place, job.slot = job.slot, -1
+        self._record.end(place)
+        if self._placeless:
+            following = next(iter(self._placeless))
+            following.slot = place
+            self.publish(following, limit_seconds=self._placeless.pop(following))
+        else:
+            self._free_places.append(place)
 
     def same_run(self, job: Job) -> Job | None:
         """The running job whose message has come again as this one."""

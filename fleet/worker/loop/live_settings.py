@@ -125,6 +125,7 @@ class LiveSettings:
             self._completion.adopt(policy_of_manifest)
             self._fetching.prefetch = policy_of_manifest.prefetch
             self._look_ahead.adopt(policy_of_manifest)
+            self._pool.quick_seconds = self._look_ahead.quick_seconds
             self._go_by(task=policy_of_manifest)
 
     def _set_rates(self, rates: dict[str, str]) -> None:

@@ -8,6 +8,8 @@ _WEIGHT = 1 / 8
 _LONGEST_IN_SPANS = 4.0
 """A long task counts as so many spans, so that its name is short again after a dozen quick runs."""
 _MOST_NAMES = 10_000
+_SPANS_BEHIND = 2
+"""A task that is done within so many spans may wait behind another such in a slot, from where it can be taken back."""
 
 
 class LookAhead:
@@ -15,6 +17,8 @@ class LookAhead:
 
     ``count`` is 0 until tasks have been quick: it is at most the number of quick tasks since the last that was not, and
     what is done within ``seconds``, by a moving average. One task that takes longer sets it to 0.
+
+    quick_seconds: a task that takes no longer may wait in a slot behind another such; 0.0: none may.
     """
 
     def __init__(self, policy: ManifestPolicy) -> None:
@@ -28,6 +32,7 @@ class LookAhead:
         """Follow this policy from now on. Where people set how many messages to hold, nothing is taken ahead."""
         self.seconds = policy.look_ahead_seconds
         self.most = policy.look_ahead_most if policy.prefetch is None else 0
+        self.quick_seconds = self.seconds * _SPANS_BEHIND if self.most else 0.0
         self.stop()
 
     def note(self, name: str, run_seconds: float) -> None:
@@ -35,6 +40,7 @@ class LookAhead:
         if not self.most:
             return
         span = self.seconds
+        run_seconds = max(run_seconds, 1e-9)
         average = self._by_name.get(name)
         if average is None and len(self._by_name) >= _MOST_NAMES:
             self._by_name.clear()
@@ -54,6 +60,14 @@ class LookAhead:
     def is_quick(self, name: str) -> bool:
         """Whether the next task of this name is expected to be done within the span. One that is not known is not."""
         return self._by_name.get(name, self.seconds + 1.0) <= self.seconds
+
+    def expected_seconds(self, name: str) -> float:
+        """How long the next task of this name is expected to run; 0.0 where that is not known."""
+        return self._by_name.get(name, 0.0)
+
+    def may_wait_in_slot(self, name: str) -> bool:
+        """Whether the next task of this name may wait in a slot behind another such."""
+        return 0 < self._by_name.get(name, 0.0) <= self.quick_seconds
 
 
 def _moved(average: float | None, run_seconds: float, span: float) -> float:

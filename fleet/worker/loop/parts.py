@@ -23,7 +23,7 @@ from fleet.worker.loop.rate_limits import RateLimits
 from fleet.worker.loop.receiving import Receiving
 from fleet.worker.loop.redelivery import Redelivery
 from fleet.worker.loop.reporting import Reporting
-from fleet.worker.loop.revoked import Revoked
+from fleet.worker.loop.revoked import Revoked, is_revoked
 from fleet.worker.loop.settlement import Settlement
 from fleet.worker.loop.starting import Starting
 from fleet.worker.loop.submission import Submission
@@ -68,8 +68,15 @@ class LoopParts:
         self.admission = Admission(application, options.spec.task, deaths=_deaths(options))
         self.connection = Connection(channel, loop, self.settlement)
         self.look_ahead = LookAhead(options.spec.task)
+        pool.quick_seconds = self.look_ahead.quick_seconds
         self.submission = Submission(pool, self.inflight, look_ahead=self.look_ahead, lock=channel.lock)
+        self.revoked.on_added = self._recall_revoked
         self._on_stuck = on_stuck
+
+    def _recall_revoked(self) -> None:
+        """What waits in slots is looked at once more before it starts."""
+        if any(is_revoked(job, self.revoked) for job in self.inflight.in_slots):
+            self.submission.take_from_slots()
 
     def trace(self, how: SlotTracing) -> None:
         """Let slots make spans. The loop only notes when it asks for messages."""
@@ -154,6 +161,7 @@ class LoopParts:
             fetching=self.fetching,
             rate_gate=self.rate_limits,
             look_ahead=self.look_ahead,
+            submission=self.submission,
         )
 
     @cached_property

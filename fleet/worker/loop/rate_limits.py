@@ -105,6 +105,10 @@ class RateLimits:
         bucket.turns.pop(job.key, None)
         return 0.0
 
+    def is_limited(self, task_name: str) -> bool:
+        """Whether it has a rate."""
+        return task_name in self._buckets
+
     def forget_waiting(self) -> None:
         """Free the turns of all that waited: they were given back."""
         now = self._clock()

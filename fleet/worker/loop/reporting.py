@@ -38,7 +38,7 @@ class Reporting:
         Messages that the broker pushed and no fetch has taken yet are included.
         """
         before = self._record.waiting
-        self._record.waiting = len(self._inflight.waiting) + len(self._inflight.unreported) + self._channel.pushed
+        self._record.waiting = self._inflight.waiting_count + len(self._inflight.unreported) + self._channel.pushed
         return self._record.waiting != before
 
     def publish(self, *, deadline: float | None) -> None:

@@ -24,7 +24,8 @@ _STAMP = "stamp:"
 
 
 class Revoked:
-    """A set that forgets its oldest entries. Used by the loop and by the housekeeping thread.
+    """A set that forgets its oldest entries. Used by the loop and by the housekeeping thread.  on_added: called after
+    each ``add``.
 
     With a ``path`` it outlives the process: each id is appended to that file before ``add`` returns, and a new process
     reads it and rewrites it without what is too old. A file that cannot be used is logged once and then ignored.
@@ -33,6 +34,7 @@ class Revoked:
     """
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        self.on_added: Callable[[], object] = _nothing
         self._path = path
         self._clock = clock
         self._ids: OrderedDict[str, float] = OrderedDict()
@@ -62,6 +64,7 @@ class Revoked:
         self._drop_old(now)
         if self._path is not None and fresh:
             self._keep(self._path, [_line(now, task_id) for task_id in fresh])
+        self.on_added()
 
     def __contains__(self, task_id: object) -> bool:
         return task_id in self._ids
@@ -115,6 +118,10 @@ class Revoked:
     def _do_without(self, error: Exception) -> None:
         log.warning("revoked tasks are not remembered after a restart: %s", error)
         self._path = None
+
+
+def _nothing() -> None:
+    pass
 
 
 def is_revoked(job: Job, revoked: Container[str]) -> bool:

@@ -75,6 +75,7 @@ class Starting:
         self.after_inline: Callable[[], object] = _nothing
         self.on_start: Callable[[Job], object] = _ignore
         self.traced = False
+        submission.on_begun = self.note_start
 
     def start(self) -> bool:
         """Start what can start; whether anything did. Ends that wait to be recorded come first."""
@@ -91,7 +92,33 @@ class Starting:
                 if time.monotonic() > until:
                     break
         self._completion.settle_kept(self._inflight)
+        if waiting and not unreported and self._life.takes_work:
+            started |= self._fill_slots_behind()
         return started
+
+    def _fill_slots_behind(self) -> bool:
+        """Let quick jobs wait in slots behind quick ones, so that no slot waits for this process; whether any did."""
+        waiting, filled = self._inflight.waiting, False
+        room = min(self._pool.room_for_quick, self._look_ahead.most - len(self._inflight.in_slots))
+        while waiting and room > 0 and self._may_wait_in_slot(waiting[0]):
+            job = waiting.popleft()
+            if self._may_start_or_bury(job):
+                target, arguments = self._target(job)
+                soft, hard = self._limits(job)
+                self._submission.put_behind(job, target, arguments, soft=soft, hard=hard)
+                room -= 1
+                filled = True
+        return filled
+
+    def _may_wait_in_slot(self, job: Job) -> bool:
+        """Not where something must be done, or looked at, at the moment when it starts."""
+        name = job.call.name
+        return (
+            self._look_ahead.may_wait_in_slot(name)
+            and job.policy.late
+            and not job.expires_at
+            and not self._rate_gate.is_limited(name)
+        )
 
     @property
     def _room(self) -> int:
@@ -160,19 +187,24 @@ class Starting:
         return pause <= 0
 
     def _start(self, job: Job) -> None:
-        name = job.call.name
         soft, hard = self._limits(job)
-        self.totals[name] += 1
+        self.note_start(job)
+        target, arguments = self._target(job)
+        self._submission.submit(job, target, arguments, soft=soft, hard=hard)
+
+    def note_start(self, job: Job) -> None:
+        """It starts: count it, and tell those who want to know."""
+        self.totals[job.call.name] += 1
         self.on_start(job)
         if self._listeners:
             tell(self._listeners, TaskEvent.STARTED, job)
-        awaited = self._pool.traits.async_tasks and self._application.is_async(name)
+
+    def _target(self, job: Job) -> tuple[Any, tuple[Any, ...]]:
+        """What the slot calls, and with what."""
+        awaited = self._pool.traits.async_tasks and self._application.is_async(job.call.name)
         if self.traced:
-            around: Any = traced.perform_async if awaited else traced.perform
-            self._submission.submit(job, around, (job.call, job.fetched), soft=soft, hard=hard)
-            return
-        perform = execution.perform_async if awaited else execution.perform
-        self._submission.submit(job, perform, (job.call,), soft=soft, hard=hard)
+            return (traced.perform_async if awaited else traced.perform), (job.call, job.fetched)
+        return (execution.perform_async if awaited else execution.perform), (job.call,)
 
     def _limits(self, job: Job) -> tuple[float | None, float | None]:
         soft, hard = job.policy.soft_time_limit_seconds, job.policy.time_limit_seconds

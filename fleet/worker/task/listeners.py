@@ -55,6 +55,10 @@ class RateGate(Protocol):
         """How long this task must still wait; 0.0: it may start, and is counted."""
         ...
 
+    def is_limited(self, task_name: str) -> bool:
+        """Whether tasks of this name may have to wait."""
+        ...
+
     def forget_waiting(self) -> None:
         """The tasks that waited have been given back."""
         ...
