@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from fleet.cli.verb_list import VERBS, Verb, overview
 from fleet.core.text.suggest import closest
 from fleet.errors import UsageError
+from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

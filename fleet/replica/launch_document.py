@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fleet.core.spec import WorkerSpec
 from fleet.file_access import NAMED_BYTES, read_file
+from fleet.lazy_dataclass import dataclass
 
 FORMAT = 1
 NO_FILE = Path(os.devnull)

@@ -12,7 +12,6 @@ import json
 import socket
 import xmlrpc.client
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,6 +19,7 @@ from xml.parsers.expat import ExpatError
 
 from fleet.core.text.format import shown
 from fleet.errors import FleetError, Unreachable
+from fleet.lazy_dataclass import dataclass
 
 T = TypeVar("T")
 

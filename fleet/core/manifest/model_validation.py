@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +13,7 @@ from fleet.core.manifest.tree import Path, path_text
 from fleet.core.manifest.validation_messages import PATTERN_HINTS, SENTENCES, InvalidValue, other
 from fleet.core.text.format import shown
 from fleet.core.text.suggest import bare, closest, did_you_mean
+from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

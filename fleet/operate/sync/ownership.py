@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
 from fleet.errors import Refused
+from fleet.lazy_dataclass import dataclass
 from fleet.state.files import damaged, read_kept_json, write_whole
 
 Kind = Literal["source", "files"]
