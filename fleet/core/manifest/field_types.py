@@ -1,7 +1,5 @@
 """The types of a manifest's single values: names, numbers, durations (seconds, float) and sizes (bytes, int)."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal
 

@@ -1,7 +1,5 @@
 """The models of ``spec.kubernetes``: what a cluster needs to know beside the fleet itself."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints

@@ -5,8 +5,6 @@ models check shapes and single values; what spans several fields is checked in :
 descriptions are what editors show and what docs/manifest.md is made of.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import (

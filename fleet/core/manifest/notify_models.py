@@ -1,7 +1,5 @@
 """The models of ``spec.notify``: who is told of what, by which way."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from string import Formatter
 from typing import Annotated, Any, Literal
