@@ -11,7 +11,6 @@ import json
 import re
 import subprocess
 from functools import lru_cache
-from importlib.resources import files
 
 from fleet.errors import Refused
 from fleet.lazy_dataclass import dataclass
@@ -89,6 +88,8 @@ def warning(path: str) -> str:
 @lru_cache(maxsize=1)
 def advisories() -> tuple[Advisory, ...]:
     """The whole list."""
+    from importlib.resources import files
+
     text = (files(__package__) / "advisories.json").read_text()
     return tuple(
         Advisory(one["id"], one["what"], one["product"], _version(one["since"]), tuple(map(_version, one["fixed"])))
