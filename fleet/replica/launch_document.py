@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fleet.core.spec import WorkerSpec
+from fleet.core.spec import WorkerSpec, shared
 from fleet.file_access import NAMED_BYTES, read_file
 from fleet.lazy_dataclass import dataclass
 
@@ -119,7 +119,7 @@ def read(path: Path) -> LaunchDocument:
 @lru_cache(maxsize=64)
 def _spec(document: bytes) -> WorkerSpec:
     """The spec of a marshalled document: replicas of a group have the same one, and reading it takes longest."""
-    return WorkerSpec.from_json(marshal.loads(document))
+    return shared(WorkerSpec.from_json(marshal.loads(document)))
 
 
 _NO_REFERENCES = 2
