@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 from functools import lru_cache
 
 from fleet.errors import Refused
@@ -55,6 +54,8 @@ class Advisory:
 @lru_cache(maxsize=8)
 def server_at(path: str) -> Server | None:
     """What the program says of itself; None where it says nothing that is understood."""
+    import subprocess
+
     try:
         said = subprocess.run([path, "--version"], capture_output=True, timeout=_TIMEOUT_SECONDS, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import field
@@ -217,6 +216,8 @@ def _nearest(home: Path) -> Path:
 @lru_cache(maxsize=64)
 def _closed(account: AccountSpec, paths: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the folders and programs that the account cannot enter or run. The kernel is asked, as the account."""
+    import subprocess
+
     try:
         done = subprocess.run(
             ["/bin/sh", "-c", _TRY, "sh", *(path for path in paths if os.path.exists(path))],
