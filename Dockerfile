@@ -1,7 +1,9 @@
 # syntax=docker/dockerfile:1
 # fleet as an image, for apps to build on: docker build -t fleet .
 # An app's own image: FROM this one, its requirements and its code below /app; examples/07-kubernetes/Dockerfile shows it.
-FROM python:3.13-slim AS build
+# Another base, such as a mirror's: docker build --build-arg PYTHON_IMAGE=registry.example/python:3.13-slim .
+ARG PYTHON_IMAGE=python:3.13-slim
+FROM ${PYTHON_IMAGE} AS build
 RUN pip install --no-cache-dir uv
 ENV UV_LINK_MODE=copy UV_COMPILE_BYTECODE=1
 WORKDIR /src
@@ -10,7 +12,7 @@ COPY fleet ./fleet
 COPY pools ./pools
 RUN uv venv /opt/fleet && uv pip install --python /opt/fleet/bin/python --constraint constraints.txt '.[celery,kubernetes]'
 
-FROM python:3.13-slim
+FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/fleet /opt/fleet
 # The number, not the name: a cluster that wants no root can then see that this is none.
 RUN useradd --uid 10001 --create-home --home-dir /home/fleet fleet && install -d -o 10001 -g 10001 /app /run/fleet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import os
 import platform
@@ -161,4 +162,13 @@ def arguments(description: str | None, *, runs: int, choosable: bool = False) ->
     given = parser.parse_args()
     if given.quick:
         given.runs = 1
+    _compile()
     return given
+
+
+def _compile() -> None:
+    """What is installed was compiled then; in a checkout whose bytecode is old or is not kept
+    (PYTHONDONTWRITEBYTECODE), each process would compile what it imports, which is a fifth of a command's time."""
+    for name in ("fleet", "pools"):
+        if not compileall.compile_dir(Path(__file__).parent.parent / name, quiet=1):
+            raise SystemExit(f"bench: {name} cannot be compiled")

@@ -21,7 +21,8 @@ foreign exceptions (``raise … from exc``); only ``cli`` catches to print; the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from fleet.lazy_dataclass import dataclass
 
 
 class FleetError(Exception):

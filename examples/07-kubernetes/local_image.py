@@ -21,6 +21,7 @@ import pools
 
 USER = 10001
 SITE = "/opt/site"
+STANDARD = Path(sysconfig.get_paths()["stdlib"])
 _LEFT_OUT = frozenset(
     {"site-packages", "dist-packages", "test", "tests", "idlelib", "tkinter", "turtledemo", "ensurepip"}
 )
@@ -36,13 +37,13 @@ def make(engine: list[str], name: str, app: Path, extras: Iterable[str] = ("cele
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as importing:
         assert importing.stdin is not None
         with tarfile.open(fileobj=importing.stdin, mode="w|", dereference=False) as tar:
-            _fill(_Tar(tar), app, extras)
+            _fill(Tar(tar), app, extras)
         importing.stdin.close()
         if importing.wait():
             raise RuntimeError(f"{command[0]} cannot import an image")
 
 
-class _Tar:
+class Tar:
     """Adds files of this machine, each with the folders above it, readable by everybody."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
@@ -90,18 +91,17 @@ class _Tar:
         for folder, folders, files in os.walk(source):
             folders[:] = sorted(one for one in folders if one not in _LEFT_OUT)
             for one in sorted(files):
-                if not one.endswith((".a", ".pyo")):
+                if not one.endswith((".a", ".opt-1.pyc", ".opt-2.pyc")):
                     path = Path(folder) / one
                     self.file(path, f"{name}/{path.relative_to(source)}")
 
 
-def _fill(tar: _Tar, app: Path, extras: Iterable[str]) -> None:
+def _fill(tar: Tar, app: Path, extras: Iterable[str]) -> None:
     for name, mode in (("tmp", 0o1777), ("run/fleet", 0o777), ("proc", 0o755), ("sys", 0o755), ("dev", 0o755)):
         tar.folder(name, mode)
     tar.text("etc/passwd", f"root:x:0:0::/root:/bin/sh\nfleet:x:{USER}:{USER}::/tmp:/bin/sh\n")
     tar.text("etc/group", f"root:x:0:\nfleet:x:{USER}:\n")
-    libraries = {*_python(tar), *_tools(tar), *_packages(tar, extras)}
-    for library in sorted(libraries):
+    for library in sorted({*python(tar), *tools(tar, _TOOLS), *_packages(tar, extras)}):
         tar.file(Path(library), library)
     tar.tree(Path("/usr/share/zoneinfo"), "usr/share/zoneinfo")
     tar.tree(Path(fleet.__file__).parent, f"{SITE}/fleet")
@@ -109,19 +109,20 @@ def _fill(tar: _Tar, app: Path, extras: Iterable[str]) -> None:
     tar.tree(app, "app")
 
 
-def _python(tar: _Tar) -> Iterator[str]:
-    """The interpreter at its own path, so that it finds its library."""
+def python(tar: Tar) -> Iterator[str]:
+    """The interpreter at its own path, so that it finds its library; yields the libraries that it needs."""
     binary = Path(sys.executable).resolve()
-    standard = Path(sysconfig.get_paths()["stdlib"])
     tar.file(binary, str(binary))
-    tar.tree(standard, str(standard))
+    tar.tree(STANDARD, str(STANDARD))
     for name in ("python3", "python"):
         tar.link(f"usr/local/bin/{name}", str(binary))
-    yield from _libraries([binary, *standard.glob("lib-dynload/*.so")])
+    yield from libraries([binary, *STANDARD.glob("lib-dynload/*.so")])
 
 
-def _tools(tar: _Tar) -> Iterator[str]:
-    found = [path for name in _TOOLS for folder in ("/usr/bin", "/bin") if (path := Path(folder) / name).exists()]
+def tools(tar: Tar, names: Iterable[str]) -> Iterator[str]:
+    """Programs of this machine; yields the libraries that they need."""
+    folders = ("/usr/bin", "/usr/sbin", "/bin", "/sbin")
+    found = [path for name in names for folder in folders if (path := Path(folder) / name).exists()]
     for path in found:
         tar.file(path, f"usr/bin/{path.name}")
     for name in ("bin", "lib", "lib64", "sbin"):  # as on this machine, where /bin may be a link to usr/bin
@@ -129,26 +130,26 @@ def _tools(tar: _Tar) -> Iterator[str]:
             tar.link(name, os.readlink(f"/{name}"))
         elif name == "bin":
             tar.file(Path("/bin/sh"), "bin/sh")
-    yield from _libraries(found)
+    yield from libraries(found)
 
 
-def _packages(tar: _Tar, extras: Iterable[str]) -> Iterator[str]:
+def _packages(tar: Tar, extras: Iterable[str]) -> Iterator[str]:
     """What fleet needs, as it is installed here."""
     native: list[Path] = []
-    needed = _needed("workerfleet", frozenset(extras))
-    for distribution in (metadata.distribution("workerfleet"), *needed):
+    required = needed("workerfleet", frozenset(extras))
+    for distribution in (metadata.distribution("workerfleet"), *required):
         for script in distribution.entry_points.select(group="console_scripts"):
             tar.text(f"usr/local/bin/{script.name}", _SCRIPT.format(script.module, script.attr), mode=0o755)
-    for distribution in needed:
+    for distribution in required:
         for file in distribution.files or ():
             source = Path(str(distribution.locate_file(file)))
             if ".." not in file.parts and source.is_file():
                 tar.file(source, f"{SITE}/{file}")
                 native += [source] if ".so" in source.name else []
-    yield from _libraries(native)
+    yield from libraries(native)
 
 
-def _needed(name: str, extras: frozenset[str]) -> list[metadata.Distribution]:
+def needed(name: str, extras: frozenset[str]) -> list[metadata.Distribution]:
     """The distributions that one requires with these extras; without itself, because it may be installed in place."""
     found: dict[str, metadata.Distribution] = {}
     waiting = [(name, extras)]
@@ -175,7 +176,7 @@ def _needed(name: str, extras: frozenset[str]) -> list[metadata.Distribution]:
     return [found[one] for one in sorted(found)]
 
 
-def _libraries(binaries: Iterable[Path]) -> Iterator[str]:
+def libraries(binaries: Iterable[Path]) -> Iterator[str]:
     """The shared libraries that programs load, with the loader itself, at the paths where it looks for them."""
     every = [str(one) for one in binaries]
     if not every:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
 
 from fleet.errors import Refused
+from fleet.lazy_dataclass import dataclass
 
 LEAST = (6, 2, 0)
 """LMOVE and what the scripts of the channel call."""
@@ -56,6 +54,8 @@ class Advisory:
 @lru_cache(maxsize=8)
 def server_at(path: str) -> Server | None:
     """What the program says of itself; None where it says nothing that is understood."""
+    import subprocess
+
     try:
         said = subprocess.run([path, "--version"], capture_output=True, timeout=_TIMEOUT_SECONDS, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -89,6 +89,8 @@ def warning(path: str) -> str:
 @lru_cache(maxsize=1)
 def advisories() -> tuple[Advisory, ...]:
     """The whole list."""
+    from importlib.resources import files
+
     text = (files(__package__) / "advisories.json").read_text()
     return tuple(
         Advisory(one["id"], one["what"], one["product"], _version(one["since"]), tuple(map(_version, one["fixed"])))

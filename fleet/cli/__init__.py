@@ -16,7 +16,7 @@ from fleet.errors import FleetError, Interrupted, ManifestError
 
 BROKEN_PIPE = 128 + signal.SIGPIPE
 RESUME = "interrupted: run the same command again to resume"
-_OBJECTS_BETWEEN_COLLECTIONS = 20_000
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 """Modules and manifests are many objects that stay: looking through them as often as Python does by default takes a
 tenth of a command's time and finds nothing."""
 

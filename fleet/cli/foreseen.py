@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from fleet.cli.output import Output
 from fleet.core.plan import Action
-from fleet.inputs.foreseen import foreseen
 
 if TYPE_CHECKING:
     from fleet.operate.local_fleet import PlannedChange
@@ -17,6 +16,10 @@ _STARTS = frozenset({Action.START, Action.REPLACE, Action.RESTART})
 def say_foreseen(change: PlannedChange, out: Output) -> None:
     """Warn of what will fail of that which the plan starts."""
     starts = {step.target.group for step in change.plan.changes if step.target is not None and step.action in _STARTS}
+    if not starts:
+        return
+    from fleet.inputs.foreseen import foreseen
+
     for one in foreseen(change.desired, change.secrets, only=starts):
         out.say(f"warning: {one}")
         out.say(f"  hint: {one.hint}")

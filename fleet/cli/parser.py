@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from fleet.cli.verb_list import VERBS, Verb, overview
 from fleet.core.text.suggest import closest
 from fleet.errors import UsageError
+from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,24 @@ class Parser(argparse.ArgumentParser):
         return args
 
 
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """argparse makes one for each flag, to check it, and imports the compressors to learn how wide the terminal is."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    """As ``shutil.get_terminal_size`` has it."""
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else -1).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
 def parse(argv: Sequence[str]) -> Call:
     """The call that a command line means. Raises UsageError."""
     if not argv or argv[0] in {"-h", "--help", "help"}:
@@ -75,7 +95,7 @@ def parser_of(verb: Verb) -> Parser:
         prog=f"fleet {verb.name}",
         description=verb.help[0].upper() + verb.help[1:] + ".",
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     add_flags(verb, parser)
     return parser

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
 from fleet.core.desired import replica_name
 from fleet.core.spec import WorkerSpec, live_digest, resizes
+from fleet.lazy_dataclass import dataclass
 
 
 class State(StrEnum):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import grp
 import os
 import pwd
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from fleet.core.text.format import counted, shown
 from fleet.errors import Problem, Refused
 from fleet.file_access import account as account_name
 from fleet.inputs.manifest import LoadedManifest
+from fleet.lazy_dataclass import dataclass
 from fleet.replica.account import groups_of
 from fleet.replica.shell import is_shell
 from fleet.state.paths import is_home_of_account
@@ -216,6 +216,8 @@ def _nearest(home: Path) -> Path:
 @lru_cache(maxsize=64)
 def _closed(account: AccountSpec, paths: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the folders and programs that the account cannot enter or run. The kernel is asked, as the account."""
+    import subprocess
+
     try:
         done = subprocess.run(
             ["/bin/sh", "-c", _TRY, "sh", *(path for path in paths if os.path.exists(path))],

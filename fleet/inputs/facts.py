@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -237,6 +236,8 @@ def probe(
     Of our own it sees those that name folders, languages and settings, as its workers do: no token of the shell that
     plans. Raises FleetError when it cannot be imported, Refused where no code may run.
     """
+    import subprocess  # most plans ask no app
+
     refuse_code(f"the app {app} with {python}")
     hint = "fix the import; with `pool: {type: …, concurrency: …}` in every group the app is not asked"
     command = [python, "-m", "fleet.worker.probe", app]

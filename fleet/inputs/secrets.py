@@ -10,10 +10,8 @@ import contextlib
 import hashlib
 import hmac
 import os
-import secrets as randomness
 import signal
 import stat
-import subprocess
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -92,7 +90,7 @@ def keep_key(path: Path) -> None:
 
 def _write_key(path: Path) -> None:
     make_folders(path.parent)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.{randomness.token_hex(4)}")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -107,7 +105,7 @@ def _write_key(path: Path) -> None:
 
 @lru_cache
 def _new_key(_path: Path) -> bytes:
-    return randomness.token_bytes(KEY_BYTES)
+    return os.urandom(KEY_BYTES)
 
 
 def _whole_key(path: Path) -> bytes:
@@ -184,6 +182,8 @@ def _refuse_open_file(path: Path, facts: os.stat_result) -> None:
 
 
 def _from_command(command: list[str], folder: Path, environ: Mapping[str, str], timeout_seconds: float) -> bytes:
+    import subprocess
+
     refuse_code(f"the command {shown(command[0])} of a secret")
     try:
         process = subprocess.Popen(
@@ -202,7 +202,7 @@ def _from_command(command: list[str], folder: Path, environ: Mapping[str, str], 
         try:
             output, complaint = process.communicate(timeout=timeout_seconds)
         except BaseException as error:
-            _end_session(process)
+            _end_session(process.pid)
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
             hint = f"it may take {timeout_seconds:g} s; does it wait for input?"
@@ -215,7 +215,7 @@ def _from_command(command: list[str], folder: Path, environ: Mapping[str, str], 
     return output
 
 
-def _end_session(process: subprocess.Popen[bytes]) -> None:
+def _end_session(pid: int) -> None:
     """Kill a command and everything it started. It is not reaped yet, so its pid is still its own."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(pid, signal.SIGKILL)

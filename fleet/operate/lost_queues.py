@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from fleet.broker.backlog.sampler import Sampler
 from fleet.core.autoscale.sample import Backlog, QueueSample
 from fleet.core.planning.lost_queues import LostQueue, lost_queues, warning
 from fleet.core.spec import WorkerSpec
@@ -41,6 +40,8 @@ def _told(lost: Sequence[LostQueue], spec: WorkerSpec, secrets: Mapping[str, str
 
 def _backlog(queues: Sequence[str], spec: WorkerSpec, secrets: Mapping[str, str]) -> Backlog:
     """What waits at the broker of workers with this spec. ``secrets``: their values by name."""
+    from fleet.broker.backlog.sampler import Sampler  # most plans ask no broker
+
     try:
         url, options = _url(spec, secrets), _transport_options(spec, secrets)
         sampler = Sampler(url, fleet=spec.fleet, options=options, answer_seconds=ANSWER_SECONDS)

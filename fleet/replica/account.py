@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 
@@ -48,6 +47,8 @@ def variables(uid: int) -> dict[str, str]:
 
 def forbid_new_privileges() -> None:
     """Nothing that this process starts can gain rights, by a setuid program for one. Raises OSError."""
+    import ctypes  # every command imports this module, and few call this
+
     if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fleet.core.spec import WorkerSpec
+from fleet.core.spec import WorkerSpec, shared
 from fleet.file_access import NAMED_BYTES, read_file
+from fleet.lazy_dataclass import dataclass
 
 FORMAT = 1
 NO_FILE = Path(os.devnull)
@@ -100,7 +102,7 @@ def read(path: Path) -> LaunchDocument:
             fleet=values["fleet"],
             replica=values["replica"],
             digest=values["digest"],
-            spec=WorkerSpec.from_json(values["spec"]),
+            spec=_spec(marshal.dumps(values["spec"], _NO_REFERENCES)),
             secrets=values["secrets"],
             record=Path(values["record"]),
             log=Path(values["log"]),
@@ -112,6 +114,16 @@ def read(path: Path) -> LaunchDocument:
         raise DocumentError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DocumentError(f"{path} is not a launch document: {error!r}") from error
+
+
+@lru_cache(maxsize=64)
+def _spec(document: bytes) -> WorkerSpec:
+    """The spec of a marshalled document: replicas of a group have the same one, and reading it takes longest."""
+    return shared(WorkerSpec.from_json(marshal.loads(document)))
+
+
+_NO_REFERENCES = 2
+"""A version of the format in which equal documents are equal bytes."""
 
 
 def _is_descriptor(path: Path) -> bool:

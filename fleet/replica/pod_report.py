@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
+from fleet.lazy_dataclass import dataclass
 from fleet.replica.record import RecordView
 
 POD_VARIABLE = "FLEET_POD"

@@ -5,10 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import stat
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import lru_cache
@@ -160,7 +158,7 @@ def _rewrite_in(folder: int, name: str, data: bytes, was: bytes) -> None:
             raise OSError(errno.EINVAL, "it is no regular file")
         if read_descriptor(old, Path(name), limit_bytes=NAMED_BYTES) != was:
             raise OSError(errno.EBUSY, "somebody changed it meanwhile")
-        fresh = f".{name}.{secrets.token_hex(8)}.tmp"
+        fresh = f".{name}.{os.urandom(8).hex()}.tmp"
         _write_new(folder, fresh, data, facts)
         try:
             now = os.stat(name, dir_fd=folder, follow_symlinks=False)
@@ -205,6 +203,8 @@ def _write_beside(
     path: Path, data: bytes, mode: int, lasting: bool, leftovers: ExitStack, owner: tuple[int, int] | None
 ) -> Path:
     """A new file in the same folder; ``leftovers`` removes it unless it has been renamed by then."""
+    import tempfile  # not for commands that only read
+
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     leftovers.callback(Path(name).unlink, missing_ok=True)
     with os.fdopen(descriptor, "wb") as file:

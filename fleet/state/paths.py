@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from fleet.errors import FleetError
+from fleet.lazy_dataclass import dataclass
 
 SOCKET_PATH_BYTES = 107
 
@@ -210,16 +210,19 @@ class Places:
         """The records and crash histories of this account's replicas, which they themselves write."""
         return self.accounts / str(uid) / "records"
 
-    def record_file(self, replica: str) -> Path:
-        """The record of a replica, in the folder of its account where it has one."""
-        return self._kept(f"{replica}.rec")
+    def record_file(self, replica: str, *, accounts: Iterable[int] | None = None) -> Path:
+        """The record of a replica, in the folder of its account where it has one.
 
-    def starts_file(self, replica: str) -> Path:
+        accounts: what ``account_uids`` gave, where it has been asked just now for many replicas.
+        """
+        return self._kept(f"{replica}.rec", accounts)
+
+    def starts_file(self, replica: str, *, accounts: Iterable[int] | None = None) -> Path:
         """The crash history of a replica, kept by its launcher; beside its record."""
-        return self._kept(f"{replica}.starts")
+        return self._kept(f"{replica}.starts", accounts)
 
-    def _kept(self, name: str) -> Path:
-        places = (self.account_records(uid) / name for uid in self.account_uids())
+    def _kept(self, name: str, accounts: Iterable[int] | None) -> Path:
+        places = (self.account_records(uid) / name for uid in (self.account_uids() if accounts is None else accounts))
         return next((place for place in places if os.path.lexists(place)), self.records / name)
 
     def log_file(self, replica: str) -> Path:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from fleet.core.decode import decoded
+from fleet.lazy_dataclass import dataclass
 from fleet.state.files import write_whole
 
 

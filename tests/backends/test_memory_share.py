@@ -63,3 +63,30 @@ def test_it_is_asked_again_when_it_has_changed_or_is_old(monkeypatch: pytest.Mon
     assert shares.sum_bytes([Proc(7, 1, 6, much)]) == 30
     monkeypatch.setattr(memory_share, "KEPT_SECONDS", 0.0)
     assert shares.sum_bytes([Proc(7, 1, 6, much)]) == 40
+
+
+@needs_shares
+def test_what_is_read_ahead_is_the_same_and_not_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with forked(20) as pids:
+        table = Table.read()
+        procs = [table.procs[pid] for pid in pids]
+        one_by_one = MemoryShares().sum_bytes(procs)
+        asked: list[int] = []
+
+        def counted(pid: int) -> int | None:
+            asked.append(pid)
+            return share_bytes(pid)
+
+        monkeypatch.setattr(memory_share, "share_bytes", counted)
+        shares = MemoryShares()
+        shares.read_ahead(pids, table)
+        together = shares.sum_bytes(procs)
+        shares.read_ahead(pids, table)
+    assert sorted(asked) == sorted(pids)
+    assert abs(together - one_by_one) < 1 << 20
+
+
+def test_few_processes_and_ended_ones_are_no_trouble_ahead() -> None:
+    table, shares = Table({5: Proc(5, 1, 1, 300), 0: Proc(0, 1, 1, 400)}), MemoryShares()
+    shares.read_ahead([0, 7], table)
+    assert shares.sum_bytes([table.procs[0]]) == 400

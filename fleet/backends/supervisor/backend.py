@@ -77,6 +77,8 @@ class SupervisorBackend:
         table = Table.read(accounts) if usage or shares else None
         owned = _owned(rows)
         supervised = {name: row.pid for name, (row, _) in owned.items() if row.pid}
+        if shares and table is not None:
+            self._shares.read_ahead(supervised.values(), table)
         unstarted = self._folder.programs(besides=owned.keys())
         self._readings.begin(owned.keys(), accounts=accounts)
         sights = [

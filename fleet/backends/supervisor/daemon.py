@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -115,6 +114,8 @@ class Daemon:
 
     def _run(self) -> None:
         """Start it; what it prints before it becomes a daemon says why it could not."""
+        import subprocess  # not for commands that find it running
+
         command = [self._python, "-P", "-m", "supervisor.supervisord", "-c", str(self._places.supervisord_conf)]
         try:
             done = subprocess.run(

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fleet.core.desired import Replica, is_replica
-from fleet.core.spec import FLEETS_ACCOUNT, AccountSpec, WorkerSpec, shared
+from fleet.core.spec import FLEETS_ACCOUNT, AccountSpec, WorkerSpec
 from fleet.errors import FleetError, Refused
 from fleet.file_access import SMALL_BYTES, give_folder, let_pass, make_folders, make_private, read_file
 from fleet.replica import launch_document
@@ -257,7 +257,7 @@ def used_secrets(spec: WorkerSpec) -> tuple[str, ...]:
 
 
 def _without_secrets(document: LaunchDocument) -> LaunchDocument:
-    return replace(document, spec=shared(document.spec), secrets={})
+    return replace(document, secrets={}) if document.secrets else document
 
 
 def _read(path: Path) -> LaunchDocument | None:

@@ -69,8 +69,8 @@ class ReplicaReadings:
     def files(self, replica: str) -> tuple[RecordView | None, tuple[Life, ...]]:
         """Its record, and its earlier processes."""
         if replica not in self._files:
-            record = RecordReader(self._places.record_file(replica))
-            self._files[replica] = record, self._places.starts_file(replica)
+            record = RecordReader(self._places.record_file(replica, accounts=self._accounts))
+            self._files[replica] = record, self._places.starts_file(replica, accounts=self._accounts)
         record, starts = self._files[replica]
         return record.read(), self._lives_in(starts)
 

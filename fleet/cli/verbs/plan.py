@@ -5,18 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fleet.cli.cluster_target import in_cluster, place_flags
 from fleet.cli.foreseen import say_foreseen
-from fleet.cli.merge_preview import merge_preview
 from fleet.cli.output import Output
-from fleet.cli.saved_plan import SUFFIX, saved_document
 from fleet.cli.target import fleet_for, manifest_of, no_names, output_flag, target_flags, target_of
 from fleet.core.planning import budget, plan_text
 from fleet.errors import UsageError
-from fleet.inputs.secrets import fleet_key, keep_key
 from fleet.operate.lost_queues import warned
-from fleet.state.files import write_whole
+
+if TYPE_CHECKING:
+    from fleet.inputs.manifest import LoadedManifest
+    from fleet.operate.local_fleet import LocalFleet, PlannedChange
 
 CHANGES = 2
 
@@ -40,12 +41,13 @@ def plan(args: argparse.Namespace, out: Output) -> int:
     target = target_of(args)
     no_names(target)
     if args.base:
+        from fleet.cli.merge_preview import merge_preview
+
         return merge_preview(target.sources(), args, out)
     if args.output == "markdown":
         raise UsageError("-o markdown is for --base", hint="`fleet diff -o markdown` compares with what runs")
-    if args.out and not args.out.endswith(SUFFIX):
-        hint = f"write `--out {args.out}{SUFFIX}`: that is how `fleet apply` recognises a saved plan"
-        raise UsageError(f"the name of a saved plan ends with {SUFFIX}, and {args.out!r} does not", hint=hint)
+    if args.out:
+        _check_name(args.out)
     if (there := in_cluster(args, target)) is not None:
         from fleet.cli import cluster_flow
 
@@ -59,8 +61,24 @@ def plan(args: argparse.Namespace, out: Output) -> int:
     say_foreseen(change, out)
     budget.check(change.desired, change.plan, change.observed)
     if args.out:
-        keep_key(fleet.places.key)  # without it the apply could not tell that the file is the one written here
-        saved = saved_document(loaded, change, prune=args.prune, key=fleet_key(fleet.places.key))
-        write_whole(Path(args.out).absolute(), json.dumps(saved))
+        _save(args.out, fleet, loaded, change, prune=args.prune)
         out.say(f"apply exactly this: fleet apply {args.out}")
     return CHANGES if args.detailed_exitcode and not change.plan.is_empty else 0
+
+
+def _check_name(file: str) -> None:
+    from fleet.cli.saved_plan import SUFFIX
+
+    if not file.endswith(SUFFIX):
+        hint = f"write `--out {file}{SUFFIX}`: that is how `fleet apply` recognises a saved plan"
+        raise UsageError(f"the name of a saved plan ends with {SUFFIX}, and {file!r} does not", hint=hint)
+
+
+def _save(file: str, fleet: LocalFleet, loaded: LoadedManifest, change: PlannedChange, *, prune: bool) -> None:
+    from fleet.cli.saved_plan import saved_document
+    from fleet.inputs.secrets import fleet_key, keep_key
+    from fleet.state.files import write_whole
+
+    keep_key(fleet.places.key)  # without it the apply could not tell that the file is the one written here
+    saved = saved_document(loaded, change, prune=prune, key=fleet_key(fleet.places.key))
+    write_whole(Path(file).absolute(), json.dumps(saved))

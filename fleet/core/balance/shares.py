@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from typing import Literal
 
 from fleet.core.balance.costs import FREE, Prices
+from fleet.lazy_dataclass import dataclass
 
 Tail = Literal["hold", "fill"]
 UNBOUNDED = 1 << 40

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from fleet.core.spec import FLEETS_ACCOUNT, AccountSpec
+from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,11 @@
 """The models of ``spec.kubernetes``: what a cluster needs to know beside the fleet itself."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
 from fleet.core.manifest.base_model import Model
-from fleet.core.manifest.field_types import Count, FilePath, GroupName, Limit, Name
+from fleet.core.manifest.field_types import Count, FilePath, GroupName, Limit, Matching, Name
 
 OBJECT_NAME_PATTERN = r"^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$"
 NAMESPACE_PATTERN = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
@@ -16,13 +14,13 @@ LABEL_VALUE_PATTERN = r"^([A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?)?$"
 SECRET_KEY_PATTERN = r"^[A-Za-z0-9._-]{1,253}$"
 QUANTITY_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,3})?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$"
 
-ObjectName = Annotated[str, StringConstraints(pattern=OBJECT_NAME_PATTERN)]
-Namespace = Annotated[str, StringConstraints(pattern=NAMESPACE_PATTERN)]
-LabelKey = Annotated[str, StringConstraints(pattern=LABEL_KEY_PATTERN)]
-LabelValue = Annotated[str, StringConstraints(pattern=LABEL_VALUE_PATTERN)]
-SecretKey = Annotated[str, StringConstraints(pattern=SECRET_KEY_PATTERN)]
-Quantity = Annotated[str, StringConstraints(pattern=QUANTITY_PATTERN), Field(examples=["500m", "2", "512Mi"])]
-Image = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,499}$")]
+ObjectName = Annotated[str, Matching(OBJECT_NAME_PATTERN)]
+Namespace = Annotated[str, Matching(NAMESPACE_PATTERN)]
+LabelKey = Annotated[str, Matching(LABEL_KEY_PATTERN)]
+LabelValue = Annotated[str, Matching(LABEL_VALUE_PATTERN)]
+SecretKey = Annotated[str, Matching(SECRET_KEY_PATTERN)]
+Quantity = Annotated[str, Matching(QUANTITY_PATTERN), Field(examples=["500m", "2", "512Mi"])]
+Image = Annotated[str, Matching(r"^[A-Za-z0-9][A-Za-z0-9._:/@-]{0,499}$")]
 
 
 class Resources(Model):
@@ -81,7 +79,7 @@ class Keda(Model):
     broker: Literal["redis", "rabbitmq"] | None = Field(
         default=None, description="kind of broker; default: by the scheme of the broker's URL"
     )
-    address: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")] | None = Field(
+    address: Annotated[str, Matching(r"^[A-Za-z0-9._-]+:[0-9]{1,5}$")] | None = Field(
         default=None, description="Redis: `host:port`; default: from the broker's URL"
     )
     database: Count | None = Field(default=None, description="Redis: number of the database; default: from the URL")
@@ -104,7 +102,7 @@ class Keda(Model):
 class Kubernetes(PodFields):
     """What the target `kubernetes` needs; a host ignores it."""
 
-    context: Annotated[str, StringConstraints(pattern=r"^[!-~]{1,253}$")] | None = Field(
+    context: Annotated[str, Matching(r"^[!-~]{1,253}$")] | None = Field(
         default=None,
         description="context of the kubeconfig that verbs work in, or `in-cluster` for a process in a pod; never taken"
         " from the kubeconfig's current one",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,7 @@ from fleet.core.manifest.tree import Path, path_text
 from fleet.core.manifest.validation_messages import PATTERN_HINTS, SENTENCES, InvalidValue, other
 from fleet.core.text.format import shown
 from fleet.core.text.suggest import bare, closest, did_you_mean
+from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +38,29 @@ def validate(document: Mapping[str, Any], *, most_hints: int = 0) -> tuple[Manif
 
     most_hints: how many unknown fields are compared with all known ones, which takes its time.
     """
+    if not Manifest.__pydantic_complete__:
+        _compile()
     try:
         return Manifest.model_validate(document, by_alias=True, by_name=False), []
     except ValidationError as error:
         items = error.errors(include_url=False)
         return None, [_complaint(item, guess=index < most_hints) for index, item in enumerate(items)]
+
+
+def _compile() -> None:
+    """Compile the validator, without pydantic's search for plug-ins in the metadata of every installed package: none
+    is for a manifest. Its own switch is a variable of the environment, which commands and workers would inherit."""
+    loader = ModuleType(_PLUGIN_LOADER)
+    loader.__dict__["get_plugins"] = tuple
+    given = sys.modules.setdefault(_PLUGIN_LOADER, loader)
+    try:
+        Manifest.model_rebuild()
+    finally:
+        if given is loader:
+            del sys.modules[_PLUGIN_LOADER]
+
+
+_PLUGIN_LOADER = "pydantic.plugin._loader"
 
 
 def unknown_key(path: Path) -> Complaint | None:

@@ -5,8 +5,6 @@ models check shapes and single values; what spans several fields is checked in :
 descriptions are what editors show and what docs/manifest.md is made of.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -33,6 +31,7 @@ from fleet.core.manifest.field_types import (
     Import,
     Limit,
     ListenText,
+    Matching,
     Name,
     OtlpUrl,
     Positive,
@@ -331,10 +330,10 @@ class HttpCheck(Model):
     """A request to a port of this machine; a status from 200 to 399 passes."""
 
     port: Annotated[int, Field(ge=1, le=65_535)] = Field(description="the port that the replica listens on")
-    path: Annotated[str, StringConstraints(pattern=URL_PATH_PATTERN, max_length=2000)] = Field(
+    path: Annotated[str, StringConstraints(max_length=2000), Matching(URL_PATH_PATTERN)] = Field(
         default="/", description="path of the request, such as `/healthz`"
     )
-    host: Annotated[str, StringConstraints(pattern=HOST_PATTERN)] = Field(
+    host: Annotated[str, Matching(HOST_PATTERN)] = Field(
         default="localhost", description="the request's Host header, for an app that answers to its own names only"
     )
 

@@ -1,7 +1,5 @@
 """The models of ``spec.notify``: who is told of what, by which way."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from string import Formatter
 from typing import Annotated, Any, Literal
@@ -9,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, StringConstraints, Tag
 
 from fleet.core.manifest.base_model import Model
-from fleet.core.manifest.field_types import Command, Limit, Name, Seconds, word_or_map
+from fleet.core.manifest.field_types import Command, Limit, Matching, Name, Seconds, word_or_map
 from fleet.core.manifest.news_kinds import PROBLEMS, NewsKind
 from fleet.core.manifest.secret_ref import SecretRef
 
@@ -19,9 +17,9 @@ TEMPLATE_FIELDS = ("fleet", "host", "kind", "group", "replica", "reason", "by", 
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Template = Annotated[str, StringConstraints(min_length=1, max_length=16_384)]
-HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9-]{1,100}$")]
-Address = Annotated[str, StringConstraints(pattern=r"^[^@\s<>,;]{1,64}@[^@\s<>,;]{1,255}$")]
-Host = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:_-]{1,255}$")]
+HeaderName = Annotated[str, Matching(r"^[A-Za-z0-9-]{1,100}$")]
+Address = Annotated[str, Matching(r"^[^@\s<>,;]{1,64}@[^@\s<>,;]{1,255}$")]
+Host = Annotated[str, Matching(r"^[A-Za-z0-9.:_-]{1,255}$")]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 TextOrSecret = Annotated[Annotated[Text, Tag("word")] | Annotated[SecretRef, Tag("map")], Discriminator(word_or_map)]
 

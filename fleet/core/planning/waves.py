@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
 from fleet.core.plan import Step
+from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(eq=False, slots=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from ipaddress import ip_address
+
+from fleet.lazy_dataclass import dataclass
 
 UNIX = "unix:"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +18,8 @@ def closest(word: str, known: Iterable[str]) -> str:
     asked = bare(word)
     if asked in known_bare:
         return known_bare[asked]
+    import difflib  # only for what is not known
+
     found = difflib.get_close_matches(asked, known_bare, n=1, cutoff=0.6)
     return known_bare[found[0]] if found else ""
 

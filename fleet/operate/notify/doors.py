@@ -7,25 +7,32 @@ from pathlib import Path
 
 from fleet.core.manifest.notify_models import Notification
 from fleet.core.manifest.secret_ref import SecretRef
-from fleet.operate.notify import command, http, smtp
 from fleet.operate.notify.errors import NotSent
 from fleet.operate.notify.rendering import document_of, subject_of, text_of
 
 
 def deliver(notification: Notification, fields: Mapping[str, str], *, secrets: Mapping[str, str], folder: Path) -> None:
-    """Send it once. Raises NotSent."""
+    """Send it once. Raises NotSent. What a way out needs is imported when it is taken: most fleets take none."""
     text, timeout = text_of(notification, fields), notification.timeout_seconds
     if (slack := notification.slack) is not None:
+        from fleet.operate.notify import http
+
         http.post(_value(slack.url, secrets), {"text": _for_slack(text)}, headers={}, timeout_seconds=timeout)
     elif (webhook := notification.webhook) is not None:
+        from fleet.operate.notify import http
+
         headers = {name: _value(value, secrets) for name, value in webhook.headers.items()}
         document = document_of(notification, fields, text)
         http.post(_value(webhook.url, secrets), document, headers=headers, timeout_seconds=timeout)
     elif (email := notification.email) is not None:
+        from fleet.operate.notify import smtp
+
         password = _value(email.password, secrets) if email.password is not None else ""
         subject = subject_of(notification, fields)
         smtp.send(email, subject=subject, text=text, password=password, timeout_seconds=timeout)
     elif notification.command is not None:
+        from fleet.operate.notify import command
+
         document = document_of(notification, fields, text)
         command.run(notification.command, document, fields=fields, folder=folder, timeout_seconds=timeout)
 

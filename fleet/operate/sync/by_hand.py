@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleet.errors import Damaged, UsageError
+from fleet.lazy_dataclass import dataclass
 from fleet.operate.sync import ownership
 from fleet.operate.sync.orders import suspend, suspension_by_hand
-from fleet.operate.sync.reconcile import make_owner, owner_of
 from fleet.operate.sync.state import SourcePlaces, read_orders
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ def check(local: LocalFleet, claim: Claim) -> None:
         )
     if claim.adopt:
         return
-    owner = owner_of(local)
+    owner = ownership.owner_of(local)
     if owner is None or _is_suspended(local, owner, claim):
         return
     if claim.files is None and owner.kind == "files":
@@ -44,7 +43,7 @@ def check(local: LocalFleet, claim: Claim) -> None:
 
 def take(local: LocalFleet, claim: Claim) -> str:
     """Do what the flags say about the owner; what to tell people, empty for nothing. Check first."""
-    owner = _known_owner(local) if claim.adopt else owner_of(local)
+    owner = _known_owner(local) if claim.adopt else ownership.owner_of(local)
     if owner is not None and owner.kind == "source" and not claim.adopt:
         if not claim.suspend_seconds:
             return f"note: the source {owner.name!r} takes the fleet back when its suspension ends"
@@ -53,18 +52,18 @@ def take(local: LocalFleet, claim: Claim) -> str:
         return f"note: the source {owner.name!r} keeps its hands off until {until}, then takes the fleet back"
     if claim.files is None:
         if claim.adopt and (owner is None or owner.kind == "source"):
-            make_owner(local, ownership.of_files(()))
+            ownership.make_owner(local, ownership.of_files(()))
         return ""
     claimant = ownership.of_files(claim.files)
     if owner is None or not owner.is_same_as(claimant) or owner.files != claimant.files:
-        make_owner(local, claimant)
+        ownership.make_owner(local, claimant)
     return ""
 
 
 def _known_owner(local: LocalFleet) -> ownership.Owner | None:
     """As far as that can be read: it is taken over anyway."""
     try:
-        return owner_of(local)
+        return ownership.owner_of(local)
     except Damaged:
         return None
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from fleet.errors import Refused
+from fleet.errors import Damaged, Refused
+from fleet.lazy_dataclass import dataclass
+from fleet.state.audit import who
 from fleet.state.files import damaged, read_kept_json, write_whole
+
+if TYPE_CHECKING:
+    from fleet.operate.local_fleet import LocalFleet
 
 Kind = Literal["source", "files"]
 FILE = "owner.json"
@@ -82,3 +87,30 @@ def read(state: Path) -> Owner | None:
 def write(state: Path, owner: Owner) -> None:
     """Make somebody the owner."""
     write_whole(state / FILE, json.dumps(asdict(owner), ensure_ascii=False))
+
+
+def owner_of(local: LocalFleet) -> Owner | None:
+    """Whose the fleet is: as written, else the files whose manifest was applied last.
+
+    None before any apply, and for a fleet of files that was taken down: then the name is free; and where neither that
+    file nor a manifest that can be read is there. Raises Damaged for the file: another's fleet is not to be taken.
+    """
+    written = read(local.places.state)
+    try:
+        applied = local.applied()
+    except Damaged:  # what stops a fleet must work then, too; the owner is in a file of its own
+        applied = None
+    if applied is not None and applied.down and (written is None or written.kind == "files"):
+        return None
+    if written is not None:
+        return written
+    try:
+        latest = local.history.latest()
+    except Damaged:  # the next apply writes another
+        latest = None
+    return None if latest is None else of_files(latest.origin.sources)
+
+
+def make_owner(local: LocalFleet, owner: Owner) -> None:
+    """From now on the fleet is this one's."""
+    write(local.places.state, replace(owner, by=who(), since=round(local.now(), 3)))

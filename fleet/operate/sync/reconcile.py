@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from fleet import settings
@@ -15,16 +15,16 @@ from fleet.core.manifest.models import Release as WrittenRelease
 from fleet.core.planning import budget, plan_text
 from fleet.core.planning.selection import leaving
 from fleet.core.text.format import duration, listed
-from fleet.errors import Damaged, ManifestError, Problem, Refused
+from fleet.errors import ManifestError, Problem, Refused
 from fleet.inputs import machine
 from fleet.inputs.manifest import LoadedManifest
+from fleet.lazy_dataclass import dataclass
 from fleet.operate.apply.effects import is_ready
 from fleet.operate.apply.events import STARTS_PER_CORE, Listener, WalkOptions
 from fleet.operate.change import carry_out
 from fleet.operate.local_fleet import LocalFleet, PlannedChange
 from fleet.operate.sync import offline, ownership
 from fleet.operate.sync.releases import Release
-from fleet.state.audit import who
 from fleet.state.revisions import Origin
 
 VERB = "sync"
@@ -117,7 +117,7 @@ class LocalTarget:
         """Raise Refused where the fleet is another's and is not taken over."""
         local = self._open(fleet)
         if not adopt:
-            ownership.refuse_other(fleet, owner_of(local), claimant)
+            ownership.refuse_other(fleet, ownership.owner_of(local), claimant)
 
     def look(self, loaded: LoadedManifest, *, prune: bool) -> Look:
         """Observe and plan; nothing is changed."""
@@ -146,12 +146,12 @@ class LocalTarget:
         local = self._open(loaded.name)
         with local.lock(command=f"fleet sync ({claimant.name})"):
             if not adopt:
-                ownership.refuse_other(loaded.name, owner_of(local), claimant)
+                ownership.refuse_other(loaded.name, ownership.owner_of(local), claimant)
             look = self.look(loaded, prune=prune)
             guard(look.change, max_destroy)
             _refuse_too_long(look.change, timeout_seconds)
             before(look)
-            make_owner(local, claimant)
+            ownership.make_owner(local, claimant)
             starts = STARTS_PER_CORE * machine.cpus()
             options = WalkOptions(timeout_seconds, starts_at_once=starts, interrupted=interrupted)
             carry_out(local, look.change, verb=VERB, reason=reason, on_event=on_event, options=options)
@@ -163,33 +163,6 @@ class LocalTarget:
         local = self._open(fleet)
         if local.places.state.is_dir():
             local.audit.write(entry)
-
-
-def owner_of(local: LocalFleet) -> ownership.Owner | None:
-    """Whose the fleet is: as written, else the files whose manifest was applied last.
-
-    None before any apply, and for a fleet of files that was taken down: then the name is free; and where neither that
-    file nor a manifest that can be read is there. Raises Damaged for the file: another's fleet is not to be taken.
-    """
-    written = ownership.read(local.places.state)
-    try:
-        applied = local.applied()
-    except Damaged:  # what stops a fleet must work then, too; the owner is in a file of its own
-        applied = None
-    if applied is not None and applied.down and (written is None or written.kind == "files"):
-        return None
-    if written is not None:
-        return written
-    try:
-        latest = local.history.latest()
-    except Damaged:  # the next apply writes another
-        latest = None
-    return None if latest is None else ownership.of_files(latest.origin.sources)
-
-
-def make_owner(local: LocalFleet, owner: ownership.Owner) -> None:
-    """From now on the fleet is this one's."""
-    ownership.write(local.places.state, replace(owner, by=who(), since=round(local.now(), 3)))
 
 
 def guard(change: PlannedChange, max_destroy: str) -> None:

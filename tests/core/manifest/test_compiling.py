@@ -49,3 +49,21 @@ def test_what_is_empty_is_what_an_empty_map_is() -> None:
 def test_written_are_the_fields_that_hold_something_by_their_names_in_the_text() -> None:
     group = GroupFields.model_validate({"remoteControl": {}, "replicas": 0, "env": None})
     assert group.written() == {"remoteControl", "replicas"}
+
+
+def test_no_metadata_of_packages_is_read_to_compile_it_and_pydantic_is_left_as_it_was() -> None:
+    ask = """
+import sys
+from fleet.core.manifest.parse import Source, parse
+from fleet.errors import ManifestError
+try:
+    parse([Source("empty", b"{}")], environ={})
+except ManifestError:
+    print("importlib.metadata" in sys.modules, "pydantic.plugin._loader" in sys.modules)
+import pydantic
+class Other(pydantic.BaseModel):
+    x: int
+print(Other(x=1), "pydantic.plugin._loader" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", ask], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["False False", "x=1 True"]
