@@ -15,8 +15,7 @@ def refuse(breaches: list[Import], rule: str) -> None:
 
 
 DOORS = {
-    "xmlrpc": (),
-    "fleet.backends.supervisor.xml_rpc": ("fleet.backends.supervisor.rpc",),
+    "xmlrpc": ("fleet.backends.supervisor.rpc",),
     "kombu": ("fleet.broker", "fleet.worker"),
     "redis": ("fleet.broker", "fleet.worker"),
     "amqp": ("fleet.broker", "fleet.worker"),

@@ -17,7 +17,6 @@ from hypothesis import strategies as st
 
 from fleet.authoring.convert import AUTO, KINDS, Input, import_files
 from fleet.backends.supervisor.rpc import SupervisorRpc
-from fleet.backends.supervisor.xml_rpc import value_of
 from fleet.broker.channels.redis.unsent_acks import read_left
 from fleet.broker.delivery import Delivery
 from fleet.broker.message import TaskMessage
@@ -292,8 +291,16 @@ ROWS = st.lists(st.dictionaries(st.sampled_from(ROW_KEYS), VALUES, max_size=7) |
 
 @given(answer=st.one_of(st.binary(max_size=300), VALUES.map(marshalled), ROWS.map(marshalled)))
 def test_an_answer_of_supervisord_is_read_or_refused(answer: bytes) -> None:
+    def ask(*_: Any) -> Any:
+        return xmlrpc.client.loads(answer)[0][0]
+
     rpc = SupervisorRpc(Path("/nowhere"), timeout_seconds=1.0)
-    rpc._client = SimpleNamespace(call=lambda *_: value_of(answer), close=lambda: None)  # type: ignore[assignment]
+    names = ("getState", "getPID", "getAllProcessInfo", "reloadConfig")
+    server = SimpleNamespace(**dict.fromkeys(names, ask))
+    rpc._proxy = lambda _: lambda: None  # type: ignore[assignment]
+    rpc._proxy.supervisor = server
+    rpc._proxy.system = SimpleNamespace(multicall=ask)
+    rpc._proxy.fleet = SimpleNamespace(listProcesses=ask)
     for call in (rpc.processes, rpc.pid, rpc.reload, lambda: rpc.stop(["a:a"]), rpc.ping):
         with contextlib.suppress(FleetError):
             call()

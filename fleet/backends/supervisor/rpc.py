@@ -1,18 +1,22 @@
 """All XML-RPC calls to supervisord.
 
-Every call has a timeout, after a failed one the next gets a new connection, and every fault is raised as an error of
-fleet's with a hint.
+The protocol is plain XML-RPC over HTTP on a unix socket, so the standard library speaks it; ``supervisor.xmlrpc`` would
+import the whole HTTP server for the same twenty lines. Every call has a timeout, a failed connection gives a new proxy
+(a closed one keeps failing), and every fault is raised as an error of fleet's with a hint.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
+import socket
+import xmlrpc.client
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, TypeVar
+from xml.parsers.expat import ExpatError
 
-from fleet.backends.supervisor.xml_rpc import CallFault, Client, HttpError
 from fleet.core.text.format import shown
 from fleet.errors import FleetError, Unreachable
 from fleet.lazy_dataclass import dataclass
@@ -101,7 +105,7 @@ class SupervisorRpc:
     def __init__(self, path: Path, *, timeout_seconds: float) -> None:
         self._path = path
         self._timeout_seconds = timeout_seconds
-        self._client = Client(path, timeout_seconds=timeout_seconds)
+        self._proxy: xmlrpc.client.ServerProxy | None = None
         self._lists = self._lists_changes = True
         self._known: tuple[str, tuple[Process, ...]] = ("", ())
 
@@ -117,7 +121,7 @@ class SupervisorRpc:
         if (listed := self._listed()) is not None:
             return listed
         every: tuple[Process, ...] = self._call(
-            lambda call: tuple(_process(row) for row in call("supervisor.getAllProcessInfo"))
+            lambda proxy: tuple(_process(row) for row in proxy.supervisor.getAllProcessInfo())
         )
         return every
 
@@ -130,7 +134,7 @@ class SupervisorRpc:
             return None
         try:
             self._known = self._call(
-                lambda call: _list_of(json.loads(call("fleet.listChangedProcesses", self._known[0])), self._known)
+                lambda proxy: _list_of(json.loads(proxy.fleet.listChangedProcesses(self._known[0])), self._known)
             )
         except Refusal as refusal:
             if refusal.code != Fault.UNKNOWN_METHOD:
@@ -144,7 +148,7 @@ class SupervisorRpc:
         if not self._lists:
             return None
         try:
-            found: tuple[Process, ...] = self._call(lambda call: _processes(json.loads(call("fleet.listProcesses"))))
+            found: tuple[Process, ...] = self._call(lambda proxy: _processes(json.loads(proxy.fleet.listProcesses())))
         except Refusal as refusal:
             if refusal.code != Fault.UNKNOWN_METHOD:
                 raise
@@ -154,7 +158,7 @@ class SupervisorRpc:
 
     def reload(self) -> Changes:
         """Read the files again. Changes no process, and changes nothing at all when a file is broken."""
-        found: Changes = self._call(lambda call: _changes(call("supervisor.reloadConfig")))
+        found: Changes = self._call(lambda proxy: _changes(proxy.supervisor.reloadConfig()))
         return found
 
     def add(self, names: Sequence[str]) -> None:
@@ -173,7 +177,7 @@ class SupervisorRpc:
         """Start the image that the replica of this launch document is of. False: the daemon is of a version without
         images, or cannot start it."""
         try:
-            return bool(self._call(lambda call: call("fleet.startImage", str(document), digest)))
+            return bool(self._call(lambda proxy: proxy.fleet.startImage(str(document), digest)))
         except Refusal:
             return False
 
@@ -183,12 +187,12 @@ class SupervisorRpc:
 
     def pid(self) -> int:
         """The daemon's pid."""
-        found: int = self._call(lambda call: int(call("supervisor.getPID")))
+        found: int = self._call(lambda proxy: int(proxy.supervisor.getPID()))
         return found
 
     def ping(self) -> None:
         """Return if the daemon takes calls, else raise the error that says why not."""
-        self._call(lambda call: call("supervisor.getState"))
+        self._call(lambda proxy: proxy.supervisor.getState())
 
     def answers(self) -> bool:
         """Whether the daemon takes calls."""
@@ -200,13 +204,15 @@ class SupervisorRpc:
 
     def shutdown(self) -> None:
         """Ask the daemon to end itself."""
-        self._call(lambda call: call("supervisor.shutdown"))
+        self._call(lambda proxy: proxy.supervisor.shutdown())
 
     def close(self) -> None:
         """Close the connection."""
-        self._client.close()
-        self._lists = self._lists_changes = True
-        self._known = ("", ())
+        if self._proxy is not None:
+            self._proxy("close")()
+            self._proxy = None
+            self._lists = self._lists_changes = True
+            self._known = ("", ())
 
     def _many(self, method: str, calls: Iterable[tuple[Any, ...]], *, forgiven: set[Fault]) -> None:
         """One multicall; after all calls were made, raise the first fault that is not in ``forgiven``."""
@@ -214,7 +220,7 @@ class SupervisorRpc:
         if not batch:
             return
         results: list[tuple[int, str] | None] = self._call(
-            lambda call: [_fault(one) for one in call("system.multicall", batch)]
+            lambda proxy: [_fault(one) for one in proxy.system.multicall(batch)]
         )
         for call, fault in zip(batch, results, strict=False):
             if fault is not None and fault[0] not in forgiven:
@@ -223,9 +229,9 @@ class SupervisorRpc:
     def _call(self, ask: Callable[[Any], Any]) -> Any:
         """What ``ask`` makes of the answer. Raises FleetError for one of another shape, too."""
         try:
-            return ask(self._client.call)
-        except CallFault as fault:
-            raise _refusal(fault.code, fault.text, self._path) from fault
+            return ask(self._connected())
+        except xmlrpc.client.Fault as fault:
+            raise _refusal(fault.faultCode, fault.faultString, self._path) from fault
         except (FileNotFoundError, ConnectionRefusedError) as error:
             self.close()
             raise DaemonDown(f"supervisord does not run: nobody listens on {self._path}", hint=_UP) from error
@@ -233,17 +239,26 @@ class SupervisorRpc:
             self.close()
             message = f"supervisord did not answer within {self._timeout_seconds:g} s on {self._path}"
             raise Unreachable(message, hint="raise FLEET_RPC_TIMEOUT_SECONDS, or run `fleet doctor`") from error
-        except OSError as error:
+        except (OSError, http.client.HTTPException) as error:
             self.close()
             raise Unreachable(f"supervisord on {self._path}: {error or type(error).__name__}", hint=_UP) from error
-        except HttpError as error:
+        except (xmlrpc.client.Error, ExpatError) as error:
             self.close()
+            said = (
+                f"HTTP {error.errcode} {error.errmsg}" if isinstance(error, xmlrpc.client.ProtocolError) else str(error)
+            )
             hint = "its log says why: log/supervisord.log in the fleet's folder"
-            raise FleetError(f"supervisord on {self._path} failed inside: {error}", hint=hint) from error
+            raise FleetError(f"supervisord on {self._path} failed inside: {said}", hint=hint) from error
         except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             self.close()
             message = f"supervisord on {self._path} gave an answer that makes no sense: {shown(error)}"
             raise FleetError(message, hint="`fleet doctor` looks for what is wrong") from error
+
+    def _connected(self) -> xmlrpc.client.ServerProxy:
+        if self._proxy is None:
+            transport = _UnixTransport(self._path, self._timeout_seconds)
+            self._proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=transport)
+        return self._proxy
 
 
 _UP = "`fleet apply` starts it; `fleet doctor` looks for what is wrong"
@@ -302,3 +317,34 @@ def _process_of(group: Any, name: Any, state: Any, pid: Any, start: Any, exit_st
 
 
 _STATES = {int(state): state for state in ProcessState}
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        super().__init__("localhost", timeout=timeout_seconds)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        try:
+            self.sock.connect(str(self._path))
+        except OSError:
+            self.sock.close()
+            raise
+
+
+class _UnixTransport(xmlrpc.client.Transport):
+    """Keeps one connection; the base class asks once more when the daemon closed it between two calls."""
+
+    def __init__(self, path: Path, timeout_seconds: float) -> None:
+        super().__init__()
+        self._path = path
+        self._timeout_seconds = timeout_seconds
+        self._connection: tuple[Any, Any] = (None, None)
+
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:
+        if self._connection[1] is None:
+            self._connection = host, _UnixConnection(self._path, self._timeout_seconds)
+        connection: http.client.HTTPConnection = self._connection[1]
+        return connection
