@@ -21,8 +21,7 @@ foreign exceptions (``raise … from exc``); only ``cli`` catches to print; the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-from fleet.lazy_dataclass import dataclass
+from dataclasses import dataclass
 
 
 class FleetError(Exception):

@@ -11,10 +11,10 @@ import grp
 import os
 import pwd
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.errors import Refused
-from fleet.lazy_dataclass import dataclass
 
 NAMED_BYTES = 16 << 20
 """The longest file that a person names: a manifest, a saved plan."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.log_rotation import USUAL_BYTES
 from fleet.state.paths import default_home, home_of
 

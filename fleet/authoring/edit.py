@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fleet.core.manifest import merge
@@ -16,7 +17,6 @@ from fleet.core.manifest.yaml_reader import decode, load
 from fleet.core.text.format import shown
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import ManifestError, UsageError
-from fleet.lazy_dataclass import dataclass
 
 MOST_REPLICAS = 10_000
 _BY_HAND = "edit the file by hand"

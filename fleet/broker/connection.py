@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fleet.core.text.mask import masked, without_url
 from fleet.errors import Unreachable
-from fleet.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     import kombu

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
 from fleet.errors import Refused
-from fleet.lazy_dataclass import dataclass
 
 LEAST = (6, 2, 0)
 """LMOVE and what the scripts of the channel call."""

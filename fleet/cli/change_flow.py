@@ -8,6 +8,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from fleet.cli.foreseen import say_foreseen
@@ -21,7 +22,6 @@ from fleet.core.planning import budget, plan_text
 from fleet.core.planning.selection import leaving
 from fleet.errors import CannotWrite, Refused, StalePlan
 from fleet.inputs import machine
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.apply.events import STARTS_PER_CORE, Report, StepsFailed, WalkOptions
 from fleet.operate.change import carry_out
 from fleet.operate.local_fleet import LocalFleet, PlannedChange

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleet.cli.target import CLUSTER, Target, said_target
 from fleet.errors import UsageError
-from fleet.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from fleet.inputs.manifest import LoadedManifest

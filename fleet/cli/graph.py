@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fleet.cli.output import group_colour, painted
-from fleet.lazy_dataclass import dataclass
 
 _LEAST_BAR = 10
 _HAS, _SPARE, _WAITS = "█", "▒", "░"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fleet.cli.output import Output
 from fleet.cli.target import Target, manifest_of
 from fleet.core.desired import Desired
 from fleet.core.status import Status, summarise, with_totals
 from fleet.errors import Damaged
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.local_fleet import LocalFleet
 from fleet.state.totals import read_totals
 

@@ -10,10 +10,10 @@ import sys
 import time
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, TextIO
 
 from fleet.errors import FleetError, ManifestError
-from fleet.lazy_dataclass import dataclass
 
 _CODES: Mapping[str, str] = {
     "good": "32",

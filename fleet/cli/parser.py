@@ -7,12 +7,12 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from fleet.cli.verb_list import VERBS, Verb, overview
 from fleet.core.text.suggest import closest
 from fleet.errors import UsageError
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,6 @@ from fleet.core.desired import group_of
 from fleet.core.text.format import listed, seconds_in
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import Damaged, UsageError
-from fleet.lazy_dataclass import dataclass
 
 if TYPE_CHECKING:
     from fleet.cli.output import Output

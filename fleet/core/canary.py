@@ -6,11 +6,11 @@ Everything is counted over the same window, from two looks at the same replicas.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from fleet.core.desired import CanaryPolicy
 from fleet.core.observed import ObservedReplica
 from fleet.core.text.format import counted, listed, size
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,7 @@ The rows were found by running the contract of workers over the oldest, the newe
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from fleet.lazy_dataclass import dataclass
+from dataclasses import dataclass
 
 Version = tuple[int, int]
 OLDEST: Version = (5, 3)

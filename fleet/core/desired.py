@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Literal
 
 from fleet.core.spec import READY_TIMEOUT_SECONDS, BrokerSpec, WorkerSpec, live_digest
-from fleet.lazy_dataclass import dataclass
 
 BROKER_GROUP = "fleet-broker"
 CONTROLLER_GROUP = "fleet-controller"

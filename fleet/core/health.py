@@ -8,12 +8,12 @@ its attendant) goes round, and the time of every fetch that the broker answered.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
 from fleet.core.text.format import counted, duration, listed
-from fleet.lazy_dataclass import dataclass
 
 
 class Condition(StrEnum):

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from fleet.core.desired import replica_name
 from fleet.core.spec import WorkerSpec, live_digest, resizes
-from fleet.lazy_dataclass import dataclass
 
 
 class State(StrEnum):

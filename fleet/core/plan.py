@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 from fleet.core.desired import CanaryPolicy, Replica
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS, READY_TIMEOUT_SECONDS
-from fleet.lazy_dataclass import dataclass
 
 
 class Action(StrEnum):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 from fleet.core.decode import decoded
-from fleet.lazy_dataclass import dataclass
 from pools.traits import TRAITS
 
 PARKED_EXIT = 78

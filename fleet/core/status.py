@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fleet.core.desired import RESERVED_PREFIX, Desired, DesiredGroup, Replica, group_of
 from fleet.core.observed import Observed, ObservedReplica, RunningTask, State, Stray, Trouble
 from fleet.core.planning.assignment import assign
 from fleet.core.totals import NO_TOTALS, Totals
-from fleet.lazy_dataclass import dataclass
 
 OUTDATED = "outdated"
 UNSETTLED = "to resize"

@@ -7,7 +7,7 @@ import os
 import pwd
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from fleet.core.text.format import counted, shown
 from fleet.errors import Problem, Refused
 from fleet.file_access import account as account_name
 from fleet.inputs.manifest import LoadedManifest
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.account import groups_of
 from fleet.replica.shell import is_shell
 from fleet.state.paths import is_home_of_account

@@ -6,13 +6,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.core.desired import Desired, DesiredGroup, broker_of
 from fleet.core.spec import BrokerSpec, WorkerSpec
 from fleet.core.text.mask import masked
 from fleet.core.text.outside_url import url_problem
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.command import DEFAULT_PATH, with_folder_of
 from fleet.replica.outside import why_silent_soon
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from fleet.core.manifest import parse
 from fleet.core.manifest.models import Manifest
 from fleet.errors import Problem
 from fleet.inputs.git import commit_of
-from fleet.lazy_dataclass import dataclass
 from fleet.state.files import STDIN, read_named
 from fleet.state.revisions import Origin, Revision
 

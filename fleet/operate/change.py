@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,6 @@ from fleet.core.text.format import listed
 from fleet.errors import CannotWrite, Damaged, FleetError, Interrupted, NotReady, Refused, RolloutFailed
 from fleet.inputs.manifest import LoadedManifest, from_revision
 from fleet.inputs.secrets import keep_key
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.apply.events import Event, Listener, Report, StepsFailed, WalkOptions
 from fleet.operate.apply.walk import apply
 from fleet.operate.local_fleet import LocalFleet, PlannedChange

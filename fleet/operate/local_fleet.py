@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -16,7 +16,6 @@ from fleet.core.observed import Observed
 from fleet.core.plan import Action, Plan
 from fleet.core.planning.selection import limited
 from fleet.errors import UsageError
-from fleet.lazy_dataclass import dataclass
 from fleet.state import decisions, trust
 from fleet.state.applied import Applied, load, save
 from fleet.state.audit import Audit

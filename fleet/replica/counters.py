@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fleet.core.totals import Totals
 from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.record import RecordView
 
 _Process = tuple[int, int]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from fleet.core.backoff import backoff_seconds
 from fleet.core.spec import RestartPolicy
 from fleet.core.text.format import duration
 from fleet.file_access import NAMED_BYTES, open_own, read_file
-from fleet.lazy_dataclass import dataclass
 
 STEADY_SECONDS = 10.0
 LOOP_SECONDS = 60.0

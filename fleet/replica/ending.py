@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.core.text.format import counted, duration
 from fleet.file_access import SMALL_BYTES, open_own, read_file
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.record import RecordView
 
 _SHOWN_TASKS = 3

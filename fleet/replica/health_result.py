@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from fleet.core.decode import decoded
 from fleet.core.spec import HealthCheckSpec
 from fleet.core.text.format import counted, duration
 from fleet.file_access import SMALL_BYTES, read_file
-from fleet.lazy_dataclass import dataclass
 
 
 class Wellness(StrEnum):

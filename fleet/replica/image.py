@@ -10,11 +10,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fleet.core.spec import forks_from_image
-from fleet.lazy_dataclass import dataclass
 from fleet.replica import process_identity
 from fleet.replica.command import LaunchError, environment
 from fleet.replica.launch_document import LaunchDocument

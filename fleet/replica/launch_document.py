@@ -6,13 +6,13 @@ import json
 import marshal
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from fleet.core.spec import WorkerSpec, shared
 from fleet.file_access import NAMED_BYTES, read_file
-from fleet.lazy_dataclass import dataclass
 
 FORMAT = 1
 NO_FILE = Path(os.devnull)

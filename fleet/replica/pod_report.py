@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.record import RecordView
 
 POD_VARIABLE = "FLEET_POD"

@@ -21,13 +21,13 @@ import stat
 import struct
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from fleet.core.text.format import one_line
 from fleet.file_access import open_own, read_file
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.process_identity import started_ticks
 
 MAGIC = b"FLTREC2\0"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fleet.core.decode import decoded
 from fleet.core.desired import Desired
-from fleet.lazy_dataclass import dataclass
 from fleet.state.files import damaged, read_kept_json, write_whole
 
 FORMAT = 1

@@ -9,11 +9,11 @@ import pwd
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fleet.file_access import make_folders, open_own
-from fleet.lazy_dataclass import dataclass
 from fleet.state.files import cannot_write, damaged
 
 Entry = dict[str, Any]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fleet.core.decode import decoded
 from fleet.core.text.format import duration
 from fleet.file_access import SMALL_BYTES, read_file
-from fleet.lazy_dataclass import dataclass
 from fleet.state.files import write_whole
 
 LATE_SECONDS = 60.0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from fleet.lazy_dataclass import dataclass
 from fleet.state.files import damaged, read_kept_json, remove_kept, write_whole
 
 FORMAT = 1

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,7 +22,6 @@ from typing import Self
 from fleet.core.decode import decoded
 from fleet.errors import FleetError, LockHeld
 from fleet.file_access import SMALL_BYTES, make_folders, open_own, read_file
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.process_identity import is_stopped
 from fleet.state.paths import Places
 

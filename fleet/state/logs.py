@@ -8,13 +8,12 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from fleet.core.desired import group_of
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.log_rotation import every_part
 
 FOLLOW_SECONDS = 0.25

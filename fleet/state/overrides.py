@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,6 @@ from fleet.core.expand.facts import Overrides
 from fleet.core.manifest.tree import Findings, Source
 from fleet.core.manifest.yaml_reader import load
 from fleet.core.text.format import one_line
-from fleet.lazy_dataclass import dataclass
 from fleet.state.files import damaged, read_kept, remove_kept, write_whole
 
 Kind = Literal["replicas", "paused", "drained"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.errors import FleetError
-from fleet.lazy_dataclass import dataclass
 
 SOCKET_PATH_BYTES = 107
 

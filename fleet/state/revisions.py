@@ -11,14 +11,13 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from fleet.core.decode import decoded
 from fleet.core.expand.facts import Facts
 from fleet.errors import FleetError, UsageError
-from fleet.lazy_dataclass import dataclass
 from fleet.state.files import damaged, read_kept_json, write_whole
 
 KEPT_REVISIONS = 50

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from fleet.core.decode import decoded
-from fleet.lazy_dataclass import dataclass
 from fleet.state.files import write_whole
 
 

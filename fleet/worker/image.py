@@ -20,7 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from fleet import forking, launch, lazy_dataclass
+from fleet import forking, launch
 from fleet.core.spec import WorkerSpec
 from fleet.errors import FleetError
 from fleet.replica import image as images
@@ -96,7 +96,6 @@ class Image:
             self._say("failed", "a file has changed while the app was imported")
             return False
         self._listen()
-        lazy_dataclass.write_all()
         freeze_for_forks()
         self._say("ready")
         return True

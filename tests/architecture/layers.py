@@ -18,7 +18,6 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "core",
         "file_access",
         "errors forking signals _version",
-        "lazy_dataclass",
     ),
     "fleet.core": (
         "simulation migration",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -14,7 +15,6 @@ from fleet.core.manifest.kubernetes_models import Keda, Kubernetes
 from fleet.core.manifest.models import Autoscale, Manifest
 from fleet.core.spec import WorkerSpec
 from fleet.errors import Refused
-from fleet.lazy_dataclass import dataclass
 
 PRIORITY_SEPARATOR = "\x06\x16"
 """Between a queue's name and a priority in the name of kombu's list; priority 0 has the bare name."""

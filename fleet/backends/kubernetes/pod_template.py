@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from fleet.backends.kubernetes import jobs
@@ -14,7 +15,6 @@ from fleet.core.expand.specs import secret_variable
 from fleet.core.manifest.kubernetes_models import Kubernetes, KubernetesGroup
 from fleet.core.spec import WorkerSpec
 from fleet.errors import Refused
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.pod_report import METRICS_PATH
 from fleet.replica.pod_report import PORT as REPORT_PORT
 

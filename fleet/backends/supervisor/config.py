@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.core.desired import BROKER_GROUP, split_name
 from fleet.core.spec import PARKED_EXIT
 from fleet.errors import FleetError
-from fleet.lazy_dataclass import dataclass
 from fleet.state.paths import Places, check_socket_path
 
 STOP_MARGIN_SECONDS = 15

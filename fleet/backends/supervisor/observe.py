@@ -6,14 +6,13 @@ digest that supervisord runs; otherwise an earlier process wrote it.
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from fleet.backends.supervisor.rpc import LIVE_STATES, Process, ProcessState
 from fleet.core.desired import split_name
 from fleet.core.health import Condition, judge
 from fleet.core.observed import ObservedReplica, RunningTask, State, Trouble
 from fleet.core.spec import PARKED_EXIT, WorkerSpec
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.crash_history import Life, crash_loop
 from fleet.replica.health_result import HealthResult, Wellness
 from fleet.replica.launch_document import LaunchDocument

@@ -12,10 +12,10 @@ import os
 import select
 import signal
 from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.core.observed import Stray
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.process_identity import is_stopped
 from fleet.state.paths import Places
 

@@ -12,6 +12,7 @@ import json
 import socket
 import xmlrpc.client
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,7 +20,6 @@ from xml.parsers.expat import ExpatError
 
 from fleet.core.text.format import shown
 from fleet.errors import FleetError, Unreachable
-from fleet.lazy_dataclass import dataclass
 
 T = TypeVar("T")
 

@@ -6,6 +6,7 @@ import argparse
 import os
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ from fleet.core.health import PATIENCE, Condition, Health, Patience, Probe, judg
 from fleet.core.text.format import duration as in_words
 from fleet.core.text.suggest import did_you_mean
 from fleet.errors import UsageError
-from fleet.lazy_dataclass import dataclass
 from fleet.replica.health_result import Wellness, read_result, result_file
 from fleet.replica.pod_records import RECORD_VARIABLE, is_pod, records_of_pod
 from fleet.replica.process_identity import lives

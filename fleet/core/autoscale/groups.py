@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fleet.core.autoscale.parameters import (
     DEFAULT_IDLE_AFTER_SECONDS,
@@ -18,7 +18,6 @@ from fleet.core.expand.expand import what_moves
 from fleet.core.expand.facts import NO_OVERRIDES, Overrides
 from fleet.core.manifest.models import Autoscale, Group, Manifest
 from fleet.core.spec import WorkerSpec, resizes
-from fleet.lazy_dataclass import dataclass
 from pools.traits import TRAITS
 
 REPLICA_START_SECONDS = 3.0

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from fleet.core.balance.shares import Share
-from fleet.lazy_dataclass import dataclass
 
 DEFAULT_TARGET_WAIT_SECONDS = 5.0
 DEFAULT_RUNTIME_SECONDS = 1.0

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from fleet.core.text.format import size
-from fleet.lazy_dataclass import dataclass
 
 PROCESSES, MEMORY = "processes", "memory"
 """Resources by the names people read; memory is in bytes, everything else is counted."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
 
 from fleet.core.balance.costs import FREE, Prices
-from fleet.lazy_dataclass import dataclass
 
 Tail = Literal["hold", "fill"]
 UNBOUNDED = 1 << 40

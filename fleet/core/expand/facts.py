@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from fleet.core.spec import FLEETS_ACCOUNT, AccountSpec
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

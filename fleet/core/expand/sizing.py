@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from math import lcm
 
 from fleet.core.balance.costs import FREE, Prices
@@ -14,7 +14,6 @@ from fleet.core.manifest.models import Group
 from fleet.core.manifest.models import Share as SaidShare
 from fleet.core.text.format import counted, listed
 from fleet.errors import Refused
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

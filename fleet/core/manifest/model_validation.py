@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +16,6 @@ from fleet.core.manifest.tree import Path, path_text
 from fleet.core.manifest.validation_messages import PATTERN_HINTS, SENTENCES, InvalidValue, other
 from fleet.core.text.format import shown
 from fleet.core.text.suggest import bare, closest, did_you_mean
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet.core.manifest import merge, model_validation
@@ -22,7 +22,6 @@ from fleet.core.manifest.yaml_scalars import resolve
 from fleet.core.text.format import quoted, shown
 from fleet.core.text.suggest import kind_of
 from fleet.errors import ManifestError, Problem
-from fleet.lazy_dataclass import dataclass
 
 __all__ = ["Parsed", "Position", "Positions", "Source", "from_document", "parse", "schema"]
 

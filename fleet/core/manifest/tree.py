@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from fleet.core.text.format import shown
 from fleet.errors import Problem
-from fleet.lazy_dataclass import dataclass
 
 Path = tuple[str | int, ...]
 Scalar = str | int | float | bool | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fleet.core.manifest import field_types
@@ -13,7 +14,6 @@ from fleet.core.manifest.tree import Path
 from fleet.core.manifest.yaml_scalars import resolve
 from fleet.core.text.format import shown
 from fleet.core.text.suggest import did_you_mean, kind_of, one_of
-from fleet.lazy_dataclass import dataclass
 
 PATTERN_HINTS = {
     field_types.NAME_PATTERN: "use lower-case letters, digits and hyphens, a letter first, at most 31 in all",

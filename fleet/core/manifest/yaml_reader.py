@@ -9,7 +9,7 @@ one, so a hostile file (deep nesting, alias bombs) meets a limit before it meets
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -17,7 +17,6 @@ import yaml
 from fleet.core.manifest.tree import Findings, Node, Path, Position, Source
 from fleet.core.manifest.yaml_scalars import resolve
 from fleet.core.text.format import shown
-from fleet.lazy_dataclass import dataclass
 
 MAX_BYTES = 1 << 20
 MAX_ALIASES = 1000

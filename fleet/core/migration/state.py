@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from fleet.core.decode import decoded
 from fleet.core.expand.facts import MovedPart
-from fleet.lazy_dataclass import dataclass
 
 Side = Literal["host", "cluster"]
 HOST: Side = "host"

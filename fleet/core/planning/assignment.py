@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fleet.core.desired import DesiredGroup, Replica
 from fleet.core.observed import GONE, ObservedReplica, State, leaving
 from fleet.core.spec import WorkerSpec, digest, resizes, shared
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

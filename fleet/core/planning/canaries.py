@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from fleet.core.desired import CanaryPolicy, RolloutPolicy
 from fleet.core.plan import Action, Step
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

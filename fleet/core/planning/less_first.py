@@ -4,6 +4,7 @@ takes more, and nothing stands in for what is replaced."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.observed import Observed
@@ -11,7 +12,6 @@ from fleet.core.plan import Action, Step
 from fleet.core.planning.budget import slots_added
 from fleet.core.planning.canaries import parted
 from fleet.core.planning.step_kinds import CYCLES, LEAVES, works
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from fleet.core.desired import Desired
 from fleet.core.observed import Observed
@@ -10,7 +11,6 @@ from fleet.core.plan import Action, Plan
 from fleet.core.planning.step_kinds import LEAVES
 from fleet.core.spec import WorkerSpec
 from fleet.core.text.format import counted, listed, shown
-from fleet.lazy_dataclass import dataclass
 
 _COMES = frozenset({Action.START, Action.REPLACE, Action.RESTART, Action.RESIZE})
 

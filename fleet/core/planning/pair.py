@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from fleet.core.desired import PROGRAMS_BESIDE, Desired, DesiredGroup, Replica, replica_name
 from fleet.core.observed import GONE, Observed, ObservedReplica, State, Trouble, leaving
 from fleet.core.planning.assignment import assign
 from fleet.core.spec import DRAIN_TIMEOUT_SECONDS
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from fleet.core.desired import Desired, DesiredGroup
 from fleet.core.observed import Observed, ObservedReplica, State, Stray
@@ -20,7 +20,6 @@ from fleet.core.planning.assignment import Variants
 from fleet.core.planning.pair import Pair, pairs
 from fleet.core.spec import WorkerSpec, live_digest
 from fleet.core.text.format import counted, listed
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

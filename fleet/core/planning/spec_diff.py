@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from fleet.core.expand import env_from
 from fleet.core.spec import HealthCheckSpec, WorkerSpec
 from fleet.core.text.format import duration, listed, quoted, size
 from fleet.core.text.mask import masked_text
-from fleet.lazy_dataclass import dataclass
 
 NONE = "none"
 

@@ -19,7 +19,7 @@ old ones, which leave at the end.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from fleet.core.desired import Desired, DesiredGroup, Replica, split_name
 from fleet.core.observed import Observed
@@ -30,7 +30,6 @@ from fleet.core.planning.canaries import parted
 from fleet.core.planning.less_first import LessFirst, less_first
 from fleet.core.planning.step_kinds import CYCLES, HOLDS, LEAVES, runs, works
 from fleet.core.planning.waves import Stage, chained
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

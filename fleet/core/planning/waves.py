@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from fleet.core.plan import Step
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(eq=False, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from fleet.backends.base import Backend
@@ -11,7 +11,6 @@ from fleet.core.canary import Verdict, judged
 from fleet.core.desired import Replica
 from fleet.core.observed import GONE, Observed, ObservedReplica, State
 from fleet.core.plan import Action, Step
-from fleet.lazy_dataclass import dataclass
 
 MARGIN_SECONDS = 30.0  # after the drain timeout: the backend then kills what still runs, which takes time too
 SETTLE_SECONDS = 2.0  # a replica that was parked before may look parked for a moment after it was asked to start

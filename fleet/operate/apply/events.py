@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from fleet.core.observed import Observed
 from fleet.core.plan import Plan, Step
 from fleet.core.text.format import counted
 from fleet.errors import Interrupted, NotReady, RolloutFailed
-from fleet.lazy_dataclass import dataclass
 from fleet.state.rollout_orders import NO_ORDERS, RolloutOrders
 
 _LISTED = 10

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from fleet.core.plan import Step
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.apply.effects import RunningStep, is_heavy
 
 QUICK_SECONDS = 1.0

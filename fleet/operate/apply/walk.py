@@ -8,7 +8,7 @@ asks for is idempotent, so a walk that was killed is finished by carrying out th
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 
 from fleet.backends.base import Backend
 from fleet.core.canary import Verdict
@@ -17,7 +17,6 @@ from fleet.core.observed import Observed, State
 from fleet.core.plan import Action, Plan, Step
 from fleet.core.text.format import duration
 from fleet.errors import FleetError, Interrupted, NotReady, Unreachable
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.apply.effects import (
     RUNS,
     RUNS_ON,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from fleet.core.observed import Observed, ObservedReplica
 from fleet.core.plan import Action, Step
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.apply.effects import RUNS, Life, crash_after_ready
 
 _ENDS = frozenset({Action.DRAIN, Action.STOP, Action.REPLACE, Action.RESTART})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from fleet.core.desired import group_of, is_replica
 from fleet.core.manifest.news_kinds import PROBLEMS, NewsKind
 from fleet.core.text.format import one_line
-from fleet.lazy_dataclass import dataclass
 
 _BY_EVENT: Mapping[str, NewsKind] = {
     "worker.crashed": "crash",

@@ -14,14 +14,13 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fleet.core.manifest.notify_models import Notification
 from fleet.core.text.format import one_line
 from fleet.errors import FleetError
 from fleet.file_access import make_folders, open_own
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.notify.doors import deliver
 from fleet.operate.notify.errors import NotSent
 from fleet.operate.notify.news import News, news_of

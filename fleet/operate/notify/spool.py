@@ -5,11 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from fleet.core.backoff import backoff_seconds
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.notify.news import News
 
 if TYPE_CHECKING:

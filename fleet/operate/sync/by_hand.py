@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fleet.errors import Damaged, UsageError
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.sync import ownership
 from fleet.operate.sync.orders import suspend, suspension_by_hand
 from fleet.operate.sync.state import SourcePlaces, read_orders

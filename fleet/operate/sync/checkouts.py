@@ -8,10 +8,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.file_access import make_folders
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.sync import tree_rules
 from fleet.operate.sync.git import Repository
 from fleet.operate.sync.refs import SHA

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
-
-from fleet.lazy_dataclass import dataclass
 
 Stage = Literal["Fetched", "Verified", "Valid", "Planned", "Applying", "Ready"]
 State = Literal["True", "False", "Unknown"]

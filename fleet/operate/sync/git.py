@@ -15,13 +15,12 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 from fleet.errors import FleetError
 from fleet.file_access import make_folders
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.sync.remote import Remote
 from fleet.operate.sync.tree_rules import LINK, SUBMODULE, Entry
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from fleet.errors import Damaged, Refused
-from fleet.lazy_dataclass import dataclass
 from fleet.state.audit import who
 from fleet.state.files import damaged, read_kept_json, write_whole
 

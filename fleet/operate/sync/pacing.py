@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from fleet.core.backoff import backoff_seconds
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

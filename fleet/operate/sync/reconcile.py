@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fleet import settings
@@ -18,7 +18,6 @@ from fleet.core.text.format import duration, listed
 from fleet.errors import ManifestError, Problem, Refused
 from fleet.inputs import machine
 from fleet.inputs.manifest import LoadedManifest
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.apply.effects import is_ready
 from fleet.operate.apply.events import STARTS_PER_CORE, Listener, WalkOptions
 from fleet.operate.change import carry_out

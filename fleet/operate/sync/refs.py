@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from fleet.core.text.format import listed
 from fleet.errors import FleetError
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.sync import semver
 
 Kind = Literal["branch", "tag", "semver", "commit"]

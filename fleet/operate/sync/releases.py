@@ -16,13 +16,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from fleet.core.manifest.models import ReleaseSource
 from fleet.core.text.format import listed
 from fleet.errors import FleetError
 from fleet.file_access import make_folders
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.sync import tree_rules
 from fleet.operate.sync.checkouts import remove_old
 from fleet.state.files import write_whole

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fleet.errors import FleetError, UsageError
 from fleet.file_access import KEPT_BYTES, SMALL_BYTES, read_file
-from fleet.lazy_dataclass import dataclass
 from fleet.operate.sync.conditions import FETCHING, RECONCILING, Conditions, Stage
 from fleet.operate.sync.conditions import from_json as conditions_from_json
 from fleet.operate.sync.pacing import Heals

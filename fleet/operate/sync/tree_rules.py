@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from fleet.errors import FleetError
-from fleet.lazy_dataclass import dataclass
 
 MOST_FILES = 50_000
 LONGEST_PATH = 1024

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
-
-from fleet.lazy_dataclass import dataclass
 
 Mode = Literal["auto", "plan-only", "window"]
 HealMode = Literal["enabled", "warn", "disabled"]

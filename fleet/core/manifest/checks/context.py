@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from fleet.core.manifest.models import Group, Manifest
 from fleet.core.manifest.tree import Findings, Node, Path, Position
 from fleet.core.text.format import shown
 from fleet.core.text.suggest import did_you_mean
-from fleet.lazy_dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)
