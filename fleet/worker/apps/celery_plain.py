@@ -92,8 +92,8 @@ def _is_plain(task: Any, app: Any) -> bool:
         getattr(getattr(loader, name), "__func__", None) is not getattr(BaseLoader, name)
         for name in ("on_task_init", "on_process_cleanup")
     )
-    called = getattr(Task, "_stackprotected", False) and type(task).__call__ is Task.__call__
-    own_backend = task._backend is not None or type(task).backend is not Task.backend
+    called = getattr(Task, "_stackprotected", False) and task.__class__.__call__ is Task.__call__
+    own_backend = task._backend is not None or task.__class__.backend is not Task.backend
     plain = called and not (hooked or loads or own_backend) and type(task.request_stack) is _LocalStack
     return plain and not app.conf.worker_deduplicate_successful_tasks
 

@@ -81,6 +81,8 @@ class Fetching:
         if self.traced:
             for delivery in found:
                 delivery.asked_at = began
+        if self._pool.quick_seconds and any("x-delivery-count" in delivery.headers for delivery in found):
+            self._pool.quick_seconds = 0.0  # a quorum queue counts what is given back, and buries it after some times
         if wanted:
             self._took_ahead = len(found) > pool_room
         self._note(now, wanted, len(found))

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,17 @@ def test_what_must_be_looked_at_when_it_starts_does_not_wait_there(
         world.consumer.turn()
     assert len(world.parts.inflight.waiting) == len(behind)
     assert in_slots(world) == []
+
+
+def test_nothing_waits_there_from_a_queue_that_counts_what_is_given_back(held: Run) -> None:
+    world = held("marks", "marks")
+    counted = replace(world.channel.queue[0], headers={**world.channel.queue[0].headers, "x-delivery-count": 1})
+    world.channel.queue[0] = counted
+    with world.channel.lock:
+        for _ in range(3):
+            world.consumer.turn()
+    assert world.pool.room_for_quick == 0
+    assert len(in_slots(world)) == 0
 
 
 def test_no_more_wait_in_slots_than_the_policy_allows(held: Run) -> None:
