@@ -51,8 +51,7 @@ class CeleryApplication:
     def __init__(self, app: Any) -> None:
         self.app = app
         self._node, self._worker_pid = "", 0
-        self._green = self._defers = False
-        self._queues = AppQueues(app)
+        self._green, self._defers, self._queues = False, False, AppQueues(app)
         self._plain: PlainTracers = {}
         self._worker: Any = None
         self.accept: tuple[str, ...] = tuple(app.conf.accept_content)
