@@ -24,7 +24,7 @@ from fleet.broker.message_body import BadMessage, Payload, payload_of
 from fleet.worker.apps.base import ResultStore
 from fleet.worker.apps.celery_coroutines import let_body_finish
 from fleet.worker.apps.celery_ends import NOTHING, EndedTask, error_of, mark_unstarted_as_revoked, request_of
-from fleet.worker.apps.celery_plain import Tracer, plain_tracer
+from fleet.worker.apps.celery_plain import PlainTracers, plain_tracers
 from fleet.worker.apps.celery_queues import AppQueues
 from fleet.worker.apps.celery_remote import CeleryRemote
 from fleet.worker.apps.celery_settings import warnings_for
@@ -48,11 +48,9 @@ class CeleryApplication:
 
     def __init__(self, app: Any) -> None:
         self.app = app
-        self._node = ""
-        self._worker_pid = 0
-        self._green = self._defers = False
-        self._queues = AppQueues(app)
-        self._plain: dict[str, Tracer] = {}
+        self._node, self._worker_pid = "", 0
+        self._green, self._defers, self._queues = False, False, AppQueues(app)
+        self._plain: PlainTracers = {}
         self._worker: Any = None
         self.accept: tuple[str, ...] = tuple(app.conf.accept_content)
 
@@ -186,8 +184,7 @@ class CeleryApplication:
 
     def prepare_process(self, node: str) -> None:
         """As Celery's pool does in a fresh process: no inherited connections, this app the default, tracers built."""
-        app = self.app
-        self._node = node
+        app, self._node = self.app, node
         if os.getpid() != self._worker_pid:
             app._after_fork()
             app.loader.init_worker()
@@ -202,8 +199,7 @@ class CeleryApplication:
         for name, task in app.tasks.items():
             let_body_finish(task, green=self._green)
             task.__trace__ = build_tracer(name, task, app.loader, node, Info=_TraceInfo, app=app)
-            if (tracer := plain_tracer(task, task.__trace__, app=app, info=_TraceInfo)) is not None:
-                self._plain[name] = tracer
+        self._plain = plain_tracers(app, info=_TraceInfo)
         for _, answer in signals.worker_process_init.send(sender=node):
             if isinstance(answer, Exception):  # Celery logs it and goes on, with connections that were not opened
                 raise answer
@@ -236,11 +232,7 @@ class CeleryApplication:
     def _trace(self, call: Call, task: Any, body: Payload, started: float) -> Outcome:
         request = request_of(call, body, self._node)
         try:
-            plain = self._plain.get(call.name) if not call.report else None
-            told = plain(call.id, body.args, body.kwargs, request) if plain is not None else None
-            unstored = None
-            if told is None:
-                told, unstored = traced(task, call, body, request, defers=self._defers)
+            told, unstored = traced(task, call, body, request, plain=self._plain, defers=self._defers)
             value, info, runtime, shown = told
         except Reject as error:
             return _after_reject(error)

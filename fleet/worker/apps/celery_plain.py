@@ -30,6 +30,9 @@ from kombu.utils.encoding import safe_repr
 Tracer = Callable[[str, Sequence[Any], Mapping[str, Any], Mapping[str, Any]], Any]
 """(task id, args, kwargs, request) -> what Celery's tracer returns, or None: that one is to run the task."""
 
+PlainTracers = Mapping[str, Tracer]
+"""By the name of the task."""
+
 _FOLLOWED = (5, 7)
 """The version of Celery whose tracer is followed here. With another its own runs every task."""
 
@@ -37,6 +40,12 @@ _KNOWN = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "c
 """Keys of a request that are no headers which its sender has added."""
 
 _HOOKS = ("before_start", "on_success", "after_return")
+
+
+def plain_tracers(app: Any, *, info: type) -> PlainTracers:
+    """The short way for each task of the app that has one. All have Celery's tracer."""
+    found = {name: plain_tracer(task, task.__trace__, app=app, info=info) for name, task in app.tasks.items()}
+    return {name: tracer for name, tracer in found.items() if tracer is not None}
 
 
 def plain_tracer(task: Any, usual: Callable[..., Any], *, app: Any, info: type) -> Tracer | None:

@@ -9,6 +9,7 @@ from celery import Task, signals
 
 from fleet.broker.message_body import Payload
 from fleet.worker.apps.base import ResultStore
+from fleet.worker.apps.celery_plain import PlainTracers
 from fleet.worker.apps.deferred_result import Deferral
 from fleet.worker.task.call import Call, EncodedResult
 
@@ -31,12 +32,16 @@ def result_store(app: Any) -> ResultStore | None:
 
 
 def traced(
-    task: Any, call: Call, body: Payload, request: Mapping[str, Any], *, defers: bool
+    task: Any, call: Call, body: Payload, request: Mapping[str, Any], *, plain: PlainTracers, defers: bool
 ) -> tuple[Any, EncodedResult | None]:
     """What Celery's tracer returns, and the result that is left to be stored. Raises what the tracer raises.
 
+    plain: short ways, for runs of which nobody asks what they return, as text.
     defers: whether results may be left to the worker's process.
     """
+    tracer = plain.get(call.name) if not call.report else None
+    if tracer is not None and (told := tracer(call.id, body.args, body.kwargs, request)) is not None:
+        return told, None
     if not (defers and _may_be_stored_later(task)):
         return task.__trace__(call.id, body.args, body.kwargs, request), None
     with Deferral(call.id) as deferral:

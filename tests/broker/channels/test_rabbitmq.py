@@ -333,6 +333,50 @@ def test_quick_tasks_are_taken_ahead_and_slow_ones_are_not(broker: Broker, monke
     channel.close()
 
 
+def test_what_was_pushed_already_comes_ahead_and_stays_unmarked_when_it_is_put_back(broker: Broker) -> None:
+    channel = broker.channel(slots=4)
+    assert channel.fetch(4) == []
+    broker.send(*range(4))
+    eventually(lambda: (channel.tend(), channel.pushed == 4)[1])
+    found = channel.fetch(1, 8)
+    assert values(found) == [0, 1, 2, 3]
+    channel.give_back(found[1:3], unmarked=True)
+    assert channel.pushed == 2
+    again = channel.fetch(1, 1)
+    assert [(delivery.redelivered, channel.holds(delivery)) for delivery in again] == [(False, True)] * 2
+    assert values(again) == [1, 2]
+    channel.ack([*found, *again])
+    channel.flush()
+    assert unacknowledged(channel) == 0
+    channel.close()
+    assert broker.depth() == 0
+
+
+def test_what_is_put_back_goes_to_the_broker_when_the_worker_stays_full(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefetch, "HOARD_SECONDS", 0.0)
+    channel = broker.channel(slots=3)
+    broker.send(*range(3))
+    found = gather(channel, 3)
+    channel.give_back(found[1:], unmarked=True)
+    channel.fetch(0)
+    channel.tend()
+    eventually(lambda: broker.depth() == 2)
+    assert channel.holds(found[0])
+    channel.close()
+
+
+def test_nothing_comes_ahead_where_the_broker_counts_what_is_given_back(broker: Broker) -> None:
+    channel = broker.channel(slots=4)
+    assert channel.fetch(4) == []
+    broker.send(*range(4))
+    eventually(lambda: (channel.tend(), channel.pushed == 4)[1])
+    channel._prefetch.take_nothing_ahead()
+    assert len(channel.fetch(1, 8)) == 1
+    channel.close()
+
+
 def test_acknowledgements_of_tasks_that_end_in_any_order_reach_the_broker(broker: Broker) -> None:
     broker.send(*range(30))
     channel = broker.channel(slots=30)

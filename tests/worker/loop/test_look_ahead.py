@@ -109,6 +109,30 @@ def test_quick_tasks_come_many_at_a_time_and_run_in_order(make: Make) -> None:
     assert world.channel.asked.count(1) <= 3  # the last of them found an empty queue
 
 
+@pytest.mark.parametrize(("keeps_acks", "untold"), [(False, {0}), (True, {0, 1, 2, 3})])
+def test_what_is_done_is_told_before_the_next_starts_where_it_would_die_with_the_process(
+    make: Make, monkeypatch: pytest.MonkeyPatch, keeps_acks: bool, untold: set[int]
+) -> None:
+    world = make(look_ahead_seconds=PATIENCE)
+    warm(world)
+    channel = world.channel
+    channel.keeps_acks = keeps_acks
+    told: list[int] = []
+    found: set[int] = set()
+    monkeypatch.setattr(channel, "flush", lambda: told.append(len(channel.acked)))
+
+    def run(number: int) -> None:
+        found.add(len(channel.acked) - max(told, default=0))
+        ran.append(number)
+
+    monkeypatch.setattr(note, "function", run)
+    for number in range(4):
+        channel.put("note", number)
+    world.until(lambda: len(channel.acked) == 4)
+    assert ran == [0, 1, 2, 3]
+    assert found == untold
+
+
 def test_a_task_that_is_not_known_sends_back_what_is_behind_it_before_it_starts(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

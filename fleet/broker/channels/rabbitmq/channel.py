@@ -251,34 +251,10 @@ class RabbitChannel(Connected):
     def _delivered(self, pushed: Pushed, now: float) -> Delivery:
         tag = f"{self._life}:{pushed.tag}"
         self._held[tag] = pushed
-        properties = pushed.properties()
-        headers = properties.pop("application_headers", None) or {}
-        body = pushed.body
-        if "x-delivery-count" in headers:
+        delivery = _delivery_of(pushed, tag, queue=self._prefetch.unsettled.queue_of(pushed.tag), now=now)
+        if "x-delivery-count" in delivery.headers:
             self._prefetch.take_nothing_ahead()  # a quorum queue counts what is given back as well: take nothing ahead
-        if "compression" in headers:
-            headers, body = _decompressed(headers, body)
-        # The header: of a copy that was sent again because a process died with the message.
-        redelivered = pushed.redelivered or headers.get("redelivered") is True
-        properties["delivery_info"] = {
-            "exchange": pushed.exchange,
-            "routing_key": pushed.routing_key,
-            "redelivered": redelivered,
-        }
-        return Delivery(
-            tag=tag,
-            queue=self._prefetch.unsettled.queue_of(pushed.tag),
-            body=body,
-            headers=headers,
-            properties=properties,
-            content_type=properties.get("content_type") or "application/data",
-            content_encoding=properties.get("content_encoding") or "utf-8",
-            redelivered=redelivered,
-            # Neither the redelivered flag nor a quorum queue's ``x-delivery-count`` tells a death from a message that
-            # was handed back in good order.
-            attempts=attempts_in(headers),
-            received_at=now,
-        )
+        return delivery
 
     def _no_longer_held(self, deliveries: Sequence[Delivery]) -> list[Pushed]:
         """What was pushed, of those among these that are still ours."""
@@ -322,6 +298,35 @@ class RabbitChannel(Connected):
         self._held.clear()
         self._prefetch.close()
         self._waits = False
+
+
+def _delivery_of(pushed: Pushed, tag: str, *, queue: str, now: float) -> Delivery:
+    properties = pushed.properties()
+    headers = properties.pop("application_headers", None) or {}
+    body = pushed.body
+    if "compression" in headers:
+        headers, body = _decompressed(headers, body)
+    # The header: of a copy that was sent again because a process died with the message.
+    redelivered = pushed.redelivered or headers.get("redelivered") is True
+    properties["delivery_info"] = {
+        "exchange": pushed.exchange,
+        "routing_key": pushed.routing_key,
+        "redelivered": redelivered,
+    }
+    return Delivery(
+        tag=tag,
+        queue=queue,
+        body=body,
+        headers=headers,
+        properties=properties,
+        content_type=properties.get("content_type") or "application/data",
+        content_encoding=properties.get("content_encoding") or "utf-8",
+        redelivered=redelivered,
+        # Neither the redelivered flag nor a quorum queue's ``x-delivery-count`` tells a death from a message that
+        # was handed back in good order.
+        attempts=attempts_in(headers),
+        received_at=now,
+    )
 
 
 def _decompressed(headers: Mapping[str, Any], body: bytes) -> tuple[Mapping[str, Any], bytes]:

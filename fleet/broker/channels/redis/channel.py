@@ -87,8 +87,7 @@ class RedisChannel:
         self._url = url
         self._options = dict(options or {})
         self._queues = tuple(queues)
-        self._replica = replica
-        self._fleet = fleet
+        self._fleet, self._replica = fleet, replica
         self._entities = entities if entities is not None else {}
         self._lease_seconds = lease_seconds
         self._link: Link | None = None
