@@ -41,12 +41,19 @@ class Hands:
 
     @property
     def room_for_quick(self) -> int:
-        """How many quick jobs could be put behind others now. From any thread."""
+        """How many quick jobs could be put behind others now, from any thread; 0 while each busy child has some and
+        there is room for a few more only: what is fetched for them together costs less than one by one."""
         quick_seconds = self.waiting.quick_seconds
         if not quick_seconds:
             return 0
-        room = sum(max(0, child.room(quick_seconds)) for child in list(self._children.alive))
-        return max(0, room - len(self.waiting))
+        room = held = 0
+        runs_dry = False
+        for child in list(self._children.alive):
+            if (one := child.room(quick_seconds)) > 0:
+                room += one
+                held += len(child.behind)
+                runs_dry = runs_dry or not child.behind
+        return max(0, room - len(self.waiting)) if runs_dry or room >= held else 0
 
     def on_begun(self, child: Child, job: Job) -> None:
         """The child runs this job from now on."""
