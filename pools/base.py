@@ -114,22 +114,6 @@ class BasePool(PoolHooks):
         return max(0, self.limit - self.busy_slots)
 
     @property
-    def room_for_quick(self) -> int:
-        """How many quick tasks, beyond the free slots, could wait in slots behind other quick ones now."""
-        return 0
-
-    @property
-    def quick_seconds(self) -> float:
-        """Tasks expected to run no longer than this may wait in slots, each behind another such, and begin there
-        without a word from here. One that takes longer after all does not keep those behind it. 0.0: none may; so at
-        first, and always in pools whose slots can be given one task at a time only."""
-        return 0.0
-
-    @quick_seconds.setter
-    def quick_seconds(self, seconds: float) -> None:
-        pass
-
-    @property
     def num_processes(self) -> int:
         """How many processes, threads or greenlets run the slots now."""
         return self.limit
@@ -265,10 +249,6 @@ class BasePool(PoolHooks):
         self._require("recycle_tasks", "restart its slots")
         if self._is_running():
             self.on_restart()
-
-    def take_back(self, handles: Sequence[Handle]) -> list[Handle]:
-        """Take back those of these tasks that have not started; their handles, in order, now cancelled."""
-        return [handle for handle in handles if handle.cancel()]
 
     def flush(self) -> list[Handle]:
         """Take back all tasks that have not started; their handles, in order, now cancelled."""

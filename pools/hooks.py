@@ -28,6 +28,22 @@ class PoolHooks(Callbacks):
         super().__init__(log=log, on_slot=on_slot)
         self._running_here: set[Handle] = set()
 
+    @property
+    def room_for_quick(self) -> int:
+        """How many quick tasks, beyond the free slots, could wait in slots behind other quick ones now."""
+        return 0
+
+    @property
+    def quick_seconds(self) -> float:
+        """Tasks expected to run no longer than this may wait in slots, each behind another such, and begin there
+        without a word from here. One that takes longer after all does not keep those behind it. 0.0: none may; so at
+        first, and always in pools whose slots can be given one task at a time only."""
+        return 0.0
+
+    @quick_seconds.setter
+    def quick_seconds(self, seconds: float) -> None:
+        pass
+
     def on_register(self, loop: EventLoop) -> None:
         """A loop was given; ``self.loop`` is set."""
 
@@ -55,6 +71,10 @@ class PoolHooks(Callbacks):
     def on_cancel(self, handle: Handle) -> bool:  # noqa: ARG002
         """Take back a waiting handle (``handle.withdraw``); False when it has started."""
         return False
+
+    def take_back(self, handles: Sequence[Handle]) -> list[Handle]:
+        """Take back those of these tasks that have not started; their handles, in order, now cancelled."""
+        return [handle for handle in handles if handle.cancel()]
 
     def on_terminate_job(self, which: Handle | int, signum: int) -> bool:
         """End the running task of this handle, or of the slot with this pid; False when there is none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -15,9 +15,10 @@ from pools.prefork.child_io import ChildIO
 from pools.prefork.deadlines import Deadlines
 from pools.prefork.exit import has_exited, kill_and_wait, signal_group, signal_process
 from pools.prefork.filling import Filling, make_start_method
+from pools.prefork.pipes import Pipes, PipesListener
 from pools.prefork.protocol import INIT_FAILED, WORKER_UP, Report, load
 from pools.prefork.recycle_limits import RecycleLimits
-from pools.prefork.slot import Child, ChildState, Job, Slot, drop_order
+from pools.prefork.slot import Child, ChildState, Slot, drop_order
 
 LEAVE_SECONDS = 5.0
 """How long a retired child may take, with its finalizer, before it is killed."""
@@ -27,7 +28,7 @@ ABANDON_SECONDS = 5.0
 """How long to wait for a killed child (it may hang in the kernel) before its slot is filled anyway."""
 
 
-class ChildrenListener(Protocol):
+class ChildrenListener(PipesListener, Protocol):
     """Called in the thread of the loop."""
 
     def on_ready(self, child: Child) -> None:
@@ -38,15 +39,6 @@ class ChildrenListener(Protocol):
 
     def on_report(self, child: Child, report: Report) -> None:
         """The child has finished a task. Must call ``Children.after_task(child)``."""
-
-    def on_begun(self, child: Child, job: Job) -> None:
-        """The child runs a job that lay in its pipe behind others."""
-
-    def on_not_begun(self, job: Job) -> None:
-        """A job that was to begin at once did not; it comes with ``on_taken_back``."""
-
-    def on_taken_back(self, jobs: Sequence[Job]) -> None:
-        """These lay in the pipe of a child, which has not read them and will not."""
 
     def on_dead(self, child: Child, exit_code: int | None) -> None:
         """The child is gone; ``child.job`` is the task it ran, if any."""
@@ -61,7 +53,7 @@ class ChildrenListener(Protocol):
 class Children:
     """All slots and all children of one pool. Every method belongs to the thread of the pool's loop.
 
-    alive: the children that have not been removed.  deadlines: one per child.
+    alive: the children that have not been removed.  deadlines: one per child.  pipes: what their tasks come by.
     """
 
     def __init__(
@@ -86,6 +78,7 @@ class Children:
             self, self._slots, start_method_of, deadlines=self.deadlines, limits=limits, log=log, on_start=on_start
         )
         self._io = ChildIO(self)
+        self.pipes = Pipes(listener, self._io)
         self._ages = AgeWatch(self.renew)
 
     def open(self, count: int) -> None:
@@ -169,11 +162,6 @@ class Children:
 
     # -- a child at work
 
-    def send(self, child: Child, job: Job) -> None:
-        """Give the child this job. OSError when it was hung up; then it has read nothing of the job."""
-        if not child.send(job):
-            self._io.send_rest_of_task(child)
-
     def after_task(self, child: Child) -> None:
         """The child has ended its job: it has begun the next one in its pipe, is idle again, or leaves."""
         if child.gone:
@@ -184,41 +172,14 @@ class Children:
         ready_spare = child.slot.spare is not None and child.slot.spare.state is ChildState.IDLE
         if child.behind:
             if child.leaving or ready_spare:
-                self._take_back(child)
-            if self._begin_next(child):
+                self.pipes.take_back(child)
+            if self.pipes.begin_next(child):
                 return
         self.set_state(child, ChildState.IDLE)
         if child.leaving or child.spent or ready_spare:
             self.retire(child)
         else:
             self._listener.on_ready(child)
-
-    def recall(self, child: Child) -> None:
-        """Take back what lies in the pipe of a child and is not begun, and hear what it has said so far: ``child.job``
-        is then what it runs, whatever it was thought to run."""
-        child.late = True
-        if child.behind:
-            self._take_back(child)
-            if child.behind:  # it is further than it was thought to be
-                self._io.hear(child)
-
-    def _take_back(self, child: Child) -> None:
-        first = child.job
-        jobs = child.take_back()
-        if first is not None and child.job is None:
-            if self._begin_next(child):
-                self._listener.on_not_begun(first)
-            else:  # a child that is stopped, or has not come to it yet: it is still the next that it does
-                jobs.remove(first)
-                self.send(child, first)
-        if jobs:
-            self._listener.on_taken_back(jobs)
-
-    def _begin_next(self, child: Child) -> bool:
-        job = child.begin_next()
-        if job is not None:
-            self._listener.on_begun(child, job)
-        return job is not None
 
     def set_state(self, child: Child, state: ChildState) -> None:
         """Change the state of a child and tell the listener."""
@@ -280,7 +241,7 @@ class Children:
         child.leaving = True
         if child.job is not None or child.state not in (ChildState.STARTING, ChildState.IDLE):
             if child.behind:
-                self._take_back(child)
+                self.pipes.take_back(child)
             return
         self._listener.on_unready(child)
         self.set_state(child, ChildState.RETIRING)
@@ -326,24 +287,12 @@ class Children:
     def _remove_dead(self, child: Child) -> None:
         state = child.state
         self._listener.on_unready(child)
-        self._take_from_dead(child)
+        self.pipes.take_from_dead(child)
         exit_code = self._release(child)
         self.set_state(child, ChildState.DEAD)
         self.filling.note_death(child, state, exit_code)
         self._leave_slot(child.slot, child)
         self._listener.on_dead(child, exit_code)
-
-    def _take_from_dead(self, child: Child) -> None:
-        """What it has not begun. Of its own task the listener is told with its death."""
-        first = child.job
-        jobs = child.take_from_dead() if has_exited(child.pid, child.link.pidfd) else child.take_back()
-        if first is None:
-            self._begin_next(child)
-        elif child.job is None:
-            child.job, child.died_before_beginning = first, True
-            jobs.remove(first)
-        if jobs:
-            self._listener.on_taken_back(jobs)
 
     def _release(self, child: Child) -> int | None:
         """Reap the child and give up everything that belongs to it; its exit code, None when unknown."""

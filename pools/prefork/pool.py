@@ -25,7 +25,7 @@ from pools.loop import EventLoop
 from pools.prefork.child import ChildOptions, ForkOptions
 from pools.prefork.children import Children
 from pools.prefork.exit import exit_text
-from pools.prefork.late_watch import LateWatch
+from pools.prefork.hands import Hands
 from pools.prefork.loop_thread import LoopThread, call_in_loop, post_to_loop
 from pools.prefork.protocol import RESULT, Report, dump_task, load
 from pools.prefork.recycle_limits import RecycleLimits
@@ -81,8 +81,9 @@ class PreforkPool(BasePool):
             on_start=partial(self._tell, "before_create_process"),
         )
         self._task_limits = TaskLimits(self, self._children, limits=limits, log=self.log)
-        self._waiting = WaitingJobs(self._assign, self._send_behind)
-        self._late = LateWatch(self._children.alive, self._children.recall)
+        hands = self._hands = Hands(self._children, self._task_limits, accepted=self.accepted)
+        self.on_begun, self.on_not_begun, self.on_taken_back = hands.on_begun, hands.on_not_begun, hands.on_taken_back
+        self._waiting = self._hands.waiting
         self._numbers = itertools.count(1)
         self._loop_thread: LoopThread | None = None
         self._empty = threading.Event()
@@ -94,12 +95,12 @@ class PreforkPool(BasePool):
         return self._waiting.free_slots
 
     @property
+    def busy_slots(self) -> int:
+        return self._hands.busy
+
+    @property
     def room_for_quick(self) -> int:
-        quick_seconds = self.quick_seconds
-        if not quick_seconds:
-            return 0
-        room = sum(max(0, child.room(quick_seconds)) for child in list(self._children.alive))
-        return max(0, room - len(self._waiting))
+        return self._hands.room_for_quick
 
     @property
     def quick_seconds(self) -> float:
@@ -161,11 +162,11 @@ class PreforkPool(BasePool):
     def _move_to(self, loop: EventLoop) -> None:
         self._children.move_to(loop)
         self._task_limits.move_to(loop)
-        self._late.move_to(loop)
+        self._hands.move_to(loop)
 
     def _finish_closing(self) -> None:
         """Give up the slots of a pool that is closed and has nothing waiting; set ``_empty`` when all are gone."""
-        if self.state is PoolState.RUNNING or self._waiting or any(child.behind for child in self._children.alive):
+        if self.state is PoolState.RUNNING or self._waiting or self._hands.holds_behind:
             return
         self._children.drop_all_slots()
         if not self._children.alive:
@@ -222,10 +223,12 @@ class PreforkPool(BasePool):
             loop.call_soon_threadsafe(self._waiting.assign_jobs)
 
     def on_cancel(self, handle: Handle) -> bool:
-        return bool(self.take_back([handle]))
+        return bool(self.take_back((handle,)))
 
     def take_back(self, handles: Sequence[Handle]) -> list[Handle]:
-        return self._in_loop(partial(self._withdraw, handles))
+        withdrawn = self._in_loop(partial(self._hands.withdraw, handles))
+        post_to_loop(self.loop, self._finish_closing)
+        return withdrawn
 
     def flush(self) -> list[Handle]:
         return self._in_loop(self._withdraw_all) if self.loop is not None else []
@@ -244,39 +247,8 @@ class PreforkPool(BasePool):
     def on_restart(self) -> None:
         self._in_loop(self._children.renew_all)
 
-    def _assign(self, child: Child, job: Job) -> bool:
-        """Give the child this job; False when the child is gone, which is told in a moment."""
-        try:
-            self._children.send(child, job)
-        except OSError:
-            return False
-        self._children.set_state(child, ChildState.BUSY)
-        self.on_begun(child, job)
-        return True
-
-    def _send_behind(self, child: Child, job: Job) -> bool:
-        """Put the job into the pipe of a busy child; False when there is no room."""
-        if not child.send_behind(job):
-            return False
-        self._late.watch(self.quick_seconds)
-        if child.spent:
-            self._children.filling.fill(child.slot)
-        return True
-
-    def _withdraw(self, handles: Sequence[Handle]) -> list[Handle]:
-        wanted = set(handles)
-        for child in list(self._children.alive):
-            if any(job.handle in wanted for job in child.behind):
-                self._children.recall(child)
-        withdrawn = self._waiting.withdraw(wanted)
-        self._waiting.assign_jobs()
-        self._finish_closing()
-        return withdrawn
-
     def _withdraw_all(self, error: PoolError | None = None) -> list[Handle]:
-        for child in list(self._children.alive):
-            self._children.recall(child)
-        handles = self._waiting.withdraw_all(error)
+        handles = self._hands.withdraw_all(error)
         self._finish_closing()
         return handles
 
@@ -292,32 +264,12 @@ class PreforkPool(BasePool):
     def on_unready(self, child: Child) -> None:
         self._waiting.remove_idle(child)
 
-    def on_begun(self, child: Child, job: Job) -> None:
-        handle, now = job.handle, time.monotonic()
-        self._busy += 1
-        handle.begin(child.slot.index, child.pid, now)
-        self._task_limits.begin(child, handle)
-        if handle.accept_callback is not None:
-            self.accepted(handle, now)
-        if child.spent:
-            self._children.filling.fill(child.slot)
-        self._waiting.add_busy(child)
-
-    def on_not_begun(self, job: Job) -> None:
-        self._busy -= 1
-        job.handle.put_back()
-
-    def on_taken_back(self, jobs: Sequence[Job]) -> None:
-        self._waiting.put_back(jobs)
-        assert self.loop is not None
-        self.loop.call_soon_threadsafe(self._waiting.assign_jobs)  # not now: some may be on their way out of the pool
-
     def on_report(self, child: Child, report: Report) -> None:
         if child.job is None or child.job.number != report.job:
             self.log.error("slot %d: child %d reports a job it has not: %r", child.slot.index, child.pid, report[:2])
             return
         job = child.end_job()
-        self._busy -= 1
+        self._hands.busy -= 1
         if report.rss:
             self._task_limits.check_memory(child, report.rss)
         self._children.after_task(child)  # first the next task, then the callbacks of this one
@@ -328,7 +280,7 @@ class PreforkPool(BasePool):
     def on_dead(self, child: Child, exit_code: int | None) -> None:
         if child.job is not None:
             job = child.end_job()
-            self._busy -= 1
+            self._hands.busy -= 1
             _end_with_child(self._waiting, child, job, exit_code=exit_code)
         self._finish_closing()
 

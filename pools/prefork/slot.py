@@ -132,7 +132,7 @@ class Child:
         seconds = job.expected_seconds
         if not 0 < seconds <= quick_seconds:
             return 0
-        room = min(MOST_BEHIND, max(1, int(quick_seconds / seconds) - 1)) - len(self.behind)
+        room = min(MOST_BEHIND, max(1, int(quick_seconds / seconds))) - len(self.behind)
         return room if self.tasks_left is None else min(room, self.tasks_left)
 
     def send(self, job: Job) -> bool:

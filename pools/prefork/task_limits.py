@@ -116,11 +116,11 @@ class TaskLimits:
 
     def _still_runs(self, child: Child, job: Job) -> bool:
         """Whether it has not ended in the meantime; what lay behind it is taken back, and will not die with it."""
-        self._children.recall(child)
+        self._children.pipes.recall(child)
         return child.job is job
 
     def _on_memory_ceiling(self, child: Child, found_bytes: int) -> None:
-        self._children.recall(child)
+        self._children.pipes.recall(child)
         found, limit = found_bytes >> 20, self._memory_bytes >> 20
         text = f"the task's process grew to {found} MiB, its limit is {limit} MiB; it was killed"
         self._log.error("slot %d: %s (pid %d)", child.slot.index, text, child.pid)

@@ -185,7 +185,7 @@ class Owners(RuleBasedStateMachine):
         child = self.played[which].child
         if self.waiting and child.state is ChildState.IDLE:
             job = self.waiting.popleft()
-            self.children.send(child, job)
+            self.children.pipes.send(child, job)
             child.state = ChildState.BUSY
             self.on_begun(child, job)
 
@@ -203,7 +203,7 @@ class Owners(RuleBasedStateMachine):
     @rule(which=st.integers(0, 1))
     def recall(self, which: int) -> None:
         child = self.played[which].child
-        self.children.recall(child)
+        self.children.pipes.recall(child)
         assert len(child.behind) == 0
         if child.job is not None:  # what is thought to run is what runs, or is the first that will
             played = self.played[which]
@@ -251,7 +251,7 @@ class Owners(RuleBasedStateMachine):
         child.gone = True
         child.reports.extend(child.inbox.drain())
         self.children._io._tell(child)
-        self.children._take_from_dead(child)
+        self.children.pipes.take_from_dead(child)
         if (job := child.job) is not None:
             if child.died_before_beginning:
                 job.handle.put_back()
