@@ -50,6 +50,8 @@ def _is_special(cls: type) -> bool:
 
 
 def _lazy(cls: type, *, frozen: bool, slots: bool, kw_only: bool, eq: bool) -> type:
+    if not cls.__doc__:  # the standard library would write its signature there, which takes longer than all else
+        cls.__doc__ = cls.__name__
     make = dataclasses.dataclass(init=False, repr=False, eq=False, slots=slots, kw_only=kw_only)
     made: Any = make(cls)
     params = made.__dataclass_params__
