@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -68,6 +67,8 @@ def _desired(fleet: LocalFleet, target: Target) -> Desired | None:
 
 def height() -> int:
     """Lines of the terminal that one picture may use."""
+    import shutil
+
     return shutil.get_terminal_size().lines - 1
 
 

@@ -164,6 +164,11 @@ class Desired:
     notes: tuple[str, ...] = ()
 
 
+def nothing(fleet: str) -> Desired:
+    """The empty fleet: what ``down`` wants."""
+    return Desired(fleet=fleet)
+
+
 def replica_name(group: str, index: int) -> str:
     """``("thumbs", 3)`` -> ``thumbs.3``."""
     return f"{group}.{index}"

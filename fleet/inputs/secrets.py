@@ -15,13 +15,16 @@ import stat
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fleet.core.manifest.models import Secret
 from fleet.core.text.format import counted, shown
 from fleet.errors import FleetError
 from fleet.file_access import SMALL_BYTES, account, make_folders, read_file
 from fleet.inputs.no_exec import refuse_code
 from fleet.state.files import cannot_write
+
+if TYPE_CHECKING:
+    from fleet.core.manifest.models import Secret
 
 EXEC_TIMEOUT_SECONDS = 30.0
 MOST_BYTES = 128 * 1024 - 256

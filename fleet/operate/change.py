@@ -10,13 +10,12 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fleet.core.desired import CONTROLLER_GROUP, Desired, group_of
+from fleet.core.desired import CONTROLLER_GROUP, Desired, group_of, nothing
 from fleet.core.plan import Action, Plan
 from fleet.core.text.format import listed
 from fleet.errors import CannotWrite, Damaged, FleetError, Interrupted, NotReady, Refused, RolloutFailed
-from fleet.inputs.manifest import LoadedManifest, from_revision
 from fleet.inputs.secrets import keep_key
 from fleet.operate.apply.events import Event, Listener, Report, StepsFailed, WalkOptions
 from fleet.operate.apply.walk import apply
@@ -26,6 +25,9 @@ from fleet.state import decisions, rollout_orders
 from fleet.state.applied import Applied
 from fleet.state.audit import Audit, who
 from fleet.state.files import remove_kept
+
+if TYPE_CHECKING:
+    from fleet.inputs.manifest import LoadedManifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +215,8 @@ def _goes_back(fleet: LocalFleet, change: PlannedChange, good: int, failure: Ste
 
 
 def _went_back(fleet: LocalFleet, good: int, failure: StepsFailed, order: _Order) -> RolloutFailed:
+    from fleet.inputs.manifest import from_revision
+
     message = f"back to revision {good} after a failed rollout"
     loaded = from_revision(fleet.history.get(good), message=message)
     desired, secrets = fleet.desired_of(loaded)
@@ -233,8 +237,6 @@ def _went_back(fleet: LocalFleet, good: int, failure: StepsFailed, order: _Order
 
 def take_down(fleet: LocalFleet, *, on_event: Listener | None = None, options: WalkOptions | None = None) -> Report:
     """Stop every replica, then the daemon. Programs that the fleet does not own stay, and then the daemon too."""
-    from fleet.core.expand.expand import nothing
-
     change = fleet.planned(nothing(fleet.name), prune=True)
     options = replace(options or WalkOptions(), wait=True)
     report = carry_out(fleet, change, verb="down", on_event=on_event, options=options)

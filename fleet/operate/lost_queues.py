@@ -10,7 +10,6 @@ from fleet.core.autoscale.sample import Backlog, QueueSample
 from fleet.core.planning.lost_queues import LostQueue, lost_queues, warning
 from fleet.core.spec import WorkerSpec
 from fleet.errors import FleetError, UsageError
-from fleet.inputs import facts
 from fleet.operate.local_fleet import PlannedChange
 
 ANSWER_SECONDS = 2.0
@@ -65,6 +64,8 @@ def _transport_options(spec: WorkerSpec, secrets: Mapping[str, str]) -> Mapping[
     """How the app lays out its queues: the length of a wrong key would always be 0."""
     if not spec.app:
         return {}
+    from fleet.inputs import facts
+
     hidden = [(variable, secrets[name]) for variable, name, _ in spec.secret_env if name in secrets]
     answer = facts.probe(spec.app, python=spec.python, workdir=spec.workdir, env=(*spec.env, *hidden))
     options: Mapping[str, Any] = answer.get("transportOptions") or {}

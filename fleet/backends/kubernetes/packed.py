@@ -16,7 +16,7 @@ _NOT_INSIDE = frozenset(
     {"replicas", "share", "autoscale", "dependsOn", "paused", "rollout", "release", "user", "group", "noNewPrivileges"}
 )
 """Fields of a group that the cluster takes care of, or the image."""
-_NOT_PLAIN = re.compile("[\x7f-\uffff]")
+_NOT_PLAIN = "[\x7f-\uffff]"
 """Written as escapes. YAML takes none for half of a pair of surrogates, so what is beyond stays as it is."""
 _HEALED = ("stopped", "stuck", "missing", "parked")
 """What is healed inside. The rest is the cluster's: it holds replicas before a pod goes, and that is no drift."""
@@ -63,7 +63,9 @@ def manifest_of_pod(document: Mapping[str, Any], spec: WorkerSpec, pack: int, *,
         },
     }
     text = json.dumps(_literal(made), indent=1, sort_keys=True, ensure_ascii=False) + "\n"
-    return _NOT_PLAIN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    if text.isascii() and "\x7f" not in text:
+        return text  # compiling the pattern takes as long as making twenty groups
+    return re.sub(_NOT_PLAIN, lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _literal(value: Any) -> Any:

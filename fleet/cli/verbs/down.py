@@ -11,7 +11,7 @@ from fleet.cli.output import Output
 from fleet.cli.progress import Progress
 from fleet.cli.signals import Signals
 from fleet.cli.target import applied_or_told, duration, fleet_of, no_names, output_flag, target_flags, target_of
-from fleet.core.expand.expand import nothing
+from fleet.core.desired import nothing
 from fleet.core.planning import plan_text
 from fleet.errors import Refused
 from fleet.operate.apply.events import Report, WalkOptions

@@ -139,11 +139,6 @@ def static_division(manifest: Manifest, desired: Desired, *, overrides: Override
     return division(requests, _rules(manifest), overrides=overrides)
 
 
-def nothing(fleet: str) -> Desired:
-    """The empty fleet: what ``down`` wants."""
-    return Desired(fleet=fleet)
-
-
 def _request(name: str, group: Group, spec: WorkerSpec) -> GroupRequest:
     """What the group asks for. What the controller moves is never replaced for it, so a pool that cannot change its
     slots while it runs moves by whole replicas."""

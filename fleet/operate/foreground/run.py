@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from fleet.backends.supervisor.daemon import recorded_pid
 from fleet.core.backoff import backoff_seconds
-from fleet.core.expand.expand import nothing
+from fleet.core.desired import nothing
 from fleet.errors import Damaged, FleetError, Interrupted, LockHeld
 from fleet.inputs import machine
 from fleet.inputs.manifest import from_revision

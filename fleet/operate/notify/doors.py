@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fleet.core.manifest.notify_models import Notification
-from fleet.core.manifest.secret_ref import SecretRef
 from fleet.operate.notify.errors import NotSent
 from fleet.operate.notify.rendering import document_of, subject_of, text_of
+
+if TYPE_CHECKING:
+    from fleet.core.manifest.notify_models import Notification
+    from fleet.core.manifest.secret_ref import SecretRef
 
 
 def deliver(notification: Notification, fields: Mapping[str, str], *, secrets: Mapping[str, str], folder: Path) -> None:

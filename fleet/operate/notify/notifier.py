@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fleet.core.manifest.notify_models import Notification
 from fleet.core.text.format import one_line
 from fleet.errors import FleetError
 from fleet.file_access import make_folders, open_own
@@ -30,6 +30,9 @@ from fleet.operate.notify.spool_file import read_spool
 from fleet.state.audit import Audit
 from fleet.state.files import write_whole
 from fleet.state.paths import Places
+
+if TYPE_CHECKING:
+    from fleet.core.manifest.notify_models import Notification
 
 LONGEST_ERROR = 300
 

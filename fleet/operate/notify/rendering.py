@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fleet.core.manifest.notify_models import Notification
 from fleet.core.text.format import duration, one_line
 from fleet.core.text.mask import MASK, masked_text
 from fleet.operate.notify.spool import Message
+
+if TYPE_CHECKING:
+    from fleet.core.manifest.notify_models import Notification
 
 _SHORTEST_SECRET = 4
 Masker = Callable[[str], str]

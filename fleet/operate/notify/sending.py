@@ -7,16 +7,19 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fleet.core.desired import CONTROLLER_GROUP, replica_name
 from fleet.errors import FleetError
-from fleet.inputs.manifest import LoadedManifest
 from fleet.operate.notify.notifier import Background, Notifier, Receivers
 from fleet.replica import launch_document
 from fleet.replica.launch_document import DocumentError
 from fleet.state import controller_heartbeat
 from fleet.state.controller_heartbeat import LATE_SECONDS
 from fleet.state.paths import Places
+
+if TYPE_CHECKING:
+    from fleet.inputs.manifest import LoadedManifest
 
 PATIENCE_SECONDS = 5.0
 """So long a command that has done its work waits for receivers at most. What has not arrived by then waits in the
