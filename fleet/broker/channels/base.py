@@ -3,11 +3,41 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, Protocol
 
 from fleet.broker.delivery import Delivery
 from fleet.core.spec import QueueSpec
+
+
+class Ends(Protocol):
+    """Where it is noted that tasks are over whose results are still to be stored. Nothing here raises."""
+
+    def note_end(self, delivery: Delivery, result: bytes) -> bool:
+        """The task is over, and its result, packed, is to be stored before the message is acknowledged.
+
+        Whether that may wait a moment: what is noted is stored and acknowledged by the next process of this replica
+        when this one is killed, or it comes again just as a message that was acknowledged a moment ago would.
+        """
+        ...
+
+    def forget_ends(self) -> None:
+        """The results of all that was noted are stored, and the messages acknowledged."""
+        ...
+
+
+class NoEnds:
+    """Nothing is noted. held: tags of messages that come again when this process is killed, even if their
+    acknowledgement has begun a moment ago."""
+
+    def __init__(self, held: Container[str] = ()) -> None:
+        self._held = held
+
+    def note_end(self, delivery: Delivery, result: bytes) -> bool:  # noqa: ARG002
+        return delivery.tag in self._held
+
+    def forget_ends(self) -> None:
+        pass
 
 
 class Channel(Protocol):
@@ -25,6 +55,11 @@ class Channel(Protocol):
 
     lock: threading.RLock
     poll_seconds: float | None
+
+    @property
+    def ends(self) -> Ends:
+        """Where ends are noted."""
+        ...
 
     @property
     def rest_seconds(self) -> float:
@@ -70,18 +105,6 @@ class Channel(Protocol):
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge these. May be buffered until the next fetch, flush or close."""
-        ...
-
-    def note_end(self, delivery: Delivery, result: bytes) -> bool:
-        """The task is over, and its result, packed, is to be stored before the message is acknowledged. Never raises.
-
-        Whether that may wait a moment: what is noted is stored and acknowledged by the next process of this replica
-        when this one is killed, or it comes again just as a message that was acknowledged a moment ago would.
-        """
-        ...
-
-    def forget_ends(self) -> None:
-        """The results of all that was noted are stored, and the messages acknowledged. Never raises."""
         ...
 
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:

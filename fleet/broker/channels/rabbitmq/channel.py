@@ -24,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from fleet.broker.channels.base import REST_SECONDS, ChannelLost
+from fleet.broker.channels.base import REST_SECONDS, ChannelLost, NoEnds
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.channels.rabbitmq.frames import Inlet, Pushed
 from fleet.broker.channels.rabbitmq.prefetch import Prefetch
@@ -57,8 +57,8 @@ class RabbitChannel(Connected):
         self.poll_seconds: float | None = None
         self._prefetch = Prefetch((spec.name for spec in queues), most=max(1, prefetch_hint), real_name=self._real_name)
         self._held: dict[str, int] = {}
-        self._channel: Any = None
-        self._amqp: Any = None
+        self.ends = NoEnds(self._held)
+        self._channel: Any = self._amqp = None
         self._inlet: Inlet | None = None
         self._outlet: Outlet | None = None
         self._life = 0
@@ -131,13 +131,6 @@ class RabbitChannel(Connected):
             tag = self._held.pop(delivery.tag, None)
             if tag is not None:
                 self._prefetch.unsettled.done.add(tag)
-
-    def note_end(self, delivery: Delivery, result: bytes) -> bool:  # noqa: ARG002
-        """It may wait as long as it is held: until the next fetch its acknowledgement would wait, too."""
-        return delivery.tag in self._held
-
-    def forget_ends(self) -> None:
-        """Nothing is noted: RabbitMQ delivers again what was not acknowledged."""
 
     @speaks
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:  # noqa: ARG002
