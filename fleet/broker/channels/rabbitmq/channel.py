@@ -58,7 +58,8 @@ class RabbitChannel(Connected):
         self._prefetch = Prefetch((spec.name for spec in queues), most=max(1, prefetch_hint), real_name=self._real_name)
         self._held: dict[str, int] = {}
         self.ends = NoEnds(self._held)
-        self._channel: Any = self._amqp = None
+        self._channel: Any = None
+        self._amqp: Any = None
         self._inlet: Inlet | None = None
         self._outlet: Outlet | None = None
         self._life = 0
@@ -165,7 +166,6 @@ class RabbitChannel(Connected):
         queue = outlet.delay_queue(self._real_name(delivery.queue), seconds)
         if queue is None:
             return False
-        tag = self._held.pop(delivery.tag)
         outlet.send(
             queue,
             delivery.body,
@@ -173,7 +173,7 @@ class RabbitChannel(Connected):
             properties=delivery.properties,
             content_type=delivery.content_type,
             content_encoding=delivery.content_encoding,
-            then=partial(self._on_safe, tag),
+            then=partial(self._on_safe, self._held.pop(delivery.tag)),
         )
         return True
 
