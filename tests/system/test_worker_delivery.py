@@ -142,6 +142,21 @@ def test_a_killed_worker_repeats_what_it_was_running_and_nothing_more(shop: Shop
     assert not shop.dead()
 
 
+def test_with_a_prefetch_what_is_done_is_counted_and_acknowledged_while_the_next_runs(shop: Shop) -> None:
+    worker = shop.worker(start=False, task=TaskPolicy(prefetch=4))
+    ids = [shop.send("wait_for", number, str(shop.folder / f"gate-{number}")) for number in range(4)]
+    worker.start()
+    for number in range(4):
+        eventually(lambda: shop.started()[number] == 1)  # noqa: B023
+        view = eventually(lambda: (view := worker.view()) and view.processed == number and view)  # noqa: B023
+        assert [task.task_id for task in view.tasks] == [ids[number]]
+        if "redis" in shop.url:
+            eventually(lambda: _unacknowledged(shop) == 4 - number)  # noqa: B023
+        (shop.folder / f"gate-{number}").touch()
+    eventually(lambda: len(shop.done()) == 4)
+    assert worker.term() == 0
+
+
 @pytest.mark.parametrize(("pool", "slots"), POOLS[:2])
 def test_the_drain_timeout_puts_running_tasks_back(shop: Shop, pool: str, slots: int) -> None:
     worker = shop.worker(pool, slots, drain_timeout_seconds=0.5)

@@ -6,9 +6,10 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import kombu
 import pytest
@@ -77,6 +78,12 @@ def holds(gate):
 @app.task
 def must_not_run():
     write("it ran")
+
+
+@app.task
+def noted(number):
+    write(f"noted {number}")
+    return number
 """
 
 
@@ -120,6 +127,28 @@ def test_a_task_that_expires_in_the_worker_is_revoked(shop: CeleryShop, pool: st
             late.get(**WAIT)
     assert shop.send("add", 1, 1).get(**WAIT) == 2
     assert "it ran" not in shop.lines()
+
+
+@pytest.mark.parametrize("acks", ["late", "early"])
+def test_a_killed_solo_worker_repeats_what_it_was_running_and_every_result_is_there(
+    shop: CeleryShop, acks: Literal["late", "early"]
+) -> None:
+    """Also those that were to be stored together with the next ones."""
+    with shop.app.connection_for_write() as connection, connection.Producer() as producer:
+        sent = [shop.send("noted", number, producer=producer) for number in range(600)]
+    worker = shop.worker("solo", 1, task=TaskPolicy(acks=acks))
+    for done in (150, 400):
+        eventually(lambda: len(shop.lines()) > done, every=0.005)  # noqa: B023
+        worker.kill()
+        worker.start()
+    keys = [shop.app.backend.get_key_for_task(one.id) for one in sent]
+    lost = 0 if acks == "late" else 2  # what was running, and had been acknowledged before
+    eventually(lambda: shop.app.backend.client.exists(*keys) >= 600 - lost)
+    lines = Counter(shop.lines())
+    assert len(lines) >= 600 - lost
+    if acks == "early" or "redis" in shop.url:
+        assert lines.total() <= 600 + 2
+    assert worker.term() == 0
 
 
 def test_a_worker_without_queues_takes_from_the_apps_default_queue(shop: CeleryShop) -> None:

@@ -78,7 +78,7 @@ def main(url: str, queue: str, fleet: str, replica: str, lease: str, journal: st
     )
     if hasattr(channel, "_lease_seconds"):
         channel._lease_seconds = float(lease)
-        channel._unsent_path = Path(unsent) if unsent else None
+        channel._held._unsent_path = Path(unsent) if unsent else None
     channel.open()
     held: list[Delivery] = []
     for line in sys.stdin:
@@ -90,6 +90,9 @@ def main(url: str, queue: str, fleet: str, replica: str, lease: str, journal: st
             answer = [json.loads(delivery.body) for delivery in taken]
         elif command == "ack":
             channel.ack(held[: int(arguments[0])] if arguments else held)
+        elif command == "end":
+            one = held[int(arguments[0]) - 1]
+            answer = channel.ends.note_end(one, f"result of {json.loads(one.body)}".encode())
         elif command == "holds":
             answer = [channel.holds(delivery) for delivery in held]
         elif command == "loop":

@@ -10,6 +10,33 @@ from fleet.broker.delivery import Delivery
 from fleet.core.spec import QueueSpec
 
 
+class Ends(Protocol):
+    """Where it is noted that tasks are over whose results are still to be stored. Nothing here raises."""
+
+    def note_end(self, delivery: Delivery, result: bytes) -> bool:
+        """The task is over, and its result, packed, is to be stored before the message is acknowledged.
+
+        Whether that may wait a moment: what is noted is stored and acknowledged by the next process of this replica
+        when this one is killed, or it comes again just as a message that was acknowledged a moment ago would.
+        """
+        ...
+
+    def forget_ends(self) -> None:
+        """The results of all that was noted are stored, and the messages acknowledged."""
+        ...
+
+
+class NoEnds:
+    """Nothing is noted, and so nothing waits to be stored: what was acknowledged with a process that is killed comes
+    again."""
+
+    def note_end(self, delivery: Delivery, result: bytes) -> bool:  # noqa: ARG002
+        return False
+
+    def forget_ends(self) -> None:
+        pass
+
+
 class Channel(Protocol):
     """The only way between the worker and the transport.
 
@@ -27,6 +54,11 @@ class Channel(Protocol):
     poll_seconds: float | None
     keeps_acks: bool
     """Whether acknowledgements that are buffered outlive this process: the next one of the replica sends them."""
+
+    @property
+    def ends(self) -> Ends:
+        """Where ends are noted."""
+        ...
 
     @property
     def rest_seconds(self) -> float:
@@ -72,18 +104,6 @@ class Channel(Protocol):
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge these. May be buffered until the next fetch, flush or close."""
-        ...
-
-    def note_end(self, delivery: Delivery, result: bytes) -> bool:
-        """The task is over, and its result, packed, is to be stored before the message is acknowledged. Never raises.
-
-        Whether that may wait a moment: what is noted is stored and acknowledged by the next process of this replica
-        when this one is killed, or it comes again just as a message that was acknowledged a moment ago would.
-        """
-        ...
-
-    def forget_ends(self) -> None:
-        """The results of all that was noted are stored, and the messages acknowledged. Never raises."""
         ...
 
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:

@@ -19,7 +19,7 @@ import kombu
 from kombu.transport import virtual
 
 from fleet.broker import decompression  # noqa: F401 - bounds what kombu decompresses
-from fleet.broker.channels.base import TEND_SECONDS
+from fleet.broker.channels.base import TEND_SECONDS, NoEnds
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import attempts_in
@@ -57,6 +57,7 @@ class KombuChannel(Connected):
         self.keeps_acks = True  # nothing is buffered
         self._channel: Any = None
         self._life = 0
+        self.ends = NoEnds()
         self._held: dict[str, Any] = {}
         self._restore_at = 0.0
 
@@ -125,13 +126,6 @@ class KombuChannel(Connected):
             message = self._held.pop(delivery.tag, None)
             if message is not None:
                 message.ack()
-
-    def note_end(self, delivery: Delivery, result: bytes) -> bool:  # noqa: ARG002
-        """Never: what is acknowledged does not come again."""
-        return False
-
-    def forget_ends(self) -> None:
-        """Nothing is noted."""
 
     @speaks
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:  # noqa: ARG002

@@ -228,9 +228,8 @@ class ResultWriter:
 def _command(results: Sequence[EncodedResult], success: str) -> bytes:
     """That stores these."""
     keys = [result.key for result in results]
-    return command(
-        b"EVALSHA", _STORE.sha, len(keys), *keys, success, *chain.from_iterable(map(_value_and_seconds, results))
-    )
+    values = chain.from_iterable(map(_value_and_seconds, results))
+    return command(b"EVALSHA", _STORE.sha, len(keys), *keys, success, *values)
 
 
 _value_and_seconds = itemgetter(1, 2)

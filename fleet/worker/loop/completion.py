@@ -73,12 +73,13 @@ class Completion:
     # -- ends
 
     def settle_all(self, done: deque[tuple[Job, Handle]], inflight: InFlight) -> bool:
-        """Settle what the pool has finished; whether there was anything."""
+        """Settle what the pool has finished, and what was kept; whether there was anything."""
         if not done:
+            self.settle_kept(inflight)
             return False
         self.before_settling()
         while done:
-            ended = [done.popleft() for _ in range(len(done))]
+            ended = [*self._unstored.take(), *[done.popleft() for _ in range(len(done))]]
             self._unstored.store_all(ended)  # meanwhile more may end
             self._settle_each(ended, inflight)
         return True

@@ -138,7 +138,6 @@ class Consumer:
             self._completion.settle_or_keep(self._done, self._inflight)
         else:
             self._settle_done()
-            self._completion.settle_kept(self._inflight)
 
     def _is_empty(self) -> bool:
         """Whether nothing runs and nothing is owed. Until its deadline a drain waits for a connection to send that."""

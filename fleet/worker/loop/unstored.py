@@ -28,7 +28,7 @@ class Unstored:
     def __init__(self, application: Application, channel: Channel) -> None:
         self.store = application.result_store()
         self._application = application
-        self._channel = channel
+        self._ends = channel.ends
         self._kept: list[Ended] = []
         self._noted: set[Job] = set()
 
@@ -76,7 +76,7 @@ class Unstored:
             return
         self._noted.difference_update([job for job, _ in ended if job.unstored is None])
         if not self._noted:
-            self._channel.forget_ends()
+            self._ends.forget_ends()
 
     def store_left(self, packed: Sequence[bytes]) -> bool:
         """Store what the process before had noted; whether all of it is stored now."""
@@ -94,7 +94,7 @@ class Unstored:
         return True
 
     def _note(self, job: Job, result: EncodedResult) -> bool:
-        if not self._channel.note_end(job.delivery, result.packed()):
+        if not self._ends.note_end(job.delivery, result.packed()):
             return False
         self._noted.add(job)
         return True

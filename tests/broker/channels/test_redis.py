@@ -221,7 +221,9 @@ def test_restart_restores_the_order_and_counts_every_crash(broker: Broker) -> No
     channel.close()
 
 
-def successor(broker: Broker, *, unsent: Path | None, ran: Container[str] | None) -> RedisChannel:
+def successor(
+    broker: Broker, *, unsent: Path | None, ran: Container[str] | None, store_left: Any = None
+) -> RedisChannel:
     channel = RedisChannel(
         broker.url,
         queues=[QueueSpec(broker.queue)],
@@ -229,6 +231,7 @@ def successor(broker: Broker, *, unsent: Path | None, ran: Container[str] | None
         fleet=broker.queue,
         options=broker.options,
         unsent_path=unsent,
+        store_left=store_left,
         ran=ran,
     )
     channel.open()
@@ -266,6 +269,30 @@ def test_acknowledgements_that_were_sent_are_kept_no_longer(broker: Broker, tmp_
     assert left.tags == (two.tag, three.tag)
     channel.flush()
     assert read_left(unsent) is None
+    channel.close()
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_what_a_killed_replica_had_finished_is_acknowledged_once_its_result_is_stored(
+    broker: Broker, server: Any, tmp_path: Path, *, works: bool
+) -> None:
+    unsent = tmp_path / "g.0.acks"
+    broker.send(*range(6))
+    stored: list[Any] = []
+
+    def store(results: Any) -> bool:
+        assert server.hlen(next(iter(keys(server, broker, "fleet:held:*")))) == 5  # nothing is acknowledged before
+        stored.extend(results)
+        return works
+
+    with held_by(broker, lease=60, unsent=unsent) as dying:
+        assert dying.ask("fetch 5") == [0, 1, 2, 3, 4]
+        dying.ask("end 2")  # the second is over, and its result is to be stored
+        dying.ask("ack 1")
+        dying.kill()
+    channel = successor(broker, unsent=unsent, ran=None, store_left=store)
+    assert stored == [b"result of 1"]
+    assert values(channel.fetch(9)) == ([2, 3, 4, 5] if works else [1, 2, 3, 4, 5])
     channel.close()
 
 

@@ -90,6 +90,7 @@ class MemoryChannel:
         self.pushed = 0
         self.queue: deque[Delivery] = deque()
         self.noted: dict[str, bytes] = {}
+        self.ends = self
         self.held: dict[str, Delivery] = {}
         self.acked: list[str] = []
         self.sent: list[tuple[str, Mapping[str, Any]]] = []
@@ -318,6 +319,25 @@ def test_what_a_killed_worker_would_repeat_is_never_more_than_its_slots(
         world.channel.put("counts", number)
     world.until(lambda: len(world.channel.acked) == 300)
     assert max(behind) <= 2
+
+
+@pytest.mark.parametrize(("pool", "slots"), [("solo", 1), ("threads", 1), ("asyncio", 1)])
+def test_with_a_prefetch_each_task_is_counted_and_acknowledged_before_the_next_begins(
+    make: Make, monkeypatch: pytest.MonkeyPatch, pool: str, slots: int
+) -> None:
+    """Each has its slot in the record, too."""
+    world = make(pool, slots, prefetch=4)
+    seen: list[tuple[list[str], int, int]] = []
+
+    def look(number: int) -> None:
+        view = world.view()
+        seen.append(([task.task_id for task in view.tasks], view.processed, len(world.channel.acked)))
+
+    monkeypatch.setattr(note, "function", look)
+    ids = [world.channel.put("note", number) for number in range(8)]
+    world.until(lambda: len(world.channel.acked) == 8)
+    assert max(world.channel.asked) == 4
+    assert seen == [([one], number, number) for number, one in enumerate(ids)]
 
 
 def test_a_late_task_is_acknowledged_after_and_an_early_one_before(make: Make) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from fleet.broker.channels.base import REST_SECONDS, ChannelLost
+from fleet.broker.channels.base import REST_SECONDS, ChannelLost, NoEnds
 from fleet.broker.channels.kombu_base import Connected, by_priority, speaks
 from fleet.broker.channels.rabbitmq.frames import Inlet, Pushed
 from fleet.broker.channels.rabbitmq.prefetch import Prefetch
@@ -58,6 +58,7 @@ class RabbitChannel(Connected):
         self.poll_seconds: float | None = None
         self.keeps_acks = False
         self._prefetch = Prefetch((spec.name for spec in queues), most=max(1, prefetch_hint), real_name=self._real_name)
+        self.ends = NoEnds()
         self._held: dict[str, Pushed] = {}
         self._channel: Any = None
         self._amqp: Any = None
@@ -134,13 +135,6 @@ class RabbitChannel(Connected):
             if pushed is not None:
                 self._prefetch.unsettled.done.add(pushed.tag)
 
-    def note_end(self, delivery: Delivery, result: bytes) -> bool:  # noqa: ARG002
-        """It may wait as long as it is held: until the next fetch its acknowledgement would wait, too."""
-        return delivery.tag in self._held
-
-    def forget_ends(self) -> None:
-        """Nothing is noted: RabbitMQ delivers again what was not acknowledged."""
-
     @speaks
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
         """Put these back where they were, and stop the pushing, so that they do not come back at once.
@@ -181,7 +175,6 @@ class RabbitChannel(Connected):
         queue = outlet.delay_queue(self._real_name(delivery.queue), seconds)
         if queue is None:
             return False
-        tag = self._held.pop(delivery.tag).tag
         outlet.send(
             queue,
             delivery.body,
@@ -189,7 +182,7 @@ class RabbitChannel(Connected):
             properties=delivery.properties,
             content_type=delivery.content_type,
             content_encoding=delivery.content_encoding,
-            then=partial(self._on_safe, tag),
+            then=partial(self._on_safe, self._held.pop(delivery.tag).tag),
         )
         return True
 

@@ -78,9 +78,8 @@ class RedisChannel:
         store_left: StoreLeft | None = None,
         ran: Container[str] | None = None,
     ) -> None:
-        """unsent_path: where acknowledgements are kept until the server has them.  store_left: stores results that the
-        process before had noted there.  ran: ids of tasks that ran when that process died; what else it held comes back
-        as not started. None: not known, all of it may have run."""
+        """unsent_path, store_left: see Held.  ran: ids of tasks that ran when the process before died; what else it
+        held comes back as not started. None: not known, all of it may have run."""
         self.lock = threading.RLock()
         self.poll_seconds: float | None = POLL_SECONDS
         self.keeps_acks = True
@@ -92,11 +91,9 @@ class RedisChannel:
         self._lease_seconds = lease_seconds
         self._link: Link | None = None
         self._registry: Registry | None = None
-        self._held = Held()
+        self._held = self.ends = Held(unsent_path, store_left)
         self._turns = Turns(self._held)
         self._inboxes = Inboxes(name=f"fleet-wait:{fleet}/{replica}")
-        self._unsent_path = unsent_path
-        self._store_left = store_left
         self._ran = ran
         self._renew_at = self._look_at = 0.0
         self._rest = Rest()
@@ -120,11 +117,11 @@ class RedisChannel:
         self._inboxes.listen(access, topics)
         self._look_at = time.monotonic() + (self._lease_seconds if again else _patience(link, self._lease_seconds))
         self._held.send_acks(link)
-        if not again and self._unsent_path is not None:
-            self._held.keep_unsent(link, self._unsent_path, store_left=self._store_left)
         if again:
             self._held.resume(link, given_away=given_away)
             self._inboxes.may_hold = True
+        else:
+            self._held.keep_unsent(link)
         registry.restore_siblings(link, self._fleet, self._replica, ran=self._ran)
 
     @_speaks
@@ -207,14 +204,6 @@ class RedisChannel:
         """Acknowledge these; sent with the next turn, or by ``tend`` within a second."""
         with self.lock:
             self._held.ack(deliveries)
-
-    def note_end(self, delivery: Delivery, result: bytes) -> bool:
-        with self.lock:
-            return self._held.note_end(delivery.tag, result)
-
-    def forget_ends(self) -> None:
-        with self.lock:
-            self._held.forget_ends()
 
     @_speaks
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:

@@ -36,7 +36,11 @@ class Held:
     ``keys`` are the holder's; they are known, and set, with the first connection.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unsent_path: Path | None = None, store_left: StoreLeft | None = None) -> None:
+        """unsent_path: where acknowledgements, and ends, are kept until the server has been told.  store_left: for
+        results of ends that the process before left there."""
+        self._unsent_path = unsent_path
+        self._store_left = store_left
         self.keys: Keys
         self.acks: list[str] = []
         self.acks_apart: list[str] = []
@@ -68,9 +72,10 @@ class Held:
                 if self.unsent is not None:
                     self.unsent.add(each.tag)
 
-    def note_end(self, tag: str, result: bytes) -> bool:
+    def note_end(self, delivery: Delivery, result: bytes) -> bool:
         """It is over and waits only for its result to be stored. Without a file: whether it comes again, as it would
         between its acknowledgement and the next turn."""
+        tag = delivery.tag
         return tag in self._messages if self.unsent is None else self.unsent.add_end(tag, result)
 
     def forget_ends(self) -> None:
@@ -99,12 +104,15 @@ class Held:
 
     # -- with the server
 
-    def keep_unsent(self, link: Link, path: Path, *, store_left: StoreLeft | None) -> None:
-        """Keep acknowledgements in this file from now on. First send what an earlier process left there: what it had
+    def keep_unsent(self, link: Link) -> None:
+        """Keep acknowledgements in the file from now on. First send what an earlier process left there: what it had
         finished must not run again."""
+        path = self._unsent_path
+        if path is None:
+            return
         if (left := read_left(path)) is not None:
             theirs = Keys(self.keys.prefix, left.holder)
-            if tags := _finished(left, store_left):
+            if tags := _finished(left, self._store_left):
                 link.call("DEL", *map(theirs.apart, tags))
                 link.call("HDEL", theirs.held, *tags)
         try:
