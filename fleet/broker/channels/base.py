@@ -17,7 +17,7 @@ class Ends(Protocol):
         """The task is over, and its result, packed, is to be stored before the message is acknowledged.
 
         Whether that may wait a moment: what is noted is stored and acknowledged by the next process of this replica
-        when this one is killed, or it comes again just as a message that was acknowledged a moment ago would.
+        when this one is killed.
         """
         ...
 

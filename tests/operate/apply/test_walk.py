@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from fleet.backends.memory import MemoryBackend
-from fleet.core.desired import BROKER_GROUP, CanaryPolicy, Desired, Replica, RolloutPolicy
-from fleet.core.expand.expand import nothing
+from fleet.core.desired import BROKER_GROUP, CanaryPolicy, Desired, Replica, RolloutPolicy, nothing
 from fleet.core.observed import Observed
 from fleet.core.plan import Plan
 from fleet.errors import FleetError, Interrupted, NotReady, Unreachable
