@@ -183,6 +183,7 @@ class Fork:
             state = images.read_state(images.files_of(document, key))
             if state is not None and state.pid == earlier.pid and state.phase == "loading":
                 return
+        self._broken_until.pop(key, None)  # it was said of the one before
         environ = {images.ROOM_VARIABLE: "-" * images.ROOM_BYTES, **environment(document, os.environ)}
         for name in images.OWN_VARIABLES:
             environ.pop(name, None)
