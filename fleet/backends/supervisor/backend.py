@@ -282,6 +282,8 @@ class SupervisorBackend:
         self._rpc.remove([name for name in names if name in owned])
         self._folder.remove(names)
         self._folder.remove_records(names)
+        if owned:
+            self._daemon.restore_configuration(replicas=len(owned))
 
     def hold(self, names: Sequence[str], *, on: bool) -> None:
         """Set the byte in their records that workers look at between two fetches."""
