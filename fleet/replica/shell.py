@@ -46,11 +46,13 @@ def run(argv: list[str]) -> tuple[int, bool]:
     """Run the program to its end. Returns its exit code, and whether it was asked to end."""
     grace, stop, reach, program, words = float(argv[0]), signal.Signals[f"SIG{argv[1]}"], argv[2], argv[3], argv[4:]
     waited_for = {signal.SIGCHLD, signal.SIGTERM, stop}
-    signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
+    passed_on = {*_PASSED_ON} - waited_for
+    signal.pthread_sigmask(signal.SIG_BLOCK, waited_for | passed_on)  # the shell may run before there is a handler
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     shell = _started(program, words)
-    for signum in {*_PASSED_ON} - {stop}:
+    for signum in passed_on:
         signal.signal(signum, lambda number, _frame: _send(shell, number))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, passed_on)
     code = None
     while code is None and signal.sigwaitinfo(waited_for).si_signo == signal.SIGCHLD:
         code, _ = _reaped(shell)
