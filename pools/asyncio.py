@@ -15,6 +15,7 @@ import heapq
 import inspect
 import queue
 import threading
+import time
 import types
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
@@ -191,6 +192,7 @@ class AsyncioPool(InProcessPool):
         self, run: _AsyncioRun, target: Target, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> None:
         value, failure = None, None
+        run.handle.code_began_at = time.monotonic()  # others had the loop before
         try:
             value = await run.enter(_DrivenCoroutine(self.events)).drive(target(*args, **kwargs))
         except BaseException as error:

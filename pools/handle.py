@@ -66,7 +66,8 @@ class Handle:
     """The state and the outcome of one task.
 
     id: as given by the caller.  slot, pid: where it runs or ran (-1 and 0 before that).  started_at, ended_at:
-    ``time.monotonic()``, 0.0 before.  value: what the task returned.  error: what it raised, or why it was ended.
+    ``time.monotonic()``, 0.0 before.  code_began_at: the same, of its code, where that begins after its slot was taken;
+    else 0.0.  value: what the task returned.  error: what it raised, or why it was ended.
     expected_seconds: how long it is expected to run; 0.0: not known.
     abandoned: the handle is done, but the task's code still occupies the slot, until the process ends.
     """
@@ -77,6 +78,7 @@ class Handle:
         "_remote_traceback",
         "abandoned",
         "accept_callback",
+        "code_began_at",
         "ended_at",
         "error",
         "expected_seconds",
@@ -111,7 +113,7 @@ class Handle:
         self.pid = 0
         self.abandoned = False
         self.state = _WAITING
-        self.started_at = self.ended_at = 0.0
+        self.started_at = self.code_began_at = self.ended_at = 0.0
         self.value: Any = None
         self.error: BaseException | None = None
         self._callbacks = [] if callback is None else [callback]
@@ -156,6 +158,11 @@ class Handle:
                 self._call_all()
             else:
                 loop.call_soon_threadsafe(self._call_all)
+
+    @property
+    def run_seconds(self) -> float:
+        """How long its code ran, once it is done; 0.0 where it did not start."""
+        return self.ended_at - (self.code_began_at or self.started_at) if self.started_at else 0.0
 
     # -- for pools
 

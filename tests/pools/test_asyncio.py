@@ -34,6 +34,11 @@ async def meet(arrived: list[int], number: int, gate: threading.Event) -> int:
     return number
 
 
+async def hold_loop(holds: threading.Event, gate: threading.Event) -> None:
+    holds.set()
+    gate.wait(PATIENCE)  # without an await: nobody else gets the loop
+
+
 async def where() -> tuple[str, int]:
     return threading.current_thread().name, id(asyncio.get_running_loop())
 
@@ -47,6 +52,19 @@ def test_coroutines_share_one_loop_in_a_thread_of_its_own() -> None:
         assert pool.apply_async(add, (1,), {"b": 2}).result(PATIENCE) == 3
         assert pool.apply_async(functools.partial(add, 1), (2,)).result(PATIENCE) == 3
         assert pool.apply_async(threading.get_ident).result(PATIENCE) != threading.get_ident()
+
+
+def test_what_waits_for_the_loop_does_not_run_yet() -> None:
+    holds, gate = threading.Event(), threading.Event()
+    with get_pool("asyncio", 2) as pool:
+        first = pool.apply_async(hold_loop, (holds, gate))
+        assert holds.wait(PATIENCE)
+        second = pool.apply_async(add, (1,))
+        gate.set()
+        assert second.result(PATIENCE) == 1
+
+        assert second.started_at <= first.ended_at <= second.code_began_at
+        assert second.run_seconds == second.ended_at - second.code_began_at
 
 
 def test_as_many_run_at_once_as_there_are_slots() -> None:

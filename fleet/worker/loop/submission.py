@@ -147,5 +147,5 @@ class Submission:
         if handle in self._taking_back and handle.state is HandleState.CANCELLED:
             return
         if handle.started_at and job.ending is None:
-            self._look_ahead.note(job.call.name, handle.ended_at - handle.started_at)
+            self._look_ahead.note(job.call.name, handle.run_seconds)
         self.done.append((job, handle))
