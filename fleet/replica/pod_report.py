@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fleet.replica.record import RecordView
+if TYPE_CHECKING:
+    from fleet.replica.record import RecordView
 
 POD_VARIABLE = "FLEET_POD"
 """Variable of every container that fleet renders: the name of its pod."""
