@@ -48,11 +48,9 @@ class Traits:
     parallel_cpu: bool = False
     start_seconds: float = 0.0
 
-    def usual_slots(self, *, cpus: int) -> int:
-        """How many slots it has where nobody says how many."""
-        if self.fixed_slots is not None:
-            return self.fixed_slots
-        return GREEN_SLOTS if self.is_green or self.async_tasks else max(1, cpus)
+    def slots(self, asked: int | None, *, cpus: int) -> int:
+        """How many slots it has. asked: as somebody says; None: nobody does."""
+        return self.fixed_slots or asked or (GREEN_SLOTS if self.is_green or self.async_tasks else max(1, cpus))
 
 
 _ROWS = (

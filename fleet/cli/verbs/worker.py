@@ -71,7 +71,7 @@ def spec_of(args: argparse.Namespace) -> WorkerSpec:
     if args.concurrency is not None and args.concurrency < 1:
         raise UsageError(f"--concurrency {args.concurrency}: at least 1")
     traits = TRAITS[kind]
-    slots = traits.fixed_slots or args.concurrency or traits.usual_slots(cpus=machine.cpus())
+    slots = traits.slots(args.concurrency, cpus=machine.cpus())
     return WorkerSpec(
         kind="worker",
         fleet=_FLEET,

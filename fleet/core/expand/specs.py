@@ -306,7 +306,7 @@ def _pool(name: str, group: text.Group, app: str, facts: Facts) -> PoolSpec:
     if said.type is None:
         _check_able(name, group, kind)
     traits = TRAITS[kind]
-    slots = traits.fixed_slots or said.concurrency or of_app.concurrency or traits.usual_slots(cpus=facts.cpus)
+    slots = traits.slots(said.concurrency or of_app.concurrency, cpus=facts.cpus)
     if group.worker == "celery" and (uneven := uneven_prefetch((group.task or text.Task.empty()).prefetch, slots)):
         raise Refused(f"group {name!r}: task.prefetch: {uneven[0]}", hint=uneven[1])
     return PoolSpec(

@@ -67,7 +67,7 @@ class LookAhead:
 
     def may_wait_in_slot(self, name: str) -> bool:
         """Whether the next task of this name may wait in a slot behind another such."""
-        return 0 < self._by_name.get(name, 0.0) <= self.quick_seconds
+        return 0 < self.expected_seconds(name) <= self.quick_seconds
 
 
 def _moved(average: float | None, run_seconds: float, span: float) -> float:

@@ -33,21 +33,15 @@ class Buffers:
         """Keep no more messages of this queue."""
         del self._by_queue[name]
 
-    def put(self, queue: str, pushed: Pushed) -> bool:
-        """Keep it; False where messages of that queue are not kept."""
+    def put(self, queue: str, pushed: Pushed, *, first: bool = False) -> bool:
+        """Keep it; False where messages of that queue are not kept. first: it is the next of its queue."""
         buffer = self._by_queue.get(queue)
         if buffer is None:
             return False
-        buffer.append(pushed)
-        self._count += 1
-        return True
-
-    def put_back(self, queue: str, pushed: Pushed) -> bool:
-        """The same, and it is the next of its queue."""
-        buffer = self._by_queue.get(queue)
-        if buffer is None:
-            return False
-        buffer.appendleft(pushed)
+        if first:
+            buffer.appendleft(pushed)
+        else:
+            buffer.append(pushed)
         self._count += 1
         return True
 

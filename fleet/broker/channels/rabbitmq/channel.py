@@ -130,10 +130,7 @@ class RabbitChannel(Connected):
     @speaks
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge these. Those of an earlier connection are delivered again in any case."""
-        for delivery in deliveries:
-            pushed = self._held.pop(delivery.tag, None)
-            if pushed is not None:
-                self._prefetch.unsettled.done.add(pushed.tag)
+        self._prefetch.unsettled.done.update(pushed.tag for pushed in self._no_longer_held(deliveries))
 
     @speaks
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:

@@ -108,7 +108,7 @@ class Prefetch:
     def put_back(self, taken: Sequence[Pushed]) -> None:
         """Nobody has begun to work on these: they are the next to be fetched, or go back with what waits here."""
         for pushed in reversed(taken):
-            if not self._buffers.put_back(self.unsettled.queue_of(pushed.tag), pushed):
+            if not self._buffers.put(self.unsettled.queue_of(pushed.tag), pushed, first=True):
                 self._return([pushed])
 
     def be_full(self) -> None:
