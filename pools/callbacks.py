@@ -32,7 +32,14 @@ class Callbacks:
 
     def notify(self, callback: DoneCallback, handle: Handle) -> None:
         """Call ``callback(handle)`` in the loop's thread. An exception of the callback is logged."""
-        self._in_loop_thread(lambda: callback(handle), handle)
+        loop = self.loop
+        if loop is not None and not loop.closed and not loop.in_thread:
+            loop.call_soon_threadsafe(lambda: self._call_back(lambda: callback(handle), handle))
+            return
+        try:  # as ``_call_back``, without a function made for each task
+            callback(handle)
+        except Exception:
+            self.log.exception("a callback of %r failed", handle)
 
     def tell_slot(self, index: int, pid: int, state: str) -> None:
         """Call ``on_slot`` here and now. An exception of it is logged."""

@@ -12,6 +12,8 @@ from statistics import median_high
 from typing import Any, NamedTuple
 from uuid import uuid4
 
+from fleet.broker.json_text import loads
+
 SENT_AT_HEADER = "x-fleet-sent-at"
 """When a message was sent, in Unix seconds. Only fleet's own senders say so."""
 ASKED_MESSAGES = 5
@@ -105,7 +107,7 @@ def _envelope_of(document: Mapping[str, Any], body: Any) -> Envelope:
 def headers_of(raw: bytes | bytearray | str) -> Mapping[str, Any]:
     """Only the headers of an envelope; none where it is no envelope."""
     try:
-        headers = json.loads(raw)["headers"]
+        headers = loads(raw)["headers"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return headers if isinstance(headers, dict) else {}
@@ -206,10 +208,10 @@ def _headers_and_info(document: dict[str, Any]) -> tuple[dict[str, Any], dict[st
 def _loads(raw: bytes | bytearray) -> Any:
     """JSON; kombu's own reader only where its extended types occur, because it is ten times slower."""
     if b'"__type__"' not in raw:
-        return json.loads(raw.decode())
-    from kombu.utils.json import loads
+        return loads(raw)
+    from kombu.utils.json import loads as extended
 
-    return loads(raw)
+    return extended(raw)
 
 
 def _dumps(document: Any) -> str:

@@ -33,6 +33,7 @@ CONTENT_ENCODING = "utf-8"
 LONGEST_LIMIT_SECONDS = 10 * 365 * 86_400.0
 """A longer time limit is taken for this one: clocks, timers and system calls overflow beyond it."""
 MOST_RETRIES = 2**31 - 1
+_NO_LIMITS: tuple[object, ...] = (None, [None, None])
 _REPR_LENGTH = 1024
 _V1_FIELDS = ("lang", "task", "id", "root_id", "parent_id", "group", "meth", "shadow", "eta", "expires", "origin")
 
@@ -128,6 +129,11 @@ class TaskMessage:
     def time_limit(self) -> float | None:
         """Hard limit in seconds that the sender set; None: none."""
         return self._limit(0)
+
+    @property
+    def has_time_limits(self) -> bool:
+        """Whether the sender may have set one."""
+        return self.headers.get("timelimit") not in _NO_LIMITS
 
     @property
     def soft_time_limit(self) -> float | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from fleet.broker.delivery import MOST_BODY_BYTES
+from fleet.broker.json_text import loads
 
 CONTENT_TYPE = "application/json"
 ACCEPT_JSON: tuple[str, ...] = ("json",)
@@ -58,7 +58,7 @@ def decoded(message: Encoded, accept: Collection[str] = ACCEPT_JSON) -> Any:
         if compression := message.headers.get("compression"):
             body = _decompressed(body, compression)
         if message.content_type == CONTENT_TYPE and not _has_extended_types(body):
-            return json.loads(body)
+            return loads(body)
         return _loads(body, message.content_type, message.content_encoding)
     except Exception as error:
         raise BadMessage(f"its body cannot be decoded: {type(error).__name__}: {error}") from error
@@ -75,9 +75,9 @@ def _decompressed(body: bytes | str, compression: str) -> Any:
 
 
 def _loads(body: bytes | str, content_type: str, content_encoding: str) -> Any:
-    from kombu.serialization import loads
+    from kombu.serialization import loads as loads_any
 
-    return loads(body, content_type, content_encoding, accept={content_type})
+    return loads_any(body, content_type, content_encoding, accept={content_type})
 
 
 @lru_cache(maxsize=32)

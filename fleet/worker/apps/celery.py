@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from typing import Any
 
 from billiard.exceptions import SoftTimeLimitExceeded
@@ -128,17 +129,22 @@ class CeleryApplication:
         name = f"worker_{what}" if what == "before_create_process" else f"eventlet_pool_{what}"
         getattr(signals, name).send(sender=pool, **facts)
 
+    @cached_property
+    def tasks(self) -> Mapping[str, Any]:
+        """By name. Finalizes the app."""
+        return self.app.tasks  # type: ignore[no-any-return]
+
     def task_names(self) -> Sequence[str]:
         """All names, sorted."""
-        return sorted(self.app.tasks)
+        return sorted(self.tasks)
 
     def knows(self, name: str) -> bool:
         """Whether the app has such a task."""
-        return name in self.app.tasks
+        return name in self.tasks
 
     def policy(self, name: str) -> TaskPolicy:
         """The task's own settings, which fall back to the app's."""
-        task = self.app.tasks.get(name)
+        task = self.tasks.get(name)
         if task is None:
             return TaskPolicy(late=False)
         return TaskPolicy(
@@ -199,7 +205,7 @@ class CeleryApplication:
         for name, task in app.tasks.items():
             let_body_finish(task, green=self._green)
             task.__trace__ = build_tracer(name, task, app.loader, node, Info=_TraceInfo, app=app)
-        self._plain = plain_tracers(app, info=_TraceInfo)
+        self._plain = plain_tracers(app, info=_TraceInfo, lasting=not self._green)
         for _, answer in signals.worker_process_init.send(sender=node):
             if isinstance(answer, Exception):  # Celery logs it and goes on, with connections that were not opened
                 raise answer
@@ -219,7 +225,7 @@ class CeleryApplication:
     def run(self, call: Call) -> Outcome:
         """Trace the task. Its result is stored, its callbacks are sent, before this returns."""
         started = time.monotonic()
-        task = self.app.tasks.get(call.name)
+        task = self.tasks.get(call.name)
         if task is None:
             self.record_end(call, "unknown", call.name)
             return Outcome("dead", error=f"unknown task {call.name!r}")
@@ -269,7 +275,7 @@ class CeleryApplication:
 
     def record_end(self, call: Call, ending: Ending, detail: str, *, limit_seconds: float | None = None) -> None:
         """Store the end, fire the errbacks, break the chord, send the signal: as Celery's worker does."""
-        ended = self._ended(call, self.app.tasks.get(call.name), self._readable_body(call))
+        ended = self._ended(call, self.tasks.get(call.name), self._readable_body(call))
         if ended.task is None:
             ended.mark_unknown()
         elif ending in ("expired", "revoked", "terminated"):

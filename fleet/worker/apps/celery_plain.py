@@ -42,13 +42,21 @@ _KNOWN = frozenset({*vars(Context), "lang", "task", "argsrepr", "kwargsrepr", "c
 _HOOKS = ("before_start", "on_success", "after_return")
 
 
-def plain_tracers(app: Any, *, info: type) -> PlainTracers:
-    """The short way for each task of the app that has one. All have Celery's tracer."""
-    found = {name: plain_tracer(task, task.__trace__, app=app, info=info) for name, task in app.tasks.items()}
+def plain_tracers(app: Any, *, info: type, lasting: bool) -> PlainTracers:
+    """The short way for each task of the app that has one. All have Celery's tracer.
+
+    lasting: a thread, or greenlet, runs one task after another, so that stacks of its own may stay with it.
+    """
+    found = {
+        name: plain_tracer(task, task.__trace__, app=app, info=info, lasting=lasting)
+        for name, task in app.tasks.items()
+    }
     return {name: tracer for name, tracer in found.items() if tracer is not None}
 
 
-def plain_tracer(task: Any, usual: Callable[..., Any], *, app: Any, info: type) -> Tracer | None:
+def plain_tracer(
+    task: Any, usual: Callable[..., Any], *, app: Any, info: type, lasting: bool = False
+) -> Tracer | None:
     """The short way for this task; None where it needs Celery's tracer, ``usual``.  info: the class of an end."""
     if celery.VERSION[:2] != _FOLLOWED or not (_is_plain(task, app) and _is_celerys(usual)):
         return None
@@ -69,10 +77,9 @@ def plain_tracer(task: Any, usual: Callable[..., Any], *, app: Any, info: type) 
         if keeps_results and not get_actual_ignore_result(task, context):
             return None
         try:
-            _task_stack.push(task)
-            depth = len(stack.push(context))
+            tasks, contexts = _task_stack.push(task), stack.push(context)
             try:
-                if depth > 1:  # within another run of this task
+                if len(contexts) > 1:  # within another run of this task
                     return None
                 try:
                     value = _run(task, context, args, kwargs)
@@ -83,8 +90,12 @@ def plain_tracer(task: Any, usual: Callable[..., Any], *, app: Any, info: type) 
                     _log_success(name, context, value=saferepr(value, repr_length), seconds=seconds)
                 return trace.trace_ok_t(value, None, seconds, "")
             finally:
-                _task_stack.pop()
-                stack.pop()
+                if lasting:  # the emptied lists stay: making them anew costs more than all else of a stack
+                    tasks.pop()
+                    contexts.pop()
+                else:
+                    _task_stack.pop()
+                    stack.pop()
         except (MemoryError, Reject):
             raise
         except Exception as error:

@@ -93,6 +93,8 @@ class Admission:
     def _policy_of(self, message: TaskMessage) -> TaskPolicy:
         """The message's settings, else the task's, else the manifest's; for acknowledgement the manifest's first."""
         policy = self._policies.get(message.name) or self._policy(message.name)
+        if not message.has_time_limits:
+            return policy
         hard, soft = message.time_limit, message.soft_time_limit
         if hard is None and soft is None:
             return policy

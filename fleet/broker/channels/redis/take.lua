@@ -45,32 +45,44 @@ for base = 2, #KEYS - width, width do
 end
 
 local out = { -1 }
-local function take_one(number)
-  local message = redis.call('RPOP', KEYS[number])
-  if not message then return false end
-  redis.call('HSET', held, string.format('%.0f', tag), KEYS[number] .. '\n' .. message)
-  out[#out + 1] = number
-  out[#out + 1] = message
-  tag = tag + 1
-  return true
+local at_once = 1000 -- Lua passes no more than 8000 values to a function
+local function take_from(number, most)
+  local key = KEYS[number]
+  local messages = redis.call('LRANGE', key, -math.min(most, at_once), -1) -- the next one is the last
+  local count = #messages
+  if count == 0 then return 0 end
+  redis.call('LTRIM', key, 0, -count - 1)
+  local fields = {}
+  for i = count, 1, -1 do
+    fields[#fields + 1] = string.format('%.0f', tag)
+    fields[#fields + 1] = key .. '\n' .. messages[i]
+    out[#out + 1] = number
+    out[#out + 1] = messages[i]
+    tag = tag + 1
+  end
+  redis.call('HSET', held, unpack(fields))
+  return count
 end
 
 local left = {}
-local function tell_one(number)
-  left[number] = (left[number] or redis.call('LLEN', KEYS[number])) - 1
-  if left[number] < 0 then return false end
-  out[#out + 1] = number
-  return true
+local function tell_from(number, most)
+  left[number] = left[number] or redis.call('LLEN', KEYS[number])
+  local count = math.min(left[number], most)
+  left[number] = left[number] - count
+  for _ = 1, count do out[#out + 1] = number end
+  return count
 end
 
-local serve = only_tells and tell_one or take_one
+local serve = only_tells and tell_from or take_from
 local function take(queues, step)
   while wanted > 0 and #queues > 0 do
     local more = {}
+    local most = #queues == 1 and wanted or 1 -- several queues give one message each, in turn
     for _, queue in ipairs(queues) do
       if wanted == 0 then return end
-      if serve(2 + (queue - 1) * width + step) then
-        wanted = wanted - 1
+      local count = serve(2 + (queue - 1) * width + step, most)
+      if count > 0 then
+        wanted = wanted - count
         more[#more + 1] = queue
       end
     end
