@@ -64,7 +64,7 @@ class TaskMessage:
     def from_delivery(cls, delivery: Delivery, *, accept: Collection[str] = ACCEPT_JSON) -> TaskMessage:
         """Read a message. ``accept`` names serializers or content types. Raises BadMessage."""
         headers = delivery.headers
-        if isinstance(headers, Mapping) and "task" in headers and "id" in headers:
+        if (type(headers) is dict or isinstance(headers, Mapping)) and "task" in headers and "id" in headers:
             return cls(delivery, headers, accept)
         return cls._from_body(delivery, accept)
 

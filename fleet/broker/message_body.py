@@ -110,6 +110,10 @@ def payload_of_body(body: Mapping[str, Any]) -> Payload:
 def _checked(args: Any, kwargs: Any, embed: Any) -> Payload:
     if not isinstance(args, list | tuple):
         raise BadMessage(f"its arguments are {type(args).__name__}, not a list")
-    if not isinstance(kwargs, Mapping) or not isinstance(embed, Mapping):
+    if not (_is_mapping(kwargs) and _is_mapping(embed)):
         raise BadMessage("its keyword arguments are not a mapping")
     return Payload(args, kwargs, embed)
+
+
+def _is_mapping(value: Any) -> bool:
+    return type(value) is dict or isinstance(value, Mapping)  # that of an abstract class takes long

@@ -245,14 +245,22 @@ class Worker:
         inline = self.parts.submission.is_inline
         state = ProcessState(self.box.descriptors(), shared=not inline)
 
-        def look(now: float = 0.0) -> None:  # noqa: ARG001
-            if (lost := state.lost_descriptor) is not None:
+        def check(lost: int | None) -> None:
+            if lost is not None:
                 text = f"a task has closed descriptor {lost}, which belongs to its worker: this process is replaced"
                 self.parts.forced_exit.without_descriptors(text)
+
+        def look(now: float = 0.0) -> None:  # noqa: ARG001
+            check(state.lost_descriptor)
+            state.put_back_wakeup()
+            state.put_back()
+
+        def look_briefly() -> None:
+            check(state.closed_descriptor)
             state.put_back()
 
         if inline:
-            self.parts.submission.after_inline = look
+            self.parts.submission.after_inline, self.parts.submission.after_quick = look, look_briefly
             return
         self.parts.completion.before_settling = look  # a signal to stop may come before the next second
         self.consumer.every_second.append(look)

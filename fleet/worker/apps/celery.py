@@ -26,6 +26,7 @@ from fleet.worker.apps.base import ResultStore
 from fleet.worker.apps.celery_coroutines import let_body_finish
 from fleet.worker.apps.celery_ends import NOTHING, EndedTask, error_of, mark_unstarted_as_revoked, request_of
 from fleet.worker.apps.celery_plain import PlainTracers, plain_tracers
+from fleet.worker.apps.celery_policy import child_limits, policy_of
 from fleet.worker.apps.celery_queues import AppQueues
 from fleet.worker.apps.celery_remote import CeleryRemote
 from fleet.worker.apps.celery_settings import warnings_for
@@ -85,8 +86,7 @@ class CeleryApplication:
 
     def child_limits(self) -> ChildLimits:
         """``worker_max_tasks_per_child`` and ``worker_max_memory_per_child``, which Celery counts in KiB."""
-        tasks, kibibytes = self.app.conf.worker_max_tasks_per_child, self.app.conf.worker_max_memory_per_child
-        return ChildLimits(int(tasks) if tasks else None, int(kibibytes) * 1024 if kibibytes else None)
+        return child_limits(self.app.conf)
 
     def rate_limits(self) -> Mapping[str, object]:
         """``rate_limit`` of the tasks, which falls back to the app's."""
@@ -145,16 +145,7 @@ class CeleryApplication:
     def policy(self, name: str) -> TaskPolicy:
         """The task's own settings, which fall back to the app's."""
         task = self.tasks.get(name)
-        if task is None:
-            return TaskPolicy(late=False)
-        return TaskPolicy(
-            late=bool(task.acks_late),
-            time_limit_seconds=task.time_limit,
-            soft_time_limit_seconds=task.soft_time_limit,
-            dead_on_failure=not _flag(task, "acks_on_failure"),
-            requeue_on_timeout=not _flag(task, "acks_on_timeout"),
-            again_after_crash=task.reject_on_worker_lost is not False,
-        )
+        return TaskPolicy(late=False) if task is None else policy_of(task)
 
     def after_end(self, call: Call, ending: Ending, detail: str) -> Outcome:
         """The result says what happened; only what cannot be run again goes to the dead letters."""
@@ -328,9 +319,3 @@ def _make_soft_limits_catchable() -> None:
 
 def _after_reject(error: Any) -> Outcome:
     return Outcome("requeue" if error.requeue else "dead", error=str(error.reason or error))
-
-
-def _flag(task: Any, name: str) -> bool:
-    """``acks_on_failure`` and ``acks_on_timeout`` of Celery 5.7; before that one setting stood for both."""
-    value = getattr(task, name, None)
-    return bool(task.acks_on_failure_or_timeout if value is None else value)

@@ -54,9 +54,7 @@ def plain_tracers(app: Any, *, info: type, lasting: bool) -> PlainTracers:
     return {name: tracer for name, tracer in found.items() if tracer is not None}
 
 
-def plain_tracer(
-    task: Any, usual: Callable[..., Any], *, app: Any, info: type, lasting: bool = False
-) -> Tracer | None:
+def plain_tracer(task: Any, usual: Callable[..., Any], *, app: Any, info: type, lasting: bool = False) -> Tracer | None:
     """The short way for this task; None where it needs Celery's tracer, ``usual``.  info: the class of an end."""
     if celery.VERSION[:2] != _FOLLOWED or not (_is_plain(task, app) and _is_celerys(usual)):
         return None
@@ -138,8 +136,7 @@ def _is_celerys(tracer: Any) -> bool:
 def _context(request: Mapping[str, Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Context:
     """``Context(request, args=args, called_directly=False, kwargs=kwargs)``."""
     context = Context.__new__(Context)
-    fields = vars(context)
-    fields.update(request)
+    context.__dict__ = fields = dict(request)
     fields["args"], fields["called_directly"], fields["kwargs"] = args, False, kwargs
     if "timelimit" in request:
         limits = request["timelimit"]

@@ -78,6 +78,10 @@ class Completion:
             self.settle_kept(inflight)
             return False
         self.before_settling()
+        if self._unstored.store is None:
+            while done:
+                self._settle_one(*done.popleft(), inflight)
+            return True
         while done:
             ended = [*self._unstored.take(), *[done.popleft() for _ in range(len(done))]]
             self._unstored.store_all(ended)  # meanwhile more may end
@@ -101,10 +105,13 @@ class Completion:
 
     def _settle_each(self, ended: Sequence[tuple[Job, Handle]], inflight: InFlight) -> None:
         for job, handle in ended:
-            inflight.end(job)
-            if not job.settled:
-                self.settle_or_bury(job, handle)
+            self._settle_one(job, handle, inflight)
         self._unstored.on_settled(ended)
+
+    def _settle_one(self, job: Job, handle: Handle, inflight: InFlight) -> None:
+        inflight.end(job)
+        if not job.settled:
+            self.settle_or_bury(job, handle)
 
     def settle(self, job: Job, handle: Handle) -> None:
         """Settle a job that the pool has finished."""

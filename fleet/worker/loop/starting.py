@@ -86,11 +86,14 @@ class Starting:
             started = True
         until = time.monotonic() + INLINE_SECONDS if self._submission.is_inline else inf
         while waiting and self._life.takes_work and self._room > 0:
-            started |= self._start_batch()
-            if self._submission.is_inline:
-                self.after_inline()
-                if time.monotonic() > until:
-                    break
+            if not self._submission.is_inline:
+                started |= self._start_batch()
+                continue
+            started |= self._start_inline()
+            self.after_inline()
+            if time.monotonic() > until:
+                break
+        self._submission.look_after_quick()
         self._completion.settle_kept(self._inflight)
         if waiting and not unreported and self._life.takes_work:
             started |= self._fill_slots_behind()
@@ -137,30 +140,44 @@ class Starting:
         self._submission.submit(job, target, arguments, soft=None, hard=REPORT_LIMIT_SECONDS)
 
     def _start_batch(self) -> bool:
-        """Start as many as there are free slots. Early acknowledgements reach the broker before: what starts after
-        that and dies must not come again. So do those that would die with this process: what is done is not repeated
-        for what starts now."""
-        room = 1 if self._submission.is_inline else self._room
-        waiting = self._inflight.waiting
+        """Start as many as there are free slots; whether any did."""
+        room, waiting = self._room, self._inflight.waiting
         batch: list[Job] = []
         while waiting and len(batch) < room:
             job = waiting.popleft()
             if self._may_start_or_bury(job):
                 batch.append(job)
-        early = [job for job in batch if not job.policy.late]
-        for job in early:
-            self._settlement.ack(job)
-        if early or self._settlement.dies_with_us:
+        self._tell_broker(batch)
+        for job in batch:
+            self._start(job)
+        return bool(batch)
+
+    def _start_inline(self) -> bool:
+        """Run the next one in the main thread; whether it may run."""
+        job = self._inflight.waiting.popleft()
+        if not self._may_start_or_bury(job):
+            return False
+        self._tell_broker((job,))
+        if not self._look_ahead.is_quick(job.call.name):
+            self._submission.look_after_quick()
+            self._completion.settle_kept(self._inflight)
+            if self._inflight.waiting:
+                self._handing_back.taken_ahead()
+        self._start(job)
+        return True
+
+    def _tell_broker(self, batch: Sequence[Job]) -> None:
+        """Early acknowledgements reach the broker before anything starts: what starts after that and dies must not come
+        again. So do those that would die with this process: what is done is not repeated for what starts now."""
+        is_early = False
+        for job in batch:
+            if not job.policy.late:
+                self._settlement.ack(job)
+                is_early = True
+        if is_early or self._settlement.dies_with_us:
             self._settlement.flush()
             # Before anything forks: descriptors of a dead connection must not be watched any more.
             self._connection.notice_loss()
-        for job in batch:
-            if self._submission.is_inline and not self._look_ahead.is_quick(job.call.name):
-                self._completion.settle_kept(self._inflight)
-                if waiting:
-                    self._handing_back.taken_ahead()
-            self._start(job)
-        return bool(batch)
 
     def _may_start_or_bury(self, job: Job) -> bool:
         try:

@@ -41,7 +41,8 @@ class Submission:
     ``on_begun`` is called for a job that has begun in the slot where it waited.
 
     ``before_inline`` is called before the main thread goes into a task, ``after_inline`` when it is back; while it is
-    there, ``lock`` is free.
+    there, ``lock`` is free. After a quick task ``after_quick`` is called instead, and ``after_inline`` once, after all
+    quick ones that follow each other: see ``look_after_quick``.
     """
 
     def __init__(self, pool: BasePool, inflight: InFlight, *, look_ahead: LookAhead, lock: threading.RLock) -> None:
@@ -55,6 +56,8 @@ class Submission:
         self._taking_back: frozenset[Handle] = frozenset()
         self.before_inline: Callable[[], object] = _nothing
         self.after_inline: Callable[[], object] = _nothing
+        self.after_quick: Callable[[], object] = _nothing
+        self._is_unlooked = False
 
     def submit(
         self, job: Job, target: Any, arguments: tuple[Any, ...], *, soft: float | None, hard: float | None
@@ -98,6 +101,7 @@ class Submission:
     def _run_inline(self, job: Job, target: Any, args: tuple[Any, ...], soft: float | None, hard: float | None) -> None:
         """Run it here. Meanwhile the lock is free, and the housekeeping thread does the loop's housekeeping."""
         self._inflight.inline_job = job
+        is_quick = self._look_ahead.is_quick(job.call.name)
         self.before_inline()
         self._lock.release()
         try:
@@ -105,9 +109,19 @@ class Submission:
         except KeyboardInterrupt:
             log.error("Task %s[%s] raised KeyboardInterrupt", job.call.name, job.call.id)
         finally:
-            self.after_inline()
+            self._is_unlooked = is_quick
+            if is_quick:
+                self.after_quick()
+            else:
+                self.after_inline()
             self._lock.acquire()
             self._inflight.inline_job = None
+
+    def look_after_quick(self) -> None:
+        """Before a task that is not quick starts here, and before the loop goes on."""
+        if self._is_unlooked:
+            self._is_unlooked = False
+            self.after_inline()
 
     def _apply(
         self,

@@ -33,7 +33,9 @@ class Unstored:
         self._noted: set[Job] = set()
 
     def may_keep(self, seconds: float) -> bool:
-        """Whether nothing has been kept for longer than this."""
+        """Whether an end may be kept now: where nothing has been kept for longer than this."""
+        if self.store is None:
+            return False
         return not self._kept or time.monotonic() - self._kept[0][1].ended_at < seconds
 
     def keep(self, ended: Sequence[Ended]) -> list[Ended]:

@@ -126,11 +126,11 @@ def usual_tracer(task: Any) -> Any:
     return task.__trace__
 
 
-def tracers(task: Any) -> tuple[Any, Any]:
+def tracers(task: Any, *, lasting: bool = True) -> tuple[Any, Any]:
     """Celery's and ours."""
     task = app.tasks[task.name]
     usual = usual_tracer(task)
-    plain = plain_tracer(task, usual, app=app, info=_TraceInfo)
+    plain = plain_tracer(task, usual, app=app, info=_TraceInfo, lasting=lasting)
     assert plain is not None
     return usual, plain
 
@@ -303,6 +303,26 @@ def test_a_run_within_a_run_is_left_to_celery() -> None:
         assert (len(_task_stack), len(gives.request_stack), gives.request.id) == (0, 1, "outer")
     finally:
         gives.pop_request()
+
+
+@pytest.mark.parametrize("lasting", [True, False])
+@pytest.mark.parametrize(("task", "args"), [(gives, []), (raises, ["error"])])
+def test_nothing_stands_on_the_stacks_after_a_run(task: Any, args: list[str], lasting: bool) -> None:
+    _, plain = tracers(task, lasting=lasting)
+    assert plain("i", args, {}, request_of(task.name, args, {})) is not None
+    assert (len(_task_stack), _task_stack.top, len(task.request_stack), task.request_stack.top) == (0, None, 0, None)
+    assert get_current_worker_task() is None
+
+
+def test_short_lived_threads_leave_no_stacks_behind() -> None:
+    _, plain = tracers(gives, lasting=False)
+    before = len(list(gives.request_stack._local))
+    threads = [threading.Thread(target=plain, args=("i", [], {}, request_of("gives", [], {}))) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(gives.request_stack._local)) == before
 
 
 def test_a_tracer_that_a_tool_has_replaced_is_used() -> None:

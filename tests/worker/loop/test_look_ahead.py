@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from fleet.core.spec import TaskPolicy
 from fleet.worker.lifecycle import Event, State
+from fleet.worker.loop import starting
 from fleet.worker.loop.look_ahead import LookAhead
 from tests.conftest import PATIENCE, eventually
-from tests.worker.loop.test_consumer import Make, World, make, note, ran, waits
+from tests.worker.loop.test_consumer import Make, World, counts, make, note, ran, waits
 
 __all__ = ["make"]
 
@@ -107,6 +108,25 @@ def test_quick_tasks_come_many_at_a_time_and_run_in_order(make: Make) -> None:
     world.until(lambda: len(world.channel.acked) == 9)
     assert ran == list(range(9))
     assert world.channel.asked.count(1) <= 3  # the last of them found an empty queue
+
+
+def test_the_process_is_looked_at_thoroughly_once_after_quick_tasks_and_after_each_other(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starting, "INLINE_SECONDS", PATIENCE)  # however slow the machine
+    world = make(look_ahead_seconds=PATIENCE)
+    warm(world)
+    looks: list[str] = []
+    world.parts.submission.after_quick = lambda: looks.append("brief")
+    world.parts.submission.after_inline = lambda: looks.append("thorough")
+    note_run = note.function
+    monkeypatch.setattr(note, "function", lambda number: (looks.append("note"), note_run(number)))
+    monkeypatch.setattr(counts, "function", lambda _: looks.append("not known"))
+    for task in (note, note, counts):
+        world.channel.put(task.name, 1)
+    world.until(lambda: len(world.channel.acked) == 3)
+    quick = ["note", "brief", "note", "brief", "thorough"]
+    assert looks == [*quick, "not known", "thorough"]
 
 
 @pytest.mark.parametrize(("keeps_acks", "untold"), [(False, {0}), (True, {0, 1, 2, 3})])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from fleet.broker.channels.redis.held import Held
 from fleet.broker.channels.redis.scripts import Link
@@ -24,13 +24,9 @@ MOST_BYTES_AHEAD = 1 << 20
 _NO_LEASE = -2
 
 
-class _Taken(NamedTuple):
-    """A message that is ours now. number: of its list among the keys.  apart: it has a list of its own there."""
-
-    tag: str
-    number: int
-    envelope: bytes | bytearray
-    apart: bool = False
+_Taken = tuple[str, int, bytes | bytearray, bool]
+"""A message that is ours now: its tag, the number of its list among the keys, its envelope, and whether it has a list
+of its own there."""
 
 
 class Turns:
@@ -84,24 +80,25 @@ class Turns:
             if envelope is None:
                 self._held.never_came(tag)
             else:
-                taken.append(_Taken(tag, number, envelope, apart=True))
+                taken.append((tag, number, envelope, True))
         return taken
 
     def _delivered(self, taken: Sequence[_Taken]) -> list[Delivery]:
         if not taken:
             return []
-        largest = max(len(one.envelope) for one in taken)
+        largest = max([len(envelope) for _, _, envelope, _ in taken])
         self._large_bytes = largest if largest >= LARGE_BYTES else 0
         self.plan.rotate()
         now = time.monotonic()
         return [self._delivery(one, now) for one in taken]
 
     def _delivery(self, one: _Taken, now: float) -> Delivery:
-        queue, source = self.plan.sources[one.number]
-        self._held.add(one.tag, source, one.envelope, apart=one.apart)
-        envelope = opened(one.envelope)
+        tag, number, original, apart = one
+        queue, source = self.plan.sources[number]
+        self._held.add(tag, source, original, apart=apart)
+        envelope = opened(original)
         return Delivery(
-            tag=one.tag,
+            tag=tag,
             queue=queue,
             body=envelope.body,
             headers=envelope.headers,
@@ -111,10 +108,10 @@ class Turns:
             redelivered=envelope.redelivered,
             attempts=envelope.attempts,
             received_at=now,
-            original=one.envelope,
+            original=original,
         )
 
 
 def _taken(first: int, reply: Sequence[Any]) -> list[_Taken]:
     """What the script has taken."""
-    return [_Taken(str(first + index // 2), reply[index], reply[index + 1]) for index in range(1, len(reply), 2)]
+    return [(str(first + index // 2), reply[index], reply[index + 1], False) for index in range(1, len(reply), 2)]
