@@ -1,10 +1,10 @@
 """A short way through Celery's tracer, for runs of which nothing is to be done but the task itself.
 
-Celery's tracer does what any task may need: it stores results, sends what follows, tells signals, has hooks called. In
-an app that ignores results most runs need none of it. For those the steps that are left are made here, in the order
-and with the functions of ``celery.app.trace.build_tracer`` of Celery 5.7, so that nothing that the task, its logs or
-its failures show is different but the innermost frames of tracebacks. All other runs are left to Celery's tracer:
-whether a task is plain is decided once in each process, whether a run of it is, with its message.
+Celery's tracer does what any task may need: it sends what follows, tells signals, has hooks called, stores that a task
+has started. Most runs need none of it, or only that their result is stored. For those the steps that are left are made
+here, in the order and with the functions of ``celery.app.trace.build_tracer`` of Celery 5.7, so that nothing that the
+task, its logs or its failures show is different but the innermost frames of tracebacks. All other runs are left to
+Celery's tracer: whether a task is plain is decided once in each process, whether a run of it is, with its message.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import celery
 from billiard.einfo import ExceptionInfo
@@ -25,12 +25,21 @@ from celery.exceptions import Ignore, Reject, Retry
 from celery.loaders.base import BaseLoader
 from celery.utils.saferepr import saferepr
 from celery.utils.threads import _LocalStack
+from kombu.exceptions import EncodeError
 from kombu.utils.encoding import safe_repr
 
 Tracer = Callable[[str, Sequence[Any], Mapping[str, Any], Mapping[str, Any]], Any]
 """(task id, args, kwargs, request) -> what Celery's tracer returns, or None: that one is to run the task."""
 
-PlainTracers = Mapping[str, Tracer]
+
+class PlainTracer(NamedTuple):
+    """The short way for one task. may_store: its results may be stored, else they are ignored."""
+
+    run: Tracer
+    may_store: bool
+
+
+PlainTracers = Mapping[str, PlainTracer]
 """By the name of the task."""
 
 _FOLLOWED = (5, 7)
@@ -54,7 +63,9 @@ def plain_tracers(app: Any, *, info: type, lasting: bool) -> PlainTracers:
     return {name: tracer for name, tracer in found.items() if tracer is not None}
 
 
-def plain_tracer(task: Any, usual: Callable[..., Any], *, app: Any, info: type, lasting: bool = False) -> Tracer | None:
+def plain_tracer(
+    task: Any, usual: Callable[..., Any], *, app: Any, info: type, lasting: bool = False
+) -> PlainTracer | None:
     """The short way for this task; None where it needs Celery's tracer, ``usual``.  info: the class of an end."""
     if celery.VERSION[:2] != _FOLLOWED or not (_is_plain(task, app) and _is_celerys(usual)):
         return None
@@ -66,13 +77,14 @@ def plain_tracer(task: Any, usual: Callable[..., Any], *, app: Any, info: type, 
     prerun, postrun, success = listened
     logs_success = trace.logger.isEnabledFor(logging.INFO)
 
-    def traced(_uuid: str, args: Sequence[Any], kwargs: Mapping[str, Any], request: Mapping[str, Any]) -> Any:
+    def traced(uuid: str, args: Sequence[Any], kwargs: Mapping[str, Any], request: Mapping[str, Any]) -> Any:
         follows = request.get("callbacks") or request.get("chain") or request.get("chord")
         if prerun or postrun or success or follows or type(kwargs) is not dict or task.__trace__ is not usual:
             return None
         started = time.monotonic()
         context = _context(request, args, kwargs)
-        if keeps_results and not get_actual_ignore_result(task, context):
+        stores = keeps_results and not get_actual_ignore_result(task, context)
+        if stores and task.track_started:
             return None
         try:
             tasks, contexts = _task_stack.push(task), stack.push(context)
@@ -83,6 +95,11 @@ def plain_tracer(task: Any, usual: Callable[..., Any], *, app: Any, info: type, 
                     value = _run(task, context, args, kwargs)
                 except Exception as error:
                     return _ended(task, context, error, info)
+                if stores:
+                    try:
+                        task.backend.mark_as_done(uuid, value, context, True)
+                    except EncodeError as error:
+                        return _ended(task, context, error, info)
                 seconds = time.monotonic() - started
                 if logs_success:
                     _log_success(name, context, value=saferepr(value, repr_length), seconds=seconds)
@@ -99,7 +116,7 @@ def plain_tracer(task: Any, usual: Callable[..., Any], *, app: Any, info: type, 
         except Exception as error:
             return _went_wrong(task, context, error, info, request=request)
 
-    return traced
+    return PlainTracer(traced, may_store=keeps_results)
 
 
 def _is_plain(task: Any, app: Any) -> bool:

@@ -9,7 +9,7 @@ from celery import Task, signals
 
 from fleet.broker.message_body import Payload
 from fleet.worker.apps.base import ResultStore
-from fleet.worker.apps.celery_plain import PlainTracers
+from fleet.worker.apps.celery_plain import PlainTracer, PlainTracers
 from fleet.worker.apps.deferred_result import Deferral
 from fleet.worker.task.call import Call, EncodedResult
 
@@ -39,14 +39,19 @@ def traced(
     plain: short ways, for runs of which nobody asks what they return, as text.
     defers: whether results may be left to the worker's process.
     """
-    tracer = plain.get(call.name) if not call.report else None
-    if tracer is not None and (told := tracer(call.id, body.args, body.kwargs, request)) is not None:
-        return told, None
-    if not (defers and _may_be_stored_later(task)):
-        return task.__trace__(call.id, body.args, body.kwargs, request), None
+    short = plain.get(call.name) if not call.report else None
+    ignored = short is not None and not short.may_store
+    if ignored or not (defers and _may_be_stored_later(task)):
+        return _told(task, short, call, body, request), None
     with Deferral(call.id) as deferral:
-        told = task.__trace__(call.id, body.args, body.kwargs, request)
+        told = _told(task, short, call, body, request)
     return told, deferral.result
+
+
+def _told(task: Any, short: PlainTracer | None, call: Call, body: Payload, request: Mapping[str, Any]) -> Any:
+    if short is not None and (told := short.run(call.id, body.args, body.kwargs, request)) is not None:
+        return told
+    return task.__trace__(call.id, body.args, body.kwargs, request)
 
 
 def import_what_stores(app: Any) -> None:

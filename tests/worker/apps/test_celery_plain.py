@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +17,7 @@ from celery.app import trace
 from celery.exceptions import Ignore, Reject, Retry
 from hypothesis import given
 from hypothesis import strategies as st
+from kombu.exceptions import EncodeError, OperationalError
 
 from fleet.worker.apps import celery_plain
 from fleet.worker.apps.celery import _TraceInfo
@@ -132,7 +134,7 @@ def tracers(task: Any, *, lasting: bool = True) -> tuple[Any, Any]:
     usual = usual_tracer(task)
     plain = plain_tracer(task, usual, app=app, info=_TraceInfo, lasting=lasting)
     assert plain is not None
-    return usual, plain
+    return usual, plain.run
 
 
 def request_of(task: str, args: Any, kwargs: Any, **more: Any) -> dict[str, Any]:
@@ -375,17 +377,55 @@ def _tracer_of(build: Any) -> Any:
     return build(gives.name, gives, app.loader, "unit@here", app=app)
 
 
-@pytest.mark.parametrize(("ignored", "is_plain"), [(True, True), (False, False), (None, False)])
-def test_results_that_redis_keeps_are_left_to_celery(ignored: bool | None, is_plain: bool) -> None:
+def storing(**settings: Any) -> tuple[Any, Any, Any]:
+    """A task of an app that keeps its results on Redis, with Celery's tracer and ours; Redis is not asked."""
     made = Celery("results", backend="redis://nowhere", set_as_current=False)
+    made.conf.update(settings)
     task = made.task(name="t", shared=False)(five)
     made.finalize()
-    usual = task.__trace__ = _tracer_of(trace.build_tracer)
+    usual = task.__trace__ = trace.build_tracer("t", task, made.loader, "unit@here", Info=_TraceInfo, app=made)
     plain = plain_tracer(task, usual, app=made, info=_TraceInfo)
     assert plain is not None
-    told = plain("i", [], {}, request_of("t", [], {}, ignore_result=ignored))
-    assert (told is not None) is is_plain
-    assert not is_plain or told.retval == 5
+    assert plain.may_store
+    return task, usual, plain.run
+
+
+STORE_ERRORS: dict[str, Exception | None] = {
+    "stored": None,
+    "cannot be encoded": EncodeError("no JSON"),
+    "no connection": OperationalError("down"),
+    "broken": LookupError("of the backend"),
+}
+
+
+@pytest.mark.parametrize("how", STORE_ERRORS)
+@pytest.mark.parametrize("ignored", [True, False, None])
+def test_results_are_stored_as_celery_stores_them(ignored: bool | None, how: str) -> None:
+    task, usual, plain = storing()
+    calls: list[Any] = []
+
+    def store(task_id: str, result: Any, state: str, request: Any = None, **more: Any) -> None:
+        calls.append((task_id, repr(result), state, request.id, sorted(more), len(task.request_stack)))
+        if state == "SUCCESS" and (error := STORE_ERRORS[how]) is not None:
+            raise error
+
+    task.backend.store_result = store
+    found = []
+    for tracer in (usual, plain):
+        with warnings.catch_warnings():  # what Celery says over a backend that fails
+            warnings.simplefilter("ignore", RuntimeWarning)
+            told = tracer("i", [], {}, request_of("t", [], {}, ignore_result=ignored))
+        end = told.info and (told.info.state, repr(told.info.retval))
+        found.append((end, told.retval if end is None else None, calls.copy()))
+        calls.clear()
+    assert found[0] == found[1]
+    assert bool(found[0][2]) is not bool(ignored)
+
+
+def test_a_run_whose_start_is_stored_is_left_to_celery() -> None:
+    _, _, plain = storing(task_track_started=True)
+    assert plain("i", [], {}, request_of("t", [], {})) is None
+    assert plain("i", [], {}, request_of("t", [], {}, ignore_result=True)) is not None
 
 
 def test_another_version_of_celery_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
