@@ -77,7 +77,7 @@ class TaskPolicy:
     max_attempts: int = 5
     rate_limits: tuple[tuple[str, str], ...] = ()
     dead_letters: DeadLetters | None = None
-    look_ahead_seconds: float = 0.005
+    look_ahead_seconds: float = 0.01
     look_ahead_most: int = 64
 
 

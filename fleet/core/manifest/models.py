@@ -125,7 +125,7 @@ class Queue(Model):
 class LookAhead(Model):
     """How much a replica takes ahead of its free slots. Written as a word (`auto` or `"off"`) or as a map."""
 
-    time: Limit | None = Field(default=None, description="what is taken ahead is done within this time; default: 5ms")
+    time: Limit | None = Field(default=None, description="what is taken ahead is done within this time; default: 10ms")
     most: Positive | None = Field(default=None, description="the most messages taken ahead; default: 64")
 
 

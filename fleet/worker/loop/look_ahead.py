@@ -8,8 +8,6 @@ _WEIGHT = 1 / 8
 _LONGEST_IN_SPANS = 4.0
 """A long task counts as so many spans, so that its name is short again after a dozen quick runs."""
 _MOST_NAMES = 10_000
-_SPANS_BEHIND = 2
-"""A task that is done within so many spans may wait behind another such in a slot, from where it can be taken back."""
 
 
 class LookAhead:
@@ -18,7 +16,8 @@ class LookAhead:
     ``count`` is 0 until tasks have been quick: it is at most the number of quick tasks since the last that was not, and
     what is done within ``seconds``, by a moving average. One task that takes longer sets it to 0.
 
-    quick_seconds: a task that takes no longer may wait in a slot behind another such; 0.0: none may.
+    quick_seconds: a task that takes no longer may wait in a slot behind another such, from where it can be taken back;
+    0.0: none may.
     """
 
     def __init__(self, policy: ManifestPolicy) -> None:
@@ -32,7 +31,7 @@ class LookAhead:
         """Follow this policy from now on. Where people set how many messages to hold, nothing is taken ahead."""
         self.seconds = policy.look_ahead_seconds
         self.most = policy.look_ahead_most if policy.prefetch is None else 0
-        self.quick_seconds = self.seconds * _SPANS_BEHIND if self.most else 0.0
+        self.quick_seconds = self.seconds if self.most else 0.0
         self.stop()
 
     def note(self, name: str, run_seconds: float) -> None:

@@ -35,10 +35,10 @@ def spec_of(task: str, *, worker: str = "fleet") -> WorkerSpec:
 @pytest.mark.parametrize(
     ("written", "most", "seconds"),
     [
-        ("", 64, 0.005),
-        ("lookAhead: auto", 64, 0.005),
-        ('lookAhead: "off"', 0, 0.005),
-        ("lookAhead: {most: 5}", 5, 0.005),
+        ("", 64, 0.01),
+        ("lookAhead: auto", 64, 0.01),
+        ('lookAhead: "off"', 0, 0.01),
+        ("lookAhead: {most: 5}", 5, 0.01),
         ("lookAhead: {time: 20ms, most: 5}", 5, 0.02),
     ],
 )
@@ -72,4 +72,4 @@ def test_a_plan_shows_it_and_nothing_restarts() -> None:
     before = spec_of("")
     after = replace(before, task=TaskPolicy(look_ahead_seconds=0.02, look_ahead_most=0))
     assert digest(before) == digest(after)
-    assert changes(before, after) == ("task.lookAhead.most 64 -> 0", "task.lookAhead.time 5ms -> 20ms")
+    assert changes(before, after) == ("task.lookAhead.most 64 -> 0", "task.lookAhead.time 10ms -> 20ms")
