@@ -252,7 +252,6 @@ class Worker:
 
         def look(now: float = 0.0) -> None:  # noqa: ARG001
             check(state.lost_descriptor)
-            state.put_back_wakeup()
             state.put_back()
 
         def look_briefly() -> None:

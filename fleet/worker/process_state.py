@@ -52,19 +52,14 @@ class ProcessState:
         """The same in a fraction of the time, but that a number which was taken again may pass for ours."""
         return next((fd for fd in self._files if not _is_open_and_unblocking(fd)), None)
 
-    def put_back_wakeup(self) -> None:
-        """The descriptor that signals wake."""
-        if signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False) != self._wakeup_fd:
-            log.warning("a task has changed how this process heeds signals, which is put back: the wake-up descriptor")
-
     def put_back(self) -> None:
-        """All but that one. Costs a few microseconds where nothing has changed."""
+        """As it was. Costs a few microseconds where nothing has changed."""
         changed = [signum for signum, handler in self._handlers.items() if _handler_of(signum) is not handler]
         for signum in changed:
             if (handler := self._handlers[signum]) is not None:
                 signal.signal(signum, handler)
-        if changed:
-            names = ", ".join(signal.Signals(signum).name for signum in changed)
+        if signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False) != self._wakeup_fd or changed:
+            names = ", ".join(signal.Signals(signum).name for signum in changed) or "the wake-up descriptor"
             log.warning("a task has changed how this process heeds signals, which is put back: %s", names)
         if not self._shared:
             _plain.setitimer(_ITIMER_REAL, 0)
