@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from functools import cache
 from typing import Any
 
 import yaml
@@ -86,6 +88,12 @@ def said(*texts: str | bytes, environ: dict[str, str] | None = None) -> str:
 
 def document() -> dict[str, Any]:
     """The good manifest as plain values, to change one thing in."""
+    return copy.deepcopy(_good_values())
+
+
+@cache
+def _good_values() -> dict[str, Any]:
+    """Read once: hundreds of tests are made of it, at collection and in each process."""
     values: dict[str, Any] = yaml.safe_load(GOOD)
     return values
 
