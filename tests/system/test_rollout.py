@@ -48,7 +48,7 @@ def point(world: World, name: str) -> None:
     link.symlink_to(world.root / "releases" / name)
 
 
-def write(world: World, env: str = "") -> None:
+def write(world: World, env: str = "", *, min_ready_seconds: int = 1) -> None:
     world.manifest.write_text(
         f"""apiVersion: workerfleet.dev/v1alpha1
 kind: Fleet
@@ -65,7 +65,7 @@ spec:
       env: {{{env}}}
       drain: {{timeout: 20s}}
       health: {{readyTimeout: 10m}}
-      rollout: {{minReady: 10s, maxSurge: 0, maxUnavailable: 1, onFailure: rollback}}
+      rollout: {{minReady: {min_ready_seconds}s, maxSurge: 0, maxUnavailable: 1, onFailure: rollback}}
 """
     )
 
@@ -88,6 +88,7 @@ def is_ready(world: World) -> bool:
 
 
 def test_a_worker_that_crashes_after_it_was_ready_is_rolled_back(shop: World) -> None:
+    write(shop, min_ready_seconds=10)
     release(shop, "two", CRASHES_LATER)
     point(shop, "two")
     untouched = shop.pids()["a.1"]
