@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shutil
 import socket
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -29,6 +28,8 @@ _INSTALL = (
 
 def find_server(setting: str = "") -> str:
     """The path of a Redis or Valkey server. ``setting``: the one that FLEET_REDIS_SERVER names."""
+    import shutil
+
     if setting:
         if found := shutil.which(setting):
             return str(Path(found).absolute())

@@ -17,7 +17,7 @@ from fleet.errors import Refused
 LEAST = (6, 2, 0)
 """LMOVE and what the scripts of the channel call."""
 HINT = "install a newer Redis or Valkey, or name one: FLEET_REDIS_SERVER"
-_SAYS = re.compile(r"(redis|valkey)\S* server\s+v=(\d+)\.(\d+)\.(\d+)", re.IGNORECASE)
+_SAYS = r"(?i)(redis|valkey)\S* server\s+v=(\d+)\.(\d+)\.(\d+)"
 _TIMEOUT_SECONDS = 20.0
 Version = tuple[int, int, int]
 
@@ -60,7 +60,7 @@ def server_at(path: str) -> Server | None:
         said = subprocess.run([path, "--version"], capture_output=True, timeout=_TIMEOUT_SECONDS, check=False).stdout
     except (OSError, subprocess.TimeoutExpired):
         return None
-    found = _SAYS.search(said.decode(errors="replace"))
+    found = re.search(_SAYS, said.decode(errors="replace"))
     return Server(found[1].lower(), (int(found[2]), int(found[3]), int(found[4]))) if found else None
 
 

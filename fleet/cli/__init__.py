@@ -25,7 +25,10 @@ def console() -> NoReturn:
     """The ``fleet`` command."""
     signal.signal(signal.SIGTERM, _terminated)
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    sys.exit(main(sys.argv[1:]))
+    try:
+        sys.exit(main(sys.argv[1:]))
+    finally:
+        gc.freeze()  # Python looks through all that is left before it ends, which frees nothing but memory
 
 
 def main(argv: Sequence[str]) -> int:

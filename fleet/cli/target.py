@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 DEFAULT_MANIFEST = "fleet.yaml"
 CLUSTER = "kubernetes"
 _SUFFIXES = (".yaml", ".yml", ".json")
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")  # of a fleet, as the manifest has it, without importing pydantic
+_NAME = r"[a-z][a-z0-9-]{0,30}"  # of a fleet, as the manifest has it, without importing pydantic
 
 
 def target_flags(parser: argparse.ArgumentParser, *, names: str = "", required: bool = False) -> None:
@@ -216,7 +216,7 @@ def _name_in(paths: Sequence[str]) -> str:
         tree = load(Source(path, read_named(path)), Findings())
         node = tree.get("metadata", "name") if tree is not None else None
         name = node.value if node is not None else name
-    if isinstance(name, str) and _NAME.fullmatch(name):
+    if isinstance(name, str) and re.fullmatch(_NAME, name):
         return name
     from fleet.inputs.manifest import from_files
 

@@ -13,7 +13,7 @@ from fleet.core.manifest.models import EnvSource, Manifest
 from fleet.inputs.secrets import SecretError
 
 MOST_BYTES = 1 << 20
-_LINE = re.compile(r"\s*(?:export\s+)?(?P<name>[^\s=#]+)\s*=[ \t]*(?P<rest>.*)", re.DOTALL)
+_LINE = r"(?s)\s*(?:export\s+)?(?P<name>[^\s=#]+)\s*=[ \t]*(?P<rest>.*)"
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -81,7 +81,7 @@ def variables_in(text: str, *, source: str) -> dict[str, str]:
         position += len(line) + 1
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        match = _LINE.fullmatch(line)
+        match = re.fullmatch(_LINE, line)
         if match is None or re.fullmatch(ENV_PATTERN[1:-1], match["name"]) is None:
             raise SecretError(f"{source}:{start}: not a variable", hint="write NAME=value, or # before a comment")
         rest = match["rest"]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fleet.file_access import KEPT_BYTES, SMALL_BYTES, read_file
 
-_SHA = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
-_REFERENCE = re.compile(r"refs/[\w.+@/-]{1,200}", re.ASCII)
+_SHA = r"[0-9a-f]{40}([0-9a-f]{24})?"
+_REFERENCE = r"(?a)refs/[\w.+@/-]{1,200}"
 
 
 def commit_of(folder: Path) -> dict[str, str]:
@@ -39,13 +39,13 @@ def _words(path: Path, *, limit_bytes: int = SMALL_BYTES) -> str:
 def _head(git: Path) -> dict[str, str]:
     head = _words(git / "HEAD")
     if not head.startswith("ref:"):
-        return {"sha": head} if _SHA.fullmatch(head) else {}
+        return {"sha": head} if re.fullmatch(_SHA, head) else {}
     reference = head.removeprefix("ref:").strip()
-    if not _REFERENCE.fullmatch(reference) or ".." in reference:
+    if not re.fullmatch(_REFERENCE, reference) or ".." in reference:
         return {}
     facts = {"branch": reference.removeprefix("refs/heads/")}
     sha = _resolve(git, reference)
-    return {"sha": sha, **facts} if _SHA.fullmatch(sha) else facts
+    return {"sha": sha, **facts} if re.fullmatch(_SHA, sha) else facts
 
 
 def _resolve(git: Path, reference: str) -> str:

@@ -13,23 +13,22 @@ from typing import TYPE_CHECKING
 from fleet.backends.base import Backend
 from fleet.core.desired import Desired
 from fleet.core.observed import Observed
-from fleet.core.plan import Action, Plan
-from fleet.core.planning.selection import limited
 from fleet.errors import UsageError
-from fleet.state import decisions, trust
+from fleet.state import trust
 from fleet.state.applied import Applied, load, save
 from fleet.state.audit import Audit
 from fleet.state.files import Stamp, stamp_of
-from fleet.state.lock import Lock
 from fleet.state.paths import Places
-from fleet.state.revisions import History
 
 if TYPE_CHECKING:
     from fleet.core.expand.facts import Facts, Overrides
     from fleet.core.migration.state import Migration
+    from fleet.core.plan import Action, Plan
     from fleet.inputs.manifest import LoadedManifest
     from fleet.settings import Settings
+    from fleet.state.lock import Lock
     from fleet.state.overrides import Override
+    from fleet.state.revisions import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,6 @@ class LocalFleet:
         self.settings = settings
         self.now = now
         self.audit = Audit(self.places.audit, now=now)
-        self.history = History(self.places.revisions, now=now)
         self._given_backend = backend
         self._applied: tuple[Stamp, Applied | None] | None = None
 
@@ -77,6 +75,13 @@ class LocalFleet:
     def name(self) -> str:
         """The fleet's name."""
         return self.places.fleet
+
+    @cached_property
+    def history(self) -> History:
+        """What was applied to it."""
+        from fleet.state.revisions import History
+
+        return History(self.places.revisions, now=self.now)
 
     @cached_property
     def backend(self) -> Backend:
@@ -89,16 +94,22 @@ class LocalFleet:
 
     def lock(self, command: str = "", *, brief: bool = False) -> Lock:
         """The lock of a command that changes the fleet. ``brief``: held for moments; other commands wait for it."""
+        from fleet.state.lock import Lock
+
         return Lock(self.places, command=command, brief=brief)
 
     def controller_lock(self) -> Lock:
         """Held by the one controller of the fleet as long as it runs."""
+        from fleet.state.lock import Lock
+
         path, taken = self.places.controller_lock, "has a controller already:"
         hint = "`fleet explain --live` shows what it sees and decides"
         return Lock(self.places, command="fleet controller", path=path, taken=taken, hint=hint)
 
     def foreground_lock(self) -> Lock:
         """Held by the one process that keeps the fleet up in the foreground, as long as it runs."""
+        from fleet.state.lock import Lock
+
         path, taken = self.places.foreground_lock, "is kept up already by"
         hint = "end that one, or work with the fleet that runs: `fleet status`, `fleet apply`"
         return Lock(self.places, command="fleet run", path=path, taken=taken, hint=hint)
@@ -156,6 +167,7 @@ class LocalFleet:
 
     def overrides_in_force(self, overrides: tuple[Override, ...] | None = None) -> Overrides:
         """Exceptions to the manifest that have not ended, as the planner reads them."""
+        from fleet.state import decisions
         from fleet.state.overrides import in_force
 
         live = in_force(self.kept_overrides() if overrides is None else overrides, now=self.now())
@@ -215,6 +227,8 @@ class LocalFleet:
     def _secrets_to_start(self, plan: Plan) -> Mapping[str, str]:
         """What replicas that start need, as far as their sources still give what was applied; the backend knows the
         values that running replicas have."""
+        from fleet.core.plan import Action
+
         starts = (step.target.spec for step in plan.changes if step.action is Action.START and step.target is not None)
         marks = {name: mark for spec in starts for name, mark in spec.secret_marks().items()}
         if not marks:
@@ -237,6 +251,7 @@ class LocalFleet:
         """Observe and plan. ``only``: groups whose steps the plan keeps; the others stay as they are."""
         from fleet.core.planning.planner import plan
         from fleet.core.planning.rollout import in_waves
+        from fleet.core.planning.selection import limited
 
         observed = self.backend.observe()
         steps = plan(desired, observed, prune=prune, restart=frozenset(restart))

@@ -21,12 +21,12 @@ _PR_SET_CHILD_SUBREAPER = 36
 _POLL_SECONDS = 0.05
 _KILL_WAIT_SECONDS = 5.0
 _PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR2, signal.SIGWINCH)
-_SHELL = re.compile(r"(?:^|/)(?:ba|da|a|z|k)?sh$")
+_SHELL = r"(?:^|/)(?:ba|da|a|z|k)?sh$"
 
 
 def is_shell(argv: tuple[str, ...]) -> bool:
     """Whether the command is a shell that runs a line or a script."""
-    return len(argv) > 1 and _SHELL.search(argv[0]) is not None
+    return len(argv) > 1 and re.search(_SHELL, argv[0]) is not None
 
 
 def kept_argv(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fleet.core.migration.state import Migration, from_json, to_json
 from fleet.state.files import damaged, read_kept_json, remove_kept, write_whole
+
+if TYPE_CHECKING:
+    from fleet.core.migration.state import Migration
 
 _HINT = "the ConfigMap `<fleet>-migration` in the cluster holds the same: write it there, or ask for help; do not guess"
 
@@ -16,6 +19,8 @@ def read(path: Path) -> Migration | None:
     document = read_kept_json(path, hint=_HINT)
     if document is None:
         return None
+    from fleet.core.migration.state import from_json
+
     try:
         return from_json(document)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -24,6 +29,8 @@ def read(path: Path) -> Migration | None:
 
 def write(path: Path, migration: Migration) -> None:
     """Write it, on disk before this returns."""
+    from fleet.core.migration.state import to_json
+
     write_whole(path, json.dumps(to_json(migration), ensure_ascii=False, indent=1))
 
 

@@ -6,15 +6,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fleet.core.decode import decoded
 from fleet.core.desired import group_of
-from fleet.core.expand.facts import Overrides
-from fleet.core.manifest.tree import Findings, Source
-from fleet.core.manifest.yaml_reader import load
 from fleet.core.text.format import one_line
 from fleet.state.files import damaged, read_kept, remove_kept, write_whole
+
+if TYPE_CHECKING:
+    from fleet.core.expand.facts import Overrides
 
 Kind = Literal["replicas", "paused", "drained"]
 _HINT = "fix the file by hand, or remove it: then the manifest alone applies"
@@ -56,6 +56,9 @@ def read(path: Path) -> tuple[Override, ...]:
         return ()
     import yaml
 
+    from fleet.core.manifest.tree import Findings, Source
+    from fleet.core.manifest.yaml_reader import load
+
     if load(Source(str(path), text), Findings()) is None:  # within the limits of every YAML that is read
         raise damaged(path, "it is no YAML that fleet reads", hint=_HINT)
     try:
@@ -94,6 +97,8 @@ def ended(
 
 def in_force(overrides: Iterable[Override], *, now: float) -> Overrides:
     """As the planner reads them."""
+    from fleet.core.expand.facts import Overrides
+
     live = [one for one in overrides if one.holds(now)]
     return Overrides(
         replicas={one.target: one.replicas for one in live if one.kind == "replicas" and one.replicas is not None},

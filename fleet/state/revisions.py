@@ -24,7 +24,7 @@ KEPT_REVISIONS = 50
 _HINT = "apply the manifest itself, or `fleet rollback --to` a revision that `fleet history` shows"
 KEPT_OTHERS = 20
 Outcome = Literal["", "good", "failed"]
-_NAME = re.compile(r"(\d{4,})\.json")
+_NAME = r"(\d{4,})\.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class History:
             return []
         except OSError as error:
             raise damaged(self.folder, error.strerror, hint="move it away, and apply the manifest again") from error
-        return sorted(int(found[1]) for name in names if (found := _NAME.fullmatch(name)))
+        return sorted(int(found[1]) for name in names if (found := re.fullmatch(_NAME, name)))
 
     def latest(self) -> Revision | None:
         """The newest revision, or None. Raises Damaged where it cannot be read: an older one would be a guess."""

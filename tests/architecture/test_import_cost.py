@@ -47,6 +47,30 @@ def test_deciding_needs_neither_pydantic_nor_a_broker(module: str) -> None:
     assert loaded_by(f"import {module}") & HEAVY == set()
 
 
+@pytest.mark.parametrize(
+    "modules",
+    [
+        "fleet.cli.verbs.status, fleet.operate.local_fleet, fleet.backends.supervisor.backend",
+        "fleet.cli.verbs.plan, fleet.cli.verbs.render, fleet.inputs.manifest, fleet.backends.kubernetes.objects",
+    ],
+)
+def test_no_pattern_is_compiled_before_there_is_text_for_it(modules: str) -> None:
+    script = f"""
+import re, sys
+import fleet.cli.output, fleet.cli.parser
+compiled, real = [], re.compile
+def compile(pattern, flags=0):
+    compiled.append(sys._getframe(1).f_globals["__name__"])
+    return real(pattern, flags)
+re.compile = compile
+import {modules}
+assert compiled, "other packages do"
+print(*(name for name in compiled if name.partition(".")[0] in ("fleet", "pools")))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 @pytest.mark.parametrize("verb", ["status", "top", "logs", "history", "events", "health"])
 def test_looking_at_a_fleet_needs_no_pydantic(verb: str) -> None:
     statement = f"import fleet.settings, fleet.operate.local_fleet, fleet.state.overrides, fleet.cli.verbs.{verb}"

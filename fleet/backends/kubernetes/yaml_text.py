@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-_PLAIN = re.compile(r"[A-Za-z/][A-Za-z0-9_./-]*(:[A-Za-z0-9_./-]+)*")
-_LINES = re.compile(r"([!-~]([ -~]*[!-~])?\n)([ -~]*[!-~]\n)+")  # nothing that a block of lines would change
+_PLAIN = r"[A-Za-z/][A-Za-z0-9_./-]*(:[A-Za-z0-9_./-]+)*"
+_LINES = r"([!-~]([ -~]*[!-~])?\n)([ -~]*[!-~]\n)+"  # nothing that a block of lines would change
 _WORDS_OF_YAML = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_UNPRINTABLE = "[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
 
 
 def document_text(value: Mapping[str, Any]) -> str:
@@ -44,7 +44,7 @@ def _put_list(lines: list[str], value: Sequence[Any], indent: str) -> None:
 
 def _put(lines: list[str], head: str, child: Any, map_indent: str, list_indent: str) -> None:
     if isinstance(child, str):
-        if child.endswith("\n") and _LINES.fullmatch(child):
+        if child.endswith("\n") and re.fullmatch(_LINES, child):
             lines.append(f"{head} |")
             lines.extend(f"{map_indent}{line}" for line in child.splitlines())
         else:
@@ -61,6 +61,7 @@ def _put(lines: list[str], head: str, child: Any, map_indent: str, list_indent: 
 
 @lru_cache(maxsize=4096)
 def _text(value: str) -> str:
-    if _PLAIN.fullmatch(value) and value.lower() not in _WORDS_OF_YAML:
+    if re.fullmatch(_PLAIN, value) and value.lower() not in _WORDS_OF_YAML:
         return value
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
+    quoted = json.dumps(value, ensure_ascii=False)
+    return quoted if quoted.isprintable() else re.sub(_UNPRINTABLE, lambda found: f"\\u{ord(found[0]):04x}", quoted)

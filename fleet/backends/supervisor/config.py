@@ -23,8 +23,8 @@ _PID_SUFFIX_BYTES = 8
 _DESCRIPTORS_PER_REPLICA = 8
 _DESCRIPTORS_OF_ITS_OWN = 256
 _LEAST_DESCRIPTORS = 1024
-_PROCESS_NAME = re.compile(r"(?P<name>[a-z][a-z0-9-]{0,62}\.\d+)@(?P<digest>[0-9a-f]{8})")
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff*?\[\]]|\s[;#]|%\(here\)s|^\s|\s$")
+_PROCESS_NAME = r"(?P<name>[a-z][a-z0-9-]{0,62}\.\d+)@(?P<digest>[0-9a-f]{8})"
+_UNSAFE = r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff*?\[\]]|\s[;#]|%\(here\)s|^\s|\s$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def program_text(program: Program, *, places: Places, python: str) -> str:
 
 def parse_process_name(group: str, process: str) -> tuple[str, str] | None:
     """``("thumbs.0", "thumbs.0@9f31c2ab")`` -> name and digest; None for a program that is not fleet's."""
-    found = _PROCESS_NAME.fullmatch(process)
+    found = re.fullmatch(_PROCESS_NAME, process)
     if found is None or found["name"] != group:
         return None
     return found["name"], found["digest"]
@@ -144,7 +144,7 @@ def parse_process_name(group: str, process: str) -> tuple[str, str] | None:
 def check_path(path: str | Path) -> str:
     """The path as text, or FleetError where supervisord's configuration cannot hold it."""
     text = str(path)
-    if bad := _UNSAFE.search(text):
+    if bad := re.search(_UNSAFE, text):
         raise FleetError(
             f"{text!r}: supervisord's configuration cannot hold {bad.group()!r} in a path",
             hint="set FLEET_HOME (or install fleet) under a path of letters, digits and '._/@+-'",

@@ -45,9 +45,12 @@ def status(args: argparse.Namespace, out: Output) -> int:
     text = _totals if args.totals else _text
     if not args.watch:
         seen = look()
-        if look.damage and out.is_json:
-            out.say(f"warning: {look.damage}")
-        out.either(_document(fleet, seen), text(fleet, look, seen, out))
+        if not out.is_json:
+            out.facts(text(fleet, look, seen, out))
+        else:
+            if look.damage:
+                out.say(f"warning: {look.damage}")
+            out.document(_document(fleet, seen))
         return NotReady.exit_code if args.exit_code and not seen.ready else 0
     if out.is_json:
         every_second(lambda: out.line(_document(fleet, look())))

@@ -14,9 +14,9 @@ from dataclasses import replace
 from fleet.core.manifest.tree import Findings, Node, Path
 from fleet.core.text.format import shown
 
-_REFERENCE = re.compile(r"\$(?P<escaped>\$)?\{env:(?P<body>[^}]*)(?P<end>\})?")
-_BODY = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-(?P<text>.*))?", re.DOTALL)
-_UNUSABLE = re.compile("[\x00\ud800-\udfff]")
+_REFERENCE = r"\$(?P<escaped>\$)?\{env:(?P<body>[^}]*)(?P<end>\})?"
+_BODY = r"(?s)(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-(?P<text>.*))?"
+_UNUSABLE = "[\x00\ud800-\udfff]"
 
 
 def interpolate(node: Node, environ: Mapping[str, str], findings: Findings, path: Path = ()) -> Node:
@@ -41,17 +41,17 @@ def _text(node: Node, environ: Mapping[str, str], findings: Findings, path: Path
     if not isinstance(text, str) or "{env:" not in text or node.broken:
         return node
     wrong: list[tuple[str, str]] = []
-    result = _REFERENCE.sub(lambda match: _value(match, environ, wrong), text)
+    result = re.sub(_REFERENCE, lambda match: _value(match, environ, wrong), text)
     for message, hint in wrong:
         findings.add(node.place, path, message, hint)
-    whole = _REFERENCE.fullmatch(text)
+    whole = re.fullmatch(_REFERENCE, text)
     return replace(node, value=result, broken=bool(wrong), from_env=whole is not None and not whole["escaped"])
 
 
 def _value(match: re.Match[str], environ: Mapping[str, str], wrong: list[tuple[str, str]]) -> str:
     if match["escaped"]:
         return match[0][1:]
-    body = _BODY.fullmatch(match["body"])
+    body = re.fullmatch(_BODY, match["body"])
     if body is not None and "${" in (body["text"] or ""):
         hint = "give a plain default, or set the variable for the fleet command"
         wrong.append((f"a reference inside a reference: {shown(match[0])}", hint))
@@ -67,7 +67,7 @@ def _value(match: re.Match[str], environ: Mapping[str, str], wrong: list[tuple[s
         hint = f"set it, or give a default: ${{env:{body['name']}:-default}}"
         wrong.append((f"the environment variable {body['name']} is not set", hint))
         return ""
-    if bad := _UNUSABLE.search(value):
+    if bad := re.search(_UNUSABLE, value):
         wrong.append((f"the environment variable {body['name']} is not UTF-8 text", f"U+{ord(bad[0]):04X} is in it"))
         return ""
     return value

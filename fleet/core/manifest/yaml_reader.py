@@ -58,7 +58,7 @@ def decode(source: Source, findings: Findings) -> str | None:
         place = _position(source.name, data[: error.start].decode("utf-8", "replace"))
         findings.add(place, (), f"not UTF-8 text (byte 0x{data[error.start]:02x})", "save the file as UTF-8")
         return None
-    if bad := _FORBIDDEN.search(text):
+    if not text.replace("\n", "").isprintable() and (bad := re.search(_FORBIDDEN, text)):
         place = _position(source.name, text[: bad.start()])
         what = f"a character that no manifest holds: U+{ord(bad.group()):04X}"
         findings.add(place, (), what, 'remove it; in a value write it as an escape in double quotes: "\\e", "\\x07"')
@@ -75,11 +75,15 @@ _ENCODE_IT = "no variable, argument or path can hold it; encode it, for instance
 _RIGHT_FILE = "is this the right file?"
 
 # Control characters, lone surrogates, non-characters, marks that make text read other than it is stored, and line
-# breaks that only YAML 1.1 knows.
-_FORBIDDEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
-)
-_UNUSABLE = re.compile("[\x00\ud800-\udfff]")
+# breaks that only YAML 1.1 knows. Slow to compile, so only text that Python does not call printable is searched.
+_FORBIDDEN = "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+_UNUSABLE = "[\x00\ud800-\udfff]"
+
+
+def _unusable(text: str) -> re.Match[str] | None:
+    return None if text.isprintable() else re.search(_UNUSABLE, text)
+
+
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -168,7 +172,7 @@ class _Builder:
             return
         span = (event.start_mark.index, event.end_mark.index)
         value, trap, hint = (event.value, "", "") if event.style else resolve(event.value)
-        if not trap and isinstance(value, str) and (bad := _UNUSABLE.search(value)):
+        if not trap and isinstance(value, str) and (bad := _unusable(value)):
             trap, hint = f"the text holds a character that cannot be used: U+{ord(bad.group()):04X}", _ENCODE_IT
         if trap:
             self.findings.add(self._key_at() or self._at(event), self._path(), trap, hint)
@@ -183,7 +187,7 @@ class _Builder:
         merges = not event.style and key == MERGE_KEY
         if not trap and not isinstance(value, str):
             trap, hint = f"a key must be text, not {shown(value)}", f'write "{key}" in quotes'
-        elif not trap and (bad := _UNUSABLE.search(key)):
+        elif not trap and (bad := _unusable(key)):
             trap, hint = f"the key holds a character that cannot be used: U+{ord(bad.group()):04X}", _ENCODE_IT
         if trap:
             self.findings.add(self._at(event), self._path(), trap, hint)

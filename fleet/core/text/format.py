@@ -48,27 +48,25 @@ def quoted(text: str) -> str:
     )
 
 
-_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_LINES = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Slow to compile, so not before there is text that needs them; what Python calls printable never does.
+_CONTROLS = "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+_LINES = "[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 LONGEST_SHOWN = 8192
 
 
 def one_line(text: str, *, most: int = LONGEST_SHOWN) -> str:
     """Text of others as a log or a terminal may hold it: no control characters, on one line, cut when it is long."""
-    return _escaped(_LINES, text if len(text) <= most else f"{text[: most - 1]}…")
+    cut = text if len(text) <= most else f"{text[: most - 1]}…"
+    return cut if cut.isprintable() else re.sub(_LINES, _escaped, cut)
 
 
 def printable(text: str) -> str:
     """Text of others without what a terminal obeys; it may have several lines."""
-    return _escaped(_CONTROLS, text)
+    return text if text.replace("\n", "").isprintable() else re.sub(_CONTROLS, _escaped, text)
 
 
-def _escaped(pattern: re.Pattern[str], text: str) -> str:
-    return pattern.sub(lambda found: _escape(ord(found[0])), text)
-
-
-def _escape(code: int) -> str:
-    short = {10: "\\n", 13: "\\r"}
+def _escaped(found: re.Match[str]) -> str:
+    code, short = ord(found[0]), {10: "\\n", 13: "\\r"}
     return short.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 

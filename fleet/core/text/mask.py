@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from urllib.parse import unquote
 
 MASK = "**"
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = r"[A-Za-z][A-Za-z0-9+.-]*://"
 _USUAL_SCHEMES = frozenset(
     (
         *("amqp", "amqps", "pyamqp", "librabbitmq", "qpid", "redis", "rediss", "sentinel", "valkey", "valkeys"),
@@ -21,18 +21,14 @@ _USUAL_SCHEMES = frozenset(
     )
 )
 """Any other word before ``://`` may be a user without a scheme, and what follows a password that begins with ``//``."""
-_NEXT_URL = re.compile(r";(?=[A-Za-z][A-Za-z0-9+.-]*://)")
-_PARAMETER = re.compile(r"[?&;]([^=?&;]*)=([^&]*)")
-_SECRET_WORD = re.compile(
-    r"pass|pwd|secret|token|credential|signature|auth|api.?key|access.?key|private.?key", re.IGNORECASE
+_NEXT_URL = r";(?=[A-Za-z][A-Za-z0-9+.-]*://)"
+_PARAMETER = r"[?&;]([^=?&;]*)=([^&]*)"
+_SECRET_WORD = r"(?i)pass|pwd|secret|token|credential|signature|auth|api.?key|access.?key|private.?key"
+_SECRET_VARIABLE = (
+    r"(?i)(^|_)"
+    r"(PASSWORD|PASSWD|PASS|PWD|SECRET|TOKEN|CREDENTIALS?|(API|ACCESS|SECRET|PRIVATE|SIGNING|ENCRYPTION)_?KEY)$"
 )
-_SECRET_VARIABLE = re.compile(
-    r"(^|_)(PASSWORD|PASSWD|PASS|PWD|SECRET|TOKEN|CREDENTIALS?|(API|ACCESS|SECRET|PRIVATE|SIGNING|ENCRYPTION)_?KEY)$",
-    re.IGNORECASE,
-)
-_QUOTED_URL = re.compile(
-    r"""(['"])(?P<quoted>[^'"\n]*?[A-Za-z][A-Za-z0-9+.-]*://[^'"\n]*)\1|(?P<bare>[^\s'"]*://[^\s'"]+)"""
-)
+_QUOTED_URL = r"""(['"])(?P<quoted>[^'"\n]*?[A-Za-z][A-Za-z0-9+.-]*://[^'"\n]*)\1|(?P<bare>[^\s'"]*://[^\s'"]+)"""
 
 
 def masked(url: str) -> str:
@@ -42,7 +38,7 @@ def masked(url: str) -> str:
 
 def masked_text(text: str) -> str:
     """Prose with every URL in it masked."""
-    return _QUOTED_URL.sub(_masked_match, text)
+    return re.sub(_QUOTED_URL, _masked_match, text)
 
 
 def without_url(text: str, url: str) -> str:
@@ -54,12 +50,12 @@ def without_url(text: str, url: str) -> str:
 
 def looks_secret(name: str) -> bool:
     """Whether a variable or setting of this name holds a secret, by its name."""
-    return bool(_SECRET_WORD.search(name))
+    return bool(re.search(_SECRET_WORD, name))
 
 
 def holds_secret(variable: str, value: str) -> bool:
     """Whether an environment variable holds a secret, by its name or because its value is a URL with a password."""
-    return bool(value) and (bool(_SECRET_VARIABLE.search(variable)) or ("://" in value and masked(value) != value))
+    return bool(value) and (bool(re.search(_SECRET_VARIABLE, variable)) or ("://" in value and masked(value) != value))
 
 
 def _masked_match(found: re.Match[str]) -> str:
@@ -71,8 +67,8 @@ def _masked_match(found: re.Match[str]) -> str:
 def _parts(urls: str) -> list[str]:
     """The URLs of a list. A part without an ``@`` may be the begin of a password that holds the separator."""
     parts: list[str] = []
-    for part in _NEXT_URL.split(urls):
-        if parts and ":" in _SCHEME.sub("", parts[-1], count=1) and "@" not in parts[-1]:
+    for part in re.split(_NEXT_URL, urls):
+        if parts and ":" in re.sub(_SCHEME, "", parts[-1], count=1) and "@" not in parts[-1]:
             parts[-1] += f";{part}"
         else:
             parts.append(part)
@@ -89,15 +85,15 @@ def _one(url: str) -> str:
 
 def _spans(url: str) -> Iterator[tuple[int, int]]:
     """From and to of each secret in it."""
-    scheme = _SCHEME.match(url)
+    scheme = re.match(_SCHEME, url)
     begin = scheme.end() if scheme else 0
     colon, last = url.find(":", begin), url.rfind("@")
     if 0 <= colon < last:
         yield colon + 1, last
     elif scheme and begin < last and scheme[0].lower().partition(":")[0].partition("+")[0] not in _USUAL_SCHEMES:
         yield begin - len("//"), last
-    for found in _PARAMETER.finditer(url):
-        if _SECRET_WORD.search(unquote(found[1])):
+    for found in re.finditer(_PARAMETER, url):
+        if re.search(_SECRET_WORD, unquote(found[1])):
             yield found.span(2)
 
 

@@ -163,13 +163,13 @@ def _env_from(context: CheckContext, path: Path, group: Group) -> None:
 def _shell_references(context: CheckContext, path: Path, group: Group) -> None:
     """``$X`` in a value stays as it is: nothing but a shell replaces it."""
     for name, value in sorted((group.env or {}).items()):
-        if match := _SHELL_REFERENCE.search(value):
+        if match := re.search(_SHELL_REFERENCE, value):
             hint = f"write ${{env:{match[1] or match[2]}}} for the variable of the fleet command"
             message = f"{match[0]} stays as it is: no shell reads this value"
             context.warn((*path, "env", name), message, hint)
 
 
-_SHELL_REFERENCE = re.compile(r"\$(?:([A-Z_][A-Z0-9_]*)\b|\{([A-Za-z_][A-Za-z0-9_]*)(?::?[-+?][^}]*)?\})")
+_SHELL_REFERENCE = r"\$(?:([A-Z_][A-Z0-9_]*)\b|\{([A-Za-z_][A-Za-z0-9_]*)(?::?[-+?][^}]*)?\})"
 
 
 def _policies(context: CheckContext, path: Path, group: Group) -> None:
