@@ -265,7 +265,7 @@ def test_a_job_is_ended_by_the_pid_of_its_slot_and_with_any_signal(make_pool: Ma
     for signum in (signal.SIGTERM, signal.SIGKILL, signal.SIGQUIT):
         started = tmp_path / f"started-{signum}"
         handle = pool.apply_async(tasks.wait_for, (str(tmp_path / "gate"), str(started)))
-        turn_until(pool, lambda started=started: tasks.lines(started))
+        turn_until(pool, lambda handle=handle, started=started: handle.pid and tasks.lines(started))
         assert pool.terminate_job(handle.pid, signum)
         with pytest.raises(Terminated):
             handle.result(PATIENCE)

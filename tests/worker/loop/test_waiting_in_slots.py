@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fleet.worker.lifecycle import Event, State
-from tests.conftest import eventually
+from tests.conftest import PATIENCE, eventually
 from tests.pools.tasks import lines, mark, wait_for
 from tests.worker.loop.test_consumer import Make, World, make, tasks
 
@@ -43,9 +43,10 @@ Run = Callable[..., World]
 
 @pytest.fixture
 def held(make: Make, tmp_path: Path) -> Run:
-    """A worker whose two slots run ``holds``, expected to be quick, and some messages behind these."""
+    """A worker whose two slots run ``holds``, expected to be quick, and some messages behind these. patient: they never
+    take longer than expected, however slow the machine."""
 
-    def run(*behind: str, most: int = 64) -> World:
+    def run(*behind: str, most: int = 64, patient: bool = False) -> World:
         world = make("prefork", 2, look_ahead_most=most)
         world.pool.start()
         for name in ("holds", "marks", "marks early"):
@@ -53,6 +54,8 @@ def held(make: Make, tmp_path: Path) -> Run:
         for number in (0, 1):
             world.channel.put("holds", str(tmp_path / f"gate {number}"))
         world.until(lambda: len(world.parts.inflight.running) == 2)
+        if patient:
+            world.parts.look_ahead.seconds = world.pool.quick_seconds = PATIENCE
         for number, name in enumerate(behind):
             world.channel.put(name, str(tmp_path / "marks"), str(number))
         return world
@@ -71,7 +74,7 @@ def open_gate(folder: Path, *numbers: int) -> None:
 
 def test_they_are_held_and_count_as_waiting_until_they_start(held: Run, tmp_path: Path) -> None:
     started: list[str] = []
-    world = held("marks", "marks", "marks")
+    world = held("marks", "marks", "marks", patient=True)
     world.parts.starting.on_start = lambda job: started.append(job.delivery.tag)
     with world.channel.lock:
         world.consumer.turn()
@@ -93,7 +96,7 @@ def test_they_are_held_and_count_as_waiting_until_they_start(held: Run, tmp_path
 
 @pytest.mark.parametrize("event", [Event.HOLD, Event.TERM])
 def test_a_drain_and_a_hold_hand_them_back_at_once(held: Run, tmp_path: Path, event: Event) -> None:
-    world = held("marks", "marks")
+    world = held("marks", "marks", patient=True)
     with world.channel.lock:
         world.consumer.turn()
         assert in_slots(world) == ["3", "4"]
@@ -123,7 +126,7 @@ def test_they_go_back_to_the_queue_when_every_slot_is_stuck(held: Run) -> None:
 
 
 def test_one_that_is_revoked_in_a_slot_does_not_start(held: Run, tmp_path: Path) -> None:
-    world = held()
+    world = held(patient=True)
     task_id = world.channel.put("marks", str(tmp_path / "marks"), "revoked")
     world.channel.put("marks", str(tmp_path / "marks"), "other")
     with world.channel.lock:
