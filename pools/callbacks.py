@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import Any
 
 from pools.handle import DoneCallback, Handle
 from pools.loop import EventLoop
@@ -27,19 +28,11 @@ class Callbacks:
         """
         callback, handle.accept_callback = handle.accept_callback, None
         if callback is not None:
-            pid = handle.pid
-            self._in_loop_thread(lambda: callback(pid, now), handle)
+            self._in_loop_thread(handle, callback, handle.pid, now)
 
     def notify(self, callback: DoneCallback, handle: Handle) -> None:
         """Call ``callback(handle)`` in the loop's thread. An exception of the callback is logged."""
-        loop = self.loop
-        if loop is not None and not loop.closed and not loop.in_thread:
-            loop.call_soon_threadsafe(lambda: self._call_back(lambda: callback(handle), handle))
-            return
-        try:  # as ``_call_back``, without a function made for each task
-            callback(handle)
-        except Exception:
-            self.log.exception("a callback of %r failed", handle)
+        self._in_loop_thread(handle, callback, handle)
 
     def tell_slot(self, index: int, pid: int, state: str) -> None:
         """Call ``on_slot`` here and now. An exception of it is logged."""
@@ -49,15 +42,15 @@ class Callbacks:
             except Exception:
                 self.log.exception("on_slot failed for slot %d", index)
 
-    def _in_loop_thread(self, call: Callable[[], object], handle: Handle) -> None:
+    def _in_loop_thread(self, handle: Handle, callback: Callable[..., object], *args: Any) -> None:
         loop = self.loop
         if loop is None or loop.closed or loop.in_thread:
-            self._call_back(call, handle)
+            self._call_back(handle, callback, *args)
         else:
-            loop.call_soon_threadsafe(lambda: self._call_back(call, handle))
+            loop.call_soon_threadsafe(lambda: self._call_back(handle, callback, *args))
 
-    def _call_back(self, call: Callable[[], object], handle: Handle) -> None:
+    def _call_back(self, handle: Handle, callback: Callable[..., object], *args: Any) -> None:
         try:
-            call()
+            callback(*args)
         except Exception:
             self.log.exception("a callback of %r failed", handle)

@@ -205,11 +205,11 @@ class GreenPool(BasePool):
 
     # -- callbacks
 
-    def _in_loop_thread(self, call: Callable[[], object], handle: Handle) -> None:
+    def _in_loop_thread(self, handle: Handle, callback: Callable[..., object], *args: Any) -> None:
         if self._is_hub() and (self.loop is None or self.loop.closed):
-            self._spawn(self._call_back, call, handle)  # a callback may wait, the hub may not
+            self._spawn(self._call_back, handle, callback, *args)  # a callback may wait, the hub may not
         else:
-            super()._in_loop_thread(call, handle)
+            super()._in_loop_thread(handle, callback, *args)
 
     # -- the library
 

@@ -89,8 +89,7 @@ class SoloPool(BasePool):
     def _on_deadline(self, handle: Handle) -> None:
         # Not through notify: the loop's thread is the one that runs the task.
         if not handle.done and self._hard_timeout_callback is not None:
-            callback = self._hard_timeout_callback
-            self._call_back(lambda: callback(handle), handle)
+            self._call_back(handle, self._hard_timeout_callback, handle)
 
     @contextmanager
     def _alarm(self, handle: Handle, soft: float | None, hard: float | None) -> Iterator[None]:

@@ -394,3 +394,19 @@ if KIND == "eventlet":
             ("postshutdown", []),
         ]
         assert pool.info["free-threads"] == 1
+
+
+def test_a_callback_may_wait_where_the_hub_has_found_the_limit(make: Make, tmp_path: Path) -> None:
+    told: list[str] = []
+
+    def waits(handle: Handle) -> None:
+        time.sleep(0.01)
+        told.append(handle.id)
+
+    pool = make(on_soft_timeout=waits)
+    path = tmp_path / "enough"
+    handle = pool.apply_async(wait_whatever_comes, (str(path),), id="t", soft_timeout_seconds=0.05)
+    eventually(lambda: told == ["t"])
+    path.touch()
+    handle.add_done_callback(waits)
+    eventually(lambda: told == ["t", "t"])
