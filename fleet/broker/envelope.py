@@ -12,7 +12,7 @@ from statistics import median_high
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from fleet.broker.json_text import loads
+from fleet.broker.json_text import is_mapping, loads
 
 SENT_AT_HEADER = "x-fleet-sent-at"
 """When a message was sent, in Unix seconds. Only fleet's own senders say so."""
@@ -54,7 +54,7 @@ def attempts_in(headers: Mapping[str, Any]) -> int:
 def delivery_info_in(properties: Mapping[str, Any]) -> Mapping[str, Any]:
     """Exchange and routing key as the sender wrote them down; empty where that is no map."""
     info = properties.get("delivery_info")
-    return info if type(info) is dict or isinstance(info, Mapping) else {}  # that of an abstract class takes long
+    return info if is_mapping(info) else {}
 
 
 def opened(raw: bytes | bytearray) -> Envelope:

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import SENT_AT_HEADER, delivery_info_in
+from fleet.broker.json_text import is_mapping
 from fleet.broker.message_body import (
     ACCEPT_JSON,
     CONTENT_TYPE,
@@ -64,7 +65,7 @@ class TaskMessage:
     def from_delivery(cls, delivery: Delivery, *, accept: Collection[str] = ACCEPT_JSON) -> TaskMessage:
         """Read a message. ``accept`` names serializers or content types. Raises BadMessage."""
         headers = delivery.headers
-        if (type(headers) is dict or isinstance(headers, Mapping)) and "task" in headers and "id" in headers:
+        if is_mapping(headers) and "task" in headers and "id" in headers:
             return cls(delivery, headers, accept)
         return cls._from_body(delivery, accept)
 

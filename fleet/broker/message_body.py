@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 from fleet.broker.delivery import MOST_BODY_BYTES
-from fleet.broker.json_text import loads
+from fleet.broker.json_text import is_mapping, loads
 
 CONTENT_TYPE = "application/json"
 ACCEPT_JSON: tuple[str, ...] = ("json",)
@@ -110,10 +110,6 @@ def payload_of_body(body: Mapping[str, Any]) -> Payload:
 def _checked(args: Any, kwargs: Any, embed: Any) -> Payload:
     if not isinstance(args, list | tuple):
         raise BadMessage(f"its arguments are {type(args).__name__}, not a list")
-    if not (_is_mapping(kwargs) and _is_mapping(embed)):
+    if not (is_mapping(kwargs) and is_mapping(embed)):
         raise BadMessage("its keyword arguments are not a mapping")
     return Payload(args, kwargs, embed)
-
-
-def _is_mapping(value: Any) -> bool:
-    return type(value) is dict or isinstance(value, Mapping)  # that of an abstract class takes long

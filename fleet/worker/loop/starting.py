@@ -6,7 +6,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
-from math import inf
 from typing import Any
 
 from fleet.worker import execution
@@ -84,19 +83,25 @@ class Starting:
         while unreported and self._room > 0:
             self._record_end(unreported.popleft())
             started = True
-        until = time.monotonic() + INLINE_SECONDS if self._submission.is_inline else inf
-        while waiting and self._life.takes_work and self._room > 0:
-            if not self._submission.is_inline:
+        if self._submission.is_inline:
+            started |= self._run_inline()
+        else:
+            while waiting and self._life.takes_work and self._room > 0:
                 started |= self._start_batch()
-                continue
+        self._completion.settle_kept(self._inflight)
+        if waiting and not unreported and self._life.takes_work:
+            started |= self._fill_slots_behind()
+        return started
+
+    def _run_inline(self) -> bool:
+        """Run one after another in the main thread, for ``INLINE_SECONDS`` at most; whether any ran."""
+        started, until = False, time.monotonic() + INLINE_SECONDS
+        while self._inflight.waiting and self._life.takes_work and self._room > 0:
             started |= self._start_inline()
             self.after_inline()
             if time.monotonic() > until:
                 break
         self._submission.look_after_quick()
-        self._completion.settle_kept(self._inflight)
-        if waiting and not unreported and self._life.takes_work:
-            started |= self._fill_slots_behind()
         return started
 
     def _fill_slots_behind(self) -> bool:
