@@ -76,9 +76,7 @@ def test_they_are_held_and_count_as_waiting_until_they_start(held: Run, tmp_path
     started: list[str] = []
     world = held("marks", "marks", "marks", patient=True)
     world.parts.starting.on_start = lambda job: started.append(job.delivery.tag)
-    with world.channel.lock:
-        world.consumer.turn()
-    assert in_slots(world) == ["3", "4", "5"]
+    world.until(lambda: in_slots(world) == ["3", "4", "5"])
     world.parts.reporting.publish(deadline=None)
     view = world.view()
     assert (view.busy, view.waiting, view.reserved) == (2, 3, 5)
@@ -98,8 +96,7 @@ def test_they_are_held_and_count_as_waiting_until_they_start(held: Run, tmp_path
 def test_a_drain_and_a_hold_hand_them_back_at_once(held: Run, tmp_path: Path, event: Event) -> None:
     world = held("marks", "marks", patient=True)
     with world.channel.lock:
-        world.consumer.turn()
-        assert in_slots(world) == ["3", "4"]
+        world.until(lambda: in_slots(world) == ["3", "4"])
         world.consumer.on_event(event)
     assert [delivery.tag for delivery in world.channel.queue] == ["3", "4"]
     assert len(world.parts.inflight.running) == 2
@@ -129,9 +126,7 @@ def test_one_that_is_revoked_in_a_slot_does_not_start(held: Run, tmp_path: Path)
     world = held(patient=True)
     task_id = world.channel.put("marks", str(tmp_path / "marks"), "revoked")
     world.channel.put("marks", str(tmp_path / "marks"), "other")
-    with world.channel.lock:
-        world.consumer.turn()
-    assert in_slots(world) == ["3", "4"]
+    world.until(lambda: in_slots(world) == ["3", "4"])
     world.parts.revoked.add([task_id])
     open_gate(tmp_path, 0, 1)
     world.until(lambda: len(world.channel.acked) == 4)
@@ -150,13 +145,11 @@ def test_one_that_is_revoked_in_a_slot_does_not_start(held: Run, tmp_path: Path)
 def test_what_must_be_looked_at_when_it_starts_does_not_wait_there(
     held: Run, behind: tuple[str, ...], how: dict[str, Any]
 ) -> None:
-    world = held()
-    world.parts.look_ahead.note("holds", 1.0)
+    world = held(patient=True)
+    world.parts.look_ahead.note("holds", 2 * PATIENCE)
     for name in behind:
         world.channel.put(name, "", "", **how)
-    with world.channel.lock:
-        world.consumer.turn()
-    assert len(world.parts.inflight.waiting) == len(behind)
+    world.until(lambda: len(world.parts.inflight.waiting) == len(behind))
     assert in_slots(world) == []
 
 
@@ -179,14 +172,13 @@ def test_no_more_wait_in_slots_than_the_policy_allows(held: Run) -> None:
 
 
 def test_a_slot_that_is_killed_starts_none_of_them_and_they_run_once(held: Run, tmp_path: Path) -> None:
-    world = held("marks", "marks")
-    with world.channel.lock:
-        world.consumer.turn()
-    assert in_slots(world) == ["3", "4"]
+    world = held("marks", "marks", patient=True)
+    world.until(lambda: in_slots(world) == ["3", "4"])
     jobs = list(world.parts.inflight.in_slots)
     for job in world.parts.inflight.running:
         assert job.handle is not None
         os.kill(job.handle.pid, signal.SIGKILL)
+    open_gate(tmp_path, 0, 1)
     world.until(lambda: {"3", "4"} <= set(world.channel.acked))
     assert sorted(lines(tmp_path / "marks")) == ["0", "1"]
     assert [job.delivery.attempts for job in jobs] == [0, 0]
@@ -194,11 +186,9 @@ def test_a_slot_that_is_killed_starts_none_of_them_and_they_run_once(held: Run, 
 
 
 def test_a_lost_connection_brings_them_again_and_they_run_once(held: Run, tmp_path: Path) -> None:
-    world = held("marks", "marks")
+    world = held("marks", "marks", patient=True)
     world.channel.again = True
-    with world.channel.lock:
-        world.consumer.turn()
-        assert in_slots(world) == ["3", "4"]
+    world.until(lambda: in_slots(world) == ["3", "4"])
     world.channel.lose()
     with world.channel.lock:
         world.consumer.tick(time.monotonic())
