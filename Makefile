@@ -85,7 +85,7 @@ bytecode: install
 	@$(BIN)/python -m compileall -q fleet pools
 
 # Each process of a run collects every test. What pytest makes of the test modules is kept beforehand, by a process per
-# core and not by all at once: six seconds a process instead of twenty-six. A module that cannot be imported is told of
+# core and not by all at once: about nine seconds of processor time a process, not twenty-five. A module that cannot be imported is told of
 # by the run itself.
 collected: install
 	@if [[ -z "$(PYTEST_ARGS)" ]]; then
