@@ -7,7 +7,8 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -45,9 +46,14 @@ def chosen(known: Sequence[str], names: Sequence[str]) -> list[str]:
     return [one for one in known if not names or one in names or group_of(one) in names]
 
 
-def merged(logs: dict[str, Path], *, since: float = 0.0, last: int | None = None) -> list[Line]:
-    """Lines of all logs by time, from ``since`` on, at most the ``last`` of them."""
-    parts = [_of_one(replica, path, since=since, last=last) for replica, path in logs.items()]
+def merged(
+    logs: dict[str, Path], *, since: float = 0.0, last: int | None = None, until: Mapping[Path, int] | None = None
+) -> list[Line]:
+    """Lines of all logs by time, from ``since`` on, at most the ``last`` of them.
+
+    until: where following begins, so that no line is there twice.
+    """
+    parts = [_of_one(replica, path, since=since, last=last, until=until or {}) for replica, path in logs.items()]
     lines = list(heapq.merge(*parts))
     return lines if last is None else lines[max(0, len(lines) - last) :]
 
@@ -73,8 +79,17 @@ def follow(
 
 
 def sizes(logs: dict[str, Path]) -> dict[Path, int]:
-    """How long each log is now: where following begins."""
-    return {path: path.stat().st_size for path in logs.values() if path.exists()}
+    """Where the last whole line of each log ends now: where following begins."""
+    return {path: _whole_bytes(path) for path in logs.values() if path.exists()}
+
+
+def _whole_bytes(path: Path) -> int:
+    with suppress(OSError), _open(path) as file:
+        end = file.seek(0, os.SEEK_END)
+        begin = file.seek(max(0, end - _BLOCK_BYTES))
+        found = file.read(end - begin).rfind(b"\n")
+        return end if found < 0 < begin else begin + found + 1
+    return 0
 
 
 class _Tail:
@@ -117,20 +132,20 @@ class _Tail:
             return 0
 
 
-def _of_one(replica: str, path: Path, *, since: float, last: int | None) -> list[Line]:
+def _of_one(replica: str, path: Path, *, since: float, last: int | None, until: Mapping[Path, int]) -> list[Line]:
     """Of the log and what was moved aside from it, no more than is asked for."""
     found: list[Line] = []
     for part in reversed(every_part(path)):
         if since and _written_at(part) < since:
             break
-        found = [*_of_part(replica, part, since=since, last=last), *found]
+        found = [*_of_part(replica, part, since=since, last=last, until=until.get(part)), *found]
         if last is not None and not since and len(found) >= last:
             break
     return [replace(line, number=number) for number, line in enumerate(found)]
 
 
-def _of_part(replica: str, path: Path, *, since: float, last: int | None) -> list[Line]:
-    raw = _lines_since(path, since) if since else _tail(path, last)
+def _of_part(replica: str, path: Path, *, since: float, last: int | None, until: int | None) -> list[Line]:
+    raw = _lines_since(path, since, until) if since else _tail(path, last, until)
     lines, clock = [], Clock()
     for number, text in enumerate(raw):
         at = clock.read(text)
@@ -162,13 +177,14 @@ def _written_at(path: Path) -> float:
         return 0.0
 
 
-def _lines_since(path: Path, since: float) -> list[str]:
+def _lines_since(path: Path, since: float, until: int | None) -> list[str]:
     """The lines from a moment on, found by halving: a log may be long. A few earlier ones may come first."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            begin = max(_offset_since(file, since), file.seek(0, os.SEEK_END) - MOST_BYTES)
+        with _open(path) as file:
+            end = _end(file, until)
+            begin = max(_offset_since(file, since), end - MOST_BYTES)
             file.seek(begin)
-            lines = file.read(MOST_BYTES).decode(errors="replace").splitlines()
+            lines = file.read(max(0, end - begin)).decode(errors="replace").splitlines()
             return lines[1:] if begin else lines
     except OSError:
         return []
@@ -196,13 +212,22 @@ def _moment_after(file: BinaryIO, offset: int) -> float | None:
     return next((at for line in lines if (at := clock.read(line))), None)
 
 
-def _tail(path: Path, count: int | None) -> list[str]:
+def _open(path: Path) -> BinaryIO:
+    return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+
+
+def _end(file: BinaryIO, until: int | None) -> int:
+    end = file.seek(0, os.SEEK_END)
+    return end if until is None else min(end, until)
+
+
+def _tail(path: Path, count: int | None, until: int | None) -> list[str]:
     """The last lines of a log, or as many as MOST_BYTES hold; read backwards in blocks: a log may be long."""
     blocks: list[bytes] = []
     left, breaks = MOST_BYTES, 0
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            offset = file.seek(0, os.SEEK_END)
+        with _open(path) as file:
+            offset = _end(file, until)
             while offset > 0 and left > 0 and (count is None or breaks <= count):
                 step = min(_BLOCK_BYTES, offset, left)
                 offset -= step

@@ -189,3 +189,24 @@ def test_a_long_audit_is_read_one_entry_at_a_time(tmp_path: Path) -> None:
     assert [entry["at"] for entry in audit.read(last=2)] == [1999, 2000]
     assert len(audit.read(since=1990)) == 11
     assert audit.unreadable() >= 1
+
+
+def test_what_is_read_and_what_is_followed_afterwards_are_every_line_once(tmp_path: Path) -> None:
+    """Also the line that is half written, and those that come in between."""
+    log = tmp_path / "g.0.log"
+    log.write_text("one\ntwo\nhal")
+    known = logs.files(tmp_path)
+    begin = logs.sizes(known)
+    with log.open("a") as file:
+        file.write("f\nthree\n")
+    before = texts(logs.merged(known, last=10, until=begin))
+    followed = logs.follow(tmp_path, (), from_sizes=begin)
+    assert before == ["g.0 one", "g.0 two"]
+    assert [next(followed).text for _ in range(2)] == ["half", "three"]
+
+
+@pytest.mark.parametrize("text", ["", "no end yet", "x" * 200_000])
+def test_following_begins_behind_whole_lines(tmp_path: Path, text: str) -> None:
+    (tmp_path / "g.0.log").write_text(text)
+    [begin] = logs.sizes(logs.files(tmp_path)).values()
+    assert begin == (0 if len(text) < 100_000 else len(text)), "a line without an end is shown in parts"

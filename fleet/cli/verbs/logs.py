@@ -40,7 +40,7 @@ def logs(args: argparse.Namespace, out: Output) -> int:
     sizes = log_files.sizes(picked)
     width = max(map(len, chosen), default=0)
     last = args.lines if args.lines is not None else None if args.since else LINES
-    for line in log_files.merged(picked, since=args.since or 0.0, last=last):
+    for line in log_files.merged(picked, since=args.since or 0.0, last=last, until=sizes if args.follow else None):
         _print_line(line, width, out)
     if args.follow:
         for line in log_files.follow(folder, target.names, from_sizes=sizes):

@@ -13,6 +13,8 @@ from fleet.operate.local_fleet import LocalFleet
 from fleet.state import logs
 
 MOST_STREAMS = 20
+FIRST_LINES = 300
+"""What a page begins with, also when it has lost its connection: nothing that was written in between is left out."""
 MOST_LINES = 500
 """In one piece: of a flood a page gets the end of each piece, and is told how many lines were left out."""
 
@@ -33,7 +35,6 @@ class LogStreams:
             raise FleetError(f"{MOST_STREAMS} pages follow logs already", hint="close some of them")
         follower, over = Follower(fleet.name), threading.Event()
         self._open[follower] = over
-        sizes = logs.sizes(logs.files(fleet.places.log))
         loop = asyncio.get_running_loop()
 
         def give(text: str | None) -> None:
@@ -42,19 +43,27 @@ class LogStreams:
                 follower.give(None)
 
         def run() -> None:
-            lines: list[logs.Line] = []
+            folder = fleet.places.log
+            known = logs.files(folder)
+            sizes = logs.sizes(known)
+            chosen = {name: known[name] for name in logs.chosen(list(known), names)}
+            lines = logs.merged(chosen, last=FIRST_LINES, until=sizes)
+
+            def send(*, whole: bool) -> None:
+                found = [line_document(line) for line in lines[-MOST_LINES:]]
+                document = {"whole": whole, "lines": found, "leftOut": max(0, len(lines) - MOST_LINES)}
+                loop.call_soon_threadsafe(give, shown_json(document))
+                lines.clear()
 
             def rest(seconds: float) -> None:
                 if lines:
-                    found = [line_document(line) for line in lines[-MOST_LINES:]]
-                    document = {"lines": found, "leftOut": max(0, len(lines) - MOST_LINES)}
-                    loop.call_soon_threadsafe(give, shown_json(document))
-                    lines.clear()
+                    send(whole=False)
                 if over.wait(seconds):
                     raise _Over
 
             try:
-                for line in logs.follow(fleet.places.log, names, from_sizes=sizes, sleep=rest):
+                send(whole=True)
+                for line in logs.follow(folder, names, from_sizes=sizes, sleep=rest):
                     lines.append(line)
                     if len(lines) >= 10 * MOST_LINES:
                         rest(0.0)

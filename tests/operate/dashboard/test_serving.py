@@ -63,15 +63,19 @@ def test_lines_of_logs_come_as_they_are_written(dashboard: Dashboard, desk: Desk
         connection = http.client.HTTPConnection("127.0.0.1", server.address.port)
         connection.request("GET", "/api/fleets/shop/logs/stream?name=thumbs")
         answer = connection.getresponse()
-        assert answer.readline().startswith(b"retry")  # the place to begin at is known by now
-        with log.open("a") as file:
-            file.write("redis://u:secret-word@h/0 after\n")
-        lines = []
-        while not lines:
-            line = answer.readline()
-            lines = json.loads(line[6:])["lines"] if line.startswith(b"data: ") else []
+        found = []
+        while len(found) < 2:
+            if not (line := answer.readline()).startswith(b"data: "):
+                continue
+            found.append(json.loads(line[6:]))
+            if len(found) == 1:
+                with log.open("a") as file:
+                    file.write("redis://u:secret-word@h/0 after\n")
         connection.close()
-    assert [one["text"] for one in lines] == ["redis://u:**@h/0 after"]
+    assert [(one["whole"], [line["text"] for line in one["lines"]]) for one in found] == [
+        (True, ["before"]),
+        (False, ["redis://u:**@h/0 after"]),
+    ]
 
 
 def test_pages_that_follow_do_not_hold_up_the_end(dashboard: Dashboard) -> None:

@@ -8,7 +8,7 @@ const MOST = 2000;
 export async function begin(content) {
   const chosen = new URLSearchParams(location.search).get("name") ?? "";
   const query = chosen ? `name=${encodeURIComponent(chosen)}` : "";
-  const found = await get(fleetPath(`logs?last=300&${query}`));
+  const found = await get(fleetPath(`logs?last=1&${query}`));
   const groups = [...new Set(found.replicas.map((name) => name.slice(0, name.lastIndexOf("."))))].sort();
   const options = ["", ...groups, ...found.replicas].map((name) => el("option", { value: name, selected: name === chosen }, name || "all replicas"));
   const choice = el("select", { id: "name", onchange: () => location.assign(choice.value ? `?name=${encodeURIComponent(choice.value)}` : "?") }, options);
@@ -36,8 +36,8 @@ export async function begin(content) {
     while (lines.children.length > MOST) lines.firstChild.remove();
     if (follow.checked) lines.scrollTop = lines.scrollHeight;
   };
-  add(found.lines);
   stream(fleetPath(`logs/stream?${query}`), (update) => {
+    if (update.whole) lines.replaceChildren();
     if (update.leftOut) lines.append(el("li", { class: "quiet" }, `${update.leftOut} lines were left out`));
     add(update.lines);
   });
