@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from fleet.core.health import Condition, Health, Patience, judge
+from fleet.core.health import PATIENCE, Condition, Health, Patience, judge
 from fleet.core.spec import TaskPolicy
 from fleet.replica.process_identity import lives
-from fleet.replica.record import read
+from fleet.replica.record import RecordView, read
 from tests.conftest import eventually
 from tests.system.test_worker_connection import Line
 from tests.worker.workers import TASKS, RunningWorker, Shop
@@ -54,6 +54,11 @@ def becomes(worker: RunningWorker, condition: Condition) -> Health:
         return found if found.condition is condition else None
 
     return eventually(there)  # type: ignore[return-value]
+
+
+def consumed_since(worker: RunningWorker, moment: float) -> RecordView | None:
+    record = read(worker.record_path)
+    return record if record is not None and record.consumed_at > moment else None
 
 
 @pytest.mark.parametrize(("pool", "slots"), POOLS)
@@ -111,8 +116,11 @@ def test_a_worker_without_its_broker_is_not_consuming(redis_url: str, short_tmp:
         worker = shop.worker("threads", 2)
         line.cut()
         assert "no connection to the broker" in becomes(worker, Condition.NOT_CONSUMING).reason
+        mended_at = time.time()
         line.mend()
-        becomes(worker, Condition.READY)
+        record = eventually(lambda: consumed_since(worker, mended_at))
+        assert record.line_up
+        assert health(worker, PATIENCE).condition is Condition.READY
     finally:
         shop.close()
         line.cut()

@@ -220,6 +220,7 @@ class Consumer:
         self._fetching.ask_again()
         self._completion.on_connection_restored()
         self._connection.notice_loss()
+        self._tick_soon()  # the record is to tell of the first fetch, also by a worker at rest
 
     def _publish(self) -> None:
         self._reporting.publish(deadline=self.deadline)

@@ -125,6 +125,16 @@ def test_a_rest_ends_in_time_for_a_look_that_is_due(make: Make) -> None:
         assert world.consumer.pauses.until_tick(now) == REST_SECONDS
 
 
+def test_that_it_consumes_again_is_in_the_record_long_before_its_next_look(make: Make) -> None:
+    world = at_rest(make)
+    world.channel.lose()
+    until(world, lambda: not world.parts.connection.up)
+    before = world.view().consumed_at
+    world.channel.cut = False
+    until(world, lambda: world.parts.connection.up)
+    until(world, lambda: world.view().consumed_at > before)
+
+
 @pytest.mark.parametrize("pool", ["solo", "threads"])
 def test_a_hold_and_its_end_are_noticed_at_once(make: Make, pool: str) -> None:
     world = at_rest(make, pool)
