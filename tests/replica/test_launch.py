@@ -226,7 +226,7 @@ def test_waiting_out_a_crash_is_seen_and_ends_at_once_on_term(pad: Launchpad) ->
     restart = RestartPolicy(backoff_initial_seconds=600.0, backoff_max_seconds=600.0)
     pad.run(spec_of(("false",), restart=restart))
     with pad.popen(pad.write(spec_of(("false",), restart=restart))) as process:
-        eventually(lambda: pad.record.pid == process.pid)
+        eventually(lambda: pad.record.pid == process.pid and pad.record.note)
         assert pad.record.state == "starting"
         assert pad.record.note == "crashed 1 time; starts again in 600 s"
         process.send_signal(signal.SIGUSR1)  # somebody asks for stacks too early; that must not be its end

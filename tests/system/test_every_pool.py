@@ -311,10 +311,12 @@ def test_a_hard_limit_ends_the_task_or_replaces_the_worker(fleet: Fleet, task: s
             assert re.search("replaced|hard (time )?limit", fleet.log(pool)), pool
 
 
-def ended(fleet: Fleet, result: Any) -> bool:
+def ended(fleet: Fleet, pool: str, result: Any) -> bool:
     if result.state != "REVOKED":
         fleet.celery.control.revoke(result.id, terminate=True)
-    return bool(result.state == "REVOKED")
+    state = result.state
+    assert state == "REVOKED", f"{pool} {fleet.pids().get(pool)}: {state}; its log ends\n{fleet.log(pool)[-3000:]}"
+    return True
 
 
 def test_a_running_task_can_be_revoked_and_ended(fleet: Fleet) -> None:
@@ -325,7 +327,7 @@ def test_a_running_task_can_be_revoked_and_ended(fleet: Fleet) -> None:
         eventually(lambda result=result: result.state == "STARTED")
     for pool, result in asked.items():
         # A worker that has just come back to its broker hears of a broadcast as soon as its queue is bound again.
-        eventually(lambda result=result: ended(fleet, result))
+        eventually(lambda pool=pool, result=result: ended(fleet, pool, result))
         fleet.send(pool, "late", range(10))
     for pool in able:
         eventually(lambda pool=pool: len(fleet.done(pool)) == 10)
@@ -353,9 +355,10 @@ def test_a_task_that_kills_whatever_runs_it_ends_with_the_dead_letters(fleet: Fl
     before = fleet.dead_letters()
     for pool in POOLS:
         fleet.send(pool, "poison", range(1))
-    eventually(lambda: fleet.dead_letters() == {pool: count + 1 for pool, count in before.items()})
     for pool in POOLS:
+        eventually(lambda pool=pool: fleet.dead_letters()[pool] > before[pool])
         assert fleet.done(pool)[0] == MAX_ATTEMPTS, pool
+    assert fleet.dead_letters() == {pool: count + 1 for pool, count in before.items()}
     eventually(fleet.all_ready)
 
 

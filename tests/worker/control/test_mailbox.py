@@ -77,3 +77,14 @@ def test_whoever_asked_does_not_wait_for_the_reading_of_answers_to_end(
     monkeypatch.setattr(Channel, "_brpop_read", noted)
     mailbox.ask_all("hello", {"from_node": NODE, "revoked": []}, quiet_seconds=0.05, until=math.inf)
     assert True not in read_while_closing
+
+
+def test_a_connection_that_the_server_has_ended_is_an_error_and_never_a_deaf_mailbox(
+    mailbox: Mailbox, redis_url: str
+) -> None:
+    """redis-py would connect again by itself, and kombu would go on to wait on the old socket."""
+    with redis.Redis.from_url(redis_url) as client:
+        [number] = [each["id"] for each in client.client_list(_type="pubsub") if each["laddr"] and each["psub"] != "0"]
+        client.client_kill_filter(_id=number)
+    with pytest.raises(redis.ConnectionError):
+        eventually(lambda: mailbox.drain())
