@@ -7,8 +7,10 @@ import logging
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import NoReturn
 
+from fleet.broker.finished_tags import FinishedTags
 from fleet.worker import logging_setup
 from fleet.worker.apps.base import Application
 from fleet.worker.apps.load import load
@@ -19,6 +21,7 @@ from fleet.worker.task.call import Call, EncodedResult, Ending, Outcome
 log = logging.getLogger("fleet.worker")
 
 _bound: Application | None = None
+_finished: FinishedTags | None = None
 
 
 def bind(application: Application) -> None:
@@ -43,8 +46,10 @@ def preload(path: str, replica: str, *, level: str, style: LogStyle) -> None:
     bind(application)
 
 
-def prepare(path: str, node: str) -> None:
+def prepare(path: str, node: str, finished_path: Path | None = None) -> None:
     """Initializer of a slot's process. A spawned one inherits nothing, so it imports the app itself."""
+    global _finished
+    _finished = FinishedTags(finished_path) if finished_path is not None else None
     answer_bare()
     if _bound is None:
         bind(load(path))
@@ -61,10 +66,13 @@ def perform(call: Call) -> Outcome:
     apply_level()
     pid = os.getpid()
     try:
-        return bound().run(call)
+        outcome = bound().run(call)
     finally:
         if os.getpid() != pid:
             _leave_fork(call)
+    if _finished is not None and call.tag and outcome.state == "success" and outcome.unstored is None:
+        _finished.note(call.tag)
+    return outcome
 
 
 async def perform_async(call: Call) -> Outcome:

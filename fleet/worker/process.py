@@ -13,11 +13,13 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from fleet import settings
 from fleet.broker.channels import open_channel
-from fleet.broker.channels.base import Channel
+from fleet.broker.channels.base import Channel, Kept
+from fleet.broker.connection import is_redis
 from fleet.core.spec import WorkerSpec
 from fleet.errors import AppUnusable, FleetError
 from fleet.file_access import make_folders
@@ -141,6 +143,12 @@ def node_name(options: WorkerOptions) -> str:
     return f"{options.spec.fleet}.{options.replica}@{socket.gethostname()}"
 
 
+def _finished_path(options: WorkerOptions) -> Path | None:
+    """Where processes of slots note what they have finished; None where there is no need, or no use."""
+    is_used = options.spec.pool.type == "prefork" and is_redis(options.broker_url)
+    return options.record_path.with_suffix(".finished") if is_used and options.record_path is not None else None
+
+
 class Worker:
     """The parts of one worker."""
 
@@ -159,6 +167,7 @@ class Worker:
             options, application, self.pool, self.channel, record=self.record, box=box, loop=self.loop
         )
         self.parts = self.consumer.parts
+        self.parts.admission.tagged = _finished_path(options) is not None
         self.housekeeping: HousekeepingThread | None = None
         self._counting = self._make_counting()
         self._add_to_the_loop()
@@ -269,7 +278,7 @@ class Worker:
         of_app = self.application.child_limits() if spec.type == "prefork" else ChildLimits()
         options: dict[str, Any] = {
             "initializer": execution.prepare,
-            "initargs": (self.options.spec.app, self.node),
+            "initargs": (self.options.spec.app, self.node, _finished_path(self.options)),
             "finalizer": execution.finish,
             "max_tasks_per_child": spec.max_tasks_per_child or of_app.tasks,
             "max_memory_per_child_bytes": spec.max_memory_per_child_bytes or of_app.memory_bytes,
@@ -277,7 +286,7 @@ class Worker:
             "start_method": spec.start_method,
         }
         if self._tracing is not None:
-            options |= traced.pool_options(self.options.spec.app, self.node, self._tracing)
+            options |= traced.pool_options(options["initargs"], self._tracing)
         if spec.type == "solo":
             options |= {"on_hard_timeout": self._on_hard_limit, "on_terminate_job": self._on_terminate_job}
         elif spec.type == "prefork":
@@ -332,8 +341,11 @@ class Worker:
             prefetch_hint=held,
             options=self.application.transport_options(options.spec.broker.visibility_timeout_seconds),
             entities=self.application.queue_entities(),
-            unsent_path=options.record_path and options.record_path.with_suffix(".acks"),
-            store_left=lambda packed: self.parts.unstored.store_left(packed),
+            kept=Kept(
+                options.record_path and options.record_path.with_suffix(".acks"),
+                _finished_path(options),
+                store_left=lambda packed: self.parts.unstored.store_left(packed),
+            ),
             ran=self._ran_before,
         )
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet.broker.channels import open_channel
-from fleet.broker.channels.base import TEND_SECONDS, Channel
+from fleet.broker.channels.base import TEND_SECONDS, Channel, Kept
 from fleet.broker.delivery import Delivery
 from fleet.core.spec import QueueSpec
 
@@ -78,7 +78,7 @@ def main(url: str, queue: str, fleet: str, replica: str, lease: str, journal: st
     )
     if hasattr(channel, "_lease_seconds"):
         channel._lease_seconds = float(lease)
-        channel._held._unsent_path = Path(unsent) if unsent else None
+        channel._held._kept = Kept(Path(unsent) if unsent else None)
     channel.open()
     held: list[Delivery] = []
     for line in sys.stdin:

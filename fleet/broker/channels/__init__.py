@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Container, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleet.broker.connection import is_rabbitmq, is_redis
 from fleet.core.spec import QueueSpec
 
 if TYPE_CHECKING:
-    from fleet.broker.channels.base import Channel
+    from fleet.broker.channels.base import Channel, Kept
 
 
 def open_channel(
@@ -22,15 +21,14 @@ def open_channel(
     prefetch_hint: int = 1,
     options: Mapping[str, Any] | None = None,
     entities: Mapping[str, Any] | None = None,
-    unsent_path: Path | None = None,
-    store_left: Callable[[Sequence[bytes]], bool] | None = None,
+    kept: Kept | None = None,
     ran: Container[str] | None = None,
 ) -> Channel:
     """The channel for a broker, not yet open.
 
     prefetch_hint: the most messages the worker will hold at a time: its slots, and what it prefetches.
     options: kombu's transport options.  entities: kombu queues of the app by name, where it defines them itself.
-    unsent_path, store_left, ran: see RedisChannel; other brokers have no use for them.
+    kept, ran: see RedisChannel; other brokers have no use for them.
     Raises Unreachable for a URL that no transport knows.
     """
     if is_redis(url):
@@ -43,8 +41,7 @@ def open_channel(
             fleet=fleet,
             options=options,
             entities=entities,
-            unsent_path=unsent_path,
-            store_left=store_left,
+            kept=kept,
             ran=ran,
         )
     if is_rabbitmq(url):

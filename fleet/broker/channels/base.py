@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 from fleet.broker.delivery import Delivery
 from fleet.core.spec import QueueSpec
+
+StoreLeft = Callable[[Sequence[bytes]], bool]
+"""Stores results that an earlier process had packed; whether all of them are stored now."""
+
+
+class Kept(NamedTuple):
+    """What a process of a replica keeps for the next one, and finds of the one before.
+
+    unsent_path: acknowledgements, and ends, until the server has been told.  store_left: for results of those ends.
+    finished_path: where processes of slots note what they finished, see ``finished_tags``.
+    """
+
+    unsent_path: Path | None = None
+    finished_path: Path | None = None
+    store_left: StoreLeft | None = None
 
 
 class Ends(Protocol):

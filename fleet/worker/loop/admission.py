@@ -43,7 +43,7 @@ class Admission:
         self.policy_of_manifest = policy_of_manifest
         self._policies: dict[str, TaskPolicy] = {}
         self._limits: dict[str, tuple[float | None, float | None]] = {}
-        self.report = False
+        self.report = self.tagged = False
 
     def adopt(self, policy_of_manifest: ManifestPolicy) -> None:
         """Follow this policy from now on. Time limits set by hand hold until the manifest changes its own."""
@@ -65,7 +65,7 @@ class Admission:
         message = TaskMessage.from_delivery(delivery, accept=self._application.accept)
         if self._deaths:
             delivery.attempts = max(delivery.attempts, self._deaths.get(message.id, 0))
-        call = Call.of(message, report=self.report)
+        call = Call.of(message, report=self.report, tagged=self.tagged)
         return Job(
             delivery,
             message,

@@ -25,9 +25,11 @@ class Call(NamedTuple):
     attempts: int = 0
     report: bool = False
     """Whether the outcome carries the representation of what the task returns, for monitors."""
+    tag: int = 0
+    """Of its message, where the slot is to note that it succeeded."""
 
     @classmethod
-    def of(cls, message: TaskMessage, *, report: bool) -> Call:
+    def of(cls, message: TaskMessage, *, report: bool, tagged: bool = False) -> Call:
         """The call that a message asks for, without what only its channel needs."""
         delivery = message.delivery
         return cls(
@@ -42,6 +44,7 @@ class Call(NamedTuple):
             redelivered=delivery.redelivered,
             attempts=delivery.attempts,
             report=report,
+            tag=int(delivery.tag) if tagged else 0,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -63,16 +64,19 @@ class _Tracing:
 _tracing: _Tracing | None = None
 
 
-def pool_options(path: str, node: str, how: SlotTracing) -> dict[str, Any]:
-    """For the pool, in place of what it gets without tracing. Imports what slots need, before they are forked."""
+def pool_options(of_execution: Sequence[Any], how: SlotTracing) -> dict[str, Any]:
+    """For the pool, in place of what it gets without tracing. Imports what slots need, before they are forked.
+
+    of_execution: what ``execution.prepare`` is called with.
+    """
     exporting.load()
-    return {"initializer": prepare, "initargs": (path, node, how), "finalizer": finish}
+    return {"initializer": prepare, "initargs": (how, *of_execution), "finalizer": finish}
 
 
-def prepare(path: str, node: str, how: SlotTracing) -> None:
+def prepare(how: SlotTracing, *of_execution: Any) -> None:
     """Initializer of a slot's process. After the app's own, which may set up OpenTelemetry itself."""
     global _tracing
-    execution.prepare(path, node)
+    execution.prepare(*of_execution)
     try:
         _tracing = _Tracing(how)
         if execution.bound().kind == "celery":

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from fleet.broker.channels.base import ChannelLost
+from fleet.broker.channels.base import ChannelLost, Kept
 from fleet.broker.channels.redis import rest
 from fleet.broker.channels.redis.channel import RedisChannel
 from fleet.broker.channels.redis.leases import is_dead_sibling
@@ -24,6 +24,7 @@ from fleet.broker.channels.redis.unsent_acks import read_left
 from fleet.broker.channels.redis.watching import WatchingLink
 from fleet.broker.connection import redis_access
 from fleet.broker.envelope import given_back
+from fleet.broker.finished_tags import FinishedTags
 from fleet.broker.message import TaskMessage, build
 from fleet.broker.publisher import Outgoing, Publisher
 from fleet.core.spec import QueueSpec
@@ -222,7 +223,12 @@ def test_restart_restores_the_order_and_counts_every_crash(broker: Broker) -> No
 
 
 def successor(
-    broker: Broker, *, unsent: Path | None, ran: Container[str] | None, store_left: Any = None
+    broker: Broker,
+    *,
+    unsent: Path | None,
+    ran: Container[str] | None,
+    finished: Path | None = None,
+    store_left: Any = None,
 ) -> RedisChannel:
     channel = RedisChannel(
         broker.url,
@@ -230,8 +236,7 @@ def successor(
         replica="g.0",
         fleet=broker.queue,
         options=broker.options,
-        unsent_path=unsent,
-        store_left=store_left,
+        kept=Kept(unsent, finished, store_left),
         ran=ran,
     )
     channel.open()
@@ -270,6 +275,25 @@ def test_acknowledgements_that_were_sent_are_kept_no_longer(broker: Broker, tmp_
     channel.flush()
     assert read_left(unsent) is None
     channel.close()
+
+
+def test_killed_replica_repeats_nothing_that_the_processes_of_its_slots_had_finished(
+    broker: Broker, server: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "g.0.finished"
+    broker.send(*range(6))
+    dying = successor(broker, unsent=None, finished=path, ran=None)
+    deliveries = dying.fetch(5)
+    for delivery in deliveries[1:4]:  # each by a process of its own, none of which the worker hears
+        FinishedTags(path).note(int(delivery.tag))
+    channel = successor(broker, unsent=None, finished=path, ran=None)
+    left = channel.fetch(9)
+    assert values(left) == [0, 4, 5]
+    channel.ack(left)
+    channel.close()
+    dying.close()
+    assert broker.depth() == 0
+    assert not keys(server, broker, "fleet:held:*")
 
 
 @pytest.mark.parametrize("works", [True, False])

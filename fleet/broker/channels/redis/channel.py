@@ -16,13 +16,12 @@ import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import suppress
 from functools import wraps
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import redis
 
-from fleet.broker.channels.base import REST_SECONDS, ChannelLost
-from fleet.broker.channels.redis.held import Held, StoreLeft
+from fleet.broker.channels.base import REST_SECONDS, ChannelLost, Kept
+from fleet.broker.channels.redis.held import Held
 from fleet.broker.channels.redis.inboxes import Inboxes
 from fleet.broker.channels.redis.leases import Registry, holder_name
 from fleet.broker.channels.redis.rest import POLL_SECONDS, Rest
@@ -74,12 +73,11 @@ class RedisChannel:
         options: Mapping[str, Any] | None = None,
         entities: Mapping[str, Any] | None = None,
         lease_seconds: float = LEASE_SECONDS,
-        unsent_path: Path | None = None,
-        store_left: StoreLeft | None = None,
+        kept: Kept | None = None,
         ran: Container[str] | None = None,
     ) -> None:
-        """unsent_path, store_left: see Held.  ran: ids of tasks that ran when the process before died; what else it
-        held comes back as not started. None: not known, all of it may have run."""
+        """ran: ids of tasks that ran when the process before died; what else it held comes back as not started. None:
+        not known, all of it may have run."""
         self.lock = threading.RLock()
         self.poll_seconds: float | None = POLL_SECONDS
         self.keeps_acks = True
@@ -91,7 +89,7 @@ class RedisChannel:
         self._lease_seconds = lease_seconds
         self._link: Link | None = None
         self._registry: Registry | None = None
-        self._held = self.ends = Held(unsent_path, store_left)
+        self._held = self.ends = Held(kept)
         self._turns = Turns(self._held)
         self._inboxes = Inboxes(name=f"fleet-wait:{fleet}/{replica}")
         self._ran = ran

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
+from fleet.broker import finished_tags
+from fleet.broker.channels.base import Kept, StoreLeft
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.unsent_acks import Left, UnsentAcks, read_left
 from fleet.broker.delivery import Delivery
@@ -16,9 +17,6 @@ from fleet.broker.redis_keys import Keys
 log = logging.getLogger("fleet.worker")
 
 _ACKS_AT_ONCE = 500
-
-StoreLeft = Callable[[Sequence[bytes]], bool]
-"""Stores results that an earlier process had packed; whether all of them are stored now."""
 
 
 class _Message(NamedTuple):
@@ -36,11 +34,8 @@ class Held:
     ``keys`` are the holder's; they are known, and set, with the first connection.
     """
 
-    def __init__(self, unsent_path: Path | None = None, store_left: StoreLeft | None = None) -> None:
-        """unsent_path: where acknowledgements, and ends, are kept until the server has been told.  store_left: for
-        results of ends that the process before left there."""
-        self._unsent_path = unsent_path
-        self._store_left = store_left
+    def __init__(self, kept: Kept | None = None) -> None:
+        self._kept = kept or Kept()
         self.keys: Keys
         self.acks: list[str] = []
         self.acks_apart: list[str] = []
@@ -107,18 +102,27 @@ class Held:
     def keep_unsent(self, link: Link) -> None:
         """Keep acknowledgements in the file from now on. First send what an earlier process left there: what it had
         finished must not run again."""
-        path = self._unsent_path
-        if path is None:
-            return
-        if (left := read_left(path)) is not None:
-            theirs = Keys(self.keys.prefix, left.holder)
-            if tags := _finished(left, self._store_left):
-                link.call("DEL", *map(theirs.apart, tags))
-                link.call("HDEL", theirs.held, *tags)
+        path, finished_path, store_left = self._kept
+        holder = self.keys.holder
         try:
-            self.unsent = UnsentAcks(path, holder=self.keys.holder)
+            if path is not None:
+                if (left := read_left(path)) is not None:
+                    self._forget_of(link, left.holder, _finished(left, store_left))
+                self.unsent = UnsentAcks(path, holder=holder)
+            if finished_path is not None:
+                if (finished := finished_tags.read(finished_path)) is not None:
+                    self._forget_of(link, *finished)
+                finished_tags.begin(finished_path, holder=holder)
         except OSError as error:
             log.warning("finished tasks are run again if this process is killed: %s", error)
+
+    def _forget_of(self, link: Link, holder: str, tags: Sequence[str]) -> None:
+        """Acknowledge these of an earlier process."""
+        theirs = Keys(self.keys.prefix, holder)
+        for start in range(0, len(tags), _ACKS_AT_ONCE):
+            some = tags[start : start + _ACKS_AT_ONCE]
+            link.call("DEL", *map(theirs.apart, some))
+            link.call("HDEL", theirs.held, *some)
 
     def send_acks(self, link: Link, *, only_many: bool = False) -> None:
         """Send buffered acknowledgements; ``only_many``: only more than the next turn can send."""

@@ -1,0 +1,55 @@
+"""What processes of slots have finished, noted where the next process of the worker finds it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fleet.broker import finished_tags
+from fleet.broker.finished_tags import PLACES, FinishedTags
+
+FIRST = 1_795_000_000_000_000
+"""Tags count from the server's clock in microseconds."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "g.0.finished"
+
+
+def test_several_processes_note_into_one_file(path: Path) -> None:
+    finished_tags.begin(path, holder="me")
+    for tag in (FIRST + 2, FIRST, FIRST + PLACES - 1):
+        FinishedTags(path).note(tag)
+    assert finished_tags.read(path) == ("me", (str(FIRST), str(FIRST + 2), str(FIRST + PLACES - 1)))
+
+
+def test_a_later_tag_takes_the_place_of_one_that_is_long_over(path: Path) -> None:
+    finished_tags.begin(path, holder="me")
+    notes = FinishedTags(path)
+    for tag in range(FIRST, FIRST + PLACES + 5):
+        notes.note(tag)
+    assert finished_tags.read(path) == ("me", tuple(map(str, range(FIRST + 5, FIRST + PLACES + 5))))
+
+
+def test_the_next_process_begins_with_none(path: Path) -> None:
+    finished_tags.begin(path, holder="me")
+    FinishedTags(path).note(FIRST)
+    finished_tags.begin(path, holder="next")
+    assert finished_tags.read(path) is None
+
+
+@pytest.mark.parametrize("there", [None, b"", b"junk", b"FLTEND1\0" + b"\xff" * 512 + bytes(8 * PLACES)])
+def test_without_a_whole_file_nothing_is_noted_and_nothing_found(path: Path, there: bytes | None) -> None:
+    if there is not None:
+        path.write_bytes(there)
+    if there is None or len(there) < 100:
+        FinishedTags(path).note(FIRST)
+    assert finished_tags.read(path) is None
+
+
+def test_a_holder_whose_name_has_no_room_keeps_nothing(path: Path) -> None:
+    finished_tags.begin(path, holder="x" * 501)
+    FinishedTags(path).note(FIRST)
+    assert finished_tags.read(path) is None
