@@ -288,7 +288,8 @@ def test_a_program_that_was_not_started_yet_is_young_whatever_supervisord_says()
 @pytest.mark.parametrize(("next_at", "works"), [(NOW - 200, False), (NOW - 5, True), (NOW + 30, True), (0.0, False)])
 def test_a_controller_that_does_not_look_any_more_is_stuck(next_at: float, works: bool) -> None:
     command = replace(RECORD, foreign=True, started_at=NOW - 300)
-    found = replace(sight(record=command, spec=replace(SPEC, kind="command")), heartbeat=Heartbeat(next_at, next_at))
+    beat = Heartbeat(next_at, next_at, RUNNING.pid if next_at else 0)
+    found = replace(sight(record=command, spec=replace(SPEC, kind="command")), heartbeat=beat)
 
     seen = observed(found)
     assert (seen.is_ready, seen.trouble) == (works, Trouble.NONE if works else Trouble.STUCK)
@@ -296,10 +297,12 @@ def test_a_controller_that_does_not_look_any_more_is_stuck(next_at: float, works
 
 
 def test_a_controller_that_has_just_started_is_not_late() -> None:
-    young = replace(RECORD, foreign=True, started_at=NOW - 20)
-    found = replace(sight(record=young, spec=replace(SPEC, kind="command")), heartbeat=Heartbeat(NOW - 900, NOW - 890))
-
-    assert observed(found).is_ready
+    """And it is ready as soon as it has begun to look, however long it has lived."""
+    young = sight(record=replace(RECORD, foreign=True, started_at=NOW - 20), spec=replace(SPEC, kind="command"))
+    before = observed(replace(young, heartbeat=Heartbeat(NOW - 900, NOW - 890, pid=41)))
+    assert (before.state, before.trouble) == (State.STARTING, Trouble.NONE)
+    newborn = sight(record=replace(RECORD, foreign=True, started_at=NOW), spec=replace(SPEC, kind="command"))
+    assert observed(replace(newborn, heartbeat=Heartbeat(NOW, NOW, pid=RUNNING.pid))).is_ready
 
 
 ONCE = replace(SPEC, kind="command", restart=replace(SPEC.restart, policy="onFailure"))

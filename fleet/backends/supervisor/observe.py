@@ -157,7 +157,7 @@ def _living_state(sight: Sight) -> tuple[State, str]:
 
 def _foreign_state(sight: Sight, spec: WorkerSpec) -> tuple[State, str]:
     """A program that says nothing of itself is ready when it answers, or if it cannot be asked, when it has lived long
-    enough. Where its record was deleted, supervisord knows how long it has lived; before the first record it is young.
+    enough; the controller, when its heartbeat is its own. Where its record was deleted, supervisord knows how long it has lived; before the first record it is young.
     Celery's worker writes one of its own: without any it has not started, however long its launcher takes.
     """
     has_begun = sight.record is None and not sight.launching and spec.kind != "celery"
@@ -167,6 +167,8 @@ def _foreign_state(sight: Sight, spec: WorkerSpec) -> tuple[State, str]:
         return (State.READY, "") if sight.answers else (State.STARTING, "does not answer yet")
     if sight.living_record is not None and sight.living_record.awaited:
         return State.STARTING, ""
+    if sight.heartbeat is not None and sight.process is not None:
+        return (State.READY if sight.heartbeat.pid == sight.process.pid else State.STARTING), ""
     if spec.job:
         return State.STARTING, "the job runs"
     return (State.READY if _uptime_seconds(sight) >= max(spec.ready_after_seconds, 1.0) else State.STARTING), ""
