@@ -1,9 +1,9 @@
 """Tags whose tasks a slot's own process has finished, in a small file that outlives the worker and its slots.
 
 A slot's process may end several short tasks before the worker, killed in between, has read that they are over. So each
-notes the tag of its message when the task has succeeded and its result is stored; the next process of the replica
-acknowledges these before it takes anything. Nobody takes a note back: the server has forgotten a tag that was
-acknowledged, or given back, and no tag is used twice.
+notes the tag of its message when the task has succeeded, with the result where that is still to be stored; the next
+process of the replica stores and acknowledges these before it takes anything. Nobody takes a note back: the server has
+forgotten a tag that was acknowledged, or given back, and no tag is used twice.
 
 A tag has its place by its number. Tags are given in a row, so two that are in hand at once have different places as
 long as there are fewer of them than places; and the processes of all slots write without knowing of each other.
@@ -14,15 +14,19 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
-from fleet.file_access import open_own
+from fleet.file_access import KEPT_BYTES, open_own, read_file
 
-_MAGIC = b"FLTEND1\0"
+_MAGIC = b"FLTEND2\0"
 _HEADER = struct.Struct("<8sI500s")
 _TAG = struct.Struct("<Q")
-PLACES = 4096
-_SIZE = _HEADER.size + PLACES * _TAG.size
+_LENGTH = struct.Struct("<I")
+PLACES = 1024
+PLACE_BYTES = 512
+MOST_RESULT_BYTES = PLACE_BYTES - _TAG.size - _LENGTH.size
+_SIZE = _HEADER.size + PLACES * PLACE_BYTES
 
 
 class FinishedTags:
@@ -35,15 +39,25 @@ class FinishedTags:
         self._path = path
         self._map: mmap.mmap | None = None
 
-    def note(self, tag: int) -> None:
-        """The task of this message has succeeded. Does nothing where there is no file: then it may run again."""
+    def note(self, tag: int, result: bytes = b"") -> None:
+        """The task of this message has succeeded. result: as whoever stores it packs it; empty: it is stored.
+
+        Does nothing where there is no file, and for a longer result than there is room for: then it may run again.
+        """
+        if len(result) > MOST_RESULT_BYTES:
+            return
         if self._map is None:
             try:
                 with self._path.open("r+b") as file:
                     self._map = mmap.mmap(file.fileno(), _SIZE)
             except (OSError, ValueError):  # it is not there, or shorter
                 return
-        _TAG.pack_into(self._map, _HEADER.size + tag % PLACES * _TAG.size, tag)
+        at = _HEADER.size + tag % PLACES * PLACE_BYTES
+        _TAG.pack_into(self._map, at, 0)  # a process that is killed here has noted nothing
+        _LENGTH.pack_into(self._map, at + _TAG.size, len(result))
+        begin = at + _TAG.size + _LENGTH.size
+        self._map[begin : begin + len(result)] = result
+        _TAG.pack_into(self._map, at, tag)
 
 
 def begin(path: Path, *, holder: str) -> None:
@@ -51,19 +65,30 @@ def begin(path: Path, *, holder: str) -> None:
     name = holder.encode()
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with open(open_own(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC), "r+b") as file:
+        # A mapped file that gets no space when it is written to would end that process.
         os.posix_fallocate(file.fileno(), 0, _SIZE)
         if len(name) <= 500:  # tags under half a name would be nobody's
             file.write(_HEADER.pack(_MAGIC, len(name), name))
     os.replace(fresh, path)
 
 
-def read(path: Path) -> tuple[str, tuple[str, ...]] | None:
-    """The holder that an earlier process was and the tags that are noted, in order; None where there are none."""
+def read(path: Path) -> tuple[str, dict[str, bytes]] | None:
+    """The holder that an earlier process was, and in order each tag with its result; None where nothing is noted."""
     try:
-        data = path.read_bytes()
+        data = read_file(path, limit_bytes=KEPT_BYTES, own=True)
         magic, length, name = _HEADER.unpack_from(data)
-        tags = sorted(filter(None, struct.unpack_from(f"<{PLACES}Q", data, _HEADER.size)))
+        found = dict(sorted(_notes(data))) if magic == _MAGIC else {}
         holder = name[:length].decode()
     except (OSError, struct.error, UnicodeDecodeError):
         return None
-    return (holder, tuple(map(str, tags))) if magic == _MAGIC and tags else None
+    return (holder, {str(tag): result for tag, result in found.items()}) if found else None
+
+
+def _notes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Raises struct.error where they are not whole."""
+    for at in range(_HEADER.size, _SIZE, PLACE_BYTES):
+        (tag,) = _TAG.unpack_from(data, at)
+        (length,) = _LENGTH.unpack_from(data, at + _TAG.size)
+        if tag and length <= MOST_RESULT_BYTES:
+            begin = at + _TAG.size + _LENGTH.size
+            yield tag, data[begin : begin + length]

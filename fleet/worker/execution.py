@@ -70,8 +70,8 @@ def perform(call: Call) -> Outcome:
     finally:
         if os.getpid() != pid:
             _leave_fork(call)
-    if _finished is not None and call.tag and outcome.state == "success" and outcome.unstored is None:
-        _finished.note(call.tag)
+    if _finished is not None and call.tag and outcome.state == "success":
+        _finished.note(call.tag, outcome.unstored.packed() if outcome.unstored is not None else b"")
     return outcome
 
 

@@ -52,6 +52,13 @@ def late(path, number, seconds=0.0):
     write(path, number)
 
 
+@app.task
+def kept(path, number):
+    """Its result is stored."""
+    write(path, number)
+    return number
+
+
 @app.task(ignore_result=True, acks_late=False)
 def early(path, number):
     write(path, number)
@@ -248,10 +255,11 @@ def test_nothing_is_lost_or_repeated_by_a_term_in_the_middle(fleet: Fleet) -> No
     assert not set(before.values()) & set(fleet.pids().values())
 
 
-def test_nothing_is_lost_by_a_kill_in_the_middle(fleet: Fleet) -> None:
+@pytest.mark.parametrize("task", ["late", "kept"])
+def test_nothing_is_lost_by_a_kill_in_the_middle(fleet: Fleet, task: str) -> None:
     fleet.next_round()
     for pool in POOLS:
-        fleet.send(pool, "late", range(LATE))
+        fleet.send(pool, task, range(LATE))
     before = fleet.pids()
     for pool in POOLS:
         eventually(lambda pool=pool: len(fleet.done(pool)) > LATE // 10)

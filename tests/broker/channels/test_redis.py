@@ -277,18 +277,27 @@ def test_acknowledgements_that_were_sent_are_kept_no_longer(broker: Broker, tmp_
     channel.close()
 
 
+@pytest.mark.parametrize("works", [None, True, False])
 def test_killed_replica_repeats_nothing_that_the_processes_of_its_slots_had_finished(
-    broker: Broker, server: Any, tmp_path: Path
+    broker: Broker, server: Any, tmp_path: Path, *, works: bool | None
 ) -> None:
+    """works: whether the result that one of them left could be stored; None: it left none."""
     path = tmp_path / "g.0.finished"
     broker.send(*range(6))
     dying = successor(broker, unsent=None, finished=path, ran=None)
     deliveries = dying.fetch(5)
     for delivery in deliveries[1:4]:  # each by a process of its own, none of which the worker hears
-        FinishedTags(path).note(int(delivery.tag))
-    channel = successor(broker, unsent=None, finished=path, ran=None)
+        FinishedTags(path).note(int(delivery.tag), b"result" if works is not None and delivery is deliveries[2] else b"")
+    stored: list[Any] = []
+
+    def store(results: Any) -> bool:
+        stored.extend(results)
+        return bool(works)
+
+    channel = successor(broker, unsent=None, finished=path, ran=None, store_left=store)
     left = channel.fetch(9)
-    assert values(left) == [0, 4, 5]
+    assert values(left) == ([0, 2, 4, 5] if works is False else [0, 4, 5])
+    assert stored == ([] if works is None else [b"result"])
     channel.ack(left)
     channel.close()
     dying.close()

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from fleet.broker import finished_tags
 from fleet.broker.channels.base import Kept, StoreLeft
 from fleet.broker.channels.redis.scripts import Link
-from fleet.broker.channels.redis.unsent_acks import Left, UnsentAcks, read_left
+from fleet.broker.channels.redis.unsent_acks import End, Left, UnsentAcks, read_left
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import given_back
 from fleet.broker.redis_keys import Keys
@@ -111,7 +111,7 @@ class Held:
                 self.unsent = UnsentAcks(path, holder=holder)
             if finished_path is not None:
                 if (finished := finished_tags.read(finished_path)) is not None:
-                    self._forget_of(link, *finished)
+                    self._forget_of(link, finished[0], _finished(_left_by_slots(*finished), store_left))
                 finished_tags.begin(finished_path, holder=holder)
         except OSError as error:
             log.warning("finished tasks are run again if this process is killed: %s", error)
@@ -185,6 +185,11 @@ class Held:
 
     def _recorded(self, link: Link) -> set[str]:
         return {tag.decode() for tag in link.call("HKEYS", self.keys.held)}
+
+
+def _left_by_slots(holder: str, noted: Mapping[str, bytes]) -> Left:
+    ends = tuple(End(tag, result) for tag, result in noted.items() if result)
+    return Left(holder, tuple(tag for tag, result in noted.items() if not result), ends)
 
 
 def _finished(left: Left, store_left: StoreLeft | None) -> list[str]:
