@@ -1,4 +1,4 @@
-"""Tasks of some milliseconds of Python: what two processes reach in a worker, as a share of a plain loop.
+"""Tasks of five milliseconds of Python: what two processes reach in a worker, as a share of a plain loop.
 
 The plain loop calls the same function in two processes without any worker, in turns with the contenders. Two solo
 workers and one prefork worker with two slots, fleet's and Celery's. Beside the share of the rate, the share of the
@@ -7,6 +7,8 @@ processor time: on a machine that others use, only that is steady.
 
 from __future__ import annotations
 
+import os
+import statistics
 import subprocess
 import sys
 import time
@@ -20,6 +22,7 @@ import worker_throughput as work
 from worker_throughput import Broker
 
 PROCESSES = 2
+TASK_SECONDS = 0.005
 PLAIN = "import bench_load\nwhile True:\n    bench_load.spin()\n    bench_load.count()\n"
 WHOSE = {
     "celery": work.celery_worker,
@@ -73,6 +76,18 @@ def measure(loop: Loop, broker: Broker, seconds: float) -> dict[str, float]:
     return {"tasksPerSecond": rate, "cpuMicrosecondsPerTask": spent / calls * 1e6}
 
 
+def turns_of_a_task() -> int:
+    """So many turns of the loop take ``TASK_SECONDS`` on this machine now."""
+    from bench_load import spin
+
+    turns, times = 100_000, []
+    for _ in range(51):
+        began = time.thread_time()
+        spin(turns)
+        times.append(time.thread_time() - began)
+    return round(turns * TASK_SECONDS / statistics.median(times))
+
+
 def is_warm(counts: Path) -> bool:
     """Whether each process has done some."""
     done = [int.from_bytes(path.read_bytes(), "little") for path in counts.iterdir()]
@@ -88,6 +103,8 @@ def main() -> None:
     """All in turns; shares are of the plain loop of the same turn."""
     given = figures.arguments(__doc__, runs=5, choosable=True)
     seconds = 2.0 if given.quick else 8.0
+    turns = turns_of_a_task()
+    os.environ["BENCH_SPIN_TURNS"] = str(turns)
     loops = [one for one in LOOPS if not one.whose or given.only in one.name]
     runs: dict[str, list[dict[str, float]]] = {one.name: [] for one in loops}
     with servers.redis() as url:
@@ -109,7 +126,7 @@ def main() -> None:
             row[key]["median"] for key in ("tasksPerSecond", "shareOfRate", "shareOfProcessorTime")
         )
         print(f"{name:28} {rate:7.1f} tasks/s {of_rate:.3f} of the rate {of_cpu:.3f} of the processor time", flush=True)
-    print(figures.write("plain_share", {"rows": rows}))
+    print(figures.write("plain_share", {"turnsOfATask": turns, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -157,8 +157,9 @@ def _living_state(sight: Sight) -> tuple[State, str]:
 
 def _foreign_state(sight: Sight, spec: WorkerSpec) -> tuple[State, str]:
     """A program that says nothing of itself is ready when it answers, or if it cannot be asked, when it has lived long
-    enough; the controller, when its heartbeat is its own. Where its record was deleted, supervisord knows how long it has lived; before the first record it is young.
-    Celery's worker writes one of its own: without any it has not started, however long its launcher takes.
+    enough; the controller, with its first heartbeat. Where its record was deleted, supervisord knows how long it has
+    lived; before the first record it is young. Celery's worker writes one of its own: without any it has not started,
+    however long its launcher takes.
     """
     has_begun = sight.record is None and not sight.launching and spec.kind != "celery"
     if sight.living_record is None and not has_begun:

@@ -19,7 +19,8 @@ from typing import Protocol
 log = logging.getLogger("fleet.worker")
 
 TICK_SECONDS = 0.25
-AHEAD_SECONDS = 0.01
+AHEAD_SECONDS = 0.02
+"""How often it looks for a task that turns out long while others wait behind it. Each look interrupts the task."""
 ALERT_SECONDS = 1.0
 DROWSY_SECONDS = 600.0
 _YIELD_SECONDS = 0.005
@@ -110,17 +111,17 @@ class HousekeepingThread(threading.Thread):
                 log.exception("the housekeeping thread failed")
 
     def _tick(self) -> None:
-        busy = self._loop.is_inside_task
-        self._wait(busy=busy)
+        heeds_signals = self._wait(busy=self._loop.is_inside_task)
         if self._control is not None:
             self._control.attend()
         helped = self._loop.attend()
-        if busy and not helped:
+        if heeds_signals and not helped:
             # Between two tasks the loop handles signals itself; do not spin on a descriptor that it is about to read.
             threading.Event().wait(_YIELD_SECONDS)
 
-    def _wait(self, *, busy: bool) -> None:
-        control = self._control
+    def _wait(self, *, busy: bool) -> bool:
+        """Until something is to be done; whether a signal would have been, too."""
+        control, heeds_signals = self._control, False
         fds = [self._read.fileno(), *(control.fds() if control is not None else ())]
         if self._loop.waiting:
             self._alert_until = time.monotonic() + ALERT_SECONDS
@@ -128,7 +129,7 @@ class HousekeepingThread(threading.Thread):
             timeout = AHEAD_SECONDS
         elif busy:
             fds.append(self._box_fd)
-            self._slow = True
+            heeds_signals = self._slow = True
             timeout = AHEAD_SECONDS if self._loop.waiting else TICK_SECONDS
         else:
             timeout = DROWSY_SECONDS
@@ -142,3 +143,4 @@ class HousekeepingThread(threading.Thread):
             poll.register(fd, select.POLLIN)
         if any(fd == self._read.fileno() for fd, _ in poll.poll(timeout * 1000)):
             self._read.recv(4096)
+        return heeds_signals

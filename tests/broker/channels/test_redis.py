@@ -298,11 +298,16 @@ def test_killed_replica_repeats_nothing_that_the_processes_of_its_slots_had_fini
     left = channel.fetch(9)
     assert values(left) == ([0, 2, 4, 5] if works is False else [0, 4, 5])
     assert stored == ([] if works is None else [b"result"])
+    FinishedTags(path).note(int(left[0].tag), b"stored long ago")
     channel.ack(left)
-    channel.close()
-    dying.close()
+    channel.flush()
+    successor(broker, unsent=None, finished=path, ran=None, store_left=store).close()
+    assert not path.exists(), "a process that ends well leaves nothing"
+    for one in (channel, dying):
+        one.close()
     assert broker.depth() == 0
     assert not keys(server, broker, "fleet:held:*")
+    assert b"stored long ago" not in stored, "it was acknowledged, and its result may have been fetched and forgotten"
 
 
 @pytest.mark.parametrize("works", [True, False])

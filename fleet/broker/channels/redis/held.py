@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from fleet.broker import finished_tags
@@ -102,27 +103,26 @@ class Held:
     def keep_unsent(self, link: Link) -> None:
         """Keep acknowledgements in the file from now on. First send what an earlier process left there: what it had
         finished must not run again."""
-        path, finished_path, store_left = self._kept
-        holder = self.keys.holder
+        path, finished_path, _ = self._kept
+        if path is not None and (left := read_left(path)) is not None:
+            self._acknowledge_left(link, left)
+        if finished_path is not None and (noted := finished_tags.read(finished_path)) is not None:
+            holder, results = noted
+            recorded = _recorded(link, Keys(self.keys.prefix, holder))  # all others were settled long ago
+            self._acknowledge_left(link, _left_by_slots(holder, results, recorded))
         try:
             if path is not None:
-                if (left := read_left(path)) is not None:
-                    self._forget_of(link, left.holder, _finished(left, store_left))
-                self.unsent = UnsentAcks(path, holder=holder)
+                self.unsent = UnsentAcks(path, holder=self.keys.holder)
             if finished_path is not None:
-                if (finished := finished_tags.read(finished_path)) is not None:
-                    self._forget_of(link, finished[0], _finished(_left_by_slots(*finished), store_left))
-                finished_tags.begin(finished_path, holder=holder)
+                finished_tags.begin(finished_path, holder=self.keys.holder)
         except OSError as error:
             log.warning("finished tasks are run again if this process is killed: %s", error)
 
-    def _forget_of(self, link: Link, holder: str, tags: Sequence[str]) -> None:
-        """Acknowledge these of an earlier process."""
-        theirs = Keys(self.keys.prefix, holder)
-        for start in range(0, len(tags), _ACKS_AT_ONCE):
-            some = tags[start : start + _ACKS_AT_ONCE]
-            link.call("DEL", *map(theirs.apart, some))
-            link.call("HDEL", theirs.held, *some)
+    def _acknowledge_left(self, link: Link, left: Left) -> None:
+        theirs = Keys(self.keys.prefix, left.holder)
+        if tags := _finished(left, self._kept.store_left):
+            link.call("DEL", *map(theirs.apart, tags))
+            link.call("HDEL", theirs.held, *tags)
 
     def send_acks(self, link: Link, *, only_many: bool = False) -> None:
         """Send buffered acknowledgements; ``only_many``: only more than the next turn can send."""
@@ -145,9 +145,12 @@ class Held:
         self._restore(link, dict.fromkeys(ours, b"") if unmarked else marked)
 
     def give_all_back(self, link: Link) -> None:
-        """Put all of them back."""
+        """Put all of them back: this process leaves nothing."""
         self._restore(link, {tag: self._marked(tag) for tag in sorted(self._messages, key=int)})
         self._messages.clear()
+        if (path := self._kept.finished_path) is not None:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
     def _marked(self, tag: str) -> bytes:
         return given_back(self._messages.pop(tag).envelope)
@@ -163,7 +166,7 @@ class Held:
         What it recorded and we never saw goes back. What we have and it lost (it came back without its last seconds) is
         recorded again, unless it was given to others or may have been acknowledged by the call that was interrupted.
         """
-        recorded = self._recorded(link)
+        recorded = _recorded(link, self.keys)
         self._restore(link, dict.fromkeys(sorted(recorded - self._messages.keys(), key=int), b""))
         for tag in self._messages.keys() - recorded:
             if given_away or tag in self._unsure:
@@ -180,16 +183,20 @@ class Held:
 
     def forget_given_away(self, link: Link) -> None:
         """Forget what was given to others because our lease had run out."""
-        for tag in self._messages.keys() - self._recorded(link):
+        for tag in self._messages.keys() - _recorded(link, self.keys):
             del self._messages[tag]
 
-    def _recorded(self, link: Link) -> set[str]:
-        return {tag.decode() for tag in link.call("HKEYS", self.keys.held)}
+
+def _recorded(link: Link, keys: Keys) -> set[str]:
+    """The tags of all that a holder has, as the server knows."""
+    return {tag.decode() for tag in link.call("HKEYS", keys.held)}
 
 
-def _left_by_slots(holder: str, noted: Mapping[str, bytes]) -> Left:
-    ends = tuple(End(tag, result) for tag, result in noted.items() if result)
-    return Left(holder, tuple(tag for tag, result in noted.items() if not result), ends)
+def _left_by_slots(holder: str, results: Mapping[str, bytes], recorded: Collection[str]) -> Left:
+    """results: by tag; empty where nothing is to be stored."""
+    tags = tuple(tag for tag, result in results.items() if tag in recorded and not result)
+    ends = tuple(End(tag, result) for tag, result in results.items() if tag in recorded and result)
+    return Left(holder, tags, ends)
 
 
 def _finished(left: Left, store_left: StoreLeft | None) -> list[str]:
