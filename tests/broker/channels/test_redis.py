@@ -287,7 +287,8 @@ def test_killed_replica_repeats_nothing_that_the_processes_of_its_slots_had_fini
     dying = successor(broker, unsent=None, finished=path, ran=None)
     deliveries = dying.fetch(5)
     for delivery in deliveries[1:4]:  # each by a process of its own, none of which the worker hears
-        FinishedTags(path).note(int(delivery.tag), b"result" if works is not None and delivery is deliveries[2] else b"")
+        left = b"result" if works is not None and delivery is deliveries[2] else b""
+        FinishedTags(path).note(int(delivery.tag), left)
     stored: list[Any] = []
 
     def store(results: Any) -> bool:
@@ -295,11 +296,11 @@ def test_killed_replica_repeats_nothing_that_the_processes_of_its_slots_had_fini
         return bool(works)
 
     channel = successor(broker, unsent=None, finished=path, ran=None, store_left=store)
-    left = channel.fetch(9)
-    assert values(left) == ([0, 2, 4, 5] if works is False else [0, 4, 5])
+    again = channel.fetch(9)
+    assert values(again) == ([0, 2, 4, 5] if works is False else [0, 4, 5])
     assert stored == ([] if works is None else [b"result"])
-    FinishedTags(path).note(int(left[0].tag), b"stored long ago")
-    channel.ack(left)
+    FinishedTags(path).note(int(again[0].tag), b"stored long ago")
+    channel.ack(again)
     channel.flush()
     successor(broker, unsent=None, finished=path, ran=None, store_left=store).close()
     assert not path.exists(), "a process that ends well leaves nothing"
