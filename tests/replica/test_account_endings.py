@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -23,7 +26,7 @@ from tests.replica.test_launch import Launchpad, crash_events
 
 pytestmark = needs_second_account
 
-REPOSITORY = str(Path(__file__).resolve().parents[2])
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -34,12 +37,25 @@ def pad(short_tmp: Path) -> Launchpad:
 @pytest.fixture
 def python() -> str:
     """An interpreter of this version that every account can run."""
-    code = f"import sys; assert sys.version_info[:2] == {sys.version_info[:2]}"
+    check = f"import sys; assert sys.version_info[:2] == {sys.version_info[:2]}"
     for found in (sys.executable, "/usr/bin/python3"):
         can_run = as_nobody(lambda found=found: os.access(found, os.X_OK))
-        if can_run and subprocess.run([found, "-c", code], check=False).returncode == 0:
+        if can_run and subprocess.run([found, "-c", check], check=False).returncode == 0:
             return found
     pytest.skip("the second account can run no Python of this version")
+
+
+@pytest.fixture(scope="module")
+def code() -> Iterator[str]:
+    """fleet's code where every account can read it: the checkout may lie in a home that is closed to others."""
+    if as_nobody(lambda: os.access(REPOSITORY / "fleet" / "launch.py", os.R_OK)):
+        yield str(REPOSITORY)
+        return
+    with TemporaryDirectory(prefix="fl-", dir="/tmp") as folder:
+        for package in ("fleet", "pools"):
+            shutil.copytree(REPOSITORY / package, Path(folder) / package)
+        subprocess.run(["chmod", "-R", "go+rX", folder], check=True)
+        yield folder
 
 
 @pytest.fixture
@@ -51,35 +67,35 @@ def shared(short_tmp: Path) -> Path:
     return folder
 
 
-def run(pad: Launchpad, spec: WorkerSpec, python: str) -> int:
+def run(pad: Launchpad, spec: WorkerSpec, python: str, *, code: str) -> int:
     """Launch a job once with this interpreter; its keeper in front of the program needs one, too."""
     replica = pad.write(spec)
     argv = [python, "-P", "-m", "fleet.launch", str(pad.places.spec_file(replica.name)), replica.digest]
-    return subprocess.run(argv, cwd="/", env={**os.environ, "PYTHONPATH": REPOSITORY}, check=False).returncode
+    return subprocess.run(argv, cwd="/", env={**os.environ, "PYTHONPATH": code}, check=False).returncode
 
 
-def job(line: str) -> WorkerSpec:
+def job(line: str, *, code: str) -> WorkerSpec:
     never = RestartPolicy(policy="never")
-    return owned(("/bin/sh", "-c", line), job=True, restart=never, env=(("PYTHONPATH", REPOSITORY),))
+    return owned(("/bin/sh", "-c", line), job=True, restart=never, env=(("PYTHONPATH", code),))
 
 
 def owner_of_record(pad: Launchpad) -> int:
     return pad.places.record_file("thumbs.0").stat().st_uid
 
 
-def test_a_job_notes_its_end_and_is_not_run_again(pad: Launchpad, python: str, shared: Path) -> None:
-    spec = replace(job(f"id -u >> {shared}/ran"), log_link=str(shared / "links" / "thumbs.log"))
+def test_a_job_notes_its_end_and_is_not_run_again(pad: Launchpad, python: str, code: str, shared: Path) -> None:
+    spec = replace(job(f"id -u >> {shared}/ran", code=code), log_link=str(shared / "links" / "thumbs.log"))
     for _ in range(3):
-        assert run(pad, spec, python) == PARKED_EXIT, pad.log
+        assert run(pad, spec, python, code=code) == PARKED_EXIT, pad.log
     assert (shared / "ran").read_text() == f"{OWNER.uid}\n"
     assert (pad.record.state, owner_of_record(pad)) == ("stopped", OWNER.uid)
     assert (shared / "links" / "thumbs.log").readlink() == pad.places.log_file("thumbs.0")
 
 
-def test_a_job_that_is_killed_is_not_run_again(pad: Launchpad, python: str, shared: Path) -> None:
-    spec = job(f"echo x >> {shared}/ran; kill -KILL $PPID")
-    assert run(pad, spec, python) == -signal.SIGKILL
-    assert run(pad, spec, python) == PARKED_EXIT, pad.log
+def test_a_job_that_is_killed_is_not_run_again(pad: Launchpad, python: str, code: str, shared: Path) -> None:
+    spec = job(f"echo x >> {shared}/ran; kill -KILL $PPID", code=code)
+    assert run(pad, spec, python, code=code) == -signal.SIGKILL
+    assert run(pad, spec, python, code=code) == PARKED_EXIT, pad.log
     assert "killed before its end" in pad.record.note
     assert (pad.record.state, owner_of_record(pad)) == ("failed", OWNER.uid)
     assert (shared / "ran").read_text() == "x\n"
