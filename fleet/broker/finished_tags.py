@@ -12,21 +12,21 @@ long as there are fewer of them than places; and the processes of all slots writ
 from __future__ import annotations
 
 import mmap
-import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from fleet.file_access import KEPT_BYTES, open_own, read_file
+from fleet.broker import holder_file
+from fleet.broker.holder_file import HEADER_BYTES
+from fleet.file_access import KEPT_BYTES, read_file
 
 _MAGIC = b"FLTEND2\0"
-_HEADER = struct.Struct("<8sI500s")
 _TAG = struct.Struct("<Q")
 _LENGTH = struct.Struct("<I")
 PLACES = 1024
 PLACE_BYTES = 512
 MOST_RESULT_BYTES = PLACE_BYTES - _TAG.size - _LENGTH.size
-_SIZE = _HEADER.size + PLACES * PLACE_BYTES
+_SIZE = HEADER_BYTES + PLACES * PLACE_BYTES
 
 
 class FinishedTags:
@@ -52,7 +52,7 @@ class FinishedTags:
                     self._map = mmap.mmap(file.fileno(), _SIZE)
             except (OSError, ValueError):  # it is not there, or shorter
                 return
-        at = _HEADER.size + tag % PLACES * PLACE_BYTES
+        at = HEADER_BYTES + tag % PLACES * PLACE_BYTES
         _TAG.pack_into(self._map, at, 0)  # a process that is killed here has noted nothing
         _LENGTH.pack_into(self._map, at + _TAG.size, len(result))
         begin = at + _TAG.size + _LENGTH.size
@@ -62,31 +62,23 @@ class FinishedTags:
 
 def begin(path: Path, *, holder: str) -> None:
     """Make the file of this process, in the place of an earlier one. Raises OSError."""
-    name = holder.encode()
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(open_own(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC), "r+b") as file:
-        # A mapped file that gets no space when it is written to would end that process.
-        os.posix_fallocate(file.fileno(), 0, _SIZE)
-        if len(name) <= 500:  # tags under half a name would be nobody's
-            file.write(_HEADER.pack(_MAGIC, len(name), name))
-    os.replace(fresh, path)
+    holder_file.make(path, magic=_MAGIC, holder=holder, size=_SIZE).close()
 
 
 def read(path: Path) -> tuple[str, dict[str, bytes]] | None:
     """The holder that an earlier process was, and in order each tag with its result; None where nothing is noted."""
     try:
         data = read_file(path, limit_bytes=KEPT_BYTES, own=True)
-        magic, length, name = _HEADER.unpack_from(data)
-        found = dict(sorted(_notes(data))) if magic == _MAGIC else {}
-        holder = name[:length].decode()
-    except (OSError, struct.error, UnicodeDecodeError):
+        found = dict(sorted(_notes(data))) if data.startswith(_MAGIC) else {}
+    except (OSError, struct.error):
         return None
-    return (holder, {str(tag): result for tag, result in found.items()}) if found else None
+    holder = holder_file.holder_of(data)
+    return (holder, {str(tag): result for tag, result in found.items()}) if found and holder is not None else None
 
 
 def _notes(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Raises struct.error where they are not whole."""
-    for at in range(_HEADER.size, _SIZE, PLACE_BYTES):
+    for at in range(HEADER_BYTES, _SIZE, PLACE_BYTES):
         (tag,) = _TAG.unpack_from(data, at)
         (length,) = _LENGTH.unpack_from(data, at + _TAG.size)
         if tag and length <= MOST_RESULT_BYTES:

@@ -8,16 +8,15 @@ killed in, what is counted is whole.
 
 from __future__ import annotations
 
-import mmap
-import os
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from fleet.broker import holder_file
+from fleet.broker.holder_file import HEADER_BYTES
+
 _MAGIC, _MAGIC_WITHOUT_ENDS = b"FLTACK2\0", b"FLTACK1\0"
-_HEADER = struct.Struct("<8sI500s")
 _COUNT = struct.Struct("<Q")
 _TAG = struct.Struct("<Q")
 _END = struct.Struct("<QI")
@@ -26,7 +25,7 @@ MOST = 1024
 """Tags that there is room for; more are sent, but not kept."""
 MOST_END_BYTES = 64 << 10
 """Room for results, 12 bytes more for each."""
-_COUNT_AT = _HEADER.size
+_COUNT_AT = HEADER_BYTES
 _TAGS_AT = _COUNT_AT + _COUNT.size
 _USED_AT = _TAGS_AT + MOST * _TAG.size
 _ENDS_AT = _USED_AT + _COUNT.size
@@ -53,17 +52,9 @@ class UnsentAcks:
 
     def __init__(self, path: Path, *, holder: str) -> None:
         """Make the file of this process, in the place of an earlier one. Raises OSError."""
-        name = holder.encode()
         self._count = self._used = 0
-        fresh = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "r+b") as file:
-            # A mapped file that gets no space when it is written to would end this process.
-            os.posix_fallocate(file.fileno(), 0, _SIZE)
-            self._map = mmap.mmap(file.fileno(), _SIZE)
-        # A name that has no room keeps nothing: tags under half a name would be nobody's.
-        self._has_room = len(name) <= 500
-        _HEADER.pack_into(self._map, 0, _MAGIC, len(name), name[:500])
-        os.replace(fresh, path)
+        self._has_room = holder_file.fits(holder)
+        self._map = holder_file.make(path, magic=_MAGIC, holder=holder, size=_SIZE)
 
     def add(self, tag: str) -> None:
         """This one is acknowledged here."""
@@ -102,7 +93,7 @@ def read_left(path: Path) -> Left | None:
     """What the process before left; None where there is no such file, or nothing in it."""
     try:
         data = path.read_bytes()
-        magic, length, name = _HEADER.unpack_from(data, 0)
+        magic = data[: len(_MAGIC)]
         (count,) = _COUNT.unpack_from(data, _COUNT_AT)
         tags = struct.unpack_from(f"<{count}Q", data, _TAGS_AT) if 0 < count <= MOST else ()
         ends = tuple(_ends(data)) if magic == _MAGIC else ()
@@ -110,9 +101,8 @@ def read_left(path: Path) -> Left | None:
         return None
     if magic not in (_MAGIC, _MAGIC_WITHOUT_ENDS) or not (tags or ends):
         return None
-    with suppress(UnicodeDecodeError):
-        return Left(name[:length].decode(), tuple(map(str, tags)), ends)
-    return None
+    holder = holder_file.holder_of(data)
+    return Left(holder, tuple(map(str, tags)), ends) if holder is not None else None
 
 
 def _ends(data: bytes) -> Iterator[End]:
