@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 from fleet.errors import FleetError
 from fleet.operate.dashboard.facts import line_document
@@ -42,35 +44,8 @@ class LogStreams:
                 over.set()
                 follower.give(None)
 
-        def run() -> None:
-            folder = fleet.places.log
-            known = logs.files(folder)
-            sizes = logs.sizes(known)
-            chosen = {name: known[name] for name in logs.chosen(list(known), names)}
-            lines = logs.merged(chosen, last=FIRST_LINES, until=sizes)
-
-            def send(*, whole: bool) -> None:
-                found = [line_document(line) for line in lines[-MOST_LINES:]]
-                document = {"whole": whole, "lines": found, "leftOut": max(0, len(lines) - MOST_LINES)}
-                loop.call_soon_threadsafe(give, shown_json(document))
-                lines.clear()
-
-            def rest(seconds: float) -> None:
-                if lines:
-                    send(whole=False)
-                if over.wait(seconds):
-                    raise _Over
-
-            try:
-                send(whole=True)
-                for line in logs.follow(folder, names, from_sizes=sizes, sleep=rest):
-                    lines.append(line)
-                    if len(lines) >= 10 * MOST_LINES:
-                        rest(0.0)
-            except (_Over, RuntimeError):  # the loop is closed
-                return
-
-        threading.Thread(target=run, name=f"logs-{fleet.name}", daemon=True).start()
+        lines = _Lines(fleet.places.log, names, give=lambda text: loop.call_soon_threadsafe(give, text), over=over)
+        threading.Thread(target=lines.run, name=f"logs-{fleet.name}", daemon=True).start()
         return follower
 
     def end(self, follower: Follower) -> None:
@@ -84,3 +59,46 @@ class LogStreams:
             over.set()
             follower.give(None)
         self._open.clear()
+
+
+class _Lines:
+    """What one page gets: the last lines, then those that are written. Runs in a thread until it is over.
+
+    give: may raise RuntimeError when nobody takes anything any more.
+    """
+
+    def __init__(
+        self, folder: Path, names: tuple[str, ...], *, give: Callable[[str], object], over: threading.Event
+    ) -> None:
+        self._folder = folder
+        self._names = names
+        self._give = give
+        self._over = over
+        self._lines: list[logs.Line] = []
+
+    def run(self) -> None:
+        """Read, and follow from there."""
+        known = logs.files(self._folder)
+        sizes = logs.sizes(known)
+        chosen = {name: known[name] for name in logs.chosen(list(known), self._names)}
+        self._lines += logs.merged(chosen, last=FIRST_LINES, until=sizes)
+        try:
+            self._send(whole=True)
+            for line in logs.follow(self._folder, self._names, from_sizes=sizes, sleep=self._rest):
+                self._lines.append(line)
+                if len(self._lines) >= 10 * MOST_LINES:
+                    self._rest(0.0)
+        except (_Over, RuntimeError):  # the loop is closed
+            return
+
+    def _send(self, *, whole: bool) -> None:
+        found = [line_document(line) for line in self._lines[-MOST_LINES:]]
+        left_out = max(0, len(self._lines) - MOST_LINES)
+        self._give(shown_json({"whole": whole, "lines": found, "leftOut": left_out}))
+        self._lines.clear()
+
+    def _rest(self, seconds: float) -> None:
+        if self._lines:
+            self._send(whole=False)
+        if self._over.wait(seconds):
+            raise _Over
