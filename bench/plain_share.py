@@ -1,28 +1,33 @@
 """Tasks of five milliseconds of Python: what two processes reach in a worker, as a share of a plain loop.
 
-The plain loop calls the same function in two processes without any worker, in turns with the contenders. Two solo
-workers and one prefork worker with two slots, fleet's and Celery's. Beside the share of the rate, the share of the
-processor time: on a machine that others use, only that is steady.
+The plain loop calls the same function in two processes without any worker. Two solo workers and one prefork worker
+with two slots, fleet's and Celery's. A machine that is shared has several speeds, and changes them within seconds: so
+each contender and the plain loop take turns of a second (SIGSTOP and SIGCONT), and a share is that of such a pair.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import figures
+import psutil
 import servers
 import worker_throughput as work
 from worker_throughput import Broker
 
 PROCESSES = 2
 TASK_SECONDS = 0.005
+TURN_SECONDS = 1.0
+SETTLE_SECONDS = 0.3
 PLAIN = "import bench_load\nwhile True:\n    bench_load.spin()\n    bench_load.count()\n"
 WHOSE = {
     "celery": work.celery_worker,
@@ -55,25 +60,63 @@ def own_name(words: list[str], number: int) -> list[str]:
     return [*words, "-n", f"solo{number}@%h"] if "-P" in words else words
 
 
+PLAIN_LOOP = Loop("plain")
 LOOPS = (
-    Loop("plain"),
+    PLAIN_LOOP,
     *(Loop(f"{whose} two solos", "solo", whose) for whose in WHOSE),
     *(Loop(f"{whose} prefork x2", "prefork", whose) for whose in WHOSE),
 )
 
 
-def measure(loop: Loop, broker: Broker, seconds: float) -> dict[str, float]:
-    """Calls per second, and processor time of each, for so many seconds once all processes are at work."""
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Processes that run and stand still together. counts: where they count their calls."""
+
+    started: list[subprocess.Popen[bytes]]
+    counts: Path
+
+    def signal(self, signum: int) -> None:
+        """To all of them and their children."""
+        for process in self.started:
+            for one in figures.tree(process.pid):
+                with suppress(psutil.NoSuchProcess):
+                    one.send_signal(signum)
+
+    def turn(self) -> dict[str, float]:
+        """Let them run for a moment, and then for the time that counts: calls per second, processor time of each."""
+        self.signal(signal.SIGCONT)
+        time.sleep(SETTLE_SECONDS)
+        began, done, cpu = time.perf_counter(), work.counted(self.counts), cpu_seconds(self.started)
+        time.sleep(TURN_SECONDS)
+        spent, calls = cpu_seconds(self.started) - cpu, work.counted(self.counts) - done
+        seconds = time.perf_counter() - began
+        self.signal(signal.SIGSTOP)
+        return {"tasksPerSecond": calls / seconds, "cpuMicrosecondsPerTask": spent / calls * 1e6}
+
+
+def measure(loop: Loop, broker: Broker, pairs: int) -> list[dict[str, float]]:
+    """Each turn of a contender, beside the turn of the plain loop before it."""
     broker.refill()
-    with work.started(loop.commands(broker.url)) as (workers, counts, _):
-        figures.wait_until(lambda: is_warm(counts), what=f"{loop.name}: all processes at work")
-        began, done, cpu = time.perf_counter(), work.counted(counts), cpu_seconds(workers)
-        time.sleep(seconds)
-        spent, calls = cpu_seconds(workers) - cpu, work.counted(counts) - done
-        rate = calls / (time.perf_counter() - began)
-    if calls + done >= broker.tasks:
-        raise SystemExit(f"bench: {loop.name} ran out of tasks")
-    return {"tasksPerSecond": rate, "cpuMicrosecondsPerTask": spent / calls * 1e6}
+    with work.started(PLAIN_LOOP.commands(broker.url)) as plain, work.started(loop.commands(broker.url)) as other:
+        groups = [Group(processes, counts) for processes, counts, _ in (plain, other)]
+        try:
+            for one in groups:
+                figures.wait_until(lambda one=one: is_warm(one.counts), what=f"{loop.name}: all processes at work")
+                one.signal(signal.SIGSTOP)
+            turns = [[one.turn() for one in groups] for _ in range(pairs)]
+        finally:
+            for one in groups:
+                one.signal(signal.SIGCONT)
+        if work.counted(groups[1].counts) >= broker.tasks:
+            raise SystemExit(f"bench: {loop.name} ran out of tasks")
+    return [
+        {
+            **contender,
+            "shareOfRate": contender["tasksPerSecond"] / plain["tasksPerSecond"],
+            "shareOfProcessorTime": plain["cpuMicrosecondsPerTask"] / contender["cpuMicrosecondsPerTask"],
+        }
+        for plain, contender in turns
+    ]
 
 
 def turns_of_a_task() -> int:
@@ -100,26 +143,21 @@ def cpu_seconds(started: list[subprocess.Popen[bytes]]) -> float:
 
 
 def main() -> None:
-    """All in turns; shares are of the plain loop of the same turn."""
-    given = figures.arguments(__doc__, runs=5, choosable=True)
-    seconds = 2.0 if given.quick else 8.0
+    """All contenders, the plain loop beside itself among them: what that is off by is the error of the others."""
+    given = figures.arguments(__doc__, runs=3, choosable=True)
+    pairs = 4 if given.quick else 15
     turns = turns_of_a_task()
     os.environ["BENCH_SPIN_TURNS"] = str(turns)
-    loops = [one for one in LOOPS if not one.whose or given.only in one.name]
-    runs: dict[str, list[dict[str, float]]] = {one.name: [] for one in loops}
+    loops = [one for one in LOOPS if given.only in one.name]
+    found: dict[str, list[dict[str, float]]] = {one.name: [] for one in loops}
     with servers.redis() as url:
-        broker = Broker(url, 12_000, task="bench.spin")
+        broker = Broker(url, 30_000, task="bench.spin")
         for run in range(given.runs):
             figures.wait_for_quiet()
-            turn = loops[run % len(loops) :] + loops[: run % len(loops)]
-            found = {one.name: measure(one, broker, seconds) for one in turn}
-            plain = found["plain"]
-            for name, one in found.items():
-                share = one["tasksPerSecond"] / plain["tasksPerSecond"]
-                of_cpu = plain["cpuMicrosecondsPerTask"] / one["cpuMicrosecondsPerTask"]
-                runs[name].append({**one, "shareOfRate": share, "shareOfProcessorTime": of_cpu})
+            for one in loops[run % len(loops) :] + loops[: run % len(loops)]:
+                found[one.name] += measure(one, broker, pairs)
     rows: list[dict[str, Any]] = []
-    for name, measured in runs.items():
+    for name, measured in found.items():
         row = {key: figures.spread([one[key] for one in measured]) for key in measured[0]}
         rows.append({"worker": name, **row})
         rate, of_rate, of_cpu = (
