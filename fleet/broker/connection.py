@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from fleet.core.text.mask import masked, without_url
@@ -104,12 +106,22 @@ def redis_access(url: str, options: Mapping[str, Any] | None = None) -> RedisAcc
     for name in ("max_connections", "retry_on_timeout", "client_name"):
         parameters.pop(name, None)
     parameters.update(health_check_interval=0, protocol=2)
+    if _takes(parameters["connection_class"], "driver_info"):
+        # redis-py reads its own version from the disk for each connection, and tells it to the server.
+        parameters["driver_info"] = None
     parameters["socket_timeout"] = parameters.get("socket_timeout") or ANSWER_SECONDS
     if "path" not in parameters:
         parameters["socket_connect_timeout"] = parameters.get("socket_connect_timeout") or ANSWER_SECONDS
         parameters["socket_keepalive"] = True
         parameters.update({} if parameters.get("socket_keepalive_options") else {"socket_keepalive_options": {}})
     return RedisAccess(parameters, channel.global_keyprefix, channel.sep, tuple(channel.priority_steps))
+
+
+@cache
+def _takes(connection_class: type, parameter: str) -> bool:
+    """Whether one of its constructors has this parameter."""
+    constructors = [vars(one)["__init__"] for one in connection_class.__mro__ if "__init__" in vars(one)]
+    return any(parameter in signature(one).parameters for one in constructors)
 
 
 def _unconnected_channel(url: str, options: dict[str, Any]) -> Any:
