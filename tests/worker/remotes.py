@@ -41,8 +41,9 @@ class PlainRemote:
     def set_rate_limit(self, name: str, rate: object) -> None:
         self.rates[name] = rate
 
-    def on_heartbeat(self) -> None:
+    def on_heartbeat(self) -> bool:
         self.heartbeats += 1
+        return True
 
     def own_commands(self, node: str) -> Mapping[str, Callable[..., Any]]:
         return {"where": lambda: node}

@@ -59,8 +59,8 @@ class Remote(Protocol):
         """Note a changed rate of a task; None: no limit."""
         ...
 
-    def on_heartbeat(self) -> None:
-        """A heartbeat was sent."""
+    def on_heartbeat(self) -> bool:
+        """Tell the app of a heartbeat; whether anything in it wants to know."""
         ...
 
     def own_commands(self, node: str) -> Mapping[str, Callable[..., Any]]:

@@ -57,9 +57,9 @@ class CeleryRemote:
         """Set it on the task, so that ``inspect registered`` shows it."""
         self._app.tasks[name].rate_limit = rate
 
-    def on_heartbeat(self) -> None:
-        """Celery's signal; the sender is fleet's own."""
-        signals.heartbeat_sent.send(sender=self)
+    def on_heartbeat(self) -> bool:
+        """Celery's signal, whether or not a monitor hears the heartbeat; the sender is fleet's own."""
+        return bool(signals.heartbeat_sent.send(sender=self))
 
     def own_commands(self, node: str) -> Mapping[str, Callable[..., Any]]:
         """What the app registered with ``@control_command`` and ``@inspect_command``.

@@ -16,6 +16,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from fleet import __version__
+from fleet.broker.channels.base import REST_SECONDS
 from fleet.worker.task.call import Call, Outcome
 from fleet.worker.task.listeners import TaskEvent
 
@@ -28,6 +29,9 @@ log = logging.getLogger("fleet.worker")
 
 HEARTBEAT_SECONDS = 10.0
 """Between two heartbeats. Monitors call a worker offline after twice that; Celery's own beats every 2 s."""
+UNHEARD_SECONDS = 60.0
+"""The same at most where nobody has heard the last one: it goes out with a look of the loop. Monitors ask for
+heartbeats when they start, and hear one at once."""
 FLUSH_SECONDS = 0.25
 MOST_NOTED = 20_000
 LONGEST_LIST = 500
@@ -86,9 +90,12 @@ class Events:
         listeners: list[TaskListener],
         pool: BasePool,
         totals: Counter[str],
-        on_heartbeat: Callable[[], object],
+        on_heartbeat: Callable[[], bool],
     ) -> None:
-        """listeners: those of the worker, to join and to leave.  totals: starts so far, by task."""
+        """listeners: those of the worker, to join and to leave.  totals: starts so far, by task.
+
+        on_heartbeat: tells the app of a heartbeat; whether anything there wants to know.
+        """
         self._on_heartbeat = on_heartbeat
         self._admission = admission
         self._listeners = listeners
@@ -100,6 +107,9 @@ class Events:
         self._noted: deque[_Noted] = deque()
         self._dropped = 0
         self._online = False
+        self._sent = 0
+        self._unheard_until = 0.0
+        self._is_awaited = False
         self.beat_at = 0.0
         self.on = False
         self.on_first_noted: Callable[[], object] = _nothing
@@ -145,7 +155,7 @@ class Events:
 
     def beat_soon(self) -> None:
         """Send a heartbeat with the next flush."""
-        self.beat_at = 0.0
+        self.beat_at = self._unheard_until = 0.0
 
     def flush(self, publish: Publish) -> None:
         """Write out what was noted, and the worker's own heartbeat when it is due. Raises what ``publish`` raises."""
@@ -161,18 +171,37 @@ class Events:
             self._dropped = 0
 
     def beat(self, publish: Publish) -> None:
-        """Send the worker's heartbeat now; the first one says that it is online."""
-        self.beat_at = time.monotonic() + HEARTBEAT_SECONDS
-        kind = "worker-heartbeat" if self._online else "worker-online"
-        publish(self._worker_event(kind), kind.replace("-", "."))
+        """The heartbeat is due: send it, unless nobody heard the last one. The first says that the worker is online."""
+        now = time.monotonic()
+        self.beat_at = now + HEARTBEAT_SECONDS
+        if not self._online or now >= self._unheard_until:
+            self._sent += 1
+            kind = "worker-heartbeat" if self._online else "worker-online"
+            publish(self._worker_event(kind), kind.replace("-", "."))
         if self._online:
-            self._on_heartbeat()
+            self._is_awaited = self._on_heartbeat()
         self._online = True
+
+    def hearing(self) -> Callable[[int | None], None]:
+        """What to tell, for each topic, how many heard the heartbeat that is being sent; None: that is not known."""
+        sent, at = self._sent, time.monotonic()
+        is_heard = False
+
+        def hear(listeners: int | None) -> None:
+            nonlocal is_heard
+            is_heard |= listeners != 0
+            if sent != self._sent:  # another was sent meanwhile, perhaps because somebody asked for it
+                return
+            self._unheard_until = 0.0 if is_heard else at + UNHEARD_SECONDS - REST_SECONDS
+            if not (is_heard or self._is_awaited):
+                self.beat_at = at + UNHEARD_SECONDS
+
+        return hear
 
     def connection_lost(self) -> None:
         """Note that the connection is lost; the next one sends ``worker-online`` again."""
         self._online = False
-        self.beat_at = 0.0
+        self.beat_at = self._unheard_until = 0.0
 
     def say_goodbye(self, publish: Publish) -> None:
         """Send the last events, and ``worker-offline``."""

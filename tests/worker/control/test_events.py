@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fleet.worker.control import events
-from fleet.worker.control.events import Events
+from fleet.worker.control.events import HEARTBEAT_SECONDS, UNHEARD_SECONDS, Events
 from tests.worker.loop.test_consumer import Make, World, make, ran
 from tests.worker.remotes import NODE, Steered
 
@@ -102,6 +104,90 @@ def test_the_worker_says_hello_beats_and_says_goodbye(make: Make) -> None:
     told.say_goodbye(wire)
     assert [key for key, _ in wire.sent] == ["worker.online", "worker.heartbeat", "worker.online", "worker.offline"]
     assert {"freq", "active", "processed", "loadavg", "sw_ident", "sw_ver", "sw_sys"} <= set(wire.sent[0][1])
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Its last item is the time."""
+    found = [1000.0]
+    monkeypatch.setattr(events, "time", SimpleNamespace(**{**vars(time), "monotonic": lambda: found[-1]}))
+    return found
+
+
+def beats(told: Events, wire: Wire, clock: list[float], listeners: int | None) -> list[float]:
+    """When, in the next two minutes, heartbeats are sent of which so many hear. Each that is due counts for the app."""
+    sent: list[float] = []
+    end, began = clock[-1] + 120.0, clock[-1]
+    while (at := told.beat_at) < end:
+        clock.append(max(at, clock[-1]))
+        before = len(wire.sent)
+        told.beat(wire)
+        if len(wire.sent) > before:
+            sent.append(clock[-1] - began)
+            told.hearing()(listeners)
+    return sent
+
+
+def test_a_heartbeat_that_nobody_hears_is_sent_about_once_a_minute(make: Make, clock: list[float]) -> None:
+    world = make("solo", 1)
+    told, wire = Steered(world).control.events, Wire()
+    signals: list[float] = []
+    told._on_heartbeat = lambda: signals.append(clock[-1]) or True
+    told.flush(wire)
+    assert beats(told, wire, clock, 0) == [10.0, 60.0, 110.0]
+    assert len(signals) == 11, "the app's receivers are called each time"
+    assert beats(told, wire, clock, 1)[1:] == pytest.approx([60.0, 70.0, 80.0, 90.0, 100.0, 110.0])
+
+
+def test_where_nobody_wants_to_know_of_heartbeats_none_is_due_for_a_minute(make: Make, clock: list[float]) -> None:
+    told, wire = Steered(make("solo", 1)).control.events, Wire()
+    told._on_heartbeat = lambda: False
+    told.flush(wire)
+    clock.append(told.beat_at)
+    told.beat(wire)
+    told.hearing()(0)
+    assert UNHEARD_SECONDS - HEARTBEAT_SECONDS < told.beat_at - clock[-1] <= UNHEARD_SECONDS
+    told.beat_soon()
+    told.flush(wire)
+    told.hearing()(1)
+    assert told.beat_at == clock[-1] + HEARTBEAT_SECONDS
+
+
+@pytest.mark.parametrize("listeners", [1, 7, None])
+def test_a_heartbeat_that_somebody_may_hear_is_sent_each_time(
+    make: Make, clock: list[float], listeners: int | None
+) -> None:
+    told, wire = Steered(make("solo", 1)).control.events, Wire()
+    told.flush(wire)
+    assert len(beats(told, wire, clock, listeners)) == 11
+
+
+def test_who_asks_for_a_heartbeat_hears_those_that_follow(make: Make, clock: list[float]) -> None:
+    told, wire = Steered(make("solo", 1)).control.events, Wire()
+    told.flush(wire)
+    clock.append(told.beat_at)
+    told.beat(wire)
+    unheard = told.hearing()
+    told.beat_soon()  # a monitor has asked
+    told.flush(wire)
+    unheard(0)  # that one was sent before it listened
+    clock.append(told.beat_at)
+    told.beat(wire)
+    assert [key for key, _ in wire.sent] == ["worker.online", *["worker.heartbeat"] * 3]
+
+
+def test_a_heartbeat_of_several_topics_is_heard_where_one_of_them_is(make: Make, clock: list[float]) -> None:
+    told, wire = Steered(make("solo", 1)).control.events, Wire()
+    told.flush(wire)
+    for answers in ((0, 1), (1, 0)):
+        clock.append(told.beat_at)
+        told.beat(wire)
+        hear = told.hearing()
+        for answer in answers:
+            hear(answer)
+    clock.append(told.beat_at)
+    told.beat(wire)
+    assert len(wire.sent) == 4
 
 
 def test_what_a_broken_line_did_not_take_waits_within_bounds(
