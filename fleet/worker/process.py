@@ -378,9 +378,8 @@ class Worker:
             self.housekeeping = housekeeping
         elif self.control is not None:
             ControlInLoop(self.control, self.loop).start()
-        if (control := self.control) is not None:
-            self.consumer.every_second.append(control.every_second)
-            self.consumer.pauses.looks.append(lambda: control.events.beat_at or None)
+        if self.control is not None:
+            self.control.join(self.consumer.every_second, self.consumer.pauses)
 
     def _close(self, *, crashed: bool = False) -> None:
         """Close everything, also after an error: the broker must get back what was not finished."""

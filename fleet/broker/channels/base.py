@@ -68,6 +68,8 @@ class Channel(Protocol):
 
     lock: threading.RLock
     poll_seconds: float | None
+    tend_at: float
+    """When ``tend`` is called next (monotonic), as far as nothing wakes the loop before. Set by the loop."""
     keeps_acks: bool
     """Whether acknowledgements that are buffered outlive this process: the next one of the replica sends them."""
 
@@ -80,6 +82,10 @@ class Channel(Protocol):
     def rest_seconds(self) -> float:
         """How long ``fetch`` and ``tend`` may stay away while this replica holds nothing and nothing has come for
         ``QUIET_SECONDS``."""
+        ...
+
+    def rest_is_over(self) -> bool:
+        """Whether the broker has just ended a wait at rest, and nothing has come: a good moment for ``tend``."""
         ...
 
     @property
@@ -171,8 +177,8 @@ class Channel(Protocol):
 TEND_SECONDS = 1.0
 QUIET_SECONDS = 5.0
 """A replica that has had nothing for so long rests: it looks at everything less often, and is woken by what comes."""
-REST_SECONDS = 10.0
-"""The longest rest between two looks."""
+REST_SECONDS = 15.0
+"""The longest rest between two looks: half of what a lease at rest, and the patience with a silent record, last."""
 
 
 class ChannelLost(Exception):

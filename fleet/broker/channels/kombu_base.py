@@ -47,6 +47,7 @@ class Connected:
         entities: Mapping[str, Any] | None = None,
     ) -> None:
         self.lock = threading.RLock()
+        self.tend_at = 0.0
         self._url = url
         self._queues = by_priority(queues)
         self._options = dict(options or {})
@@ -59,6 +60,10 @@ class Connected:
         """How many messages wait in the consumed queues, as far as the transport can count them."""
         self._require_open()
         return backlog(self._connection, [spec.name for spec in self._queues])
+
+    def rest_is_over(self) -> bool:
+        """Never: no wait ends by itself."""
+        return False
 
     def _connect(self, options: Mapping[str, Any], *, heartbeat_seconds: float | None = None) -> Any:
         connection = self._connection = kombu_connection(

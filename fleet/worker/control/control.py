@@ -13,10 +13,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fleet.broker.backoff import Backoff
-from fleet.broker.channels.base import TEND_SECONDS, ChannelLost
+from fleet.broker.channels.base import REST_SECONDS, TEND_SECONDS, ChannelLost
 from fleet.core.text.format import listed, shown
 from fleet.core.text.mask import masked
 from fleet.worker.control import greeting
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from fleet.worker.apps.base import Remote
     from fleet.worker.control.mailbox import Mailbox
     from fleet.worker.loop.connection import Connection
+    from fleet.worker.loop.consumer import EverySecond
+    from fleet.worker.loop.pauses import Pauses
     from fleet.worker.loop.revoked import Revoked
 
 log = logging.getLogger("fleet.worker")
@@ -38,6 +40,12 @@ LAST_EVENTS_SECONDS = 1.0
 UNUSED_SECONDS = 30.0
 """After so long without a command or an event, what is only for sending is closed."""
 RECONNECT = Backoff(2.0, 60.0, 0.3)
+
+
+class Broadcast(Protocol):
+    """Sends to subscribers of a topic; ``hear`` gets how many had it, some time; None: that is not known."""
+
+    def __call__(self, topic: str, payload: bytes, *, hear: Callable[[int | None], object]) -> object: ...
 
 
 class Control:
@@ -59,7 +67,7 @@ class Control:
         connection: Connection,
         options: Mapping[str, Any] | None = None,
         allow: Collection[str] | None = None,
-        broadcast: Callable[[str, bytes], object] | None = None,
+        broadcast: Broadcast | None = None,
     ) -> None:
         """broadcast: sends to subscribers of a topic over the tasks' connection, for the loop; None: it cannot.
         connection: the one for tasks, which finds out when a broker that was away is back.
@@ -78,6 +86,7 @@ class Control:
             log.warning("remoteControl.allow names commands that there are not: %s", listed(sorted(unknown)))
         self._mailbox: Mailbox | None = None
         self._mutex = threading.RLock()
+        self._pauses: Pauses | None = None
         self.before_hanging_up: Callable[[], object] | None = None
         self.on_hung_up: Callable[[], object] | None = None
         self._failed = 0
@@ -121,12 +130,20 @@ class Control:
         for work in afterwards:
             work()
 
+    def join(self, every_second: list[EverySecond], pauses: Pauses) -> None:
+        """Let the loop send the heartbeat with what it does anyway."""
+        every_second.append(self.every_second)
+        pauses.looks.append(lambda: self.events.beat_at or None)
+        self._pauses = pauses
+
     def every_second(self, now: float) -> None:
         """From the loop: the worker's heartbeat goes out with what the loop does anyway. Never raises.
 
         A beat that is due before the loop would look again is sent now.
         """
-        if self._off or self._mailbox is None or not 0.0 < self.events.beat_at <= now + TEND_SECONDS:
+        rests = self._pauses is not None and self._pauses.rests
+        until_look = REST_SECONDS if rests else TEND_SECONDS
+        if self._off or self._mailbox is None or not 0.0 < self.events.beat_at <= now + until_look:
             return
         if not self._mutex.acquire(blocking=False):
             return  # a command is being answered: the next time will do
@@ -146,8 +163,9 @@ class Control:
         assert self._broadcast is not None
         topics, payload = self._mailbox.sealed_event(body, routing_key)
         with suppress(ChannelLost):
+            hear = self.events.hearing()
             for topic in topics:
-                self._broadcast(topic, payload)
+                self._broadcast(topic, payload, hear=hear)
 
     def greet(self, revoked: Revoked) -> None:
         """Once, before the first task: learn from workers elsewhere what is revoked, and tell them. Never raises."""

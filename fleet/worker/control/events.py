@@ -107,7 +107,7 @@ class Events:
         self._noted: deque[_Noted] = deque()
         self._dropped = 0
         self._online = False
-        self._sent = 0
+        self._number = 0
         self._unheard_until = 0.0
         self._is_awaited = False
         self.beat_at = 0.0
@@ -154,7 +154,8 @@ class Events:
         return bool(self._noted) or self.beat_at == 0.0
 
     def beat_soon(self) -> None:
-        """Send a heartbeat with the next flush."""
+        """Send a heartbeat with the next flush. Who heard earlier ones does not matter any more."""
+        self._number += 1
         self.beat_at = self._unheard_until = 0.0
 
     def flush(self, publish: Publish) -> None:
@@ -175,7 +176,7 @@ class Events:
         now = time.monotonic()
         self.beat_at = now + HEARTBEAT_SECONDS
         if not self._online or now >= self._unheard_until:
-            self._sent += 1
+            self._number += 1
             kind = "worker-heartbeat" if self._online else "worker-online"
             publish(self._worker_event(kind), kind.replace("-", "."))
         if self._online:
@@ -184,13 +185,13 @@ class Events:
 
     def hearing(self) -> Callable[[int | None], None]:
         """What to tell, for each topic, how many heard the heartbeat that is being sent; None: that is not known."""
-        sent, at = self._sent, time.monotonic()
+        number, at = self._number, time.monotonic()
         is_heard = False
 
         def hear(listeners: int | None) -> None:
             nonlocal is_heard
             is_heard |= listeners != 0
-            if sent != self._sent:  # another was sent meanwhile, perhaps because somebody asked for it
+            if number != self._number:  # another was sent meanwhile, or is to be sent because somebody asks for it
                 return
             self._unheard_until = 0.0 if is_heard else at + UNHEARD_SECONDS - REST_SECONDS
             if not (is_heard or self._is_awaited):

@@ -93,6 +93,14 @@ class Connection:
         except ChannelLost as error:
             self.lose(error)
 
+    def rest_is_over(self) -> bool:
+        """Whether something may have come over it that is no message, but the end of a rest."""
+        try:
+            return self.up and self.readable and self._channel.rest_is_over()
+        except ChannelLost as error:
+            self.lose(error)
+            return False
+
     def watch(self) -> None:
         """Let the loop wake when a fetch may bring something. The descriptors change with every connection."""
         fds = tuple(self._channel.wait_fds()) if self.up else ()

@@ -93,7 +93,7 @@ class Consumer:
     def turn(self) -> None:
         """Once around. The caller holds the lock."""
         now = time.monotonic()
-        if now >= self._tick_at:
+        if now >= self._tick_at or (self.pauses.rests and self._connection.rest_is_over()):
             self.tick(now)
         if self._life.state is State.STARTING and self._connection.up and self._pool.free_slots > 0:
             self.on_event(Event.CONNECTED)  # not earlier: a worker whose slots cannot start is not ready

@@ -17,16 +17,24 @@ if TYPE_CHECKING:
 class Pauses:
     """Of one worker. done: what the pool has finished and nobody has settled yet.
 
+    rests: whether the worker rests until its next tick, as far as nothing wakes it.
     looks: each gives when its next look is due (monotonic), None where none is; a rest ends in time for it.
     """
 
     def __init__(self, parts: LoopParts, done: Sized) -> None:
         self._parts = parts
         self._done = done
+        self.rests = False
         self.looks: list[Callable[[], float | None]] = []
 
     def until_tick(self, now: float) -> float:
         """Seconds to the next tick. With nothing in hand a worker rests: what comes wakes it, an operator too."""
+        pause = self._until_tick(now)
+        self._parts.channel.tend_at = now + pause
+        self.rests = pause > TEND_SECONDS
+        return pause
+
+    def _until_tick(self, now: float) -> float:
         parts = self._parts
         if not parts.fetching.is_quiet(now) or not self._is_empty_handed:
             return TEND_SECONDS

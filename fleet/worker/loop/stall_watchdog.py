@@ -131,7 +131,7 @@ class StallWatchdog:
     def due_at(self) -> float | None:
         """By when it is to look again (monotonic). A worker at rest looks anyway now and then: mostly that will do."""
         due = self._watch.due_at
-        return None if due is None else due + self._watch.patience_seconds / 6
+        return None if due is None else due + self._watch.patience_seconds / 2
 
     def __call__(self, now: float) -> None:
         """Look, and ask, rebuild, fetch or replace as needed."""

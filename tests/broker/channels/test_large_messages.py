@@ -199,14 +199,14 @@ def test_one_that_another_worker_took_meanwhile_is_not_missed(
 ) -> None:
     channel = expecting(broker, broker.channel())
     send(broker, 1, 2)
-    run = channel._link.run_prepared
+    run = channel._connections.main().run_prepared
 
     def run_and_lose_one(*command: Any) -> Any:
         reply = run(*command)
         server.rpop(f"{broker.options['global_keyprefix']}{broker.queue}")
         return reply
 
-    monkeypatch.setattr(channel._link, "run_prepared", run_and_lose_one)
+    monkeypatch.setattr(channel._connections.main(), "run_prepared", run_and_lose_one)
     assert numbers(channel.fetch(2)) == [2]
     monkeypatch.undo()
     assert channel.fetch(1) == []

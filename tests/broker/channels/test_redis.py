@@ -16,11 +16,13 @@ import pytest
 import redis
 
 from fleet.broker.channels.base import ChannelLost, Kept
+from fleet.broker.channels.redis import connections as connections_of_one
 from fleet.broker.channels.redis import rest
 from fleet.broker.channels.redis.channel import RedisChannel
 from fleet.broker.channels.redis.leases import is_dead_sibling
 from fleet.broker.channels.redis.rest import POLL_SECONDS
 from fleet.broker.channels.redis.unsent_acks import read_left
+from fleet.broker.channels.redis.waiting import BLOCK_SECONDS
 from fleet.broker.channels.redis.watching import WatchingLink
 from fleet.broker.connection import redis_access
 from fleet.broker.envelope import given_back
@@ -621,24 +623,109 @@ def test_a_channel_at_rest_looks_at_no_queue_until_it_is_told(
     assert len(turns) > made
 
 
-def test_a_channel_at_rest_renews_its_lease_without_waiting(
-    rested: RedisChannel, server: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def resting(rested: RedisChannel, monkeypatch: pytest.MonkeyPatch) -> RedisChannel:
+    """It has been tended once when its wait was over."""
     monkeypatch.setattr(rest.Rest, "is_quiet", True)
-    keys = rested._keys
+    monkeypatch.setattr(connections_of_one, "TEND_SECONDS", 0.0)
+    rested.fetch(0)
+    assert not rested.fetch(1)
+    rest_for(rested, 0.2)
+    assert woken(rested), "the wait ends before the rest does"
+    assert rested.rest_is_over()
+    rested.tend()
+    return rested
+
+
+def rest_for(channel: RedisChannel, seconds: float) -> None:
+    """Wait anew, until shortly before so much time is over."""
+    channel._inboxes.disarm(channel._connections.main)
+    channel.tend_at = time.monotonic() + seconds
+    assert not channel.fetch(1)
+
+
+def connections(server: Any, broker: Broker) -> list[str]:
+    return sorted(one["name"].partition(":")[0] for one in server.client_list() if broker.queue in one["name"])
+
+
+def test_a_channel_at_rest_has_one_connection(broker: Broker, server: Any, resting: RedisChannel) -> None:
+    eventually(lambda: connections(server, broker) == ["fleet-wait"])
+    assert not resting.fetch(1)
+    broker.send("x")
+    assert woken(resting)
+    taken = gather(resting, 1)
+    assert values(taken) == ["x"]
+    resting.ack(taken)
+    resting.flush()
+    eventually(lambda: not server.hkeys(resting._keys.held))
+    assert not resting.fetch(1)
+    resting.close()
+    eventually(lambda: not connections(server, broker))
+    assert broker.depth() == 0
+
+
+def test_what_ends_a_rest_is_taken_at_once_and_what_follows_over_a_connection_of_its_own(
+    broker: Broker, server: Any, resting: RedisChannel
+) -> None:
+    broker.send("x", "y")
+    assert values(gather(resting, 1)) == ["x"]
+    assert connections(server, broker) == ["fleet-wait"]
+    assert values(gather(resting, 1)) == ["y"]
+    assert connections(server, broker) == ["fleet", "fleet-wait"]
+
+
+def test_what_is_asked_of_a_channel_at_rest_while_it_waits_is_answered(
+    broker: Broker, server: Any, resting: RedisChannel
+) -> None:
+    assert not resting.fetch(1)
+    assert resting.backlog() == 0
+    assert connections(server, broker) == ["fleet", "fleet-wait"]
+
+
+def test_a_channel_at_rest_that_is_closed_leaves_nothing(broker: Broker, server: Any, resting: RedisChannel) -> None:
+    assert not resting.fetch(1)
+    resting.close()
+    assert not keys(server, broker, "fleet:*")
+
+
+def test_a_channel_at_rest_renews_its_lease_without_waiting(server: Any, resting: RedisChannel) -> None:
+    keys = resting._keys
 
     def renewed() -> bool:
         server.zadd(keys.leases, {keys.holder: 1.0})
-        rested._renew_at = 0.0
-        rested.tend()
+        resting._registry.renew_at = 0.0
+        resting.tend()
         return bool(eventually(lambda: server.zscore(keys.leases, keys.holder) > time.time() * 1000))
 
     assert renewed()
     server.script_flush()  # its refusal comes with the answer
-    rested._renew_at = 0.0
-    rested.tend()
-    assert rested.backlog() == 0, "whatever asks next hears that first"
-    assert renewed()
+    resting._registry.renew_at = 0.0
+    resting.tend()
+    assert not resting.fetch(1), "what waits next hears that first"
+    assert server.zscore(keys.leases, keys.holder) > time.time() * 1000
+
+
+def test_a_channel_that_is_tended_every_second_waits_as_long_as_any(resting: RedisChannel, server: Any) -> None:
+    resting.tend_at = 0.0
+    assert not resting.fetch(1)
+    until = resting._inboxes._waiting._waiters[0].until  # type: ignore[union-attr]
+    assert until is not None
+    assert until - time.monotonic() > BLOCK_SECONDS / 2
+
+
+def test_a_channel_at_rest_that_waits_leaves_its_lease_alone_while_that_is_long_enough(
+    server: Any, resting: RedisChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = resting._keys
+    monkeypatch.setattr(resting._registry, "lease_seconds", 6000.0)
+    rest_for(resting, 3600.0)
+    server.zadd(keys.leases, {keys.holder: 1.0})
+    resting._registry.renew_at = 0.0
+    resting.tend()
+    assert server.zscore(keys.leases, keys.holder) == 1.0
+    resting._registry.renew_by = 0.0
+    resting.tend()
+    eventually(lambda: server.zscore(keys.leases, keys.holder) > time.time() * 1000)
 
 
 def test_a_channel_at_rest_restores_what_a_dead_one_held(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -657,8 +744,9 @@ def test_what_is_broadcast_reaches_whoever_subscribes(rested: RedisChannel, serv
     with server.pubsub(ignore_subscribe_messages=True) as listening:
         listening.subscribe("topic")
         eventually(lambda: server.pubsub_numsub("topic")[0][1] == 1)
+        told: list[int | None] = []
         for number in range(20):  # more than are told at once
-            rested.broadcast("topic", b"%d" % number)
+            rested.broadcast("topic", b"%d" % number, hear=told.append)
         heard: list[bytes] = []
 
         def hears() -> bool:
@@ -669,6 +757,31 @@ def test_what_is_broadcast_reaches_whoever_subscribes(rested: RedisChannel, serv
         eventually(hears)
     assert heard == [b"%d" % number for number in range(20)]
     assert rested.backlog() == 0, "its answers are told from others"
+    assert told == [1] * 20
+
+
+def test_what_is_broadcast_at_rest_goes_over_the_connection_that_waits(
+    broker: Broker, server: Any, resting: RedisChannel
+) -> None:
+    told: list[int | None] = []
+    for number in range(20):
+        resting.broadcast("nobody", b"%d" % number, hear=told.append)
+    assert not resting.fetch(1)
+    assert told == [0] * 20
+    eventually(lambda: connections(server, broker) == ["fleet-wait"])
+
+
+def test_a_user_who_may_not_tell_others_is_told_that_nobody_knows(
+    broker: Broker, server: Any, resting: RedisChannel
+) -> None:
+    told: list[int | None] = []
+    server.acl_setuser("default", enabled=True, nopass=True, keys=["*"], categories=["+@all"], commands=["-publish"])
+    try:
+        resting.broadcast("nobody", b"", hear=told.append)
+        assert not resting.fetch(1)
+    finally:
+        server.acl_setuser("default", enabled=True, nopass=True, keys=["*"], channels=["*"], categories=["+@all"])
+    assert told == [None]
 
 
 def test_a_channel_at_rest_looks_when_a_message_is_due(broker: Broker, rested: RedisChannel, server: Any) -> None:

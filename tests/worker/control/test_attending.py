@@ -126,12 +126,12 @@ def test_where_the_tasks_connection_can_it_carries_the_heartbeat(make: Make, wir
     control = controlled(make("threads", 1), wire)
     control.attend()
     told: list[tuple[str, bytes]] = []
-    control._broadcast = lambda topic, payload: told.append((topic, payload))
+    control._broadcast = lambda topic, payload, hear: told.append((topic, payload))
     control.every_second(control.events.beat_at)
     assert told == [(topic, b"worker-heartbeat") for topic in ("/0.celeryev", "/0.celeryev/worker.heartbeat")]
     assert wire.sent == ["worker.online"]
 
-    def lost(topic: str, payload: bytes) -> None:
+    def lost(topic: str, payload: bytes, *, hear: object) -> None:
         raise ChannelLost("the loop notices that itself")
 
     control._broadcast = lost

@@ -162,17 +162,22 @@ def test_a_heartbeat_that_somebody_may_hear_is_sent_each_time(
     assert len(beats(told, wire, clock, listeners)) == 11
 
 
-def test_who_asks_for_a_heartbeat_hears_those_that_follow(make: Make, clock: list[float]) -> None:
+@pytest.mark.parametrize("when", ["before it is sent", "afterwards"])
+def test_who_asks_for_a_heartbeat_hears_those_that_follow(make: Make, clock: list[float], when: str) -> None:
+    """The answer about an earlier one, which was sent before anybody listened, comes only now."""
     told, wire = Steered(make("solo", 1)).control.events, Wire()
+    told._on_heartbeat = lambda: False
     told.flush(wire)
     clock.append(told.beat_at)
     told.beat(wire)
     unheard = told.hearing()
-    told.beat_soon()  # a monitor has asked
+    told.beat_soon()
+    if when == "before it is sent":
+        unheard(0)
     told.flush(wire)
-    unheard(0)  # that one was sent before it listened
-    clock.append(told.beat_at)
-    told.beat(wire)
+    unheard(0)
+    clock.append(clock[-1] + HEARTBEAT_SECONDS)
+    told.flush(wire)
     assert [key for key, _ in wire.sent] == ["worker.online", *["worker.heartbeat"] * 3]
 
 

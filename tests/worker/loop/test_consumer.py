@@ -85,9 +85,11 @@ class MemoryChannel:
     def __init__(self, *, again: bool = False, delays: bool = False) -> None:
         self.lock = threading.RLock()
         self.poll_seconds: float | None = 0.01
+        self.tend_at = 0.0
         self.keeps_acks = True
         self.rest_seconds = TEND_SECONDS
         self.pushed = 0
+        self.rested = False
         self.queue: deque[Delivery] = deque()
         self.noted: dict[str, bytes] = {}
         self.ends = self
@@ -136,6 +138,10 @@ class MemoryChannel:
     def consume(self, queues: Sequence[QueueSpec]) -> None:
         self.consumed = [spec.name for spec in queues]
         self._speak()
+
+    def rest_is_over(self) -> bool:
+        self._speak()
+        return self.rested
 
     def backlog(self) -> int | None:
         self._speak()

@@ -75,6 +75,37 @@ def test_what_comes_wakes_it_and_it_looks_again_while_it_works(make: Make, pool:
     assert patience_seconds(world) <= TEND_SECONDS
 
 
+@pytest.mark.parametrize("over", [True, False])
+def test_a_rest_that_the_broker_ends_is_one_wake_up(make: Make, over: bool) -> None:
+    world = at_rest(make)
+    ticks: list[float] = []
+    world.consumer.every_second.append(ticks.append)
+    world.channel.rested = over
+    world.parts.connection.readable = True
+    with world.channel.lock:
+        world.loop.wake()
+        world.consumer.turn()
+    assert bool(ticks) == over
+    assert patience_seconds(world) > REST_SECONDS / 2
+    world.parts.connection.readable = False
+    with world.channel.lock:
+        world.loop.wake()
+        world.consumer.turn()
+    assert bool(ticks) == over, "nothing has come over the connection"
+
+
+def test_a_connection_that_breaks_while_it_rests_is_made_again(make: Make) -> None:
+    world = at_rest(make)
+    world.channel.lose()
+    world.parts.connection.readable = True
+    with world.channel.lock:
+        world.loop.wake()
+        world.consumer.turn()
+    assert not world.parts.connection.up
+    world.channel.cut = False
+    until(world, lambda: world.parts.connection.up)
+
+
 def disturbances() -> dict[str, Callable[[World], Any]]:
     def lose(world: World) -> None:
         world.channel.cut = True

@@ -6,7 +6,7 @@ copy is a message like any other: held, acknowledged, restored when its replica 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.connection import RedisAccess
@@ -33,7 +33,7 @@ class Broadcasts:
         for _ in topics:
             link.read()
 
-    def collect(self, main: Link) -> bool:
+    def collect(self, main: Callable[[], Link]) -> bool:
         """Put what has come into the inboxes; whether anything has. Never waits for a message."""
         found: dict[str, list[bytes]] = {}
         for _ in range(_MOST_AT_ONCE):
@@ -43,7 +43,7 @@ class Broadcasts:
             if kind == b"pmessage":
                 found.setdefault(self._inboxes[pattern], []).append(rest[-1])
         for inbox, messages in found.items():
-            main.call("LPUSH", inbox, *messages)
+            main().call("LPUSH", inbox, *messages)
         return bool(found)
 
     def fds(self) -> list[int]:

@@ -21,10 +21,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import redis
 
 from fleet.broker.channels.base import REST_SECONDS, ChannelLost, Kept
+from fleet.broker.channels.redis.connections import Connections
 from fleet.broker.channels.redis.held import Held
-from fleet.broker.channels.redis.inboxes import Inboxes
 from fleet.broker.channels.redis.leases import Registry, holder_name
-from fleet.broker.channels.redis.rest import POLL_SECONDS, Rest
+from fleet.broker.channels.redis.rest import POLL_SECONDS
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.take_plan import TakePlan
 from fleet.broker.channels.redis.turns import Turns
@@ -54,7 +54,7 @@ def _speaks(
             try:
                 return method(self, *args, **kwargs)
             except (redis.RedisError, OSError) as error:
-                self._hang_up()
+                self._connections.hang_up()
                 raise ChannelLost(str(error)) from error
 
     return spoken
@@ -80,6 +80,7 @@ class RedisChannel:
         not known, all of it may have run."""
         self.lock = threading.RLock()
         self.poll_seconds: float | None = POLL_SECONDS
+        self.tend_at = 0.0
         self.keeps_acks = True
         self._url = url
         self._options = dict(options or {})
@@ -87,21 +88,20 @@ class RedisChannel:
         self._fleet, self._replica = fleet, replica
         self._entities = entities if entities is not None else {}
         self._lease_seconds = lease_seconds
-        self._link: Link | None = None
+        self._connections = Connections(f"{fleet}/{replica}")
         self._registry: Registry | None = None
         self._held = self.ends = Held(kept)
         self._turns = Turns(self._held)
-        self._inboxes = Inboxes(name=f"fleet-wait:{fleet}/{replica}")
+        self._inboxes, self._rest = self._connections.inboxes, self._connections.rest
         self._ran = ran
-        self._renew_at = self._look_at = 0.0
-        self._rest = Rest()
+        self._look_at = 0.0
 
     @_speaks
     def open(self) -> None:
         """Connect, declare the queues, take back what an earlier process of this replica still held."""
-        self._hang_up()
+        self._connections.hang_up()
         access = redis_access(self._url, self._options)
-        link = self._link = Link(access, name=f"fleet:{self._fleet}/{self._replica}")
+        link = self._connections.open(access)
         again = self._turns.next_tag > 0
         now_us = _server_time_us(link)
         if not again:
@@ -127,10 +127,10 @@ class RedisChannel:
         """From now on fetch from these queues and no others. What arrived from others goes back."""
         before, self._queues = self._queues, tuple(queues)
         self._inboxes.leave(before, queues)
-        if self._link is None:
+        if not self._connections.is_open:
             return
-        link, inboxes = self._link, self._inboxes
-        inboxes.disarm(link)
+        link, inboxes = self._connections.main(), self._inboxes
+        inboxes.disarm(self._connections.main)
         inboxes.stop()
         topics = _declare(self._url, self._options, self._queues, self._entities)
         self._lay_out(self._access)
@@ -143,7 +143,8 @@ class RedisChannel:
     def backlog(self) -> int | None:
         """How many messages wait in the consumed queues, due ones among the delayed and arrived ones included."""
         queues = [spec.name for spec in self._queues]
-        return _backlog(_own(self._link), self._access, self._keys, queues, now_ms=_own(self._registry).now_ms)
+        link, now_ms = self._connections.speaking(), _own(self._registry).now_ms
+        return _backlog(link, self._access, self._keys, queues, now_ms=now_ms)
 
     @_speaks
     def fetch(self, count: int, ahead: int = 0) -> list[Delivery]:
@@ -152,34 +153,38 @@ class RedisChannel:
 
         The channel waits on the queues only after a fetch that brought less than was asked for.
         """
-        link, inboxes, deliveries = _own(self._link), self._inboxes, list[Delivery]()
+        inboxes, main, deliveries = self._inboxes, self._connections.main, list[Delivery]()
         if count > 0:
-            inboxes.collect(link)
-            if not (inboxes.to_be_emptied or self._held.acks or self._rest.needs_turn(watches=inboxes.watches)):
+            inboxes.collect(main)
+            if not (inboxes.to_be_emptied or self._held.acks or self._connections.needs_turn):
                 self.poll_seconds = self._rest.poll_seconds
-                inboxes.arm()
-                link.hear_now()
+                self._connections.wait(tend_at=self.tend_at)
                 return []
-            deliveries = self._turn(link, count, ahead)
-            if not deliveries and self._rest.is_to_watch(watches=inboxes.watches) and inboxes.watch(link):
-                deliveries = self._turn(link, count, ahead)  # what came just before is not told
+            deliveries = self._turn(count, ahead)
+            if not deliveries and self._rest.is_to_watch(watches=inboxes.watches) and inboxes.watch(main):
+                deliveries = self._turn(count, ahead)  # what came just before is not told
             if deliveries:
                 self._rest.end()
             self._rest.on_turn(watches=inboxes.watches, due_seconds=self._turns.due_seconds)
             self.poll_seconds = self._rest.poll_seconds
             if len(deliveries) < count:
-                inboxes.arm()
+                self._connections.wait(tend_at=self.tend_at)
                 return deliveries
-        inboxes.disarm(link)
+        inboxes.disarm(main)
         self._rest.stop()
         if inboxes.may_hold or (not count and self._held.acks):
-            self._turn(link, 0)
+            self._turn(0)
         return deliveries
 
     @property
     def rest_seconds(self) -> float:
-        """A third of the lease of a replica at rest."""
-        return min(REST_SECONDS, self._lease_seconds * 2 / 3)
+        """Half the lease of a replica at rest."""
+        return min(REST_SECONDS, self._lease_seconds)
+
+    @_speaks
+    def rest_is_over(self) -> bool:
+        self._inboxes.collect(self._connections.main)
+        return self._at_rest and self._inboxes.idle_link is not None
 
     @property
     def pushed(self) -> int:
@@ -192,8 +197,7 @@ class RedisChannel:
 
     def fds(self) -> Sequence[int]:
         """Every socket of this channel, for a forked child to close."""
-        links = [self._link.fileno()] if self._link is not None else []
-        return links + self._inboxes.sockets()
+        return self._connections.fds()
 
     def holds(self, delivery: Delivery) -> bool:
         return delivery.tag in self._held
@@ -206,7 +210,7 @@ class RedisChannel:
     @_speaks
     def give_back(self, deliveries: Sequence[Delivery], *, unmarked: bool = False) -> None:
         """Put these back to the head of their queues, in order, now."""
-        self._held.give_back(_own(self._link), deliveries, unmarked=unmarked)
+        self._held.give_back(self._connections.main(), deliveries, unmarked=unmarked)
 
     def reject(self, deliveries: Sequence[Delivery]) -> None:
         """Drop these: Redis has no dead letters of its own."""
@@ -219,10 +223,7 @@ class RedisChannel:
     @_speaks
     def delay(self, delivery: Delivery, *, due: float) -> bool:
         if delivery.tag in self._held:
-            names = (self._keys.held, self._keys.delayed(delivery.queue))
-            arguments = (delivery.tag, int(due * 1000))
-            link = _own(self._link)
-            self._held.let_go([delivery.tag], lambda: link.run("delay", names, arguments))
+            self._held.delay(self._connections.main(), delivery, due=due)
         return True
 
     @_speaks
@@ -249,29 +250,35 @@ class RedisChannel:
             content_type=content_type,
             content_encoding=content_encoding,
         )
-        tags = [delivery.tag for delivery in acks if delivery.tag in self._held]
-        link = _own(self._link)
         to = self._access.list_of(queue, properties.get("priority"))
-        names = (to, self._keys.held, *self._held.lists_of(tags))
-        self._held.let_go(tags, lambda: link.run("send", names, (envelope, *tags)))
+        self._held.send(self._connections.main(), envelope, to=to, acks=acks)
 
     @_speaks
-    def broadcast(self, topic: str, payload: bytes) -> None:
-        """Let whoever subscribes to this topic have it. The answer is not waited for."""
-        _own(self._link).tell(command("PUBLISH", topic, payload), hear=_ignore)
+    def broadcast(self, topic: str, payload: bytes, *, hear: Callable[[int | None], object]) -> None:
+        """Let whoever subscribes to this topic have it. The answer is not waited for.
+
+        hear: gets it, some time: how many had it; None where this user may not tell them.
+        """
+        told = command("PUBLISH", topic, payload)
+        self._connections.speaking().tell(told, hear=lambda answer: hear(answer if isinstance(answer, int) else None))
 
     @_speaks
     def flush(self) -> None:
-        self._held.send_acks(_own(self._link))
+        if self._held.acks:
+            self._held.send_acks(self._connections.speaking())
 
     @_speaks
     def tend(self) -> None:
         """Send what is buffered; when it is time, renew the lease and restore what vanished replicas held."""
-        link = _own(self._link)
+        self._inboxes.collect(self._connections.main)
+        registry, rests, now = _own(self._registry), self._at_rest, time.monotonic()
+        if rests and self._inboxes.idle_link is not None:
+            self._connections.close_main()
+        elif rests and now < registry.renew_by:
+            return
+        link = self._connections.speaking()
         self._held.send_acks(link)
-        self._inboxes.collect_broadcasts(link)
-        now = time.monotonic()
-        if now >= self._renew_at and self._renew(link, look=now >= self._look_at, ahead=not self._inboxes.may_hold):
+        if now >= registry.renew_at and self._renew(link, look=now >= self._look_at, ahead=not self._inboxes.may_hold):
             self._held.forget_given_away(link)
 
     def close(self) -> None:
@@ -279,10 +286,17 @@ class RedisChannel:
         with self.lock:
             # If this fails, the lease runs out, and the next replica that looks restores what is left.
             with suppress(ChannelLost, redis.RedisError, OSError):
-                self._give_up()
-            self._hang_up()
+                _give_up(self._connections, self._held, _own(self._registry))
+            self._connections.hang_up()
 
-    def _turn(self, link: Link, count: int, ahead: int = 0) -> list[Delivery]:
+    @property
+    def _at_rest(self) -> bool:
+        """Whether there is nothing to say but that this replica is there."""
+        is_owed = self._inboxes.to_be_emptied or self._held.acks or len(self._held)
+        return not is_owed and self._connections.rests
+
+    def _turn(self, count: int, ahead: int = 0) -> list[Delivery]:
+        link = self._connections.for_turn(large=self._turns.expects_large)
         while (found := self._turns.take(link, count, ahead, empty_inboxes=self._inboxes.to_be_emptied)) is None:
             if self._renew(link, look=False):
                 self._held.forget_given_away(link)
@@ -298,27 +312,9 @@ class RedisChannel:
         self._registry = Registry(access, self._keys, sources, lease_seconds=self._lease_seconds)
 
     def _renew(self, link: Link, *, look: bool, ahead: bool = False) -> bool:
-        registry = _own(self._registry)
-        self._renew_at = time.monotonic() + registry.renew_seconds
         self._inboxes.empty_left(link)
-        return registry.renew(link, look=look, rests=self._rest.is_quiet and not len(self._held), ahead=ahead)
-
-    def _give_up(self) -> None:
-        link, registry = _own(self._link), _own(self._registry)
-        self._inboxes.collect_broadcasts(link)
-        self._held.send_acks(link)
-        self._inboxes.disarm(link)
-        self._held.give_all_back(link)
-        if self._inboxes.empty_all(link):
-            registry.leave(link)
-
-    def _hang_up(self) -> None:
-        """Close all connections. The server may not know yet, and still move a message into an inbox."""
-        self._inboxes.stop()
-        self._rest.end()
-        if self._link is not None:
-            self._link.close()
-        self._link = None
+        rests = self._rest.is_quiet and not len(self._held)
+        return _own(self._registry).renew(link, look=look, rests=rests, ahead=ahead)
 
 
 _Part = TypeVar("_Part")
@@ -330,8 +326,15 @@ def _own(part: _Part | None) -> _Part:
     return part
 
 
-def _ignore(answer: Any) -> None:
-    """How many listen, or that this user may not tell them."""
+def _give_up(connections: Connections, held: Held, registry: Registry) -> None:
+    """Give everything back, and the lease where nothing more can arrive."""
+    link, inboxes = connections.main(), connections.inboxes
+    inboxes.collect_broadcasts(connections.main)
+    held.send_acks(link)
+    inboxes.disarm(connections.main)
+    held.give_all_back(link)
+    if inboxes.empty_all(link):
+        registry.leave(link)
 
 
 def _server_time_us(link: Link) -> int:

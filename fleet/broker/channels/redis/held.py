@@ -86,11 +86,11 @@ class Held:
         if self.unsent is not None and count:
             self.unsent.replace(self.acks)
 
-    def lists_of(self, tags: Collection[str]) -> list[str]:
+    def _lists_of(self, tags: Collection[str]) -> list[str]:
         """The lists at the server that some of these messages have for themselves."""
         return [self.keys.apart(tag) for tag in tags if self._messages[tag].apart]
 
-    def let_go(self, tags: Collection[str], send: Callable[[], object]) -> None:
+    def _let_go(self, tags: Collection[str], send: Callable[[], object]) -> None:
         """``send`` takes these out of the server's record. When it is interrupted, that may have happened or not."""
         self._unsure.update(tags)
         send()
@@ -99,6 +99,17 @@ class Held:
         self._unsure.difference_update(tags)
 
     # -- with the server
+
+    def delay(self, link: Link, delivery: Delivery, *, due: float) -> None:
+        """Let the server keep this one until ``due`` (Unix time)."""
+        names = (self.keys.held, self.keys.delayed(delivery.queue))
+        self._let_go([delivery.tag], lambda: link.run("delay", names, (delivery.tag, int(due * 1000))))
+
+    def send(self, link: Link, envelope: bytes, *, to: str, acks: Sequence[Delivery]) -> None:
+        """Put a message into the list ``to`` and acknowledge those of ``acks`` that are ours, in one step."""
+        tags = [delivery.tag for delivery in acks if delivery.tag in self._messages]
+        names = (to, self.keys.held, *self._lists_of(tags))
+        self._let_go(tags, lambda: link.run("send", names, (envelope, *tags)))
 
     def keep_unsent(self, link: Link) -> None:
         """Keep acknowledgements in the file from now on. First send what an earlier process left there: what it had

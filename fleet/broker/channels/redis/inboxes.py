@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fleet.broker.channels.base import ChannelLost
 from fleet.broker.channels.redis.broadcasts import Broadcasts
 from fleet.broker.channels.redis.scripts import Link
-from fleet.broker.channels.redis.waiting import BLOCK_SECONDS, Waiting
+from fleet.broker.channels.redis.waiting import BLOCK_SECONDS, LATE_SECONDS, Waiting
 from fleet.broker.connection import RedisAccess
 from fleet.broker.redis_keys import Keys
 from fleet.core.spec import QueueSpec
@@ -71,33 +71,38 @@ class Inboxes:
         if waiting is not None:
             waiting.close()
             if not waiting.certain:
-                self._late_until = time.monotonic() + BLOCK_SECONDS + 10
+                self._late_until = time.monotonic() + BLOCK_SECONDS + LATE_SECONDS
 
-    def arm(self) -> None:
-        """Wait on every queue."""
-        self._own().arm()
+    def arm(self, seconds: float) -> None:
+        """Wait on every queue, on the first for so long at most."""
+        self._own().arm(seconds)
 
-    def collect(self, link: Link) -> None:
+    def collect(self, main: Callable[[], Link]) -> None:
         """Read the answers of the waiting connections, and what was published. Never blocks."""
         self.may_hold |= self._own().collect()
-        self.collect_broadcasts(link)
+        self.collect_broadcasts(main)
 
-    def collect_broadcasts(self, link: Link) -> None:
+    def collect_broadcasts(self, main: Callable[[], Link]) -> None:
         """Put what was published into the inboxes."""
-        self.may_hold |= self._broadcasts.collect(link)
+        self.may_hold |= self._broadcasts.collect(main)
 
-    def disarm(self, link: Link) -> None:
+    def disarm(self, main: Callable[[], Link]) -> None:
         """Stop waiting."""
-        self.may_hold |= self._own().disarm(link)
+        self.may_hold |= self._own().disarm(main)
+
+    @property
+    def idle_link(self) -> Link | None:
+        """The waiting connection on which nothing waits now, if there is one that can take other commands."""
+        return self._waiting.idle_link if self._waiting is not None else None
 
     @property
     def watches(self) -> bool:
         """Whether the server tells of what comes to where no connection waits."""
         return self._waiting is not None and self._waiting.watches
 
-    def watch(self, link: Link) -> bool:
+    def watch(self, main: Callable[[], Link]) -> bool:
         """Let the server tell of that, once, from now on; whether it does. Stops the waiting."""
-        self.disarm(link)
+        self.disarm(main)
         return self._own().watch()
 
     def fds(self) -> list[int]:

@@ -54,12 +54,15 @@ def is_dead_sibling(holder: str, fleet: str, replica: str) -> bool:
 
 
 class Registry:
-    """The lease of one holder, and the restoring of what dead holders left."""
+    """The lease of one holder, and the restoring of what dead holders left.
+
+    renew_at, renew_by: when it is to be renewed at the earliest and at the latest (monotonic).
+    """
 
     def __init__(self, access: RedisAccess, keys: Keys, inboxes: Mapping[str, str], *, lease_seconds: float) -> None:
         self.keys = keys
         self.lease_seconds = lease_seconds
-        self.renew_seconds = lease_seconds / LOOKS_PER_LEASE
+        self.renew_at = self.renew_by = 0.0
         self._access = access
         self._entry = json.dumps(dict(inboxes))
         self._clock_ahead_ms = 0.0
@@ -70,12 +73,19 @@ class Registry:
         """The server's clock, as it was told when the lease was renewed last."""
         return int(time.monotonic() * 1000 + self._clock_ahead_ms)
 
+    @property
+    def _renew_seconds(self) -> float:
+        return self.lease_seconds / LOOKS_PER_LEASE
+
     def renew(self, link: Link, *, look: bool, rests: bool = False, ahead: bool = False) -> bool:
         """Renew the lease and, when ``look``, restore what others left. True: our messages were given away.
 
         rests: it holds nothing and renews less often, so the lease is twice as long.  ahead: with that, the answer is
         not waited for; it follows when the link has it.
         """
+        now = time.monotonic()
+        self.renew_at = now + self._renew_seconds
+        self.renew_by = now + self.lease_seconds if rests else self.renew_at
         lease = self._lease(look=look, rests=rests)
         if not (ahead and rests):
             return self._heard(link, link.run_prepared(lease, ()))
@@ -94,7 +104,7 @@ class Registry:
     def _lease(self, *, look: bool, rests: bool) -> Prepared:
         if (look, rests) not in self._leases:
             keys, lease_ms = self.keys, int(self.lease_seconds * 1000) * (1 + rests)
-            pause_ms = int(self.renew_seconds * 1000)
+            pause_ms = int(self._renew_seconds * 1000)
             self._leases[look, rests] = Prepared(
                 "lease",
                 (keys.leases, keys.holders, keys.mark, keys.suspects, keys.looking),

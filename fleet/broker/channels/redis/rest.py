@@ -32,8 +32,11 @@ class Rest:
 
     def needs_turn(self, *, watches: bool) -> bool:
         """Whether a turn could bring something that the server has not told of."""
-        is_told = watches and self._watched and self._is_empty
-        return not is_told or time.monotonic() >= self._turn_by
+        return not self.is_told(watches=watches) or time.monotonic() >= self._turn_by
+
+    def is_told(self, *, watches: bool) -> bool:
+        """Whether nothing waits and the server tells of whatever comes."""
+        return watches and self._watched and self._is_empty
 
     def stop(self) -> None:
         """Nobody waits at the queues any more: what comes now is not told."""

@@ -42,12 +42,17 @@ class Turns:
         self._held = held
         self._large_bytes = 0
 
+    @property
+    def expects_large(self) -> bool:
+        """Whether the next messages are expected to be large."""
+        return self._large_bytes > 0
+
     def take(self, link: Link, count: int, ahead: int = 0, *, empty_inboxes: bool) -> list[Delivery] | None:
         """Up to ``count`` messages, and ``ahead`` more; None where the lease has run out, and nothing was taken."""
         held = self._held
         held.send_acks(link, only_many=True)
         plan, acks, apart = self.plan, held.acks, held.acks_apart
-        told, large = len(acks), self._large_bytes > 0
+        told, large = len(acks), self.expects_large
         if large:
             ahead = min(ahead, MOST_BYTES_AHEAD // self._large_bytes)
         count += ahead

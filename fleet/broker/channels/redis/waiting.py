@@ -3,15 +3,15 @@
 Each queue has one connection on which the server moves the next message from the queue's list into this replica's
 inbox, in one atomic step, as soon as there is one. The worker waits for the socket; what is in the inbox is then taken
 by the next turn. A dead replica's inbox is restored like everything else it held. The server gives up after
-``BLOCK_SECONDS``, so that a connection whose client vanished takes no message later than that. One of the connections
-also watches what no waiting command names.
+``BLOCK_SECONDS``, so that a connection whose client vanished takes no message later than that. The first of the
+connections also watches what no waiting command names, and takes other commands while nothing waits on it.
 """
 
 from __future__ import annotations
 
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import redis
@@ -21,6 +21,8 @@ from fleet.broker.channels.redis.watching import WatchingLink
 from fleet.broker.connection import ANSWER_SECONDS, RedisAccess
 
 BLOCK_SECONDS = 30
+LATE_SECONDS = 10
+"""No answer comes later than this after its time."""
 MOST_CONNECTIONS = 8
 
 
@@ -30,7 +32,8 @@ class _Waiter:
     inbox: str
     link: Link | None = None
     client_id: int | None = None
-    since: float | None = None
+    until: float | None = None
+    """The server answers by then (monotonic); None: nothing was asked."""
 
 
 class Waiting:
@@ -52,20 +55,26 @@ class Waiting:
 
     def fds(self) -> list[int]:
         """Sockets that become readable when a message may have arrived."""
-        return [waiter.link.fileno() for waiter in self._waiters if waiter.since is not None and waiter.link]
+        return [waiter.link.fileno() for waiter in self._waiters if waiter.until is not None and waiter.link]
 
     def sockets(self) -> list[int]:
         """All sockets, armed or not."""
         return [waiter.link.fileno() for waiter in self._waiters if waiter.link]
 
-    def arm(self) -> None:
-        """Wait on every queue."""
+    def arm(self, seconds: float = BLOCK_SECONDS) -> None:
+        """Wait on every queue. seconds: after so long there is an answer on the first, whatever comes."""
         now = time.monotonic()
-        for waiter in self._waiters:
-            if waiter.since is None:
+        for index, waiter in enumerate(self._waiters):
+            if waiter.until is None:
                 link = waiter.link or self._connect(waiter)
-                link.send("BRPOPLPUSH", waiter.source, waiter.inbox, BLOCK_SECONDS)
-                waiter.since = now
+                limit_seconds = BLOCK_SECONDS if index else seconds
+                link.send("BRPOPLPUSH", waiter.source, waiter.inbox, f"{limit_seconds:g}")
+                waiter.until = now + limit_seconds
+
+    @property
+    def idle_link(self) -> Link | None:
+        """The first connection while nothing waits on it."""
+        return self._watcher if self._waiters and self._waiters[0].until is None else None
 
     @property
     def watches(self) -> bool:
@@ -87,20 +96,20 @@ class Waiting:
         waiters = [waiter for waiter in self._waiters if waiter.link and waiter.link.fileno() in ready]
         return self._answers([waiter for waiter in waiters if self._is_answered(waiter)])
 
-    def disarm(self, main: Link) -> bool:
+    def disarm(self, main: Callable[[], Link]) -> bool:
         """Stop waiting. True when a message arrived meanwhile and lies in an inbox."""
-        armed = [waiter for waiter in self._waiters if waiter.since is not None]
+        armed = [waiter for waiter in self._waiters if waiter.until is not None]
         if not armed:
             return False
-        return self._unblock(main, armed) if all(waiter.client_id for waiter in armed) else self._hang_up(armed)
+        return self._unblock(main(), armed) if all(waiter.client_id for waiter in armed) else self._hang_up(armed)
 
     def close(self) -> None:
         """Close all connections."""
         for waiter in self._waiters:
             if waiter.link is not None:
-                self.certain = self.certain and waiter.since is None
+                self.certain = self.certain and waiter.until is None
                 waiter.link.close()
-            waiter.link = waiter.since = None
+            waiter.link = waiter.until = None
         self._watcher = None
 
     def _connect(self, waiter: _Waiter) -> Link:
@@ -128,13 +137,13 @@ class Waiting:
         for waiter in waiters:
             assert waiter.link is not None
             arrived |= waiter.link.read() is not None
-            waiter.since = None
+            waiter.until = None
         return arrived
 
     def _check_overdue(self) -> None:
-        """Raise when no answer came within BLOCK_SECONDS: the server always answers by then."""
-        late = time.monotonic() - BLOCK_SECONDS - 10
-        if any(waiter.since is not None and waiter.since < late for waiter in self._waiters):
+        """Raise when the server has not answered in time: it always does."""
+        now = time.monotonic()
+        if any(waiter.until is not None and waiter.until + LATE_SECONDS < now for waiter in self._waiters):
             raise redis.ConnectionError("no answer on a waiting connection")
 
     def _unblock(self, main: Link, armed: Sequence[_Waiter]) -> bool:
@@ -162,7 +171,7 @@ class Waiting:
             waiter.link.close()
             if waiter.link is self._watcher:
                 self._watcher = None
-            waiter.link = waiter.since = None
+            waiter.link = waiter.until = None
         self.certain = False
         return True
 

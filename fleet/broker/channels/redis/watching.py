@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import InvalidResponse, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 
-from fleet.broker.channels.redis.scripts import Link
+from fleet.broker.channels.redis.scripts import Link, Prepared
 from fleet.broker.connection import RedisAccess
 
 _RECEIVED_AT_ONCE = 1 << 16
@@ -78,17 +78,22 @@ def _bulk(buffer: bytearray, at: int, length: int) -> tuple[bytes | None, int]:
     return bytes(buffer[at : at + length]), at + length + 2
 
 
+def _refusal(text: str) -> ResponseError:
+    return NoScriptError(text) if text.startswith("NOSCRIPT") else ResponseError(text)
+
+
 _LINES: dict[str, Any] = {
     "+": bytes,
     ":": int,
     "_": lambda _: None,
-    "-": lambda line: ResponseError(line.decode(errors="replace")),
+    "-": lambda line: _refusal(line.decode(errors="replace")),
 }
 _ITEMS = {"*": 1, ">": 1, "~": 1, "%": 2}
 
 
 class WatchingLink(Link):
-    """A connection with one command at a time on it, and what the server says in between.
+    """A connection with one command at a time on it, and what the server says in between. While a command waits on it
+    at the server, nothing else may be sent.
 
     watches: whether the server is to tell of a change, and has not told yet.
     """
@@ -98,7 +103,7 @@ class WatchingLink(Link):
         self.watches = False
         self._replies = Replies()
         self._answers: deque[Any] = deque()
-        self._can_watch = self._is_accepted("HELLO", 3) and self._is_accepted("CLIENT", "TRACKING", "ON")
+        self._can_watch = self._is_accepted("HELLO", 3) and self._is_accepted("CLIENT", "TRACKING", "ON", "OPTIN")
 
     def watch(self, keys: Sequence[str]) -> bool:
         """From now on the server tells of the next change of one of these; whether it does.
@@ -106,7 +111,8 @@ class WatchingLink(Link):
         What has changed before is not told: look after this, not before.
         """
         self.watches = self._can_watch  # before it is said: the change may be told in the same breath
-        if self.watches and not self._is_accepted("EXISTS", *keys):
+        is_accepted = self.watches and self._is_accepted("CLIENT", "CACHING", "YES")  # of the next command's keys
+        if not (is_accepted and self._is_accepted("EXISTS", *keys)):
             self._can_watch = self.watches = False
         return self._can_watch
 
@@ -115,14 +121,37 @@ class WatchingLink(Link):
         self.send(*command)
         return self.read()
 
+    def call_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send several commands at once, then wait for their answers."""
+        self.hear()
+        self._connection.send_packed_command(self._connection.pack_commands(commands))
+        return [self.read() for _ in commands]
+
+    def run_prepared(self, prepared: Prepared, arguments: Sequence[Any]) -> Any:
+        """Run a prepared script with some more arguments."""
+        return self.evaluate(prepared.script, prepared.keys, (*prepared.arguments, *arguments))
+
+    def hear_now(self) -> None:
+        """Nothing: what was told is heard before the next command, also before one that waits."""
+
+    def hear(self) -> None:
+        """Wait for the answers to what was told."""
+        while self._hears:
+            answer = self._answer()
+            _, hear = self._hears.popleft()
+            hear(answer)
+
     def read(self) -> Any:
         """Wait for the answer to what was sent."""
-        while not self._answers:
-            self._receive()
-        answer = self._answers.popleft()
+        answer = self._answer()
         if isinstance(answer, ResponseError):
             raise answer
         return answer
+
+    def _answer(self) -> Any:
+        while not self._answers:
+            self._receive()
+        return self._answers.popleft()
 
     def has_answer(self) -> bool:
         """Read what has come; whether an answer is among it. For a socket that is readable."""
