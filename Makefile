@@ -154,7 +154,7 @@ format: install ## put the code into its one format
 	$(BIN)/ruff format .
 
 bench: install servers ## measure against Celery and supervisor, half an hour; results in bench/results
-	@for part in cli_start render fleet_scale idle worker_throughput plain_share loads queues channel balance balance_live metrics dashboard; do
+	@for part in cli_start render fleet_scale image idle worker_throughput plain_share loads queues channel balance balance_live metrics dashboard; do
 	  $(BIN)/python bench/$$part.py $(BENCH_ARGS)
 	done
 	$(BIN)/python bench/picture.py

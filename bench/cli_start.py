@@ -19,6 +19,7 @@ import figures
 
 ROOT = Path(__file__).resolve().parent.parent
 QUICKSTART = ROOT / "manifests" / "quickstart.yaml"
+GROUPS, SLOTS = 1000, 100
 
 SUPERVISORD = """
 [unix_http_server]
@@ -57,8 +58,19 @@ def supervisord() -> Iterator[Path]:
             daemon.wait(30)
 
 
+def many_groups(folder: Path) -> Path:
+    """A manifest of many groups."""
+    group = "{{pool: {{type: prefork, concurrency: {slots}}}, replicas: 1, queues: [q{number}]}}"
+    groups = "\n".join(f"    g{number}: " + group.format(slots=SLOTS, number=number) for number in range(GROUPS))
+    head = "apiVersion: workerfleet.dev/v1alpha1\nkind: Fleet\nmetadata: {name: many}\nspec:\n  app: shop:app\n"
+    path = folder / "many.yaml"
+    path.write_text(f"{head}  broker: embedded\n  groups:\n{groups}\n")
+    return path
+
+
 def commands(supervisor_conf: Path) -> dict[str, list[str]]:
     """What is timed, by the name it has in the report."""
+    many = many_groups(supervisor_conf.parent)
     bin_ = str(figures.BIN)
     return {
         "python -c pass": [sys.executable, "-c", "pass"],
@@ -66,6 +78,7 @@ def commands(supervisor_conf: Path) -> dict[str, list[str]]:
         "fleet version": [f"{bin_}/fleet", "version"],
         "fleet validate": [f"{bin_}/fleet", "validate", str(QUICKSTART)],
         "fleet plan": [f"{bin_}/fleet", "plan", str(QUICKSTART)],
+        f"fleet plan ({GROUPS} groups, {GROUPS * SLOTS} slots)": [f"{bin_}/fleet", "plan", str(many)],
         "fleet status (nothing applied yet)": [f"{bin_}/fleet", "status", str(QUICKSTART)],
         "fleet explain": [f"{bin_}/fleet", "explain", str(QUICKSTART)],
         "supervisorctl status (10 programs)": [f"{bin_}/supervisorctl", "-c", str(supervisor_conf), "status"],

@@ -23,7 +23,7 @@ import servers
 from fleet_scale import LOAD, Fleet
 from redis import Redis
 
-SETTLE_SECONDS = 25.0
+SETTLE_SECONDS = 40.0
 SPAN_SECONDS = 60.0
 TUNED = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
 PARTS = {

@@ -1,15 +1,11 @@
-"""Workers with an image and without: time to ready, processor time and memory, in runs that alternate.
+"""Memory of workers that import what many apps import, with an image and without, beside Celery's; and their verbs.
 
-    python -m bench.image --workers 10 --rounds 2
-
-Ten solo workers, and one prefork worker with ten children, each at rest and after 3000 tasks that do nothing. The app
-imports numpy, pydantic and requests where they are installed. Needs a Redis server program.
+Ten solo workers, and one prefork worker with ten children, each at rest and after tasks that do nothing. The app
+imports numpy, pydantic and requests where they are installed; the broker is a Redis that all contenders share.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import subprocess
 import sys
@@ -18,9 +14,14 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+import figures
 import psutil
+import servers
+from redis import Redis
 
+WORKERS = 10
 APP = """
 import importlib.util
 for name in ("numpy", "pydantic", "requests"):
@@ -28,6 +29,7 @@ for name in ("numpy", "pydantic", "requests"):
         importlib.import_module(name)
 import celery
 app = celery.Celery("shop")
+app.conf.update(broker_connection_retry_on_startup=True, task_acks_late=True)
 @app.task(ignore_result=True)
 def noop(): pass
 """
@@ -37,109 +39,182 @@ kind: Fleet
 metadata: {{name: image}}
 spec:
   app: shop:app
-  broker: embedded
+  broker: {{url: "{url}"}}
   release: {{workdir: ., image: "{image}"}}
   groups:
-    {group}
+    bench: {{pool: {pool}, queues: [q], health: {{readyTimeout: 10m}}}}
 """
-REST = "queues: [q], health: {{readyTimeout: 10m}}"
-SOLO = f"bench: {{{{pool: solo, replicas: {{workers}}, {REST}}}}}"
-PREFORK = f"bench: {{{{pool: {{{{type: prefork, concurrency: {{workers}}}}}}, replicas: 1, {REST}}}}}"
-TASKS = 3000
-DONE = """
-import sys, time
-sys.path.insert(0, ".")
-import redis, shop
-shop.app.conf.broker_url = f"redis+socket://{sys.argv[1]}"
-for number in range(int(sys.argv[2])):
-    shop.noop.apply_async(queue="q")
-server = redis.Redis(unix_socket_path=sys.argv[1])
-while server.llen("q"):
-    time.sleep(0.1)
-"""
+POOLS = {"solo": f"solo, replicas: {WORKERS}", "prefork": f"{{type: prefork, concurrency: {WORKERS}}}, replicas: 1"}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workers", type=int, default=10)
-    parser.add_argument("--rounds", type=int, default=2)
-    given = parser.parse_args()
-    for _ in range(given.rounds):
-        for image, group in (("off", SOLO), ("auto", SOLO), ("off", PREFORK)):
-            print(json.dumps(measured(image, group.format(workers=given.workers), given.workers)), flush=True)
+class Contender(NamedTuple):
+    """image: of a fleet; empty for Celery."""
+
+    name: str
+    pool: str
+    image: str
 
 
-def measured(image: str, group: str, workers: int) -> dict[str, object]:
-    """Seconds of apply, restart and down; processor seconds when all are ready; memory then and after the tasks."""
-    with fleet(image, group) as folder:
-        load = os.getloadavg()[0]
-        apply = timed(folder, "apply", "fleet.yaml", "-y")
-        found = processes(folder)
-        cpu = sum(one.cpu_times().user + one.cpu_times().system for one in found)
-        at_rest = memory(found)
-        send(folder, TASKS)
-        after_tasks = memory(found)
-        restart = timed(folder, "restart", "bench", "--fleet", "image", "-y")
-        down = timed(folder, "down", "--fleet", "image", "-y")
-    return {
-        "python": ".".join(map(str, sys.version_info[:3])),
-        "image": image,
-        "pool": "prefork" if "prefork" in group else "solo",
-        "workers": workers,
-        "load before": round(load, 1),
-        "apply s": apply,
-        "cpu s": round(cpu, 2),
-        **{f"{name} at rest": value for name, value in at_rest.items()},
-        **{f"{name} after {TASKS} tasks": value for name, value in after_tasks.items()},
-        "restart s": restart,
-        "down s": down,
-    }
+CONTENDERS = (
+    Contender("celery solo", "solo", ""),
+    Contender("fleet solo, without an image", "solo", "off"),
+    Contender("fleet solo", "solo", "auto"),
+    Contender("celery prefork", "prefork", ""),
+    Contender("fleet prefork", "prefork", "auto"),
+)
 
 
-@contextmanager
-def fleet(image: str, group: str) -> Iterator[Path]:
-    """The folder of a fleet that is not applied yet."""
-    with tempfile.TemporaryDirectory(prefix="fl-", dir="/tmp") as name:
-        folder = Path(name)
-        (folder / "shop.py").write_text(APP)
-        (folder / "fleet.yaml").write_text(MANIFEST.format(image=image, group=group))
-        yield folder
+class Workers:
+    """What runs. processes: the workers, their children, and the image."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder = folder
+        self.url = url
+        self.row: dict[str, float] = {}
+
+    def processes(self) -> list[psutil.Process]:
+        """As they are now."""
+        raise NotImplementedError
+
+    def runners(self) -> list[psutil.Process]:
+        """Those that run tasks."""
+        raise NotImplementedError
+
+    def measure(self, tasks: int) -> dict[str, float]:
+        """Processor seconds until all are ready, memory then and after so many tasks."""
+        found = self.processes()
+        self.row["cpuSeconds"] = sum(one.cpu_times().user + one.cpu_times().system for one in found)
+        self._weigh("AtRest")
+        send(self.folder, self.url, tasks)
+        self._weigh("AfterTasks")
+        return self.row
+
+    def _weigh(self, when: str) -> None:
+        runners = self.runners()
+        private = sum(one.memory_full_info().uss for one in runners)
+        self.row[f"pssMiB{when}"] = figures.pss_bytes([one.pid for one in self.processes()]) / 2**20
+        self.row[f"privateMiBEach{when}"] = private / len(runners) / 2**20
 
 
-def processes(folder: Path) -> list[psutil.Process]:
-    """The workers, their children, and the image."""
-    supervisord = psutil.Process(int((folder / "home/image/run/supervisord.pid").read_text()))
-    return [one for one in supervisord.children(recursive=True) if title(one).startswith(("bench", "image"))]
+class OfFleet(Workers):
+    """A fleet that has been applied."""
+
+    def processes(self) -> list[psutil.Process]:
+        supervisord = psutil.Process(int((self.folder / "home/image/run/supervisord.pid").read_text()))
+        return [one for one in supervisord.children(recursive=True) if title(one).startswith(("bench", "image"))]
+
+    def runners(self) -> list[psutil.Process]:
+        found = self.processes()
+        return [one for one in found if " slot " in title(one)] or [
+            one for one in found if title(one).startswith("bench")
+        ]
+
+    def run(self, verb: str, *words: str) -> None:
+        """A verb, and how long it takes."""
+        began = time.monotonic()
+        environ = {**os.environ, "FLEET_HOME": str(self.folder / "home")}
+        command = [str(figures.BIN / "fleet"), verb, *words, "-y"]
+        done = subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SystemExit(f"bench: fleet {verb} ended with {done.returncode}:\n{done.stderr[-4000:]}")
+        self.row[f"{verb}Seconds"] = time.monotonic() - began
+
+
+class OfCelery(Workers):
+    """Celery's own. started: without their children."""
+
+    started: Sequence[subprocess.Popen[bytes]] = ()
+
+    def processes(self) -> list[psutil.Process]:
+        return [one for started in self.started for one in figures.tree(started.pid)]
+
+    def runners(self) -> list[psutil.Process]:
+        roots = {started.pid for started in self.started}
+        found = self.processes()
+        return [one for one in found if one.pid not in roots] or found
 
 
 def title(process: psutil.Process) -> str:
     """What follows ``fleet:`` in the title of a process."""
-    return process.cmdline()[0].removeprefix("fleet: ")
+    return (process.cmdline() or [""])[0].removeprefix("fleet: ")
 
 
-def memory(found: Sequence[psutil.Process]) -> dict[str, float]:
-    """MiB: PSS of all together; the private pages of one that runs tasks, on average."""
-    children = [one for one in found if " slot " in title(one)]
-    runners = children or [one for one in found if title(one).startswith("bench")]
-    private = sum(one.memory_full_info().uss for one in runners)
-    return {
-        "PSS MiB": round(sum(one.memory_full_info().pss for one in found) / 2**20),
-        "private MiB each": round(private / len(runners) / 2**20, 1),
-    }
+@contextmanager
+def fleet(contender: Contender, folder: Path, url: str) -> Iterator[Workers]:
+    """A fleet, applied; what restarting and ending it takes is measured last."""
+    text = MANIFEST.format(url=url, image=contender.image, pool=POOLS[contender.pool])
+    (folder / "fleet.yaml").write_text(text)
+    workers = OfFleet(folder, url)
+    workers.run("apply", "fleet.yaml")
+    try:
+        yield workers
+        workers.run("restart", "bench", "--fleet", "image")
+    finally:
+        workers.run("down", "--fleet", "image")
 
 
-def send(folder: Path, tasks: int) -> None:
-    """Have the workers run so many tasks; returns when the queue is empty."""
-    words = [sys.executable, "-c", DONE, str(folder / "home/image/run/broker.sock"), str(tasks)]
-    subprocess.run(words, cwd=folder, check=True, capture_output=True)
-
-
-def timed(folder: Path, *words: str) -> float:
-    """Seconds that the command took."""
+@contextmanager
+def celery(contender: Contender, folder: Path, url: str) -> Iterator[Workers]:
+    """As many of Celery's workers, or one with as many children."""
+    words = [str(figures.BIN / "celery"), "-A", "shop", "-b", url, "worker", "-Q", "q", "-l", "WARNING", "-O", "fair"]
+    words += ["-P", contender.pool, "-c", "1" if contender.pool == "solo" else str(WORKERS)]
+    count = WORKERS if contender.pool == "solo" else 1
+    workers = OfCelery(folder, url)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     began = time.monotonic()
-    environ = {**os.environ, "FLEET_HOME": str(folder / "home")}
-    subprocess.run([sys.executable, "-m", "fleet", *words], cwd=folder, env=environ, check=True, capture_output=True)
-    return round(time.monotonic() - began, 2)
+    workers.started = [
+        subprocess.Popen([*words, "-n", f"bench{number}@%h"], cwd=folder, **quiet)  # type: ignore[call-overload]
+        for number in range(count)
+    ]
+    try:
+        with Redis.from_url(url) as server:
+            figures.wait_until(
+                lambda: sum(one["cmd"] == "brpop" for one in server.client_list()) >= count,
+                what="Celery's workers wait for tasks",
+            )
+        workers.row["applySeconds"] = time.monotonic() - began
+        yield workers
+    finally:
+        for one in workers.started:
+            one.terminate()
+        for one in workers.started:
+            one.wait()
+
+
+def send(folder: Path, url: str, tasks: int) -> None:
+    """Have the workers run so many tasks; returns when the queue is empty."""
+    text = f"import shop\nshop.app.conf.broker_url = {url!r}\nfor _ in range({tasks}): shop.noop.apply_async(queue='q')"
+    subprocess.run([sys.executable, "-c", text], cwd=folder, check=True, capture_output=True)
+    with Redis.from_url(url) as server:
+        figures.wait_until(lambda: not server.llen("q"), what="all tasks are done")
+
+
+def measure(contender: Contender, tasks: int) -> dict[str, float]:
+    """One life of one contender."""
+    with tempfile.TemporaryDirectory(prefix="fl-", dir="/tmp") as name, servers.redis() as url:
+        folder = Path(name)
+        (folder / "shop.py").write_text(APP)
+        with (fleet if contender.image else celery)(contender, folder, url) as workers:
+            workers.measure(tasks)
+        return workers.row
+
+
+def main() -> None:
+    """All in turns."""
+    given = figures.arguments(__doc__, runs=3, choosable=True)
+    tasks = 300 if given.quick else 3000
+    chosen = [one for one in CONTENDERS if given.only in one.name]
+    lives: dict[Contender, list[dict[str, float]]] = {one: [] for one in chosen}
+    for _ in range(given.runs):
+        for one in chosen:
+            figures.wait_for_quiet()
+            lives[one].append(measure(one, tasks))
+    rows = []
+    for one, measured in lives.items():
+        row = {key: figures.spread([life[key] for life in measured], digits=2) for key in measured[0]}
+        rows.append({"worker": one.name, **row})
+        print(f"{one.name:30} " + ", ".join(f"{key} {spread['median']:.4g}" for key, spread in row.items()), flush=True)
+    print(figures.write("image", {"workers": WORKERS, "tasks": tasks, "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,8 @@ TASK_SECONDS = 0.005
 TURN_SECONDS = 1.0
 SETTLE_SECONDS = 0.3
 PLAIN = "import bench_load\nwhile True:\n    bench_load.spin()\n    bench_load.count()\n"
+PINGING = "import redis\nserver = redis.Redis.from_url({url!r})\n" + PLAIN + "    server.ping()\n"
+"""What one round trip for each call leaves of the plain loop: no worker that asks for each task can do better."""
 WHOSE = {
     "celery": work.celery_worker,
     "fleet, Celery app": work.fleet_worker("bench_load:app"),
@@ -38,16 +40,18 @@ WHOSE = {
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """Processes that call the function again and again. argv: None is the plain loop."""
+    """Processes that call the function again and again. whose: empty for the plain loop.  pings: it asks Redis, too."""
 
     name: str
     pool: str = ""
     whose: str = ""
+    pings: bool = False
 
     def commands(self, url: str) -> list[list[str]]:
         """What is started."""
         if not self.whose:
-            return [[sys.executable, "-c", PLAIN]] * PROCESSES
+            text = PINGING.format(url=url) if self.pings else PLAIN
+            return [[sys.executable, "-c", text]] * PROCESSES
         words = WHOSE[self.whose](self.pool, url)
         if self.pool == "solo":
             return [own_name(words, number) for number in range(PROCESSES)]
@@ -63,6 +67,7 @@ def own_name(words: list[str], number: int) -> list[str]:
 PLAIN_LOOP = Loop("plain")
 LOOPS = (
     PLAIN_LOOP,
+    Loop("plain, with a PING for each", pings=True),
     *(Loop(f"{whose} two solos", "solo", whose) for whose in WHOSE),
     *(Loop(f"{whose} prefork x2", "prefork", whose) for whose in WHOSE),
 )

@@ -143,6 +143,19 @@ def idle() -> Iterator[Row]:
                 yield against(what, beside, row[key], mark=mark_of(document), less_is_better=True)
 
 
+def image() -> Iterator[Row]:
+    """Memory of workers of an app that imports much."""
+    document = load("image")
+    rows = {row["worker"]: row for row in document["rows"]}
+    for worker, row in rows.items():
+        if worker.startswith("fleet"):
+            celery = rows.get("celery prefork" if "prefork" in worker else "celery solo")
+            for key, when in (("pssMiBAtRest", "at rest"), ("pssMiBAfterTasks", "after tasks")):
+                what = f"{document['workers']} slots of an app with numpy, {worker}, {when}, PSS MiB"
+                beside = celery[key] if celery else None
+                yield against(what, beside, row[key], mark=mark_of(document), less_is_better=True)
+
+
 def scale() -> Iterator[Row]:
     """Verbs on fleets of several sizes."""
     document = load("fleet_scale")
@@ -159,6 +172,7 @@ def main() -> None:
         *plain_share(),
         *other_loads("B"),
         *throughput(("cpuMicrosecondsPerTask", "idlePssMiB")),
+        *image(),
         *scale(),
         *idle(),
         *throughput(("latencyMedianMilliseconds",)),
