@@ -263,12 +263,9 @@ class Worker:
             check(state.lost_descriptor)
             state.put_back()
 
-        def look_briefly() -> None:
-            check(state.closed_descriptor)
-            state.put_back()
-
         if inline:
-            self.parts.submission.after_inline, self.parts.submission.after_quick = look, look_briefly
+            self.parts.submission.after_inline = look
+            self.parts.submission.after_quick = lambda: check(state.look_briefly())
             return
         self.parts.completion.before_settling = look  # a signal to stop may come before the next second
         self.consumer.every_second.append(look)

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -31,6 +32,9 @@ _UNBLOCK = int(signal.SIG_UNBLOCK)
 _ITIMER_REAL = int(signal.ITIMER_REAL)
 
 
+_PAUSE_SECONDS = 0.001
+
+
 class ProcessState:
     """As it is now, to be compared with later. Made, and asked, in the main thread."""
 
@@ -41,6 +45,7 @@ class ProcessState:
         self._wakeup_fd = signal.set_wakeup_fd(-1)
         signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
         self._files = {fd: _identity(fd) for fd in descriptors}
+        self._looked_at = 0.0
 
     @property
     def lost_descriptor(self) -> int | None:
@@ -51,6 +56,15 @@ class ProcessState:
     def closed_descriptor(self) -> int | None:
         """The same in a fraction of the time, but that a number which was taken again may pass for ours."""
         return next((fd for fd in self._files if not _is_open_and_unblocking(fd)), None)
+
+    def look_briefly(self) -> int | None:
+        """Between quick tasks, a thousand times a second at most: put back; a closed descriptor of the worker."""
+        now = time.monotonic()
+        if now - self._looked_at < _PAUSE_SECONDS:
+            return None
+        self._looked_at = now
+        self.put_back()
+        return self.closed_descriptor
 
     def put_back(self) -> None:
         """As it was. Costs a few microseconds where nothing has changed."""
