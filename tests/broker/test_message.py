@@ -263,7 +263,7 @@ def test_request_is_what_celerys_own_worker_builds() -> None:
     ours.properties = {**ours.properties, "priority": 4, "delivery_info": {"exchange": "e", "routing_key": "k"}}
     app = celery_app()
 
-    @app.task(name="t")
+    @app.task(name="t", shared=False)
     def task(a: int) -> int:
         return a
 

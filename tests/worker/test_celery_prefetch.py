@@ -49,7 +49,10 @@ def test_what_celery_worker_has_no_option_for_is_applied_in_it(
     monkeypatch.setenv("FLEET_VISIBILITY_TIMEOUT", "7200")
     app = Celery("shop", set_as_current=False)
     app.conf.update(task_acks_late=of_app, broker_transport_options={"visibility_timeout": 5, "sep": ":"})
-    plain, own = app.task(named, name="plain"), app.task(named, name="own", acks_late=not late)
+    plain, own = (
+        app.task(named, name="plain", shared=False),
+        app.task(named, name="own", shared=False, acks_late=not late),
+    )
     apply_settings(app)
     assert (app.conf.task_acks_late, plain.acks_late, own.acks_late) == (late, late, late)
     assert app.conf.broker_transport_options == {"visibility_timeout": 7200.0, "sep": ":"}

@@ -103,7 +103,7 @@ def test_bootsteps_and_requests_of_its_own_are_named() -> None:
 
     def loud() -> None: ...
 
-    app.task(loud, base=Own, name="loud")
+    app.task(loud, base=Own, name="loud", shared=False)
     app.finalize()
     steps, request = warned(app)
     assert "app.steps" in steps
