@@ -90,15 +90,14 @@ class Link:
 
     def call(self, *command: Any) -> Any:
         """Send a command and wait for its answer."""
-        self.hear()
-        self._connection.send_command(*command)
-        return self._connection.read_response()
+        self.send(*command)
+        return self.read()
 
     def call_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Send several commands at once, then wait for their answers."""
         self.hear()
         self._connection.send_packed_command(self._connection.pack_commands(commands))
-        return [self._connection.read_response() for _ in commands]
+        return [self.read() for _ in commands]
 
     def ask_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """The same, where a command that the server refuses is answered by its ``ResponseError``."""

@@ -116,17 +116,6 @@ class WatchingLink(Link):
             self._can_watch = self.watches = False
         return self._can_watch
 
-    def call(self, *command: Any) -> Any:
-        """Send a command and wait for its answer."""
-        self.send(*command)
-        return self.read()
-
-    def call_many(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
-        """Send several commands at once, then wait for their answers."""
-        self.hear()
-        self._connection.send_packed_command(self._connection.pack_commands(commands))
-        return [self.read() for _ in commands]
-
     def run_prepared(self, prepared: Prepared, arguments: Sequence[Any]) -> Any:
         """Run a prepared script with some more arguments."""
         return self.evaluate(prepared.script, prepared.keys, (*prepared.arguments, *arguments))
