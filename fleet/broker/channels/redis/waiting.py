@@ -61,7 +61,7 @@ class Waiting:
         """All sockets, armed or not."""
         return [waiter.link.fileno() for waiter in self._waiters if waiter.link]
 
-    def arm(self, seconds: float = BLOCK_SECONDS) -> None:
+    def arm(self, seconds: float) -> None:
         """Wait on every queue. seconds: after so long there is an answer on the first, whatever comes."""
         now = time.monotonic()
         for index, waiter in enumerate(self._waiters):
