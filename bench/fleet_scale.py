@@ -1,4 +1,7 @@
-"""A fleet of 10, 50 and 100 solo workers: how long each verb takes, a rolling restart too, and the memory it holds."""
+"""A fleet of 10, 50 and 100 solo workers: how long each verb takes, a rolling restart too, and the memory it holds.
+
+Once with a registry and once with a Celery app, which has remote control.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ apiVersion: workerfleet.dev/v1alpha1
 kind: Fleet
 metadata: {{name: bench}}
 spec:
-  app: bench_load:tasks
+  app: bench_load:{app}
   release: {{workdir: {workdir}}}
   broker: embedded
   defaults:
@@ -31,18 +34,23 @@ spec:
       queues: [many]
 """
 
+APPS = {"tasks": "", "app": " Celery-app"}
+"""What the replicas run -> what their rows are called by, after their number."""
+
 
 class Fleet:
     """A fleet in a folder of its own, spoken to through its command line."""
 
-    def __init__(self, folder: Path, replicas: int) -> None:
+    def __init__(self, folder: Path, app: str, replicas: int) -> None:
         self.folder = folder
+        self.app = app
         self.manifest = folder / "bench.yaml"
         self.write(replicas)
 
     def write(self, replicas: int) -> None:
         """The manifest with so many replicas."""
-        self.manifest.write_text(MANIFEST.format(workdir=LOAD, folder=self.folder, replicas=replicas))
+        text = MANIFEST.format(workdir=LOAD, folder=self.folder, app=self.app, replicas=replicas)
+        self.manifest.write_text(text)
 
     def run(self, *words: str) -> tuple[float, str]:
         """A verb on this fleet: seconds, and what it printed."""
@@ -61,10 +69,10 @@ class Fleet:
         return {worker["name"]: worker["pid"] for group in document["groups"].values() for worker in group["workers"]}
 
 
-def measure(replicas: int) -> dict[str, float]:
+def measure(app: str, replicas: int) -> dict[str, float]:
     """One life of a fleet."""
     with tempfile.TemporaryDirectory(prefix="fb-") as folder:
-        fleet = Fleet(Path(folder), replicas)
+        fleet = Fleet(Path(folder), app, replicas)
         row: dict[str, float] = {}
         try:
             row["apply"], _ = fleet.run("apply", "bench.yaml", "--yes")
@@ -91,17 +99,16 @@ def main() -> None:
     """All sizes, in turns."""
     given = figures.arguments(__doc__, runs=3)
     sizes = (10,) if given.quick else (10, 50, 100)
-    lives: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
+    lives: dict[tuple[str, int], list[dict[str, float]]] = {(app, size): [] for app in APPS for size in sizes}
     for _ in range(given.runs):
-        for size in sizes:
+        for app, size in lives:
             figures.wait_for_quiet()
-            lives[size].append(measure(size))
+            lives[app, size].append(measure(app, size))
     rows: dict[str, Any] = {}
-    for size, measured in lives.items():
-        rows[str(size)] = {key: figures.spread([life[key] for life in measured]) for key in measured[0]}
-        print(
-            f"{size} solo replicas: " + ", ".join(f"{key} {row['median']:.2f}" for key, row in rows[str(size)].items())
-        )
+    for (app, size), measured in lives.items():
+        name = f"{size}{APPS[app]}"
+        rows[name] = row = {key: figures.spread([life[key] for life in measured]) for key in measured[0]}
+        print(f"{name} solo replicas: " + ", ".join(f"{key} {figure['median']:.2f}" for key, figure in row.items()))
     print(figures.write("fleet_scale", {"unit": "seconds; pssMiB in MiB", "rows": rows}))
 
 

@@ -48,7 +48,7 @@ def _can_be_signalled(pid: int) -> bool:
     """Where /proc hides the processes of others."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # a number in a damaged file may be no pid at all
         return False
     except PermissionError:
         return True

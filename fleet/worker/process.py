@@ -455,6 +455,7 @@ def make_control(
         options=options,
         allow=parts.options.spec.remote_control.allow,
         broadcast=getattr(parts.channel, "broadcast", None),
+        folder=parts.options.record_path and parts.options.record_path.parent,
     )
 
 

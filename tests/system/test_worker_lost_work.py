@@ -360,6 +360,13 @@ def test_a_worker_that_starts_learns_what_is_revoked_from_celerys_worker_elsewhe
         with pytest.raises(TaskRevokedError):
             task.get(**WAIT)
         assert "1 revoked ids learned from 1 workers elsewhere" in worker.log()
+        second = worker_of(shop, "shop.1", shop.queue, pool=pool)
+        replies = shop.app.control.broadcast(
+            "revoked", reply=True, timeout=PATIENCE, limit=1, pattern="*.shop.1@*", matcher="glob"
+        )
+        assert [*replies[0].values()] == [[task.id]], "the first has asked for both"
+        assert "learned" not in second.log()
+        assert second.term() == 0
         assert worker.term() == 0
         assert "it ran" not in shop.lines()
     finally:

@@ -20,11 +20,14 @@ from fleet.broker.channels.base import REST_SECONDS, TEND_SECONDS, ChannelLost
 from fleet.core.text.format import listed, shown
 from fleet.core.text.mask import masked
 from fleet.worker.control import greeting
+from fleet.worker.control.asker import Asker
 from fleet.worker.control.commands import Commands, answered, table, with_old_names
 from fleet.worker.control.events import FLUSH_SECONDS, Events
 from fleet.worker.control.inspection import Inspection
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fleet.worker.apps.base import Remote
     from fleet.worker.control.mailbox import Mailbox
     from fleet.worker.loop.connection import Connection
@@ -68,14 +71,17 @@ class Control:
         options: Mapping[str, Any] | None = None,
         allow: Collection[str] | None = None,
         broadcast: Broadcast | None = None,
+        folder: Path | None = None,
     ) -> None:
         """broadcast: sends to subscribers of a topic over the tasks' connection, for the loop; None: it cannot.
         connection: the one for tasks, which finds out when a broker that was away is back.
-        allow: the commands that are answered; None: all."""
+        allow: the commands that are answered; None: all.
+        folder: what replicas of this fleet on this machine share; None: nothing."""
         self._connection = connection
         self._url = url
         self._node = node
         self._remote = remote
+        self._asker = Asker(folder, broker=masked(url), namespace=remote.namespace)
         self._options = options or {}
         self.events = events
         self.inspection = inspection
@@ -168,18 +174,30 @@ class Control:
                 self._broadcast(topic, payload, hear=hear)
 
     def greet(self, revoked: Revoked) -> None:
-        """Once, before the first task: learn from workers elsewhere what is revoked, and tell them. Never raises."""
+        """Once, before the first task: learn from workers elsewhere what is revoked, and tell them. Never raises.
+
+        One replica does so for all that share the folder.
+        """
         seconds = greeting.seconds_to_wait()
         if self._mailbox is None or seconds <= 0:
             return
-        told = {"from_node": self._node, "revoked": revoked.ids()}
-        quiet, until = min(greeting.QUIET_SECONDS, seconds), time.monotonic() + seconds
         with self._mutex:
             try:
-                replies = self._mailbox.ask_all("hello", told, quiet_seconds=quiet, until=until)
-                greeting.learn(replies, revoked, node=self._node)
+                with self._asker.turn(until=time.monotonic() + 2 * seconds) as asks:
+                    if asks:
+                        self._ask(self._mailbox, revoked, seconds=seconds)
             except Exception as error:
                 self._on_error(error)
+        revoked.on_unkept = self._asker.leave
+        if not revoked.is_kept:
+            self._asker.leave()
+        revoked.learn()  # what another replica has been told
+
+    def _ask(self, mailbox: Mailbox, revoked: Revoked, *, seconds: float) -> None:
+        told = {"from_node": self._node, "revoked": revoked.ids()}
+        quiet, until = min(greeting.QUIET_SECONDS, seconds), time.monotonic() + seconds
+        replies = mailbox.ask_all("hello", told, quiet_seconds=quiet, until=until)
+        greeting.learn(replies, revoked, node=self._node)
 
     def on_exit(self) -> None:
         """Send the last events, from any thread, before the process exits. Never raises, never waits for long."""
@@ -255,6 +273,7 @@ class Control:
             if self.before_hanging_up is not None:
                 self.before_hanging_up()
             mailbox.close()
+            self._asker.leave()
             self.events.connection_lost()
             self._beat_at = 0.0
             if self.on_hung_up is not None:

@@ -99,16 +99,19 @@ class Mailbox:
     def ask_all(self, method: str, arguments: Mapping[str, Any], *, quiet_seconds: float, until: float) -> list[Any]:
         """Ask every worker on this broker; one ``{node: reply}`` from each.
 
-        It ends when no answer has come for so long, or at ``until`` (monotonic), and answers commands meanwhile.
+        It ends when all who were asked have answered, where the broker says how many these are; when no answer has
+        come for so long; or at ``until`` (monotonic). Commands are answered meanwhile.
         """
         found: list[Any] = []
+        asked: list[int] = []
 
         def on_reply(reply: Any) -> None:
             found.append(reply)
-            if time.monotonic() >= until:
+            if time.monotonic() >= until or (asked and len(found) >= sum(asked)):
                 raise _LateEnough
 
         with self._connection.channel() as channel:
+            _keep_client(channel, on_published=asked.append)
             with suppress(_LateEnough):
                 self._box.multi_call(
                     method,
@@ -208,12 +211,19 @@ def _event_publisher(connection: Any, channel: Any, remote: Remote, node: str) -
     return publish
 
 
-def _keep_client(channel: Any) -> None:
-    """On Redis kombu makes a new client for each command, which costs more than the command."""
+def _keep_client(channel: Any, on_published: Callable[[int], object] | None = None) -> None:
+    """On Redis kombu makes a new client for each command, which costs more than the command.
+
+    on_published: gets how many subscribers each message to all had; called on Redis only.
+    """
     make = getattr(channel, "_create_client", None)
-    if make is not None:
-        client = make()
-        channel._create_client = lambda asynchronous=False: make(asynchronous) if asynchronous else client
+    if make is None:
+        return
+    client = make()
+    channel._create_client = lambda asynchronous=False: make(asynchronous) if asynchronous else client
+    if on_published is not None:
+        publish = client.publish
+        client.publish = lambda *args, **kwargs: on_published(publish(*args, **kwargs))
 
 
 def _patience(url: str, options: Mapping[str, Any]) -> dict[str, Any]:

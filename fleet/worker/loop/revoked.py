@@ -25,7 +25,7 @@ _STAMP = "stamp:"
 
 class Revoked:
     """A set that forgets its oldest entries. Used by the loop and by the housekeeping thread.  on_added: called after
-    each ``add``.
+    each ``add``.  on_unkept: called when they cannot be kept in the file.
 
     With a ``path`` it outlives the process: each id is appended to that file before ``add`` returns, and a new process
     reads it and rewrites it without what is too old. A file that cannot be used is logged once and then ignored.
@@ -35,12 +35,18 @@ class Revoked:
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self.on_added: Callable[[], object] = _nothing
+        self.on_unkept: Callable[[], object] = _nothing
         self._path = path
         self._clock = clock
         self._ids: OrderedDict[str, float] = OrderedDict()
         self._lines = 0
         if path is not None and path.exists():
             self._load(path)
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the fleet's other replicas can read what is added."""
+        return self._path is not None
 
     def learn(self) -> None:
         """Take in what the fleet's other replicas know."""
@@ -118,6 +124,7 @@ class Revoked:
     def _do_without(self, error: Exception) -> None:
         log.warning("revoked tasks are not remembered after a restart: %s", error)
         self._path = None
+        self.on_unkept()
 
 
 def _nothing() -> None:

@@ -79,6 +79,11 @@ def test_whoever_asked_does_not_wait_for_the_reading_of_answers_to_end(
     assert True not in read_while_closing
 
 
+def test_whoever_asked_waits_for_no_more_answers_than_there_can_be(mailbox: Mailbox) -> None:
+    """Redis says how many were asked; without that it would wait for ever here."""
+    assert mailbox.ask_all("hello", {"from_node": NODE}, quiet_seconds=1e6, until=math.inf) == [{NODE: None}]
+
+
 def test_a_connection_that_the_server_has_ended_is_an_error_and_never_a_deaf_mailbox(
     mailbox: Mailbox, redis_url: str
 ) -> None:
