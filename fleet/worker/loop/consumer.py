@@ -97,6 +97,7 @@ class Consumer:
             self.tick(now)
         if self._life.state is State.STARTING and self._connection.up and self._pool.free_slots > 0:
             self.on_event(Event.CONNECTED)  # not earlier: a worker whose slots cannot start is not ready
+        ended = len(self._done)
         moved = self._settle_done()
         self._connection.notice_loss()
         if self._connection.up:
@@ -107,6 +108,7 @@ class Consumer:
             self.on_event(Event.EMPTY)
         if not moved:
             self._before_waiting()
+        self.pauses.gather(ended)
         self._loop.run_once(0.0 if moved else self.pauses.until_due(self._tick_at))
 
     def _feed(self, now: float) -> bool:
