@@ -33,9 +33,13 @@ _counting = threading.Lock()
 
 def count() -> None:
     """One more task of this process."""
-    with _counting:  # a thread may be interrupted between reading and writing
+    while not _counting.acquire(blocking=False):  # to wait for it would have busy threads change places at each use
+        time.sleep(0)
+    try:  # a thread may be interrupted between reading and writing
         done = _own_counter()
         struct.pack_into("<Q", done, 0, struct.unpack_from("<Q", done)[0] + 1)
+    finally:
+        _counting.release()
 
 
 def _own_counter() -> mmap.mmap:
