@@ -41,7 +41,7 @@ APPS = {"tasks": "", "app": " Celery-app"}
 class Fleet:
     """A fleet in a folder of its own, spoken to through its command line."""
 
-    def __init__(self, folder: Path, app: str, replicas: int) -> None:
+    def __init__(self, folder: Path, replicas: int, *, app: str = "tasks") -> None:
         self.folder = folder
         self.app = app
         self.manifest = folder / "bench.yaml"
@@ -72,7 +72,7 @@ class Fleet:
 def measure(app: str, replicas: int) -> dict[str, float]:
     """One life of a fleet."""
     with tempfile.TemporaryDirectory(prefix="fb-") as folder:
-        fleet = Fleet(Path(folder), app, replicas)
+        fleet = Fleet(Path(folder), replicas, app=app)
         row: dict[str, float] = {}
         try:
             row["apply"], _ = fleet.run("apply", "bench.yaml", "--yes")

@@ -71,8 +71,7 @@ def part_of(process: psutil.Process) -> str:
 def fleet(app: str, workers: int) -> Iterator[Running]:
     """A fleet of this app."""
     with tempfile.TemporaryDirectory(prefix="fb-", dir="/tmp") as name:
-        one = Fleet(Path(name), workers)
-        one.manifest.write_text(one.manifest.read_text().replace("bench_load:tasks", f"bench_load:{app}"))
+        one = Fleet(Path(name), workers, app=app)
         try:
             one.run("apply", "bench.yaml", "--yes")
             run = one.folder / "bench/run"

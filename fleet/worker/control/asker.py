@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +20,10 @@ from fleet.replica.process_identity import lives, started_ticks
 
 POLL_SECONDS = 0.05
 _MARK_BYTES = 64
+
+
+def _nothing() -> None:
+    pass
 
 
 class Asker:
@@ -34,17 +38,18 @@ class Asker:
         self._path = None if folder is None else folder / f"{place}.asker"
 
     @contextmanager
-    def turn(self, *, until: float) -> Iterator[bool]:
+    def turn(self, *, until: float, meanwhile: Callable[[], object] = _nothing) -> Iterator[bool]:
         """Whether the caller is to ask now. It waits for another one that asks, ``until`` (monotonic) at most.
 
-        Who leaves without an error is the asker from then on, unless it waited in vain.
+        Who leaves without an error is the asker from then on, unless it waited in vain.  meanwhile: called again
+        and again while it waits; the asker may want its answer.
         """
         descriptor = self._opened()
         if descriptor is None:
             yield True
             return
         try:
-            if not _locked(descriptor, until=until):
+            if not _locked(descriptor, until=until, meanwhile=meanwhile):
                 yield True
             elif _asker_lives(descriptor):
                 yield False
@@ -78,7 +83,7 @@ def _self() -> tuple[int, int]:
     return pid, started_ticks(pid) or 0
 
 
-def _locked(descriptor: int, *, until: float) -> bool:
+def _locked(descriptor: int, *, until: float, meanwhile: Callable[[], object]) -> bool:
     """Whether this descriptor has the lock, which the kernel frees when its holder dies."""
     while True:
         try:
@@ -88,6 +93,7 @@ def _locked(descriptor: int, *, until: float) -> bool:
                 return False
         else:
             return True
+        meanwhile()
         time.sleep(POLL_SECONDS)
 
 

@@ -183,9 +183,10 @@ class Control:
             return
         with self._mutex:
             try:
-                with self._asker.turn(until=time.monotonic() + 2 * seconds) as asks:
+                mailbox, until = self._mailbox, time.monotonic() + 2 * seconds
+                with self._asker.turn(until=until, meanwhile=mailbox.drain) as asks:
                     if asks:
-                        self._ask(self._mailbox, revoked, seconds=seconds)
+                        self._ask(mailbox, revoked, seconds=seconds)
             except Exception as error:
                 self._on_error(error)
         revoked.on_unkept = self._asker.leave

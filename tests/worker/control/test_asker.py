@@ -110,6 +110,23 @@ def test_who_comes_meanwhile_waits_for_the_answers(another: Callable[[str], Anot
         first.kill()
 
 
+def test_who_waits_can_answer_the_asker(another: Callable[[str], Another], tmp_path: Path) -> None:
+    first = another("asking")
+    answers: list[None] = []
+
+    def answer() -> None:
+        answers.append(None)
+        if len(answers) == 3:
+            first.go_on()
+
+    try:
+        with asker(tmp_path).turn(until=math.inf, meanwhile=answer) as found:
+            assert not found
+        assert len(answers) >= 3
+    finally:
+        first.kill()
+
+
 def test_who_is_killed_while_it_asks_keeps_nobody_from_asking(
     another: Callable[[str], Another], tmp_path: Path
 ) -> None:
