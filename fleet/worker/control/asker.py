@@ -22,10 +22,6 @@ POLL_SECONDS = 0.05
 _MARK_BYTES = 64
 
 
-def _nothing() -> None:
-    pass
-
-
 class Asker:
     """The file that names the asker, one for all replicas that share a folder, a broker and a namespace.
 
@@ -38,13 +34,13 @@ class Asker:
         self._path = None if folder is None else folder / f"{place}.asker"
 
     @contextmanager
-    def turn(self, *, until: float, meanwhile: Callable[[], object] = _nothing) -> Iterator[bool]:
+    def turn(self, *, until: float, meanwhile: Callable[[], object]) -> Iterator[bool]:
         """Whether the caller is to ask now. It waits for another one that asks, ``until`` (monotonic) at most.
 
         Who leaves without an error is the asker from then on, unless it waited in vain.  meanwhile: called again
         and again while it waits; the asker may want its answer.
         """
-        descriptor = self._opened()
+        descriptor = self._opened(os.O_RDWR | os.O_CREAT)
         if descriptor is None:
             yield True
             return
@@ -61,7 +57,7 @@ class Asker:
 
     def leave(self) -> None:
         """Who does not listen any more is the asker no longer. Never raises; nothing happens where another one is."""
-        descriptor = self._opened()
+        descriptor = self._opened(os.O_RDWR)
         if descriptor is None:
             return
         try:
@@ -70,11 +66,11 @@ class Asker:
         finally:
             os.close(descriptor)
 
-    def _opened(self) -> int | None:
+    def _opened(self, flags: int) -> int | None:
         if self._path is None:
             return None
         with suppress(OSError):
-            return open_own(self._path, os.O_RDWR | os.O_CREAT)
+            return open_own(self._path, flags)
         return None
 
 

@@ -176,7 +176,7 @@ class Control:
     def greet(self, revoked: Revoked) -> None:
         """Once, before the first task: learn from workers elsewhere what is revoked, and tell them. Never raises.
 
-        One replica does so for all that share the folder.
+        One replica does so for all that share the folder; the others read its file when they are ready.
         """
         seconds = greeting.seconds_to_wait()
         if self._mailbox is None or seconds <= 0:
@@ -192,7 +192,6 @@ class Control:
         revoked.on_unkept = self._asker.leave
         if not revoked.is_kept:
             self._asker.leave()
-        revoked.learn()  # what another replica has been told
 
     def _ask(self, mailbox: Mailbox, revoked: Revoked, *, seconds: float) -> None:
         told = {"from_node": self._node, "revoked": revoked.ids()}

@@ -261,7 +261,7 @@ class Consumer:
         sd_notify.tell("READY=1", "STATUS=consuming")
         if not self._announced:
             self._announced = True
-            self.parts.revoked.learn()  # once more: commands reach this worker only since a moment ago
+            self.parts.revoked.learn()  # once more: it hears commands only now, and another may have asked for it
             queues = ", ".join(self.parts.settings.queue_names()) or "no queue"
             log.info("ready: %s pool with %d slots on %s", self._pool.name, self._pool.limit, queues)
             self._application.announce("ready")

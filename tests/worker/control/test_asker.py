@@ -18,7 +18,8 @@ HOLDS = """
 import math, sys
 from pathlib import Path
 from fleet.worker.control.asker import Asker
-with Asker(Path(sys.argv[1]), broker="redis://here", namespace="celery").turn(until=math.inf) as asks:
+one = Asker(Path(sys.argv[1]), broker="redis://here", namespace="celery")
+with one.turn(until=math.inf, meanwhile=lambda: None) as asks:
     print(asks, flush=True)
     if sys.argv[2] == "asking":
         sys.stdin.readline()
@@ -63,7 +64,7 @@ def asker(folder: Path | None, *, broker: str = "redis://here", namespace: str =
 
 
 def asks(one: Asker, *, until: float = math.inf) -> bool:
-    with one.turn(until=until) as found:
+    with one.turn(until=until, meanwhile=lambda: None) as found:
         return found
 
 
@@ -135,7 +136,7 @@ def test_who_is_killed_while_it_asks_keeps_nobody_from_asking(
 
 
 def test_an_error_leaves_no_asker(tmp_path: Path) -> None:
-    with pytest.raises(ConnectionError), asker(tmp_path).turn(until=math.inf):
+    with pytest.raises(ConnectionError), asker(tmp_path).turn(until=math.inf, meanwhile=lambda: None):
         raise ConnectionError
     assert asks(asker(tmp_path))
 
