@@ -81,6 +81,7 @@ _FIELDS = (
     _Field("user's uid", lambda spec: spec.account.uid),
     _Field("group's gid", lambda spec: spec.account.gid),
     _Field("noNewPrivileges", lambda spec: spec.no_new_privileges),
+    _Field("mergeMemory", lambda spec: spec.merge_memory),
     _Field("remoteControl.enabled", lambda spec: spec.remote_control.enabled),
     _Field("remoteControl.maxSlots", lambda spec: spec.remote_control.max_slots),
     _Field("remoteControl.allow", lambda spec: _allowed(spec.remote_control.allow)),
@@ -123,6 +124,8 @@ def _allowed(names: tuple[str, ...] | None) -> str:
 
 
 def _shown(field: _Field, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return NONE if value is None or value == "" else field.show(value)
 
 
