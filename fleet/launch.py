@@ -47,6 +47,7 @@ from fleet.replica.counters import counters_file, read_counters, write_counters
 from fleet.replica.crash_history import History, Life, pause_seconds, read_history, write_history
 from fleet.replica.ending import crash_text, ending_file, read_ending
 from fleet.replica.launch_document import LaunchDocument
+from fleet.replica.memory_merging import ask_for_merging
 from fleet.replica.process_identity import lives
 from fleet.replica.resource_limits import CannotLimit, limit
 from fleet.state.paths import Places
@@ -381,6 +382,9 @@ def settle(document: LaunchDocument) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     settle_folder(document.spec.workdir or str(document.run_folder.parent))
     os.umask(0o022)
+    # A worker of fleet's own asks when it runs: a kernel before Linux 6.9 forgets it with exec.
+    if document.spec.merge_memory and document.spec.kind != "worker" and (why := ask_for_merging()):
+        say(f"{document.replica}: mergeMemory: {why}")
     kept = {signal.SIGUSR1} if document.spec.kind != "command" else set()
     for signum in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP} - kept:
         with contextlib.suppress(OSError, ValueError):

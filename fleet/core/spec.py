@@ -23,8 +23,9 @@ WAIT_TIMEOUT_SECONDS = 60.0
 
 Kind = Literal["worker", "celery", "command"]
 
-IMAGE_POOLS = frozenset({"solo", "threads"})
-"""Pools whose workers may be forked from an image: a green pool patches before anything is imported."""
+IMAGE_POOLS = frozenset({"solo", "threads", "prefork", "asyncio"})
+"""Pools whose workers may be forked from an image: a green pool patches before anything is imported, and what a pool of
+somebody's own does when it is imported is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +235,7 @@ class WorkerSpec:
     followers: str = ""
     account: AccountSpec = FLEETS_ACCOUNT
     no_new_privileges: bool = False
+    merge_memory: bool = False
     task_counters: bool = True
     health_check: HealthCheckSpec = HealthCheckSpec()
     wait_for: WaitSpec = WaitSpec()

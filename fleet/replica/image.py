@@ -114,6 +114,8 @@ def key_of(document: LaunchDocument) -> str:
         return ""
     shared = sorted((name, value) for name, value in environ.items() if name not in OWN_VARIABLES)
     parts = [spec.python, spec.workdir, spec.revision, spec.code, spec.app, spec.broker.url.partition(":")[0], shared]
+    if spec.merge_memory:
+        parts.append("mergeMemory")  # what the image asks of the kernel holds for what is forked from it
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]
 
 

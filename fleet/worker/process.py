@@ -26,6 +26,7 @@ from fleet.file_access import make_folders
 from fleet.replica import record as records
 from fleet.replica.command import with_names
 from fleet.replica.crash_history import read_history
+from fleet.replica.memory_merging import ask_for_merging
 from fleet.replica.record import Record
 from fleet.worker import execution, logging_setup, stack_dump
 from fleet.worker.apps.base import Application, Remote
@@ -73,6 +74,8 @@ def run(options: WorkerOptions) -> int:
     box = SignalBox()
     box.install()
     stack_dump.answer()
+    if spec.merge_memory and (why := ask_for_merging()):
+        log.warning("mergeMemory: %s", why)
     try:
         application = load(spec.app)
         options = with_defaults_of(application, options)

@@ -18,6 +18,7 @@ from fleet.backends.supervisor.replica_files import Folder
 from fleet.broker import embedded
 from fleet.core.desired import BROKER_GROUP
 from fleet.core.spec import BrokerSpec, QueueSpec
+from fleet.operate.doctor import processes
 from fleet.operate.doctor.examine import examine, fix
 from fleet.operate.doctor.finding import Finding
 from fleet.replica.crash_history import History, Life, read_history, write_history
@@ -51,6 +52,16 @@ def test_a_healthy_fleet_has_no_problems(world: World) -> None:
     assert problems(world) == []
     assert "supervisord: runs (pid" in said(found)
     assert "descriptors: supervisord uses" in said(found)
+
+
+def test_replicas_whose_memory_is_to_be_merged_where_it_is_not_are_a_warning(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.run(replicas_of(spec_of(merge_memory=True), 2))
+    monkeypatch.setattr(processes, "why_not_merged", lambda: "nobody looks")
+    assert said(problems(world)) == "warning mergeMemory: thumbs: memory is not merged: nobody looks"
+    monkeypatch.setattr(processes, "why_not_merged", lambda: "")
+    assert problems(world) == []
 
 
 def test_replicas_that_run_as_root_are_a_warning(world: World) -> None:

@@ -23,7 +23,7 @@ _READ = frozenset(
     {"ExecStart", "Environment", "EnvironmentFile", "User", "Group", "WorkingDirectory", "TimeoutStopSec", "RestartSec"}
     | {"Type", "Restart", "KillSignal", "UMask", "PassEnvironment", "TimeoutSec", "KillMode", "StartLimitBurst"}
     | {"StartLimitIntervalSec", "StartLimitInterval", "LimitNOFILE", "MemoryMax", "CPUQuota", "Nice"}
-    | {"NoNewPrivileges"}
+    | {"NoNewPrivileges", "MemoryKSM"}
 )
 _UNIT_READ = frozenset(
     {"StartLimitBurst", "StartLimitIntervalSec", "StartLimitInterval", "After", "Requires", "Wants", "BindsTo"}
@@ -41,6 +41,7 @@ _LEFT_OUT = {
     "SyslogIdentifier": "read the log with `fleet logs`",
     "WatchdogSec": "fleet sees stuck workers by their heartbeat",
 }
+_YES = frozenset({"yes", "true", "on", "1"})
 _NODE_TEMPLATE = re.compile(r"^(?P<name>[^@]+)@(?P<instance>[^.]*)\.service$")
 
 
@@ -217,8 +218,10 @@ def _fields(draft: Draft, unit: _Unit, name: str) -> dict[str, object]:
             fields["nice"] = int(nice)
         else:
             draft.note(f"{name}: Nice={nice}: left out; it is from -20 to 19", unit.line("Nice"))
-    if unit.last("NoNewPrivileges").lower() in {"yes", "true", "on", "1"}:
+    if unit.last("NoNewPrivileges").lower() in _YES:
         fields["noNewPrivileges"] = True
+    if unit.last("MemoryKSM").lower() in _YES:
+        fields["mergeMemory"] = True
     if limits := _limits(draft, unit, name):
         fields["limits"] = limits
     return fields

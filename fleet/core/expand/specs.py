@@ -91,6 +91,7 @@ def worker_spec(manifest: text.Manifest, name: str, facts: Facts) -> WorkerSpec:
         log_link=_real(group.log_file or "", facts),
         account=facts.accounts.get(name, base.account),
         no_new_privileges=bool(group.no_new_privileges),
+        merge_memory=bool(group.merge_memory),
         health_check=_health_check(health),
         wait_for=_wait_for(group.wait_for),
         task_counters=spec.metrics.tasks if kind != "command" else base.task_counters,

@@ -507,6 +507,11 @@ class GroupFields(Model):
     no_new_privileges: bool | None = Field(
         default=None, description="nothing that a replica starts can gain rights (setuid programs, `sudo`); default: no"
     )
+    merge_memory: bool | None = Field(
+        default=None,
+        description="ask the kernel to keep one copy of equal pages of memory, where it looks for them (KSM,"
+        " Linux 6.4); default: no",
+    )
     per_slot: Price | None = Field(default=None, description="what one slot costs, for the budgets")
     per_replica: Price | None = Field(default=None, description="what one replica costs, for the budgets")
     paused: bool | None = Field(default=None, description="hold the group at zero replicas")
@@ -556,8 +561,8 @@ class Release(Model):
     )
     image: Literal["auto", "off"] = Field(
         default="auto",
-        description="auto: the second solo or threads worker of a kind and those after it are forked from a process"
-        " that has imported the app; off: each worker imports it itself",
+        description="auto: the second solo, threads, prefork or asyncio worker of a kind and those after it are forked"
+        " from a process that has imported the app; off: each worker imports it itself",
     )
 
 

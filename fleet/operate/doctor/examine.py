@@ -31,7 +31,13 @@ from fleet.operate.doctor.files import (
 )
 from fleet.operate.doctor.finding import Examined, Finding, Severity
 from fleet.operate.doctor.notifications import notification_findings
-from fleet.operate.doctor.processes import crash_findings, image_findings, replica_findings, stray_findings
+from fleet.operate.doctor.processes import (
+    crash_findings,
+    image_findings,
+    merging_findings,
+    replica_findings,
+    stray_findings,
+)
 from fleet.operate.doctor.state import home_findings, space_findings, state_findings
 from fleet.settings import Settings
 from fleet.state.lock import holder
@@ -96,6 +102,7 @@ _CHECKS: tuple[Callable[[Examined], Iterator[Finding]], ...] = (
     stray_findings,
     replica_findings,
     image_findings,
+    merging_findings,
     permission_findings,
     privilege_findings,
     leftover_findings,

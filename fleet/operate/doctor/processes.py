@@ -15,6 +15,7 @@ from fleet.operate.doctor.finding import KILL_AFTER_SECONDS, Examined, Finding
 from fleet.replica import record as records
 from fleet.replica.crash_history import read_history
 from fleet.replica.image import states
+from fleet.replica.memory_merging import KSM, why_not_merged
 from fleet.state.paths import Places
 
 
@@ -54,6 +55,15 @@ def image_findings(examined: Examined) -> Iterator[Finding]:
         if state.phase in ("refused", "failed"):
             hint = 'docs/image.md says what an app must not do; `release: {image: "off"}` ends the attempts'
             yield Finding("warning", "image", f"{state.app}: workers start without an image: {state.reason}", hint)
+
+
+def merging_findings(examined: Examined) -> Iterator[Finding]:
+    """Replicas that ask for `mergeMemory` on a machine that merges nothing."""
+    replicas = examined.observed.replicas if examined.observed is not None else {}
+    asking = sorted({group_of(name) for name, one in replicas.items() if one.spec and one.spec.merge_memory})
+    if asking and (why := why_not_merged()):
+        hint = f"as root: `echo 1 > {KSM}/run`; docs/image.md says how to keep it, and what it costs"
+        yield Finding("warning", "mergeMemory", f"{', '.join(asking)}: memory is not merged: {why}", hint)
 
 
 def replica_findings(examined: Examined) -> Iterator[Finding]:

@@ -228,6 +228,7 @@ SYSTEMD = {
     "CPUQuota": (unit("CPUQuota=150%"), "limits: {cpus: 1.5}"),
     "Nice": (unit("Nice=-5"), "nice: -5"),
     "NoNewPrivileges": (unit("NoNewPrivileges=yes"), "noNewPrivileges: true"),
+    "MemoryKSM": (unit("MemoryKSM=yes"), "mergeMemory: true"),
     "After": ("[Unit]\nAfter=net\n" + unit(""), NOTE + "After=net"),
     "WantedBy": (unit("[Install]\nWantedBy=multi"), NOTE + "WantedBy=multi"),
     "%i": (unit("", exec_start="/bin/serve --at=%i"), "--at=${FLEET_INDEX}"),
