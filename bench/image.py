@@ -2,6 +2,8 @@
 
 Ten solo workers, and one prefork worker with ten children, each at rest and after tasks that do nothing. The app
 imports numpy, pydantic and requests where they are installed; the broker is a Redis that all contenders share.
+"merged" is with `mergeMemory`, weighed when the kernel has gone over all memory three times; as root alone, who turns
+its search on, quicker than it is by itself, and back.
 """
 
 from __future__ import annotations
@@ -11,8 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +22,8 @@ import figures
 import psutil
 import servers
 from redis import Redis
+
+from fleet.replica.memory_merging import KSM
 
 WORKERS = 10
 APP = """
@@ -42,7 +46,7 @@ spec:
   broker: {{url: "{url}"}}
   release: {{workdir: ., image: "{image}"}}
   groups:
-    bench: {{pool: {pool}, queues: [q], health: {{readyTimeout: 10m}}}}
+    bench: {{pool: {pool}, queues: [q], mergeMemory: {merged}, health: {{readyTimeout: 10m}}}}
 """
 POOLS = {"solo": f"solo, replicas: {WORKERS}", "prefork": f"{{type: prefork, concurrency: {WORKERS}}}, replicas: 1"}
 
@@ -53,19 +57,26 @@ class Contender(NamedTuple):
     name: str
     pool: str
     image: str
+    merged: bool = False
 
 
 CONTENDERS = (
     Contender("celery solo", "solo", ""),
     Contender("fleet solo, without an image", "solo", "off"),
     Contender("fleet solo", "solo", "auto"),
+    Contender("fleet solo, merged", "solo", "auto", merged=True),
     Contender("celery prefork", "prefork", ""),
     Contender("fleet prefork", "prefork", "auto"),
+    Contender("fleet prefork, merged", "prefork", "auto", merged=True),
 )
+PAGES_AT_A_TIME = 2000
+"""Of the kernel's search, every 20 ms; by itself it looks at a hundred."""
 
 
 class Workers:
     """What runs. processes: the workers, their children, and the image."""
+
+    before_weighing: Callable[[], object] = staticmethod(lambda: None)
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder = folder
@@ -90,6 +101,7 @@ class Workers:
         return self.row
 
     def _weigh(self, when: str) -> None:
+        self.before_weighing()
         runners = self.runners()
         private = sum(one.memory_full_info().uss for one in runners)
         self.row[f"pssMiB{when}"] = figures.pss_bytes([one.pid for one in self.processes()]) / 2**20
@@ -142,9 +154,12 @@ def title(process: psutil.Process) -> str:
 @contextmanager
 def fleet(contender: Contender, folder: Path, url: str) -> Iterator[Workers]:
     """A fleet, applied; what restarting and ending it takes is measured last."""
-    text = MANIFEST.format(url=url, image=contender.image, pool=POOLS[contender.pool])
+    merged = str(contender.merged).lower()
+    text = MANIFEST.format(url=url, image=contender.image, pool=POOLS[contender.pool], merged=merged)
     (folder / "fleet.yaml").write_text(text)
     workers = OfFleet(folder, url)
+    if contender.merged:
+        workers.before_weighing = await_merging
     workers.run("apply", "fleet.yaml")
     try:
         yield workers
@@ -189,9 +204,40 @@ def send(folder: Path, url: str, tasks: int) -> None:
         figures.wait_until(lambda: not server.llen("q"), what="all tasks are done")
 
 
+@contextmanager
+def merging() -> Iterator[None]:
+    """While the kernel looks for equal pages; then as it was."""
+    wanted = {"pages_to_scan": str(PAGES_AT_A_TIME), "run": "1"}
+    before = {name: (KSM / name).read_text() for name in wanted}
+    try:
+        _set(wanted)
+        yield
+    finally:
+        _set(before)
+
+
+def _set(values: Mapping[str, str]) -> None:
+    for name, value in values.items():
+        with suppress(OSError):  # how many pages at a time may be the kernel's own choice
+            (KSM / name).write_text(value)
+
+
+def await_merging() -> None:
+    """Until all memory was looked at three times: a page that changed between two looks is left alone."""
+    scans = KSM / "full_scans"
+    end = int(scans.read_text()) + 3
+    figures.wait_until(lambda: int(scans.read_text()) >= end, what="equal pages are merged")
+
+
+def can_merge() -> bool:
+    """Whether this account may turn the kernel's search on."""
+    return os.access(KSM / "run", os.W_OK)
+
+
 def measure(contender: Contender, tasks: int) -> dict[str, float]:
     """One life of one contender."""
-    with tempfile.TemporaryDirectory(prefix="fl-", dir="/tmp") as name, servers.redis() as url:
+    around = merging() if contender.merged else nullcontext()
+    with tempfile.TemporaryDirectory(prefix="fl-", dir="/tmp") as name, servers.redis() as url, around:
         folder = Path(name)
         (folder / "shop.py").write_text(APP)
         with (fleet if contender.image else celery)(contender, folder, url) as workers:
@@ -203,7 +249,7 @@ def main() -> None:
     """All in turns."""
     given = figures.arguments(__doc__, runs=3, choosable=True)
     tasks = 300 if given.quick else 3000
-    chosen = [one for one in CONTENDERS if given.only in one.name]
+    chosen = [one for one in CONTENDERS if given.only in one.name and (can_merge() or not one.merged)]
     lives: dict[Contender, list[dict[str, float]]] = {one: [] for one in chosen}
     for _ in range(given.runs):
         for one in chosen:
