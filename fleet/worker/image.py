@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from fleet import forking, launch
+from fleet.core.desired import split_name
 from fleet.core.spec import WorkerSpec
 from fleet.errors import FleetError
 from fleet.replica import image as images
@@ -28,8 +29,11 @@ from fleet.replica import launch_document
 from fleet.replica.command import LaunchError, environment, read_document
 from fleet.replica.image import GO, OWN_VARIABLES, REQUEST_BYTES, STALE, ImageFiles, ImageState
 from fleet.replica.launch_document import LaunchDocument
+from fleet.replica.memory_merging import ask_for_merging
 from fleet.worker.fork_safety import Watched, problems, read_files
 from fleet.worker.forked_worker import Mark, become_worker, give_seeds, set_title
+from pools import pool_class
+from pools.errors import PoolUnavailable
 from pools.freeze import freeze_for_forks
 
 LOOK_SECONDS = 10.0
@@ -53,6 +57,8 @@ def main(arguments: list[str]) -> int:
         print(f"no image: {error}", file=sys.stderr)
         return 1
     set_title(f"fleet: image {key} ({document.fleet}) {document.spec.app}")
+    if document.spec.merge_memory:
+        ask_for_merging()  # its workers tell where it fails
     image = Image(document, files)
     return image.serve() if image.load() else 0
 
@@ -66,6 +72,7 @@ class Image:
         self._specs = document.run_folder / "specs"
         self._waits_until = time.monotonic() + FIRST_SECONDS
         self._seen: dict[str, images.Stamp | None] = {}
+        self._groups = {self.spec.group}
         self._mark = Mark()
         self._listener: socket.socket | None = None
         self._inode = 0
@@ -158,9 +165,17 @@ class Image:
             connection.send(images.REFUSED)
             self._say("refused", "; ".join(found))
             return found[0]
+        self._be_ready_for(Path(request["document"]))
         pid = self._fork_twice(connection, request)
         connection.send(b"%d" % pid)
         return ""
+
+    def _be_ready_for(self, path: Path) -> None:
+        group, _ = split_name(path.stem)
+        if group not in self._groups:
+            self._groups.add(group)
+            import_pool_of(path)
+            freeze_for_forks()
 
     def _fileno(self) -> int:
         return -1 if self._listener is None else self._listener.fileno()
@@ -250,6 +265,12 @@ def import_all(spec: WorkerSpec) -> None:
     application = load(spec.app)
     application.complete()
     import_for(spec, application)
+
+
+def import_pool_of(path: Path) -> None:
+    """The pool of the worker with this launch document: groups that share an image may differ in it."""
+    with suppress(launch_document.DocumentError, PoolUnavailable):
+        pool_class(launch_document.read(path).spec.pool.type)
 
 
 def _may_go(connection: socket.socket) -> bool:

@@ -25,6 +25,8 @@ def document(spec: WorkerSpec, *, replica: str = "thumbs.0", **secrets: str) -> 
     [
         replace(SPEC, group="other"),
         replace(SPEC, pool=PoolSpec("threads", 4)),
+        replace(SPEC, pool=PoolSpec("prefork", 4)),
+        replace(SPEC, pool=PoolSpec("asyncio", 4)),
         replace(SPEC, queues=(QueueSpec("q"),)),
         replace(SPEC, log_level="DEBUG", drain_timeout_seconds=1.0),
     ],
@@ -43,9 +45,10 @@ def test_what_no_import_can_see_shares_an_image(same: WorkerSpec) -> None:
         replace(SPEC, code="abc"),
         replace(SPEC, env=(("TZ", "UTC"),)),
         replace(SPEC, broker=BrokerSpec("redis://other/0")),
+        replace(SPEC, merge_memory=True),
     ],
 )
-def test_what_an_import_may_see_needs_an_image_of_its_own(other: WorkerSpec) -> None:
+def test_what_an_import_may_see_or_a_fork_inherits_needs_an_image_of_its_own(other: WorkerSpec) -> None:
     assert key_of(document(other)) not in ("", key_of(document(SPEC)))
 
 
@@ -58,8 +61,8 @@ def test_the_value_of_a_secret_is_part_of_the_environment() -> None:
     "cold",
     [
         replace(SPEC, image="off"),
-        replace(SPEC, pool=PoolSpec("prefork", 2)),
         replace(SPEC, pool=PoolSpec("gevent", 2)),
+        replace(SPEC, pool=PoolSpec("custom", 2, "shop.pools:Own")),
         replace(SPEC, kind="celery"),
         replace(SPEC, kind="command", command=("true",)),
         replace(SPEC, secret_env=(("TOKEN", "missing", "mark"),)),

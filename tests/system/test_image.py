@@ -10,9 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fleet.core.spec import IMAGE_POOLS
 from fleet.replica.image import ImageState, request, states
 from fleet.state.paths import Places
 from tests.conftest import eventually
+from tests.replica.test_memory_merging import kernel_tells
 from tests.system.worlds import World
 
 pytestmark = pytest.mark.system
@@ -59,6 +61,10 @@ def other(world: World, name: str, pid: int) -> int:
     return eventually(look, every=0.5)
 
 
+def asks_for_merging(pid: int) -> bool:
+    return "ksm_merge_any: yes" in Path(f"/proc/{pid}/ksm_stat").read_text()
+
+
 def ignored(pid: int) -> set[int]:
     """The signals that a process ignores."""
     (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigIgn:")]
@@ -94,6 +100,34 @@ def test_forked_workers_are_supervisords_children_and_run_tasks(world: World) ->
     assert not any(psutil.pid_exists(pid) for pid in pids.values())
     assert images(world) == ()
     eventually(lambda: not psutil.pid_exists(keeper))
+
+
+def test_each_pool_that_can_be_forked_is_and_runs_tasks_before_and_after_a_kill(world: World) -> None:
+    """One image for all; its first worker is of one pool, the others are imported when they are asked for."""
+    pools = sorted(IMAGE_POOLS)
+    kinds = {name: f"{{type: {name}, concurrency: {1 if name == 'solo' else 2}}}" for name in pools}
+    world.write("".join(f"    {name}: {{pool: {kinds[name]}, replicas: 1, queues: [{name}]}}\n" for name in pools))
+    world.apply()
+    before = world.pids()
+    assert image(world).phase == "ready"
+    assert {name: is_forked(pid) for name, pid in before.items()} == {f"{name}.0": True for name in pools}
+    children = psutil.Process(before["prefork.0"]).children()
+    assert len(children) == 2
+
+    def run(first: int) -> None:
+        numbers = range(first, first + 5 * len(pools))
+        for number in numbers:
+            world.send("work", pools[number % len(pools)], [str(world.done_file), number, 0.0])
+        eventually(lambda: set(world.done()) >= set(numbers))
+
+    run(0)
+    for pid in before.values():
+        os.kill(pid, signal.SIGKILL)
+    after = {name: other(world, name, pid) for name, pid in before.items()}
+    assert all(is_forked(pid) for pid in after.values())
+    eventually(lambda: not any(child.is_running() for child in children))
+    run(100)
+    assert sorted(world.done()) == sorted(set(world.done()))
 
 
 def test_a_dead_or_silent_image_holds_nothing_up_and_is_replaced(world: World) -> None:
@@ -166,6 +200,23 @@ def test_off_means_off_and_changes_no_running_worker(world: World) -> None:
     assert world.pids() == pids
     world.fleet("restart", "small", "--fleet", "world", "-y")
     assert not any(is_forked(pid) for name, pid in world.pids().items() if name.startswith("small"))
+
+
+@kernel_tells
+def test_memory_of_workers_and_of_their_image_is_merged_where_a_group_wants_it(world: World) -> None:
+    plain, merged = "pool: solo, replicas: 2", "replicas: 2, mergeMemory: true"
+    world.write(
+        f"    plain: {{{plain}, queues: [plain]}}\n"
+        f"    small: {{pool: solo, {merged}, queues: [small]}}\n"
+        f"    kids: {{pool: {{type: prefork, concurrency: 2}}, {merged}, queues: [kids]}}\n"
+    )
+    world.apply()
+    pids = world.pids()
+    children = {f"child {child.pid}": child.pid for child in psutil.Process(pids["kids.0"]).children()}
+    assert len(children) == 2
+    asked = {name: asks_for_merging(pid) for name, pid in {**pids, **children}.items()}
+    assert asked == {name: not name.startswith("plain") for name in asked}
+    assert sorted(asks_for_merging(one.pid) for one in images(world)) == [False, True]
 
 
 def test_a_worker_that_supervisord_does_not_wait_for_ends_at_once(world: World) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.core.spec import BrokerSpec, PoolSpec, QueueSpec, WorkerSpec, digest
+from fleet.core.spec import IMAGE_POOLS, BrokerSpec, PoolSpec, QueueSpec, WorkerSpec, digest
 from fleet.replica.launch_document import LaunchDocument
 from tests.worker.workers import PROJECT
 
@@ -18,18 +18,20 @@ APPS = {
     "registry": """
 import os, signal
 from fleet import Tasks
+worker = os.getpid()
 tasks = Tasks("late", broker=os.environ["BROKER"])
 @tasks.task
-def last(): os.kill(os.getpid(), signal.SIGTERM)
+def last(): os.kill(worker, signal.SIGTERM)
 def send(queue): tasks.send("late_app.last", queue=queue)
 """,
     "celery": """
 import os, signal
 from celery import Celery
+worker = os.getpid()
 tasks = Celery("late", broker=os.environ["BROKER"])
 tasks.conf.result_backend = os.environ["RESULTS"]
 @tasks.task(name="late_app.last")
-def last(): os.kill(os.getpid(), signal.SIGTERM)
+def last(): os.kill(worker, signal.SIGTERM)
 def send(queue): last.apply_async(queue=queue)
 """,
 }
@@ -37,8 +39,11 @@ FRAME = """
 import sys
 from pathlib import Path
 from fleet.replica import launch_document
-from fleet.worker.image import import_all
-import_all(launch_document.read(Path(sys.argv[1])).spec)
+from dataclasses import replace
+from fleet.core.spec import PoolSpec
+from fleet.worker.image import import_all, import_pool_of
+import_all(replace(launch_document.read(Path(sys.argv[1])).spec, pool=PoolSpec("threads")))
+import_pool_of(Path(sys.argv[1]))
 shared = set(sys.modules)
 from fleet.worker.__main__ import main
 code = main([sys.argv[1]])
@@ -49,12 +54,12 @@ raise SystemExit(code)
 
 @pytest.mark.parametrize("app", APPS)
 @pytest.mark.parametrize(
-    ("broker", "pool"), [("redis_url", "solo"), ("redis_url", "threads"), ("rabbitmq_url", "solo")]
+    ("broker", "pool"), [*(("redis_url", pool) for pool in sorted(IMAGE_POOLS)), ("rabbitmq_url", "solo")]
 )
 def test_a_worker_imports_nothing_after_the_fork(
     tmp_path: Path, request: pytest.FixtureRequest, redis_url: str, broker: str, app: str, pool: str
 ) -> None:
-    """From its start to its end, with a task that ends it and a result that is stored."""
+    """From its start to its end, with a task that ends it and a result that is stored; the image is of another pool."""
     url: str = request.getfixturevalue(broker)
     queue = f"late{os.getpid()}-{time.monotonic_ns()}"
     (tmp_path / "late_app.py").write_text(APPS[app])
