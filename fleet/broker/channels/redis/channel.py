@@ -21,6 +21,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import redis
 
 from fleet.broker.channels.base import REST_SECONDS, ChannelLost, Kept
+from fleet.broker.channels.redis.bindings import bind
 from fleet.broker.channels.redis.connections import Connections
 from fleet.broker.channels.redis.held import Held
 from fleet.broker.channels.redis.leases import Registry, holder_name
@@ -28,14 +29,13 @@ from fleet.broker.channels.redis.rest import POLL_SECONDS
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.take_plan import TakePlan
 from fleet.broker.channels.redis.turns import Turns
-from fleet.broker.connection import RedisAccess, connect_now, kombu_connection, redis_access
+from fleet.broker.connection import RedisAccess, redis_access
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import sealed
 from fleet.broker.queues import entity
 from fleet.broker.redis_keys import Keys
 from fleet.broker.redis_link import command
 from fleet.core.spec import QueueSpec
-from fleet.errors import Unreachable
 
 LEASE_SECONDS = 15.0
 
@@ -110,7 +110,7 @@ class RedisChannel:
         self._lay_out(access)
         registry = _own(self._registry)
         self._inboxes.wait_anew(access)
-        topics = _declare(self._url, self._options, self._queues, self._entities)
+        topics = self._bind(link)
         given_away = self._renew(link, look=False)
         self._inboxes.listen(access, topics)
         self._look_at = time.monotonic() + (self._lease_seconds if again else _patience(link, self._lease_seconds))
@@ -132,7 +132,7 @@ class RedisChannel:
         link, inboxes = self._connections.main(), self._inboxes
         inboxes.disarm(self._connections.main)
         inboxes.stop()
-        topics = _declare(self._url, self._options, self._queues, self._entities)
+        topics = self._bind(link)
         self._lay_out(self._access)
         inboxes.wait_anew(self._access)
         if self._renew(link, look=False):  # other replicas know the new inboxes before anything can be in them
@@ -311,6 +311,10 @@ class RedisChannel:
         sources = self._inboxes.sources()
         self._registry = Registry(access, self._keys, sources, lease_seconds=self._lease_seconds)
 
+    def _bind(self, link: Link) -> dict[str, str]:
+        queues = {spec.name: entity(spec.name, self._entities) for spec in self._queues}
+        return bind(self._url, queues, options=self._options, link=link, access=self._access)
+
     def _renew(self, link: Link, *, look: bool, ahead: bool = False) -> bool:
         self._inboxes.empty_left(link)
         rests = self._rest.is_quiet and not len(self._held)
@@ -357,31 +361,3 @@ def _patience(link: Link, lease_seconds: float) -> float:
         return max(0.0, lease_seconds - float(info[b"uptime_in_seconds"]))
     except (redis.ResponseError, KeyError, ValueError):
         return lease_seconds
-
-
-def _declare(
-    url: str, options: Mapping[str, Any], queues: Sequence[QueueSpec], entities: Mapping[str, Any]
-) -> dict[str, str]:
-    """Bind the queues as kombu's consumers do: a producer that publishes to the exchange finds them.
-
-    Topic -> queue, of those that are bound to a fanout exchange.
-    """
-    connection = kombu_connection(url, options=options)
-    topics: dict[str, str] = {}
-    try:
-        connect_now(connection)
-        channel = connection.default_channel
-        for spec in queues:
-            bound = entity(spec.name, entities)(channel)
-            bound.declare()
-            if bound.exchange is not None and bound.exchange.type == "fanout":
-                found = getattr(channel, "_get_subscribe_topics", None)  # since kombu 5.7; before, each has one
-                names = found(bound.name) if found is not None else [channel._get_subscribe_topic(bound.name)]
-                topics.update({f"{channel.global_keyprefix}{name}": spec.name for name in names})
-    except Unreachable:
-        raise
-    except Exception as error:
-        raise ChannelLost(f"cannot declare the queues: {error}") from error
-    finally:
-        connection.release()
-    return topics
