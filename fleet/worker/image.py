@@ -199,7 +199,7 @@ class Image:
         worker = os.fork()
         if worker:
             os.write(writing, b"%d" % worker)
-            return
+            os._exit(0)  # what the app registered for its end is its workers'
         os.close(writing)
         self._worker(connection, request)
 
@@ -302,4 +302,7 @@ def _leave_after(work: Callable[[], object]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # as above

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 from pathlib import Path
@@ -128,6 +129,27 @@ def test_each_pool_that_can_be_forked_is_and_runs_tasks_before_and_after_a_kill(
     eventually(lambda: not any(child.is_running() for child in children))
     run(100)
     assert sorted(world.done()) == sorted(set(world.done()))
+
+
+def test_what_an_app_registers_for_its_end_is_called_once_by_each_worker_when_that_ends(world: World) -> None:
+    code, ends = world.root / "world_tasks.py", world.root / "ends"
+    code.write_text(
+        code.read_text() + f"\nimport atexit, os\nends = open({str(ends)!r}, 'a')\n"
+        "atexit.register(lambda: print(os.getpid(), file=ends, flush=True))\n"
+    )
+    world.write(GROUPS)
+    world.apply()
+    assert all(is_forked(pid) for pid in world.pids().values())
+    assert ends.read_text() == ""
+    keeper = image(world).pid
+    code.touch()
+    world.fleet("restart", "small", "--fleet", "world", "-y")  # the image sees that the file has changed, and ends
+    eventually(lambda: not psutil.pid_exists(keeper))
+    world.fleet("down", "--fleet", "world", "-y")
+    started = re.findall(
+        r"spawned: '(?:small|wide)\S+' with pid (\d+)", (world.home / "world/log/supervisord.log").read_text()
+    )
+    assert sorted(ends.read_text().split()) == sorted(started)
 
 
 def test_a_dead_or_silent_image_holds_nothing_up_and_is_replaced(world: World) -> None:
