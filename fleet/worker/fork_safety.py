@@ -1,4 +1,5 @@
-"""Whether this process may be forked: one thread, no connections, and nothing read that differs per replica."""
+"""Whether this process may be forked: one thread, no connections, no locks that processes share, and nothing read that
+differs per replica."""
 
 from __future__ import annotations
 
@@ -10,9 +11,18 @@ import sysconfig
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 _UNSHARABLE = ("socket:", "pipe:", "anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:inotify")
+
+_SHARED = (
+    ("/dev/shm/sem.", "a lock of multiprocessing"),
+    ("/dev/shm/pym-", "a value of multiprocessing"),
+    ("/dev/shm/psm_", "shared memory"),
+    ("/dev/zero ", "shared memory"),
+)
+"""How the kernel calls what ``multiprocessing`` and ``mmap`` make without a file."""
 
 
 class Watched:
@@ -94,17 +104,19 @@ def read_files(watched: Watched) -> set[str]:
     return {path for path in own if not os.path.isdir(path)} | {folder for folder in installed if folder}
 
 
-def problems(*, but: Iterable[int] = (), after_a_fork: bool = False) -> list[str]:
+def problems(*, but: Iterable[int] = (), after_import: bool = False) -> list[str]:
     """What stands against a fork of this process. ``but``: descriptors of its own.
 
-    after_a_fork: look after a first fork: a library that ends its threads before one, as OpenBLAS does, is safe.
+    after_import: the first look. After a first fork: a library that ends its threads before one, as OpenBLAS does, is
+    safe. And at memory, which nobody makes afterwards.
     """
-    if after_a_fork:
-        child = os.fork()
-        if child == 0:
-            os._exit(0)
-        os.waitpid(child, 0)
-    return [*_threads(), *_connections(set(but))]
+    if not after_import:
+        return [*_threads(), *_connections(set(but))]
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    return [*_threads(), *_connections(set(but)), *_shared_memory()]
 
 
 def _threads() -> list[str]:
@@ -130,6 +142,14 @@ def _connections(but: set[int]) -> list[str]:
             if int(name) > 2 and int(name) not in but and kind.startswith(_UNSHARABLE):
                 found.append(f"importing the app opens {_described(int(name), kind)}")
     return found
+
+
+def _shared_memory() -> list[str]:
+    """A lock in it would be held for ever by a worker that is killed, and all the others would wait for it."""
+    mappings = [line.split(maxsplit=5) for line in Path("/proc/self/maps").read_text().splitlines()]
+    places = [fields[5] for fields in mappings if len(fields) == 6 and fields[1].endswith("s")]
+    found = dict.fromkeys(what for place in places for begin, what in _SHARED if place.startswith(begin))
+    return [f"importing the app makes {what} that all workers would share" for what in found]
 
 
 def _described(descriptor: int, kind: str) -> str:

@@ -96,7 +96,7 @@ class Image:
                 self._say("failed", f"{type(cause).__name__}: {cause}")
                 return False
         self._seen = images.stamps(read_files(watched))
-        if found := [*watched.problems, *problems(after_a_fork=True)]:
+        if found := [*watched.problems, *problems(after_import=True)]:
             self._say("refused", "; ".join(found))
             return False
         if any(one is not None and one[0] > began for one in self._seen.values()):

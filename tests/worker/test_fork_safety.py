@@ -13,7 +13,7 @@ import os, sys
 from fleet.worker.fork_safety import Watched, problems, read_files
 with Watched(("FLEET_REPLICA", "FLEET_INDEX")) as watched:
     import app
-print(*watched.problems, *problems(after_a_fork=True), sep="\\n")
+print(*watched.problems, *problems(after_import=True), sep="\\n")
 print(*("file " + os.path.basename(path) for path in read_files(watched)), sep="\\n")
 """
 
@@ -43,6 +43,10 @@ LISTENS = "import socket\nkept = socket.create_server(('127.0.0.1', 0))\n"
         (LISTENS, "opens a socket"),
         ("import os\nkept = os.pipe()", "workers cannot share (pipe)"),
         ("import select\nkept = select.epoll()", "workers cannot share (anon_inode)"),
+        ("import multiprocessing\nkept = multiprocessing.Lock()", "makes a lock of multiprocessing that all workers"),
+        ("import billiard\nkept = billiard.Lock()", "makes a lock of multiprocessing that all workers"),
+        ("from multiprocessing import Value\nkept = Value('i', lock=False)", "makes a value of multiprocessing"),
+        ("import mmap\nkept = mmap.mmap(-1, 4096)", "makes shared memory that all workers"),
         ("import os\nos.environ['FLEET_REPLICA'] if 0 else os.environ.get('FLEET_REPLICA')", "app reads FLEET_REPLICA"),
         ("import os\nos.getenv('FLEET_INDEX')", "app reads FLEET_INDEX"),
         ("import os\n'FLEET_INDEX' in os.environ", "app reads FLEET_INDEX"),
@@ -59,6 +63,9 @@ def test_an_app_that_must_not_be_forked_is_named_with_the_cause(tmp_path: Path, 
         "import socket\nsocket.create_server(('127.0.0.1', 0)).close()",
         "import threading\none = threading.Thread(target=int)\none.start()\none.join()",
         "kept = open('app.log', 'a')",
+        "import multiprocessing\nmultiprocessing.Lock()",
+        "import mmap\nkept = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE)",
+        "import mmap\ndata = open('data', 'wb+')\ndata.truncate(9)\nkept = mmap.mmap(data.fileno(), 0)",
     ],
 )
 def test_what_is_over_or_a_file_is_no_objection(tmp_path: Path, code: str) -> None:
