@@ -305,4 +305,4 @@ if __name__ == "__main__":
     code = main(sys.argv[1:])
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(code)  # as above
+    os._exit(code)  # what the app registered for its end is its workers'
