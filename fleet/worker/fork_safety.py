@@ -110,13 +110,13 @@ def problems(*, but: Iterable[int] = (), after_import: bool = False) -> list[str
     after_import: the first look. After a first fork: a library that ends its threads before one, as OpenBLAS does, is
     safe. And at memory, which nobody makes afterwards.
     """
-    if not after_import:
-        return [*_threads(), *_connections(set(but))]
-    child = os.fork()
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-    return [*_threads(), *_connections(set(but)), *_shared_memory()]
+    if after_import:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+    found = [*_threads(), *_connections(set(but))]
+    return [*found, *_shared_memory()] if after_import else found
 
 
 def _threads() -> list[str]:

@@ -185,7 +185,7 @@ class Image:
         reading, writing = os.pipe()
         between = os.fork()
         if between == 0:
-            _leave_after(lambda: self._middle(connection, request, reading, writing))
+            self._middle(connection, request, reading, writing)
         os.close(writing)
         try:
             answer = os.read(reading, 64)
@@ -194,14 +194,21 @@ class Image:
             os.close(reading)
         return int(answer)
 
-    def _middle(self, connection: socket.socket, request: dict[str, str], reading: int, writing: int) -> None:
-        os.close(reading)
-        worker = os.fork()
-        if worker:
+    def _middle(self, connection: socket.socket, request: dict[str, str], reading: int, writing: int) -> NoReturn:
+        """Fork the worker, and end however that goes: what the app registered for its end is its workers'."""
+        code = 1
+        try:
+            os.close(reading)
+            worker = os.fork()
+            if worker == 0:
+                os.close(writing)
+                _leave_after(lambda: self._worker(connection, request))
             os.write(writing, b"%d" % worker)
-            os._exit(0)  # what the app registered for its end is its workers'
-        os.close(writing)
-        self._worker(connection, request)
+            code = 0
+        except OSError:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
 
     def _worker(self, connection: socket.socket, request: dict[str, str]) -> NoReturn:
         """In the new process: wait until supervisord knows it, then be what `launch` makes of a process."""
@@ -284,14 +291,13 @@ def _may_go(connection: socket.socket) -> bool:
         connection.close()
 
 
-def _leave_after(work: Callable[[], object]) -> NoReturn:
+def _leave_after(work: Callable[[], NoReturn]) -> NoReturn:
     """In a child: nothing may return into the image's own code."""
     from fleet.worker.forked_worker import leave
 
     code = 1
     try:
         work()
-        code = 0
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 1
     except FleetError as error:
