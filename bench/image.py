@@ -1,7 +1,7 @@
 """Memory of workers that import what many apps import, with an image and without, beside Celery's; and their verbs.
 
-Ten solo workers, and one prefork worker with ten children, each at rest and after tasks that do nothing. The app
-imports numpy, pydantic and requests where they are installed; the broker is a Redis that all contenders share.
+Ten solo workers, ten of gevent, and one prefork worker with ten children, each at rest and after tasks that do
+nothing. The app imports numpy, pydantic and requests where they are installed; the broker is a Redis that all share.
 "merged" is with `mergeMemory`, weighed when the kernel has gone over all memory three times; as root alone, who turns
 its search on, quicker than it is by itself, and back.
 """
@@ -48,7 +48,13 @@ spec:
   groups:
     bench: {{pool: {pool}, queues: [q], mergeMemory: {merged}, health: {{readyTimeout: 10m}}}}
 """
-POOLS = {"solo": f"solo, replicas: {WORKERS}", "prefork": f"{{type: prefork, concurrency: {WORKERS}}}, replicas: 1"}
+GREEN_SLOTS = 100
+POOLS = {
+    "solo": f"solo, replicas: {WORKERS}",
+    "prefork": f"{{type: prefork, concurrency: {WORKERS}}}, replicas: 1",
+    "gevent": f"{{type: gevent, concurrency: {GREEN_SLOTS}}}, replicas: {WORKERS}",
+}
+SLOTS = {"solo": 1, "prefork": WORKERS, "gevent": GREEN_SLOTS}
 
 
 class Contender(NamedTuple):
@@ -68,6 +74,9 @@ CONTENDERS = (
     Contender("celery prefork", "prefork", ""),
     Contender("fleet prefork", "prefork", "auto"),
     Contender("fleet prefork, merged", "prefork", "auto", merged=True),
+    Contender("celery gevent", "gevent", ""),
+    Contender("fleet gevent, without an image", "gevent", "off"),
+    Contender("fleet gevent", "gevent", "auto"),
 )
 PAGES_AT_A_TIME = 2000
 """Of the kernel's search, every 20 ms; by itself it looks at a hundred."""
@@ -172,8 +181,8 @@ def fleet(contender: Contender, folder: Path, url: str) -> Iterator[Workers]:
 def celery(contender: Contender, folder: Path, url: str) -> Iterator[Workers]:
     """As many of Celery's workers, or one with as many children."""
     words = [str(figures.BIN / "celery"), "-A", "shop", "-b", url, "worker", "-Q", "q", "-l", "WARNING", "-O", "fair"]
-    words += ["-P", contender.pool, "-c", "1" if contender.pool == "solo" else str(WORKERS)]
-    count = WORKERS if contender.pool == "solo" else 1
+    words += ["-P", contender.pool, "-c", str(SLOTS[contender.pool])]
+    count = 1 if contender.pool == "prefork" else WORKERS
     workers = OfCelery(folder, url)
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     began = time.monotonic()

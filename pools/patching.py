@@ -8,6 +8,7 @@ a process that is not patched.
 from __future__ import annotations
 
 import _thread
+import os
 import selectors
 import sys
 import warnings
@@ -91,6 +92,32 @@ def require_patched(name: str) -> None:
         )
 
 
+def unpatched(module: str, name: str) -> Any:
+    """What a module of the standard library has under this name in a process that is not patched."""
+    if is_patched("gevent"):
+        return import_module("gevent.monkey").get_original(module, name)
+    if is_patched("eventlet"):
+        return getattr(import_module("eventlet.patcher").original(module), name)
+    return getattr(import_module(module), name)
+
+
+def make_event_loop() -> frozenset[int]:
+    """The descriptors of gevent's event loop in this thread, which is made here; none where gevent is not there."""
+    if not is_patched("gevent"):
+        return frozenset()
+    before = _descriptors()
+    import_module("gevent").get_hub()
+    return _descriptors() - before
+
+
+def renew_event_loop() -> None:
+    """In a child of a fork that gevent did not see: its event loop gets descriptors of its own, and the time of now."""
+    if is_patched("gevent"):
+        gevent = import_module("gevent")
+        gevent.reinit()
+        gevent.get_hub().loop.update_now()
+
+
 def require_installed(name: str) -> None:
     """PoolUnavailable where the library is missing. Imports nothing."""
     if find_spec(name) is None:
@@ -105,6 +132,11 @@ def import_green(name: str, module: str) -> Any:
             return import_module(module)
     except ImportError as error:
         raise PoolUnavailable(f"the {name} pool needs {name}: {error}", hint=INSTALL[name]) from error
+
+
+def _descriptors() -> frozenset[int]:
+    names = os.listdir("/proc/self/fd")  # the one that reads this folder is among them, and closed when it has done so
+    return frozenset(int(name) for name in names if os.path.lexists(f"/proc/self/fd/{name}"))
 
 
 def _imported_too_early() -> str:

@@ -23,9 +23,9 @@ WAIT_TIMEOUT_SECONDS = 60.0
 
 Kind = Literal["worker", "celery", "command"]
 
-IMAGE_POOLS = frozenset({"solo", "threads", "prefork", "asyncio"})
-"""Pools whose workers may be forked from an image: a green pool patches before anything is imported, and what a pool of
-somebody's own does when it is imported is not known."""
+IMAGE_POOLS = frozenset({"solo", "threads", "prefork", "asyncio", "gevent"})
+"""Pools whose workers may be forked from an image. eventlet itself warns of every fork; what somebody's own pool does
+when it is imported is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +292,11 @@ def forks_from_image(spec: WorkerSpec) -> bool:
         and spec.kind == "worker"
         and spec.pool.type in IMAGE_POOLS
     )
+
+
+def patch_of(spec: WorkerSpec) -> str:
+    """The library that the process of this spec is patched for before it imports anything; ``""``: none."""
+    return spec.pool.type if spec.kind == "worker" and TRAITS[spec.pool.type].is_green else ""
 
 
 def lasting(spec: WorkerSpec) -> WorkerSpec:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from fleet.core.spec import forks_from_image
+from fleet.core.spec import forks_from_image, patch_of
 from fleet.replica import process_identity
 from fleet.replica.command import LaunchError, environment
 from fleet.replica.launch_document import LaunchDocument
@@ -114,6 +114,8 @@ def key_of(document: LaunchDocument) -> str:
         return ""
     shared = sorted((name, value) for name, value in environ.items() if name not in OWN_VARIABLES)
     parts = [spec.python, spec.workdir, spec.revision, spec.code, spec.app, spec.broker.url.partition(":")[0], shared]
+    if patch := patch_of(spec):
+        parts.append(patch)
     if spec.merge_memory:
         parts.append("mergeMemory")  # what the image asks of the kernel holds for what is forked from it
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]

@@ -5,9 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from fleet.file_access import NAMED_BYTES, read_file
+from fleet.worker.patching import patch_for
 from pools.errors import PoolUnavailable
-from pools.patching import GREEN, patch
 
 
 def main(arguments: list[str]) -> int:
@@ -18,7 +17,7 @@ def main(arguments: list[str]) -> int:
     path = Path(arguments[0])
     missing: PoolUnavailable | None = None
     try:
-        _patch_for(path)
+        patch_for(path)
     except PoolUnavailable as error:
         missing = error
     from fleet.errors import FleetError
@@ -37,18 +36,6 @@ def main(arguments: list[str]) -> int:
             say_cannot_start(options, str(missing))
         return _refuse(str(missing), missing.hint, 1)
     return run(options)
-
-
-def _patch_for(path: Path) -> None:
-    """Patch the process for a green pool; a wrong document is reported when it is read again."""
-    import json
-
-    try:
-        kind = json.loads(read_file(path, limit_bytes=NAMED_BYTES))["spec"]["pool"]["type"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return
-    if kind in GREEN:
-        patch(kind)
 
 
 def _refuse(message: str, hint: str, exit_code: int) -> int:

@@ -36,8 +36,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "fleet.worker": (
         "image",
-        "forked_worker",
-        "__main__ probe preload",
+        "__main__ probe",
         "process",
         "control",
         "loop",
@@ -45,8 +44,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "tracing",
         "execution options lifecycle process_state",
         "apps celery_member",
-        "task logging_setup os_signals sd_notify fork_safety",
-        "journal",
+        "task logging_setup os_signals sd_notify",
+        "journal patching",
+    ),
+    "fleet.worker.image": (
+        "__main__",
+        "server",
+        "forked_worker preload fork_safety",
+        "unpatched",
     ),
     "fleet.operate": (
         "dashboard pod_server",

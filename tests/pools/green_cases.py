@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import BuiltinFunctionType
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from pools import BasePool, EventLoop, HardTimeLimit, PoolState, PoolUnavailable
 from pools.green import GreenPool
 from pools.green_limits import Killed
 from pools.handle import Handle
+from pools.patching import unpatched
 from tests.conftest import PATIENCE, eventually
 from tests.limits import struck_inside
 from tests.pools import patched, tasks
@@ -410,3 +412,13 @@ def test_a_callback_may_wait_where_the_hub_has_found_the_limit(make: Make, tmp_p
     path.touch()
     handle.add_done_callback(waits)
     eventually(lambda: told == ["t", "t"])
+
+
+def test_what_was_there_before_the_patch_can_be_had() -> None:
+    fork, kind = unpatched("os", "fork"), unpatched("socket", "socket")
+    assert isinstance(fork, BuiltinFunctionType)
+    assert kind is not socket.socket
+    one, other = kind(socket.AF_UNIX, socket.SOCK_DGRAM), kind(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with contextlib.closing(one), contextlib.closing(other):
+        assert one.gettimeout() is None
+        assert os.get_blocking(one.fileno())

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.worker.workers import PROJECT
+
 FRAME = """
 import os, sys
-from fleet.worker.fork_safety import Watched, problems, read_files
+from fleet.worker.image.fork_safety import Watched, problems, read_files
 with Watched(("FLEET_REPLICA", "FLEET_INDEX")) as watched:
     import app
 print(*watched.problems, *problems(after_import=True), sep="\\n")
@@ -81,3 +83,43 @@ def test_files_read_at_import_are_known_and_those_written_are_not(tmp_path: Path
     )
     assert {"file settings.yaml", "file .env", "file app.py"} <= set(lines)
     assert "file app.log" not in lines
+
+
+GREEN_FRAME = """
+from pools.patching import make_event_loop, patch, renew_event_loop
+patch("gevent")
+from fleet.worker.image.fork_safety import problems
+from fleet.worker.image.unpatched import fork, waitpid
+own = make_event_loop()
+import app
+print(*problems(but=own, after_import=True), sep="\\n")
+import os, time
+worker = fork()
+if worker == 0:
+    renew_event_loop()
+    time.sleep(0.01)
+    app.ran.remove(os.getpid())
+    os._exit(len(app.ran))
+print("ended with", waitpid(worker, 0)[1], "ran", app.ran)
+"""
+NOTES = (
+    "import gevent, os, socket, time\nran = []\ngevent.spawn(lambda: (gevent.sleep(0.005), ran.append(os.getpid())))\n"
+)
+
+
+def patched(folder: Path, code: str) -> list[str]:
+    (folder / "app.py").write_text(NOTES + code)
+    environ = {"PYTHONPATH": f"{folder}:{PROJECT}"}
+    done = subprocess.run([sys.executable, "-c", GREEN_FRAME], env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.splitlines() if line]
+
+
+@pytest.mark.parametrize("code", ["", "time.sleep(0)", "kept = socket.socket()\nkept.close()", "import urllib3"])
+def test_what_an_app_leaves_to_the_event_loop_of_gevent_runs_in_its_workers_alone(tmp_path: Path, code: str) -> None:
+    assert patched(tmp_path, code) == ["ended with 0 ran []"]
+
+
+def test_threads_of_gevent_are_no_safer_than_others(tmp_path: Path) -> None:
+    lines = patched(tmp_path, "kept = gevent.get_hub().threadpool.apply(time.monotonic)")
+    assert any("starts 1 thread outside of Python" in line for line in lines), lines

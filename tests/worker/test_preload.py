@@ -40,9 +40,12 @@ import sys
 from pathlib import Path
 from fleet.replica import launch_document
 from dataclasses import replace
-from fleet.core.spec import PoolSpec
-from fleet.worker.image import import_all, import_pool_of
-import_all(replace(launch_document.read(Path(sys.argv[1])).spec, pool=PoolSpec("threads")))
+from fleet.core.spec import PoolSpec, patch_of
+from fleet.worker.patching import patch_for
+patch_for(Path(sys.argv[1]))
+from fleet.worker.image.server import import_all, import_pool_of
+spec = launch_document.read(Path(sys.argv[1])).spec
+import_all(replace(spec, pool=PoolSpec(patch_of(spec) or "threads")))
 import_pool_of(Path(sys.argv[1]))
 shared = set(sys.modules)
 from fleet.worker.__main__ import main

@@ -1,8 +1,9 @@
-"""``python -m fleet.worker.image <launch document> <digest>``: imports an app, and forks workers from what it has then.
+"""An image: it imports an app, and answers whoever asks for a worker with the pid of one that it forked.
 
 The plug-in in supervisord starts it and asks it for workers (``fleet/backends/supervisor/image_plugin.py``). It runs no
 task, has one thread and no connection but its own socket, and reads every file again that has changed since: by
-ending, so that a new image takes its place.
+ending, so that a new image takes its place. Where it is patched for a green pool it waits, asks and forks by what was
+there before the patch: its own event loop never runs, only those of its workers do.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ from fleet.replica.command import LaunchError, environment, read_document
 from fleet.replica.image import GO, OWN_VARIABLES, REQUEST_BYTES, STALE, ImageFiles, ImageState
 from fleet.replica.launch_document import LaunchDocument
 from fleet.replica.memory_merging import ask_for_merging
-from fleet.worker.fork_safety import Watched, problems, read_files
-from fleet.worker.forked_worker import Mark, become_worker, give_seeds, set_title
+from fleet.worker.image.fork_safety import Watched, problems, read_files
+from fleet.worker.image.forked_worker import Mark, become_worker, give_seeds, set_title
+from fleet.worker.image.unpatched import Socket, accept, close, fork, poll, waitpid
 from pools import pool_class
 from pools.errors import PoolUnavailable
 from pools.freeze import freeze_for_forks
+from pools.patching import make_event_loop, renew_event_loop
 
 LOOK_SECONDS = 10.0
 """How often it looks whether anybody may still want a worker from it."""
@@ -42,9 +45,11 @@ FIRST_SECONDS = 120.0
 """So long it waits for its first worker: it may be loaded while what that one needs is still starting."""
 
 
-def main(arguments: list[str]) -> int:
-    """Import the app and answer until nobody wants a worker of this kind, or a file has changed."""
-    path, digest = Path(arguments[0]), arguments[1]
+def run(path: Path, digest: str, *, missing: PoolUnavailable | None = None) -> int:
+    """Import the app and answer until nobody wants a worker of this kind, or a file has changed.
+
+    missing: why this process could not be patched for its pool.
+    """
     try:
         launch.die_with_parent(path)
         document = read_document(path, digest=digest)
@@ -60,7 +65,7 @@ def main(arguments: list[str]) -> int:
     if document.spec.merge_memory:
         ask_for_merging()  # its workers tell where it fails
     image = Image(document, files)
-    return image.serve() if image.load() else 0
+    return image.serve() if image.load(missing) else 0
 
 
 class Image:
@@ -73,6 +78,7 @@ class Image:
         self._waits_until = time.monotonic() + FIRST_SECONDS
         self._seen: dict[str, images.Stamp | None] = {}
         self._groups = {self.spec.group}
+        self._own: frozenset[int] = frozenset()
         self._mark = Mark()
         self._listener: socket.socket | None = None
         self._inode = 0
@@ -80,9 +86,13 @@ class Image:
 
     # --- loading
 
-    def load(self) -> bool:
+    def load(self, missing: PoolUnavailable | None = None) -> bool:
         """Import everything; whether workers may be forked from this process."""
         self._say("loading")
+        if missing is not None:
+            self._say("failed", str(missing))
+            return False
+        self._own = make_event_loop()
         began = time.time_ns()
         launch.settle_folder(self.spec.workdir or str(self._specs.parent.parent))
         with Watched(OWN_VARIABLES) as watched:
@@ -96,7 +106,7 @@ class Image:
                 self._say("failed", f"{type(cause).__name__}: {cause}")
                 return False
         self._seen = images.stamps(read_files(watched))
-        if found := [*watched.problems, *problems(after_import=True)]:
+        if found := [*watched.problems, *problems(but=self._own, after_import=True)]:
             self._say("refused", "; ".join(found))
             return False
         if any(one is not None and one[0] > began for one in self._seen.values()):
@@ -111,7 +121,7 @@ class Image:
         """Bind beside its place and move it there: an earlier image of this key loses its address, and ends."""
         fresh = self.files.folder / f".{os.getpid()}"
         fresh.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        listener = Socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         mask = os.umask(0o177)
         try:
             listener.bind(str(fresh))
@@ -141,15 +151,14 @@ class Image:
         """Answer one request after the other until it is of no use any more."""
         listener = self._listener
         assert listener is not None
-        poll = select.poll()
-        poll.register(listener, select.POLLIN)
+        waiting = poll()
+        waiting.register(listener, select.POLLIN)
         while True:
-            if not poll.poll(LOOK_SECONDS * 1000):
+            if not waiting.poll(LOOK_SECONDS * 1000):
                 if self._is_unwanted():
                     return self._end("nobody needs it any more")
                 continue
-            connection, _ = listener.accept()
-            with connection, suppress(OSError, ValueError):
+            with accept(listener) as connection, suppress(OSError, ValueError):
                 if why := self._answer(connection):
                     return self._end(why)
 
@@ -161,7 +170,7 @@ class Image:
         if changed:
             connection.send(STALE)
             return f"{changed} has changed"
-        if found := problems(but=(self._fileno(), connection.fileno())):
+        if found := problems(but=(*self._own, self._fileno(), connection.fileno())):
             connection.send(images.REFUSED)
             self._say("refused", "; ".join(found))
             return found[0]
@@ -183,25 +192,25 @@ class Image:
     def _fork_twice(self, connection: socket.socket, request: dict[str, str]) -> int:
         """The pid of a worker whose parent has ended, so that supervisord is its parent now."""
         reading, writing = os.pipe()
-        between = os.fork()
+        between = fork()
         if between == 0:
             self._middle(connection, request, reading, writing)
-        os.close(writing)
+        close(writing)
         try:
             answer = os.read(reading, 64)
-            os.waitpid(between, 0)
+            waitpid(between, 0)
         finally:
-            os.close(reading)
+            close(reading)
         return int(answer)
 
     def _middle(self, connection: socket.socket, request: dict[str, str], reading: int, writing: int) -> NoReturn:
         """Fork the worker, and end however that goes: what the app registered for its end is its workers'."""
         code = 1
         try:
-            os.close(reading)
-            worker = os.fork()
+            close(reading)
+            worker = fork()
             if worker == 0:
-                os.close(writing)
+                close(writing)
                 _leave_after(lambda: self._worker(connection, request))
             os.write(writing, b"%d" % worker)
             code = 0
@@ -212,6 +221,7 @@ class Image:
 
     def _worker(self, connection: socket.socket, request: dict[str, str]) -> NoReturn:
         """In the new process: wait until supervisord knows it, then be what `launch` makes of a process."""
+        renew_event_loop()
         os.setpgrp()
         for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(signum, signal.SIG_DFL)
@@ -267,7 +277,7 @@ def import_all(spec: WorkerSpec) -> None:
     """
     from fleet.worker import process  # noqa: F401
     from fleet.worker.apps.load import load
-    from fleet.worker.preload import import_for
+    from fleet.worker.image.preload import import_for
 
     application = load(spec.app)
     application.complete()
@@ -293,7 +303,7 @@ def _may_go(connection: socket.socket) -> bool:
 
 def _leave_after(work: Callable[[], NoReturn]) -> NoReturn:
     """In a child: nothing may return into the image's own code."""
-    from fleet.worker.forked_worker import leave
+    from fleet.worker.image.forked_worker import leave
 
     code = 1
     try:
@@ -305,10 +315,3 @@ def _leave_after(work: Callable[[], NoReturn]) -> NoReturn:
     except BaseException:
         traceback.print_exc()
     leave(code)
-
-
-if __name__ == "__main__":
-    code = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)  # what the app registered for its end is its workers'

@@ -14,6 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from fleet.worker.image.unpatched import Socket, fork, waitpid
+
 _UNSHARABLE = ("socket:", "pipe:", "anon_inode:[eventpoll]", "anon_inode:[eventfd]", "anon_inode:inotify")
 
 _SHARED = (
@@ -111,10 +113,10 @@ def problems(*, but: Iterable[int] = (), after_import: bool = False) -> list[str
     safe. And at memory, which nobody makes afterwards.
     """
     if after_import:
-        child = os.fork()
+        child = fork()
         if child == 0:
             os._exit(0)
-        os.waitpid(child, 0)
+        waitpid(child, 0)
     found = [*_threads(), *_connections(set(but))]
     return [*found, *_shared_memory()] if after_import else found
 
@@ -153,11 +155,9 @@ def _shared_memory() -> list[str]:
 
 
 def _described(descriptor: int, kind: str) -> str:
-    import socket
-
     if not kind.startswith("socket:"):
         return f"a descriptor that workers cannot share ({kind.partition(':')[0]})"
-    copy = socket.socket(fileno=os.dup(descriptor))
+    copy = Socket(fileno=os.dup(descriptor))
     try:
         return f"a connection to {copy.getpeername()}"
     except OSError:

@@ -6,7 +6,7 @@ import importlib
 from contextlib import suppress
 
 from fleet.broker.connection import is_rabbitmq, is_redis
-from fleet.core.spec import WorkerSpec
+from fleet.core.spec import WorkerSpec, patch_of
 from fleet.worker import logging_setup
 from fleet.worker.apps.base import Application
 from pools import pool_class
@@ -23,6 +23,7 @@ ALWAYS = (
 )
 OF_REDIS = ("fleet.broker.channels.redis.channel", "redis", "kombu.transport.redis")
 OF_CONTROL = ("fleet.worker.control.mailbox", "kombu.matcher", "secrets")
+OF_GEVENT = ("gevent.threadpool", "gevent.resolver.thread", "gevent.util", "pprint")
 OF_RABBITMQ = ("fleet.broker.channels.rabbitmq.channel", "amqp", "kombu.transport.pyamqp")
 
 
@@ -32,7 +33,8 @@ def import_for(spec: WorkerSpec, application: Application) -> None:
     url = spec.broker.url or application.default_broker_url()
     of_broker = OF_RABBITMQ if is_rabbitmq(url) else OF_REDIS if is_redis(url) else ()
     of_control = OF_CONTROL if application.remote() is not None else ()
-    for name in (*ALWAYS, *of_broker, *of_control):
+    of_patch = OF_GEVENT if patch_of(spec) == "gevent" else ()
+    for name in (*ALWAYS, *of_broker, *of_control, *of_patch):
         with suppress(ImportError):
             importlib.import_module(name)
     application.transport_options(None)
