@@ -149,7 +149,7 @@ def image() -> Iterator[Row]:
     rows = {row["worker"]: row for row in document["rows"]}
     for worker, row in rows.items():
         if worker.startswith("fleet"):
-            celery = rows.get("celery prefork" if "prefork" in worker else "celery solo")
+            celery = rows.get(f"celery {worker.split()[1].rstrip(',')}")
             for key, when in (("pssMiBAtRest", "at rest"), ("pssMiBAfterTasks", "after tasks")):
                 what = f"{document['workers']} slots of an app with numpy, {worker}, {when}, PSS MiB"
                 beside = celery[key] if celery else None

@@ -93,18 +93,22 @@ from fleet.worker.image.unpatched import fork, waitpid
 own = make_event_loop()
 import app
 print(*problems(but=own, after_import=True), sep="\\n")
-import os, time
+import os, subprocess
 worker = fork()
 if worker == 0:
     renew_event_loop()
-    time.sleep(0.01)
+    app.go.set()
+    app.waits.join()
     app.ran.remove(os.getpid())
+    subprocess.run(["true"], check=True)
     os._exit(len(app.ran))
 print("ended with", waitpid(worker, 0)[1], "ran", app.ran)
 """
-NOTES = (
-    "import gevent, os, socket, time\nran = []\ngevent.spawn(lambda: (gevent.sleep(0.005), ran.append(os.getpid())))\n"
-)
+NOTES = """
+import gevent, gevent.event, os, socket, subprocess, time
+go, ran = gevent.event.Event(), []
+waits = gevent.spawn(lambda: (go.wait(), ran.append(os.getpid())))
+"""
 
 
 def patched(folder: Path, code: str) -> list[str]:
@@ -115,7 +119,16 @@ def patched(folder: Path, code: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if line]
 
 
-@pytest.mark.parametrize("code", ["", "time.sleep(0)", "kept = socket.socket()\nkept.close()", "import urllib3"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "",
+        "time.sleep(0)",
+        "kept = socket.socket()\nkept.close()",
+        "import urllib3",
+        "subprocess.run(['true'], check=True)",
+    ],
+)
 def test_what_an_app_leaves_to_the_event_loop_of_gevent_runs_in_its_workers_alone(tmp_path: Path, code: str) -> None:
     assert patched(tmp_path, code) == ["ended with 0 ran []"]
 

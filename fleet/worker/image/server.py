@@ -89,14 +89,13 @@ class Image:
     def load(self, missing: PoolUnavailable | None = None) -> bool:
         """Import everything; whether workers may be forked from this process."""
         self._say("loading")
-        if missing is not None:
-            self._say("failed", str(missing))
-            return False
         self._own = make_event_loop()
         began = time.time_ns()
         launch.settle_folder(self.spec.workdir or str(self._specs.parent.parent))
         with Watched(OWN_VARIABLES) as watched:
             try:
+                if missing is not None:
+                    raise missing
                 import_all(self.spec)
                 forking.run_before_fork()
             except Exception as error:
