@@ -46,6 +46,7 @@ def test_what_no_import_can_see_shares_an_image(same: WorkerSpec) -> None:
         replace(SPEC, env=(("TZ", "UTC"),)),
         replace(SPEC, broker=BrokerSpec("redis://other/0")),
         replace(SPEC, merge_memory=True),
+        replace(SPEC, pool=PoolSpec("gevent", 4)),
     ],
 )
 def test_what_an_import_may_see_or_a_fork_inherits_needs_an_image_of_its_own(other: WorkerSpec) -> None:
@@ -61,7 +62,7 @@ def test_the_value_of_a_secret_is_part_of_the_environment() -> None:
     "cold",
     [
         replace(SPEC, image="off"),
-        replace(SPEC, pool=PoolSpec("gevent", 2)),
+        replace(SPEC, pool=PoolSpec("eventlet", 2)),
         replace(SPEC, pool=PoolSpec("custom", 2, "shop.pools:Own")),
         replace(SPEC, kind="celery"),
         replace(SPEC, kind="command", command=("true",)),
