@@ -405,6 +405,23 @@ def test_message_that_arrives_while_something_else_is_waited_for_wakes_the_worke
     channel.close()
 
 
+def test_message_that_comes_in_the_moment_when_less_is_taken_ahead_wakes_the_worker(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes back to the broker, which must push it again: a worker that waits asks for nothing until then."""
+    monkeypatch.setattr(prefetch, "PACE_SECONDS", 0.0)
+    channel = broker.channel(slots=4)
+    assert channel.fetch(4) == []
+    channel._prefetch._window.take_ahead(channel._queues, 50)
+    broker.send(1)
+    eventually(lambda: select.select(channel.wait_fds(), [], [], 0.2)[0])
+    channel.tend()
+    assert channel.wait_fds()
+    assert select.select(channel.wait_fds(), [], [], PATIENCE)[0]
+    assert values(gather(channel, 1)) == [1]
+    channel.close()
+
+
 def test_properties_are_read_as_py_amqp_reads_them() -> None:
     made = Message(
         b"",
