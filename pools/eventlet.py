@@ -21,7 +21,6 @@ require_installed("eventlet")
 require_patched("eventlet")
 eventlet = import_green("eventlet", "eventlet")
 hubs = import_green("eventlet", "eventlet.hubs")
-patcher = import_green("eventlet", "eventlet.patcher")
 
 OnLifecycle = Callable[..., object]
 
@@ -92,6 +91,3 @@ class EventletPool(GreenPool):
     @staticmethod
     def take_new_hub() -> None:
         hubs.use_hub()
-
-    def original_thread(self) -> Any:
-        return patcher.original("_thread")

@@ -6,13 +6,11 @@ How limits and ends reach a task, and which task they do not reach, is told in :
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import gevent
 import gevent.hub
 import gevent.pool
-from gevent.monkey import get_original
 
 from pools.green import GreenPool
 from pools.green_limits import Cancel
@@ -51,7 +49,3 @@ class GeventPool(GreenPool):
     @staticmethod
     def take_new_hub() -> None:
         gevent.hub.set_hub(gevent.hub.Hub(default=False))
-
-    def original_thread(self) -> Any:
-        names = ("start_new_thread", "allocate_lock", "get_ident")
-        return SimpleNamespace(**{name: get_original("_thread", name) for name in names})

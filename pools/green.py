@@ -12,6 +12,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from greenlet import getcurrent
@@ -22,7 +23,7 @@ from pools.errors import Terminated
 from pools.green_limits import Cancel, GreenLimits, GreenRun, perform
 from pools.handle import DoneCallback, Handle
 from pools.hooks import Target
-from pools.patching import require_patched
+from pools.patching import require_patched, unpatched
 
 FIRST_PID = 1 << 30
 """Slots have numbers in the place of pids, far above every real one, so that a signal sent there reaches no process."""
@@ -211,6 +212,11 @@ class GreenPool(BasePool):
         else:
             super()._in_loop_thread(handle, callback, *args)
 
+    def original_thread(self) -> Any:
+        """The ``_thread`` module as it was: ``start_new_thread``, ``allocate_lock``, ``get_ident``."""
+        names = ("start_new_thread", "allocate_lock", "get_ident")
+        return SimpleNamespace(**{name: unpatched("_thread", name) for name in names})
+
     # -- the library
 
     def _spawn(self, function: Callable[..., object], *args: Any) -> None:
@@ -232,8 +238,4 @@ class GreenPool(BasePool):
     @staticmethod
     def take_new_hub() -> None:
         """In a forked child: the copied greenlets stay behind, else the child would go on as a second worker."""
-        raise NotImplementedError
-
-    def original_thread(self) -> Any:
-        """The ``_thread`` module as it was: ``start_new_thread``, ``allocate_lock``, ``get_ident``."""
         raise NotImplementedError

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from fleet.worker.patching import patch_for
-from pools.errors import PoolUnavailable
 
 
 def main(arguments: list[str]) -> int:
@@ -15,11 +14,7 @@ def main(arguments: list[str]) -> int:
         print("usage: python -m fleet.worker <launch document>", file=sys.stderr)
         return 64
     path = Path(arguments[0])
-    missing: PoolUnavailable | None = None
-    try:
-        patch_for(path)
-    except PoolUnavailable as error:
-        missing = error
+    missing = patch_for(path)
     from fleet.errors import FleetError
     from fleet.worker.options import read_document
 

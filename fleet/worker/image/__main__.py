@@ -7,19 +7,15 @@ import sys
 from pathlib import Path
 
 from fleet.worker.patching import patch_for
-from pools.errors import PoolUnavailable
 
 
 def main(arguments: list[str]) -> int:
     """Serve as an image. For a green pool the process is patched before anything else is imported."""
-    missing: PoolUnavailable | None = None
-    try:
-        patch_for(Path(arguments[0]))
-    except PoolUnavailable as error:
-        missing = error
+    path, digest = Path(arguments[0]), arguments[1]
+    missing = patch_for(path)
     from fleet.worker.image.server import run
 
-    return run(Path(arguments[0]), arguments[1], missing=missing)
+    return run(path, digest, missing=missing)
 
 
 if __name__ == "__main__":

@@ -408,7 +408,7 @@ def test_message_that_arrives_while_something_else_is_waited_for_wakes_the_worke
 def test_message_that_comes_in_the_moment_when_less_is_taken_ahead_wakes_the_worker(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It goes back to the broker, which must push it again: a worker that waits asks for nothing until then."""
+    """Going back, it would come again only after the worker had subscribed again, which waits for a message."""
     monkeypatch.setattr(prefetch, "PACE_SECONDS", 0.0)
     channel = broker.channel(slots=4)
     assert channel.fetch(4) == []

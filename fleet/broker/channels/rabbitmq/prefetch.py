@@ -145,12 +145,9 @@ class Prefetch:
         ahead = self._quicken(queues, now, after_seconds=PACE_SECONDS)
         if ahead is None or 2 * ahead >= self._window.ahead:
             return
-        waits_for_more = self._window.is_subscribed and self._full_since is None
-        if self._buffers:
+        if self._buffers and self._full_since is not None:  # else it has just come, and the next fetch takes it
             self.park([])
         self._window.take_ahead(queues, ahead)
-        if waits_for_more and not self._window.is_subscribed:
-            self._window.subscribe(queues, self._window.room)  # nobody asks again before what it asked for has come
 
     def _quicken(self, queues: Sequence[QueueSpec], now: float, *, after_seconds: float) -> int | None:
         """Take more ahead where tasks have become quicker; returns how much is right, None before ``after_seconds``."""
