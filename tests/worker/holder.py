@@ -76,8 +76,8 @@ def main(url: str, queue: str, fleet: str, replica: str, lease: str, journal: st
         fleet=fleet,
         options={"global_keyprefix": prefix} if prefix else {},
     )
-    if hasattr(channel, "_lease_seconds"):
-        channel._lease_seconds = float(lease)
+    if hasattr(channel, "_tending"):
+        channel._tending.lease_seconds = float(lease)
         channel._held._kept = Kept(Path(unsent) if unsent else None)
     channel.open()
     held: list[Delivery] = []

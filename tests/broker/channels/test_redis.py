@@ -693,13 +693,13 @@ def test_a_channel_at_rest_renews_its_lease_without_waiting(server: Any, resting
 
     def renewed() -> bool:
         server.zadd(keys.leases, {keys.holder: 1.0})
-        resting._registry.renew_at = 0.0
+        resting._tending.registry.renew_at = 0.0
         resting.tend()
         return bool(eventually(lambda: server.zscore(keys.leases, keys.holder) > time.time() * 1000))
 
     assert renewed()
     server.script_flush()  # its refusal comes with the answer
-    resting._registry.renew_at = 0.0
+    resting._tending.registry.renew_at = 0.0
     resting.tend()
     assert not resting.fetch(1), "what waits next hears that first"
     assert server.zscore(keys.leases, keys.holder) > time.time() * 1000
@@ -717,13 +717,13 @@ def test_a_channel_at_rest_that_waits_leaves_its_lease_alone_while_that_is_long_
     server: Any, resting: RedisChannel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = resting._keys
-    monkeypatch.setattr(resting._registry, "lease_seconds", 6000.0)
+    monkeypatch.setattr(resting._tending.registry, "lease_seconds", 6000.0)
     rest_for(resting, 3600.0)
     server.zadd(keys.leases, {keys.holder: 1.0})
-    resting._registry.renew_at = 0.0
+    resting._tending.registry.renew_at = 0.0
     resting.tend()
     assert server.zscore(keys.leases, keys.holder) == 1.0
-    resting._registry.renew_by = 0.0
+    resting._tending.registry.renew_by = 0.0
     resting.tend()
     eventually(lambda: server.zscore(keys.leases, keys.holder) > time.time() * 1000)
 
@@ -890,7 +890,7 @@ def test_junk_in_a_queue_is_delivered_as_junk(broker: Broker, server: Any) -> No
     assert len(taken) == len(junk)
     assert taken[0].body == junk[0]
     channel.give_back(taken)
-    assert [delivery.original for delivery in channel.fetch(10)] == [given_back(item) for item in junk]
+    assert [delivery.original for delivery in gather(channel, len(junk))] == [given_back(item) for item in junk]
     channel.close()
 
 

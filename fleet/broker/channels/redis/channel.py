@@ -20,7 +20,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import redis
 
-from fleet.broker.channels.base import REST_SECONDS, ChannelLost, Kept
+from fleet.broker.channels.base import ChannelLost, Kept
 from fleet.broker.channels.redis.bindings import bind
 from fleet.broker.channels.redis.connections import Connections
 from fleet.broker.channels.redis.held import Held
@@ -28,6 +28,7 @@ from fleet.broker.channels.redis.leases import Registry, holder_name
 from fleet.broker.channels.redis.rest import POLL_SECONDS
 from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.take_plan import TakePlan
+from fleet.broker.channels.redis.tending import Tending
 from fleet.broker.channels.redis.turns import Turns
 from fleet.broker.connection import RedisAccess, redis_access
 from fleet.broker.delivery import Delivery
@@ -87,14 +88,12 @@ class RedisChannel:
         self._queues = tuple(queues)
         self._fleet, self._replica = fleet, replica
         self._entities = entities if entities is not None else {}
-        self._lease_seconds = lease_seconds
         self._connections = Connections(f"{fleet}/{replica}")
-        self._registry: Registry | None = None
         self._held = self.ends = Held(kept)
-        self._turns = Turns(self._held)
+        self._turns = Turns(self._held, self._connections)
+        self._tending = Tending(self._held, self._connections, lease_seconds=lease_seconds)
         self._inboxes, self._rest = self._connections.inboxes, self._connections.rest
         self._ran = ran
-        self._look_at = 0.0
 
     @_speaks
     def open(self) -> None:
@@ -107,20 +106,22 @@ class RedisChannel:
         if not again:
             self._turns.next_tag = now_us
             self._keys = self._held.keys = Keys(access.prefix, holder_name(self._fleet, self._replica, now_us))
+        else:
+            self._held.adopt_again(link)
         self._lay_out(access)
-        registry = _own(self._registry)
         self._inboxes.wait_anew(access)
-        topics = self._bind(link)
-        given_away = self._renew(link, look=False)
+        topics, tending = self._bind(link), self._tending
+        given_away = tending.renew(link)
         self._inboxes.listen(access, topics)
-        self._look_at = time.monotonic() + (self._lease_seconds if again else _patience(link, self._lease_seconds))
+        patience_seconds = tending.lease_seconds if again else _patience(link, tending.lease_seconds)
+        tending.look_at = time.monotonic() + patience_seconds
         self._held.send_acks(link)
         if again:
             self._held.resume(link, given_away=given_away)
             self._inboxes.may_hold = True
         else:
             self._held.keep_unsent(link)
-        registry.restore_siblings(link, self._fleet, self._replica, ran=self._ran)
+        tending.registry.restore_siblings(link, self._fleet, self._replica, ran=self._ran)
 
     @_speaks
     def consume(self, queues: Sequence[QueueSpec]) -> None:
@@ -135,15 +136,14 @@ class RedisChannel:
         topics = self._bind(link)
         self._lay_out(self._access)
         inboxes.wait_anew(self._access)
-        if self._renew(link, look=False):  # other replicas know the new inboxes before anything can be in them
-            self._held.forget_given_away(link)
+        self._tending.renew_or_forget(link)  # other replicas know the new inboxes before anything can be in them
         inboxes.listen(self._access, topics)
 
     @_speaks
     def backlog(self) -> int | None:
         """How many messages wait in the consumed queues, due ones among the delayed and arrived ones included."""
         queues = [spec.name for spec in self._queues]
-        link, now_ms = self._connections.speaking(), _own(self._registry).now_ms
+        link, now_ms = self._connections.speaking(), self._tending.registry.now_ms
         return _backlog(link, self._access, self._keys, queues, now_ms=now_ms)
 
     @_speaks
@@ -156,6 +156,9 @@ class RedisChannel:
         inboxes, main, deliveries = self._inboxes, self._connections.main, list[Delivery]()
         if count > 0:
             inboxes.collect(main)
+            if (adopted := self._turns.adopt(count, is_sure=self._tending.registry.is_sure)) is not None:
+                self.poll_seconds = 0.0  # the next fetch comes at once, looks for more, and waits
+                return [adopted]
             if not (inboxes.to_be_emptied or self._held.acks or self._connections.needs_turn):
                 self.poll_seconds = self._rest.poll_seconds
                 self._connections.wait(tend_at=self.tend_at)
@@ -178,13 +181,12 @@ class RedisChannel:
 
     @property
     def rest_seconds(self) -> float:
-        """Half the lease of a replica at rest."""
-        return min(REST_SECONDS, self._lease_seconds)
+        return self._tending.rest_seconds
 
     @_speaks
     def rest_is_over(self) -> bool:
         self._inboxes.collect(self._connections.main)
-        return self._at_rest and self._inboxes.idle_link is not None
+        return self._tending.at_rest and self._inboxes.idle_link is not None
 
     @property
     def pushed(self) -> int:
@@ -269,38 +271,19 @@ class RedisChannel:
 
     @_speaks
     def tend(self) -> None:
-        """Send what is buffered; when it is time, renew the lease and restore what vanished replicas held."""
-        self._inboxes.collect(self._connections.main)
-        registry, rests, now = _own(self._registry), self._at_rest, time.monotonic()
-        if rests and self._inboxes.idle_link is not None:
-            self._connections.close_main()
-        elif rests and now < registry.renew_by:
-            return
-        link = self._connections.speaking()
-        self._held.send_acks(link)
-        if now >= registry.renew_at and self._renew(link, look=now >= self._look_at, ahead=not self._inboxes.may_hold):
-            self._held.forget_given_away(link)
+        self._tending.tend()
 
     def close(self) -> None:
         """Flush, give back what is held and not acknowledged, disconnect. Never raises."""
         with self.lock:
             # If this fails, the lease runs out, and the next replica that looks restores what is left.
             with suppress(ChannelLost, redis.RedisError, OSError):
-                _give_up(self._connections, self._held, _own(self._registry))
+                _give_up(self._connections, self._held, self._tending.registry)
             self._connections.hang_up()
 
-    @property
-    def _at_rest(self) -> bool:
-        """Whether there is nothing to say but that this replica is there."""
-        is_owed = self._inboxes.to_be_emptied or self._held.acks or len(self._held)
-        return not is_owed and self._connections.rests
-
     def _turn(self, count: int, ahead: int = 0) -> list[Delivery]:
-        link = self._connections.for_turn(large=self._turns.expects_large)
-        while (found := self._turns.take(link, count, ahead, empty_inboxes=self._inboxes.to_be_emptied)) is None:
-            if self._renew(link, look=False):
-                self._held.forget_given_away(link)
-        self._inboxes.may_hold = False
+        while (found := self._turns.take(count, ahead)) is None:
+            self._tending.renew_or_forget(self._connections.speaking())
         return found
 
     def _lay_out(self, access: RedisAccess) -> None:
@@ -308,26 +291,11 @@ class RedisChannel:
         self._access = access
         self._turns.plan = TakePlan(access, self._keys, self._queues)
         self._inboxes.lay_out(access, self._keys, self._queues)
-        sources = self._inboxes.sources()
-        self._registry = Registry(access, self._keys, sources, lease_seconds=self._lease_seconds)
+        self._tending.lay_out(access, self._keys)
 
     def _bind(self, link: Link) -> dict[str, str]:
         queues = {spec.name: entity(spec.name, self._entities) for spec in self._queues}
         return bind(self._url, queues, options=self._options, link=link, access=self._access)
-
-    def _renew(self, link: Link, *, look: bool, ahead: bool = False) -> bool:
-        self._inboxes.empty_left(link)
-        rests = self._rest.is_quiet and not len(self._held)
-        return _own(self._registry).renew(link, look=look, rests=rests, ahead=ahead)
-
-
-_Part = TypeVar("_Part")
-
-
-def _own(part: _Part | None) -> _Part:
-    if part is None:
-        raise ChannelLost("the channel is not open")
-    return part
 
 
 def _give_up(connections: Connections, held: Held, registry: Registry) -> None:

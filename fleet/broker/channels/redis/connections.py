@@ -7,11 +7,13 @@ waits: each ends shortly before the loop would look anyway, so that a replica at
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from fleet.broker.channels.base import TEND_SECONDS, ChannelLost
 from fleet.broker.channels.redis.inboxes import Inboxes
 from fleet.broker.channels.redis.rest import Rest
-from fleet.broker.channels.redis.scripts import Link
+from fleet.broker.channels.redis.scripts import Link, Prepared
 from fleet.broker.channels.redis.waiting import BLOCK_SECONDS
 from fleet.broker.connection import RedisAccess
 
@@ -28,6 +30,7 @@ class Connections:
         self._name = f"fleet:{member}"
         self._access: RedisAccess | None = None
         self._main: Link | None = None
+        self._telling: Link | None = None
 
     def open(self, access: RedisAccess) -> Link:
         """Connect; what ``main`` gives is there from now on."""
@@ -43,13 +46,27 @@ class Connections:
         """The one for commands, made again after a rest. Raises ChannelLost where the channel is not open."""
         if self._access is None:
             raise ChannelLost("the channel is not open")
+        self._hear()
         if self._main is None:
             self._main = Link(self._access, name=self._name)
         return self._main
 
     def speaking(self) -> Link:
         """Where a command goes that may go over either: it does not wait at the server, and its answer is short."""
+        self._hear()
         return self._main or self.inboxes.idle_link or self.main()
+
+    def tell(self, prepared: Prepared, arguments: Sequence[Any], *, hear: Callable[[Any], object]) -> None:
+        """Run a prepared script over either, and do not wait. What is said after it, over either, is said when its
+        answer is there. hear: gets that."""
+        link = self.speaking()
+        link.tell_prepared(prepared, arguments, hear=hear)
+        self._telling = link
+
+    def _hear(self) -> None:
+        link, self._telling = self._telling, None
+        if link is not None:
+            link.hear()
 
     def for_turn(self, *, large: bool) -> Link:
         """Where a turn goes. What ends a rest is taken at once, over the connection that has told of it.
@@ -95,4 +112,4 @@ class Connections:
         self.rest.end()
         if self._main is not None:
             self._main.close()
-        self._access = self._main = None
+        self._access = self._main = self._telling = None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 from fleet.broker import finished_tags
 from fleet.broker.channels.base import Kept, StoreLeft
-from fleet.broker.channels.redis.scripts import Link
+from fleet.broker.channels.redis.scripts import Link, Prepared
 from fleet.broker.channels.redis.unsent_acks import End, Left, UnsentAcks, read_left
+from fleet.broker.channels.redis.waiting import Arrival
 from fleet.broker.delivery import Delivery
 from fleet.broker.envelope import given_back
 from fleet.broker.redis_keys import Keys
@@ -18,6 +20,12 @@ from fleet.broker.redis_keys import Keys
 log = logging.getLogger("fleet.worker")
 
 _ACKS_AT_ONCE = 500
+
+
+class Tell(Protocol):
+    """Runs a prepared script without waiting; ``hear`` gets its answer, some time."""
+
+    def __call__(self, prepared: Prepared, arguments: Sequence[Any], *, hear: Callable[[Any], object]) -> None: ...
 
 
 class _Message(NamedTuple):
@@ -43,6 +51,7 @@ class Held:
         self.unsent: UnsentAcks | None = None
         self._messages: dict[str, _Message] = {}
         self._unsure: set[str] = set()
+        self._adoptions: dict[str, tuple[Prepared, tuple[Any, ...]]] = {}
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -53,6 +62,19 @@ class Held:
     def add(self, tag: str, source: str, envelope: bytes | bytearray, *, apart: bool = False) -> None:
         """Keep a message that was taken from the list ``source``. apart: the server has it in a list of its own."""
         self._messages[tag] = _Message(source, envelope, apart)
+
+    def adopt(self, tag: str, arrival: Arrival, script: Prepared, *, tell: Tell) -> None:
+        """Keep a message that lies in an inbox, and let the server know."""
+        arguments = (tag, arrival.envelope)
+        tell(script, arguments, hear=partial(self._on_adopted, tag))
+        self.add(tag, arrival.source, arrival.envelope)
+        self._adoptions[tag] = script, arguments
+
+    def _on_adopted(self, tag: str, is_ours: int) -> None:
+        """The server has answered; it did not find the message where others had been given it."""
+        del self._adoptions[tag]
+        if not is_ours:
+            self._messages.pop(tag, None)
 
     def never_came(self, tag: str) -> None:
         """The server has noted this tag, but there was no message any more."""
@@ -170,6 +192,12 @@ class Held:
         if envelopes:
             pairs = [part for tag, envelope in reversed(list(envelopes.items())) for part in (tag, envelope)]
             link.run("restore", (self.keys.held, self.keys.mark), (0, *pairs))
+
+    def adopt_again(self, link: Link) -> None:
+        """After a lost connection: the server may not have been told. Before inboxes are emptied."""
+        for script, arguments in self._adoptions.values():
+            link.run_prepared(script, arguments)
+        self._adoptions.clear()
 
     def resume(self, link: Link, *, given_away: bool) -> None:
         """Make the server's record and our memory agree again after a lost connection.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fleet.broker.channels.base import ChannelLost
 from fleet.broker.channels.redis.broadcasts import Broadcasts
 from fleet.broker.channels.redis.scripts import Link
-from fleet.broker.channels.redis.waiting import BLOCK_SECONDS, LATE_SECONDS, Waiting
+from fleet.broker.channels.redis.waiting import BLOCK_SECONDS, LATE_SECONDS, Arrival, Waiting
 from fleet.broker.connection import RedisAccess
 from fleet.broker.redis_keys import Keys
 from fleet.core.spec import QueueSpec
@@ -17,12 +17,13 @@ from fleet.core.spec import QueueSpec
 class Inboxes:
     """One for each queue, those of queues that are consumed no more included. Waiting begins with ``wait_anew``.
 
-    may_hold: a message may lie in one of them.
+    may_hold: a message may lie in one of them.  only: that one, where it is known and no other can be there.
     """
 
     def __init__(self, *, name: str) -> None:
         """name: of the waiting connections, as CLIENT LIST shows it."""
         self.may_hold = False
+        self.only: Arrival | None = None
         self._name = name
         self._left: dict[str, None] = {}
         self._pairs: list[tuple[str, str]] = []
@@ -67,6 +68,7 @@ class Inboxes:
     def stop(self) -> None:
         """Close them. The server may not know yet, and still move a message."""
         self._broadcasts.close()
+        self.only = None
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
             waiting.close()
@@ -79,16 +81,25 @@ class Inboxes:
 
     def collect(self, main: Callable[[], Link]) -> None:
         """Read the answers of the waiting connections, and what was published. Never blocks."""
-        self.may_hold |= self._own().collect()
+        if arrivals := self._own().collect():
+            is_only = len(arrivals) == 1 and arrivals[0].is_there and not self.to_be_emptied
+            self.may_hold, self.only = True, arrivals[0] if is_only else None
         self.collect_broadcasts(main)
 
     def collect_broadcasts(self, main: Callable[[], Link]) -> None:
         """Put what was published into the inboxes."""
-        self.may_hold |= self._broadcasts.collect(main)
+        if self._broadcasts.collect(main):
+            self.may_hold, self.only = True, None
 
     def disarm(self, main: Callable[[], Link]) -> None:
         """Stop waiting."""
-        self.may_hold |= self._own().disarm(main)
+        if self._own().disarm(main):
+            self.may_hold, self.only = True, None
+
+    @property
+    def is_armed(self) -> bool:
+        """Whether the server may move a message now."""
+        return self._own().is_armed
 
     @property
     def idle_link(self) -> Link | None:
@@ -115,6 +126,20 @@ class Inboxes:
         return [*(self._waiting.sockets() if self._waiting is not None else []), *self._broadcasts.fds()]
 
     # -- emptying
+
+    def emptied(self) -> None:
+        """What lay in them is where it came from."""
+        self.may_hold = False
+        self.doubt()
+
+    def doubt(self) -> None:
+        """Others may have emptied them."""
+        self.only = None
+        self._own().are_emptied()
+
+    def adopted(self) -> None:
+        """The only message in them is held now."""
+        self.may_hold, self.only = False, None
 
     @property
     def to_be_emptied(self) -> bool:

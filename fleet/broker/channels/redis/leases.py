@@ -18,8 +18,6 @@ import time
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from redis.exceptions import NoScriptError, ResponseError
-
 from fleet.broker.channels.redis.scripts import Link, Prepared
 from fleet.broker.channels.redis.waiting import BLOCK_SECONDS
 from fleet.broker.connection import RedisAccess
@@ -66,12 +64,18 @@ class Registry:
         self._access = access
         self._entry = json.dumps(dict(inboxes))
         self._clock_ahead_ms = 0.0
+        self._until = 0.0
         self._leases: dict[tuple[bool, bool], Prepared] = {}
 
     @property
     def now_ms(self) -> int:
         """The server's clock, as it was told when the lease was renewed last."""
         return int(time.monotonic() * 1000 + self._clock_ahead_ms)
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the lease cannot have run out: nobody has given away what is ours."""
+        return _awake_and_asleep() < self._until
 
     @property
     def _renew_seconds(self) -> float:
@@ -84,22 +88,15 @@ class Registry:
         not waited for; it follows when the link has it.
         """
         now = time.monotonic()
+        until = _awake_and_asleep() + self.lease_seconds * (1 + rests)
         self.renew_at = now + self._renew_seconds
         self.renew_by = now + self.lease_seconds if rests else self.renew_at
         lease = self._lease(look=look, rests=rests)
         if not (ahead and rests):
-            return self._heard(link, link.run_prepared(lease, ()))
+            return self._heard(link, link.run_prepared(lease, ()), until=until)
         link.hear()  # a server that has not answered since the last time does not answer
-        link.tell(lease.with_more(()), hear=lambda answer: self._hear(link, answer, look=look))
+        link.tell_prepared(lease, (), hear=lambda reply: self._heard(link, reply, until=until))
         return False
-
-    def _hear(self, link: Link, answer: Any, *, look: bool) -> None:
-        if isinstance(answer, NoScriptError):
-            self.renew(link, look=look, rests=True)
-        elif isinstance(answer, ResponseError):
-            raise answer
-        else:
-            self._heard(link, answer)
 
     def _lease(self, *, look: bool, rests: bool) -> Prepared:
         if (look, rests) not in self._leases:
@@ -112,7 +109,8 @@ class Registry:
             )
         return self._leases[look, rests]
 
-    def _heard(self, link: Link, reply: Any) -> bool:
+    def _heard(self, link: Link, reply: Any, *, until: float) -> bool:
+        self._until = until
         self._clock_ahead_ms = int(reply[1]) - time.monotonic() * 1000
         gone = [(_text(reply[i]), _text(reply[i + 1])) for i in range(2, len(reply), 2)]
         for (holder, end), inboxes in zip(gone, self._inboxes(link, gone), strict=True):
@@ -170,6 +168,11 @@ class Registry:
             pairs = [part for tag, envelope in chunk for part in (tag, _restored(envelope, ran))]
             moved += int(link.run("restore", (theirs.held, theirs.mark), (int(mark), *pairs)))
         return moved
+
+
+def _awake_and_asleep() -> float:
+    """Seconds by a clock that also runs while the machine sleeps: its leases run out meanwhile."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def _envelope(link: Link, keys: Keys, tag: bytes, entry: bytes) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -27,11 +27,13 @@ def read_all() -> None:
 class Prepared:
     """A script with its keys and first arguments, packed once: packing them each time would cost more than the rest."""
 
-    def __init__(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> None:
+    def __init__(self, name: str, keys: Sequence[str], arguments: Sequence[Any], *, with_text: bool = False) -> None:
+        """with_text: its text goes along each time, so that it runs also on a server that does not have it yet."""
         self.script: Script = script(name)
         self.keys = tuple(keys)
         self.arguments = tuple(arguments)
-        words = ("EVALSHA", self.script.sha, len(keys), *keys, *arguments)
+        name_or_text = ("EVAL", self.script.text) if with_text else ("EVALSHA", self.script.sha)
+        words = (*name_or_text, len(keys), *keys, *arguments)
         self._count = len(words)
         self._packed = packed(words)
 
@@ -55,6 +57,18 @@ class Link(redis_link.Link):
             return self._connection.read_response()
         except NoScriptError:
             return self.evaluate(prepared.script, prepared.keys, (*prepared.arguments, *arguments))
+
+    def tell_prepared(self, prepared: Prepared, arguments: Sequence[Any], *, hear: Callable[[Any], object]) -> None:
+        """Run a prepared script and do not wait. hear: gets the answer, as with ``tell``."""
+
+        def heard(answer: Any) -> None:
+            if isinstance(answer, NoScriptError):
+                answer = self.run_prepared(prepared, arguments)
+            elif isinstance(answer, ResponseError):
+                raise answer
+            hear(answer)
+
+        self.tell(prepared.with_more(arguments), hear=heard)
 
     def call_together(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
         """Run these in one transaction; their answers, which may be large: bulk strings are bytearrays."""

@@ -1,4 +1,5 @@
-"""One turn over the queues of a replica on Redis, as arguments of the script ``take``."""
+"""One turn over the queues of a replica on Redis, as arguments of the script ``take``; and of ``adopt``, for a message
+that needs no turn."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ class TakePlan:
     """script: with all its keys.  sources: number of a key -> its queue, and the list.
 
     order: the numbers of the queues, in the order in which they are looked at, a 0 after each priority.
+    adopts: list -> its queue and the script that records what comes from there; only lists that are looked at first.
     """
 
     def __init__(self, access: RedisAccess, keys: Keys, queues: Sequence[QueueSpec]) -> None:
@@ -28,6 +30,11 @@ class TakePlan:
         ranks = sorted({spec.priority for spec in queues}, reverse=True)
         numbered = list(enumerate(queues, 1))
         self._classes = [[number for number, spec in numbered if spec.priority == rank] for rank in ranks]
+        self.adopts = {
+            access.list_of(spec.name, 0): (spec.name, _adopt(access, keys, spec.name))
+            for spec in queues
+            if spec.priority == ranks[0]
+        }
         self._rotates = any(len(members) > 1 for members in self._classes)
         self.order = self._in_order()
 
@@ -40,3 +47,9 @@ class TakePlan:
 
     def _in_order(self) -> list[int]:
         return [number for members in self._classes for number in (*members, 0)]
+
+
+def _adopt(access: RedisAccess, keys: Keys, queue: str) -> Prepared:
+    names = (keys.held, keys.leases, keys.inbox(queue))
+    # With its text: nobody waits for the answer, so nobody would say it again before the task begins.
+    return Prepared("adopt", names, (keys.holder, access.list_of(queue, 0)), with_text=True)

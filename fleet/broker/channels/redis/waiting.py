@@ -1,10 +1,11 @@
 """Waiting for messages on Redis without asking again and again, and without a message ever being only in memory.
 
 Each queue has one connection on which the server moves the next message from the queue's list into this replica's
-inbox, in one atomic step, as soon as there is one. The worker waits for the socket; what is in the inbox is then taken
-by the next turn. A dead replica's inbox is restored like everything else it held. The server gives up after
-``BLOCK_SECONDS``, so that a connection whose client vanished takes no message later than that. The first of the
-connections also watches what no waiting command names, and takes other commands while nothing waits on it.
+inbox, in one atomic step, as soon as there is one. The worker waits for the socket and reads the message from the
+answer; where that is not enough, the next turn takes what is in the inbox. A dead replica's inbox is restored like
+everything else it held. The server gives up after ``BLOCK_SECONDS``, so that a connection whose client vanished takes
+no message later than that. The first of the connections also watches what no waiting command names, and takes other
+commands while nothing waits on it.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import select
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import redis
 
@@ -26,6 +28,17 @@ LATE_SECONDS = 10
 MOST_CONNECTIONS = 8
 
 
+class Arrival(NamedTuple):
+    """A message that the server has moved, while we waited, from the list ``source`` to our inbox.
+
+    is_there: nobody can have emptied that inbox since.
+    """
+
+    source: str
+    envelope: bytes
+    is_there: bool
+
+
 @dataclass(slots=True)
 class _Waiter:
     source: str
@@ -34,6 +47,8 @@ class _Waiter:
     client_id: int | None = None
     until: float | None = None
     """The server answers by then (monotonic); None: nothing was asked."""
+    is_kept: bool = True
+    """Nobody has emptied the inbox since."""
 
 
 class Waiting:
@@ -69,7 +84,7 @@ class Waiting:
                 link = waiter.link or self._connect(waiter)
                 limit_seconds = BLOCK_SECONDS if index else seconds
                 link.send("BRPOPLPUSH", waiter.source, waiter.inbox, f"{limit_seconds:g}")
-                waiter.until = now + limit_seconds
+                waiter.until, waiter.is_kept = now + limit_seconds, True
 
     @property
     def idle_link(self) -> Link | None:
@@ -87,14 +102,24 @@ class Waiting:
             self._connect(self._waiters[0])
         return self._watcher is not None and self._watcher.watch(self._others)
 
-    def collect(self) -> bool:
-        """Read the answers that are there. True when an inbox may hold a message. Never blocks."""
+    @property
+    def is_armed(self) -> bool:
+        """Whether the server may move a message now."""
+        return any(waiter.until is not None for waiter in self._waiters)
+
+    def collect(self) -> list[Arrival]:
+        """Read the answers that are there: the messages that have come to the inboxes. Never blocks."""
         ready = self._ready()
         if not ready:
             self._check_overdue()
-            return False
+            return []
         waiters = [waiter for waiter in self._waiters if waiter.link and waiter.link.fileno() in ready]
         return self._answers([waiter for waiter in waiters if self._is_answered(waiter)])
+
+    def are_emptied(self) -> None:
+        """What came to an inbox until now, and is not told yet, is there no more, or may not be."""
+        for waiter in self._waiters:
+            waiter.is_kept = False
 
     def disarm(self, main: Callable[[], Link]) -> bool:
         """Stop waiting. True when a message arrived meanwhile and lies in an inbox."""
@@ -131,14 +156,16 @@ class Waiting:
         """Whether its socket is readable because of an answer."""
         return waiter.link is not self._watcher or self._watcher is None or self._watcher.has_answer()
 
-    def _answers(self, waiters: Sequence[_Waiter]) -> bool:
-        """Read one answer of each. True when one of them is a message."""
-        arrived = False
+    def _answers(self, waiters: Sequence[_Waiter]) -> list[Arrival]:
+        """Read one answer of each: those that are a message."""
+        arrivals = []
         for waiter in waiters:
             assert waiter.link is not None
-            arrived |= waiter.link.read() is not None
+            envelope = waiter.link.read()
             waiter.until = None
-        return arrived
+            if envelope is not None:
+                arrivals.append(Arrival(waiter.source, envelope, is_there=waiter.is_kept))
+        return arrivals
 
     def _check_overdue(self) -> None:
         """Raise when the server has not answered in time: it always does."""
@@ -152,7 +179,7 @@ class Waiting:
                 self._unblock_one(main, waiter)
         except redis.ResponseError:
             return self._hang_up(armed)
-        return self._answers(armed)
+        return bool(self._answers(armed))
 
     def _unblock_one(self, main: Link, waiter: _Waiter) -> None:
         """Unblock, until it works or there is an answer: the server may read our commands in another order."""
