@@ -174,9 +174,9 @@ def test_lost_connection_neither_loses_nor_doubles_what_began(
     """Either the server never heard of it, or its answer never came."""
     channel = with_one_arrived(broker, slots=10)
 
-    def tell(prepared: Any, arguments: Any, *, hear: Any) -> None:
+    def tell(packed: bytes, *, hear: Any) -> None:
         if is_told:
-            channel._connections.main().run_prepared(prepared, arguments)
+            channel._connections.main().tell(packed, hear=lambda _: None)
 
     with monkeypatch.context() as patch:
         patch.setattr(channel._connections, "tell", tell)

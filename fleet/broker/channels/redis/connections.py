@@ -7,13 +7,13 @@ waits: each ends shortly before the loop would look anyway, so that a replica at
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from fleet.broker.channels.base import TEND_SECONDS, ChannelLost
 from fleet.broker.channels.redis.inboxes import Inboxes
 from fleet.broker.channels.redis.rest import Rest
-from fleet.broker.channels.redis.scripts import Link, Prepared
+from fleet.broker.channels.redis.scripts import Link
 from fleet.broker.channels.redis.waiting import BLOCK_SECONDS
 from fleet.broker.connection import RedisAccess
 
@@ -56,11 +56,11 @@ class Connections:
         self._hear()
         return self._main or self.inboxes.idle_link or self.main()
 
-    def tell(self, prepared: Prepared, arguments: Sequence[Any], *, hear: Callable[[Any], object]) -> None:
-        """Run a prepared script over either, and do not wait. What is said after it, over either, is said when its
-        answer is there. hear: gets that."""
+    def tell(self, packed: bytes, *, hear: Callable[[Any], object]) -> None:
+        """Send a packed command over either, and do not wait. What is said after it, over either, is said when its
+        answer is there. hear: gets that, or the ResponseError."""
         link = self.speaking()
-        link.tell_prepared(prepared, arguments, hear=hear)
+        link.tell(packed, hear=hear)
         self._telling = link
 
     def _hear(self) -> None:

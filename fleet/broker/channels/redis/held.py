@@ -8,6 +8,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+from redis.exceptions import ResponseError
+
 from fleet.broker import finished_tags
 from fleet.broker.channels.base import Kept, StoreLeft
 from fleet.broker.channels.redis.scripts import Link, Prepared
@@ -23,9 +25,9 @@ _ACKS_AT_ONCE = 500
 
 
 class Tell(Protocol):
-    """Runs a prepared script without waiting; ``hear`` gets its answer, some time."""
+    """Sends a packed command and does not wait; ``hear`` gets the answer, or the ResponseError, some time."""
 
-    def __call__(self, prepared: Prepared, arguments: Sequence[Any], *, hear: Callable[[Any], object]) -> None: ...
+    def __call__(self, packed: bytes, *, hear: Callable[[Any], object]) -> None: ...
 
 
 class _Message(NamedTuple):
@@ -66,14 +68,16 @@ class Held:
     def adopt(self, tag: str, arrival: Arrival, script: Prepared, *, tell: Tell) -> None:
         """Keep a message that lies in an inbox, and let the server know."""
         arguments = (tag, arrival.envelope)
-        tell(script, arguments, hear=partial(self._on_adopted, tag))
+        tell(script.with_more(arguments), hear=partial(self._on_adopted, tag))
         self.add(tag, arrival.source, arrival.envelope)
         self._adoptions[tag] = script, arguments
 
-    def _on_adopted(self, tag: str, is_ours: int) -> None:
-        """The server has answered; it did not find the message where others had been given it."""
+    def _on_adopted(self, tag: str, answer: Any) -> None:
+        """The server did not find the message where others had been given it."""
+        if isinstance(answer, ResponseError):
+            raise answer
         del self._adoptions[tag]
-        if not is_ours:
+        if not answer:
             self._messages.pop(tag, None)
 
     def never_came(self, tag: str) -> None:
